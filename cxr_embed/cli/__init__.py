@@ -1,0 +1,57 @@
+"""The command line: one module a group of verbs; heavy imports happen inside the handlers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cxr_embed.cli import embed, encoders, manifest, store
+from cxr_embed.cli.common import fail
+from cxr_embed.errors import CxrEmbedError
+
+app = typer.Typer(
+    name="cxr-embed",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Embed chest radiographs once, then do everything else on the cached vectors.\n\n"
+    "For research; not a medical device.",
+)
+app.command("embed", epilog=embed.EXAMPLE)(embed.embed)
+app.command("encoders", epilog=encoders.EXAMPLE)(encoders.encoders)
+app.add_typer(manifest.app, name="manifest")
+app.add_typer(store.app, name="store")
+app.add_typer(encoders.weights_app, name="weights")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from cxr_embed import __version__
+
+        typer.echo(f"cxr-embed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake ends in one or two lines and status 1, never in a traceback."""
+    try:
+        app()
+    except CxrEmbedError as error:
+        fail(str(error))
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing more can be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None

@@ -1,0 +1,140 @@
+"""`cxr-embed embed`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cxr_embed.cli.common import fail, is_terminal, print_json
+
+if TYPE_CHECKING:
+    from cxr_embed.pipeline.run import EmbedSummary
+
+EXAMPLE = "Example: [bold]cxr-embed embed data/manifest.csv --encoder hog --store vectors/hog[/bold]"
+_SHOWN_FAILURES = 10
+
+
+def embed(
+    manifest: Annotated[Path, typer.Argument(help="CSV or Parquet; one row a radiograph.")],
+    encoder: Annotated[str, typer.Option(help="A name from `cxr-embed encoders`, or package.module:function.")],
+    store: Annotated[Path, typer.Option(help="Folder of the vectors; made where it is missing.")],
+    weights: Annotated[Path | None, typer.Option(help="Safetensors file for the encoder.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto (fastest that is native here), float32 or bf16.")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32.", show_default=False)] = None,
+    batch_size: Annotated[str, typer.Option(help="Images at once; halved when memory runs out.")] = "auto",
+    workers: Annotated[str, typer.Option(help="Processes; auto takes one a core.")] = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many rows.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the images, if not the manifest's own.")] = None,
+    extra: Annotated[list[str] | None, typer.Option(help="A column that is no finding (repeatable).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Embed every radiograph of a manifest that the store does not hold yet.
+
+    Files are known by their content: run it again and only new ones are read. A broken file never stops the run: it
+    is named at the end, and the exit status is 1. Ctrl-C keeps what is done; the next run goes on from there.
+    """
+    from cxr_embed.manifest import read_manifest
+    from cxr_embed.pipeline.run import embed as run
+    from cxr_embed.pipeline.run import plan_embedding
+
+    if dtype not in (None, "float16", "float32"):
+        fail(f"--dtype is float16 or float32, not {dtype!r}", 2)
+    table = read_manifest(manifest, root=root, extra=extra or ())
+    if dry_run:
+        plan = plan_embedding(table, encoder=encoder, store=store, weights=weights, limit=limit)
+        if as_json:
+            print_json(vars(plan))
+        else:
+            typer.echo(
+                f"{plan.images:,} images: {plan.unchanged:,} unchanged, {plan.to_read:,} to read, "
+                f"{plan.missing:,} missing. Nothing was done."
+            )
+        return
+    with _progress_bar() as progress:
+        summary = run(
+            table,
+            encoder=encoder,
+            store=store,
+            weights=weights,
+            device=device,
+            precision=precision,
+            dtype=dtype,  # type: ignore[arg-type]
+            batch_size=_count("--batch-size", batch_size),
+            workers=_count("--workers", workers),
+            limit=limit,
+            progress=progress,
+        )
+    if as_json:
+        print_json(summary.to_json())
+    else:
+        _print_summary(summary, store)
+    if summary.interrupted:
+        raise typer.Exit(130)
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+def _count(option: str, text: str) -> int | str:  # type: ignore[return]
+    if text == "auto":
+        return text
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    fail(f"{option} is auto or a whole number from 1, not {text!r}", 2)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
+    """A bar with images/s, time left and failures, on stderr; None where nobody would see it."""
+    if not is_terminal():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting", total=None, rate="", failed="")
+
+        def show(summary: EmbedSummary) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(
+                task,
+                description="stopping" if summary.interrupted else "embedding" if summary.engine else "starting",
+                total=summary.images,
+                completed=summary.done,
+                rate=f"{speed:,.1f} images/s" if speed else "",
+                failed=f"[red]{len(summary.failed):,} failed" if summary.failed else "",
+            )
+
+        yield show
+
+
+def _print_summary(summary: EmbedSummary, store: Path) -> None:
+    rate = f" ({summary.embedded / summary.seconds:,.1f} images/s)" if summary.embedded else ""
+    parts = [f"{summary.embedded:,} embedded", f"{summary.unchanged:,} unchanged"]
+    parts += [f"{summary.reused:,} known by content"] if summary.reused else []
+    parts += [f"{len(summary.failed):,} failed"] if summary.failed else []
+    typer.echo(f"{summary.images:,} images: {', '.join(parts)} in {summary.seconds:,.1f} s{rate}")
+    if summary.engine:
+        typer.echo(f"engine: {summary.engine}, batches of {summary.batch_size}")
+    typer.echo(f"{store}: {summary.stored:,} images with a vector")
+    for failure in summary.failed[:_SHOWN_FAILURES]:
+        typer.echo(f"failed: {failure.image_id} [{failure.kind}] {failure.reason}", err=True)
+    if len(summary.failed) > _SHOWN_FAILURES:
+        more = len(summary.failed) - _SHOWN_FAILURES
+        typer.echo(f"failed: {more:,} more; `cxr-embed store info {store} --failures` lists them", err=True)
+    if summary.interrupted:
+        typer.echo("interrupted: what is done is stored; run the same command to go on", err=True)

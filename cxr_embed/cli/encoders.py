@@ -1,0 +1,98 @@
+"""`cxr-embed encoders` and `cxr-embed weights ...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cxr_embed.cli.common import print_json
+
+EXAMPLE = "Example: [bold]cxr-embed encoders --json[/bold]"
+weights_app = typer.Typer(no_args_is_help=True, help="Convert published weights, or make random ones for tests.")
+
+
+def _rows() -> list[dict[str, Any]]:
+    from cxr_embed.encoders import ENCODERS
+
+    return [
+        {
+            "name": card.name,
+            "outputs": {name: list(shape) for name, shape in card.outputs.items()},
+            "licence": card.licence,
+            "gated": card.gated,
+            "installed": card.installed,
+            "weights_here": card.weights_here,
+            "trained_on": card.trained_on,
+        }
+        for card in ENCODERS.values()
+    ]
+
+
+def encoders(as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False) -> None:
+    """List the encoders: vectors, licence, and whether each can run here."""
+    rows = _rows()
+    if as_json:
+        print_json(rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from cxr_embed.encoders.weights import weights_folder
+
+    console = Console()
+    wide = console.width >= 110
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("encoder", "vectors", "licence", "gated", "installed", "weights"):
+        table.add_column(column, no_wrap=True)
+    if wide:
+        table.add_column("trained on", overflow="fold")
+    for row in rows:
+        shapes = ", ".join(" x ".join(map(str, shape)) for shape in row["outputs"].values())
+        here = {None: "none needed", True: "here", False: "not here"}[row["weights_here"]]
+        yes = {True: "yes", False: "no"}
+        cells = [row["name"], shapes, row["licence"], yes[row["gated"]], yes[row["installed"]], here]
+        table.add_row(*cells, *([row["trained_on"]] if wide else []))
+    console.print(table)
+    typer.echo(f"\nWeights are looked for in {weights_folder()}; `cxr-embed weights convert` puts them there.")
+
+
+@weights_app.command("convert", epilog="Example: [bold]cxr-embed weights convert densenet121 ~/Downloads/FILE.pt[/bold]")
+def convert(
+    encoder: Annotated[str, typer.Argument(help="The encoder that the weights are for.")],
+    pickle: Annotated[Path, typer.Argument(help="The published file, as downloaded.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Safetensors file to write; the weights folder by default.", show_default=False)
+    ] = None,
+    sha256: Annotated[str | None, typer.Option(help="The publisher's digest, where none is pinned here.")] = None,
+) -> None:
+    """Make a safetensors file from TorchXRayVision's published pickle, after checking its SHA-256.
+
+    No code in the pickle is run. Needs torch.
+    """
+    from cxr_embed.encoders.torchxrayvision import published_weights
+    from cxr_embed.encoders.weights import convert as convert_pickle
+    from cxr_embed.encoders.weights import save_weights, weights_path
+
+    published, network = published_weights(encoder)
+    weights = convert_pickle(published, network, pickle, sha256)
+    target = out or weights_path(encoder)
+    save_weights(target, weights, f"{published.url} (SHA-256 {published.sha256 or sha256})")
+    typer.echo(f"{target}: {len(weights)} tensors for {encoder}")
+
+
+@weights_app.command("random", epilog="Example: [bold]cxr-embed weights random densenet121 --out random.safetensors[/bold]")
+def random(
+    encoder: Annotated[str, typer.Argument(help="The encoder whose shapes to fill.")],
+    out: Annotated[Path, typer.Option(help="Safetensors file to write.")],
+    seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 0,
+) -> None:
+    """Make random weights, for tests and timings only: their vectors mean nothing, and stores made with them say so."""
+    from cxr_embed.encoders.torchxrayvision import published_weights
+    from cxr_embed.encoders.weights import random_weights, save_weights
+
+    _, network = published_weights(encoder)
+    weights = random_weights(network, seed)
+    save_weights(out, weights, f"random numbers (seed {seed}): not a trained model")
+    typer.echo(f"{out}: {len(weights)} tensors of random numbers; not a trained model")

@@ -1,0 +1,89 @@
+"""`cxr-embed store ...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxr_embed.cli.common import RESEARCH, human_bytes, is_terminal, print_json
+
+app = typer.Typer(no_args_is_help=True, help="Look into, check and export stores of vectors.")
+StorePath = Annotated[Path, typer.Argument(help="The store's folder.")]
+
+
+@app.command("info", epilog="Example: [bold]cxr-embed store info vectors/hog[/bold]")
+def info(
+    store: StorePath,
+    failures: Annotated[bool, typer.Option("--failures", help="List every image that failed, with the reason.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show what a store holds: encoder, images, failures, size."""
+    from cxr_embed.store import open_store
+
+    opened = open_store(store)
+    told = opened.describe()
+    if as_json:
+        if failures:
+            told["failed"] = [vars(failure) for failure in opened.failures]
+        print_json(told)
+        return
+    spec = opened.spec
+    shapes = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in spec.outputs.items())
+    lines = {
+        "encoder": f"{spec.name}, revision {spec.revision} [{spec.fingerprint[:12]}]",
+        "weights": f"{spec.weights_source} [{spec.weights[:12]}]" if spec.weights else "none: computed, not learned",
+        "pixels": spec.preprocessing,
+        "vectors": f"{shapes}, {opened.header.dtype}",
+        "computed by": ", ".join(f"{engine} ({count:,})" for engine, count in opened.engines.items()) or "nothing yet",
+        "images": f"{told['images']:,} of {told['patients']:,} patients ({told['vectors']:,} different files)",
+        "failures": f"{told['failures']:,}" + (" (--failures lists them)" if told["failures"] and not failures else ""),
+        "on disk": f"{human_bytes(told['bytes'])} in {told['shards']:,} shards, created {told['created']}",
+    }
+    for name, value in lines.items():
+        typer.echo(f"{name:<12} {value}")
+    if failures:
+        for failure in opened.failures:
+            typer.echo(f"{failure.image_id}\t{failure.kind}\t{failure.reason}")
+    typer.echo(RESEARCH)
+
+
+@app.command("verify", epilog="Example: [bold]cxr-embed store verify vectors/hog[/bold]")
+def verify(
+    store: StorePath, as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False
+) -> None:
+    """Read every byte and compare checksums; exit status 1 and the shard's name where one differs."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from cxr_embed.store import open_store, verify_store
+
+    with Progress(console=Console(stderr=True), disable=not is_terminal(), transient=True) as bar:
+        task = bar.add_task("verifying", total=None)
+        damage = verify_store(store, lambda done, total: bar.update(task, completed=done, total=total))
+    if as_json:
+        print_json({"sound": not damage, "damage": [vars(fault) for fault in damage]})
+    elif not damage:
+        opened = open_store(store)
+        typer.echo(f"{store}: sound; {len(opened):,} images in {opened.shards:,} shards, every checksum matches")
+    for fault in damage if not as_json else ():
+        typer.echo(f"damaged: {fault.where}: {fault.what}", err=True)
+    if damage:
+        if not as_json:
+            typer.echo("restore these shards from a copy, or delete the store and embed again", err=True)
+        raise typer.Exit(1)
+
+
+@app.command("export", epilog="Example: [bold]cxr-embed store export vectors/hog hog.parquet[/bold]")
+def export(
+    store: StorePath,
+    target: Annotated[Path, typer.Argument(help="A file that ends in .npz or .parquet.")],
+    output: Annotated[str | None, typer.Option(help="One of the encoder's outputs; its first by default.")] = None,
+) -> None:
+    """Write ids and vectors to one file for other programs."""
+    from cxr_embed.store import open_store
+    from cxr_embed.store.export import export_store
+
+    count = export_store(open_store(store), target, output)
+    typer.echo(f"{target}: {count:,} images")

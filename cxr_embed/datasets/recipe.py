@@ -1,0 +1,133 @@
+"""What a recipe file may say."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+import yaml
+
+from cxr_embed.errors import ManifestError
+
+
+def _compiled(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    if groups < 1:
+        raise ValueError("the pattern needs one group (...), which is the value")
+    return pattern
+
+
+Pattern = Annotated[str, pydantic.AfterValidator(_compiled)]
+
+
+class _Part(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Part):
+    """Where a column's value comes from: exactly one of `path`, `dicom` and `table`.
+
+    Attributes:
+        path: a pattern that must match the whole relative path; its first group is the value.
+        dicom: a field of the DICOM header.
+        table: names of a column of the data set's table, the first that exists.
+        prefix: put before a value that is not blank.
+        number: a pattern whose first group is the number in a value such as `058Y`.
+    """
+
+    path: Pattern | None = None
+    dicom: Literal["patient_id", "study_date", "view", "age", "sex"] | None = None
+    table: list[str] | None = None
+    prefix: str = ""
+    number: Pattern | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one(self) -> Source:
+        if sum(value is not None for value in (self.path, self.dicom, self.table)) != 1:
+            raise ValueError("a column comes from exactly one of path, dicom and table")
+        return self
+
+
+class Table(_Part):
+    """The data set's own table: possible file names, and the column that names an image's file."""
+
+    files: list[str]
+    file_name: str
+
+
+class Findings(_Part):
+    """Findings written into one column of the table, e.g. `Effusion|Mass`; all others are 0."""
+
+    table: list[str]
+    separator: str
+    names: list[str]
+
+
+class Recipe(_Part):
+    """A data set's layout.
+
+    Attributes:
+        name: what `--recipe` takes.
+        title, licence, citation: for people.
+        images: glob patterns below the data set's folder.
+        table: its table, if it has one.
+        columns: manifest column to source; `image_id` and `patient_id` are required.
+        split: split to the file that lists its images, one file name a line.
+        findings: where labels come from.
+    """
+
+    name: str
+    title: str
+    licence: str
+    citation: str = ""
+    images: list[str]
+    table: Table | None = None
+    columns: dict[str, Source]
+    split: dict[str, str] = {}
+    findings: Findings | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> Recipe:
+        missing = {"image_id", "patient_id"} - set(self.columns)
+        if missing:
+            raise ValueError(f"columns lack {', '.join(sorted(missing))}")
+        needs_table = self.findings is not None or any(source.table for source in self.columns.values())
+        if needs_table and self.table is None:
+            raise ValueError("a column or the findings come from a table, but no table is named")
+        return self
+
+
+def _folder() -> Traversable:
+    """The recipes: inside the installed package, or beside it in a checkout."""
+    packaged = importlib.resources.files("cxr_embed") / "data_manifests"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "data_manifests"
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by its name, or from a YAML file of the user's.
+
+    Raises:
+        ManifestError: for an unknown name or a file that is no recipe, with every fault in it.
+    """
+    path: Traversable = Path(name) if name.endswith((".yaml", ".yml")) else _folder() / f"{name}.yaml"
+    if not path.is_file():
+        raise ManifestError(f"no recipe is named {name!r}; there are {', '.join(recipe_names())}, or give a .yaml file")
+    try:
+        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except pydantic.ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}" for fault in error.errors()]
+        raise ManifestError(f"{name}: not a recipe\n" + "\n".join(f"  {fault}" for fault in faults)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{name}: not YAML ({str(error).splitlines()[0]})") from None

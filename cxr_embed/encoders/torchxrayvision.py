@@ -1,0 +1,153 @@
+"""TorchXRayVision's feature extractors (Cohen et al., 2022): DenseNet-121 at 224, ResNet-50 at 512.
+
+Pixels and features are those of its documented loop: scale to [-1024, 1024], centre crop to the shorter side, resize,
+network, global average pool. Networks and weights: https://github.com/mlmed/torchxrayvision (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cxr_embed.encoders.networks import Network, densenet121, resnet50
+from cxr_embed.encoders.weights import PublishedWeights, digest, load_weights, weights_path
+from cxr_embed.errors import EncoderError
+from cxr_embed.types import CxrImage, EncoderSpec, Precision
+
+_RELEASE = "https://github.com/mlmed/torchxrayvision/releases/download/v1/"
+_TAIL = "-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt"
+
+
+@dataclass(frozen=True)
+class _Family:
+    network: Network
+    side: int
+    width: int
+
+
+_DENSENET = _Family(densenet121, 224, 1024)
+_RESNET = _Family(resnet50, 512, 2048)
+
+# Digests of the release files. "all", "pc", "mimic_ch" and "rsna" are those of the organisation's own copies on the
+# Hub (LFS pointers); "all", "pc" and "mimic_ch" are stated independently by users of the release, "chex" by one user.
+# A wrong pin can only refuse a file. For the others no digest was found: the user states one.
+WEIGHTS: dict[str, tuple[_Family, PublishedWeights]] = {
+    "densenet121": (
+        _DENSENET,
+        PublishedWeights(
+            f"{_RELEASE}nih-pc-chex-mimic_ch-google-openi-kaggle{_TAIL}",
+            "56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899",
+        ),
+    ),
+    "densenet121-nih": (_DENSENET, PublishedWeights(f"{_RELEASE}nih{_TAIL}", None)),
+    "densenet121-pc": (
+        _DENSENET,
+        PublishedWeights(
+            f"{_RELEASE}pc{_TAIL}", "a9148ef62ae4e7a31a9bed8cef22811f39681cd61e4390398936efc6280af521"
+        ),
+    ),
+    "densenet121-chex": (
+        _DENSENET,
+        PublishedWeights(
+            f"{_RELEASE}chex{_TAIL}", "1a914ae802170187a4852e594708206c12468eeeefd66aa4e8e26141649d61a4"
+        ),
+    ),
+    "densenet121-rsna": (
+        _DENSENET,
+        PublishedWeights(
+            f"{_RELEASE}kaggle{_TAIL}", "906a59f48cf09638b745d66848a6c6f9d741368c66244717a81207329d140268"
+        ),
+    ),
+    "densenet121-mimic_nb": (_DENSENET, PublishedWeights(f"{_RELEASE}mimic_nb{_TAIL}", None)),
+    "densenet121-mimic_ch": (
+        _DENSENET,
+        PublishedWeights(
+            f"{_RELEASE}mimic_ch{_TAIL}", "23b13a04459684ffa41247d068207a7657b4e1b4dec2b02431f5026bd75b1189"
+        ),
+    ),
+    "resnet50": (
+        _RESNET,
+        PublishedWeights(f"{_RELEASE}pc-nih-rsna-siim-vin-resnet50-test512-e400-state.pt", None),
+    ),
+}
+
+
+def published_weights(name: str) -> tuple[PublishedWeights, Network]:
+    """What is known of an encoder's published weights, and its network.
+
+    Raises:
+        EncoderError: for an encoder that is not of this family.
+    """
+    if name not in WEIGHTS:
+        raise EncoderError(f"{name} has no weights to convert or fill; of this family are {', '.join(WEIGHTS)}")
+    family, published = WEIGHTS[name]
+    return published, family.network
+
+
+class TorchXRayVisionEncoder:
+    """One set of weights of the family. The engine starts with the first batch, so decoding alone stays light."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        precision: Precision = "float32",
+        threads: int | None = None,
+    ) -> None:
+        self._family, published = WEIGHTS[name]
+        path = Path(weights) if weights else weights_path(name)
+        if weights is None and not path.is_file():
+            raise EncoderError(
+                f"no weights for {name} here ({path}). Download {published.url} and run\n"
+                f"  cxr-embed weights convert {name} FILE.pt        (or name a safetensors file with --weights)"
+            )
+        self._weights, source = load_weights(path, self._family.network)
+        self._run_on = {"device": device, "precision": precision, "threads": threads}
+        self._engine = None
+        self._spec = EncoderSpec(
+            name=name,
+            revision="1",
+            preprocessing=(
+                f"grey; 0..max to -1024..1024; centre crop to the shorter side; resize to {self._family.side} "
+                "(order 1, Gaussian anti-aliasing, zeros outside)"
+            ),
+            outputs={"features": (self._family.width,)},
+            weights=digest(self._weights),
+            weights_source=source,
+        )
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What this encoder computes."""
+        return self._spec
+
+    @property
+    def engine(self) -> str:
+        """Engine, version, precision and device."""
+        return self._start().name
+
+    def _start(self):  # type: ignore[no-untyped-def]
+        if self._engine is None:
+            from cxr_embed.encoders.engines import make_engine
+
+            self._engine = make_engine(
+                self._family.network, self._weights, side=self._family.side, **self._run_on  # type: ignore[arg-type]
+            )
+        return self._engine
+
+    def preprocess(self, image: CxrImage) -> np.ndarray:
+        """`(1, S, S)` float32 in [-1024, 1024]."""
+        from cxr_embed.encoders.resample import crop_and_resize
+
+        return crop_and_resize(image.pixels, image.max_value, self._family.side)[None]
+
+    def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """`(B, 1, S, S)` float32 to `{"features": (B, D) float32}`."""
+        return {"features": self._start()(np.ascontiguousarray(batch, dtype=np.float32))}
+
+
+make = TorchXRayVisionEncoder

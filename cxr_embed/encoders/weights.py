@@ -1,0 +1,219 @@
+"""Weights on disk: safetensors only. Published pickles are converted once, after their SHA-256 was checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr_embed.encoders.networks import Network, weight_shapes
+from cxr_embed.errors import EncoderError
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A weights file as its authors publish it.
+
+    Attributes:
+        url: where a user downloads it by hand.
+        sha256: of the published file; None where no trustworthy digest is known, then the user must give one.
+    """
+
+    url: str
+    sha256: str | None
+
+
+def weights_folder() -> Path:
+    """Where converted weights are kept: `$CXR_EMBED_WEIGHTS` or `~/.cache/cxr-embed/weights`."""
+    given = os.environ.get("CXR_EMBED_WEIGHTS")
+    if given:
+        return Path(given)
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "cxr-embed" / "weights"
+
+
+def weights_path(encoder: str) -> Path:
+    """Where the weights of an encoder are looked for when none are named."""
+    return weights_folder() / f"{encoder}.safetensors"
+
+
+def digest(weights: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, shapes and values in the order of the names: the same tensors give the same digest."""
+    total = hashlib.sha256()
+    for name in sorted(weights):
+        array = np.ascontiguousarray(weights[name])
+        total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        total.update(array.data)
+    return total.hexdigest()
+
+
+def load_weights(path: Path, network: Network) -> tuple[dict[str, np.ndarray], str]:
+    """The network's tensors from a safetensors file, and the file's own note on where they came from.
+
+    Raises:
+        EncoderError: where the file is no safetensors file or its tensors are not this network's.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    needed = weight_shapes(network)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            source = (file.metadata() or {}).get("source", "a file of unknown origin")
+            names = set(file.keys())
+            missing = sorted(set(needed) - names)
+            if missing:
+                raise EncoderError(
+                    f"{path}: {len(missing)} of {len(needed)} tensors are missing, the first {missing[0]}; "
+                    "these are another network's weights"
+                )
+            weights = {name: file.get_tensor(name) for name in needed}
+    except FileNotFoundError:
+        raise EncoderError(f"{path}: no such weights file") from None
+    except (SafetensorError, OSError) as error:
+        raise EncoderError(
+            f"{path}: not a safetensors file ({error}); `cxr-embed weights convert` makes one from a published pickle"
+        ) from None
+    for name, shape in needed.items():
+        if weights[name].shape != shape:
+            raise EncoderError(f"{path}: {name} has shape {weights[name].shape}, expected {shape}")
+        weights[name] = np.ascontiguousarray(weights[name], dtype=np.float32)
+        if not np.isfinite(weights[name]).all():
+            raise EncoderError(f"{path}: {name} has values that are not finite")
+    return weights, source
+
+
+def save_weights(path: Path, weights: Mapping[str, np.ndarray], source: str) -> None:
+    """Writes a safetensors file by atomic rename."""
+    from safetensors.numpy import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(dict(weights), partial, metadata={"source": source})
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def random_weights(network: Network, seed: int) -> dict[str, np.ndarray]:
+    """Weights of the right shapes that know nothing: for tests and benchmarks, never for results.
+
+    He initialisation, the first convolution scaled down for pixels of +-1024, batch-norm statistics near identity.
+    """
+    rng = np.random.default_rng(seed)
+    weights: dict[str, np.ndarray] = {}
+    for index, (name, shape) in enumerate(weight_shapes(network).items()):
+        if len(shape) == 4:
+            scale = np.sqrt(2 / np.prod(shape[1:])) / (512 if index == 0 else 1)
+            values = rng.standard_normal(shape) * scale
+        elif name.endswith(("weight", "running_var")):
+            values = rng.uniform(0.8, 1.2, shape)
+        else:
+            values = rng.normal(0, 0.1, shape)
+        weights[name] = values.astype(np.float32)
+    return weights
+
+
+class _Inert:
+    """Stands in for every class that a published pickle names: it keeps attributes and can do nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__.update(state if isinstance(state, dict) else {})
+
+
+# The classes inside TorchXRayVision's whole-module pickles. Anything else in a pickle is refused by torch's loader.
+_MODULE_CLASSES = tuple(
+    f"{module}.{name}"
+    for module, names in {
+        "torchxrayvision.models": ("DenseNet", "_DenseBlock", "_DenseLayer", "_Transition"),
+        "torchvision.models.densenet": ("DenseNet", "_DenseBlock", "_DenseLayer", "_Transition"),
+        "torchvision.models.resnet": ("ResNet", "Bottleneck"),
+        "torch.nn.modules.container": ("Sequential", "ModuleDict"),
+        "torch.nn.modules.conv": ("Conv2d",),
+        "torch.nn.modules.batchnorm": ("BatchNorm2d",),
+        "torch.nn.modules.activation": ("ReLU",),
+        "torch.nn.modules.pooling": ("MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d"),
+        "torch.nn.modules.linear": ("Linear",),
+    }.items()
+    for name in names
+)
+
+
+def convert(published: PublishedWeights, network: Network, pickle: Path, sha256: str | None) -> dict[str, np.ndarray]:
+    """Tensors from a published pickle, without running any code that it holds.
+
+    The file's SHA-256 must match first. Then torch's restricted loader reads it, with inert stand-ins for the module
+    classes, so even a matching file cannot call anything.
+
+    Args:
+        published: what is known of the file.
+        network: whose tensors are wanted.
+        pickle: the downloaded file.
+        sha256: the expected digest where none is pinned.
+
+    Raises:
+        EncoderError: where the digest is unknown or differs, torch is missing, or the tensors are not the network's.
+    """
+    expected = published.sha256 or sha256
+    if expected is None:
+        raise EncoderError(
+            "no SHA-256 of this file is pinned here; compare it with its publisher's and give it as --sha256 HEX"
+        )
+    try:
+        with open(pickle, "rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EncoderError(f"{pickle}: cannot be read ({error.strerror}); download it from {published.url}") from None
+    if actual != expected.lower():
+        raise EncoderError(f"{pickle}: SHA-256 is {actual}, expected {expected}; not opened. Get it from {published.url}")
+    tensors = _read_pickle(pickle)
+    weights = {}
+    for name, shape in weight_shapes(network).items():
+        if name not in tensors or tensors[name].shape != shape:
+            raise EncoderError(f"{pickle}: tensor {name} is missing or not of shape {shape}")
+        weights[name] = np.ascontiguousarray(tensors[name], dtype=np.float32)
+    return weights
+
+
+def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError:
+        raise EncoderError("reading a published pickle needs torch: pip install 'cxr-embed[torch]'") from None
+    import pickle
+
+    stand_ins = [(type(name.rsplit(".", 1)[1], (_Inert,), {}), name) for name in _MODULE_CLASSES]
+    try:
+        with torch.serialization.safe_globals(stand_ins):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[-1][:200]
+        raise EncoderError(f"{path}: not a weights file that can be read safely ({reason})") from None
+    tensors: dict[str, np.ndarray] = {}
+    _collect(loaded, "", tensors)
+    return tensors
+
+
+def _collect(value: Any, name: str, into: dict[str, np.ndarray]) -> None:
+    """Walks a state dict, or a module's `_parameters`, `_buffers` and `_modules`, to `{dotted name: array}`."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        into[name] = value.detach().numpy()
+        return
+    children: dict[str, Any] = {}
+    if isinstance(value, _Inert):
+        for part in ("_parameters", "_buffers", "_modules"):
+            children.update(value.__dict__.get(part) or {})
+    elif isinstance(value, dict):
+        children = value
+    for key, child in children.items():
+        _collect(child, f"{name}.{key}" if name else str(key), into)

@@ -1,0 +1,65 @@
+"""The errors that a user can meet. The command line prints them as one or two lines, never as a traceback."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+ImageFault = Literal[
+    "missing",
+    "unreadable",
+    "empty",
+    "not-an-image",
+    "wrong-suffix",
+    "truncated",
+    "corrupt",
+    "too-large",
+    "too-small",
+    "colour",
+    "multi-frame",
+    "not-a-radiograph",
+    "no-decoder",
+    "unsupported",
+    "encoder",
+    "out-of-memory",
+    "worker-died",
+]
+
+# Faults of the machine rather than of the file: the next run tries these again, all others are remembered.
+TRANSIENT_FAULTS: frozenset[str] = frozenset(
+    {"missing", "unreadable", "no-decoder", "out-of-memory", "worker-died"}
+)
+
+
+class CxrEmbedError(Exception):
+    """Base of every error that this package raises on purpose: what, where, what to do."""
+
+
+class ManifestError(CxrEmbedError):
+    """A manifest that cannot be used. `problems` holds every fault that was found, one line each."""
+
+    def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+class ImageError(CxrEmbedError):
+    """A file that is no usable radiograph. `kind` is a stable word for the fault, e.g. `truncated`.
+
+    The message never holds values read from a DICOM header: it is written into stores.
+    """
+
+    def __init__(self, kind: ImageFault, message: str) -> None:
+        super().__init__(message)
+        self.kind: ImageFault = kind
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        # Exceptions with two arguments do not survive a process boundary by themselves.
+        return type(self), (self.kind, str(self))
+
+
+class EncoderError(CxrEmbedError):
+    """An encoder that cannot be loaded or that returned something unusable."""
+
+
+class StoreError(CxrEmbedError):
+    """A store that is missing, damaged, locked or made by another encoder."""

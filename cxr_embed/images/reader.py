@@ -1,0 +1,111 @@
+"""One door for every format: what a file is, is told by its first bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from cxr_embed.errors import ImageError
+from cxr_embed.images.checks import MAX_FILE_BYTES
+from cxr_embed.images.dicom import decode_dicom
+from cxr_embed.images.raster import decode_jpeg, decode_png, decode_tiff
+from cxr_embed.types import CxrImage
+
+SUFFIXES = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".jpe": "jpeg",
+    ".jfif": "jpeg",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".dcm": "dicom",
+    ".dicom": "dicom",
+    ".ima": "dicom",
+}
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"%PDF": "PDF",
+    b"PK\x03\x04": "zip archive",
+    b"\x1f\x8b": "gzip file",
+    b"RIFF": "WebP",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000 file",
+}
+_READABLE = frozenset(SUFFIXES.values())
+# Old DICOM files have no preamble: they start with an element of group 0002 or 0008, little endian.
+_BARE_DICOM = (b"\x02\x00\x00\x00", b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
+
+
+def sniff(head: bytes) -> str | None:
+    """Names the format of a file from its first 132 bytes: `png`, `dicom`, ... or None where it is unknown."""
+    if head[128:132] == b"DICM":
+        return "dicom"
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    return "dicom" if head[:4] in _BARE_DICOM else None
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The file's bytes.
+
+    Raises:
+        ImageError: `missing`, `unreadable`, `empty` or `too-large`.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ImageError("unreadable", "not a regular file")  # opening a pipe would wait for ever
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                raise ImageError("too-large", f"the file has more than {MAX_FILE_BYTES >> 30} GiB")
+            data = file.read()
+    except FileNotFoundError:
+        raise ImageError("missing", "the file does not exist") from None
+    except OSError as error:
+        raise ImageError("unreadable", f"the file cannot be read ({error.strerror})") from None
+    if not data:
+        raise ImageError("empty", "the file is empty")
+    return data
+
+
+def decode_image(data: bytes, suffix: str = "", content_id: str = "") -> CxrImage:
+    """File contents to a radiograph.
+
+    Args:
+        data: the whole file.
+        suffix: of its name, e.g. `.png`; a known suffix that contradicts the contents is an error.
+        content_id: SHA-256 of `data` where the caller has it already.
+
+    Raises:
+        ImageError: with a `kind` for each way in which a file can be no usable radiograph.
+    """
+    actual = sniff(data[:132])
+    expected = SUFFIXES.get(suffix.lower())
+    if actual is None or actual not in _READABLE:
+        what = f"a {actual}" if actual else "no image that is known here"
+        raise ImageError("not-an-image", f"the contents are {what}; PNG, JPEG, TIFF and DICOM are read")
+    if expected is not None and expected != actual:
+        raise ImageError("wrong-suffix", f"named {suffix} but the contents are {actual.upper()}; rename the file")
+    content_id = content_id or hashlib.sha256(data).hexdigest()
+    if actual == "dicom":
+        pixels, bits, fields = decode_dicom(data)
+        return CxrImage(pixels, bits, content_id, actual, fields)
+    decode = {"png": decode_png, "jpeg": decode_jpeg, "tiff": decode_tiff}[actual]
+    pixels, bits = decode(data)
+    return CxrImage(pixels, bits, content_id, actual)
+
+
+def read_image(path: str | os.PathLike[str]) -> CxrImage:
+    """Reads a PNG, JPEG, TIFF or DICOM radiograph.
+
+    Raises:
+        ImageError: see `decode_image`.
+    """
+    return decode_image(read_bytes(path), Path(path).suffix)

@@ -1,0 +1,114 @@
+"""What the run and its workers say to each other. Everything is a plain tuple over one socket a worker.
+
+A worker is one of three kinds. `whole` (on a CPU) decodes and infers; `decoder` and `device` (for a GPU) each do one
+half and pass pixels through a shared arena. For each chunk of files::
+
+    run     -> worker   ReadFiles     paths to read and hash
+    worker  -> run      Hashed        content ids, so that the run can tell which contents are new
+    run     -> worker   EmbedFiles    the new ones: decode (and infer, or put them into a slot of the arena)
+    worker  -> run      Embedded      vectors and faults, or Decoded: the slot is filled
+    run     -> device   RunSlots      slots to infer                    -> Embedded
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from cxr_embed.store.layout import Stamp
+
+WorkerKind = Literal["whole", "decoder", "device"]
+
+
+class Fault(NamedTuple):
+    """Why a file has no vector: a word from `ImageFault` and a sentence."""
+
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a worker makes its encoder."""
+
+    kind: WorkerKind
+    encoder: str
+    fingerprint: str
+    weights: str | None
+    device: str
+    precision: str
+    threads: int
+    batch_size: int
+    arena: int | None = None  # file descriptor
+    slot_bytes: int = 0
+    input_shape: tuple[int, ...] = ()
+    input_dtype: str = ""
+
+
+class Ready(NamedTuple):
+    """The encoder is loaded; `engine` says what it runs on."""
+
+    engine: str
+
+
+class Unusable(NamedTuple):
+    """The encoder could not be loaded."""
+
+    message: str
+
+
+class ReadFiles(NamedTuple):
+    """`(key, path)` of each file."""
+
+    files: list[tuple[int, str]]
+
+
+class HashedFile(NamedTuple):
+    """A file's content id and stamp, or its fault."""
+
+    key: int
+    content: bytes | None
+    stamp: Stamp
+    fault: Fault | None
+
+
+class Hashed(NamedTuple):
+    """The chunk, read."""
+
+    files: list[HashedFile]
+
+
+class EmbedFiles(NamedTuple):
+    """Keys of the chunk's files to embed; the rest is dropped. `slot` is where a decoder puts its pixels."""
+
+    keys: list[int]
+    slot: int | None
+
+
+class Decoded(NamedTuple):
+    """The pixels of `keys` lie in the slot, in order."""
+
+    slot: int
+    keys: list[int]
+    faults: dict[int, Fault]
+
+
+class RunSlots(NamedTuple):
+    """Slots to infer, with the number of images in each."""
+
+    slots: list[tuple[int, int]]
+    keys: list[int]
+
+
+class Embedded(NamedTuple):
+    """Vectors `{output: (len(keys), ...)}` and faults of a chunk."""
+
+    keys: list[int]
+    vectors: dict[str, np.ndarray]
+    faults: dict[int, Fault]
+    batch_size: int
+
+
+Message = Any

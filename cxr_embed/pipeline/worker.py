@@ -1,0 +1,208 @@
+"""A worker process; its first argument is the descriptor of its end of a socket to the run.
+
+It is started as a program of its own, not forked: a script or notebook that calls `embed` is not imported again, and
+the interpreter may be another environment's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxr_embed.errors import CxrEmbedError, ImageError
+from cxr_embed.pipeline.messages import (
+    Decoded,
+    Embedded,
+    EmbedFiles,
+    Fault,
+    Hashed,
+    HashedFile,
+    ReadFiles,
+    Ready,
+    RunSlots,
+    Setup,
+    Unusable,
+)
+from cxr_embed.store.layout import Stamp
+
+if TYPE_CHECKING:
+    from cxr_embed.types import Encoder
+
+# A file that changed this shortly before it was read may change again within the clock's step and keep its stamp.
+RACY_NS = 2_000_000_000
+
+
+class Worker:
+    """Reads, decodes and infers for one run."""
+
+    def __init__(self, setup: Setup, connection: Connection) -> None:
+        from cxr_embed.encoders import load_encoder
+
+        self.connection = connection
+        self.batch_size = setup.batch_size
+        options = {"device": setup.device, "precision": setup.precision, "threads": setup.threads}
+        if setup.kind == "decoder":
+            options |= {"device": "cpu", "precision": "float32"}  # its engine never starts
+        self.encoder: Encoder = load_encoder(setup.encoder, weights=setup.weights, **options)  # type: ignore[arg-type]
+        if self.encoder.spec.fingerprint != setup.fingerprint:
+            raise CxrEmbedError("the encoder's weights changed while the run was starting; start it again")
+        self.setup = setup
+        self.contents: dict[int, tuple[bytes, str, str]] = {}  # key to bytes, suffix and content id
+        self.arena = mmap.mmap(setup.arena, 0) if setup.arena is not None else None
+        engine = "" if setup.kind == "decoder" else self.encoder.engine
+        connection.send(Ready(engine))
+
+    def serve(self) -> None:
+        """Answers messages until the run closes the connection."""
+        while True:
+            message = self.connection.recv()
+            if isinstance(message, ReadFiles):
+                self.connection.send(self.read(message))
+            elif isinstance(message, EmbedFiles):
+                self.connection.send(self.embed_files(message))
+            else:
+                self.connection.send(self.run_slots(message))
+
+    def read(self, message: ReadFiles) -> Hashed:
+        """Reads and hashes the files and keeps their bytes."""
+        from cxr_embed.images import read_bytes
+
+        self.contents.clear()
+        hashed = []
+        for key, path in message.files:
+            try:
+                before = file_stamp(path)
+                data = read_bytes(path)
+                stamp = before if file_stamp(path) == before else Stamp()
+            except ImageError as error:
+                hashed.append(HashedFile(key, None, Stamp(), Fault(error.kind, str(error))))
+                continue
+            content = hashlib.sha256(data)
+            self.contents[key] = data, PurePath(path).suffix, content.hexdigest()
+            hashed.append(HashedFile(key, content.digest(), stamp, None))
+        return Hashed(hashed)
+
+    def embed_files(self, message: EmbedFiles) -> Embedded | Decoded:
+        """Decodes the wanted files of the chunk, then infers them or leaves their pixels in the slot."""
+        faults: dict[int, Fault] = {}
+        keys, inputs = [], []
+        for key in message.keys:
+            try:
+                inputs.append(self.decode(key))
+                keys.append(key)
+            except ImageError as error:
+                faults[key] = Fault(error.kind, str(error))
+        self.contents.clear()
+        if message.slot is None:
+            return self.infer(keys, np.stack(inputs) if inputs else None, faults)
+        for position, array in enumerate(inputs):
+            self.slot(message.slot, position + 1)[position] = array
+        return Decoded(message.slot, keys, faults)
+
+    def decode(self, key: int) -> np.ndarray:
+        """A file's model input.
+
+        Raises:
+            ImageError: also for what a decoder was not expected to raise: one file never stops a run.
+        """
+        from cxr_embed.images import decode_image
+
+        data, suffix, content_id = self.contents[key]
+        try:
+            return self.encoder.preprocess(decode_image(data, suffix, content_id))
+        except ImageError:
+            raise
+        except MemoryError:
+            raise ImageError("too-large", "not enough memory to decode the image") from None
+        except Exception as error:
+            raise ImageError("corrupt", f"the image cannot be decoded ({type(error).__name__})") from None
+
+    def slot(self, number: int, images: int) -> np.ndarray:
+        """`(images, ...)` view of a slot's pixels."""
+        assert self.arena is not None
+        dtype = np.dtype(self.setup.input_dtype)
+        shape = (images, *self.setup.input_shape)
+        offset = number * self.setup.slot_bytes
+        return np.frombuffer(self.arena, dtype, int(np.prod(shape)), offset).reshape(shape)
+
+    def run_slots(self, message: RunSlots) -> Embedded:
+        """Infers the pixels that decoders left in the arena."""
+        inputs = np.concatenate([self.slot(number, images) for number, images in message.slots])
+        return self.infer(message.keys, inputs, {})
+
+    def infer(self, keys: list[int], inputs: np.ndarray | None, faults: dict[int, Fault]) -> Embedded:
+        """Vectors of the inputs. Batches are halved when memory runs out; a failing batch is tried image by image."""
+        done: list[int] = []
+        parts: list[dict[str, np.ndarray]] = []
+        start = 0
+        while start < len(keys):
+            assert inputs is not None
+            stop = min(start + self.batch_size, len(keys))
+            try:
+                parts.append(self._checked(inputs[start:stop]))
+                done += keys[start:stop]
+                start = stop
+            except Exception as error:
+                if is_out_of_memory(error) and self.batch_size > 1:
+                    self.batch_size = max(1, min(self.batch_size, stop - start) // 2)
+                    continue
+                for at in range(start, stop):
+                    try:
+                        parts.append(self._checked(inputs[at : at + 1]))
+                        done.append(keys[at])
+                    except Exception as reason:
+                        kind = "out-of-memory" if is_out_of_memory(reason) else "encoder"
+                        faults[keys[at]] = Fault(kind, f"the encoder failed: {type(reason).__name__}: {reason}")
+                start = stop
+        vectors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+        return Embedded(done, vectors, faults, self.batch_size)
+
+    def _checked(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        vectors = self.encoder.embed(batch)
+        for output, shape in self.encoder.spec.outputs.items():
+            array = vectors[output]
+            if array.shape != (len(batch), *shape):
+                raise ValueError(f"output {output} has shape {array.shape}, expected {(len(batch), *shape)}")
+            if not np.isfinite(array).all():
+                raise ValueError(f"output {output} is not finite")
+        return vectors
+
+
+def file_stamp(path: str) -> Stamp:
+    """The file's stamp; zeros where it changed too recently to be trusted, or cannot be asked."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return Stamp()
+    if time.time_ns() - status.st_ctime_ns < RACY_NS:
+        return Stamp()
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the device or the machine ran out of memory, in any framework's words."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+
+
+def main() -> None:
+    """Serves the run at the other end of the socket whose descriptor is the first argument."""
+    connection = Connection(int(sys.argv[1]))
+    try:
+        setup: Setup = connection.recv()
+        try:
+            worker = Worker(setup, connection)
+        except CxrEmbedError as error:
+            connection.send(Unusable(str(error)))
+            return
+        worker.serve()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # the run is over
+

@@ -1,0 +1,23 @@
+"""Vectors on disk: written once, keyed by content and encoder, verified, memory-mapped.
+
+Layout of a store::
+
+    store.json                 what is stored: encoder spec, fingerprint, dtype, precision; a digest of itself
+    writer.lock                held by the one writer (a kernel lock: a dead process does not keep it)
+    shards/00000000-<digest>/  published: never changed again; named by the digest of its shard.json
+        shard.json             counts, engine, and size and SHA-256 of each file
+        rows.arrow             one row an image: ids, content id, file stamp, error
+        <output>.npy           (M, ...) vectors of the first M rows
+    incoming/                  shards being written; a publisher renames them into shards/
+
+A row says that an image has a certain content. Its vector lies in the same shard (the first M rows, in order) or, for
+content that was embedded before, in an earlier one. A row with an error says why an image has no vector. Later rows of
+an image replace earlier ones.
+"""
+
+from cxr_embed.store.layout import Header, Row
+from cxr_embed.store.reader import Failure, Store, open_store
+from cxr_embed.store.verify import Damage, verify_store
+from cxr_embed.store.writer import StoreWriter
+
+__all__ = ["Damage", "Failure", "Header", "Row", "Store", "StoreWriter", "open_store", "verify_store"]

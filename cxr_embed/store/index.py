@@ -1,0 +1,179 @@
+"""Which image has which vector: the fold of all rows of all shards, oldest first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cxr_embed.errors import StoreError
+from cxr_embed.store.layout import ROW_SCHEMA, ROWS, ShardInfo, Stamp
+
+
+@dataclass(frozen=True)
+class ShardRows:
+    """One shard's rows, mapped from its file; the first `vectors` rows own the shard's vectors."""
+
+    path: Path
+    vectors: int
+    table: pa.Table
+
+    @classmethod
+    def open(cls, path: Path, info: ShardInfo) -> ShardRows:
+        """Maps a shard's rows.
+
+        Raises:
+            StoreError: naming the shard, where the file is missing, cut or of another layout.
+        """
+        rows = path / ROWS
+        try:
+            if rows.stat().st_size != info.files[ROWS]["bytes"]:
+                raise StoreError(f"{path}: {ROWS} has another size than when it was written")
+            with pa.memory_map(str(rows)) as source:
+                table = pa.ipc.open_file(source).read_all()
+        except (OSError, pa.ArrowInvalid, KeyError) as error:
+            raise StoreError(f"{path}: {ROWS} cannot be read ({type(error).__name__})") from None
+        if table.schema != ROW_SCHEMA or len(table) != info.rows or info.vectors > info.rows:
+            raise StoreError(f"{path}: {ROWS} is not what shard.json declares")
+        return cls(path, info.vectors, table)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the store last recorded of an image."""
+
+    content: bytes
+    patient_id: str
+    stamp: Stamp
+    error_kind: str | None
+    error: str | None
+    software: str | None
+
+
+@dataclass
+class Index:
+    """The state of every image.
+
+    Rows of all shards are numbered in one sequence. A row that states an image's content replaces the image's earlier
+    one; a row without content (the file was away) only records a failure and leaves an earlier vector in place.
+
+    Attributes:
+        latest: image id to the number of the row that states its content.
+        broken: images whose content has no vector: it is no readable radiograph.
+        failures: image id to kind and reason, for every image whose last try failed.
+    """
+
+    latest: dict[str, int] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
+    failures: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _shards: list[ShardRows] = field(default_factory=list)
+    _starts: list[int] = field(default_factory=lambda: [0])
+    _contents: dict[bytes, int] = field(default_factory=dict)
+    _contents_of: int = 0  # shards that `_contents` covers already
+    _mapped: list[pa.Table] = field(default_factory=list)
+    _table: pa.Table | None = None
+
+    def __len__(self) -> int:
+        """Images with a vector."""
+        return len(self.latest) - len(self.broken)
+
+    def fold(self, shard: ShardRows) -> None:
+        """Adds the rows of the next shard."""
+        ids: list[str] = shard.table["image_id"].to_pylist()
+        start = self._starts[-1]
+        numbers = range(start, start + len(ids))
+        self._shards.append(shard)
+        self._starts.append(numbers.stop)
+        if shard.table["error_kind"].null_count == len(ids):
+            self.latest.update(zip(ids, numbers, strict=True))
+            self.broken.difference_update(ids)
+            for image_id in self.failures.keys() & set(ids):
+                del self.failures[image_id]
+            return
+        contents, kinds, reasons = (shard.table[name].to_pylist() for name in ("content", "error_kind", "error"))
+        for image_id, number, content, kind, reason in zip(ids, numbers, contents, kinds, reasons, strict=True):
+            if content is not None:
+                self.latest[image_id] = number
+                (self.broken.discard if kind is None else self.broken.add)(image_id)
+            if kind is None:
+                self.failures.pop(image_id, None)
+            else:
+                self.failures[image_id] = (kind, reason)
+
+    def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The images with a vector: ids `(N,)`, shard numbers `(N,)` and positions in the shards' arrays `(N,)`.
+
+        Raises:
+            StoreError: where a row refers to content that no shard holds.
+        """
+        live = [image_id for image_id in self.latest if image_id not in self.broken] if self.broken else self.latest
+        rows = np.fromiter((self.latest[image_id] for image_id in live), dtype=np.int64, count=len(live))
+        shard, vector = self._locate(rows)
+        vectors = np.array([rows.vectors for rows in self._shards], dtype=np.int64)
+        for at in np.flatnonzero(vector >= vectors[shard]) if len(rows) else ():
+            content = self._shards[shard[at]].table["content"][int(vector[at])].as_py()
+            place = self.find_content(content)
+            if place is None:
+                raise StoreError(f"{self._shards[shard[at]].path}: a row refers to content that no shard holds")
+            shard[at], vector[at] = place
+        return np.array(list(live), dtype=np.str_), shard, vector
+
+    def find_content(self, content: bytes) -> tuple[int, int] | None:
+        """Shard number and position of a content's vector; None where it was never embedded."""
+        for shard, start in zip(self._shards[self._contents_of :], self._starts[self._contents_of :], strict=False):
+            owners = shard.table["content"].slice(0, shard.vectors).to_pylist()
+            self._contents.update(zip(owners, range(start, start + len(owners)), strict=True))
+        self._contents_of = len(self._shards)
+        row = self._contents.get(content)
+        if row is None:
+            return None
+        shard, position = self._locate(np.array([row]))
+        return int(shard[0]), int(position[0])
+
+    def unchanged(self, image_ids: list[str], patient_ids: list[str], stamps: list[Stamp]) -> list[bool]:
+        """Which images are as the store last recorded them: the same patient, and the file untouched since."""
+        rows = [self.latest.get(image_id, -1) for image_id in image_ids]
+        known = [row for row in rows if row >= 0]
+        if not known:
+            return [False] * len(rows)
+        recorded = self._rows(["patient_id", "size", "mtime_ns", "ctime_ns"], known)
+        states = zip(*(recorded[name].to_pylist() for name in recorded.column_names), strict=True)
+        result = []
+        for row, patient, stamp in zip(rows, patient_ids, stamps, strict=True):
+            state = next(states) if row >= 0 else None
+            result.append(
+                stamp.ctime_ns != 0 and state == (patient, stamp.size, stamp.mtime_ns, stamp.ctime_ns)
+            )
+        return result
+
+    def find_image(self, image_id: str) -> Known | None:
+        """The row that states the image's content; None for an image that was never read."""
+        number = self.latest.get(image_id)
+        if number is None:
+            return None
+        row = self._rows(ROW_SCHEMA.names, [number]).to_pylist()[0]
+        stamp = Stamp(row["size"], row["mtime_ns"], row["ctime_ns"])
+        return Known(row["content"], row["patient_id"], stamp, row["error_kind"], row["error"], row["software"])
+
+    def column(self, name: str) -> list[Any]:
+        """A column of the rows of all images with a vector, in the order of `places`."""
+        rows = [number for image_id, number in self.latest.items() if image_id not in self.broken]
+        values: list[Any] = self._rows([name], rows)[name].to_pylist() if rows else []
+        return values
+
+    def _rows(self, columns: list[str], numbers: list[int]) -> pa.Table:
+        """The given columns of the given rows, in their order."""
+        if len(self._mapped) != len(self._shards):
+            # Concatenating mapped tables copies nothing.
+            self._mapped[:] = [shard.table for shard in self._shards]
+            self._table = pa.concat_tables(self._mapped)
+        return self._table.select(columns).take(pa.array(numbers, pa.int64()))
+
+    def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Row numbers to shard numbers and positions in them."""
+        starts = np.array(self._starts)
+        shard = np.searchsorted(starts, rows, side="right") - 1
+        return shard, rows - starts[shard]

@@ -1,0 +1,282 @@
+"""Names, records and atomic steps of the on-disk format."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from cxr_embed.errors import StoreError
+from cxr_embed.types import EncoderSpec, Precision, canonical_json
+
+FORMAT = "cxr_embed.store"
+VERSION = 1
+HEADER, LOCK, SHARDS, INCOMING = "store.json", "writer.lock", "shards", "incoming"
+SHARD_JSON, ROWS = "shard.json", "rows.arrow"
+SHARD_NAME = re.compile(r"(\d{8})-([0-9a-f]{16})")
+
+Dtype = Literal["float16", "float32"]
+
+ROW_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("patient_id", pa.string(), nullable=False),
+        pa.field("content", pa.binary(32)),  # SHA-256 of the file; null where it could not be read
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("ctime_ns", pa.int64(), nullable=False),
+        pa.field("error_kind", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("software", pa.string()),  # version that met the error: another one may know better
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What the file system says of a file. An unchanged stamp means an unchanged file; zeros mean 'not known'."""
+
+    size: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image's state: its content, or the reason why it has no vector."""
+
+    image_id: str
+    patient_id: str
+    content: bytes | None
+    stamp: Stamp = field(default_factory=Stamp)
+    error_kind: str | None = None
+    error: str | None = None
+    software: str | None = None
+
+
+@dataclass(frozen=True)
+class Header:
+    """`store.json`: what every shard of the store has in common."""
+
+    spec: EncoderSpec
+    dtype: Dtype
+    precision: Precision
+    created: str
+    software: str
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON with a digest over all of it."""
+        body = {
+            "format": FORMAT,
+            "version": VERSION,
+            "spec": self.spec.to_json(),
+            "fingerprint": self.spec.fingerprint,
+            "dtype": self.dtype,
+            "precision": self.precision,
+            "created": self.created,
+            "software": self.software,
+        }
+        body["digest"] = hashlib.sha256(canonical_json(body)).hexdigest()
+        return json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+    @classmethod
+    def read(cls, root: Path) -> Header:
+        """Reads and checks `store.json`.
+
+        Raises:
+            StoreError: where it is missing, of another format or version, or damaged.
+        """
+        path = root / HEADER
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise StoreError(f"{root}: no store here ({HEADER} is missing)") from None
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
+        try:
+            body = json.loads(data)
+            if body.get("format") != FORMAT:
+                raise StoreError(f"{path}: not a store of this project (format {body.get('format')!r})")
+            if body["version"] != VERSION:
+                raise StoreError(f"{path}: format version {body['version']}; this release reads {VERSION}")
+            spec = EncoderSpec.from_json(body["spec"])
+            header = cls(spec, body["dtype"], body["precision"], body["created"], body["software"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise StoreError(f"{path}: damaged; restore it from a copy") from None
+        if header.to_bytes() != data:
+            raise StoreError(f"{path}: damaged, its digest does not match; restore it from a copy")
+        return header
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """`shard.json`: what a shard holds and what its files must look like.
+
+    Attributes:
+        fingerprint: of the encoder, as in the store's header.
+        vectors: rows 0 to vectors - 1 own the vectors, in order.
+        rows: of `rows.arrow`.
+        live: images with a vector in the store once this shard is published.
+        engine: what computed the vectors.
+        created: UTC, ISO 8601.
+        files: name to size and SHA-256.
+    """
+
+    fingerprint: str
+    vectors: int
+    rows: int
+    live: int
+    engine: str
+    created: str
+    files: Mapping[str, Mapping[str, Any]]
+
+    def to_bytes(self) -> bytes:
+        return canonical_json({"version": VERSION, **asdict(self)}) + b"\n"
+
+    @classmethod
+    def read(cls, shard: Path) -> ShardInfo:
+        """Reads `shard.json` and checks it against the digest in the shard's name.
+
+        Raises:
+            StoreError: naming the shard.
+        """
+        try:
+            data = (shard / SHARD_JSON).read_bytes()
+        except OSError as error:
+            raise StoreError(f"{shard}: {SHARD_JSON} cannot be read ({error.strerror})") from None
+        match = SHARD_NAME.fullmatch(shard.name)
+        if match is None or info_digest(data) != match[2]:
+            raise StoreError(f"{shard}: {SHARD_JSON} is damaged, its digest does not match the shard's name")
+        body = json.loads(data)
+        if body.pop("version") != VERSION:
+            raise StoreError(f"{shard}: written by a newer release")
+        return cls(**body)
+
+
+def info_digest(data: bytes) -> str:
+    """The part of a shard's name that vouches for its shard.json."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def shard_paths(root: Path) -> list[Path]:
+    """The published shards, oldest first."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(root / SHARDS))
+    except FileNotFoundError:
+        raise StoreError(f"{root}: damaged, the folder {SHARDS} is missing") from None
+    return [root / SHARDS / name for name in names if SHARD_NAME.fullmatch(name)]
+
+
+def output_file(output: str) -> str:
+    """The file of an output's vectors inside a shard."""
+    return f"{output}.npy"
+
+
+def write_shard(
+    root: Path,
+    rows: Sequence[Row],
+    vectors: Mapping[str, np.ndarray],
+    *,
+    fingerprint: str,
+    live: int,
+    engine: str,
+    created: str,
+) -> tuple[Path, str]:
+    """Writes a complete, flushed shard into `incoming/`; nothing refers to it yet.
+
+    Args:
+        root: the store.
+        rows: those that own the vectors first, in order.
+        vectors: output to `(M, ...)` in the store's dtype.
+        fingerprint: of the encoder.
+        live: images with a vector once the shard is published.
+        engine: what computed the vectors.
+        created: UTC time.
+
+    Returns:
+        The folder and the digest that its published name will carry.
+    """
+    folder = root / INCOMING / uuid.uuid4().hex
+    folder.mkdir(parents=True)
+    try:
+        for output, array in vectors.items():
+            with open(folder / output_file(output), "wb") as file:
+                np.save(file, array, allow_pickle=False)
+        table = pa.Table.from_pydict(
+            {
+                "image_id": [row.image_id for row in rows],
+                "patient_id": [row.patient_id for row in rows],
+                "content": [row.content for row in rows],
+                "size": [row.stamp.size for row in rows],
+                "mtime_ns": [row.stamp.mtime_ns for row in rows],
+                "ctime_ns": [row.stamp.ctime_ns for row in rows],
+                "error_kind": [row.error_kind for row in rows],
+                "error": [row.error for row in rows],
+                "software": [row.software for row in rows],
+            },
+            schema=ROW_SCHEMA,
+        )
+        with pa.OSFile(str(folder / ROWS), "wb") as sink, pa.ipc.new_file(sink, ROW_SCHEMA) as writer:
+            writer.write_table(table.combine_chunks())
+        files = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+        owners = len(next(iter(vectors.values()))) if vectors else 0
+        info = ShardInfo(fingerprint, owners, len(rows), live, engine, created, files).to_bytes()
+        (folder / SHARD_JSON).write_bytes(info)
+        for path in folder.iterdir():
+            sync(path)
+        sync(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder, info_digest(info)
+
+
+def publish_shard(root: Path, folder: Path, digest: str) -> Path:
+    """Makes a written shard part of the store: one rename. Only the holder of the writer's lock may call it."""
+    existing = shard_paths(root)
+    number = int(existing[-1].name[:8]) + 1 if existing else 0
+    target = root / SHARDS / f"{number:08d}-{digest}"
+    os.rename(folder, target)
+    sync(target.parent)
+    return target
+
+
+def file_digest(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def sync(path: Path) -> None:
+    """Flushes a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file_atomically(path: Path, data: bytes) -> None:
+    """Writes beside, flushes, renames, so that a reader sees all of the file or none of it."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,223 @@
+"""Reading a store: open in milliseconds, gather rows from memory-mapped shards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr_embed.errors import StoreError
+from cxr_embed.store.index import Index, ShardRows
+from cxr_embed.store.layout import SHARD_JSON, Header, ShardInfo, output_file, shard_paths
+from cxr_embed.types import Embeddings, EncoderSpec
+
+_NAMED = 5  # ids that an error message names before it only counts
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image without a vector, or whose last try failed: `kind` is a stable word, `reason` a sentence."""
+
+    image_id: str
+    kind: str
+    reason: str
+
+
+class Store:
+    """The vectors of one encoder, as they were published when the store was opened. Any number may be open at once.
+
+    Nothing is read from a shard before it is needed, and vectors stay in the files until rows are gathered.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.header = Header.read(self.path)
+        self._shard_paths = shard_paths(self.path)
+        self._infos: dict[int, ShardInfo] = {}
+        self._arrays: dict[tuple[int, str], np.ndarray] = {}
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, {self.spec.name}, {len(self)} images)"
+
+    def __len__(self) -> int:
+        """Images with a vector."""
+        return self._info(len(self._shard_paths) - 1).live if self._shard_paths else 0
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """The encoder that made the vectors."""
+        return self.header.spec
+
+    @property
+    def shards(self) -> int:
+        """Published shards."""
+        return len(self._shard_paths)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all published files."""
+        total = 0
+        for number in range(self.shards):
+            info = self._info(number)
+            total += sum(entry["bytes"] for entry in info.files.values())
+            total += (self._shard_paths[number] / SHARD_JSON).stat().st_size
+        return total
+
+    @property
+    def engines(self) -> dict[str, int]:
+        """What computed the vectors: engine to number of vectors."""
+        engines: dict[str, int] = {}
+        for number in range(self.shards):
+            info = self._info(number)
+            if info.vectors:
+                engines[info.engine] = engines.get(info.engine, 0) + info.vectors
+        return engines
+
+    @cached_property
+    def index(self) -> Index:
+        """The state of every image, failures included."""
+        index = Index()
+        for number, path in enumerate(self._shard_paths):
+            index.fold(ShardRows.open(path, self._info(number)))
+        return index
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.index.places()
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {image_id: position for position, image_id in enumerate(self.ids.tolist())}
+
+    @property
+    def ids(self) -> np.ndarray:
+        """`(N,)` image ids in the order in which they were first stored."""
+        return self._places[0]
+
+    @property
+    def patient_ids(self) -> np.ndarray:
+        """`(N,)` patient ids, in the order of `ids`."""
+        return np.array(self.index.column("patient_id"), dtype=np.str_)
+
+    @property
+    def content_ids(self) -> np.ndarray:
+        """`(N,)` SHA-256 of the files, 64 hexadecimal digits each, in the order of `ids`."""
+        return np.array([content.hex() for content in self.index.column("content")], dtype="U64")
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The images whose last try failed, with the reasons."""
+        return [Failure(image_id, *why) for image_id, why in sorted(self.index.failures.items())]
+
+    def read(self, ids: Sequence[str] | np.ndarray | None = None, output: str | None = None) -> Embeddings:
+        """Vectors by image id.
+
+        Args:
+            ids: `(N,)` image ids in any order, repeats allowed; all images by default.
+            output: one of the encoder's outputs; its first by default.
+
+        Returns:
+            `vectors` `(N, ...)` in the store's dtype, row i for id i.
+
+        Raises:
+            StoreError: for ids that have no vector here, or an output that the encoder does not have.
+        """
+        output = self._output(output)
+        known, shard, vector = self._places
+        if ids is None:
+            rows, chosen = slice(None), known
+        else:
+            chosen = np.asarray(ids, dtype=np.str_)
+            if chosen.ndim != 1:
+                raise StoreError(f"ids must be one list of image ids, got an array of shape {chosen.shape}")
+            rows = self._rows(chosen.tolist())
+        return Embeddings(chosen, self._gather(shard[rows], vector[rows], output), self.spec)
+
+    def batches(self, size: int = 4096, output: str | None = None) -> Iterator[Embeddings]:
+        """All vectors in the order of `ids`, `size` at a time, so that memory stays flat."""
+        output = self._output(output)
+        known, shard, vector = self._places
+        for start in range(0, len(known), size):
+            rows = slice(start, start + size)
+            yield Embeddings(known[rows], self._gather(shard[rows], vector[rows], output), self.spec)
+
+    def _output(self, output: str | None) -> str:
+        if output is None:
+            return next(iter(self.spec.outputs))
+        if output not in self.spec.outputs:
+            raise StoreError(f"{self.path} has no output {output!r}; it has {', '.join(self.spec.outputs)}")
+        return output
+
+    def _rows(self, ids: list[str]) -> np.ndarray:
+        positions = self._positions
+        try:
+            return np.fromiter((positions[image_id] for image_id in ids), dtype=np.int64, count=len(ids))
+        except KeyError:
+            unknown = [image_id for image_id in ids if image_id not in positions]
+            named = ", ".join(unknown[:_NAMED]) + (", ..." if len(unknown) > _NAMED else "")
+            raise StoreError(f"{self.path} has no vector for {len(unknown)} of {len(ids)} ids: {named}") from None
+
+    def _gather(self, shard: np.ndarray, vector: np.ndarray, output: str) -> np.ndarray:
+        shape = (len(shard), *self.spec.outputs[output])
+        result: np.ndarray = np.empty(shape, dtype=self.header.dtype)
+        order = np.argsort(shard, kind="stable")
+        sorted_shards = shard[order]
+        edges = np.flatnonzero(np.diff(sorted_shards)) + 1
+        for part in np.split(order, edges) if len(order) else ():
+            result[part] = self._vectors(int(shard[part[0]]), output)[vector[part]]
+        return result
+
+    def _vectors(self, number: int, output: str) -> np.ndarray:
+        key = (number, output)
+        if key not in self._arrays:
+            path, info = self._shard_paths[number] / output_file(output), self._info(number)
+            try:
+                if path.stat().st_size != info.files[path.name]["bytes"]:
+                    raise StoreError(f"{path.parent}: {path.name} has another size than when it was written")
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError, KeyError) as error:
+                raise StoreError(f"{path.parent}: {path.name} cannot be read ({type(error).__name__})") from None
+            if array.shape != (info.vectors, *self.spec.outputs[output]) or array.dtype != self.header.dtype:
+                raise StoreError(f"{path.parent}: {path.name} is {array.dtype} {array.shape}, not what was declared")
+            self._arrays[key] = array
+        return self._arrays[key]
+
+    def _info(self, number: int) -> ShardInfo:
+        if number not in self._infos:
+            info = ShardInfo.read(self._shard_paths[number])
+            if info.fingerprint != self.spec.fingerprint:
+                raise StoreError(f"{self._shard_paths[number]}: another encoder's shard ({info.fingerprint[:12]})")
+            self._infos[number] = info
+        return self._infos[number]
+
+    def describe(self) -> dict[str, Any]:
+        """What `store info --json` prints."""
+        return {
+            "path": str(self.path),
+            "images": len(self),
+            "patients": len(set(self.patient_ids.tolist())),
+            "vectors": sum(self._info(number).vectors for number in range(self.shards)),
+            "failures": len(self.index.failures),
+            "shards": self.shards,
+            "bytes": self.nbytes,
+            "dtype": self.header.dtype,
+            "precision": self.header.precision,
+            "created": self.header.created,
+            "fingerprint": self.spec.fingerprint,
+            "spec": self.spec.to_json(),
+            "engines": self.engines,
+        }
+
+
+def open_store(path: str | os.PathLike[str]) -> Store:
+    """Opens a store for reading.
+
+    Raises:
+        StoreError: where there is no store or it is damaged.
+    """
+    return Store(path)

@@ -1,0 +1,99 @@
+"""Reading every byte of a store and comparing it with what was written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cxr_embed.errors import StoreError
+from cxr_embed.store.index import Index, ShardRows
+from cxr_embed.store.layout import (
+    ROWS,
+    SHARD_JSON,
+    SHARD_NAME,
+    SHARDS,
+    Header,
+    ShardInfo,
+    file_digest,
+    output_file,
+    shard_paths,
+)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A fault: the shard's folder name (or `store.json`) and what is wrong."""
+
+    where: str
+    what: str
+
+
+def verify_store(path: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None) -> list[Damage]:
+    """Checks digests, sizes, shapes and references of a whole store; an empty list means that it is sound.
+
+    Args:
+        path: the store.
+        progress: called with the shards done and their number.
+
+    Raises:
+        StoreError: where there is no store, or its header is damaged.
+    """
+    root = Path(path)
+    header = Header.read(root)
+    damage = [
+        Damage(entry.name, "not a shard, yet it lies among them")
+        for entry in sorted(os.scandir(root / SHARDS), key=lambda entry: entry.name)
+        if not SHARD_NAME.fullmatch(entry.name)
+    ]
+    index, shards = Index(), shard_paths(root)
+    numbers = [int(shard.name[:8]) for shard in shards]
+    missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
+    damage += [Damage(f"{number:08d}", "the shard is missing") for number in missing]
+    for done, shard in enumerate(shards, start=1):
+        found, rows, live = _verify_shard(shard, header)
+        damage += [Damage(shard.name, what) for what in found]
+        if rows is not None:
+            index.fold(rows)
+            if not damage and len(index) != live:
+                damage.append(Damage(shard.name, f"it counts {live} images, the rows give {len(index)}"))
+        if progress is not None:
+            progress(done, len(shards))
+    if not damage:
+        try:
+            index.places()
+        except StoreError as error:
+            damage.append(Damage(SHARDS, str(error)))
+    return damage
+
+
+def _verify_shard(shard: Path, header: Header) -> tuple[list[str], ShardRows | None, int]:
+    try:
+        info = ShardInfo.read(shard)
+    except (StoreError, ValueError, TypeError) as error:
+        return [str(error).removeprefix(f"{shard}: ")], None, 0
+    found = []
+    if info.fingerprint != header.spec.fingerprint:
+        found.append("another encoder's shard")
+    expected = {ROWS, *(output_file(output) for output in header.spec.outputs)}
+    present = {entry.name for entry in os.scandir(shard)} - {SHARD_JSON}
+    found += [f"{name} is missing" for name in sorted(expected - present)]
+    found += [f"{name} does not belong here" for name in sorted(present - expected)]
+    for name in sorted(expected & present):
+        if file_digest(shard / name) != info.files.get(name):
+            found.append(f"{name}: checksum differs, its bytes have changed")
+    if found:
+        return found, None, 0
+    for output, shape in header.spec.outputs.items():
+        array = np.load(shard / output_file(output), mmap_mode="r", allow_pickle=False)
+        if array.shape != (info.vectors, *shape) or array.dtype != header.dtype:
+            found.append(f"{output_file(output)} is {array.dtype} {array.shape}, not what the header declares")
+        elif not all(np.isfinite(part).all() for part in np.array_split(array, max(1, array.nbytes >> 24))):
+            found.append(f"{output_file(output)} has values that are not finite")
+    try:
+        return found, ShardRows.open(shard, info), info.live
+    except StoreError as error:
+        return [*found, str(error).removeprefix(f"{shard}: ")], None, 0

@@ -1,0 +1,223 @@
+"""Writing a store: one writer at a time, rows buffered into shards, each published by one rename."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import filelock
+import numpy as np
+
+from cxr_embed.errors import StoreError
+from cxr_embed.store.index import Index, ShardRows
+from cxr_embed.store.layout import (
+    HEADER,
+    INCOMING,
+    LOCK,
+    SHARDS,
+    Dtype,
+    Header,
+    Row,
+    ShardInfo,
+    publish_shard,
+    shard_paths,
+    write_file_atomically,
+    write_shard,
+)
+from cxr_embed.types import EncoderSpec, Precision
+
+SHARD_ROWS = 4096
+SHARD_BYTES = 64 << 20
+
+
+class StoreWriter:
+    """Opens or creates a store for writing, and holds its lock until `close`.
+
+    Args:
+        path: the store's folder; made where it is missing.
+        spec: the encoder whose vectors come; an existing store must hold the same fingerprint.
+        dtype: of the vectors; None keeps an existing store's, and is float16 for a new one.
+        precision: of the arithmetic; None keeps an existing store's, and is float32 for a new one.
+        software: version to record.
+
+    Raises:
+        StoreError: where another process writes, another encoder's vectors are in the store, or dtype or precision
+            differ from the store's.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        spec: EncoderSpec,
+        *,
+        dtype: Dtype | None = None,
+        precision: Precision | None = None,
+        software: str = "",
+    ) -> None:
+        self.path = Path(path)
+        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / HEADER).is_file():
+            names = {entry.name for entry in self.path.iterdir()}
+            if not names <= {LOCK, SHARDS, INCOMING} and not all(name.startswith(f".{HEADER}") for name in names):
+                raise StoreError(f"{self.path}: a folder with other files in it; give a new folder for the store")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = filelock.FileLock(self.path / LOCK)
+            self._lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise StoreError(
+                f"{self.path}: another process is writing to this store; wait for it, or give another --store"
+            ) from None
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written ({error.strerror})") from None
+        try:
+            self.header = self._header(spec, dtype, precision, software)
+            self.index = Index()
+            for shard in shard_paths(self.path):
+                self.index.fold(ShardRows.open(shard, ShardInfo.read(shard)))
+        except BaseException:
+            self._lock.release()
+            raise
+        self._owners: list[Row] = []
+        self._others: list[Row] = []
+        self._vectors: dict[str, list[np.ndarray]] = {output: [] for output in spec.outputs}
+        self._bytes = 0
+
+    def _header(
+        self, spec: EncoderSpec, dtype: Dtype | None, precision: Precision | None, software: str
+    ) -> Header:
+        if not (self.path / HEADER).is_file():
+            header = Header(spec, dtype or "float16", precision or "float32", utc_now(), software)
+            try:
+                (self.path / SHARDS).mkdir(exist_ok=True)
+                write_file_atomically(self.path / HEADER, header.to_bytes())
+            except OSError as error:
+                raise self._failed(error) from None
+            return header
+        header = Header.read(self.path)
+        if header.spec.fingerprint != spec.fingerprint:
+            raise StoreError(
+                f"{self.path} holds vectors of {describe(header.spec)}, not of {describe(spec)}; "
+                "give another --store for this encoder"
+            )
+        for name, want, have in (("dtype", dtype, header.dtype), ("precision", precision, header.precision)):
+            if want is not None and want != have:
+                raise StoreError(f"{self.path} holds {have} vectors; use --{name} {have}, or another --store")
+        # What a killed writer left behind was never published. The lock says that nobody is at it.
+        shutil.rmtree(self.path / INCOMING, ignore_errors=True)
+        return header
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add_vector(self, row: Row, vectors: Mapping[str, np.ndarray]) -> None:
+        """Buffers a new content's vectors, `{output: shape of the spec}`.
+
+        Raises:
+            StoreError: where a vector has another shape, or is not finite in the store's dtype.
+        """
+        converted = {}
+        for output, shape in self.header.spec.outputs.items():
+            with np.errstate(over="ignore"):
+                array = np.asarray(vectors[output]).astype(self.header.dtype)
+            if array.shape != shape:
+                raise StoreError(f"output {output} has shape {array.shape}, the store holds {shape}")
+            if not np.isfinite(array).all():
+                raise StoreError(f"output {output} is not finite in {self.header.dtype}")
+            converted[output] = array
+        for output, array in converted.items():
+            self._vectors[output].append(array)
+            self._bytes += array.nbytes
+        self._owners.append(row)
+
+    def add_row(self, row: Row) -> None:
+        """Buffers a row without a vector of its own: known content under another id, a new stamp, or an error."""
+        self._others.append(row)
+
+    @property
+    def pending(self) -> int:
+        """Rows that are not yet on disk."""
+        return len(self._owners) + len(self._others)
+
+    @property
+    def full(self) -> bool:
+        """Whether the buffered rows fill a shard."""
+        return self.pending >= SHARD_ROWS or self._bytes >= SHARD_BYTES
+
+    def flush(self, engine: str) -> int:
+        """Publishes the buffered rows as one shard.
+
+        Args:
+            engine: what computed the vectors.
+
+        Returns:
+            The number of rows that are now on disk.
+
+        Raises:
+            StoreError: where the disk is full or cannot be written; what was published before stays as it is.
+        """
+        if not self.pending:
+            return 0
+        rows = [*self._owners, *self._others]
+        arrays = {
+            output: np.stack(parts) if parts else np.empty((0, *shape), self.header.dtype)
+            for (output, shape), parts in zip(self.header.spec.outputs.items(), self._vectors.values(), strict=True)
+        }
+        try:
+            folder, digest = write_shard(
+                self.path,
+                rows,
+                arrays,
+                fingerprint=self.header.spec.fingerprint,
+                live=self._live_after(rows),
+                engine=engine,
+                created=utc_now(),
+            )
+            shard = publish_shard(self.path, folder, digest)
+        except OSError as error:
+            raise self._failed(error) from None
+        self._owners, self._others, self._bytes = [], [], 0
+        self._vectors = {output: [] for output in self._vectors}
+        self.index.fold(ShardRows.open(shard, ShardInfo.read(shard)))
+        return len(rows)
+
+    def _live_after(self, rows: list[Row]) -> int:
+        state = {
+            row.image_id: row.error_kind is None for row in rows if row.content is not None
+        }
+        live = len(self.index)
+        for image_id, has_vector in state.items():
+            had = image_id in self.index.latest and image_id not in self.index.broken
+            live += has_vector - had
+        return live
+
+    def _failed(self, error: OSError) -> StoreError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return StoreError(
+                f"{self.path}: the disk is full; what was stored before is safe. Free some space and run again"
+            )
+        return StoreError(f"{self.path}: cannot be written ({error.strerror}); what was stored before is safe")
+
+    def close(self) -> None:
+        """Releases the lock. Rows that were not flushed are dropped."""
+        shutil.rmtree(self.path / INCOMING, ignore_errors=True)
+        self._lock.release()
+
+
+def describe(spec: EncoderSpec) -> str:
+    """An encoder in a message: name and the start of its fingerprint."""
+    return f"{spec.name} [{spec.fingerprint[:12]}]"
+
+
+def utc_now() -> str:
+    """ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()

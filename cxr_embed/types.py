@@ -1,0 +1,161 @@
+"""The nouns of this project: small frozen records that every other module speaks in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+Precision = Literal["float32", "bf16"]
+
+
+@dataclass(frozen=True)
+class DicomFields:
+    """The only values that leave a DICOM header: no names, no birth dates, no identifiers in clear.
+
+    Attributes:
+        modality: `CR`, `DX`, ... as in (0008,0060); empty where the file has none.
+        view: ViewPosition (0018,5101) in capitals, e.g. `PA`.
+        study_date: ISO date, `YYYY-MM-DD`.
+        age: years, rounded down.
+        sex: `M`, `F` or `O`.
+    """
+
+    modality: str = ""
+    view: str = ""
+    study_date: str = ""
+    age: int | None = None
+    sex: str = ""
+
+
+@dataclass(frozen=True)
+class CxrImage:
+    """One radiograph, decoded.
+
+    Attributes:
+        pixels: `(H, W)` uint8 or uint16, brighter = denser (the MONOCHROME2 convention).
+        bits: significant bits; pixel values lie in `0 .. 2**bits - 1`.
+        content_id: SHA-256 of the file's bytes, 64 hexadecimal digits.
+        source: `png`, `jpeg`, `tiff` or `dicom`.
+        fields: what a DICOM header told; empty for other formats.
+    """
+
+    pixels: np.ndarray
+    bits: int
+    content_id: str
+    source: str
+    fields: DicomFields = field(default_factory=DicomFields)
+
+    @property
+    def max_value(self) -> int:
+        """The largest value a pixel can have: `2**bits - 1`."""
+        return int(2**self.bits - 1)
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What an encoder computes. Two encoders with one fingerprint give the same vectors up to rounding.
+
+    Attributes:
+        name: the name in the encoder table, e.g. `densenet121`.
+        revision: of this project's code for the encoder; rises when its vectors change.
+        preprocessing: the pixel recipe, in words precise enough to tell two recipes apart.
+        outputs: name to shape of one image's vector, e.g. `{"features": (1024,)}`; the first is the default.
+        weights: digest of the weights' values, empty for an encoder without weights.
+        weights_source: where the weights came from, for people; not part of the fingerprint.
+    """
+
+    name: str
+    revision: str
+    preprocessing: str
+    outputs: Mapping[str, tuple[int, ...]]
+    weights: str = ""
+    weights_source: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that change when anything changes that changes the vectors."""
+        identity = self.to_json()
+        del identity["weights_source"]
+        return hashlib.sha256(canonical_json(identity)).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as plain JSON values. Outputs are a list of pairs, so that their order is part of them."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "preprocessing": self.preprocessing,
+            "outputs": [[name, list(shape)] for name, shape in self.outputs.items()],
+            "weights": self.weights,
+            "weights_source": self.weights_source,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> EncoderSpec:
+        """The inverse of `to_json`."""
+        outputs = {name: tuple(shape) for name, shape in value["outputs"]}
+        return cls(**{**value, "outputs": outputs})
+
+
+class Encoder(Protocol):
+    """Pixels to vectors. `preprocess` needs no weights and no framework, so decoding workers can run it."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What this encoder computes."""
+        ...
+
+    @property
+    def engine(self) -> str:
+        """What it runs on, for the record: `openvino 2026.4 bf16 cpu`."""
+        ...
+
+    def preprocess(self, image: CxrImage) -> np.ndarray:
+        """One image to one model input, always of the same shape and dtype."""
+        ...
+
+    def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """`(B, ...)` model inputs to `{output: (B, *shape) float32}`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors and the ids that they belong to: `vectors[i]` is the vector of `ids[i]`.
+
+    Attributes:
+        ids: `(N,)` strings.
+        vectors: `(N, D)` or `(N, T, D)`, float16 or float32 as the store holds them.
+        spec: the encoder that made them.
+    """
+
+    ids: np.ndarray
+    vectors: np.ndarray
+    spec: EncoderSpec
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Findings by image: `values[i, c]` says whether `ids[i]` shows `names[c]`.
+
+    Attributes:
+        ids: `(N,)` strings.
+        names: the `C` findings.
+        values: `(N, C)` float32 in {0, 1, NaN}; NaN = unknown.
+    """
+
+    ids: np.ndarray
+    names: tuple[str, ...]
+    values: np.ndarray
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
