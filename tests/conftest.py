@@ -1,0 +1,68 @@
+"""Shared fixtures: real data where it is, synthetic chests, a home of its own for every test."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+_spec = importlib.util.spec_from_file_location("synthetic_chests", ROOT / "examples" / "synthetic_chests.py")
+assert _spec and _spec.loader
+synthetic_chests = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(synthetic_chests)
+
+
+def real_data_folder() -> Path | None:
+    """The folder of real radiographs, or None where this machine has none."""
+    folder = Path(os.environ.get("CXR_EMBED_REAL_DATA") or ROOT.parent / "shared" / "data")
+    return folder if (folder / "nih" / "manifest.csv").is_file() else None
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Real radiographs; skips where there are none."""
+    folder = real_data_folder()
+    if folder is None:
+        pytest.skip("no real radiographs here: set CXR_EMBED_REAL_DATA to a folder that has nih/manifest.csv")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's own keys, caches or weights."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "CXR_EMBED_WEIGHTS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def chest() -> Callable[..., np.ndarray]:
+    """`chest(seed, side)`: a synthetic radiograph, uint16 over 12 bits."""
+    return synthetic_chests.chest
+
+
+@pytest.fixture
+def make_images(tmp_path: Path) -> Callable[..., Path]:
+    """`make_images(count, side=96)`: a folder with a manifest of small distinct PNG files; two a patient."""
+
+    def make(count: int, side: int = 96, name: str = "images", first: int = 0) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        lines = ["image_id,path,patient_id,split,Effusion"]
+        for number in range(first, first + count):
+            pixels = np.random.default_rng(number).integers(0, 256, (side, side), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"i{number}.png")
+            lines.append(f"i{number},i{number}.png,p{number // 2},train,{number % 2}")
+        manifest = folder / "manifest.csv"
+        manifest.write_text("\n".join(lines) + "\n")
+        return manifest
+
+    return make
