@@ -66,11 +66,12 @@ class ReadFiles(NamedTuple):
 
 
 class HashedFile(NamedTuple):
-    """A file's content id and stamp, or its fault."""
+    """A file's content id, its stamp and when it was read (ns since the epoch), or its fault."""
 
     key: int
     content: bytes | None
     stamp: Stamp
+    read_ns: int
     fault: Fault | None
 
 

@@ -43,6 +43,8 @@ BATCH_SIZE = {"cpu": 4, "cuda": 64}
 SLOTS_PER_DECODER = 3
 # Buffered rows are published at least this often, so that a slow encoder loses at most a minute to a power cut.
 PUBLISH_SECONDS = 60.0
+# A file that changed this shortly before it was read may change again within its clock's step and keep its stamp.
+RACY_NS = 2_000_000_000
 # Workers that may die in a row before the run gives up: a file that kills its worker costs two.
 MAX_DEATHS = 20
 
@@ -424,6 +426,8 @@ class _Run:
         if file.content is None:
             self._fail(file.key, file.fault or Fault("unreadable", "the file cannot be read"), None, Stamp())
             return False
+        if file.read_ns - file.stamp.ctime_ns < RACY_NS:
+            file = file._replace(stamp=Stamp())
         self.read[file.key] = file
         if file.content in self.buffered or self.writer.index.find_content(file.content) is not None:
             self._reuse(file.key)

@@ -36,9 +36,6 @@ from cxr_embed.store.layout import Stamp
 if TYPE_CHECKING:
     from cxr_embed.types import Encoder
 
-# A file that changed this shortly before it was read may change again within the clock's step and keep its stamp.
-RACY_NS = 2_000_000_000
-
 
 class Worker:
     """Reads, decodes and infers for one run."""
@@ -79,15 +76,15 @@ class Worker:
         hashed = []
         for key, path in message.files:
             try:
-                before = file_stamp(path)
+                before, read_ns = file_stamp(path), time.time_ns()
                 data = read_bytes(path)
                 stamp = before if file_stamp(path) == before else Stamp()
             except ImageError as error:
-                hashed.append(HashedFile(key, None, Stamp(), Fault(error.kind, str(error))))
+                hashed.append(HashedFile(key, None, Stamp(), 0, Fault(error.kind, str(error))))
                 continue
             content = hashlib.sha256(data)
             self.contents[key] = data, PurePath(path).suffix, content.hexdigest()
-            hashed.append(HashedFile(key, content.digest(), stamp, None))
+            hashed.append(HashedFile(key, content.digest(), stamp, read_ns, None))
         return Hashed(hashed)
 
     def embed_files(self, message: EmbedFiles) -> Embedded | Decoded:
@@ -177,12 +174,10 @@ class Worker:
 
 
 def file_stamp(path: str) -> Stamp:
-    """The file's stamp; zeros where it changed too recently to be trusted, or cannot be asked."""
+    """The file's stamp; zeros where the file system cannot be asked."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
-        return Stamp()
-    if time.time_ns() - status.st_ctime_ns < RACY_NS:
         return Stamp()
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 

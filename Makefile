@@ -1,0 +1,52 @@
+# Needs only Python 3.11+ and make.
+PYTHON ?= python3
+VENV   ?= .venv
+EXTRAS ?= dev
+BIN    := $(VENV)/bin
+
+.PHONY: help demo test soak check format benchmarks clean
+
+help:
+	@echo "make demo               install the core, embed a few synthetic chests, show the store"
+	@echo "make demo IMAGES=DIR    the same with your own folder of radiographs"
+	@echo "make test               install the tests' needs and run them (make test EXTRAS=dev,peers: parity tests too)"
+	@echo "make soak               the long tests"
+	@echo "make check              lint, format, types"
+	@echo "make benchmarks         the tables of the README (needs EXTRAS=dev,peers)"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("cxr-embed needs Python 3.11 or newer; say make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+comma := ,
+$(VENV)/.$(subst $(comma),-,$(EXTRAS)): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(VENV)/.core
+	@$(BIN)/python examples/demo.py $(if $(IMAGES),--images '$(IMAGES)')
+
+test: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
+	$(BIN)/python -m pytest -m "not soak" $(PYTEST_ARGS)
+
+soak: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
+	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
+
+check: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+format: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+benchmarks: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,50 @@
+"""Runs the benchmarks and prints the README's table.
+
+python benchmarks/run.py [encoder rerun memory million install gpu]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import encoder
+import storage
+from common import Line, machine
+
+PARTS: dict[str, Callable[[Path], list[Line]]] = {
+    "encoder": encoder.run,
+    "rerun": storage.second_run,
+    "memory": storage.memory,
+    "million": storage.million,
+    "install": storage.install,
+    "gpu": encoder.gpu,
+}
+
+
+def main() -> None:
+    """Runs the named parts, by default all that this machine can."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all, gpu only where there is one")
+    chosen = parser.parse_args().parts
+    if not chosen:
+        import torch
+
+        chosen = [part for part in PARTS if part != "gpu" or torch.cuda.is_available()]
+    lines: list[Line] = []
+    for part in chosen:
+        with tempfile.TemporaryDirectory(prefix="cxr-embed-benchmark-") as folder:
+            found = PARTS[part](Path(folder))
+        lines += found
+        for line in found:
+            print(f"{line.what}: {line.measured} (goal {line.goal})", flush=True)
+    print("\n| | goal | measured |\n|---|---|---|")
+    for line in lines:
+        print(f"| {line.what} | {line.goal} | {line.measured} |")
+    print(f"\n{machine()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Plain pieces that several test files use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from cxr_embed.store import Row, StoreWriter
+from cxr_embed.store.layout import Stamp
+from cxr_embed.types import CxrImage, EncoderSpec
+
+SPEC = EncoderSpec("toy", "1", "none", {"features": (4,), "tokens": (3, 2)})
+
+
+def vectors(number: int) -> dict[str, np.ndarray]:
+    """What the toy encoder gives for image `number`."""
+    rng = np.random.default_rng(number)
+    return {"features": rng.standard_normal(4), "tokens": rng.standard_normal((3, 2))}
+
+
+def content(number: int) -> bytes:
+    """A content id for image `number`."""
+    return number.to_bytes(32, "big")
+
+
+def row(number: int, patient: str | None = None) -> Row:
+    """The row of image `number`."""
+    return Row(f"i{number}", patient or f"p{number // 2}", content(number), Stamp(1, 2, 3 + number))
+
+
+def fill(path: Path, numbers: range, shard: int = 10, spec: EncoderSpec = SPEC, **options: object) -> None:
+    """Adds images to a store, a shard every `shard` rows."""
+    with StoreWriter(path, spec, **options) as writer:  # type: ignore[arg-type]
+        for number in numbers:
+            writer.add_vector(row(number), vectors(number))
+            if writer.pending == shard:
+                writer.flush("toy engine")
+        writer.flush("toy engine")
+
+
+def run_cli(*arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The command line as a user runs it, in a process of its own."""
+    command = [sys.executable, "-m", "cxr_embed", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, stdin=subprocess.DEVNULL)
+
+
+class MeanEncoder:
+    """A fast encoder of our own, reached as `helpers:make_mean`: 16 means of the picture, and its brightest value."""
+
+    engine = "numpy float32 cpu"
+    spec = EncoderSpec("mean", "1", "means of 4 x 4 fields", {"means": (16,), "peak": (1,)})
+
+    def preprocess(self, image: CxrImage) -> np.ndarray:
+        """`(4, 4)` float32 means."""
+        side = min(image.pixels.shape) // 4 * 4
+        fields = image.pixels[:side, :side].reshape(4, side // 4, 4, side // 4)
+        means: np.ndarray = fields.mean(axis=(1, 3), dtype=np.float64).astype(np.float32)
+        return means
+
+    def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Flattened means and their maximum."""
+        flat = batch.reshape(len(batch), -1)
+        return {"means": flat, "peak": flat.max(axis=1, keepdims=True)}
+
+
+def make_mean(name: str, **options: object) -> MeanEncoder:
+    """Makes the encoder that tests run in worker processes."""
+    del name, options
+    return MeanEncoder()

@@ -1,0 +1,354 @@
+"""The embedding run: what it computes, what it leaves alone, and how it takes trouble."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import MeanEncoder, run_cli
+from PIL import Image
+
+from cxr_embed import embed, open_store
+from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
+from cxr_embed.images import read_image
+from cxr_embed.pipeline.run import EmbedSummary, plan_embedding
+from cxr_embed.store import verify_store
+
+HERE = Path(__file__).parent
+MEAN = "helpers:make_mean"
+Make = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(HERE))  # workers import `helpers` too
+
+
+def counts(summary: EmbedSummary) -> tuple[int, int, int, int]:
+    return summary.embedded, summary.reused, summary.unchanged, len(summary.failed)
+
+
+@pytest.fixture
+def trust_young_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a file that was just written be known by its stamp, which takes two seconds otherwise."""
+    monkeypatch.setattr("cxr_embed.pipeline.run.RACY_NS", 0)
+
+
+def test_every_image_gets_the_vector_of_its_own_pixels(make_images: Make, tmp_path: Path) -> None:
+    manifest = make_images(50)
+    summary = embed(manifest, encoder=MEAN, store=tmp_path / "s", dtype="float32", workers=2)
+    assert counts(summary) == (50, 0, 0, 0)
+    assert (summary.images, summary.stored, summary.interrupted) == (50, 50, False)
+    store = open_store(tmp_path / "s")
+    plain = MeanEncoder()
+    for image_id in store.ids:
+        pixels = plain.preprocess(read_image(manifest.parent / f"{image_id}.png"))
+        want = plain.embed(pixels[None])
+        for output, values in want.items():
+            np.testing.assert_array_equal(store.read([image_id], output).vectors, values)
+    assert dict(zip(store.ids, store.patient_ids, strict=True)) == {f"i{n}": f"p{n // 2}" for n in range(50)}
+    assert verify_store(tmp_path / "s") == []
+
+
+def test_young_files_are_read_again_but_never_embedded_again(make_images: Make, tmp_path: Path) -> None:
+    manifest = make_images(20)
+    embed(manifest, encoder=MEAN, store=tmp_path / "s")
+    again = embed(manifest, encoder=MEAN, store=tmp_path / "s")
+    assert again.embedded == 0
+    assert again.reused + again.unchanged == 20
+    assert len(open_store(tmp_path / "s")) == 20
+
+
+@pytest.mark.usefixtures("trust_young_files")
+def test_a_second_run_only_checks(make_images: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = make_images(20)
+    (manifest.parent / "i7.png").write_text("broken")
+    first = embed(manifest, encoder=MEAN, store=tmp_path / "s")
+    assert counts(first) == (19, 0, 0, 1)
+    # From here on no worker may start, so no file can be opened.
+    monkeypatch.setattr("cxr_embed.pipeline.run.Pool", None)
+    again = embed(manifest, encoder=MEAN, store=tmp_path / "s")
+    assert counts(again) == (0, 0, 19, 1)
+    assert again.failed == first.failed
+    assert open_store(tmp_path / "s").shards == 1
+    plan = plan_embedding(manifest, encoder=MEAN, store=tmp_path / "s")
+    assert (plan.images, plan.unchanged, plan.to_read, plan.missing) == (20, 20, 0, 0)
+
+
+def test_copies_renames_and_touches_cost_nothing(make_images: Make, tmp_path: Path) -> None:
+    manifest = make_images(6)
+    folder = manifest.parent
+    shutil.copy(folder / "i1.png", folder / "copy.png")
+    lines = manifest.read_text() + "copy,copy.png,p9,train,0\n"
+    manifest.write_text(lines)
+    summary = embed(manifest, encoder=MEAN, store=tmp_path / "s")
+    assert counts(summary) == (6, 1, 0, 0)
+    (folder / "i2.png").rename(folder / "renamed.png")
+    (folder / "i3.png").touch()
+    manifest.write_text(lines.replace("i2,i2.png", "other,renamed.png"))
+    summary = embed(manifest, encoder=MEAN, store=tmp_path / "s")
+    assert summary.embedded == 0
+    store = open_store(tmp_path / "s")
+    assert {"copy", "other", "i2"} <= set(store.ids.tolist())  # i2 left the manifest, not the store
+    read = store.read(["i1", "copy", "i2", "other"]).vectors
+    np.testing.assert_array_equal(read[0], read[1])
+    np.testing.assert_array_equal(read[2], read[3])
+    assert store.describe()["vectors"] == 6
+
+
+def test_changed_files_and_new_rows_are_embedded(make_images: Make, tmp_path: Path) -> None:
+    manifest = make_images(8)
+    embed(manifest, encoder=MEAN, store=tmp_path / "s", dtype="float32")
+    Image.fromarray(np.full((96, 96), 200, np.uint8)).save(manifest.parent / "i4.png")
+    make_images(12)
+    Image.fromarray(np.full((96, 96), 200, np.uint8)).save(manifest.parent / "i4.png")
+    summary = embed(manifest, encoder=MEAN, store=tmp_path / "s")
+    assert summary.embedded == 5
+    store = open_store(tmp_path / "s")
+    assert len(store) == 12
+    np.testing.assert_array_equal(store.read(["i4"]).vectors, np.full((1, 16), 200))
+    assert verify_store(tmp_path / "s") == []
+
+
+def test_broken_files_are_named_and_stop_nothing(make_images: Make, tmp_path: Path) -> None:
+    manifest = make_images(20)
+    folder = manifest.parent
+    (folder / "i3.png").write_bytes(b"")
+    (folder / "i4.png").write_bytes((folder / "i4.png").read_bytes()[:300])
+    (folder / "i5.png").write_text("no picture")
+    (folder / "i6.png").unlink()
+    shutil.copy(folder / "i4.png", folder / "i7.png")
+    kinds = {"i3": "empty", "i4": "truncated", "i5": "not-an-image", "i6": "missing", "i7": "truncated"}
+    for _ in range(3):
+        summary = embed(manifest, encoder=MEAN, store=tmp_path / "s")
+        assert {f.image_id: f.kind for f in summary.failed} == kinds
+        store = open_store(tmp_path / "s")
+        assert {f.image_id: f.kind for f in store.failures} == kinds
+        assert len(store) == 15
+    make_images(20)
+    summary = embed(manifest, encoder=MEAN, store=tmp_path / "s")
+    assert counts(summary)[3] == 0
+    assert summary.embedded == 5
+    assert open_store(tmp_path / "s").failures == []
+    assert verify_store(tmp_path / "s") == []
+
+
+@pytest.mark.usefixtures("trust_young_files")
+def test_repeated_failures_do_not_grow_the_store(make_images: Make, tmp_path: Path) -> None:
+    manifest = make_images(6)
+    (manifest.parent / "i1.png").unlink()
+    (manifest.parent / "i2.png").write_text("no picture")
+    for _ in range(3):
+        assert len(embed(manifest, encoder=MEAN, store=tmp_path / "s").failed) == 2
+    assert open_store(tmp_path / "s").shards == 1
+
+
+@pytest.mark.usefixtures("trust_young_files")
+def test_a_new_release_tries_failures_again(
+    make_images: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = make_images(3)
+    (manifest.parent / "i2.png").write_text("no picture")
+    embed(manifest, encoder=MEAN, store=tmp_path / "s")
+    monkeypatch.setattr("cxr_embed.pipeline.run._version", lambda: "99.0")
+    summary = embed(manifest, encoder=MEAN, store=tmp_path / "s")
+    assert counts(summary) == (0, 0, 2, 1)
+    assert open_store(tmp_path / "s").shards == 2
+
+
+ENCODERS = """
+import os
+import numpy as np
+from helpers import MeanEncoder
+
+class Fussy(MeanEncoder):
+    '''Fails as its name says on bright pictures.'''
+    def __init__(self, how):
+        self.how = how
+    def embed(self, batch):
+        bright = batch.reshape(len(batch), -1).max(axis=1) > 250
+        if self.how == "memory" and len(batch) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        if bright.any():
+            if self.how == "raise":
+                raise ValueError("too bright")
+            if self.how == "die":
+                os._exit(7)
+            if self.how == "kill":
+                os.kill(os.getpid(), 9)
+        out = super().embed(batch)
+        if self.how == "nan":
+            out["means"] = np.where(bright[:, None], np.nan, out["means"])
+        if self.how == "huge":
+            out["means"] = np.where(bright[:, None], 1e9, out["means"])
+        if self.how == "shape":
+            out["means"] = out["means"][:, :3]
+        return out
+
+def make(how):
+    return lambda name, **options: Fussy(how)
+
+raising, dying, killed, nan, huge, memory, shape = map(make, ["raise", "die", "kill", "nan", "huge", "memory", "shape"])
+
+def unloadable(name, **options):
+    if options["threads"] is not None:
+        from cxr_embed.errors import EncoderError
+        raise EncoderError("no weights on this worker")
+    return MeanEncoder()
+
+def crashing(name, **options):
+    if options["threads"] is not None:
+        os._exit(3)
+    return MeanEncoder()
+"""
+
+
+@pytest.fixture
+def fussy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Encoders that fail in every way, as a module that workers can import."""
+    (tmp_path / "fussy.py").write_text(ENCODERS)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{HERE}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "fussy"
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [("raising", "encoder"), ("nan", "encoder"), ("huge", "encoder"), ("dying", "worker-died"), ("killed", "worker-died")],
+)
+def test_an_image_that_its_encoder_cannot_take_fails_alone(
+    make_images: Make, tmp_path: Path, fussy: str, how: str, kind: str
+) -> None:
+    manifest = make_images(40)
+    for number in (7, 8, 30):
+        Image.fromarray(np.full((96, 96), 255, np.uint8)).save(manifest.parent / f"i{number}.png")
+    summary = embed(manifest, encoder=f"{fussy}:{how}", store=tmp_path / "s", workers=2)
+    assert {f.image_id: f.kind for f in summary.failed} == {"i7": kind, "i8": kind, "i30": kind}
+    assert summary.embedded == 37
+    assert len(open_store(tmp_path / "s")) == 37
+    assert verify_store(tmp_path / "s") == []
+
+
+def test_batches_are_halved_when_memory_runs_out(make_images: Make, tmp_path: Path, fussy: str) -> None:
+    summary = embed(make_images(40), encoder=f"{fussy}:memory", store=tmp_path / "s", batch_size=16)
+    assert counts(summary) == (40, 0, 0, 0)
+    assert summary.batch_size == 2
+
+
+@pytest.mark.parametrize(("how", "match"), [("unloadable", "no weights on this worker"), ("crashing", "status 3")])
+def test_an_encoder_that_cannot_start_ends_the_run(
+    make_images: Make, tmp_path: Path, fussy: str, how: str, match: str
+) -> None:
+    with pytest.raises(EncoderError, match=match):
+        embed(make_images(5), encoder=f"{fussy}:{how}", store=tmp_path / "s")
+    assert len(open_store(tmp_path / "s")) == 0
+    assert embed(make_images(5), encoder=MEAN, store=tmp_path / "s").embedded == 5
+
+
+def test_wrong_shapes_are_failures_that_say_so(make_images: Make, tmp_path: Path, fussy: str) -> None:
+    summary = embed(make_images(3), encoder=f"{fussy}:shape", store=tmp_path / "s")
+    assert len(summary.failed) == 3
+    assert "expected (1, 16)" in summary.failed[0].reason
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_decoders_and_a_device_give_the_same_vectors(
+    make_images: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """The GPU's division of labour, with the CPU in the place of the device."""
+    manifest = make_images(150)
+    folder = manifest.parent
+    for number in range(100, 120):  # copies, which wait for one another
+        shutil.copy(folder / "i5.png", folder / f"i{number}.png")
+    for number in range(40, 60):
+        (folder / f"i{number}.png").write_bytes(b"broken")
+    embed(manifest, encoder=MEAN, store=tmp_path / "whole")
+    from cxr_embed.pipeline import run
+
+    split = run.split_workers
+    monkeypatch.setattr(run, "_device", lambda *_: "cuda")
+    monkeypatch.setattr(run, "split_workers", lambda setup, *rest: split(replace(setup, device="cpu"), *rest))
+    summary = embed(manifest, encoder=MEAN, store=tmp_path / "split", workers=workers, precision="float32")
+    assert summary.embedded + summary.reused == 130
+    assert summary.embedded == 110
+    assert len(summary.failed) == 20
+    one, two = open_store(tmp_path / "whole"), open_store(tmp_path / "split")
+    assert set(one.ids.tolist()) == set(two.ids.tolist())
+    np.testing.assert_array_equal(one.read(two.ids).vectors, two.read().vectors)
+    assert verify_store(tmp_path / "split") == []
+
+
+def test_limit_and_dry_run(make_images: Make, tmp_path: Path) -> None:
+    manifest = make_images(10)
+    (manifest.parent / "i9.png").unlink()
+    plan = plan_embedding(manifest, encoder=MEAN, store=tmp_path / "s")
+    assert (plan.images, plan.unchanged, plan.to_read, plan.missing) == (10, 0, 9, 1)
+    assert not (tmp_path / "s").exists()
+    assert counts(embed(manifest, encoder=MEAN, store=tmp_path / "s", limit=4)) == (4, 0, 0, 0)
+    assert len(open_store(tmp_path / "s")) == 4
+
+
+def test_wrong_arguments_are_refused_before_anything_is_made(make_images: Make, tmp_path: Path) -> None:
+    manifest = make_images(3)
+    cases = [
+        ({"encoder": "densnet121"}, EncoderError, "did you mean densenet121"),
+        ({"encoder": "densenet121"}, EncoderError, "weights convert densenet121"),
+        ({"encoder": "hog", "weights": "w.safetensors"}, EncoderError, "takes no --weights"),
+        ({"encoder": "hog", "precision": "bf16"}, EncoderError, "float32"),
+        ({"encoder": "hog", "precision": "half"}, EncoderError, "auto, float32 or bf16"),
+        ({"encoder": "hog", "device": "tpu"}, EncoderError, "auto, cpu or cuda"),
+        ({"encoder": "nowhere:make"}, EncoderError, "no encoder can be made"),
+        ({"encoder": "hog", "workers": 0}, CxrEmbedError, "workers must be 1 or more"),
+        ({"encoder": "hog", "batch_size": "big"}, CxrEmbedError, "batch_size must be 1 or more"),
+    ]
+    for options, error, match in cases:
+        with pytest.raises(error, match=match):
+            embed(manifest, store=tmp_path / "s", **options)  # type: ignore[arg-type]
+        assert not (tmp_path / "s" / "shards").exists() or not list((tmp_path / "s" / "shards").iterdir()), options
+    with pytest.raises(ManifestError, match="no such manifest"):
+        embed(tmp_path / "none.csv", encoder="hog", store=tmp_path / "s")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.docx").write_text("x")
+    with pytest.raises(StoreError, match="a folder with other files"):
+        embed(manifest, encoder="hog", store=tmp_path / "full")
+
+
+def test_the_command_line_tells_what_happened(make_images: Make, tmp_path: Path) -> None:
+    manifest = make_images(12)
+    command = ["embed", str(manifest), "--encoder", MEAN, "--store", str(tmp_path / "s")]
+    env = {**os.environ, "PYTHONPATH": str(HERE)}
+    done = run_cli(*command, "--dry-run", env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "12 to read" in done.stdout
+    done = run_cli(*command, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "12 images: 12 embedded" in done.stdout
+    assert "\x1b" not in done.stdout
+    (manifest.parent / "i3.png").write_text("broken")
+    done = run_cli(*command, "--json", env=env)
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert told["failed"] == [
+        {
+            "image_id": "i3",
+            "kind": "not-an-image",
+            "reason": "the contents are no image that is known here; PNG, JPEG, TIFF and DICOM are read",
+        }
+    ]
+    done = run_cli(*command, env=env)
+    assert done.returncode == 1
+    assert "failed: i3 [not-an-image]" in done.stderr
+    done = run_cli("embed", str(manifest), "--encoder", "hog", "--store", str(tmp_path / "s"), env=env)
+    assert done.returncode == 1
+    assert "holds vectors of mean" in done.stderr
+    assert "Traceback" not in done.stderr
+    for option in (["--workers", "many"], ["--dtype", "int8"], ["--batch-size", "0"], ["--limit", "0"]):
+        done = run_cli(*command, *option, env=env)
+        assert done.returncode == 2, option
+        assert option[0] in done.stderr
