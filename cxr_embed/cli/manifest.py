@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cxr_embed.cli.common import print_json
 
+if TYPE_CHECKING:
+    from cxr_embed.datasets import ScanResult
+
 app = typer.Typer(no_args_is_help=True, help="Make and check manifests: the table of cases.")
 
 
-@app.command("scan", epilog="Example: [bold]cxr-embed manifest scan /data/NIH --recipe nih-chestxray14 --out nih.csv[/bold]")
+@app.command(
+    "scan", epilog="Example: [bold]cxr-embed manifest scan /data/NIH --recipe nih-chestxray14 --out nih.csv[/bold]"
+)
 def scan(
     folder: Annotated[Path, typer.Argument(help="The data set's folder.")],
     out: Annotated[
@@ -36,35 +43,54 @@ def scan(
     from cxr_embed.datasets import load_recipe
     from cxr_embed.datasets import scan as run
     from cxr_embed.datasets.scan import patient_key
-    from cxr_embed.manifest import write_manifest
+    from cxr_embed.errors import ManifestError
+    from cxr_embed.manifest import check_target, write_manifest
 
+    if keep_patient_id and key_file is not None:
+        raise ManifestError(
+            "--key-file is the key of a hash, and --keep-patient-id turns the hash off: give one of them"
+        )
     layout = load_recipe(recipe)
-    key, key_path = (None, None) if keep_patient_id else patient_key(key_file)
-    result = run(folder, layout, patient_key=key, patient_pattern=patient_pattern)
     target = out or folder / "manifest.csv"
+    check_target(target)  # before the scan, which may take long
+    # Ids that a public table publishes are not hashed: no key is made for them.
+    hashed = not keep_patient_id and bool(patient_pattern or not layout.columns["patient_id"].table)
+    key, key_path = patient_key(key_file) if hashed else (None, None)
+    result = run(folder, layout, patient_key=key, patient_pattern=patient_pattern)
     write_manifest(target, result.columns)
     patients = len(set(result.columns["patient_id"]))
     if as_json:
         print_json(
             {
                 "manifest": str(target),
+                "root": str(folder),
                 "images": len(result),
                 "patients": patients,
                 "without_patient": result.without_patient,
                 "not_found": result.not_found,
                 "skipped": [{"path": path, "reason": reason} for path, reason in result.skipped],
+                "problems": result.problems,
             }
         )
-        return
+    else:
+        _tell(result, target, folder)
+        if key_path is not None:
+            typer.echo(f"patient ids are hashed with the key in {key_path}: keep it, and keep it apart from the data")
+    if result.problems:
+        raise typer.Exit(1)
+
+
+def _tell(result: ScanResult, target: Path, folder: Path) -> None:
+    """A scan's summary for people; what may need their attention goes to stderr."""
+    patients = len(set(result.columns["patient_id"]))
     typer.echo(f"{target}: {len(result):,} images of {patients:,} patients")
     if target.resolve().parent != folder.resolve():
-        typer.echo(f"paths are relative to {folder}: give `--root {folder}` when you embed")
-    if key_path is not None and any(source.dicom == "patient_id" for source in layout.columns.values()):
-        typer.echo(f"patient ids are hashed with the key in {key_path}: keep it, and keep it apart from the data")
+        typer.echo(f"paths are relative to {folder}: give `--root {shlex.quote(str(folder))}` when you embed")
     if result.skipped:
         kinds = Counter(reason for _, reason in result.skipped)
         told = "; ".join(f"{count:,} x {reason}" for reason, count in kinds.most_common(3))
-        typer.echo(f"skipped {len(result.skipped):,} other files ({told})", err=True)
+        more = f"; {len(kinds) - 3} other reasons" if len(kinds) > 3 else ""
+        typer.echo(f"skipped {len(result.skipped):,} other files ({told}{more}); --json names each", err=True)
     if result.not_found:
         typer.echo(f"{result.not_found:,} rows of the data set's table have no file here", err=True)
     if result.without_patient:
@@ -73,6 +99,8 @@ def scan(
             "own,\n  so splits may mix a patient's images. --patient-pattern REGEX takes the id from the path",
             err=True,
         )
+    for problem in result.problems:
+        typer.echo(f"problem: {problem}", err=True)
 
 
 @app.command("validate", epilog="Example: [bold]cxr-embed manifest validate data/manifest.csv[/bold]")
@@ -89,12 +117,17 @@ def validate(
     try:
         table = read_manifest(manifest, root=root, extra=extra or ())
     except ManifestError as error:
-        if as_json and error.problems:
-            print_json({"images": 0, "problems": list(error.problems)})
-            raise typer.Exit(1) from None
-        raise
+        if not as_json:
+            raise
+        print_json({"images": 0, "patients": 0, "findings": [], "problems": list(error.problems or [str(error)])})
+        raise typer.Exit(1) from None
     missing = missing_files(table)
-    problems = [f"{len(missing):,} files are missing: {', '.join(missing[:5])}"] if missing else []
+    problems = []
+    if not os.path.isdir(table.root):
+        problems = [f"{table.root}: no such folder"]
+    elif missing:
+        some = f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
+        problems = [f"{len(missing):,} of {len(table):,} files are missing below {table.root}: {some}"]
     patients, findings = len(set(table.column("patient_id").tolist())), list(table.findings)
     if as_json:
         print_json({"images": len(table), "patients": patients, "findings": findings, "problems": problems})
@@ -109,10 +142,13 @@ def validate(
 
 
 @app.command("recipes", epilog="Example: [bold]cxr-embed manifest recipes[/bold]")
-def recipes() -> None:
+def recipes(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:
     """List the data sets whose layout is known."""
     from cxr_embed.datasets import load_recipe, recipe_names
 
-    for name in recipe_names():
-        recipe = load_recipe(name)
-        typer.echo(f"{name:20}{recipe.title} (terms: {recipe.licence})")
+    known = [load_recipe(name) for name in recipe_names()]
+    if as_json:
+        print_json([recipe.model_dump(include={"name", "title", "licence", "citation"}) for recipe in known])
+        return
+    for recipe in known:
+        typer.echo(f"{recipe.name:20}{recipe.title} (terms: {recipe.licence})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import re
+from collections import Counter
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +13,7 @@ import pydantic
 import yaml
 
 from cxr_embed.errors import ManifestError
+from cxr_embed.manifest import CONTROL, leaves_root
 
 
 def _compiled(pattern: str) -> str:
@@ -24,7 +26,22 @@ def _compiled(pattern: str) -> str:
     return pattern
 
 
+def _below(name: str) -> str:
+    if not name or leaves_root(name):
+        raise ValueError("a file's name must be relative and stay below the data set's folder")
+    return name
+
+
+def _column(name: str) -> str:
+    if not name or name != name.strip() or CONTROL.search(name):
+        raise ValueError("a column needs a plain name")
+    return name
+
+
 Pattern = Annotated[str, pydantic.AfterValidator(_compiled)]
+FileName = Annotated[str, pydantic.AfterValidator(_below)]
+ColumnName = Annotated[str, pydantic.AfterValidator(_column)]
+Names = Annotated[list[str], pydantic.Field(min_length=1)]
 
 
 class _Part(pydantic.BaseModel):
@@ -44,7 +61,7 @@ class Source(_Part):
 
     path: Pattern | None = None
     dicom: Literal["patient_id", "study_date", "view", "age", "sex"] | None = None
-    table: list[str] | None = None
+    table: Names | None = None
     prefix: str = ""
     number: Pattern | None = None
 
@@ -58,16 +75,16 @@ class Source(_Part):
 class Table(_Part):
     """The data set's own table: possible file names, and the column that names an image's file."""
 
-    files: list[str]
+    files: Annotated[list[FileName], pydantic.Field(min_length=1)]
     file_name: str
 
 
 class Findings(_Part):
-    """Findings written into one column of the table, e.g. `Effusion|Mass`; all others are 0."""
+    """Findings written into one column of the table, e.g. `Effusion|Mass`: all others are 0; blank is unknown."""
 
-    table: list[str]
-    separator: str
-    names: list[str]
+    table: Names
+    separator: Annotated[str, pydantic.Field(min_length=1)]
+    names: Annotated[list[ColumnName], pydantic.Field(min_length=1)]
 
 
 class Recipe(_Part):
@@ -76,7 +93,7 @@ class Recipe(_Part):
     Attributes:
         name: what `--recipe` takes.
         title, licence, citation: for people.
-        images: glob patterns below the data set's folder.
+        images: patterns of paths below the data set's folder; `*` and `?` stop at a slash, `**/` is any folders.
         table: its table, if it has one.
         columns: manifest column to source; `image_id` and `patient_id` are required.
         split: split to the file that lists its images, one file name a line.
@@ -87,10 +104,10 @@ class Recipe(_Part):
     title: str
     licence: str
     citation: str = ""
-    images: list[str]
+    images: Names
     table: Table | None = None
-    columns: dict[str, Source]
-    split: dict[str, str] = {}
+    columns: dict[ColumnName, Source]
+    split: dict[str, FileName] = {}
     findings: Findings | None = None
 
     @pydantic.model_validator(mode="after")
@@ -98,6 +115,15 @@ class Recipe(_Part):
         missing = {"image_id", "patient_id"} - set(self.columns)
         if missing:
             raise ValueError(f"columns lack {', '.join(sorted(missing))}")
+        names = [
+            "path",
+            *self.columns,
+            *(["split"] if self.split else []),
+            *(self.findings.names if self.findings else []),
+        ]
+        twice = [name for name, count in Counter(name.casefold() for name in names).items() if count > 1]
+        if twice:
+            raise ValueError(f"the manifest would have these columns twice: {', '.join(twice)} (path is always there)")
         needs_table = self.findings is not None or any(source.table for source in self.columns.values())
         if needs_table and self.table is None:
             raise ValueError("a column or the findings come from a table, but no table is named")
@@ -127,7 +153,15 @@ def load_recipe(name: str) -> Recipe:
     try:
         return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except pydantic.ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}" for fault in error.errors()]
-        raise ManifestError(f"{name}: not a recipe\n" + "\n".join(f"  {fault}" for fault in faults)) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{name}: not YAML ({str(error).splitlines()[0]})") from None
+        # pydantic names a rule of this module `Value error`.
+        told = [(fault["loc"], fault["msg"].removeprefix("Value error, ")) for fault in error.errors()]
+        faults = [f"{'.'.join(map(str, where)) or 'recipe'}: {what}" for where, what in told]
+        raise ManifestError(f"{name}: not a recipe\n" + "\n".join(f"  {f}" for f in faults), tuple(faults)) from None
+    except OSError as error:
+        raise ManifestError(f"{name}: cannot be read ({error.strerror})") from None
+    except yaml.MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ManifestError(f"{name}: not YAML ({error.problem}{where})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: not UTF-8, or a date such as 2020-13-45 that YAML takes for one.
+        raise ManifestError(f"{name}: not YAML ({(str(error).splitlines() or [''])[0]})") from None

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import re
 import secrets
+import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from fnmatch import translate
 from pathlib import Path
 
 from cxr_embed.datasets.recipe import Recipe, Source
 from cxr_embed.errors import ImageError, ManifestError
 from cxr_embed.images import SUFFIXES, read_dicom_header, sniff
-from cxr_embed.images.dicom import keyed_hash
+from cxr_embed.images.dicom import NOT_RADIOGRAPHS, keyed_hash
+from cxr_embed.manifest import CONTROL, check_columns, leaves_root
 from cxr_embed.types import DicomFields
 
-# A hospital's unique identifier: numbers joined by dots (PS3.5, 9.1). As a file name it would carry into every store.
-_UID = re.compile(r"\d+(\.\d+){4,}")
+# A hospital's unique identifier: numbers joined by dots (PS3.5, 9.1), also the short form that is made from a UUID
+# (B.2). As a file name it would carry into every store.
+_UID = re.compile(r"\d+(\.\d+){4,}|2\.25\.\d+")
+_GLOB = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 @dataclass
@@ -30,15 +35,21 @@ class ScanResult:
         skipped: files that were no radiograph, with the reason.
         without_patient: images whose patient is unknown: each was taken as a patient of its own.
         not_found: rows of the data set's table whose file is not there.
+        problems: why the columns make no valid manifest, where the data set's own tables are at fault.
     """
 
     columns: dict[str, list[str]]
     skipped: list[tuple[str, str]] = field(default_factory=list)
     without_patient: int = 0
     not_found: int = 0
+    problems: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.columns["image_id"])
+
+
+class _Skipped(Exception):
+    """Why a file is left out."""
 
 
 def scan(root: Path, recipe: Recipe, *, patient_key: bytes | None, patient_pattern: str | None = None) -> ScanResult:
@@ -54,61 +65,110 @@ def scan(root: Path, recipe: Recipe, *, patient_key: bytes | None, patient_patte
     Raises:
         ManifestError: where the folder, its table or its lists are missing, or no radiograph is found.
     """
-    if not root.is_dir():
-        raise ManifestError(f"{root}: no such folder")
+    if not os.path.isdir(root):
+        raise ManifestError(f"{root}: {'a file, not a folder' if os.path.exists(root) else 'no such folder'}")
     pattern = _patient_pattern(patient_pattern)
     table = _table(root, recipe)
     splits = _splits(root, recipe)
-    names = ["image_id", "path", *(n for n in recipe.columns if n not in ("image_id", "path"))]
-    names += ["split"] if splits else []
+    names = ["image_id", "path", *(n for n in recipe.columns if n != "image_id")]
+    names += ["split"] if recipe.split else []
     names += recipe.findings.names if recipe.findings else []
     result = ScanResult({name: [] for name in names})
-    seen_in_table = 0
-    taken: set[str] = set()
-    for path in _files(root, recipe.images):
-        relative = path.relative_to(root).as_posix()
-        row = table.get(path.name) if recipe.table else {}
-        if row is None:
-            continue  # a file that the data set's table does not know is not part of the data set
-        seen_in_table += 1
-        values = _values(path, relative, recipe, row, patient_key, result)
-        if values is None:
+    seen: set[str] = set()
+    long_ids: list[str] = []
+    for relative in _files(root, recipe.images, result.skipped):
+        name = relative.rpartition("/")[2]
+        try:
+            _check_name(relative)
+            row = table.get(name, {})
+            if recipe.table and (not row or name in seen):
+                raise _Skipped("a second file of its name" if name in seen else "not in the data set's table")
+            values, patient = _values(root / relative, relative, recipe, row, patient_key)
+        except (ImageError, _Skipped) as error:
+            result.skipped.append((_printable(relative), str(error)))
             continue
-        if pattern and (match := pattern.search(relative)):
-            values["patient_id"] = keyed_hash(match[1], patient_key) if patient_key else match[1]
-        if not values["patient_id"]:
-            values["patient_id"] = f"unknown-{values['image_id']}"
-            result.without_patient += 1
-        if values["image_id"] in taken:
-            values["image_id"] = relative  # a.png beside a.dcm
-        taken.add(values["image_id"])
+        seen.add(name)
+        if pattern and (match := pattern.search(relative)) and (told := (match[1] or "").strip()):
+            patient = told
+            values["patient_id"] = _hashed(patient, patient_key)
+        values["image_id"] = _anonymous(values["image_id"], patient, patient_key)
+        long_ids.append(_anonymous(relative, patient, patient_key))
         values["path"] = relative
-        values["split"] = splits.get(path.name, "")
-        for name in names:
-            result.columns[name].append(values[name])
-    result.not_found = len(table) - seen_in_table if recipe.table else 0
+        if recipe.split:
+            values["split"] = splits.get(name, "")
+        for column in names:
+            result.columns[column].append(values[column])
     if not len(result):
-        reason = f" (the first of {len(result.skipped)} skipped: {': '.join(result.skipped[0])})" if result.skipped else ""
-        raise ManifestError(f"{root}: no radiograph found{reason}")
+        first = (
+            f" (the first of {len(result.skipped)} skipped: {': '.join(result.skipped[0])})" if result.skipped else ""
+        )
+        raise ManifestError(f"{root}: no radiograph found{first}")
+    result.not_found = len(table.keys() - seen)
+    ids = result.columns["image_id"] = _distinct(result.columns["image_id"], long_ids)
+    patients = result.columns["patient_id"]
+    result.without_patient = patients.count("")
+    result.columns["patient_id"] = [told or f"unknown-{own}" for told, own in zip(patients, ids, strict=True)]
+    result.problems = check_columns(result.columns)
     return result
 
 
-def _values(
-    path: Path, relative: str, recipe: Recipe, row: dict[str, str], key: bytes | None, result: ScanResult
-) -> dict[str, str] | None:
-    """A row's columns but for `path` and `split`; None, with a note in the result, for a file that is no radiograph."""
-    fields, patient = DicomFields(), ""
-    is_dicom = False
+def _printable(path: str) -> str:
+    """A path that a terminal takes: a name on disk may not be UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _check_name(relative: str) -> None:
+    """Refuses a file that a manifest could not name."""
     try:
-        kind = _kind(path)
-        is_dicom = kind == "dicom"
-        if is_dicom and any(source.dicom for source in recipe.columns.values()):
-            fields, patient = read_dicom_header(path, key)
-    except ImageError as error:
-        result.skipped.append((relative, str(error)))
-        return None
+        relative.encode()
+    except UnicodeEncodeError:
+        raise _Skipped("its name is not UTF-8") from None
+    if CONTROL.search(relative) or relative != relative.strip():
+        raise _Skipped("its name holds a control character, or a space at its end")
+    if leaves_root(relative):
+        raise _Skipped("its name would lead out of the folder on another system")
+
+
+def _distinct(ids: list[str], long_ids: list[str]) -> list[str]:
+    """Gives all of a.png, a.dcm and a.jpg, which have one id, their long ids instead.
+
+    Not the first of them its short id: that id would pass to another image when a file is added.
+    """
+    while clashing := {image_id for image_id, count in Counter(ids).items() if count > 1}:
+        ids = [long if short in clashing else short for short, long in zip(ids, long_ids, strict=True)]
+    return ids
+
+
+def _anonymous(image_id: str, patient: str, key: bytes | None) -> str:
+    """An image id, which every store holds, without a UID and, if ids are hashed, without the patient's id."""
+    if _UID.search(image_id):
+        return "img-" + keyed_hash(image_id, key or b"")
+    if not key or not patient:
+        return image_id
+    # Only as a word of its own: patient 1 is not in IMG_0001.
+    word = rf"(?<![0-9A-Za-z]){re.escape(patient)}(?![0-9A-Za-z])"
+    return re.sub(word, keyed_hash(patient, key), image_id)
+
+
+def _hashed(patient: str, key: bytes | None) -> str:
+    return keyed_hash(patient, key) if key and patient else patient
+
+
+def _values(
+    path: Path, relative: str, recipe: Recipe, row: dict[str, str], key: bytes | None
+) -> tuple[dict[str, str], str]:
+    """A row's columns but for `path` and `split`, and the patient's id in clear where a header has it.
+
+    Raises:
+        ImageError, _Skipped: for a file that is no radiograph.
+    """
+    fields, patient = DicomFields(), ""
+    if _kind(path) == "dicom" and any(source.dicom for source in recipe.columns.values()):
+        fields, patient = read_dicom_header(path, None)
+        if fields.modality in NOT_RADIOGRAPHS:
+            raise _Skipped(f"{NOT_RADIOGRAPHS[fields.modality]}, not a radiograph")
     header = {
-        "patient_id": patient,
+        "patient_id": _hashed(patient, key),
         "study_date": fields.study_date,
         "view": fields.view,
         "age": "" if fields.age is None else str(fields.age),
@@ -116,35 +176,39 @@ def _values(
     }
     values = {name: _value(source, relative, header, row) for name, source in recipe.columns.items()}
     if not values["image_id"]:
-        result.skipped.append((relative, "its path does not match the recipe's image_id"))
-        return None
-    if is_dicom and _UID.search(values["image_id"]):
-        values["image_id"] = "img-" + keyed_hash(values["image_id"], key or b"")
+        raise _Skipped("its path does not match the recipe's image_id")
     if recipe.findings:
-        told = {name for name in _first(row, recipe.findings.table).split(recipe.findings.separator) if name}
-        if not told <= set(recipe.findings.names):
-            strange = ", ".join(sorted(told - set(recipe.findings.names)))
-            raise ManifestError(f"{relative}: the table names a finding that the recipe does not know: {strange}")
-        values.update({name: str(int(name in told)) for name in recipe.findings.names})
-    return values
+        told = _findings(row, recipe)
+        values.update({name: str(int(name in told)) if told else "" for name in recipe.findings.names})
+    return values, patient
 
 
 def _value(source: Source, relative: str, header: dict[str, str], row: dict[str, str]) -> str:
     if source.path is not None:
-        match = re.fullmatch(source.path, relative)
-        value = match[1] if match else ""
+        value = _group(source.path, relative)
     elif source.dicom is not None:
         value = header[source.dicom]
     else:
         value = _first(row, source.table or [])
     if source.number is not None:
-        match = re.fullmatch(source.number, value)
-        value = match[1] if match else ""
+        value = _group(source.number, value)
+    value = " ".join(CONTROL.sub(" ", value).split())
     return source.prefix + value if value else ""
+
+
+def _group(pattern: str, text: str) -> str:
+    match = re.fullmatch(pattern, text)
+    return str(match[1] or "") if match else ""
 
 
 def _first(row: dict[str, str], names: Iterable[str]) -> str:
     return next((row[name].strip() for name in names if name in row), "")
+
+
+def _findings(row: dict[str, str], recipe: Recipe) -> set[str]:
+    assert recipe.findings
+    cell = _first(row, recipe.findings.table)
+    return {name.strip() for name in cell.split(recipe.findings.separator)} - {""}
 
 
 def _kind(path: Path) -> str:
@@ -154,60 +218,107 @@ def _kind(path: Path) -> str:
         ImageError: where it is none that is read here.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ImageError("unreadable", "not a regular file")  # opening a pipe would wait for ever
         with open(path, "rb") as file:
             head = file.read(132)
     except OSError as error:
         raise ImageError("unreadable", f"cannot be read ({error.strerror})") from None
     kind = sniff(head)
-    if kind not in SUFFIXES.values():
+    if kind is None or kind not in SUFFIXES.values():
         raise ImageError("not-an-image", "no PNG, JPEG, TIFF or DICOM file")
     return kind
 
 
-def _files(root: Path, patterns: list[str]) -> Iterator[Path]:
-    """Files below `root` that match a pattern, sorted, without hidden ones; folders that are stores are left out."""
-    # `**/` also stands for no folder at all.
-    expressions = [re.compile(translate(p.removeprefix("**/"))) if p.startswith("**/") else None for p in patterns]
-    wanted = list(zip(patterns, expressions, strict=True))
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if "store.json" in names:
-            folders.clear()
-            continue
-        for name in sorted(names):
-            path = Path(folder) / name
-            relative = path.relative_to(root).as_posix()
-            if name.startswith(".") or name == "DICOMDIR":
+def _files(root: Path, patterns: list[str], skipped: list[tuple[str, str]]) -> list[str]:
+    """Paths below `root` that match a pattern, sorted, without hidden files, a DICOMDIR and stores."""
+    parts = (re.sub(r"\*\*/|\*\*|\*|\?|[^*?]+", lambda m: _GLOB.get(m[0]) or re.escape(m[0]), p) for p in patterns)
+    wanted = re.compile("|".join(f"(?:{part})" for part in parts), re.DOTALL)
+    found = []
+    for folder, names in _folders(root, skipped):
+        prefix = "" if folder == root else folder.relative_to(root).as_posix() + "/"
+        visible = (name for name in names if not name.startswith(".") and name != "DICOMDIR")
+        found += [prefix + name for name in visible if wanted.fullmatch(prefix + name)]
+    return sorted(found)
+
+
+def _folders(root: Path, skipped: list[tuple[str, str]]) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder below `root` once, with the names of its files; links to folders come last, so that loops end."""
+
+    def cannot_read(error: OSError) -> None:
+        where = _printable(os.path.relpath(error.filename, root))
+        skipped.append((where, f"the folder cannot be read ({error.strerror})"))
+
+    starts, seen = [root], set()
+    for start in starts:  # grows below
+        for folder, folders, names in os.walk(start, onerror=cannot_read):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen or "store.json" in names:
+                folders.clear()
                 continue
-            if any(e.fullmatch(name) if e else re.fullmatch(translate(p), relative) for p, e in wanted):
-                yield path
+            seen.add((status.st_dev, status.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            starts += [link for name in folders if (link := Path(folder, name)).is_symlink()]
+            yield Path(folder), names
 
 
 def _table(root: Path, recipe: Recipe) -> dict[str, dict[str, str]]:
+    """The columns of the data set's table that the recipe uses, by the name of the image's file."""
     if recipe.table is None:
         return {}
     path = next((root / name for name in recipe.table.files if (root / name).is_file()), None)
     if path is None:
         raise ManifestError(f"{root}: none of {', '.join(recipe.table.files)} is there; {recipe.title} comes with it")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if recipe.table.file_name not in (reader.fieldnames or []):
-            raise ManifestError(f"{path}: no column {recipe.table.file_name!r}; is this the table of {recipe.title}?")
-        needed = [source.table for source in recipe.columns.values() if source.table]
-        needed += [recipe.findings.table] if recipe.findings else []
-        for names in needed:
-            if not set(names) & set(reader.fieldnames or []):
-                raise ManifestError(f"{path}: no column {' or '.join(map(repr, names))}")
-        return {row[recipe.table.file_name]: row for row in reader}
+    used = [[recipe.table.file_name], *(source.table for source in recipe.columns.values() if source.table)]
+    used += [recipe.findings.table] if recipe.findings else []
+    rows: dict[str, dict[str, str]] = {}
+    twice: list[str] = []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            header = set(reader.fieldnames or [])
+            if lacking := [" or ".join(map(repr, names)) for names in used if not header & set(names)]:
+                is_it = f"is this the table of {recipe.title}?"
+                raise ManifestError(f"{path}: no column {' and none '.join(lacking)}; {is_it}", tuple(lacking))
+            kept = header & {name for names in used for name in names}
+            for line in reader:
+                row = {name: line[name] for name in kept}
+                if rows.setdefault(row[recipe.table.file_name], row) != row:
+                    twice.append(row[recipe.table.file_name])
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"{path}: cannot be read as a table ({error})") from None
+    problems = [f"{name} stands twice, with different values" for name in twice]
+    if recipe.findings:
+        # One table has few distinct cells, so this looks at each once.
+        cells = {_first(row, recipe.findings.table): row for row in rows.values()}
+        strange = {name for row in cells.values() for name in _findings(row, recipe)} - set(recipe.findings.names)
+        problems += [f"the recipe does not know the finding {name!r}" for name in sorted(strange)]
+    if problems:
+        shown = "".join(f"\n  {problem}" for problem in problems[:10])
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise ManifestError(f"{path}: not as the recipe {recipe.name} expects it{shown}{more}", tuple(problems))
+    return rows
 
 
 def _splits(root: Path, recipe: Recipe) -> dict[str, str]:
+    """File name to split.
+
+    Raises:
+        ManifestError: where a list is missing, or a file is in two.
+    """
     splits: dict[str, str] = {}
     for split, name in recipe.split.items():
         try:
-            lines = (root / name).read_text(encoding="utf-8").split()
-        except OSError:
+            lines = {line.strip() for line in (root / name).read_text(encoding="utf-8-sig").splitlines()} - {""}
+        except FileNotFoundError:
             raise ManifestError(f"{root}: the list {name} is missing; {recipe.title} comes with it") from None
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise ManifestError(f"{root / name}: cannot be read ({reason})") from None
+        if both := sorted(lines & splits.keys()):
+            raise ManifestError(f"{root / name}: {len(both):,} of its files are in another list too, first {both[0]}")
         splits.update(dict.fromkeys(lines, split))
     return splits
 
@@ -233,17 +344,31 @@ def patient_key(key_file: Path | None) -> tuple[bytes, Path]:
     Raises:
         ManifestError: where the named file is missing or nearly empty.
     """
-    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    path = key_file or Path(config).expanduser() / "cxr-embed" / "patient-id.key"
+    try:
+        config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+        path = key_file or Path(config).expanduser() / "cxr-embed" / "patient-id.key"
+    except RuntimeError:  # a user without a home, as containers have
+        raise ManifestError("no home folder to keep the key for the patient ids in; give --key-file FILE") from None
     try:
         if key_file is None and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w", encoding="ascii") as file:
-                file.write(secrets.token_hex(32) + "\n")
+            _make_key(path)
         key = path.read_bytes().strip()
     except OSError as error:
         raise ManifestError(f"{path}: no key for the patient ids ({error.strerror}); give --key-file FILE") from None
     if len(key) < 16:
         raise ManifestError(f"{path}: a key of at least 16 characters is needed for the patient ids")
     return key, path
+
+
+def _make_key(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32) + "\n")
+        # A link, unlike a rename, never replaces the key of a scan that started at the same moment.
+        with contextlib.suppress(FileExistsError):
+            os.link(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
