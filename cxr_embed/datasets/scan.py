@@ -134,8 +134,10 @@ def _distinct(ids: list[str], long_ids: list[str]) -> list[str]:
 
     Not the first of them its short id: that id would pass to another image when a file is added.
     """
-    while clashing := {image_id for image_id, count in Counter(ids).items() if count > 1}:
-        ids = [long if short in clashing else short for short, long in zip(ids, long_ids, strict=True)]
+    before: list[str] = []
+    while ids != before:  # a long id can be the short id of another file
+        clashing = {image_id for image_id, count in Counter(ids).items() if count > 1}
+        before, ids = ids, [long if own in clashing else own for own, long in zip(ids, long_ids, strict=True)]
     return ids
 
 
