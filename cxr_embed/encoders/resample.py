@@ -35,8 +35,6 @@ def resize_matrix(source: int, target: int) -> sparse.csr_matrix:
     share = centers - left
     rows, columns, values = [], [], []
     for neighbour, weight in ((left, 1 - share), (left + 1, share)):
-        # A sample centre outside the image reads the constant 0 with no blending, as scipy's `constant` mode does.
-        weight = np.where((centers < 0) | (centers > source - 1) | (neighbour > source - 1), 0.0, weight)
         column = neighbour[:, None] + taps
         value = weight[:, None] * kernel
         inside = (column >= 0) & (column < source) & (value != 0)

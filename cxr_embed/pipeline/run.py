@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -168,10 +168,12 @@ def embed(
         precision = kept
     elif chosen_device:
         precision = resolve_precision(precision, encoder, chosen_device)
-    with StoreWriter(
-        store, spec_encoder.spec, dtype=dtype, precision=_as_precision(precision), software=_version()
-    ) as writer:
-        run = _Run(table, writer, limit, progress)
+    with ExitStack() as stack:
+        stop = stack.enter_context(_Stop())
+        writer = stack.enter_context(
+            StoreWriter(store, spec_encoder.spec, dtype=dtype, precision=_as_precision(precision), software=_version())
+        )
+        run = _Run(table, writer, limit, progress, stop)
         tasks = run.tasks()
         first = next(tasks, None)
         if first is not None:
@@ -271,14 +273,39 @@ def _chunks(manifest: Manifest, limit: int | None) -> Iterator[list[_Task]]:
         yield [_Task(image_id, patient, f"{root}/{path}") for image_id, path, patient in chunk]
 
 
+class _Stop:
+    """While entered, the first Ctrl-C or SIGTERM only sets `requested`; a second Ctrl-C raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Stop:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def _handle(self, number: int, frame: object) -> None:
+        del frame
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
 class _Run:
     """One run's state: what is planned, in flight and done. It alone writes."""
 
-    def __init__(self, manifest: Manifest, writer: StoreWriter, limit: int | None, progress: Progress | None) -> None:
-        self.manifest, self.writer, self.limit, self.progress = manifest, writer, limit, progress
+    def __init__(
+        self, manifest: Manifest, writer: StoreWriter, limit: int | None, progress: Progress | None, stop: _Stop
+    ) -> None:
+        self.manifest, self.writer, self.limit, self.progress, self.stop = manifest, writer, limit, progress, stop
         self.summary = EmbedSummary(images=min(len(manifest), limit or len(manifest)))
         self.software = _version()
-        self.stopping = False
         self.published = time.monotonic()
         self.in_flight: dict[int, _Task] = {}
         self.read: dict[int, HashedFile] = {}
@@ -300,7 +327,7 @@ class _Run:
             stamps = [file_stamp(task.path) for task in tasks]
             known = index.unchanged([t.image_id for t in tasks], [t.patient_id for t in tasks], stamps)
             for task, same in zip(tasks, known, strict=True):
-                if self.stopping:
+                if self.stop.requested:
                     return
                 if not same:
                     yield task
@@ -349,7 +376,6 @@ class _Run:
             if arena is not None:
                 stack.callback(arena.close)
             self.arena = arena
-            stack.enter_context(self._signals())
             pool = stack.enter_context(Pool(setups, arena))
             self._loop(pool, numbered)
 
@@ -372,7 +398,7 @@ class _Run:
                 self._publish()
             self._report()
             done = not self.in_flight and not self.retries
-            if done and (exhausted or self.stopping):
+            if done and (exhausted or self.stop.requested):
                 return
 
     def _dispatch(self, worker: WorkerProcess, numbered: Iterator[tuple[int, _Task]]) -> bool:
@@ -381,7 +407,7 @@ class _Run:
             return True
         if self.retries:
             keys = [self.retries.pop()]
-        elif self.stopping:
+        elif self.stop.requested:
             return False
         else:
             new = list(itertools.islice(numbered, CHUNK))
@@ -533,28 +559,6 @@ class _Run:
         self._idle(worker)
         pool.replace(worker)
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM asks the run to stop; a second Ctrl-C raises KeyboardInterrupt."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def stop(number: int, frame: object) -> None:
-            del frame
-            if self.stopping and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.stopping = self.summary.interrupted = True
-
-        for number in before:
-            signal.signal(number, stop)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     # Publishing
 
     def _publish(self) -> None:
@@ -563,6 +567,7 @@ class _Run:
         self.published = time.monotonic()
 
     def _report(self) -> None:
+        self.summary.interrupted = self.stop.requested
         if self.progress is not None:
             self.progress(self.summary)
 

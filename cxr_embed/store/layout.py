@@ -211,8 +211,7 @@ def write_shard(
     folder.mkdir(parents=True)
     try:
         for output, array in vectors.items():
-            with open(folder / output_file(output), "wb") as file:
-                np.save(file, array, allow_pickle=False)
+            _write_npy(folder / output_file(output), array)
         table = pa.Table.from_pydict(
             {
                 "image_id": [row.image_id for row in rows],
@@ -240,6 +239,14 @@ def write_shard(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder, info_digest(info)
+
+
+def _write_npy(path: Path, array: np.ndarray) -> None:
+    """`numpy.save` without its shortcut through C stdio, which forgets why a write failed (a full disk)."""
+    array = np.ascontiguousarray(array)
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
 
 
 def publish_shard(root: Path, folder: Path, digest: str) -> Path:
