@@ -1,0 +1,302 @@
+"""`cxr-embed manifest ...` as a user meets it: output, exit status, errors without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import synthetic_chests
+from PIL import Image
+
+from cxr_embed.cli import main
+from cxr_embed.manifest import read_manifest
+
+
+@dataclass
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, object]:
+        value: dict[str, object] = json.loads(self.out)
+        return value
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process; any other exception than SystemExit would be a traceback."""
+
+    def call(*words: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["cxr-embed", "manifest", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+def refused(outcome: Outcome, part: str, lines: int = 2) -> None:
+    assert outcome.status == 1
+    assert outcome.err.startswith("error: ")
+    assert part in outcome.err
+    assert len(outcome.err.splitlines()) <= lines
+    assert outcome.out == ""
+
+
+@pytest.fixture
+def chests(tmp_path: Path) -> Path:
+    """Two studies of each of three patients; the last patient's are DICOM files."""
+    folder = tmp_path / "my chests"
+    folder.mkdir()
+    for number in range(6):
+        pixels = np.full((64, 64), number, np.uint16)
+        name = folder / f"P{number // 2}_{number % 2}"
+        if number >= 4:
+            synthetic_chests.write_dicom(name.with_suffix(".dcm"), pixels, f"P{number // 2}", number)
+        else:
+            Image.fromarray(pixels.astype(np.uint8)).save(name.with_suffix(".png"))
+    return folder
+
+
+# scan
+
+
+def test_scan_then_validate(run: Run, chests: Path) -> None:
+    outcome = run("scan", chests)
+    assert outcome.status == 0
+    assert "manifest.csv: 6 images of 5 patients" in outcome.out
+    key = Path(os.environ["HOME"]) / ".config" / "cxr-embed" / "patient-id.key"
+    assert f"hashed with the key in {key}" in outcome.out
+    assert "--root" not in outcome.out
+    assert "the patient of 4 images is unknown" in outcome.err
+    assert "P2" not in read_manifest(chests / "manifest.csv").column("patient_id").tolist()
+    again = run("validate", chests / "manifest.csv")
+    assert (again.status, again.err) == (0, "")
+    assert "6 images of 5 patients, 0 findings" in again.out
+
+
+def test_scan_again_gives_the_same_manifest(run: Run, chests: Path) -> None:
+    assert run("scan", chests).status == 0
+    before = (chests / "manifest.csv").read_bytes()
+    outcome = run("scan", chests)
+    assert outcome.status == 0
+    assert "skipped 1 other files (1 x no PNG, JPEG, TIFF or DICOM file)" in outcome.err
+    assert (chests / "manifest.csv").read_bytes() == before
+
+
+def test_scan_with_a_pattern_and_clear_ids(run: Run, chests: Path) -> None:
+    outcome = run("scan", chests, "--patient-pattern", "(P[0-9])_", "--keep-patient-id")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "hashed" not in outcome.out
+    table = read_manifest(chests / "manifest.csv")
+    assert table.column("patient_id").tolist() == ["P0", "P0", "P1", "P1", "P2", "P2"]
+    assert not (Path(os.environ["HOME"]) / ".config").exists(), "no key is made where none is needed"
+    hashed = run("scan", chests, "--patient-pattern", "(P[0-9])_")
+    assert "6 images of 3 patients" in hashed.out
+    text = "".join(
+        line.split(",")[0] + line.split(",")[2] for line in (chests / "manifest.csv").read_text().splitlines()
+    )
+    assert not any(patient in text for patient in ("P0", "P1", "P2"))
+
+
+def test_scan_writes_elsewhere_with_a_hint(run: Run, chests: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "made.parquet"
+    outcome = run("scan", chests, "--out", out)
+    assert outcome.status == 0
+    assert f"give `--root '{chests}'`" in outcome.out
+    assert len(read_manifest(out)) == 6
+    assert run("validate", out, "--root", chests).status == 0
+    assert run("validate", out).status == 1
+
+
+def test_scan_json(run: Run, chests: Path) -> None:
+    (chests / "notes.txt").write_text("x")
+    with open(os.fsencode(chests) + b"/bad\xff.png", "wb") as file:
+        file.write(b"x")
+    outcome = run("scan", chests, "--json")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.json == {
+        "manifest": str(chests / "manifest.csv"),
+        "root": str(chests),
+        "images": 6,
+        "patients": 5,
+        "without_patient": 4,
+        "not_found": 0,
+        "skipped": [
+            {"path": "bad\ufffd.png", "reason": "its name is not UTF-8"},
+            {"path": "notes.txt", "reason": "no PNG, JPEG, TIFF or DICOM file"},
+        ],
+        "problems": [],
+    }
+
+
+def test_scan_with_a_key_file(run: Run, chests: Path, tmp_path: Path) -> None:
+    key = tmp_path / "hospital.key"
+    refused(run("scan", chests, "--key-file", key), "No such file or directory")
+    key.write_text("short")
+    refused(run("scan", chests, "--key-file", key), "at least 16 characters")
+    hashes = []
+    for secret in ("a" * 32, "b" * 32, "a" * 32):
+        key.write_text(secret + "\n")
+        assert run("scan", chests, "--key-file", key).status == 0
+        hashes.append(read_manifest(chests / "manifest.csv").column("patient_id")[-1])
+    assert hashes[0] == hashes[2] != hashes[1]
+    refused(run("scan", chests, "--key-file", key, "--keep-patient-id"), "give one of them")
+
+
+def test_scan_mistakes(run: Run, chests: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    file = tmp_path / "file"
+    file.write_text("x")
+    refused(run("scan", tmp_path / "absent"), "no such folder")
+    refused(run("scan", file), "a file, not a folder")
+    refused(run("scan", tmp_path / "empty"), "no radiograph found")
+    refused(run("scan", chests, "--patient-pattern", "("), "no regular expression")
+    refused(run("scan", chests, "--patient-pattern", "P"), "needs one group")
+    refused(run("scan", chests, "--recipe", "chexpert"), "there are folder, nih-chestxray14")
+    refused(run("scan", chests, "--recipe", "nih-chestxray14"), "comes with it")
+    for out in (file / "m.csv", "/proc/m.csv", ".", "/", chests, tmp_path / "m.xlsx"):
+        refused(run("scan", chests, "--out", out), "another --out")
+    assert not (chests / "manifest.csv").exists()
+    (tmp_path / "mine.yaml").write_text("images: []\ncolumns: {}\nsurprise: 1\n")
+    outcome = run("scan", chests, "--recipe", tmp_path / "mine.yaml")
+    refused(outcome, "not a recipe", lines=9)
+    assert all(f"  {name}: " in outcome.err for name in ("name", "title", "licence", "images", "surprise"))
+
+
+def test_scan_of_a_set_that_contradicts_itself_writes_it_and_fails(run: Run, tmp_path: Path) -> None:
+    names = ["a.png", "b.png"]
+    for name in names:
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / name)
+    columns = (
+        "Image Index",
+        "Finding Labels",
+        "Follow-up #",
+        "Patient ID",
+        "Patient Age",
+        "Patient Gender",
+        "View Position",
+    )
+    rows = [",".join(columns), *(f"{name},Mass,0,1,50,M,PA" for name in names)]
+    (tmp_path / "Data_Entry_2017.csv").write_text("\n".join(rows))
+    (tmp_path / "test_list.txt").write_text("a.png\n")
+    (tmp_path / "train_val_list.txt").write_text("b.png\n")
+    outcome = run("scan", tmp_path, "--recipe", "nih-chestxray14")
+    assert outcome.status == 1
+    assert outcome.err == "problem: a patient is in two splits: nih-1 in test, train\n"
+    assert "2 images of 1 patients" in outcome.out
+    assert "hashed" not in outcome.out, "published ids stay, and no key is made for them"
+    assert not (Path(os.environ["HOME"]) / ".config").exists()
+    as_json = run("scan", tmp_path, "--recipe", "nih-chestxray14", "--json")
+    assert as_json.status == 1
+    assert as_json.json["problems"] == ["a patient is in two splits: nih-1 in test, train"]
+    assert run("validate", tmp_path / "manifest.csv").status == 1
+
+
+# validate
+
+
+def test_validate_real(run: Run, real_data: Path) -> None:
+    outcome = run("validate", real_data / "nih" / "manifest.csv", "--json")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.json["images"] == 1187
+    assert outcome.json["patients"] == 959
+    assert len(outcome.json["findings"]) == 15  # type: ignore[arg-type]
+    assert outcome.json["problems"] == []
+
+
+def test_validate_names_every_problem(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("image_id,patient_id,split,scanner\na,p,train,GE\na,p,test,GE\n")
+    outcome = run("validate", path)
+    refused(outcome, f"{path}: 4 problems", lines=5)
+    for part in ("column path is missing", "image_id is not unique", "two splits", "name it with --extra"):
+        assert part in outcome.err
+    as_json = run("validate", path, "--json", "--extra", "scanner")
+    assert (as_json.status, as_json.err) == (1, "")
+    assert len(as_json.json["problems"]) == 3  # type: ignore[arg-type]
+    assert set(as_json.json) == {"images", "patients", "findings", "problems"}
+
+
+def test_validate_missing_files(run: Run, make_images: Callable[..., Path], tmp_path: Path) -> None:
+    path = make_images(8)
+    assert run("validate", path).status == 0
+    for number in range(7):
+        (path.parent / f"i{number}.png").unlink()
+    outcome = run("validate", path)
+    assert outcome.status == 1
+    assert "7 of 8 files are missing" in outcome.err
+    assert "i4.png, ..." in outcome.err
+    assert "findings: Effusion (-1 and blank count as unknown)" in outcome.out
+    as_json = run("validate", path, "--json")
+    assert as_json.status == 1
+    assert "7 of 8 files are missing" in str(as_json.json["problems"])
+    assert "no such folder" in run("validate", path, "--root", tmp_path / "absent").err
+
+
+@pytest.mark.parametrize("name", ["absent.csv", "folder", "rubbish.csv", "rubbish.parquet", "empty.csv"])
+def test_validate_what_is_no_manifest(run: Run, tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    for rubbish in ("rubbish.csv", "rubbish.parquet"):
+        (tmp_path / rubbish).write_bytes(b"\x89PNG\r\n\x1a\n\0\xff\xfe")
+    (tmp_path / "empty.csv").touch()
+    refused(run("validate", tmp_path / name), name)
+    as_json = run("validate", tmp_path / name, "--json")
+    assert as_json.status == 1
+    assert len(as_json.json["problems"]) == 1  # type: ignore[arg-type]
+
+
+# recipes, help
+
+
+def test_recipes(run: Run) -> None:
+    outcome = run("recipes")
+    assert outcome.status == 0
+    assert [line.split()[0] for line in outcome.out.splitlines()] == ["folder", "nih-chestxray14"]
+    listed = json.loads(run("recipes", "--json").out)
+    assert [entry["name"] for entry in listed] == ["folder", "nih-chestxray14"]
+    assert "CVPR 2017" in listed[1]["citation"]
+
+
+@pytest.mark.parametrize("verb", ["scan", "validate", "recipes"])
+def test_help_has_an_example(run: Run, verb: str) -> None:
+    outcome = run(verb, "--help")
+    assert outcome.status == 0
+    assert f"cxr-embed manifest {verb}" in " ".join(outcome.out.split("Example:")[1].split())
+    assert "--json" in outcome.out
+
+
+def test_wrong_words_are_a_usage_error(run: Run, chests: Path) -> None:
+    for words in (("scan",), ("scan", chests, "--nope"), ("validate",), ("fly",)):
+        outcome = run(*words)
+        assert outcome.status == 2
+        assert "Traceback" not in outcome.err
+
+
+def test_names_that_are_not_ascii_in_a_plain_locale(chests: Path) -> None:
+    (chests / "P0_0.png").rename(chests / "胸部.png")
+    words = [sys.executable, "-m", "cxr_embed", "manifest"]
+    environment = {**os.environ, "LC_ALL": "C"}
+    scanned = subprocess.run([*words, "scan", chests], capture_output=True, env=environment, check=False)
+    assert b"Traceback" not in scanned.stderr
+    assert scanned.returncode == 0
+    (chests / "胸部.png").unlink()
+    validated = subprocess.run(
+        [*words, "validate", chests / "manifest.csv"], capture_output=True, env=environment, check=False
+    )
+    assert b"Traceback" not in validated.stderr
+    assert validated.returncode == 1
+    assert b"1 of 6 files are missing" in validated.stderr
