@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
+import types
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +123,7 @@ def random_weights(network: Network, seed: int) -> dict[str, np.ndarray]:
 
 
 class _Inert:
-    """Stands in for every class that a published pickle names: it keeps attributes and can do nothing."""
+    """Stands in for every class and function that a pickle names: it keeps attributes and can do nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -129,34 +132,37 @@ class _Inert:
         self.__dict__.update(state if isinstance(state, dict) else {})
 
 
-# The classes inside TorchXRayVision's whole-module pickles. Anything else in a pickle is refused by torch's loader.
-_MODULE_CLASSES = tuple(
-    f"{module}.{name}"
-    for module, names in {
-        "torchxrayvision.models": ("DenseNet", "_DenseBlock", "_DenseLayer", "_Transition"),
-        "torchvision.models.densenet": ("DenseNet", "_DenseBlock", "_DenseLayer", "_Transition"),
-        "torchvision.models.resnet": ("ResNet", "Bottleneck"),
-        "torch.nn.modules.container": ("Sequential", "ModuleDict"),
-        "torch.nn.modules.conv": ("Conv2d",),
-        "torch.nn.modules.batchnorm": ("BatchNorm2d",),
-        "torch.nn.modules.activation": ("ReLU",),
-        "torch.nn.modules.pooling": ("MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d"),
-        "torch.nn.modules.linear": ("Linear",),
-    }.items()
-    for name in names
-)
+# The only names in a pickle that keep their meaning: what tensors are rebuilt from.
+_REBUILDERS = {
+    ("collections", "OrderedDict"),
+    ("torch._utils", "_rebuild_tensor"),
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_parameter"),
+    ("torch", "FloatStorage"),
+    ("torch", "HalfStorage"),
+    ("torch", "LongStorage"),
+}
 
 
-def convert(published: PublishedWeights, network: Network, pickle: Path, sha256: str | None) -> dict[str, np.ndarray]:
+class _InertUnpickler(pickle.Unpickler):
+    """Rebuilds tensors and nothing else. Everything that would run code becomes an `_Inert`."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _REBUILDERS:
+            return super().find_class(module, name)
+        return type(name, (_Inert,), {})
+
+
+def convert(published: PublishedWeights, network: Network, path: Path, sha256: str | None) -> dict[str, np.ndarray]:
     """Tensors from a published pickle, without running any code that it holds.
 
-    The file's SHA-256 must match first. Then torch's restricted loader reads it, with inert stand-ins for the module
-    classes, so even a matching file cannot call anything.
+    The file's SHA-256 must match first. Then only tensors are rebuilt from it: every other class and function that it
+    names is replaced by an inert stand-in, so even a matching file cannot call anything.
 
     Args:
         published: what is known of the file.
         network: whose tensors are wanted.
-        pickle: the downloaded file.
+        path: the downloaded file.
         sha256: the expected digest where none is pinned.
 
     Raises:
@@ -168,17 +174,17 @@ def convert(published: PublishedWeights, network: Network, pickle: Path, sha256:
             "no SHA-256 of this file is pinned here; compare it with its publisher's and give it as --sha256 HEX"
         )
     try:
-        with open(pickle, "rb") as file:
+        with open(path, "rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise EncoderError(f"{pickle}: cannot be read ({error.strerror}); download it from {published.url}") from None
+        raise EncoderError(f"{path}: cannot be read ({error.strerror}); download it from {published.url}") from None
     if actual != expected.lower():
-        raise EncoderError(f"{pickle}: SHA-256 is {actual}, expected {expected}; not opened. Get it from {published.url}")
-    tensors = _read_pickle(pickle)
+        raise EncoderError(f"{path}: SHA-256 is {actual}, expected {expected}; not opened. Get it from {published.url}")
+    tensors = _read_pickle(path)
     weights = {}
     for name, shape in weight_shapes(network).items():
         if name not in tensors or tensors[name].shape != shape:
-            raise EncoderError(f"{pickle}: tensor {name} is missing or not of shape {shape}")
+            raise EncoderError(f"{path}: tensor {name} is missing or not of shape {shape}")
         weights[name] = np.ascontiguousarray(tensors[name], dtype=np.float32)
     return weights
 
@@ -188,15 +194,16 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError:
         raise EncoderError("reading a published pickle needs torch: pip install 'cxr-embed[torch]'") from None
-    import pickle
-
-    stand_ins = [(type(name.rsplit(".", 1)[1], (_Inert,), {}), name) for name in _MODULE_CLASSES]
-    try:
-        with torch.serialization.safe_globals(stand_ins):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[-1][:200]
-        raise EncoderError(f"{path}: not a weights file that can be read safely ({reason})") from None
+    # torch's own `weights_only` loader cannot be used: it refuses whole modules in the format before torch 1.6.
+    reader = types.SimpleNamespace(
+        __name__="inert", Unpickler=_InertUnpickler, load=lambda file, **options: _InertUnpickler(file, **options).load()
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the source code of the stand-ins
+        try:
+            loaded = torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False)
+        except Exception as error:  # a damaged pickle fails in a dozen ways
+            raise EncoderError(f"{path}: not a weights file that torch can read ({type(error).__name__})") from None
     tensors: dict[str, np.ndarray] = {}
     _collect(loaded, "", tensors)
     return tensors
