@@ -124,8 +124,7 @@ def test_scan_writes_elsewhere_with_a_hint(run: Run, chests: Path, tmp_path: Pat
 
 def test_scan_json(run: Run, chests: Path) -> None:
     (chests / "notes.txt").write_text("x")
-    with open(os.fsencode(chests) + b"/bad\xff.png", "wb") as file:
-        file.write(b"x")
+    (chests / "bad\nname.png").write_text("x")
     outcome = run("scan", chests, "--json")
     assert (outcome.status, outcome.err) == (0, "")
     assert outcome.json == {
@@ -136,7 +135,7 @@ def test_scan_json(run: Run, chests: Path) -> None:
         "without_patient": 4,
         "not_found": 0,
         "skipped": [
-            {"path": "bad\ufffd.png", "reason": "its name is not UTF-8"},
+            {"path": "bad\nname.png", "reason": "its name holds a control character, or a space at its end"},
             {"path": "notes.txt", "reason": "no PNG, JPEG, TIFF or DICOM file"},
         ],
         "problems": [],
@@ -170,6 +169,8 @@ def test_scan_mistakes(run: Run, chests: Path, tmp_path: Path) -> None:
     refused(run("scan", chests, "--recipe", "nih-chestxray14"), "comes with it")
     for out in (file / "m.csv", "/proc/m.csv", ".", "/", chests, tmp_path / "m.xlsx"):
         refused(run("scan", chests, "--out", out), "another --out")
+    # A name that cannot be written is told before the scan, which may take long.
+    refused(run("scan", tmp_path / "empty", "--out", "m.xlsx"), "another --out")
     assert not (chests / "manifest.csv").exists()
     (tmp_path / "mine.yaml").write_text("images: []\ncolumns: {}\nsurprise: 1\n")
     outcome = run("scan", chests, "--recipe", tmp_path / "mine.yaml")

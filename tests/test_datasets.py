@@ -73,6 +73,7 @@ def test_dicom_tags_fill_the_columns(tmp_path: Path) -> None:
     assert "SYNTHETIC" not in (tmp_path / "m.csv").read_text()
 
 
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:pydicom")
 def test_only_listed_fields_leave_a_header(tmp_path: Path) -> None:
     dicom(tmp_path / "a.dcm", "MRN77", ViewPosition="SMITH JOHN", PatientSex="Nobody", PatientAge="old", StudyDate="")
     columns = scan(tmp_path).columns
@@ -162,15 +163,27 @@ def test_image_ids_never_carry_a_hashed_patient(tmp_path: Path) -> None:
     assert hashed["IMG_0001.dcm"] == "IMG_0001"
 
 
+def any_name_goes(folder: Path) -> bool:
+    """Whether the file system takes names that are not UTF-8; macOS's does not."""
+    try:
+        os.stat(os.fsencode(folder) + b"/\xff")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def test_names_that_a_manifest_cannot_hold(tmp_path: Path) -> None:
     png(tmp_path / "good.png")
-    for name in (b"bad\xff.png", b"new\nline.png", b"c:evil.png", b"trailing.png "):
-        shutil.copy(tmp_path / "good.png", os.path.join(os.fsencode(tmp_path), name))
-    os.mkdir(os.path.join(os.fsencode(tmp_path), b"dir\xfe"))
-    shutil.copy(tmp_path / "good.png", os.path.join(os.fsencode(tmp_path), b"dir\xfe", b"a.png"))
+    names = [b"new\nline.png", b"c:evil.png", b"trailing.png ", b"bad\xff.png", b"dir\xfe/a.png"]
+    for name in names[: 5 if any_name_goes(tmp_path) else 3]:
+        path = os.path.join(os.fsencode(tmp_path), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        shutil.copy(tmp_path / "good.png", path)
     result = scan(tmp_path)
     assert result.columns["path"] == ["good.png"]
-    assert len(result.skipped) == 5
+    assert len(result.skipped) == (5 if any_name_goes(tmp_path) else 3)
     for path, reason in result.skipped:
         path.encode()
         assert "name" in reason

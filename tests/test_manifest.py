@@ -71,9 +71,9 @@ def test_csv_dialects(tmp_path: Path, data: bytes) -> None:
 
 
 def test_quoted_commas_and_line_breaks(tmp_path: Path) -> None:
-    text = f'{HEADER},report,x\na,"one, two.png",p,"line\nline, ""word""",1\nb,b.png,p,,7\n'
+    text = f'{HEADER},report,x\na,"one, two.png",p,"line\nline, ""word""",7\nb,b.png,p,,7\n'
     assert problems(manifest(tmp_path, text), extra=["report"])[0].startswith(
-        "finding x is not 0, 1, -1 or blank: '7' in line 4"
+        "finding x is not 0, 1, -1 or blank: '7' in line 2, '7' in line 4"
     )
     table = read_manifest(manifest(tmp_path, text), extra=["report", "x"])
     assert table.column("path")[0] == "one, two.png"
