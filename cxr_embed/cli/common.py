@@ -27,6 +27,11 @@ def is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: 1 shard, 2 shards."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def human_bytes(count: int) -> str:
     """A size in the unit that fits: 4.2 MB."""
     size = float(count)

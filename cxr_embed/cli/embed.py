@@ -123,6 +123,8 @@ def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
 
 
 def _print_summary(summary: EmbedSummary, store: Path) -> None:
+    from cxr_embed.store import open_store
+
     rate = f" ({summary.embedded / summary.seconds:,.1f} images/s)" if summary.embedded else ""
     parts = [f"{summary.embedded:,} embedded", f"{summary.unchanged:,} unchanged"]
     parts += [f"{summary.reused:,} known by content"] if summary.reused else []
@@ -130,6 +132,8 @@ def _print_summary(summary: EmbedSummary, store: Path) -> None:
     typer.echo(f"{summary.images:,} images: {', '.join(parts)} in {summary.seconds:,.1f} s{rate}")
     if summary.engine:
         typer.echo(f"engine: {summary.engine}, batches of {summary.batch_size}")
+    if source := open_store(store).spec.weights_source:
+        typer.echo(f"weights: {source}")
     typer.echo(f"{store}: {summary.stored:,} images with a vector")
     for failure in summary.failed[:_SHOWN_FAILURES]:
         typer.echo(f"failed: {failure.image_id} [{failure.kind}] {failure.reason}", err=True)

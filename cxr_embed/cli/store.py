@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, human_bytes, is_terminal, print_json
+from cxr_embed.cli.common import RESEARCH, human_bytes, is_terminal, plural, print_json
 
 app = typer.Typer(no_args_is_help=True, help="Look into, check and export stores of vectors.")
 StorePath = Annotated[Path, typer.Argument(help="The store's folder.")]
@@ -39,7 +39,7 @@ def info(
         "computed by": ", ".join(f"{engine} ({count:,})" for engine, count in opened.engines.items()) or "nothing yet",
         "images": f"{told['images']:,} of {told['patients']:,} patients ({told['vectors']:,} different files)",
         "failures": f"{told['failures']:,}" + (" (--failures lists them)" if told["failures"] and not failures else ""),
-        "on disk": f"{human_bytes(told['bytes'])} in {told['shards']:,} shards, created {told['created']}",
+        "on disk": f"{human_bytes(told['bytes'])} in {plural(told['shards'], 'shard')}, created {told['created']}",
     }
     for name, value in lines.items():
         typer.echo(f"{name:<12} {value}")
@@ -66,7 +66,7 @@ def verify(
         print_json({"sound": not damage, "damage": [vars(fault) for fault in damage]})
     elif not damage:
         opened = open_store(store)
-        typer.echo(f"{store}: sound; {len(opened):,} images in {opened.shards:,} shards, every checksum matches")
+        typer.echo(f"{store}: sound; {len(opened):,} images in {plural(opened.shards, 'shard')}, every checksum matches")
     for fault in damage if not as_json else ():
         typer.echo(f"damaged: {fault.where}: {fault.what}", err=True)
     if damage:
