@@ -49,7 +49,8 @@ def to_grey(pixels: np.ndarray, bits: int) -> np.ndarray:
         return np.ascontiguousarray(pixels[..., 0])
     high, low = pixels.max(axis=2), pixels.min(axis=2)
     if np.array_equal(high, low):
-        return high
+        whole: np.ndarray = high
+        return whole
     coloured = np.mean((high - low) > COLOUR_SPREAD * full)
     if coloured > COLOUR_PIXELS:
         raise ImageError("colour", f"a colour image ({coloured:.1%} of its pixels); a radiograph is grey")

@@ -1,25 +1,28 @@
-"""DICOM radiographs: stored values to display values, and the few header fields that may leave the file.
-
-Every stage between the stored value and the displayed one (modality LUT, VOI LUT or window, inversion) is a function of
-the stored value alone. So the stages run once, on all 2**BitsStored values, and the image is one table look-up.
-"""
+"""DICOM radiographs: files to pixels, and the few header fields that may leave the file."""
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import hmac
 import io
+import logging
 import os
 import re
+import stat
 import struct
 import warnings
 import zlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cxr_embed.errors import ImageError
 from cxr_embed.images.checks import MAX_FILE_BYTES, check_size, to_grey
+from cxr_embed.images.codestream import SYNTAXES, decode_frame
+from cxr_embed.images.display import display_table
 from cxr_embed.types import DicomFields
 
 if TYPE_CHECKING:
@@ -52,6 +55,16 @@ _SLICE_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.128": "PT",
 }
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
+_HEAD = 1 << 16  # bytes in which the deflated syntax would be named
+# What may leave a header as modality, as view and as sex: the standard's terms and those that large data sets show.
+_MODALITIES = frozenset(("CR", "DX", "DR", "RG", "RF", "XR", "OT", "SC", "HC"))
+_VIEWS = frozenset(
+    (
+        *("PA", "AP", "LL", "RL", "LLD", "RLD", "LLO", "RLO", "LPO", "RPO", "LAO", "RAO", "LAT", "LATERAL"),
+        *("AP AXIAL", "AP LLD", "AP RLD", "PA LLD", "PA RLD", "XTABLE LATERAL", "SWIMMERS"),
+    )
+)
+_SEXES = {"M": "M", "F": "F", "O": "O", "MALE": "M", "FEMALE": "F", "OTHER": "O"}
 _HEADER_TAGS = ["Modality", "SOPClassUID", "ViewPosition", "StudyDate", "PatientAge", "PatientSex", "PatientID"]
 
 
@@ -64,27 +77,56 @@ def decode_dicom(data: bytes) -> tuple[np.ndarray, int, DicomFields]:
     Raises:
         ImageError: of a kind for each fault; its text never holds a value from the header.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's warnings quote header values
+    with _quietly():
         dataset = _parse(data)
-        _check_kind(dataset)
         try:
+            _check_kind(dataset)
+            fields = dicom_fields(dataset)
             stored, low, high = _stored_values(dataset)
-            table, bits = _display_table(dataset, low, high)
+            if _text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2", ""):
+                return *_grey(stored, dataset), fields
+            if stored.ndim != 2:
+                raise ImageError("corrupt", "the DICOM pixels have several channels but are said to be grey")
+            table, bits = display_table(dataset, low, high)
             padding = _padding(dataset, low, high)
         except ImageError:
             raise
         except MemoryError:
             raise ImageError("too-large", "not enough memory to decode the DICOM image") from None
         except Exception as error:  # pydicom and its plugins raise many types on damaged files
-            raise ImageError("corrupt", f"the DICOM pixel data is damaged ({type(error).__name__})") from None
-        if stored.ndim == 3:
-            return to_grey(stored, bits), bits, dicom_fields(dataset)
+            raise ImageError("corrupt", f"the DICOM image is damaged ({type(error).__name__})") from None
         if padding is not None:
             table[padding] = 0
         # Values outside the declared bits are clipped, as a viewer does.
-        index = np.clip(stored, low, high).astype(np.int64) - low if low or stored.max() > high else stored
-        return table[index], bits, dicom_fields(dataset)
+        index = np.clip(stored, low, high).astype(np.int32) - low if low or stored.max() > high else stored
+        return table[index], bits, fields
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Neither warnings nor log records leave pydicom: they quote header values, and a program may log to a file."""
+    logger = logging.getLogger("pydicom")
+    propagate = logger.propagate
+    logger.propagate = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.propagate = propagate
+
+
+def _grey(stored: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, int]:
+    """Colour pixels that are really grey. LUTs and windows are for monochrome images only (PS3.3, C.11)."""
+    from pydicom.pixels import apply_color_lut
+
+    bits = int(dataset.BitsStored)
+    if _text(dataset, "PhotometricInterpretation") == "PALETTE COLOR":
+        stored = apply_color_lut(stored, dataset)
+        bits = 8 * stored.dtype.itemsize
+    if stored.dtype not in (np.uint8, np.uint16):
+        raise ImageError("unsupported", "the DICOM colour channels are signed")
+    return to_grey(np.minimum(stored, 2**bits - 1), bits), bits
 
 
 def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -> tuple[DicomFields, str]:
@@ -102,12 +144,20 @@ def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -
     """
     import pydicom
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quietly():
         try:
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS), force=True)
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise ImageError("unreadable", "not a regular file")  # opening a pipe would wait for ever
+            with open(path, "rb") as file:
+                head = file.read(_HEAD)
+                if _DEFLATED in head:
+                    _check_inflated(head + file.read(MAX_FILE_BYTES))
+                file.seek(0)
+                dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS), force=True)
             patient = str(dataset.get("PatientID") or "").strip()
             fields = dicom_fields(dataset)
+        except ImageError:
+            raise
         except OSError as error:
             raise ImageError("unreadable", f"the file cannot be read ({error.strerror})") from None
         except Exception as error:
@@ -123,17 +173,16 @@ def keyed_hash(identifier: str, key: bytes) -> str:
 
 
 def dicom_fields(dataset: Dataset) -> DicomFields:
-    """Copies the allow-list, each value parsed into a closed form, so that free text cannot pass."""
-    date = re.fullmatch(r"(\d{4})(\d{2})(\d{2})", _text(dataset, "StudyDate"))
-    sex = _text(dataset, "PatientSex").upper()[:1]
-    view = _text(dataset, "ViewPosition").upper()
+    """Copies the allow-list. Each value must be one of a closed set: free text cannot pass, whatever field it is in."""
+    sex = _text(dataset, "PatientSex").upper()
     modality = _text(dataset, "Modality").upper()
+    view = " ".join(_text(dataset, "ViewPosition").upper().split())
     return DicomFields(
-        modality=modality if re.fullmatch(r"[A-Z]{2,4}", modality) else "",
-        view=view if re.fullmatch(r"[A-Z]{1,4}", view) else "",
-        study_date="-".join(date.groups()) if date else "",
+        modality=modality if modality in _MODALITIES else "",
+        view=view if view in _VIEWS else "",
+        study_date=_iso_date(_text(dataset, "StudyDate")),
         age=_age_in_years(_text(dataset, "PatientAge")),
-        sex=sex if sex in ("M", "F", "O") else "",
+        sex=_SEXES.get(sex, ""),
     )
 
 
@@ -141,31 +190,44 @@ def _text(dataset: Dataset, keyword: str) -> str:
     return str(dataset.get(keyword) or "").strip()
 
 
+def _iso_date(text: str) -> str:
+    match = re.fullmatch(r"(\d{4})\.?(\d{2})\.?(\d{2})", text, re.ASCII)  # with dots before 1993 (PS3.5, 6.2)
+    try:
+        return datetime.date(*map(int, match.groups())).isoformat() if match else ""
+    except ValueError:
+        return ""
+
+
 def _age_in_years(text: str) -> int | None:
     # An age string is 'nnnY', 'nnnM', 'nnnW' or 'nnnD' (PS3.5, 6.2); a bare number is taken as years.
-    match = re.fullmatch(r"(\d{1,3})([YMWD]?)", text.upper())
+    match = re.fullmatch(r"(\d{1,3})([YMWD]?)", text.upper(), re.ASCII)
     if not match:
         return None
     per_year = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}[match[2]]
-    return int(match[1]) // per_year
+    years = int(match[1]) // per_year
+    return years if years <= 130 else None  # a manifest refuses more
 
 
 def _parse(data: bytes) -> Dataset:
     import pydicom
 
-    if _DEFLATED in data[:1024]:
+    if _DEFLATED in data[:_HEAD]:
         _check_inflated(data)
     try:
         return pydicom.dcmread(io.BytesIO(data), force=data[128:132] != b"DICM")
     except EOFError:
         raise ImageError("truncated", "the DICOM file ends early") from None
+    except MemoryError:
+        raise ImageError("too-large", "not enough memory to read the DICOM file") from None
     except Exception as error:
+        if isinstance(error, zlib.error) and "incomplete" in str(error):
+            raise ImageError("truncated", "the deflated DICOM file ends early") from None
         raise ImageError("corrupt", f"the DICOM file cannot be parsed ({type(error).__name__})") from None
 
 
 def _check_inflated(data: bytes) -> None:
     """A deflated data set is inflated by pydicom without a bound, so its size is checked first."""
-    start = 144 + struct.unpack("<I", data[140:144])[0]
+    start = _end_of_meta(data)
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     size, rest = 0, data[start:]
     try:
@@ -178,6 +240,19 @@ def _check_inflated(data: bytes) -> None:
         raise ImageError("corrupt", "the deflated DICOM file cannot be inflated") from None
 
 
+def _end_of_meta(data: bytes) -> int:
+    """Where group 0002 ends, found element by element: its length field may lie. It is explicit little endian."""
+    position = 132 if data[128:132] == b"DICM" else 0
+    while data[position : position + 2] == b"\x02\0" and position + 12 <= len(data):
+        if data[position + 4 : position + 6] in (b"OB", b"OW", b"OF", b"UN", b"UT", b"SQ"):
+            position += 12 + struct.unpack_from("<I", data, position + 8)[0]
+        elif data[position + 4 : position + 6].isalpha():
+            position += 8 + struct.unpack_from("<H", data, position + 6)[0]
+        else:
+            raise ImageError("corrupt", "the deflated DICOM file's first group is damaged")
+    return position
+
+
 def _check_kind(dataset: Dataset) -> None:
     modality = _text(dataset, "Modality").upper() or _SLICE_CLASSES.get(_text(dataset, "SOPClassUID"), "")
     modality = _SLICE_CLASSES.get(_text(dataset, "SOPClassUID"), modality)
@@ -187,131 +262,79 @@ def _check_kind(dataset: Dataset) -> None:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise ImageError("unsupported", "the DICOM pixels are floating point; a radiograph stores integers")
         raise ImageError("truncated", "the DICOM file has no pixel data: it ends early or is no image")
-    try:
-        frames = int(dataset.get("NumberOfFrames") or 1)
-        height, width = int(dataset.Rows), int(dataset.Columns)
-        stored, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
-    except Exception as error:
-        raise ImageError("corrupt", f"the DICOM header lacks the image's size ({type(error).__name__})") from None
-    if frames > 1:
-        raise ImageError("multi-frame", f"a run of {frames} frames; a radiograph has one")
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        raise ImageError("multi-frame", "a run of several frames; a radiograph has one")
+    height, width = _number(dataset, "Rows"), _number(dataset, "Columns")
+    stored, allocated = _number(dataset, "BitsStored"), _number(dataset, "BitsAllocated")
     check_size(height, width)
-    if not 1 <= stored <= allocated or allocated not in (8, 16) or stored > 16:
+    if not 1 <= stored <= allocated or allocated not in (8, 16):
         raise ImageError("unsupported", f"{stored} bits stored in {allocated}; 1 to 16 bits in 8 or 16 are read")
+
+
+def _number(dataset: Dataset, keyword: str) -> int:
+    """A 16-bit number. Nothing longer may come into a message: with a wrong type it could be anything, say a date."""
+    value = dataset.get(keyword)
+    if not isinstance(value, int) or not 0 <= value < 1 << 16:
+        raise ImageError("corrupt", "the DICOM header does not tell the image's size")
+    return int(value)
 
 
 def _stored_values(dataset: Dataset) -> tuple[np.ndarray, int, int]:
     """The stored values, `(H, W)` or `(H, W, 3)`, with the lowest and highest value that the header allows."""
-    from pydicom.pixels import apply_color_lut
     from pydicom.uid import RLELossless
 
-    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
-    if syntax is not None and syntax.is_compressed and syntax != RLELossless and syntax.is_encapsulated:
-        _check_codestream(dataset)
+    meta = getattr(dataset, "file_meta", None)
+    syntax = meta.get("TransferSyntaxUID") if meta is not None else None
+    bits, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
+    signed = int(dataset.get("PixelRepresentation") or 0) == 1
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    if syntax in SYNTAXES:
+        return _signed(_compressed_values(dataset, str(syntax)), signed, bits), low, high
+    if syntax is not None and not syntax.is_private and syntax.is_encapsulated and syntax != RLELossless:
+        raise ImageError("no-decoder", f"no decoder here for {syntax.name}")
     try:
         stored = dataset.pixel_array
-    except (RuntimeError, NotImplementedError) as error:
-        if "missing dependencies" in str(error) or "plugin" in str(error):
-            name = syntax.name if syntax is not None and not syntax.is_private else "private"
-            raise ImageError(
-                "no-decoder", f"no decoder here for {name}; `pip install pylibjpeg-libjpeg` (GPL) reads 12-bit JPEG"
-            ) from None
-        raise
     except (ValueError, AttributeError) as error:
         if "less than expected" in str(error) or "bytes of pixel data" in str(error):
             raise ImageError("truncated", "the DICOM pixel data ends early") from None
         raise
-    bits, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
-    photometric = _text(dataset, "PhotometricInterpretation")
-    if photometric == "PALETTE COLOR":
-        stored = apply_color_lut(stored, dataset)
-        return to_grey(stored, 8 * stored.dtype.itemsize), 0, 2 ** (8 * stored.dtype.itemsize) - 1
-    if stored.ndim == 3 and stored.shape[-1] in (3, 4):
-        return to_grey(stored, bits), 0, 2**bits - 1
     if stored.ndim == 3 and stored.shape[0] == 1:
         stored = stored[0]
-    signed = int(dataset.get("PixelRepresentation") or 0) == 1
-    if bits < allocated and (syntax is None or not syntax.is_compressed or syntax == RLELossless):
+    if bits < allocated and stored.ndim == 2:
         # Unused high bits may hold overlays or rubbish: push the value to the top, then back down with its sign.
         top = int(dataset.get("HighBit", bits - 1))
+        if not bits - 1 <= top < allocated:
+            raise ImageError("corrupt", "the DICOM header's HighBit lies outside the pixel")
         stored = (stored << (allocated - 1 - top)) >> (allocated - bits)
-    return (stored, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (stored, 0, 2**bits - 1)
+    return stored, low, high
 
 
-def _check_codestream(dataset: Dataset) -> None:
-    """The compressed stream has a size of its own; one that differs from the header is a fault or a bomb."""
+def _compressed_values(dataset: Dataset, syntax: str) -> np.ndarray:
     from pydicom.encaps import get_frame
+    from pydicom.pixels import convert_color_space
 
     try:
         frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     except Exception as error:
         raise ImageError("corrupt", f"the DICOM pixel data is not well formed ({type(error).__name__})") from None
-    size = _codestream_size(frame)
-    if size is not None and size != (int(dataset.Rows), int(dataset.Columns)):
-        raise ImageError("corrupt", "the compressed image has another size than the DICOM header says")
+    photometric = _text(dataset, "PhotometricInterpretation")
+    stored = decode_frame(frame, syntax, int(dataset.Rows), int(dataset.Columns), rgb=photometric == "RGB")
+    # JPEG's own decoder has converted the colours; in the other formats they are as the header says.
+    if stored.ndim == 3 and photometric == "YBR_FULL" and not syntax.startswith("1.2.840.10008.1.2.4.5"):
+        stored = convert_color_space(stored, "YBR_FULL", "RGB")
+    return stored
 
 
-def _codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """Height and width from a JPEG, JPEG-LS or JPEG 2000 stream's own header; None where it has another form."""
-    if frame[:4] == b"\xff\x4f\xff\x51" and len(frame) >= 24:
-        x1, y1, x0, y0 = struct.unpack(">IIII", frame[8:24])
-        return y1 - y0, x1 - x0
-    if frame[:2] != b"\xff\xd8":
-        return None
-    position = 2
-    while position + 9 <= len(frame) and frame[position] == 0xFF:
-        marker = frame[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        # Start of frame: C0..CF but for the tables C4, C8, CC; F7 is JPEG-LS's.
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            height, width = struct.unpack(">HH", frame[position + 5 : position + 9])
-            return height, width
-        position += 2 + struct.unpack(">H", frame[position + 2 : position + 4])[0]
-    return None
-
-
-def _display_table(dataset: Dataset, low: int, high: int) -> tuple[np.ndarray, int]:
-    """What each stored value from `low` to `high` is shown as: `(high - low + 1,)` and the bits of the result."""
-    from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
-
-    bits = int(dataset.BitsStored)
-    domain = np.arange(low, high + 1, dtype=np.int32)
-    values = np.asarray(apply_modality_lut(domain, dataset))
-    inverted = _text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
-    inverted = inverted or _text(dataset, "PresentationLUTShape") == "INVERSE"
-    if dataset.get("VOILUTSequence"):
-        shown = apply_voi(np.rint(values).astype(np.int32), dataset, index=0).astype(np.float64)
-        bottom, top = 0.0, float(2 ** _lut_bits(dataset.VOILUTSequence[0]) - 1)
-    elif _has_window(dataset):
-        shown = apply_windowing(values.astype(np.float64), dataset, index=0)
-        # What pydicom maps the ends to depends on the rescale; two values far outside any window tell.
-        bottom, top = apply_windowing(np.array([-1e12, 1e12]), dataset, index=0)
-    elif dataset.get("ModalityLUTSequence"):
-        shown = values.astype(np.float64)
-        bottom, top = 0.0, float(2 ** _lut_bits(dataset.ModalityLUTSequence[0]) - 1)
-    else:
-        # Only a linear rescale: it changes the order of values where its slope is negative, nothing else.
-        if values[-1] < values[0]:
-            inverted = not inverted
-        table = (domain - low).astype(np.uint8 if bits <= 8 else np.uint16)
-        return (table[::-1].copy() if inverted else table), max(bits, 1)
-    share = np.clip((shown - bottom) / (top - bottom), 0, 1)
-    table = np.rint(65535 * (1 - share if inverted else share)).astype(np.uint16)
-    return table, 16
-
-
-def _has_window(dataset: Dataset) -> bool:
-    center, width = dataset.get("WindowCenter"), dataset.get("WindowWidth")
-    return center not in (None, "", []) and width not in (None, "", [])
-
-
-def _lut_bits(item: Any) -> int:
-    """Bits of a LUT's entries. Some writers put 0 or 8 for a table of 16-bit entries; the data settles it."""
-    declared = int(item.LUTDescriptor[2])
-    entries = np.asarray(item.LUTData if not isinstance(item.LUTData, bytes) else np.frombuffer(item.LUTData, "<u2"))
-    return max(declared, int(entries.max()).bit_length(), 1)
+def _signed(stored: np.ndarray, signed: bool, bits: int) -> np.ndarray:
+    """A codestream may hold negative values as such, sign-extended to 16 bits, or as plain two's complement."""
+    if signed and stored.dtype.kind == "u":
+        values = stored.astype(np.int32)
+        width = bits if values.max() < 2**bits else 8 * stored.dtype.itemsize
+        plain: np.ndarray = np.where(values >= 2 ** (width - 1), values - 2**width, values)
+        return plain
+    if not signed and stored.dtype.kind == "i":
+        return stored.astype(np.int32) & (2**bits - 1)
+    return stored
 
 
 def _padding(dataset: Dataset, low: int, high: int) -> slice | None:
@@ -321,6 +344,8 @@ def _padding(dataset: Dataset, low: int, high: int) -> slice | None:
         return None
     limit = dataset.get("PixelPaddingRangeLimit")
     first, last = sorted((int(value), int(value if limit in (None, "") else limit)))
+    if low < 0 and first >= 1 << 15:
+        first, last = first - (1 << 16), last - (1 << 16)  # signed values that were written with an unsigned type
     if last < low or first > high:
         return None
     return slice(max(first, low) - low, min(last, high) - low + 1)

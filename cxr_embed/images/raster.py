@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +17,7 @@ from cxr_embed.errors import ImageError
 from cxr_embed.images.checks import check_size, to_grey
 
 # EXIF orientation (tag 274) to the operation that shows the picture upright.
-_UPRIGHT = {
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: np.fliplr,
     3: lambda a: np.rot90(a, 2),
     4: np.flipud,
@@ -29,21 +32,36 @@ def decode_png(data: bytes) -> tuple[np.ndarray, int]:
     """PNG bytes to `(H, W)` uint8 or uint16 and the bit depth. libpng checks every chunk's CRC."""
     import imagecodecs
 
-    if len(data) < 33 or data[12:16] != b"IHDR":
+    if len(data) < 33:
+        raise ImageError("truncated", "the PNG ends early")
+    if data[12:16] != b"IHDR":
         raise ImageError("corrupt", "the PNG has no header")
     width, height, depth = struct.unpack(">IIB", data[16:25])
     check_size(height, width)
-    if b"IEND" not in data[-64:] and data.rfind(b"IEND") < 0:
-        raise ImageError("truncated", "the PNG ends early")
-    if b"acTL" in data[: data.find(b"IDAT")]:
+    names = _png_chunks(data)
+    if b"acTL" in names:
         raise ImageError("multi-frame", "an animated PNG; a radiograph has one frame")
+    if names[-1:] != [b"IEND"]:
+        raise ImageError("truncated", "the PNG ends early")
     try:
         pixels = imagecodecs.png_decode(data)
-    except imagecodecs.PngError as error:
-        kind = "truncated" if "too small" in str(error) else "corrupt"
-        raise ImageError("truncated" if kind == "truncated" else "corrupt", f"the PNG is damaged ({error})") from None
+    except Exception as error:  # its text is not passed on: imagecodecs 2026.3 reads it from freed memory
+        raise ImageError("corrupt", f"the PNG is damaged ({type(error).__name__})") from None
     bits = 16 if depth == 16 else 8
     return to_grey(pixels, bits), bits
+
+
+def _png_chunks(data: bytes) -> list[bytes]:
+    """The names of the chunks that are whole, as far as the first that is not or the end mark."""
+    names: list[bytes] = []
+    position = 8
+    while position + 8 <= len(data) and names[-1:] != [b"IEND"]:
+        length, name = struct.unpack_from(">I4s", data, position)
+        position += 12 + length
+        if position > len(data):
+            break
+        names.append(name)
+    return names
 
 
 def decode_jpeg(data: bytes) -> tuple[np.ndarray, int]:
@@ -56,49 +74,72 @@ def decode_jpeg(data: bytes) -> tuple[np.ndarray, int]:
         grey = space == "Gray"
         pixels = simplejpeg.decode_jpeg(data, "GRAY" if grey else "RGB", strict=True)
     except ValueError as error:
-        kind_truncated = "Premature end" in str(error)
-        raise ImageError(
-            "truncated" if kind_truncated else "corrupt", f"the JPEG is damaged or of an unusual kind ({error})"
-        ) from None
+        if "Premature end" in str(error):
+            raise ImageError("truncated", "the JPEG ends early") from None
+        raise ImageError("corrupt", f"the JPEG is damaged or of an unusual kind ({error})") from None
     return _upright(to_grey(pixels, 8), data), 8
 
 
 def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
-    if b"Exif\0\0" not in data[:256]:
+    if b"Exif\0\0" not in data[: 1 << 16]:
         return pixels
     from PIL import Image
 
-    with Image.open(io.BytesIO(data)) as image:
-        orientation = image.getexif().get(274, 1)
-    turn = _UPRIGHT.get(orientation)
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            turn = _UPRIGHT.get(image.getexif().get(274, 1))
+    except Exception as error:  # a picture that may lie on its side is worse than none
+        raise ImageError("corrupt", f"the JPEG's Exif data is damaged ({type(error).__name__})") from None
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
 def decode_tiff(data: bytes) -> tuple[np.ndarray, int]:
-    """TIFF bytes (one page, 8 or 16 bits) to `(H, W)` uint8 or uint16, white on black also where 0 means white."""
+    """TIFF bytes (one page, 8 to 16 bits) to `(H, W)` uint8 or uint16, white on black also where 0 means white."""
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
-            check_size(image.height, image.width)
-            if getattr(image, "n_frames", 1) > 1:
-                raise ImageError("multi-frame", f"a TIFF of {image.n_frames} pages; a radiograph has one")  # type: ignore[attr-defined]
-            # Pillow inverts WhiteIsZero (photometric 0) itself at 1 and 8 bits, not at 16.
-            white_is_zero = image.tag_v2.get(262) == 0  # type: ignore[attr-defined]
-            mode = image.mode
-            if mode in ("1", "P"):
-                image = image.convert("L" if mode == "1" else "RGB")
-            elif mode not in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B"):
-                raise ImageError("unsupported", f"a TIFF with pixels of type {mode}; export it as 8 or 16 bit grey")
-            pixels = np.asarray(ImageOps.exif_transpose(image))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of damage, then goes on
+            with Image.open(io.BytesIO(data), formats=["TIFF"]) as file:
+                image: Image.Image = file
+                check_size(image.height, image.width)
+                tags = file.tag_v2  # type: ignore[attr-defined]
+                if getattr(file, "n_frames", 1) > 1:
+                    raise ImageError("multi-frame", "a TIFF of several pages; a radiograph has one")
+                _check_strips(tags, len(data))
+                # Pillow inverts WhiteIsZero (photometric 0) itself at 1 and 8 bits, not at 16.
+                white_is_zero = tags.get(262) == 0
+                bits = max(tags.get(258, (8,)))
+                mode = image.mode
+                if mode in ("1", "P"):
+                    image = image.convert("L" if mode == "1" else "RGB")
+                elif mode not in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B"):
+                    raise ImageError("unsupported", f"a TIFF with pixels of type {mode}; export it as 8 or 16 bit grey")
+                pixels = np.asarray(ImageOps.exif_transpose(image))
     except ImageError:
         raise
+    except Image.DecompressionBombError:
+        raise ImageError("too-large", "a TIFF with more pixels than are decoded (a decompression bomb?)") from None
     except Exception as error:  # Pillow raises a dozen types on damaged files
-        truncated = "truncated" in str(error).lower()
-        raise ImageError(
-            "truncated" if truncated else "corrupt", f"the TIFF is damaged or of an unusual kind ({type(error).__name__})"
-        ) from None
+        if _directory(data) >= len(data) or "truncated" in str(error).lower():
+            raise ImageError("truncated", "the TIFF ends early") from None
+        raise ImageError("corrupt", f"the TIFF is damaged or of an unusual kind ({type(error).__name__})") from None
     if pixels.dtype.itemsize == 2:
-        pixels = pixels.astype(np.uint16)
-        return (65535 - pixels if white_is_zero else pixels), 16
+        full = 2**bits - 1
+        pixels = np.minimum(pixels.astype(np.uint16), full)
+        return (full - pixels if white_is_zero else pixels), bits
     return to_grey(pixels, 8), 8
+
+
+def _directory(data: bytes) -> int:
+    """Where a TIFF's directory starts; many writers put it last, so a cut file has lost it."""
+    return int(struct.unpack_from(">I" if data[:2] == b"MM" else "<I", data.ljust(8, b"\xff"), 4)[0])
+
+
+def _check_strips(tags: Any, size: int) -> None:
+    """Strips or tiles that lie beyond the end: some decoders would fill in grey."""
+    for starts, counts in ((273, 279), (324, 325)):
+        for start, count in zip(tags.get(starts, ()), tags.get(counts, ()), strict=False):
+            if start + count > size:
+                raise ImageError("truncated", "the TIFF ends early")

@@ -66,8 +66,10 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
             if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
                 raise ImageError("too-large", f"the file has more than {MAX_FILE_BYTES >> 30} GiB")
             data = file.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ImageError("missing", "the file does not exist") from None
+    except ValueError:
+        raise ImageError("missing", "the path holds a zero byte, so no file has it") from None
     except OSError as error:
         raise ImageError("unreadable", f"the file cannot be read ({error.strerror})") from None
     if not data:
