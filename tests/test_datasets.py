@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import os
 import shutil
 import stat
@@ -16,10 +17,11 @@ from PIL import Image
 
 from cxr_embed.datasets import ScanResult, load_recipe, recipe_names
 from cxr_embed.datasets import scan as run
-from cxr_embed.datasets.scan import patient_key
-from cxr_embed.errors import ManifestError
+from cxr_embed.errors import ImageError, ManifestError
 from cxr_embed.manifest import check_columns, read_manifest, write_manifest
 
+datasets_scan = importlib.import_module("cxr_embed.datasets.scan")  # the attribute `scan` is the function
+patient_key = datasets_scan.patient_key
 KEY = b"k" * 32
 UID = "1.2.840.113619.2.5.1762583153.215519.978957063.78"
 
@@ -111,16 +113,22 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     assert "No such file" in reasons["gone.png"]
 
 
-def test_dicom_objects_that_are_no_radiographs(tmp_path: Path) -> None:
-    dicom(tmp_path / "dx.dcm")
-    dicom(tmp_path / "ct.dcm", Modality="CT")
-    dicom(tmp_path / "sr.dcm", Modality="SR")
-    (tmp_path / "bad.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 400)
+def test_a_damaged_header_does_not_end_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dicom(tmp_path / "a.dcm")
+    dicom(tmp_path / "b.dcm")
+    read = datasets_scan.read_dicom_header
+
+    def damaged(path: Path, key: bytes | None) -> object:
+        if path.name == "a.dcm":
+            raise ImageError("corrupt", "the DICOM header is damaged (ValueError)")
+        return read(path, key)
+
+    monkeypatch.setattr(datasets_scan, "read_dicom_header", damaged)
     result = scan(tmp_path)
-    assert "dx.dcm" in result.columns["path"]
-    reasons = dict(result.skipped)
-    assert reasons["ct.dcm"] == "a CT slice, not a radiograph"
-    assert reasons["sr.dcm"] == "a report, not a radiograph"
+    assert result.columns["path"] == ["b.dcm"]
+    assert result.skipped == [("a.dcm", "the DICOM header is damaged (ValueError)")]
+    (tmp_path / "c.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 400)
+    assert "b.dcm" in scan(tmp_path).columns["path"]
 
 
 def test_one_stem_with_several_suffixes(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from cxr_embed.datasets.recipe import Recipe, Source
 from cxr_embed.errors import ImageError, ManifestError
 from cxr_embed.images import SUFFIXES, read_dicom_header, sniff
-from cxr_embed.images.dicom import NOT_RADIOGRAPHS, keyed_hash
+from cxr_embed.images.dicom import keyed_hash
 from cxr_embed.manifest import CONTROL, check_columns, leaves_root
 from cxr_embed.types import DicomFields
 
@@ -167,8 +167,6 @@ def _values(
     fields, patient = DicomFields(), ""
     if _kind(path) == "dicom" and any(source.dicom for source in recipe.columns.values()):
         fields, patient = read_dicom_header(path, None)
-        if fields.modality in NOT_RADIOGRAPHS:
-            raise _Skipped(f"{NOT_RADIOGRAPHS[fields.modality]}, not a radiograph")
     header = {
         "patient_id": _hashed(patient, key),
         "study_date": fields.study_date,
