@@ -86,7 +86,9 @@ def machine() -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        lines = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        lines = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         model = lines[0] if lines else model
     flags = info.read_text() if info.is_file() else ""
     native = [name for name in ("amx_bf16", "avx512_bf16", "avx2") if name in flags]

@@ -25,9 +25,7 @@ ImageFault = Literal[
 ]
 
 # Faults of the machine rather than of the file: the next run tries these again, all others are remembered.
-TRANSIENT_FAULTS: frozenset[str] = frozenset(
-    {"missing", "unreadable", "no-decoder", "out-of-memory", "worker-died"}
-)
+TRANSIENT_FAULTS: frozenset[str] = frozenset({"missing", "unreadable", "no-decoder", "out-of-memory", "worker-died"})
 
 
 class CxrEmbedError(Exception):

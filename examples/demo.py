@@ -28,16 +28,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    images, manifest, store = options.images or options.out / "chests", options.out / "manifest.csv", options.out / "hog"
+    images, manifest, store = (
+        options.images or options.out / "chests",
+        options.out / "manifest.csv",
+        options.out / "hog",
+    )
     if options.images is None:
         drawn = say("python", str(HERE / "synthetic_chests.py"), str(images), "--count", "24")
         if drawn:
             raise SystemExit(drawn)
     if status := say("cxr-embed", "manifest", "scan", str(images), "--out", str(manifest)):
         raise SystemExit(status)
-    status = say(
-        "cxr-embed", "embed", str(manifest), "--root", str(images), "--encoder", "hog", "--store", str(store)
-    )
+    status = say("cxr-embed", "embed", str(manifest), "--root", str(images), "--encoder", "hog", "--store", str(store))
     if not (store / "store.json").is_file():
         raise SystemExit(status or 1)
     checked = say("cxr-embed", "store", "verify", str(store)) or say("cxr-embed", "store", "info", str(store))

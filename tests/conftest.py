@@ -14,7 +14,8 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 
 _spec = importlib.util.spec_from_file_location("synthetic_chests", ROOT / "examples" / "synthetic_chests.py")
-assert _spec and _spec.loader
+assert _spec is not None
+assert _spec.loader is not None
 synthetic_chests = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(synthetic_chests)
 

@@ -41,7 +41,9 @@ def fill(path: Path, numbers: range, shard: int = 10, spec: EncoderSpec = SPEC, 
         writer.flush("toy engine")
 
 
-def run_cli(*arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run_cli(
+    *arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """The command line as a user runs it, in a process of its own."""
     command = [sys.executable, "-m", "cxr_embed", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, stdin=subprocess.DEVNULL)

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_embed import load_encoder
-from cxr_embed.encoders import ENCODERS, load_encoder as load
+from cxr_embed.encoders import ENCODERS
+from cxr_embed.encoders import load_encoder as load
 from cxr_embed.encoders.networks import densenet121, resnet50, weight_shapes
 from cxr_embed.encoders.resample import center_square, crop_and_resize, resize_matrix
 from cxr_embed.encoders.weights import digest, load_weights, random_weights, save_weights
@@ -157,10 +158,12 @@ def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch, random_file:
     import importlib.util
 
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else found(name, *rest))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else found(name, *rest)
+    )
     with pytest.raises(EncoderError, match=r"a GPU needs torch: pip install 'cxr-embed\[torch\]'"):
         load_encoder("densenet121", weights=random_file, device="cuda")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
     with pytest.raises(EncoderError, match="hog needs skimage"):
         load_encoder("hog")
 

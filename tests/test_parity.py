@@ -12,8 +12,8 @@ import pytest
 
 from cxr_embed import embed, load_encoder, open_store, read_manifest
 from cxr_embed.encoders import torchxrayvision as family
-from cxr_embed.encoders.networks import densenet121, resnet50
 from cxr_embed.encoders.engines import TorchEngine, available_precisions
+from cxr_embed.encoders.networks import densenet121, resnet50
 from cxr_embed.encoders.weights import PublishedWeights, convert, digest, load_weights, random_weights, save_weights
 from cxr_embed.errors import EncoderError
 from cxr_embed.images import read_image
@@ -128,7 +128,9 @@ def test_resnet50_at_512(tmp_path: Path, real_data: Path) -> None:
     np.testing.assert_allclose(ours_in, theirs_in, atol=1e-3, rtol=0)
     with torch.inference_mode():
         theirs = network(torch.from_numpy(theirs_in)).numpy()
-    np.testing.assert_allclose(encoder.embed(ours_in)["features"], theirs, atol=1e-4 * max(1, abs(theirs).max()), rtol=0)
+    np.testing.assert_allclose(
+        encoder.embed(ours_in)["features"], theirs, atol=1e-4 * max(1, abs(theirs).max()), rtol=0
+    )
 
 
 def test_a_probe_does_not_notice_bf16(weights_file: Path, real_data: Path, tmp_path: Path) -> None:

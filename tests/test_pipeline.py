@@ -17,7 +17,8 @@ from PIL import Image
 from cxr_embed import embed, open_store
 from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
 from cxr_embed.images import read_image
-from cxr_embed.pipeline.run import EmbedSummary, plan_embedding
+from cxr_embed.pipeline.run import plan_embedding
+from cxr_embed.pipeline.summary import EmbedSummary
 from cxr_embed.store import verify_store
 
 HERE = Path(__file__).parent
@@ -37,7 +38,7 @@ def counts(summary: EmbedSummary) -> tuple[int, int, int, int]:
 @pytest.fixture
 def trust_young_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a file that was just written be known by its stamp, which takes two seconds otherwise."""
-    monkeypatch.setattr("cxr_embed.pipeline.run.RACY_NS", 0)
+    monkeypatch.setattr("cxr_embed.pipeline.session.RACY_NS", 0)
 
 
 def test_every_image_gets_the_vector_of_its_own_pixels(make_images: Make, tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_a_second_run_only_checks(make_images: Make, tmp_path: Path, monkeypatch
     first = embed(manifest, encoder=MEAN, store=tmp_path / "s")
     assert counts(first) == (19, 0, 0, 1)
     # From here on no worker may start, so no file can be opened.
-    monkeypatch.setattr("cxr_embed.pipeline.run.Pool", None)
+    monkeypatch.setattr("cxr_embed.pipeline.session.Pool", None)
     again = embed(manifest, encoder=MEAN, store=tmp_path / "s")
     assert counts(again) == (0, 0, 19, 1)
     assert again.failed == first.failed
@@ -150,9 +151,7 @@ def test_repeated_failures_do_not_grow_the_store(make_images: Make, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("trust_young_files")
-def test_a_new_release_tries_failures_again(
-    make_images: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_release_tries_failures_again(make_images: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = make_images(3)
     (manifest.parent / "i2.png").write_text("no picture")
     embed(manifest, encoder=MEAN, store=tmp_path / "s")
@@ -220,7 +219,13 @@ def fussy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize(
     ("how", "kind"),
-    [("raising", "encoder"), ("nan", "encoder"), ("huge", "encoder"), ("dying", "worker-died"), ("killed", "worker-died")],
+    [
+        ("raising", "encoder"),
+        ("nan", "encoder"),
+        ("huge", "encoder"),
+        ("dying", "worker-died"),
+        ("killed", "worker-died"),
+    ],
 )
 def test_an_image_that_its_encoder_cannot_take_fails_alone(
     make_images: Make, tmp_path: Path, fussy: str, how: str, kind: str
@@ -269,11 +274,11 @@ def test_decoders_and_a_device_give_the_same_vectors(
     for number in range(40, 60):
         (folder / f"i{number}.png").write_bytes(b"broken")
     embed(manifest, encoder=MEAN, store=tmp_path / "whole")
-    from cxr_embed.pipeline import run
+    from cxr_embed.pipeline import run, session
 
-    split = run.split_workers
+    split = session.split_workers
     monkeypatch.setattr(run, "_device", lambda *_: "cuda")
-    monkeypatch.setattr(run, "split_workers", lambda setup, *rest: split(replace(setup, device="cpu"), *rest))
+    monkeypatch.setattr(session, "split_workers", lambda setup, *rest: split(replace(setup, device="cpu"), *rest))
     summary = embed(manifest, encoder=MEAN, store=tmp_path / "split", workers=workers, precision="float32")
     assert summary.embedded + summary.reused == 130
     assert summary.embedded == 110

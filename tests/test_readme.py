@@ -45,7 +45,12 @@ def test_the_commands_run_as_printed(real_data: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "80"}
     for command, shown in commands():
         done = subprocess.run(
-            shlex.split(command), cwd=checkout, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            shlex.split(command),
+            cwd=checkout,
+            env=environment,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
         )
         assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
         assert normal(done.stdout) == normal(shown), command
@@ -66,7 +71,9 @@ def test_the_tour(tmp_path: Path, own: bool) -> None:
     command = [sys.executable, str(ROOT / "examples" / "demo.py"), "--out", str(tmp_path / "demo")]
     if own:
         images = tmp_path / "my images"
-        subprocess.run([sys.executable, str(ROOT / "examples" / "synthetic_chests.py"), str(images), "--count", "4"], check=True)
+        subprocess.run(
+            [sys.executable, str(ROOT / "examples" / "synthetic_chests.py"), str(images), "--count", "4"], check=True
+        )
         (images / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
         command += ["--images", str(images)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -36,8 +36,8 @@ def loud(self, engine):
     return count
 writer.StoreWriter.flush = loud
 from cxr_embed import embed
-from cxr_embed.pipeline import run
-run.CHUNK = 4
+from cxr_embed.pipeline import session
+session.CHUNK = 4
 summary = embed(sys.argv[1], encoder="helpers:make_mean", store=sys.argv[2], workers=2, dtype="float32")
 print("interrupted" if summary.interrupted else "finished", flush=True)
 """
@@ -202,7 +202,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_a_full_disk_loses_nothing_that_was_stored(make_images: Make, tmp_path: Path, small_disk: Path) -> None:
+def test_a_full_disk_loses_nothing_that_was_stored(make_images: Make, small_disk: Path) -> None:
     manifest = make_images(40)
     store = small_disk / "s"
     embed(manifest, encoder="hog", store=store, limit=10)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cxr_embed.cli.common import fail, is_terminal, print_json
 
 if TYPE_CHECKING:
-    from cxr_embed.pipeline.run import EmbedSummary
+    from cxr_embed.pipeline.summary import EmbedSummary
 
 EXAMPLE = "Example: [bold]cxr-embed embed data/manifest.csv --encoder hog --store vectors/hog[/bold]"
 _SHOWN_FAILURES = 10
@@ -80,12 +80,12 @@ def embed(
         raise typer.Exit(1)
 
 
-def _count(option: str, text: str) -> int | str:  # type: ignore[return]
+def _count(option: str, text: str) -> int | Literal["auto"]:
     if text == "auto":
-        return text
+        return "auto"
     if text.isdigit() and int(text) > 0:
         return int(text)
-    fail(f"{option} is auto or a whole number from 1, not {text!r}", 2)
+    return fail(f"{option} is auto or a whole number from 1, not {text!r}", 2)
 
 
 @contextmanager

@@ -55,10 +55,13 @@ def encoders(as_json: Annotated[bool, typer.Option("--json", help="Print the tab
         cells = [row["name"], shapes, row["licence"], yes[row["gated"]], yes[row["installed"]], here]
         table.add_row(*cells, *([row["trained_on"]] if wide else []))
     console.print(table)
-    typer.echo(f"\nWeights are looked for in {weights_folder()}; `cxr-embed weights convert` puts them there.")
+    folder = str(weights_folder()).replace(str(Path.home()), "~", 1)
+    typer.echo(f"\nWeights are looked for in {folder}; `cxr-embed weights convert` puts them there.")
 
 
-@weights_app.command("convert", epilog="Example: [bold]cxr-embed weights convert densenet121 ~/Downloads/FILE.pt[/bold]")
+@weights_app.command(
+    "convert", epilog="Example: [bold]cxr-embed weights convert densenet121 ~/Downloads/FILE.pt[/bold]"
+)
 def convert(
     encoder: Annotated[str, typer.Argument(help="The encoder that the weights are for.")],
     pickle: Annotated[Path, typer.Argument(help="The published file, as downloaded.")],
@@ -82,7 +85,9 @@ def convert(
     typer.echo(f"{target}: {len(weights)} tensors for {encoder}")
 
 
-@weights_app.command("random", epilog="Example: [bold]cxr-embed weights random densenet121 --out random.safetensors[/bold]")
+@weights_app.command(
+    "random", epilog="Example: [bold]cxr-embed weights random densenet121 --out random.safetensors[/bold]"
+)
 def random(
     encoder: Annotated[str, typer.Argument(help="The encoder whose shapes to fill.")],
     out: Annotated[Path, typer.Option(help="Safetensors file to write.")],

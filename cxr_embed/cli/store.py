@@ -16,7 +16,9 @@ StorePath = Annotated[Path, typer.Argument(help="The store's folder.")]
 @app.command("info", epilog="Example: [bold]cxr-embed store info vectors/hog[/bold]")
 def info(
     store: StorePath,
-    failures: Annotated[bool, typer.Option("--failures", help="List every image that failed, with the reason.")] = False,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="List every image that failed, with the reason.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show what a store holds: encoder, images, failures, size."""
@@ -50,9 +52,7 @@ def info(
 
 
 @app.command("verify", epilog="Example: [bold]cxr-embed store verify vectors/hog[/bold]")
-def verify(
-    store: StorePath, as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False
-) -> None:
+def verify(store: StorePath, as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """Read every byte and compare checksums; exit status 1 and the shard's name where one differs."""
     from rich.console import Console
     from rich.progress import Progress
@@ -66,7 +66,9 @@ def verify(
         print_json({"sound": not damage, "damage": [vars(fault) for fault in damage]})
     elif not damage:
         opened = open_store(store)
-        typer.echo(f"{store}: sound; {len(opened):,} images in {plural(opened.shards, 'shard')}, every checksum matches")
+        typer.echo(
+            f"{store}: sound; {len(opened):,} images in {plural(opened.shards, 'shard')}, every checksum matches"
+        )
     for fault in damage if not as_json else ():
         typer.echo(f"damaged: {fault.where}: {fault.what}", err=True)
     if damage:

@@ -7,7 +7,7 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cxr_embed.encoders.weights import weights_path
 from cxr_embed.errors import EncoderError
@@ -125,15 +125,26 @@ def resolve_device(device: str) -> Literal["cpu", "cuda"]:
 
 def resolve_precision(precision: str, name: str, device: Literal["cpu", "cuda"]) -> Precision:
     """`auto` to the fastest arithmetic that is native on the device; `float32` for a computed descriptor."""
-    if precision == "float32" or precision == "bf16":
-        return precision
     if precision != "auto":
-        raise EncoderError(f"--precision is auto, float32 or bf16, not {precision!r}")
+        return as_precision(precision)
     if ":" in name or not encoder_card(name).has_weights:
         return "float32"
     from cxr_embed.encoders.engines import available_precisions
 
     return available_precisions(device)[0]
+
+
+def as_precision(precision: str) -> Precision:
+    """The word, checked.
+
+    Raises:
+        EncoderError: for another one.
+    """
+    if precision == "float32":
+        return "float32"
+    if precision == "bf16":
+        return "bf16"
+    raise EncoderError(f"--precision is auto, float32 or bf16, not {precision!r}")
 
 
 def load_encoder(
@@ -158,7 +169,7 @@ def load_encoder(
         EncoderError: for an unknown name, missing weights or packages, or a device that is not here.
     """
     chosen = "cpu" if name == "hog" and device == "auto" else resolve_device(device)
-    options = {
+    options: dict[str, Any] = {
         "weights": Path(weights) if weights is not None else None,
         "device": chosen,
         "precision": resolve_precision(precision, name, chosen),
@@ -174,7 +185,7 @@ def load_encoder(
     return encoder
 
 
-def _own_encoder(name: str, options: dict[str, object]) -> Encoder:
+def _own_encoder(name: str, options: dict[str, Any]) -> Encoder:
     module, _, function = name.partition(":")
     try:
         make = getattr(importlib.import_module(module), function)

@@ -152,9 +152,7 @@ class TorchOps:
 class TorchEngine:
     """Torch, channels last, in bf16 or float32, on `cuda` (or on `cpu`, for comparison)."""
 
-    def __init__(
-        self, network: Network, weights: Mapping[str, np.ndarray], precision: Precision, device: str
-    ) -> None:
+    def __init__(self, network: Network, weights: Mapping[str, np.ndarray], precision: Precision, device: str) -> None:
         import torch
 
         self._torch = torch

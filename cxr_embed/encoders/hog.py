@@ -54,9 +54,9 @@ class HogEncoder:
     @property
     def engine(self) -> str:
         """Library and version."""
-        import skimage
+        from importlib.metadata import version
 
-        return f"scikit-image {skimage.__version__} float32 cpu"
+        return f"scikit-image {version('scikit-image')} float32 cpu"
 
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(128, 128)` float32."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cxr_embed.encoders.engines import Engine, make_engine
 from cxr_embed.encoders.networks import Network, densenet121, resnet50
 from cxr_embed.encoders.weights import PublishedWeights, digest, load_weights, weights_path
 from cxr_embed.errors import EncoderError
@@ -44,15 +45,11 @@ WEIGHTS: dict[str, tuple[_Family, PublishedWeights]] = {
     "densenet121-nih": (_DENSENET, PublishedWeights(f"{_RELEASE}nih{_TAIL}", None)),
     "densenet121-pc": (
         _DENSENET,
-        PublishedWeights(
-            f"{_RELEASE}pc{_TAIL}", "a9148ef62ae4e7a31a9bed8cef22811f39681cd61e4390398936efc6280af521"
-        ),
+        PublishedWeights(f"{_RELEASE}pc{_TAIL}", "a9148ef62ae4e7a31a9bed8cef22811f39681cd61e4390398936efc6280af521"),
     ),
     "densenet121-chex": (
         _DENSENET,
-        PublishedWeights(
-            f"{_RELEASE}chex{_TAIL}", "1a914ae802170187a4852e594708206c12468eeeefd66aa4e8e26141649d61a4"
-        ),
+        PublishedWeights(f"{_RELEASE}chex{_TAIL}", "1a914ae802170187a4852e594708206c12468eeeefd66aa4e8e26141649d61a4"),
     ),
     "densenet121-rsna": (
         _DENSENET,
@@ -106,8 +103,8 @@ class TorchXRayVisionEncoder:
                 f"  cxr-embed weights convert {name} FILE.pt        (or name a safetensors file with --weights)"
             )
         self._weights, source = load_weights(path, self._family.network)
-        self._run_on = {"device": device, "precision": precision, "threads": threads}
-        self._engine = None
+        self._device, self._precision, self._threads = device, precision, threads
+        self._engine: Engine | None = None
         self._spec = EncoderSpec(
             name=name,
             revision="1",
@@ -130,12 +127,15 @@ class TorchXRayVisionEncoder:
         """Engine, version, precision and device."""
         return self._start().name
 
-    def _start(self):  # type: ignore[no-untyped-def]
+    def _start(self) -> Engine:
         if self._engine is None:
-            from cxr_embed.encoders.engines import make_engine
-
             self._engine = make_engine(
-                self._family.network, self._weights, side=self._family.side, **self._run_on  # type: ignore[arg-type]
+                self._family.network,
+                self._weights,
+                side=self._family.side,
+                device=self._device,
+                precision=self._precision,
+                threads=self._threads,
             )
         return self._engine
 

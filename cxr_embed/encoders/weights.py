@@ -196,7 +196,9 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
         raise EncoderError("reading a published pickle needs torch: pip install 'cxr-embed[torch]'") from None
     # torch's own `weights_only` loader cannot be used: it refuses whole modules in the format before torch 1.6.
     reader = types.SimpleNamespace(
-        __name__="inert", Unpickler=_InertUnpickler, load=lambda file, **options: _InertUnpickler(file, **options).load()
+        __name__="inert",
+        Unpickler=_InertUnpickler,
+        load=lambda file, **options: _InertUnpickler(file, **options).load(),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the source code of the stand-ins

@@ -66,19 +66,19 @@ class ReadFiles(NamedTuple):
 
 
 class HashedFile(NamedTuple):
-    """A file's content id, its stamp and when it was read (ns since the epoch), or its fault."""
+    """A file's content id, its stamp and when it was read (ns since the epoch)."""
 
     key: int
-    content: bytes | None
+    content: bytes
     stamp: Stamp
     read_ns: int
-    fault: Fault | None
 
 
 class Hashed(NamedTuple):
-    """The chunk, read."""
+    """The chunk's files that were read, and why the others were not."""
 
     files: list[HashedFile]
+    faults: dict[int, Fault]
 
 
 class EmbedFiles(NamedTuple):

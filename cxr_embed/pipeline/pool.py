@@ -165,9 +165,10 @@ class Arena:
     """Memory that decoders and the device worker share: an unlinked file, so that nothing is left behind."""
 
     def __init__(self, slots: int, slot_bytes: int) -> None:
-        self._file = _reserve(Path("/dev/shm"), slots * slot_bytes) or _reserve(None, slots * slot_bytes)
-        if self._file is None:
+        file = _reserve(Path("/dev/shm"), slots * slot_bytes) or _reserve(None, slots * slot_bytes)
+        if file is None:
             raise EncoderError(f"no room for {slots * slot_bytes >> 20} MiB of shared pixels; use fewer --workers")
+        self._file = file
         self.free = list(range(slots))
 
     @property

@@ -73,19 +73,19 @@ class Worker:
         from cxr_embed.images import read_bytes
 
         self.contents.clear()
-        hashed = []
+        hashed, faults = [], {}
         for key, path in message.files:
             try:
                 before, read_ns = file_stamp(path), time.time_ns()
                 data = read_bytes(path)
                 stamp = before if file_stamp(path) == before else Stamp()
             except ImageError as error:
-                hashed.append(HashedFile(key, None, Stamp(), 0, Fault(error.kind, str(error))))
+                faults[key] = Fault(error.kind, str(error))
                 continue
             content = hashlib.sha256(data)
             self.contents[key] = data, PurePath(path).suffix, content.hexdigest()
-            hashed.append(HashedFile(key, content.digest(), stamp, read_ns, None))
-        return Hashed(hashed)
+            hashed.append(HashedFile(key, content.digest(), stamp, read_ns))
+        return Hashed(hashed, faults)
 
     def embed_files(self, message: EmbedFiles) -> Embedded | Decoded:
         """Decodes the wanted files of the chunk, then infers them or leaves their pixels in the slot."""
@@ -200,4 +200,3 @@ def main() -> None:
         worker.serve()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the run is over
-

@@ -123,8 +123,8 @@ class Index:
 
     def find_content(self, content: bytes) -> tuple[int, int] | None:
         """Shard number and position of a content's vector; None where it was never embedded."""
-        for shard, start in zip(self._shards[self._contents_of :], self._starts[self._contents_of :], strict=False):
-            owners = shard.table["content"].slice(0, shard.vectors).to_pylist()
+        for new, start in zip(self._shards[self._contents_of :], self._starts[self._contents_of :], strict=False):
+            owners = new.table["content"].slice(0, new.vectors).to_pylist()
             self._contents.update(zip(owners, range(start, start + len(owners)), strict=True))
         self._contents_of = len(self._shards)
         row = self._contents.get(content)
@@ -144,9 +144,7 @@ class Index:
         result = []
         for row, patient, stamp in zip(rows, patient_ids, stamps, strict=True):
             state = next(states) if row >= 0 else None
-            result.append(
-                stamp.ctime_ns != 0 and state == (patient, stamp.size, stamp.mtime_ns, stamp.ctime_ns)
-            )
+            result.append(stamp.ctime_ns != 0 and state == (patient, stamp.size, stamp.mtime_ns, stamp.ctime_ns))
         return result
 
     def find_image(self, image_id: str) -> Known | None:
@@ -170,6 +168,7 @@ class Index:
             # Concatenating mapped tables copies nothing.
             self._mapped[:] = [shard.table for shard in self._shards]
             self._table = pa.concat_tables(self._mapped)
+        assert self._table is not None
         return self._table.select(columns).take(pa.array(numbers, pa.int64()))
 
     def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

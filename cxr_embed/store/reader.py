@@ -128,14 +128,13 @@ class Store:
             StoreError: for ids that have no vector here, or an output that the encoder does not have.
         """
         output = self._output(output)
-        known, shard, vector = self._places
+        chosen, shard, vector = self._places
         if ids is None:
-            rows, chosen = slice(None), known
-        else:
-            chosen = np.asarray(ids, dtype=np.str_)
-            if chosen.ndim != 1:
-                raise StoreError(f"ids must be one list of image ids, got an array of shape {chosen.shape}")
-            rows = self._rows(chosen.tolist())
+            return Embeddings(chosen, self._gather(shard, vector, output), self.spec)
+        chosen = np.asarray(ids, dtype=np.str_)
+        if chosen.ndim != 1:
+            raise StoreError(f"ids must be one list of image ids, got an array of shape {chosen.shape}")
+        rows = self._rows(chosen.tolist())
         return Embeddings(chosen, self._gather(shard[rows], vector[rows], output), self.spec)
 
     def batches(self, size: int = 4096, output: str | None = None) -> Iterator[Embeddings]:

@@ -87,9 +87,7 @@ class StoreWriter:
         self._vectors: dict[str, list[np.ndarray]] = {output: [] for output in spec.outputs}
         self._bytes = 0
 
-    def _header(
-        self, spec: EncoderSpec, dtype: Dtype | None, precision: Precision | None, software: str
-    ) -> Header:
+    def _header(self, spec: EncoderSpec, dtype: Dtype | None, precision: Precision | None, software: str) -> Header:
         if not (self.path / HEADER).is_file():
             header = Header(spec, dtype or "float16", precision or "float32", utc_now(), software)
             try:
@@ -191,9 +189,7 @@ class StoreWriter:
         return len(rows)
 
     def _live_after(self, rows: list[Row]) -> int:
-        state = {
-            row.image_id: row.error_kind is None for row in rows if row.content is not None
-        }
+        state = {row.image_id: row.error_kind is None for row in rows if row.content is not None}
         live = len(self.index)
         for image_id, has_vector in state.items():
             had = image_id in self.index.latest and image_id not in self.index.broken

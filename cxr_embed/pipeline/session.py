@@ -1,0 +1,389 @@
+"""A run while it lasts: which images are settled, in flight or waiting, and what each worker does next."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from cxr_embed.errors import TRANSIENT_FAULTS, EncoderError, StoreError
+from cxr_embed.manifest import Manifest
+from cxr_embed.pipeline.messages import (
+    Decoded,
+    Embedded,
+    EmbedFiles,
+    Fault,
+    Hashed,
+    HashedFile,
+    ReadFiles,
+    Ready,
+    RunSlots,
+    Setup,
+)
+from cxr_embed.pipeline.pool import Arena, Pool, WorkerDied, WorkerProcess
+from cxr_embed.pipeline.summary import EmbedSummary, Progress
+from cxr_embed.pipeline.worker import file_stamp
+from cxr_embed.store.layout import Row, Stamp
+from cxr_embed.store.reader import Failure
+from cxr_embed.store.writer import StoreWriter
+from cxr_embed.types import CxrImage, Encoder
+
+# Files a worker takes at a time: large enough to hide the messages, small enough to share the work evenly.
+CHUNK = 16
+BATCH_SIZE = {"cpu": 4, "cuda": 64}
+SLOTS_PER_DECODER = 3
+# Buffered rows are published at least this often, so that a slow encoder loses at most a minute to a power cut.
+PUBLISH_SECONDS = 60.0
+# A file that changed this shortly before it was read may change again within its clock's step and keep its stamp.
+RACY_NS = 2_000_000_000
+# Workers that may die in a row before the run gives up: a file that kills its worker costs two.
+MAX_DEATHS = 20
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image of the manifest, with the path to open."""
+
+    image_id: str
+    patient_id: str
+    path: str
+
+
+def task_chunks(manifest: Manifest, limit: int | None) -> Iterator[list[Task]]:
+    """The manifest's first `limit` images, a thousand at a time."""
+    root = str(manifest.root)
+    rows = itertools.islice(manifest.rows(), limit)
+    while chunk := list(itertools.islice(rows, 1024)):
+        yield [Task(image_id, patient, f"{root}/{path}") for image_id, path, patient in chunk]
+
+
+class StopSignals:
+    """While entered, the first Ctrl-C or SIGTERM only sets `requested`; a second Ctrl-C raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def _handle(self, number: int, frame: object) -> None:
+        del frame
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class Session:
+    """One run's state: what is planned, in flight and done. It alone writes."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        writer: StoreWriter,
+        limit: int | None,
+        progress: Progress | None,
+        stop: StopSignals,
+        software: str,
+    ) -> None:
+        self.manifest, self.writer, self.limit = manifest, writer, limit
+        self.progress, self.stop, self.software = progress, stop, software
+        self.summary = EmbedSummary(images=min(len(manifest), limit or len(manifest)))
+        self.published = time.monotonic()
+        self.in_flight: dict[int, Task] = {}
+        self.read: dict[int, HashedFile] = {}
+        self.claimed: dict[bytes, list[int]] = {}  # content that is being embedded: the keys that wait for it
+        self.buffered: set[bytes] = set()  # content whose vector is not yet published
+        self.broken: dict[bytes, Fault] = {}  # content that failed in this run
+        self.retries: list[int] = []  # keys whose worker died: each goes alone to the next
+        self.suspects: set[int] = set()
+        self.deaths = 0
+        self.arena: Arena | None = None
+        self.filled: dict[int, list[int]] = {}  # slots that wait for the device, with the keys in them
+
+    # Planning
+
+    def tasks(self) -> Iterator[Task]:
+        """The images to read; settles all others on the way."""
+        index = self.writer.index
+        for tasks in task_chunks(self.manifest, self.limit):
+            stamps = [file_stamp(task.path) for task in tasks]
+            known = index.unchanged([t.image_id for t in tasks], [t.patient_id for t in tasks], stamps)
+            for task, same in zip(tasks, known, strict=True):
+                if self.stop.requested:
+                    return
+                if not same:
+                    yield task
+                elif task.image_id not in index.broken:
+                    self.summary.unchanged += 1
+                elif (fault := self._remembered(task.image_id, None)) is not None:
+                    self.summary.failed.append(Failure(task.image_id, *fault))
+                else:
+                    yield task
+
+    def _remembered(self, image_id: str, content: bytes | None) -> Fault | None:
+        """Why the image's content failed before, where trying again would be no use."""
+        if image_id not in self.writer.index.broken:
+            return None
+        known = self.writer.index.find_image(image_id)
+        if known is None or known.error_kind is None or known.error_kind in TRANSIENT_FAULTS:
+            return None
+        if known.software != self.software or (content is not None and content != known.content):
+            return None
+        return Fault(known.error_kind, known.error or "")
+
+    # Working
+
+    def work(
+        self,
+        tasks: Iterator[Task],
+        encoder: Encoder,
+        setup: Setup,
+        batch_size: int | Literal["auto"],
+        workers: int | Literal["auto"],
+    ) -> None:
+        """Sends every task through the workers."""
+        from joblib import cpu_count
+
+        cores = cpu_count()
+        on_gpu = setup.device == "cuda"
+        batch = BATCH_SIZE[setup.device] if batch_size == "auto" else batch_size
+        self.summary.batch_size = batch
+        most = -(-self.summary.images // CHUNK)
+        count = min(max(1, cores - 1 if on_gpu else cores) if workers == "auto" else workers, most)
+        setups, arena = whole_workers(setup, count, max(1, cores // count), batch), None
+        if on_gpu:
+            setups, arena = split_workers(setup, count, batch, encoder)
+        numbered = enumerate(tasks)
+        with ExitStack() as stack:
+            if arena is not None:
+                stack.callback(arena.close)
+            self.arena = arena
+            pool = stack.enter_context(Pool(setups, arena))
+            self._loop(pool, numbered)
+
+    def _loop(self, pool: Pool, numbered: Iterator[tuple[int, Task]]) -> None:
+        exhausted = False
+        while True:
+            for worker, message in pool.messages():
+                if isinstance(message, WorkerDied):
+                    self._died(pool, worker, message)
+                else:
+                    self._handle(worker, message)
+            for worker in pool.workers:
+                if not worker.ready or worker.busy:
+                    continue
+                if worker.kind == "device":
+                    self._run_slots(worker, decoding=self._decoding(pool, exhausted))
+                elif not exhausted or self.retries:
+                    exhausted = not self._dispatch(worker, numbered) or exhausted
+            if time.monotonic() - self.published > PUBLISH_SECONDS:
+                self._publish()
+            self._report()
+            done = not self.in_flight and not self.retries
+            if done and (exhausted or self.stop.requested):
+                return
+
+    def _dispatch(self, worker: WorkerProcess, numbered: Iterator[tuple[int, Task]]) -> bool:
+        """Gives the worker its next files; False where there are none left."""
+        if self.arena is not None and not self.arena.free:
+            return True
+        if self.retries:
+            keys = [self.retries.pop()]
+        elif self.stop.requested:
+            return False
+        else:
+            new = list(itertools.islice(numbered, CHUNK))
+            if not new:
+                return False
+            self.in_flight.update(new)
+            keys = [key for key, _ in new]
+        worker.keys = keys
+        if self.arena is not None:
+            worker.slot = self.arena.free.pop()
+        worker.send(ReadFiles([(key, self.in_flight[key].path) for key in keys]))
+        return True
+
+    def _handle(self, worker: WorkerProcess, message: Any) -> None:
+        if isinstance(message, Ready):
+            worker.busy = False
+            self.summary.engine = message.engine or self.summary.engine
+        elif isinstance(message, Hashed):
+            for key, fault in message.faults.items():
+                self._fail(key, fault, None, Stamp())
+            worker.keys = [file.key for file in message.files if self._settle(file)]
+            if worker.keys:
+                worker.send(EmbedFiles(worker.keys, worker.slot))
+            else:
+                self._idle(worker)
+        elif isinstance(message, Decoded):
+            self._fail_all(message.faults)
+            if message.keys:
+                self.filled[message.slot], worker.slot = message.keys, None
+            self._idle(worker)
+        elif isinstance(message, Embedded):
+            self._idle(worker)
+            self.deaths = 0
+            self.summary.batch_size = min(self.summary.batch_size, message.batch_size)
+            self._fail_all(message.faults)
+            for position, key in enumerate(message.keys):
+                self._store(key, {output: array[position] for output, array in message.vectors.items()})
+            if self.writer.full:
+                self._publish()
+
+    def _settle(self, file: HashedFile) -> bool:
+        """Whether the file's content must be embedded; settles it otherwise."""
+        task = self.in_flight[file.key]
+        if file.read_ns - file.stamp.ctime_ns < RACY_NS:
+            file = file._replace(stamp=Stamp())
+        self.read[file.key] = file
+        if file.content in self.buffered or self.writer.index.find_content(file.content) is not None:
+            self._reuse(file.key)
+            return False
+        fault = self.broken.get(file.content) or self._remembered(task.image_id, file.content)
+        if fault is not None:
+            self._fail(file.key, fault, file.content, file.stamp)
+            return False
+        if file.content in self.claimed:
+            self.claimed[file.content].append(file.key)
+            return False
+        self.claimed[file.content] = []
+        return True
+
+    def _row(self, key: int) -> Row:
+        task, file = self.in_flight.pop(key), self.read.pop(key)
+        return Row(task.image_id, task.patient_id, file.content, file.stamp)
+
+    def _reuse(self, key: int) -> None:
+        self.writer.add_row(self._row(key))
+        self.summary.reused += 1
+
+    def _store(self, key: int, vectors: dict[str, np.ndarray]) -> None:
+        file = self.read[key]
+        task = self.in_flight[key]
+        try:
+            self.writer.add_vector(Row(task.image_id, task.patient_id, file.content, file.stamp), vectors)
+        except StoreError as error:
+            self._fail_all({key: Fault("encoder", str(error))})
+            return
+        self._row(key)
+        self.summary.embedded += 1
+        self.buffered.add(file.content)
+        for waiting in self.claimed.pop(file.content):
+            self._reuse(waiting)
+
+    def _fail_all(self, faults: dict[int, Fault]) -> None:
+        """Records faults of files that were read, and of the copies that waited for them."""
+        for key, fault in faults.items():
+            file = self.read[key]
+            self.broken[file.content] = fault
+            self._fail(key, fault, file.content, file.stamp)
+            for waiting in self.claimed.pop(file.content, []):
+                self._fail(waiting, fault, file.content, self.read[waiting].stamp)
+
+    def _fail(self, key: int, fault: Fault, content: bytes | None, stamp: Stamp) -> None:
+        task = self.in_flight.pop(key)
+        self.read.pop(key, None)
+        self.summary.failed.append(Failure(task.image_id, *fault))
+        if fault.kind in TRANSIENT_FAULTS:
+            stamp = Stamp()  # the next run looks again
+            if self.writer.index.failures.get(task.image_id) == tuple(fault):
+                return  # nothing new to record
+        self.writer.add_row(Row(task.image_id, task.patient_id, content, stamp, *fault, software=self.software))
+
+    # The device worker of a GPU run
+
+    def _decoding(self, pool: Pool, exhausted: bool) -> bool:
+        """Whether more filled slots will come without the device emptying any."""
+        assert self.arena is not None
+        at_work = any(worker.busy for worker in pool.workers if worker.kind == "decoder")
+        return at_work or (bool(self.arena.free) and (not exhausted or bool(self.retries)))
+
+    def _run_slots(self, worker: WorkerProcess, decoding: bool) -> None:
+        """Gives the device what is decoded; less than a batch only when nothing else can come first."""
+        images = sum(map(len, self.filled.values()))
+        if images == 0 or (images < self.summary.batch_size and decoding):
+            return
+        slots, self.filled = self.filled, {}
+        worker.slots = list(slots)
+        worker.keys = [key for keys in slots.values() for key in keys]
+        worker.send(RunSlots([(slot, len(keys)) for slot, keys in slots.items()], worker.keys))
+
+    def _idle(self, worker: WorkerProcess) -> None:
+        """The worker has answered: it can have other files, and its slots go back."""
+        worker.busy, worker.keys = False, []
+        if self.arena is not None:
+            self.arena.free += worker.slots if worker.slot is None else [worker.slot]
+        worker.slot, worker.slots = None, []
+
+    # Trouble
+
+    def _died(self, pool: Pool, worker: WorkerProcess, died: WorkerDied) -> None:
+        """A worker's files are tried again, each alone; a file whose worker dies twice is the culprit."""
+        self.deaths += 1
+        if not worker.ready or worker.kind == "device" or self.deaths > MAX_DEATHS:
+            raise EncoderError(
+                f"a {worker.kind} worker {died.reason}; see its output above, or try a smaller --batch-size"
+            )
+        lost = worker.keys
+        for key in lost:
+            file = self.read.get(key)
+            waiting = self.claimed.pop(file.content, []) if file is not None else []
+            self.retries += waiting
+            if len(lost) == 1 and key in self.suspects:
+                fault = Fault("worker-died", f"the process that decoded it {died.reason}")
+                self._fail(key, fault, file.content if file else None, Stamp())
+            else:
+                self.suspects.add(key)
+                self.retries.append(key)
+        self._idle(worker)
+        pool.replace(worker)
+
+    # Publishing
+
+    def _publish(self) -> None:
+        self.writer.flush(self.summary.engine)
+        self.buffered.clear()
+        self.published = time.monotonic()
+
+    def _report(self) -> None:
+        self.summary.interrupted = self.stop.requested
+        if self.progress is not None:
+            self.progress(self.summary)
+
+    def finish(self) -> None:
+        """Publishes what is buffered."""
+        self._publish()
+        self._report()
+
+
+def whole_workers(setup: Setup, count: int, threads: int, batch: int) -> list[Setup]:
+    """CPU: each worker decodes and infers. A decoding thread beside it was measured slower."""
+    return [replace(setup, threads=threads, batch_size=batch)] * count
+
+
+def split_workers(setup: Setup, decoders: int, batch: int, encoder: Encoder) -> tuple[list[Setup], Arena]:
+    """GPU: decoders fill slots of an arena, one worker a device empties them."""
+    blank = np.zeros((64, 64), np.uint8)
+    example = encoder.preprocess(CxrImage(blank, 8, "", "png"))
+    slot_bytes = -(-CHUNK * example.nbytes // 64) * 64
+    shared = replace(
+        setup, slot_bytes=slot_bytes, input_shape=example.shape, input_dtype=example.dtype.str, batch_size=batch
+    )
+    slots = SLOTS_PER_DECODER * decoders + 2 * -(-batch // CHUNK)
+    kinds = [replace(shared, kind="device")] + [replace(shared, kind="decoder")] * decoders
+    return kinds, Arena(slots, slot_bytes)

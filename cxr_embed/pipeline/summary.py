@@ -1,0 +1,62 @@
+"""What a run tells of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cxr_embed.store.reader import Failure
+
+
+@dataclass
+class EmbedSummary:
+    """What a run did.
+
+    Attributes:
+        images: rows of the manifest that were looked at.
+        unchanged: files that are as the store knows them.
+        reused: files that are new or touched but whose content was embedded before.
+        embedded: contents that went through the encoder.
+        failed: images without a vector, now or from an earlier run, with the reasons.
+        seconds: wall time.
+        engine: what computed the vectors; empty where nothing was.
+        batch_size: the one that was used in the end.
+        interrupted: whether a signal ended the run early.
+        stored: images with a vector in the store, once the run ended.
+    """
+
+    images: int = 0
+    unchanged: int = 0
+    reused: int = 0
+    embedded: int = 0
+    failed: list[Failure] = field(default_factory=list)
+    seconds: float = 0.0
+    engine: str = ""
+    batch_size: int = 0
+    interrupted: bool = False
+    stored: int = 0
+
+    @property
+    def done(self) -> int:
+        """Images that are settled."""
+        return self.unchanged + self.reused + self.embedded + len(self.failed)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `embed --json` prints."""
+        return {
+            "images": self.images,
+            "unchanged": self.unchanged,
+            "reused": self.reused,
+            "embedded": self.embedded,
+            "failed": [vars(failure) for failure in self.failed],
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.embedded / self.seconds, 1) if self.seconds else 0.0,
+            "engine": self.engine,
+            "batch_size": self.batch_size,
+            "interrupted": self.interrupted,
+            "stored": self.stored,
+        }
+
+
+Progress = Callable[[EmbedSummary], None]
