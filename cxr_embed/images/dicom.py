@@ -321,7 +321,7 @@ def _compressed_values(dataset: Dataset, syntax: str) -> np.ndarray:
     stored = decode_frame(frame, syntax, int(dataset.Rows), int(dataset.Columns), rgb=photometric == "RGB")
     # JPEG's own decoder has converted the colours; in the other formats they are as the header says.
     if stored.ndim == 3 and photometric == "YBR_FULL" and not syntax.startswith("1.2.840.10008.1.2.4.5"):
-        stored = convert_color_space(stored, "YBR_FULL", "RGB")
+        stored = np.asarray(convert_color_space(stored, "YBR_FULL", "RGB"))
     return stored
 
 
