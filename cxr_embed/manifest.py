@@ -150,6 +150,21 @@ def check_target(path: Path) -> None:
         raise ManifestError(f"{path}: a manifest is a file whose name ends in .csv or .parquet; give another --out")
 
 
+def check_overwrite(path: Path, columns: Sequence[str]) -> None:
+    """Refuses to replace a table that holds more than the new one: labels or splits that someone added.
+
+    Raises:
+        ManifestError: naming the columns that would be lost.
+    """
+    if not path.exists():
+        return
+    lost = [name for name in _read_rows(path)[0].table.column_names if name not in columns]
+    if lost:
+        raise ManifestError(
+            f"{path}: not replaced, it has columns that would be lost ({', '.join(lost[:5])}); use --out"
+        )
+
+
 def write_manifest(path: Path, columns: dict[str, list[str]]) -> None:
     """Writes a manifest as CSV or Parquet (by its suffix), by atomic rename.
 

@@ -301,3 +301,17 @@ def test_names_that_are_not_ascii_in_a_plain_locale(chests: Path) -> None:
     assert b"Traceback" not in validated.stderr
     assert validated.returncode == 1
     assert b"1 of 6 files are missing" in validated.stderr
+
+
+def test_a_table_with_labels_is_not_replaced(run: Run, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((70, 70), np.uint8)).save(tmp_path / "a.png")
+    command = ["scan", str(tmp_path)]
+    assert run(*command).status == 0
+    assert run(*command).status == 0  # its own table may be made anew
+    manifest = tmp_path / "manifest.csv"
+    labelled = manifest.read_text().replace("sex", "sex,Effusion").replace("\n", ",\n").replace("Effusion,", "Effusion")
+    manifest.write_text(labelled)
+    done = run(*command)
+    assert done.status == 1
+    assert "columns that would be lost (Effusion)" in done.err
+    assert manifest.read_text() == labelled

@@ -44,7 +44,7 @@ def scan(
     from cxr_embed.datasets import scan as run
     from cxr_embed.datasets.scan import patient_key
     from cxr_embed.errors import ManifestError
-    from cxr_embed.manifest import check_target, write_manifest
+    from cxr_embed.manifest import check_overwrite, check_target, write_manifest
 
     if keep_patient_id and key_file is not None:
         raise ManifestError(
@@ -57,6 +57,7 @@ def scan(
     hashed = not keep_patient_id and bool(patient_pattern or not layout.columns["patient_id"].table)
     key, key_path = patient_key(key_file) if hashed else (None, None)
     result = run(folder, layout, patient_key=key, patient_pattern=patient_pattern)
+    check_overwrite(target, list(result.columns))
     write_manifest(target, result.columns)
     patients = len(set(result.columns["patient_id"]))
     if as_json:
