@@ -292,6 +292,8 @@ def _stored_values(dataset: Dataset) -> tuple[np.ndarray, int, int]:
         return _signed(_compressed_values(dataset, str(syntax)), signed, bits), low, high
     if syntax is not None and not syntax.is_private and syntax.is_encapsulated and syntax != RLELossless:
         raise ImageError("no-decoder", f"no decoder here for {syntax.name}")
+    # pydicom's own correction of the unused bits takes the value from the lowest ones, whatever HighBit says.
+    dataset.pixel_array_options(correct_unused_bits=False)
     try:
         stored = dataset.pixel_array
     except (ValueError, AttributeError) as error:
@@ -333,7 +335,7 @@ def _signed(stored: np.ndarray, signed: bool, bits: int) -> np.ndarray:
         plain: np.ndarray = np.where(values >= 2 ** (width - 1), values - 2**width, values)
         return plain
     if not signed and stored.dtype.kind == "i":
-        return stored.astype(np.int32) & (2**bits - 1)
+        stored = stored.astype(np.int32) & (2**bits - 1)
     return stored
 
 
