@@ -117,7 +117,7 @@ def run(work: Path) -> list[Line]:
         Line(
             "the same in float32, features within 1e-4 of theirs",
             "3x",
-            f"{rate['float32'] / rate['loop']:.1f}x ({rate['float32']:.1f} images/s; differs by {features:.1e} at most)",
+            f"{rate['float32'] / rate['loop']:.1f}x ({rate['float32']:.1f} images/s; at most {features:.1e} apart)",
         ),
         Line(
             "decode, crop and resize alone, pixels within 1e-3",

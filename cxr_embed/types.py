@@ -57,6 +57,15 @@ class CxrImage:
 
 
 @dataclass(frozen=True)
+class Stamp:
+    """What the file system says of a file. An unchanged stamp means an unchanged file; zeros mean 'not known'."""
+
+    size: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+
+
+@dataclass(frozen=True)
 class EncoderSpec:
     """What an encoder computes. Two encoders with one fingerprint give the same vectors up to rounding.
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.store import Row, StoreWriter
-from cxr_embed.store.layout import Stamp
-from cxr_embed.types import CxrImage, EncoderSpec
+from cxr_embed.types import CxrImage, EncoderSpec, Stamp
 
 SPEC = EncoderSpec("toy", "1", "none", {"features": (4,), "tokens": (3, 2)})
 

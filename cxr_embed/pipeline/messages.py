@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cxr_embed.store.layout import Stamp
+from cxr_embed.types import Stamp
 
 WorkerKind = Literal["whole", "decoder", "device"]
 

@@ -30,10 +30,10 @@ from cxr_embed.pipeline.messages import (
 from cxr_embed.pipeline.pool import Arena, Pool, WorkerDied, WorkerProcess
 from cxr_embed.pipeline.summary import EmbedSummary, Progress
 from cxr_embed.pipeline.worker import file_stamp
-from cxr_embed.store.layout import Row, Stamp
+from cxr_embed.store.layout import Row
 from cxr_embed.store.reader import Failure
 from cxr_embed.store.writer import StoreWriter
-from cxr_embed.types import CxrImage, Encoder
+from cxr_embed.types import CxrImage, Encoder, Stamp
 
 # Files a worker takes at a time: large enough to hide the messages, small enough to share the work evenly.
 CHUNK = 16

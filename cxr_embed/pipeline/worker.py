@@ -31,7 +31,7 @@ from cxr_embed.pipeline.messages import (
     Setup,
     Unusable,
 )
-from cxr_embed.store.layout import Stamp
+from cxr_embed.types import Stamp
 
 if TYPE_CHECKING:
     from cxr_embed.types import Encoder

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import StoreError
-from cxr_embed.store.layout import ROW_SCHEMA, ROWS, ShardInfo, Stamp
+from cxr_embed.store.layout import ROW_SCHEMA, ROWS, ShardInfo
+from cxr_embed.types import Stamp
 
 
 @dataclass(frozen=True)

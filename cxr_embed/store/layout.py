@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import StoreError
-from cxr_embed.types import EncoderSpec, Precision, canonical_json
+from cxr_embed.types import EncoderSpec, Precision, Stamp, canonical_json
 
 FORMAT = "cxr_embed.store"
 VERSION = 1
@@ -41,15 +41,6 @@ ROW_SCHEMA = pa.schema(
         pa.field("software", pa.string()),  # version that met the error: another one may know better
     ]
 )
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """What the file system says of a file. An unchanged stamp means an unchanged file; zeros mean 'not known'."""
-
-    size: int = 0
-    mtime_ns: int = 0
-    ctime_ns: int = 0
 
 
 @dataclass(frozen=True)
