@@ -13,7 +13,7 @@ from cxr_embed.encoders.resample import crop_and_resize
 from cxr_embed.images import read_image
 
 PEER_IMAGES = 120
-OUR_IMAGES = 960
+OUR_IMAGES = 1200
 
 
 def documented_transform():  # type: ignore[no-untyped-def]

@@ -24,8 +24,10 @@ ImageFault = Literal[
     "worker-died",
 ]
 
-# Faults of the machine rather than of the file: the next run tries these again, all others are remembered.
-TRANSIENT_FAULTS: frozenset[str] = frozenset({"missing", "unreadable", "no-decoder", "out-of-memory", "worker-died"})
+# Faults of the machine or the engine rather than of the file: the next run tries these again, others are remembered.
+TRANSIENT_FAULTS: frozenset[str] = frozenset(
+    {"missing", "unreadable", "no-decoder", "encoder", "out-of-memory", "worker-died"}
+)
 
 
 class CxrEmbedError(Exception):

@@ -14,7 +14,7 @@ import pytest
 from helpers import MeanEncoder, run_cli
 from PIL import Image
 
-from cxr_embed import embed, open_store
+from cxr_embed import embed, open_store, read_manifest
 from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
 from cxr_embed.images import read_image
 from cxr_embed.pipeline.run import plan_embedding
@@ -151,6 +151,22 @@ def test_repeated_failures_do_not_grow_the_store(make_images: Make, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("trust_young_files")
+def test_files_that_were_away_and_come_back_are_no_failures_any_more(make_images: Make, tmp_path: Path) -> None:
+    folder = make_images(4).parent
+    shutil.copy(folder / "manifest.csv", tmp_path / "m.csv")
+    manifest = read_manifest(tmp_path / "m.csv", root=folder)
+    embed(manifest, encoder=MEAN, store=tmp_path / "s")
+    folder.rename(tmp_path / "unplugged")  # a drive: the files keep their stamps
+    summary = embed(manifest, encoder=MEAN, store=tmp_path / "s")
+    assert {f.kind for f in summary.failed} == {"missing"}
+    assert len(open_store(tmp_path / "s")) == 4  # the vectors stay
+    (tmp_path / "unplugged").rename(folder)
+    assert counts(embed(manifest, encoder=MEAN, store=tmp_path / "s")) == (0, 4, 0, 0)
+    assert open_store(tmp_path / "s").failures == []
+    assert counts(embed(manifest, encoder=MEAN, store=tmp_path / "s")) == (0, 0, 4, 0)
+
+
+@pytest.mark.usefixtures("trust_young_files")
 def test_a_new_release_tries_failures_again(make_images: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = make_images(3)
     (manifest.parent / "i2.png").write_text("no picture")
@@ -277,7 +293,7 @@ def test_decoders_and_a_device_give_the_same_vectors(
     from cxr_embed.pipeline import run, session
 
     split = session.split_workers
-    monkeypatch.setattr(run, "_device", lambda *_: "cuda")
+    monkeypatch.setattr(run, "resolve_device", lambda *_: "cuda")
     monkeypatch.setattr(session, "split_workers", lambda setup, *rest: split(replace(setup, device="cpu"), *rest))
     summary = embed(manifest, encoder=MEAN, store=tmp_path / "split", workers=workers, precision="float32")
     assert summary.embedded + summary.reused == 130

@@ -27,7 +27,7 @@ class EncoderCard:
         has_weights: False for a computed descriptor.
         trained_on: the data behind the weights: results on the same data are no clean test.
         needs: the importable modules that running it takes.
-        learned_by_torch: whether a GPU can run it, through torch.
+        gpu: whether a GPU can run it, through torch.
     """
 
     name: str
@@ -100,13 +100,14 @@ def encoder_card(name: str) -> EncoderCard:
     raise EncoderError(f"no encoder is named {name!r}; {hint}`cxr-embed encoders` lists them")
 
 
-def resolve_device(device: str) -> Literal["cpu", "cuda"]:
-    """`auto` to what this machine has: `cuda` where torch is installed and sees a GPU, else `cpu`.
+def resolve_device(device: str, name: str) -> Literal["cpu", "cuda"]:
+    """`auto` to the best for the encoder: `cuda` where it can use one and torch sees a GPU, else `cpu`.
 
     Raises:
         EncoderError: where `cuda` is asked for and cannot be had.
     """
-    if device == "cpu":
+    card = ENCODERS.get(name)
+    if device == "cpu" or (device == "auto" and card is not None and not card.gpu):
         return "cpu"
     if device not in ("auto", "cuda"):
         raise EncoderError(f"--device is auto, cpu or cuda, not {device!r}")
@@ -168,7 +169,7 @@ def load_encoder(
     Raises:
         EncoderError: for an unknown name, missing weights or packages, or a device that is not here.
     """
-    chosen = "cpu" if name == "hog" and device == "auto" else resolve_device(device)
+    chosen = resolve_device(device, name)
     options: dict[str, Any] = {
         "weights": Path(weights) if weights is not None else None,
         "device": chosen,

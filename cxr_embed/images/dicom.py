@@ -140,7 +140,7 @@ def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -
         The fields and the (hashed) patient id; an empty id where the file has none.
 
     Raises:
-        ImageError: where the file cannot be parsed.
+        ImageError: where the file cannot be parsed, or is a slice, a report or the like.
     """
     import pydicom
 
@@ -154,6 +154,7 @@ def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -
                     _check_inflated(head + file.read(MAX_FILE_BYTES))
                 file.seek(0)
                 dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS), force=True)
+            _check_modality(dataset)
             patient = str(dataset.get("PatientID") or "").strip()
             fields = dicom_fields(dataset)
         except ImageError:
@@ -253,11 +254,14 @@ def _end_of_meta(data: bytes) -> int:
     return position
 
 
-def _check_kind(dataset: Dataset) -> None:
-    modality = _text(dataset, "Modality").upper() or _SLICE_CLASSES.get(_text(dataset, "SOPClassUID"), "")
-    modality = _SLICE_CLASSES.get(_text(dataset, "SOPClassUID"), modality)
+def _check_modality(dataset: Dataset) -> None:
+    modality = _SLICE_CLASSES.get(_text(dataset, "SOPClassUID"), _text(dataset, "Modality").upper())
     if modality in NOT_RADIOGRAPHS:
         raise ImageError("not-a-radiograph", f"{NOT_RADIOGRAPHS[modality]} (modality {modality}), not a radiograph")
+
+
+def _check_kind(dataset: Dataset) -> None:
+    _check_modality(dataset)
     if "PixelData" not in dataset:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise ImageError("unsupported", "the DICOM pixels are floating point; a radiograph stores integers")

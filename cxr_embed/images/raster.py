@@ -29,26 +29,44 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def decode_png(data: bytes) -> tuple[np.ndarray, int]:
-    """PNG bytes to `(H, W)` uint8 or uint16 and the bit depth. libpng checks every chunk's CRC."""
-    import imagecodecs
-
+    """PNG bytes to `(H, W)` uint8 or uint16 and the bit depth. Both decoders check every chunk's CRC."""
     if len(data) < 33:
         raise ImageError("truncated", "the PNG ends early")
     if data[12:16] != b"IHDR":
         raise ImageError("corrupt", "the PNG has no header")
-    width, height, depth = struct.unpack(">IIB", data[16:25])
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
     check_size(height, width)
     names = _png_chunks(data)
     if b"acTL" in names:
         raise ImageError("multi-frame", "an animated PNG; a radiograph has one frame")
     if names[-1:] != [b"IEND"]:
         raise ImageError("truncated", "the PNG ends early")
+    bits = 16 if depth == 16 else 8
+    if colour == 0 and depth in (8, 16) and not interlaced and b"tRNS" not in names:
+        pixels = _decode_plain_png(data, (height, width), depth)
+        if pixels is not None:
+            return pixels, bits
+    import imagecodecs
+
     try:
         pixels = imagecodecs.png_decode(data)
     except Exception as error:  # its text is not passed on: imagecodecs 2026.3 reads it from freed memory
         raise ImageError("corrupt", f"the PNG is damaged ({type(error).__name__})") from None
-    bits = 16 if depth == 16 else 8
     return to_grey(pixels, bits), bits
+
+
+def _decode_plain_png(data: bytes, shape: tuple[int, int], depth: int) -> np.ndarray | None:
+    """A grey PNG by the image-rs decoder: the same pixels in half of libpng's time. None: let libpng judge."""
+    from kornia_rs import io as rust
+
+    decode = rust.decode_image_png_u8 if depth == 8 else rust.decode_image_png_u16
+    try:
+        pixels: np.ndarray = decode(data, shape, "mono")
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # a panic in Rust is no Exception
+        return None
+    return pixels[..., 0]
 
 
 def _png_chunks(data: bytes) -> list[bytes]:

@@ -78,7 +78,7 @@ def embed(
     table = _manifest(manifest, batch_size, workers, limit)
     spec_encoder = _spec_encoder(encoder, weights, precision)
     kept = _kept_precision(Path(store))
-    chosen_device = None if kept else _device(encoder, device)
+    chosen_device = None if kept else resolve_device(device, encoder)
     if precision == "auto" and kept:
         precision = kept
     elif chosen_device:
@@ -97,7 +97,7 @@ def embed(
                 encoder=encoder,
                 fingerprint=spec_encoder.spec.fingerprint,
                 weights=str(weights) if weights is not None else None,
-                device=chosen_device or _device(encoder, device),
+                device=chosen_device or resolve_device(device, encoder),
                 precision=writer.header.precision,
                 threads=1,
                 batch_size=1,
@@ -155,12 +155,6 @@ def _spec_encoder(encoder: str, weights: str | os.PathLike[str] | None, precisio
     """The encoder as far as its spec and `preprocess` need it: no engine is started, no GPU is looked for."""
     plain = precision if precision in ("bf16", "float32") else "float32"
     return load_encoder(encoder, weights=weights, device="cpu", precision=plain)
-
-
-def _device(encoder: str, device: str) -> Literal["cpu", "cuda"]:
-    if encoder == "hog" and device == "auto":
-        return "cpu"
-    return resolve_device(device)
 
 
 def _kept_precision(store: Path) -> Precision | None:

@@ -37,7 +37,7 @@ from cxr_embed.types import CxrImage, Encoder, Stamp
 
 # Files a worker takes at a time: large enough to hide the messages, small enough to share the work evenly.
 CHUNK = 16
-BATCH_SIZE = {"cpu": 4, "cuda": 64}
+BATCH_SIZE = {"cpu": 2, "cuda": 64}
 SLOTS_PER_DECODER = 3
 # Buffered rows are published at least this often, so that a slow encoder loses at most a minute to a power cut.
 PUBLISH_SECONDS = 60.0
@@ -126,11 +126,9 @@ class Session:
             for task, same in zip(tasks, known, strict=True):
                 if self.stop.requested:
                     return
-                if not same:
-                    yield task
-                elif task.image_id not in index.broken:
+                if same and task.image_id not in index.failures:
                     self.summary.unchanged += 1
-                elif (fault := self._remembered(task.image_id, None)) is not None:
+                elif same and (fault := self._remembered(task.image_id, None)) is not None:
                     self.summary.failed.append(Failure(task.image_id, *fault))
                 else:
                     yield task
@@ -346,7 +344,9 @@ class Session:
             self.retries += waiting
             if len(lost) == 1 and key in self.suspects:
                 fault = Fault("worker-died", f"the process that decoded it {died.reason}")
-                self._fail(key, fault, file.content if file else None, Stamp())
+                if file is not None:
+                    self.broken[file.content] = fault  # its copies need not try
+                self._fail(key, fault, file.content if file is not None else None, Stamp())
             else:
                 self.suspects.add(key)
                 self.retries.append(key)
