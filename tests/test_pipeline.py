@@ -305,6 +305,21 @@ def test_decoders_and_a_device_give_the_same_vectors(
     assert verify_store(tmp_path / "split") == []
 
 
+def test_an_encoder_object_runs_in_this_process(make_images: Make, tmp_path: Path) -> None:
+    manifest = make_images(40)
+    shutil.copy(manifest.parent / "i1.png", manifest.parent / "i2.png")
+    (manifest.parent / "i3.png").write_text("broken")
+    embed(manifest, MEAN, tmp_path / "by-name")
+    summary = embed(manifest, MeanEncoder(), tmp_path / "object", batch_size=7)
+    assert counts(summary) == (38, 1, 0, 1)
+    one, two = open_store(tmp_path / "by-name"), open_store(tmp_path / "object")
+    assert one.spec == two.spec
+    np.testing.assert_array_equal(one.read(two.ids).vectors, two.read().vectors)
+    assert embed(manifest, MEAN, tmp_path / "object").embedded == 0  # one store, however it was made
+    with pytest.raises(EncoderError, match="go with an encoder's name"):
+        embed(manifest, MeanEncoder(), tmp_path / "object", workers=2)
+
+
 def test_limit_and_dry_run(make_images: Make, tmp_path: Path) -> None:
     manifest = make_images(10)
     (manifest.parent / "i9.png").unlink()

@@ -16,7 +16,7 @@ app = typer.Typer(
     name="cxr-embed",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Embed chest radiographs once, then do everything else on the cached vectors.\n\n"
     "For research; not a medical device.",

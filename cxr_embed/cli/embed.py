@@ -14,7 +14,7 @@ from cxr_embed.cli.common import fail, is_terminal, print_json
 if TYPE_CHECKING:
     from cxr_embed.pipeline.summary import EmbedSummary
 
-EXAMPLE = "Example: [bold]cxr-embed embed data/manifest.csv --encoder hog --store vectors/hog[/bold]"
+EXAMPLE = "Example: `cxr-embed embed data/manifest.csv --encoder hog --store vectors/hog`"
 _SHOWN_FAILURES = 10
 
 
@@ -98,7 +98,7 @@ def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("[bold]{task.description}"),
+        TextColumn("`{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),

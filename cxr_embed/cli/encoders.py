@@ -9,8 +9,10 @@ import typer
 
 from cxr_embed.cli.common import print_json
 
-EXAMPLE = "Example: [bold]cxr-embed encoders --json[/bold]"
-weights_app = typer.Typer(no_args_is_help=True, help="Convert published weights, or make random ones for tests.")
+EXAMPLE = "Example: `cxr-embed encoders --json`"
+weights_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="markdown", help="Convert published weights, or make random ones for tests."
+)
 
 
 def _rows() -> list[dict[str, Any]]:
@@ -59,9 +61,7 @@ def encoders(as_json: Annotated[bool, typer.Option("--json", help="Print the tab
     typer.echo(f"\nWeights are looked for in {folder}; `cxr-embed weights convert` puts them there.")
 
 
-@weights_app.command(
-    "convert", epilog="Example: [bold]cxr-embed weights convert densenet121 ~/Downloads/FILE.pt[/bold]"
-)
+@weights_app.command("convert", epilog="Example: `cxr-embed weights convert densenet121 ~/Downloads/FILE.pt`")
 def convert(
     encoder: Annotated[str, typer.Argument(help="The encoder that the weights are for.")],
     pickle: Annotated[Path, typer.Argument(help="The published file, as downloaded.")],
@@ -85,9 +85,7 @@ def convert(
     typer.echo(f"{target}: {len(weights)} tensors for {encoder}")
 
 
-@weights_app.command(
-    "random", epilog="Example: [bold]cxr-embed weights random densenet121 --out random.safetensors[/bold]"
-)
+@weights_app.command("random", epilog="Example: `cxr-embed weights random densenet121 --out random.safetensors`")
 def random(
     encoder: Annotated[str, typer.Argument(help="The encoder whose shapes to fill.")],
     out: Annotated[Path, typer.Option(help="Safetensors file to write.")],

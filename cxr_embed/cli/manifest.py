@@ -15,12 +15,12 @@ from cxr_embed.cli.common import print_json
 if TYPE_CHECKING:
     from cxr_embed.datasets import ScanResult
 
-app = typer.Typer(no_args_is_help=True, help="Make and check manifests: the table of cases.")
-
-
-@app.command(
-    "scan", epilog="Example: [bold]cxr-embed manifest scan /data/NIH --recipe nih-chestxray14 --out nih.csv[/bold]"
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="markdown", help="Make and check manifests: the table of cases."
 )
+
+
+@app.command("scan", epilog="Example: `cxr-embed manifest scan /data/NIH --recipe nih-chestxray14 --out nih.csv`")
 def scan(
     folder: Annotated[Path, typer.Argument(help="The data set's folder.")],
     out: Annotated[
@@ -104,7 +104,7 @@ def _tell(result: ScanResult, target: Path, folder: Path) -> None:
         typer.echo(f"problem: {problem}", err=True)
 
 
-@app.command("validate", epilog="Example: [bold]cxr-embed manifest validate data/manifest.csv[/bold]")
+@app.command("validate", epilog="Example: `cxr-embed manifest validate data/manifest.csv`")
 def validate(
     manifest: Annotated[Path, typer.Argument(help="CSV or Parquet.")],
     root: Annotated[Path | None, typer.Option(help="Folder of the images, if not the manifest's own.")] = None,
@@ -142,7 +142,7 @@ def validate(
         raise typer.Exit(1)
 
 
-@app.command("recipes", epilog="Example: [bold]cxr-embed manifest recipes[/bold]")
+@app.command("recipes", epilog="Example: `cxr-embed manifest recipes`")
 def recipes(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:
     """List the data sets whose layout is known."""
     from cxr_embed.datasets import load_recipe, recipe_names

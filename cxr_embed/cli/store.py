@@ -9,11 +9,13 @@ import typer
 
 from cxr_embed.cli.common import RESEARCH, human_bytes, is_terminal, plural, print_json
 
-app = typer.Typer(no_args_is_help=True, help="Look into, check and export stores of vectors.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="markdown", help="Look into, check and export stores of vectors."
+)
 StorePath = Annotated[Path, typer.Argument(help="The store's folder.")]
 
 
-@app.command("info", epilog="Example: [bold]cxr-embed store info vectors/hog[/bold]")
+@app.command("info", epilog="Example: `cxr-embed store info vectors/hog`")
 def info(
     store: StorePath,
     failures: Annotated[
@@ -51,7 +53,7 @@ def info(
     typer.echo(RESEARCH)
 
 
-@app.command("verify", epilog="Example: [bold]cxr-embed store verify vectors/hog[/bold]")
+@app.command("verify", epilog="Example: `cxr-embed store verify vectors/hog`")
 def verify(store: StorePath, as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """Read every byte and compare checksums; exit status 1 and the shard's name where one differs."""
     from rich.console import Console
@@ -77,7 +79,7 @@ def verify(store: StorePath, as_json: Annotated[bool, typer.Option("--json", hel
         raise typer.Exit(1)
 
 
-@app.command("export", epilog="Example: [bold]cxr-embed store export vectors/hog hog.parquet[/bold]")
+@app.command("export", epilog="Example: `cxr-embed store export vectors/hog hog.parquet`")
 def export(
     store: StorePath,
     target: Annotated[Path, typer.Argument(help="A file that ends in .npz or .parquet.")],

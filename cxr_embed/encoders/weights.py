@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
@@ -91,16 +92,24 @@ def load_weights(path: Path, network: Network) -> tuple[dict[str, np.ndarray], s
 
 
 def save_weights(path: Path, weights: Mapping[str, np.ndarray], source: str) -> None:
-    """Writes a safetensors file by atomic rename."""
+    """Writes a safetensors file by atomic rename.
+
+    Raises:
+        EncoderError: where it cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(dict(weights), partial, metadata={"source": source})
         os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise EncoderError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def random_weights(network: Network, seed: int) -> dict[str, np.ndarray]:

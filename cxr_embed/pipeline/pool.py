@@ -19,6 +19,8 @@ from typing import IO
 
 from cxr_embed.errors import EncoderError
 from cxr_embed.pipeline.messages import Message, Ready, Setup, Unusable
+from cxr_embed.pipeline.worker import Worker
+from cxr_embed.types import Encoder
 
 # A chunk that takes longer than this is stuck in a decoder; a cold network drive is far faster.
 CHUNK_SECONDS = 600.0
@@ -159,6 +161,37 @@ class Pool:
         """Ends all workers."""
         for worker in self.workers:
             worker.stop()
+
+
+class OwnWorker:
+    """The worker of a run whose encoder is an object in this process: it answers at once."""
+
+    def __init__(self, setup: Setup, encoder: Encoder) -> None:
+        self.kind, self.ready, self.busy = setup.kind, True, False
+        self.keys: list[int] = []
+        self.slot: int | None = None
+        self.slots: list[int] = []
+        self._worker = Worker(setup, encoder)
+        self.answers: list[Message] = []
+
+    def send(self, message: Message) -> None:
+        """Does the work, and keeps the answer until it is asked for."""
+        self.busy = True
+        self.answers.append(self._worker.answer(message))
+
+
+class OwnPool:
+    """A pool of the one worker in this process."""
+
+    def __init__(self, worker: OwnWorker) -> None:
+        self._worker = worker
+        self.workers: list[OwnWorker] = [worker]
+
+    def messages(self) -> Iterator[tuple[OwnWorker, Message]]:
+        """The answers since the last call."""
+        answers, self._worker.answers = self._worker.answers, []
+        for answer in answers:
+            yield self._worker, answer
 
 
 class Arena:

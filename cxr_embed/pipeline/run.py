@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cxr_embed.encoders import as_precision, load_encoder, resolve_device, resolve_precision
-from cxr_embed.errors import CxrEmbedError, StoreError
+from cxr_embed.errors import CxrEmbedError, EncoderError, StoreError
 from cxr_embed.manifest import Manifest, read_manifest
 from cxr_embed.pipeline.messages import Setup
 from cxr_embed.pipeline.session import Session, StopSignals, task_chunks
@@ -35,9 +35,9 @@ class Plan:
 
 def embed(
     manifest: Manifest | str | os.PathLike[str],
-    *,
-    encoder: str,
+    encoder: str | Encoder,
     store: str | os.PathLike[str],
+    *,
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -55,7 +55,8 @@ def embed(
 
     Args:
         manifest: a `Manifest` or the path of one.
-        encoder: a name in the encoder table, or `package.module:function`.
+        encoder: a name in the encoder table, or `package.module:function`: it is loaded by worker processes, one a
+            core. Or an `Encoder` object, which runs in this process: slower, but it may be made on the spot.
         store: the store's folder; made where it is missing.
         weights: a safetensors file for the encoder.
         device: `auto`, `cpu` or `cuda`.
@@ -76,17 +77,25 @@ def embed(
     """
     started = time.perf_counter()
     table = _manifest(manifest, batch_size, workers, limit)
-    spec_encoder = _spec_encoder(encoder, weights, precision)
-    kept = _kept_precision(Path(store))
-    chosen_device = None if kept else resolve_device(device, encoder)
-    if precision == "auto" and kept:
-        precision = kept
-    elif chosen_device:
-        precision = resolve_precision(precision, encoder, chosen_device)
+    here: Encoder | None = None
+    if isinstance(encoder, str):
+        loaded = _spec_encoder(encoder, weights, precision)
+        kept = _kept_precision(Path(store))
+        chosen_device = None if kept else resolve_device(device, encoder)
+        if precision == "auto" and kept:
+            precision = kept
+        elif chosen_device:
+            precision = resolve_precision(precision, encoder, chosen_device)
+    else:
+        if (weights, device, precision, workers) != (None, "auto", "auto", "auto"):
+            raise EncoderError("weights, device, precision and workers go with an encoder's name, not with an object")
+        here = loaded = encoder
+        chosen_device, encoder = "cpu", loaded.spec.name
+        precision = "bf16" if "bf16" in loaded.engine.split() else "float32"
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         writer = stack.enter_context(
-            StoreWriter(store, spec_encoder.spec, dtype=dtype, precision=as_precision(precision), software=_version())
+            StoreWriter(store, loaded.spec, dtype=dtype, precision=as_precision(precision), software=_version())
         )
         run = Session(table, writer, limit, progress, stop, _version())
         tasks = run.tasks()
@@ -95,14 +104,18 @@ def embed(
             setup = Setup(
                 kind="whole",
                 encoder=encoder,
-                fingerprint=spec_encoder.spec.fingerprint,
+                fingerprint=loaded.spec.fingerprint,
                 weights=str(weights) if weights is not None else None,
                 device=chosen_device or resolve_device(device, encoder),
                 precision=writer.header.precision,
                 threads=1,
                 batch_size=1,
             )
-            run.work(itertools.chain([first], tasks), spec_encoder, setup, batch_size, workers)
+            todo = itertools.chain([first], tasks)
+            if here is not None:
+                run.work_here(todo, here, setup, batch_size)
+            else:
+                run.work(todo, loaded, setup, batch_size, workers)
         run.finish()
         run.summary.stored = len(writer.index)
     run.summary.seconds = time.perf_counter() - started

@@ -27,7 +27,7 @@ from cxr_embed.pipeline.messages import (
     RunSlots,
     Setup,
 )
-from cxr_embed.pipeline.pool import Arena, Pool, WorkerDied, WorkerProcess
+from cxr_embed.pipeline.pool import Arena, OwnPool, OwnWorker, Pool, WorkerDied, WorkerProcess
 from cxr_embed.pipeline.summary import EmbedSummary, Progress
 from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store.layout import Row
@@ -45,6 +45,9 @@ PUBLISH_SECONDS = 60.0
 RACY_NS = 2_000_000_000
 # Workers that may die in a row before the run gives up: a file that kills its worker costs two.
 MAX_DEATHS = 20
+
+
+AnyWorker = WorkerProcess | OwnWorker
 
 
 @dataclass(frozen=True)
@@ -174,11 +177,21 @@ class Session:
             pool = stack.enter_context(Pool(setups, arena))
             self._loop(pool, numbered)
 
-    def _loop(self, pool: Pool, numbered: Iterator[tuple[int, Task]]) -> None:
+    def work_here(
+        self, tasks: Iterator[Task], encoder: Encoder, setup: Setup, batch_size: int | Literal["auto"]
+    ) -> None:
+        """Sends every task through an encoder in this process."""
+        batch = BATCH_SIZE["cpu"] if batch_size == "auto" else batch_size
+        self.summary.batch_size, self.summary.engine = batch, encoder.engine
+        self._loop(OwnPool(OwnWorker(replace(setup, batch_size=batch), encoder)), enumerate(tasks))
+
+    def _loop(self, pool: Pool | OwnPool, numbered: Iterator[tuple[int, Task]]) -> None:
         exhausted = False
         while True:
             for worker, message in pool.messages():
                 if isinstance(message, WorkerDied):
+                    assert isinstance(pool, Pool)
+                    assert isinstance(worker, WorkerProcess)
                     self._died(pool, worker, message)
                 else:
                     self._handle(worker, message)
@@ -196,7 +209,7 @@ class Session:
             if done and (exhausted or self.stop.requested):
                 return
 
-    def _dispatch(self, worker: WorkerProcess, numbered: Iterator[tuple[int, Task]]) -> bool:
+    def _dispatch(self, worker: AnyWorker, numbered: Iterator[tuple[int, Task]]) -> bool:
         """Gives the worker its next files; False where there are none left."""
         if self.arena is not None and not self.arena.free:
             return True
@@ -216,7 +229,7 @@ class Session:
         worker.send(ReadFiles([(key, self.in_flight[key].path) for key in keys]))
         return True
 
-    def _handle(self, worker: WorkerProcess, message: Any) -> None:
+    def _handle(self, worker: AnyWorker, message: Any) -> None:
         if isinstance(message, Ready):
             worker.busy = False
             self.summary.engine = message.engine or self.summary.engine
@@ -305,13 +318,13 @@ class Session:
 
     # The device worker of a GPU run
 
-    def _decoding(self, pool: Pool, exhausted: bool) -> bool:
+    def _decoding(self, pool: Pool | OwnPool, exhausted: bool) -> bool:
         """Whether more filled slots will come without the device emptying any."""
         assert self.arena is not None
         at_work = any(worker.busy for worker in pool.workers if worker.kind == "decoder")
         return at_work or (bool(self.arena.free) and (not exhausted or bool(self.retries)))
 
-    def _run_slots(self, worker: WorkerProcess, decoding: bool) -> None:
+    def _run_slots(self, worker: AnyWorker, decoding: bool) -> None:
         """Gives the device what is decoded; less than a batch only when nothing else can come first."""
         images = sum(map(len, self.filled.values()))
         if images == 0 or (images < self.summary.batch_size and decoding):
@@ -321,7 +334,7 @@ class Session:
         worker.keys = [key for keys in slots.values() for key in keys]
         worker.send(RunSlots([(slot, len(keys)) for slot, keys in slots.items()], worker.keys))
 
-    def _idle(self, worker: WorkerProcess) -> None:
+    def _idle(self, worker: AnyWorker) -> None:
         """The worker has answered: it can have other files, and its slots go back."""
         worker.busy, worker.keys = False, []
         if self.arena is not None:

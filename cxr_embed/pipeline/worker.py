@@ -13,7 +13,7 @@ import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,35 +38,21 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """Reads, decodes and infers for one run."""
+    """Reads, decodes and infers for one run: in a process of its own, or for an encoder object in the run's."""
 
-    def __init__(self, setup: Setup, connection: Connection) -> None:
-        from cxr_embed.encoders import load_encoder
-
-        self.connection = connection
+    def __init__(self, setup: Setup, encoder: Encoder) -> None:
+        self.setup, self.encoder = setup, encoder
         self.batch_size = setup.batch_size
-        options = {"device": setup.device, "precision": setup.precision, "threads": setup.threads}
-        if setup.kind == "decoder":
-            options |= {"device": "cpu", "precision": "float32"}  # its engine never starts
-        self.encoder: Encoder = load_encoder(setup.encoder, weights=setup.weights, **options)  # type: ignore[arg-type]
-        if self.encoder.spec.fingerprint != setup.fingerprint:
-            raise CxrEmbedError("the encoder's weights changed while the run was starting; start it again")
-        self.setup = setup
         self.contents: dict[int, tuple[bytes, str, str]] = {}  # key to bytes, suffix and content id
         self.arena = mmap.mmap(setup.arena, 0) if setup.arena is not None else None
-        engine = "" if setup.kind == "decoder" else self.encoder.engine
-        connection.send(Ready(engine))
 
-    def serve(self) -> None:
-        """Answers messages until the run closes the connection."""
-        while True:
-            message = self.connection.recv()
-            if isinstance(message, ReadFiles):
-                self.connection.send(self.read(message))
-            elif isinstance(message, EmbedFiles):
-                self.connection.send(self.embed_files(message))
-            else:
-                self.connection.send(self.run_slots(message))
+    def answer(self, message: ReadFiles | EmbedFiles | RunSlots) -> Hashed | Embedded | Decoded:
+        """Does what the message asks for."""
+        if isinstance(message, ReadFiles):
+            return self.read(message)
+        if isinstance(message, EmbedFiles):
+            return self.embed_files(message)
+        return self.run_slots(message)
 
     def read(self, message: ReadFiles) -> Hashed:
         """Reads and hashes the files and keeps their bytes."""
@@ -187,16 +173,37 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
 
 
+def make_encoder(setup: Setup) -> Encoder:
+    """The encoder that a worker process needs.
+
+    Raises:
+        CxrEmbedError: where it cannot be loaded here.
+    """
+    from cxr_embed.encoders import load_encoder
+
+    options: dict[str, Any] = {"device": setup.device, "precision": setup.precision, "threads": setup.threads}
+    if setup.kind == "decoder":
+        options |= {"device": "cpu", "precision": "float32"}  # its engine never starts
+    encoder = load_encoder(setup.encoder, weights=setup.weights, **options)
+    if encoder.spec.fingerprint != setup.fingerprint:
+        raise CxrEmbedError("the encoder's weights changed while the run was starting; start it again")
+    return encoder
+
+
 def main() -> None:
-    """Serves the run at the other end of the socket whose descriptor is the first argument."""
+    """Serves the run at the other end of the socket whose descriptor is the first argument, until it closes."""
     connection = Connection(int(sys.argv[1]))
     try:
         setup: Setup = connection.recv()
         try:
-            worker = Worker(setup, connection)
+            encoder = make_encoder(setup)
+            engine = "" if setup.kind == "decoder" else encoder.engine
         except CxrEmbedError as error:
             connection.send(Unusable(str(error)))
             return
-        worker.serve()
+        worker = Worker(setup, encoder)
+        connection.send(Ready(engine))
+        while True:
+            connection.send(worker.answer(connection.recv()))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the run is over

@@ -1,0 +1,77 @@
+"""What holds for every verb: help with an example, errors of a line or two, exit statuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer.main
+from helpers import fill, run_cli
+
+from cxr_embed.cli import app
+
+
+def verbs() -> list[list[str]]:
+    """Every command of the command line, as a user types it."""
+    found = []
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        children = getattr(command, "commands", None)
+        found += [[name, child] for child in children] if children else [[name]]
+    return found
+
+
+def test_there_are_verbs() -> None:
+    assert ["embed"] in verbs()
+    assert ["store", "verify"] in verbs()
+    assert len(verbs()) >= 10
+
+
+@pytest.mark.parametrize("verb", verbs(), ids=" ".join)
+def test_every_verb_has_help_with_an_example(verb: list[str]) -> None:
+    done = run_cli(*verb, "--help")
+    assert done.returncode == 0
+    assert f"Example: cxr-embed {' '.join(verb)}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["store", "info", "nowhere"], "no store here"),
+        (["store", "verify", "nowhere"], "no store here"),
+        (["store", "export", "nowhere", "x.npz"], "no store here"),
+        (["store", "export", "{store}", "x.txt"], ".npz or .parquet"),
+        (["store", "export", "{store}", "x.npz", "--output", "general"], "it has features, tokens"),
+        (["manifest", "validate", "nowhere.csv"], "no such manifest"),
+        (["manifest", "scan", "nowhere"], "no such folder"),
+        (["embed", "nowhere.csv", "--encoder", "hog", "--store", "s"], "no such manifest"),
+        (["weights", "convert", "resnet51", "x.pt"], "of this family are"),
+        (["weights", "random", "densenet121", "--out", "no/such/{store}/x"], "cannot be written"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_answered_in_a_line_or_two(tmp_path: Path, command: list[str], words: str) -> None:
+    fill(tmp_path / "store", range(3))
+    (tmp_path / "no").write_text("a file where a folder is meant")
+    done = run_cli(*(part.format(store="store") for part in command), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") <= 2
+    assert done.stdout == ""
+
+
+def test_the_version_and_unknown_verbs() -> None:
+    assert run_cli("--version").stdout.startswith("cxr-embed 0.")
+    done = run_cli("embedd")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_output_cut_short_by_its_reader_is_no_traceback(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    fill(tmp_path / "s", range(3))
+    reader = f"{sys.executable} -m cxr_embed store info {tmp_path / 's'} --json | true"
+    done = subprocess.run(["bash", "-c", reader], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
