@@ -37,7 +37,9 @@ def main() -> None:
         drawn = say("python", str(HERE / "synthetic_chests.py"), str(images), "--count", "24")
         if drawn:
             raise SystemExit(drawn)
-    if status := say("cxr-embed", "manifest", "scan", str(images), "--out", str(manifest)):
+    # The drawings carry their patient in the name; of your own files only DICOM headers are asked.
+    naming = [] if options.images else ["--patient-pattern", r"(synthetic-\d+)"]
+    if status := say("cxr-embed", "manifest", "scan", str(images), "--out", str(manifest), *naming):
         raise SystemExit(status)
     status = say("cxr-embed", "embed", str(manifest), "--root", str(images), "--encoder", "hog", "--store", str(store))
     if not (store / "store.json").is_file():

@@ -77,25 +77,16 @@ def embed(
     """
     started = time.perf_counter()
     table = _manifest(manifest, batch_size, workers, limit)
-    here: Encoder | None = None
-    if isinstance(encoder, str):
-        loaded = _spec_encoder(encoder, weights, precision)
-        kept = _kept_precision(Path(store))
-        chosen_device = None if kept else resolve_device(device, encoder)
-        if precision == "auto" and kept:
-            precision = kept
-        elif chosen_device:
-            precision = resolve_precision(precision, encoder, chosen_device)
-    else:
-        if (weights, device, precision, workers) != (None, "auto", "auto", "auto"):
-            raise EncoderError("weights, device, precision and workers go with an encoder's name, not with an object")
-        here = loaded = encoder
-        chosen_device, encoder = "cpu", loaded.spec.name
-        precision = "bf16" if "bf16" in loaded.engine.split() else "float32"
+    here = None if isinstance(encoder, str) else encoder
+    if here is not None and (weights, device, precision, workers) != (None, "auto", "auto", "auto"):
+        raise EncoderError("weights, device, precision and workers go with an encoder's name, not with an object")
+    name = encoder if isinstance(encoder, str) else encoder.spec.name
+    loaded = here or _spec_encoder(name, weights, precision)
+    chosen = _precision(here, name, precision, device, Path(store))
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         writer = stack.enter_context(
-            StoreWriter(store, loaded.spec, dtype=dtype, precision=as_precision(precision), software=_version())
+            StoreWriter(store, loaded.spec, dtype=dtype, precision=chosen, software=_version())
         )
         run = Session(table, writer, limit, progress, stop, _version())
         tasks = run.tasks()
@@ -103,10 +94,10 @@ def embed(
         if first is not None:
             setup = Setup(
                 kind="whole",
-                encoder=encoder,
+                encoder=name,
                 fingerprint=loaded.spec.fingerprint,
                 weights=str(weights) if weights is not None else None,
-                device=chosen_device or resolve_device(device, encoder),
+                device="cpu" if here is not None else resolve_device(device, name),
                 precision=writer.header.precision,
                 threads=1,
                 batch_size=1,
@@ -170,8 +161,15 @@ def _spec_encoder(encoder: str, weights: str | os.PathLike[str] | None, precisio
     return load_encoder(encoder, weights=weights, device="cpu", precision=plain)
 
 
-def _kept_precision(store: Path) -> Precision | None:
-    return Header.read(store).precision if (store / HEADER).exists() else None
+def _precision(here: Encoder | None, name: str, precision: str, device: str, store: Path) -> Precision:
+    """The arithmetic of the run: what is asked for, else what the store holds, else the fastest that is native."""
+    if here is not None:
+        return "bf16" if "bf16" in here.engine.split() else "float32"
+    if precision != "auto":
+        return as_precision(precision)
+    if (store / HEADER).exists():
+        return Header.read(store).precision
+    return resolve_precision(precision, name, resolve_device(device, name))
 
 
 def _version() -> str:
