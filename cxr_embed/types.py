@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -66,6 +66,23 @@ class Stamp:
 
 
 @dataclass(frozen=True)
+class TextRule:
+    """How an encoder's image vectors are compared with its prompt vectors; what zero-shot needs to know without it.
+
+    Attributes:
+        output: the image output that lies in one space with the prompts.
+        kind: `elixr` (largest cosine over the image's tokens; Xu et al., 2023, arXiv 2308.01317), `clip`
+            (scale x cosine; Radford et al., 2021) or `siglip` (scale x cosine + bias; Zhai et al., 2023).
+        scale, bias: of the logit. 1 and 0 where a rule has none.
+    """
+
+    output: str
+    kind: Literal["elixr", "clip", "siglip"]
+    scale: float = 1.0
+    bias: float = 0.0
+
+
+@dataclass(frozen=True)
 class EncoderSpec:
     """What an encoder computes. Two encoders with one fingerprint give the same vectors up to rounding.
 
@@ -76,6 +93,8 @@ class EncoderSpec:
         outputs: name to shape of one image's vector, e.g. `{"features": (1024,)}`; the first is the default.
         weights: digest of the weights' values, empty for an encoder without weights.
         weights_source: where the weights came from, for people; not part of the fingerprint.
+        text: how its vectors are compared with prompts, None for an encoder without text; it follows from the
+            weights, so it is not part of the fingerprint either.
     """
 
     name: str
@@ -84,17 +103,22 @@ class EncoderSpec:
     outputs: Mapping[str, tuple[int, ...]]
     weights: str = ""
     weights_source: str = ""
+    text: TextRule | None = None
 
     @property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change when anything changes that changes the vectors."""
-        identity = self.to_json()
-        del identity["weights_source"]
+        identity = {key: value for key, value in self.to_json().items() if key not in ("weights_source", "text")}
         return hashlib.sha256(canonical_json(identity)).hexdigest()
+
+    @property
+    def model(self) -> tuple[str, str, str]:
+        """Name, revision and weights: encoders that agree in these embed prompts alike, whatever their pixels are."""
+        return self.name, self.revision, self.weights
 
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON values. Outputs are a list of pairs, so that their order is part of them."""
-        return {
+        value = {
             "name": self.name,
             "revision": self.revision,
             "preprocessing": self.preprocessing,
@@ -102,12 +126,14 @@ class EncoderSpec:
             "weights": self.weights,
             "weights_source": self.weights_source,
         }
+        return value if self.text is None else {**value, "text": asdict(self.text)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> EncoderSpec:
         """The inverse of `to_json`."""
         outputs = {name: tuple(shape) for name, shape in value["outputs"]}
-        return cls(**{**value, "outputs": outputs})
+        text = TextRule(**value["text"]) if "text" in value else None
+        return cls(**{**value, "outputs": outputs, "text": text})
 
 
 class Encoder(Protocol):
@@ -124,11 +150,26 @@ class Encoder(Protocol):
         ...
 
     def preprocess(self, image: CxrImage) -> np.ndarray:
-        """One image to one model input, always of the same shape and dtype."""
+        """One image to one model input: always of the same shape and dtype, or an encoded file as 1-D uint8."""
         ...
 
-    def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """`(B, ...)` model inputs to `{output: (B, *shape) float32}`."""
+    def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Model inputs to `{output: (B, *shape) float32}`.
+
+        `batch` is `(B, ...)`, or a sequence of B inputs where `preprocess` gives encoded files.
+        """
+        ...
+
+
+class TextEncoder(Encoder, Protocol):
+    """An encoder whose prompts lie in one space with its images; `spec.text` says how they are compared."""
+
+    def embed_text(self, prompts: Sequence[str]) -> np.ndarray:
+        """P prompts to `(P, D)` float32.
+
+        Raises:
+            EncoderError: for an empty prompt, or one that is longer than the model reads.
+        """
         ...
 
 

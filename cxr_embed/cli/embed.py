@@ -22,7 +22,11 @@ def embed(
     manifest: Annotated[Path, typer.Argument(help="CSV or Parquet; one row a radiograph.")],
     encoder: Annotated[str, typer.Option(help="A name from `cxr-embed encoders`, or package.module:function.")],
     store: Annotated[Path, typer.Option(help="Folder of the vectors; made where it is missing.")],
-    weights: Annotated[Path | None, typer.Option(help="Safetensors file for the encoder.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Safetensors file or checkpoint folder of the encoder.")] = None,
+    outputs: Annotated[
+        str | None, typer.Option(help="Which of the encoder's outputs to store, e.g. contrastive,general.")
+    ] = None,
+    pixels: Annotated[str | None, typer.Option(help="Which of the encoder's pixel recipes to use.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (fastest that is native here), float32 or bf16.")] = "auto",
     dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32.", show_default=False)] = None,
@@ -46,8 +50,11 @@ def embed(
     if dtype not in (None, "float16", "float32"):
         fail(f"--dtype is float16 or float32, not {dtype!r}", 2)
     table = read_manifest(manifest, root=root, extra=extra or ())
+    chosen = [name.strip() for name in outputs.split(",")] if outputs is not None else None
     if dry_run:
-        plan = plan_embedding(table, encoder=encoder, store=store, weights=weights, limit=limit)
+        plan = plan_embedding(
+            table, encoder=encoder, store=store, weights=weights, outputs=chosen, pixels=pixels, limit=limit
+        )
         if as_json:
             print_json(vars(plan))
         else:
@@ -64,6 +71,8 @@ def embed(
             weights=weights,
             device=device,
             precision=precision,
+            outputs=chosen,
+            pixels=pixels,
             dtype=dtype,  # type: ignore[arg-type]
             batch_size=_count("--batch-size", batch_size),
             workers=_count("--workers", workers),

@@ -26,6 +26,7 @@ def _rows() -> list[dict[str, Any]]:
             "gated": card.gated,
             "installed": card.installed,
             "weights_here": card.weights_here,
+            "text": card.text,
             "trained_on": card.trained_on,
         }
         for card in ENCODERS.values()

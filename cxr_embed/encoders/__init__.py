@@ -1,116 +1,34 @@
-"""The encoder table. A new encoder is one module with a `make` and one row here."""
+"""Encoders: pixels (and prompts) to vectors. A new one is one module with a `make` and one row in `table`."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
-from cxr_embed.encoders.weights import weights_path
+from cxr_embed.encoders.table import ENCODERS, EncoderCard, encoder_card, is_own
 from cxr_embed.errors import EncoderError
-from cxr_embed.types import Encoder, Precision
+from cxr_embed.types import Encoder, EncoderSpec, Precision, TextEncoder
+
+__all__ = ["ENCODERS", "EncoderCard", "encoder_card", "load_encoder", "load_text_encoder"]
 
 
-@dataclass(frozen=True)
-class EncoderCard:
-    """What the table tells of an encoder without loading it.
-
-    Attributes:
-        name: what a user types.
-        module: the module that makes it.
-        outputs: name to shape of one image's vector.
-        licence: of the weights (or of the code where there are none).
-        gated: whether terms must be accepted before the weights can be had.
-        has_weights: False for a computed descriptor.
-        trained_on: the data behind the weights: results on the same data are no clean test.
-        needs: the importable modules that running it takes.
-        gpu: whether a GPU can run it, through torch.
-    """
-
-    name: str
-    module: str
-    outputs: dict[str, tuple[int, ...]]
-    licence: str
-    gated: bool = False
-    has_weights: bool = True
-    trained_on: str = ""
-    needs: tuple[str, ...] = ("openvino",)
-    gpu: bool = True
-
-    @property
-    def installed(self) -> bool:
-        """Whether everything that it needs can be imported here."""
-        return all(importlib.util.find_spec(module) is not None for module in self.needs)
-
-    @property
-    def weights_here(self) -> bool | None:
-        """Whether its weights lie in the weights folder; None where it has none."""
-        return weights_path(self.name).is_file() if self.has_weights else None
-
-
-def _densenet(name: str, trained_on: str) -> EncoderCard:
-    return EncoderCard(
-        name, "cxr_embed.encoders.torchxrayvision", {"features": (1024,)}, "Apache-2.0", trained_on=trained_on
-    )
-
-
-_CARDS = (
-    EncoderCard(
-        "hog",
-        "cxr_embed.encoders.hog",
-        {"features": (1764,)},
-        "BSD-3-Clause",
-        has_weights=False,
-        needs=("skimage",),
-        gpu=False,
-    ),
-    _densenet("densenet121", "NIH, PadChest, CheXpert, MIMIC-CXR, Google, OpenI, RSNA"),
-    _densenet("densenet121-nih", "NIH"),
-    _densenet("densenet121-pc", "PadChest"),
-    _densenet("densenet121-chex", "CheXpert"),
-    _densenet("densenet121-rsna", "RSNA pneumonia"),
-    _densenet("densenet121-mimic_nb", "MIMIC-CXR (NegBio labels)"),
-    _densenet("densenet121-mimic_ch", "MIMIC-CXR (CheXpert labels)"),
-    EncoderCard(
-        "resnet50",
-        "cxr_embed.encoders.torchxrayvision",
-        {"features": (2048,)},
-        "Apache-2.0",
-        trained_on="PadChest, NIH, RSNA, SIIM, VinDr",
-    ),
-)
-ENCODERS: dict[str, EncoderCard] = {card.name: card for card in _CARDS}
-
-
-def encoder_card(name: str) -> EncoderCard:
-    """The table's row.
-
-    Raises:
-        EncoderError: for an unknown name, with the nearest known ones.
-    """
-    if name in ENCODERS:
-        return ENCODERS[name]
-    import difflib
-
-    near = difflib.get_close_matches(name, ENCODERS, n=2, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise EncoderError(f"no encoder is named {name!r}; {hint}`cxr-embed encoders` lists them")
-
-
-def resolve_device(device: str, name: str) -> Literal["cpu", "cuda"]:
+def resolve_device(device: str, name: str) -> str:
     """`auto` to the best for the encoder: `cuda` where it can use one and torch sees a GPU, else `cpu`.
+
+    Only TensorFlow knows what TensorFlow sees, so for its encoders `auto` stays `auto`.
 
     Raises:
         EncoderError: where `cuda` is asked for and cannot be had.
     """
-    card = ENCODERS.get(name)
-    if device == "cpu" or (device == "auto" and card is not None and not card.gpu):
-        return "cpu"
-    if device not in ("auto", "cuda"):
+    if device not in ("auto", "cpu", "cuda"):
         raise EncoderError(f"--device is auto, cpu or cuda, not {device!r}")
+    framework = "engines" if is_own(name) else encoder_card(name).framework
+    if device == "cpu" or framework == "tensorflow" or (device == "auto" and framework == "numpy"):
+        return device
     if importlib.util.find_spec("torch") is None:
         if device == "auto":
             return "cpu"
@@ -124,11 +42,12 @@ def resolve_device(device: str, name: str) -> Literal["cpu", "cuda"]:
     return "cpu"
 
 
-def resolve_precision(precision: str, name: str, device: Literal["cpu", "cuda"]) -> Precision:
-    """`auto` to the fastest arithmetic that is native on the device; `float32` for a computed descriptor."""
+def resolve_precision(precision: str, name: str, device: str) -> Precision:
+    """`auto` to the fastest arithmetic that is native on the device and proven for the encoder."""
     if precision != "auto":
         return as_precision(precision)
-    if ":" in name or not encoder_card(name).has_weights:
+    framework = "numpy" if is_own(name) else encoder_card(name).framework
+    if framework in ("numpy", "tensorflow") or (framework == "torch" and device == "cpu"):
         return "float32"
     from cxr_embed.encoders.engines import available_precisions
 
@@ -155,16 +74,21 @@ def load_encoder(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    outputs: Sequence[str] | None = None,
+    pixels: str | None = None,
 ) -> Encoder:
     """Loads an encoder by its name in the table.
 
     Args:
-        name: e.g. `hog` or `densenet121`; or `package.module:function` for an encoder of your own, a callable that
-            takes this function's keyword arguments and returns an `Encoder`.
-        weights: a safetensors file; by default the weights folder is searched.
+        name: e.g. `hog`, `cxr-foundation` or `hf:ORG/NAME`; or `package.module:function` for an encoder of your own, a
+            callable that takes this function's keyword arguments and returns an `Encoder`.
+        weights: a safetensors file or a checkpoint's folder; by default the weights folder or the Hub's cache is
+            searched, and what the Hub has is downloaded.
         device: `auto`, `cpu` or `cuda`.
         precision: `auto` (the fastest that is native here), `float32` or `bf16`.
         threads: CPU threads to use; all by default.
+        outputs: the outputs to compute, of those that the encoder has.
+        pixels: one of the encoder's pixel recipes.
 
     Raises:
         EncoderError: for an unknown name, missing weights or packages, or a device that is not here.
@@ -176,14 +100,60 @@ def load_encoder(
         "precision": resolve_precision(precision, name, chosen),
         "threads": threads,
     }
-    if ":" in name:
+    if is_own(name):
         return _own_encoder(name, options)
     card = encoder_card(name)
-    missing = [module for module in card.needs if importlib.util.find_spec(module) is None]
-    if missing:
-        raise EncoderError(f"{name} needs {', '.join(missing)}, which is not installed: pip install cxr-embed")
+    _require(card, name)
+    if len(card.outputs) > 1:
+        wanted = outputs if outputs is not None else card.default_outputs
+        options["outputs"] = _checked("outputs", wanted, tuple(card.outputs), name)
+    elif outputs is not None and tuple(outputs) != tuple(card.outputs):
+        raise EncoderError(f"{name} has one kind of vector; leave out --outputs")
+    if card.pixels:
+        options["pixels"] = _checked("pixels", (pixels or card.pixels[0],), card.pixels, name)[0]
+    elif pixels is not None:
+        raise EncoderError(f"{name} has one pixel recipe; leave out --pixels")
     encoder: Encoder = importlib.import_module(card.module).make(name, **options)
     return encoder
+
+
+def load_text_encoder(
+    spec: EncoderSpec, *, weights: str | os.PathLike[str] | None = None, device: str = "auto"
+) -> TextEncoder:
+    """The text side of the encoder that made a store's vectors, to embed prompts that the store does not hold yet.
+
+    Raises:
+        EncoderError: where the encoder has no text, or the model that is here is not the one that made the vectors.
+    """
+    if is_own(spec.name) or not spec.text or not encoder_card(spec.name).text:
+        raise EncoderError(f"{spec.name} embeds no prompts; `cxr-embed encoders` says which do")
+    if not spec.weights:
+        raise EncoderError(
+            f"these vectors of {spec.name} were imported, so no model here is known to be theirs; "
+            "import their prompts' vectors too: cxr-embed import prompts FILE --encoder NAME --store DIR"
+        )
+    encoder = load_encoder(spec.name, weights=weights, device=device, precision="float32")
+    if encoder.spec.model != spec.model:
+        raise EncoderError(
+            f"the vectors are of {spec.name} [{spec.fingerprint[:12]}, weights {spec.weights[:12]}], the model here is "
+            f"{encoder.spec.name} [{encoder.spec.fingerprint[:12]}, weights {encoder.spec.weights[:12]}]; "
+            "name the right one with --weights"
+        )
+    return cast(TextEncoder, encoder)
+
+
+def _require(card: EncoderCard, name: str) -> None:
+    missing = card.missing
+    if missing:
+        package = f"cxr-embed[{card.extra}]" if card.extra else "cxr-embed"
+        raise EncoderError(f"{name} needs {', '.join(missing)}, which is not installed: pip install '{package}'")
+
+
+def _checked(option: str, given: Sequence[str], known: Sequence[str], name: str) -> tuple[str, ...]:
+    """The given words in the order of the known ones: the order in which they were asked for changes nothing."""
+    if not given or not set(given) <= set(known) or len(set(given)) != len(given):
+        raise EncoderError(f"--{option} of {name}: {', '.join(given) or 'nothing'}; there are {', '.join(known)}")
+    return tuple(word for word in known if word in given)
 
 
 def _own_encoder(name: str, options: dict[str, Any]) -> Encoder:

@@ -31,7 +31,12 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Setup:
-    """How a worker makes its encoder."""
+    """How a worker makes its encoder.
+
+    Attributes:
+        arena: file descriptor of the memory that decoders and the device worker share.
+        slot_bytes: size of one of its slots.
+    """
 
     kind: WorkerKind
     encoder: str
@@ -41,10 +46,10 @@ class Setup:
     precision: str
     threads: int
     batch_size: int
-    arena: int | None = None  # file descriptor
+    outputs: tuple[str, ...] | None = None
+    pixels: str | None = None
+    arena: int | None = None
     slot_bytes: int = 0
-    input_shape: tuple[int, ...] = ()
-    input_dtype: str = ""
 
 
 class Ready(NamedTuple):
@@ -88,18 +93,28 @@ class EmbedFiles(NamedTuple):
     slot: int | None
 
 
+class InSlot(NamedTuple):
+    """Where a model input lies in a slot."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
 class Decoded(NamedTuple):
-    """The pixels of `keys` lie in the slot, in order."""
+    """The model inputs of `keys` lie in the slot; `unfit` are files for which it had no room left."""
 
     slot: int
     keys: list[int]
+    inputs: list[InSlot]
     faults: dict[int, Fault]
+    unfit: list[int]
 
 
 class RunSlots(NamedTuple):
-    """Slots to infer, with the number of images in each."""
+    """Slots to infer, with what lies in each; `keys` are their files, in order."""
 
-    slots: list[tuple[int, int]]
+    slots: list[tuple[int, list[InSlot]]]
     keys: list[int]
 
 

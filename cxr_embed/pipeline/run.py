@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ def embed(
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
     precision: str = "auto",
+    outputs: Sequence[str] | None = None,
+    pixels: str | None = None,
     dtype: Dtype | None = None,
     batch_size: int | Literal["auto"] = "auto",
     workers: int | Literal["auto"] = "auto",
@@ -58,9 +61,11 @@ def embed(
         encoder: a name in the encoder table, or `package.module:function`: it is loaded by worker processes, one a
             core. Or an `Encoder` object, which runs in this process: slower, but it may be made on the spot.
         store: the store's folder; made where it is missing.
-        weights: a safetensors file for the encoder.
+        weights: a safetensors file or a checkpoint's folder for the encoder.
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `float32` or `bf16`; `auto` keeps an existing store's.
+        outputs: which of the encoder's outputs to store.
+        pixels: which of the encoder's pixel recipes to use.
         dtype: `float16` (a new store's default) or `float32`.
         batch_size: images the encoder takes at once; halved when memory runs out.
         workers: processes; on a GPU, those that decode. `auto` takes one a core.
@@ -78,10 +83,13 @@ def embed(
     started = time.perf_counter()
     table = _manifest(manifest, batch_size, workers, limit)
     here = None if isinstance(encoder, str) else encoder
-    if here is not None and (weights, device, precision, workers) != (None, "auto", "auto", "auto"):
-        raise EncoderError("weights, device, precision and workers go with an encoder's name, not with an object")
+    with_a_name = (weights, device, precision, outputs, pixels, workers)
+    if here is not None and with_a_name != (None, "auto", "auto", None, None, "auto"):
+        raise EncoderError(
+            "weights, device, precision, outputs, pixels and workers go with an encoder's name, not with an object"
+        )
     name = encoder if isinstance(encoder, str) else encoder.spec.name
-    loaded = here or _spec_encoder(name, weights, precision)
+    loaded = here or _spec_encoder(name, weights, precision, outputs, pixels)
     chosen = _precision(here, name, precision, device, Path(store))
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
@@ -101,6 +109,8 @@ def embed(
                 precision=writer.header.precision,
                 threads=1,
                 batch_size=1,
+                outputs=tuple(outputs) if outputs is not None else None,
+                pixels=pixels,
             )
             todo = itertools.chain([first], tasks)
             if here is not None:
@@ -119,6 +129,8 @@ def plan_embedding(
     encoder: str,
     store: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    pixels: str | None = None,
     limit: int | None = None,
 ) -> Plan:
     """What `embed` would do, judged by file stamps; neither files nor the store are touched.
@@ -127,7 +139,7 @@ def plan_embedding(
         ManifestError, EncoderError, StoreError: as `embed`.
     """
     table = _manifest(manifest, "auto", "auto", limit)
-    spec = _spec_encoder(encoder, weights, "auto").spec
+    spec = _spec_encoder(encoder, weights, "auto", outputs, pixels).spec
     index = None
     if (Path(store) / HEADER).exists():
         opened = Store(store)
@@ -155,10 +167,16 @@ def _manifest(manifest: Manifest | str | os.PathLike[str], batch_size: Any, work
     return manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
 
 
-def _spec_encoder(encoder: str, weights: str | os.PathLike[str] | None, precision: str) -> Encoder:
+def _spec_encoder(
+    encoder: str,
+    weights: str | os.PathLike[str] | None,
+    precision: str,
+    outputs: Sequence[str] | None,
+    pixels: str | None,
+) -> Encoder:
     """The encoder as far as its spec and `preprocess` need it: no engine is started, no GPU is looked for."""
     plain = precision if precision in ("bf16", "float32") else "float32"
-    return load_encoder(encoder, weights=weights, device="cpu", precision=plain)
+    return load_encoder(encoder, weights=weights, device="cpu", precision=plain, outputs=outputs, pixels=pixels)
 
 
 def _precision(here: Encoder | None, name: str, precision: str, device: str, store: Path) -> Precision:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cxr_embed.encoders.table import encoder_card, is_own
 from cxr_embed.errors import TRANSIENT_FAULTS, EncoderError, StoreError
 from cxr_embed.manifest import Manifest
 from cxr_embed.pipeline.messages import (
@@ -22,6 +23,7 @@ from cxr_embed.pipeline.messages import (
     Fault,
     Hashed,
     HashedFile,
+    InSlot,
     ReadFiles,
     Ready,
     RunSlots,
@@ -37,8 +39,10 @@ from cxr_embed.types import CxrImage, Encoder, Stamp
 
 # Files a worker takes at a time: large enough to hide the messages, small enough to share the work evenly.
 CHUNK = 16
-BATCH_SIZE = {"cpu": 2, "cuda": 64}
+BATCH_SIZE = (2, 64)  # on a CPU and on a GPU, for an encoder of the user's
 SLOTS_PER_DECODER = 3
+# Of model inputs that are encoded files: a chunk of large ones may not fit, what does not is decoded again.
+FILE_SLOT_BYTES = 64 << 20
 # Buffered rows are published at least this often, so that a slow encoder loses at most a minute to a power cut.
 PUBLISH_SECONDS = 60.0
 # A file that changed this shortly before it was read may change again within its clock's step and keep its stamp.
@@ -116,7 +120,7 @@ class Session:
         self.suspects: set[int] = set()
         self.deaths = 0
         self.arena: Arena | None = None
-        self.filled: dict[int, list[int]] = {}  # slots that wait for the device, with the keys in them
+        self.filled: dict[int, dict[int, InSlot]] = {}  # slots that wait for the device, with the files in them
 
     # Planning
 
@@ -161,14 +165,17 @@ class Session:
         from joblib import cpu_count
 
         cores = cpu_count()
-        on_gpu = setup.device == "cuda"
-        batch = BATCH_SIZE[setup.device] if batch_size == "auto" else batch_size
+        card = None if is_own(setup.encoder) else encoder_card(setup.encoder)
+        split = setup.device == "cuda" or (card is not None and card.one_model_a_machine)
+        batch = batch_size
+        if batch == "auto":
+            batch = (card.batch_size if card is not None else BATCH_SIZE)[setup.device == "cuda"]
         self.summary.batch_size = batch
         most = -(-self.summary.images // CHUNK)
-        count = min(max(1, cores - 1 if on_gpu else cores) if workers == "auto" else workers, most)
+        count = min(max(1, cores - 1 if split else cores) if workers == "auto" else workers, most)
         setups, arena = whole_workers(setup, count, max(1, cores // count), batch), None
-        if on_gpu:
-            setups, arena = split_workers(setup, count, batch, encoder)
+        if split:
+            setups, arena = split_workers(replace(setup, threads=cores), count, batch, encoder)
         numbered = enumerate(tasks)
         with ExitStack() as stack:
             if arena is not None:
@@ -181,7 +188,7 @@ class Session:
         self, tasks: Iterator[Task], encoder: Encoder, setup: Setup, batch_size: int | Literal["auto"]
     ) -> None:
         """Sends every task through an encoder in this process."""
-        batch = BATCH_SIZE["cpu"] if batch_size == "auto" else batch_size
+        batch = BATCH_SIZE[0] if batch_size == "auto" else batch_size
         self.summary.batch_size, self.summary.engine = batch, encoder.engine
         self._loop(OwnPool(OwnWorker(replace(setup, batch_size=batch), encoder)), enumerate(tasks))
 
@@ -243,8 +250,10 @@ class Session:
                 self._idle(worker)
         elif isinstance(message, Decoded):
             self._fail_all(message.faults)
+            for key in message.unfit:
+                self._again(key)
             if message.keys:
-                self.filled[message.slot], worker.slot = message.keys, None
+                self.filled[message.slot], worker.slot = dict(zip(message.keys, message.inputs, strict=True)), None
             self._idle(worker)
         elif isinstance(message, Embedded):
             self._idle(worker)
@@ -332,7 +341,7 @@ class Session:
         slots, self.filled = self.filled, {}
         worker.slots = list(slots)
         worker.keys = [key for keys in slots.values() for key in keys]
-        worker.send(RunSlots([(slot, len(keys)) for slot, keys in slots.items()], worker.keys))
+        worker.send(RunSlots([(slot, list(inputs.values())) for slot, inputs in slots.items()], worker.keys))
 
     def _idle(self, worker: AnyWorker) -> None:
         """The worker has answered: it can have other files, and its slots go back."""
@@ -353,18 +362,25 @@ class Session:
         lost = worker.keys
         for key in lost:
             file = self.read.get(key)
-            waiting = self.claimed.pop(file.content, []) if file is not None else []
-            self.retries += waiting
             if len(lost) == 1 and key in self.suspects:
+                if file is not None:
+                    self.retries += self.claimed.pop(file.content, [])
                 fault = Fault("worker-died", f"the process that decoded it {died.reason}")
                 if file is not None:
                     self.broken[file.content] = fault  # its copies need not try
                 self._fail(key, fault, file.content if file is not None else None, Stamp())
             else:
                 self.suspects.add(key)
-                self.retries.append(key)
+                self._again(key)
         self._idle(worker)
         pool.replace(worker)
+
+    def _again(self, key: int) -> None:
+        """The file is read once more, alone; copies that waited for its vector are too, in case it fails."""
+        file = self.read.get(key)
+        if file is not None:
+            self.retries += self.claimed.pop(file.content, [])
+        self.retries.append(key)
 
     # Publishing
 
@@ -390,13 +406,12 @@ def whole_workers(setup: Setup, count: int, threads: int, batch: int) -> list[Se
 
 
 def split_workers(setup: Setup, decoders: int, batch: int, encoder: Encoder) -> tuple[list[Setup], Arena]:
-    """GPU: decoders fill slots of an arena, one worker a device empties them."""
-    blank = np.zeros((64, 64), np.uint8)
-    example = encoder.preprocess(CxrImage(blank, 8, "", "png"))
-    slot_bytes = -(-CHUNK * example.nbytes // 64) * 64
-    shared = replace(
-        setup, slot_bytes=slot_bytes, input_shape=example.shape, input_dtype=example.dtype.str, batch_size=batch
+    """GPU, or a large model: decoders fill slots of an arena, one worker a machine empties them."""
+    small, wide = (
+        encoder.preprocess(CxrImage(np.zeros(shape, np.uint8), 8, "", "png")) for shape in ((64, 64), (64, 80))
     )
+    slot_bytes = CHUNK * (-(-small.nbytes // 64) * 64) if small.shape == wide.shape else FILE_SLOT_BYTES
+    shared = replace(setup, slot_bytes=slot_bytes, batch_size=batch)
     slots = SLOTS_PER_DECODER * decoders + 2 * -(-batch // CHUNK)
-    kinds = [replace(shared, kind="device")] + [replace(shared, kind="decoder")] * decoders
+    kinds = [replace(shared, kind="device")] + [replace(shared, kind="decoder", threads=1)] * decoders
     return kinds, Arena(slots, slot_bytes)

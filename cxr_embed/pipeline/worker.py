@@ -25,6 +25,7 @@ from cxr_embed.pipeline.messages import (
     Fault,
     Hashed,
     HashedFile,
+    InSlot,
     ReadFiles,
     Ready,
     RunSlots,
@@ -35,6 +36,10 @@ from cxr_embed.types import Stamp
 
 if TYPE_CHECKING:
     from cxr_embed.types import Encoder
+
+
+# Where a model input begins in a slot: a multiple of a cache line.
+_ALIGNMENT = 64
 
 
 class Worker:
@@ -85,10 +90,27 @@ class Worker:
                 faults[key] = Fault(error.kind, str(error))
         self.contents.clear()
         if message.slot is None:
-            return self.infer(keys, np.stack(inputs) if inputs else None, faults)
-        for position, array in enumerate(inputs):
-            self.slot(message.slot, position + 1)[position] = array
-        return Decoded(message.slot, keys, faults)
+            return self.infer(keys, inputs, faults)
+        return self.fill(message.slot, keys, inputs, faults)
+
+    def fill(self, slot: int, keys: list[int], inputs: list[np.ndarray], faults: dict[int, Fault]) -> Decoded:
+        """Puts model inputs into a slot, as many as it has room for."""
+        assert self.arena is not None
+        places: list[InSlot] = []
+        fitting, unfit, offset = [], [], 0
+        for key, array in zip(keys, inputs, strict=True):
+            if array.nbytes > self.setup.slot_bytes:
+                told = f"its model input of {array.nbytes >> 20} MiB is larger than {self.setup.slot_bytes >> 20} MiB"
+                faults[key] = Fault("too-large", told)
+            elif offset + array.nbytes > self.setup.slot_bytes:
+                unfit.append(key)
+            else:
+                place = InSlot(offset, array.shape, array.dtype.str)
+                self.view(slot, place)[...] = array
+                places.append(place)
+                fitting.append(key)
+                offset += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+        return Decoded(slot, fitting, places, faults, unfit)
 
     def decode(self, key: int) -> np.ndarray:
         """A file's model input.
@@ -108,26 +130,24 @@ class Worker:
         except Exception as error:
             raise ImageError("corrupt", f"the image cannot be decoded ({type(error).__name__})") from None
 
-    def slot(self, number: int, images: int) -> np.ndarray:
-        """`(images, ...)` view of a slot's pixels."""
+    def view(self, slot: int, place: InSlot) -> np.ndarray:
+        """A model input in a slot."""
         assert self.arena is not None
-        dtype = np.dtype(self.setup.input_dtype)
-        shape = (images, *self.setup.input_shape)
-        offset = number * self.setup.slot_bytes
-        return np.frombuffer(self.arena, dtype, int(np.prod(shape)), offset).reshape(shape)
+        count = int(np.prod(place.shape))
+        start = slot * self.setup.slot_bytes + place.offset
+        return np.frombuffer(self.arena, place.dtype, count, start).reshape(place.shape)
 
     def run_slots(self, message: RunSlots) -> Embedded:
-        """Infers the pixels that decoders left in the arena."""
-        inputs = np.concatenate([self.slot(number, images) for number, images in message.slots])
+        """Infers the model inputs that decoders left in the arena."""
+        inputs = [self.view(slot, place) for slot, places in message.slots for place in places]
         return self.infer(message.keys, inputs, {})
 
-    def infer(self, keys: list[int], inputs: np.ndarray | None, faults: dict[int, Fault]) -> Embedded:
+    def infer(self, keys: list[int], inputs: list[np.ndarray], faults: dict[int, Fault]) -> Embedded:
         """Vectors of the inputs. Batches are halved when memory runs out; a failing batch is tried image by image."""
         done: list[int] = []
         parts: list[dict[str, np.ndarray]] = []
         start = 0
         while start < len(keys):
-            assert inputs is not None
             stop = min(start + self.batch_size, len(keys))
             try:
                 parts.append(self._checked(inputs[start:stop]))
@@ -148,7 +168,9 @@ class Worker:
         vectors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
         return Embedded(done, vectors, faults, self.batch_size)
 
-    def _checked(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+    def _checked(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
+        alike = all(array.shape == inputs[0].shape for array in inputs)
+        batch = np.stack(inputs) if alike else inputs
         vectors = self.encoder.embed(batch)
         for output, shape in self.encoder.spec.outputs.items():
             array = vectors[output]
@@ -184,7 +206,7 @@ def make_encoder(setup: Setup) -> Encoder:
     options: dict[str, Any] = {"device": setup.device, "precision": setup.precision, "threads": setup.threads}
     if setup.kind == "decoder":
         options |= {"device": "cpu", "precision": "float32"}  # its engine never starts
-    encoder = load_encoder(setup.encoder, weights=setup.weights, **options)
+    encoder = load_encoder(setup.encoder, weights=setup.weights, outputs=setup.outputs, pixels=setup.pixels, **options)
     if encoder.spec.fingerprint != setup.fingerprint:
         raise CxrEmbedError("the encoder's weights changed while the run was starting; start it again")
     return encoder

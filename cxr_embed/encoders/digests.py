@@ -1,0 +1,65 @@
+"""The identity of weights that lie in several or in large files: a SHA-256 that is read once, then remembered."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from cxr_embed.encoders.weights import weights_folder
+
+_MEMORY = "digests.json"
+# Smaller files are hashed each time: that is faster than looking them up.
+_WORTH_REMEMBERING = 16 << 20
+
+
+def folder_digest(folder: Path, files: Iterable[Path]) -> str:
+    """SHA-256 over the files' names relative to the folder and their contents, in the order of the names.
+
+    Args:
+        folder: what the names are relative to, so that a copy elsewhere has the same digest.
+        files: the files that make the vectors what they are.
+
+    Raises:
+        OSError: where a file cannot be read.
+    """
+    total = hashlib.sha256()
+    for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in files):
+        total.update(f"{name} {file_sha256(path)}\n".encode())
+    return total.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, remembered for large ones by size, times and inode: gigabytes are read once, not every run."""
+    status = os.stat(path)
+    if status.st_size < _WORTH_REMEMBERING:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    key = os.path.realpath(path)
+    stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    memory = _read_memory()
+    if key in memory and memory[key][:-1] == stamp:
+        return str(memory[key][-1])
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+        _write_memory({**_read_memory(), key: [*stamp, digest]})
+    return digest
+
+
+def _read_memory() -> dict[str, list[int | str]]:
+    try:
+        memory = json.loads((weights_folder() / _MEMORY).read_text())
+    except (OSError, ValueError):
+        return {}
+    return memory if isinstance(memory, dict) else {}
+
+
+def _write_memory(memory: dict[str, list[int | str]]) -> None:
+    folder = weights_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{_MEMORY}.{os.getpid()}"
+    partial.write_text(json.dumps(memory))
+    os.replace(partial, folder / _MEMORY)

@@ -1,0 +1,115 @@
+"""Weights on the Hugging Face Hub: pinned, only what is needed, and each failure with the one thing to do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxr_embed.errors import EncoderError
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model on the Hub.
+
+    Attributes:
+        repo: ORG/NAME.
+        revision: the commit that is taken, 40 hexadecimal digits.
+        patterns: the files that are needed. Safetensors and settings by default: never pickles, never code.
+        required: files without which a folder is half a download.
+        gated: whether its terms must be accepted first.
+    """
+
+    repo: str
+    revision: str
+    patterns: tuple[str, ...] = ("*.json", "*.safetensors", "*.txt", "*.model")
+    required: tuple[str, ...] = ("config.json",)
+    gated: bool = False
+
+
+def cached_folder(model: HubModel) -> Path | None:
+    """Where the pinned revision lies in the Hub's cache, complete; None where it does not. Never uses the network."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    found = [try_to_load_from_cache(model.repo, name, revision=model.revision) for name in model.required]
+    if not all(isinstance(path, str) for path in found):
+        return None
+    return Path(str(found[0])).parents[model.required[0].count("/")]
+
+
+def local_folder(folder: Path, model: HubModel) -> Path:
+    """A folder of the user's, checked for the files that must be in it.
+
+    Raises:
+        EncoderError: where it is no folder, or only part of a download.
+    """
+    if not folder.is_dir():
+        raise EncoderError(f"{folder}: no such folder; give one that holds {', '.join(model.required)}")
+    missing = [name for name in model.required if not (folder / name).is_file()]
+    if missing:
+        raise EncoderError(f"{folder}: {missing[0]} is missing (half a download?); download {model.repo} again")
+    return folder
+
+
+def hub_folder(model: HubModel) -> Path:
+    """The model's files in the Hub's cache, downloaded where they are not there yet.
+
+    Raises:
+        EncoderError: with the one thing to do: accept the terms, log in, go online, name a folder.
+    """
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError:
+        raise EncoderError(
+            "downloading from the Hub needs huggingface-hub: pip install 'cxr-embed[cxr-foundation]', "
+            "or name a folder with --weights"
+        ) from None
+    here = cached_folder(model)
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE
+    if offline and here is None:
+        raise EncoderError(
+            f"{model.repo} is not in the Hub's cache and HF_HUB_OFFLINE is set; unset it once to download, "
+            "or name a folder with --weights"
+        )
+    page = f"https://huggingface.co/{model.repo}"
+    try:
+        folder = huggingface_hub.snapshot_download(
+            model.repo, revision=model.revision, allow_patterns=list(model.patterns), local_files_only=bool(offline)
+        )
+    except errors.GatedRepoError:
+        if huggingface_hub.get_token() is None:
+            raise EncoderError(
+                f"{model.repo} is gated and no token is here; log in with `hf auth login` (or set HF_TOKEN)"
+            ) from None
+        raise EncoderError(
+            f"{model.repo} is gated; accept its terms at {page} with the account of your token"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise EncoderError(f"{model.repo} has no revision {model.revision}; check the commit at {page}") from None
+    except errors.RepositoryNotFoundError:
+        raise EncoderError(f"{model.repo} is not on the Hub, or is private; check the name, or log in") from None
+    except errors.LocalEntryNotFoundError:
+        if here is not None:
+            return here
+        raise EncoderError(
+            f"{model.repo} is not in the Hub's cache and the Hub cannot be reached; go online once, "
+            "or name a folder with --weights"
+        ) from None
+    except (errors.HfHubHTTPError, OSError) as error:
+        told = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise EncoderError(
+            f"{model.repo} cannot be downloaded ({told}); run it again, what has arrived is kept"
+        ) from None
+    return local_folder(Path(folder), model)
+
+
+def named_folder(weights: Path | None, variable: str) -> Path | None:
+    """The folder that a user named, by `--weights` or by an environment variable."""
+    if weights is not None:
+        return weights
+    value = os.environ.get(variable)
+    return Path(value) if value else None

@@ -1,0 +1,209 @@
+"""What is known of each encoder without loading it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from dataclasses import dataclass
+from typing import Literal
+
+from cxr_embed.encoders.hub import HubModel, cached_folder
+from cxr_embed.encoders.weights import weights_path
+from cxr_embed.errors import EncoderError
+
+
+@dataclass(frozen=True)
+class EncoderCard:
+    """A row of the encoder table.
+
+    Attributes:
+        name: what a user types; `PREFIX:NAME` where the name goes on.
+        module: the module that makes it.
+        outputs: name to shape of one image's vector; empty where the checkpoint decides.
+        licence: of the weights (or of the code where there are none).
+        framework: what runs it. `engines`: OpenVINO on a CPU, torch on a GPU.
+        extra: what to install for it, `pip install 'cxr-embed[EXTRA]'`; empty for the core.
+        needs: the importable modules that running it takes.
+        has_weights: False for a computed descriptor.
+        hub: where its weights are published, for an encoder whose weights the Hub holds.
+        trained_on: the data behind the weights: results on the same data are no clean test.
+        text: whether it embeds prompts.
+        default_outputs: the outputs that are stored unless others are asked for; all where empty.
+        pixels: its pixel recipes, the default first; empty where there is one only.
+        batch_size: images at once on a CPU and on a GPU.
+    """
+
+    name: str
+    module: str
+    outputs: dict[str, tuple[int, ...]]
+    licence: str
+    framework: Literal["numpy", "engines", "torch", "tensorflow"]
+    extra: str = ""
+    needs: tuple[str, ...] = ("openvino",)
+    has_weights: bool = True
+    hub: HubModel | None = None
+    trained_on: str = ""
+    text: bool = False
+    default_outputs: tuple[str, ...] = ()
+    pixels: tuple[str, ...] = ()
+    batch_size: tuple[int, int] = (2, 64)
+
+    @property
+    def gated(self) -> bool:
+        """Whether terms must be accepted before the weights can be had."""
+        return self.hub is not None and self.hub.gated
+
+    @property
+    def installed(self) -> bool:
+        """Whether everything that it needs can be imported here."""
+        return not self.missing
+
+    @property
+    def missing(self) -> list[str]:
+        """The modules that it needs and that cannot be imported here."""
+        return [module for module in self.needs if importlib.util.find_spec(module) is None]
+
+    @property
+    def is_family(self) -> bool:
+        """Whether the name is a prefix that a checkpoint's name follows."""
+        return self.name.endswith("NAME")
+
+    @property
+    def weights_here(self) -> bool | None:
+        """Whether its weights lie on this machine; None where it has none, or where the checkpoint is not named."""
+        if not self.has_weights or self.is_family:
+            return None
+        if self.hub is not None:
+            return cached_folder(self.hub) is not None
+        return weights_path(self.name).is_file()
+
+    @property
+    def one_model_a_machine(self) -> bool:
+        """Whether one process infers and others decode for it, on a CPU too: large models are not loaded twice."""
+        return self.framework in ("torch", "tensorflow")
+
+
+def _densenet(name: str, trained_on: str) -> EncoderCard:
+    outputs: dict[str, tuple[int, ...]] = {"features": (1024,)}
+    module = "cxr_embed.encoders.torchxrayvision"
+    return EncoderCard(name, module, outputs, "Apache-2.0", "engines", trained_on=trained_on)
+
+
+_CARDS = (
+    EncoderCard(
+        "hog",
+        "cxr_embed.encoders.hog",
+        {"features": (1764,)},
+        "BSD-3-Clause",
+        "numpy",
+        has_weights=False,
+        needs=("skimage",),
+    ),
+    EncoderCard(
+        "cxr-foundation",
+        "cxr_embed.encoders.cxr_foundation",
+        {"contrastive": (32, 128), "general": (32, 768), "elixr_c": (8, 8, 1376)},
+        "HAI-DEF terms",
+        "tensorflow",
+        extra="cxr-foundation",
+        needs=("huggingface_hub", "tensorflow"),
+        # The revision that public scripts name; later ones would be another fingerprint.
+        hub=HubModel(
+            "google/cxr-foundation",
+            "e5af8ea44a17bad5504f7e485388d6b05786860f",
+            ("elixr-c-v2-pooled/*", "pax-elixr-b-text/*"),
+            required=("elixr-c-v2-pooled/saved_model.pb", "pax-elixr-b-text/saved_model.pb"),
+            gated=True,
+        ),
+        trained_on="821,544 radiographs from India and the USA, MIMIC-CXR among them",
+        text=True,
+        default_outputs=("contrastive", "general"),
+        pixels=("notebook", "serving"),
+        batch_size=(16, 16),
+    ),
+    EncoderCard(
+        "medsiglip-448",
+        "cxr_embed.encoders.transformers",
+        {"image": (1152,)},
+        "HAI-DEF terms",
+        "torch",
+        extra="torch",
+        needs=("torch", "transformers"),
+        hub=HubModel("google/medsiglip-448", "9cea28a1a1195f665105faa6e8544c112fd960a4", gated=True),
+        trained_on="MIMIC-CXR among many medical and natural images",
+        text=True,
+        pixels=("published", "processor", "pad"),
+        batch_size=(4, 64),
+    ),
+    EncoderCard(
+        "rad-dino",
+        "cxr_embed.encoders.transformers",
+        {"pooled": (768,)},
+        "MSRLA",
+        "torch",
+        extra="torch",
+        needs=("torch", "transformers"),
+        hub=HubModel("microsoft/rad-dino", "110cbc18d5133582e320b43d53bf5c44e410c936"),
+        trained_on="MIMIC-CXR, CheXpert, NIH, PadChest, BRAX",
+        batch_size=(4, 64),
+    ),
+    EncoderCard(
+        "hf:ORG/NAME",
+        "cxr_embed.encoders.transformers",
+        {},
+        "the checkpoint's",
+        "torch",
+        extra="torch",
+        needs=("torch", "transformers"),
+        batch_size=(4, 64),
+    ),
+    EncoderCard(
+        "timm:NAME",
+        "cxr_embed.encoders.timm",
+        {"features": ()},
+        "the checkpoint's",
+        "torch",
+        extra="torch",
+        needs=("torch", "timm"),
+        batch_size=(4, 64),
+    ),
+    _densenet("densenet121", "NIH, PadChest, CheXpert, MIMIC-CXR, Google, OpenI, RSNA"),
+    _densenet("densenet121-nih", "NIH"),
+    _densenet("densenet121-pc", "PadChest"),
+    _densenet("densenet121-chex", "CheXpert"),
+    _densenet("densenet121-rsna", "RSNA pneumonia"),
+    _densenet("densenet121-mimic_nb", "MIMIC-CXR (NegBio labels)"),
+    _densenet("densenet121-mimic_ch", "MIMIC-CXR (CheXpert labels)"),
+    EncoderCard(
+        "resnet50",
+        "cxr_embed.encoders.torchxrayvision",
+        {"features": (2048,)},
+        "Apache-2.0",
+        "engines",
+        trained_on="PadChest, NIH, RSNA, SIIM, VinDr",
+    ),
+)
+ENCODERS: dict[str, EncoderCard] = {card.name: card for card in _CARDS}
+_FAMILIES = {card.name.partition(":")[0]: card for card in _CARDS if card.is_family}
+
+
+def encoder_card(name: str) -> EncoderCard:
+    """The row of an encoder, or of its family (`hf:ORG/NAME`, `timm:NAME`).
+
+    Raises:
+        EncoderError: for an unknown name, with the nearest known ones.
+    """
+    prefix, colon, rest = name.partition(":")
+    if colon and rest and prefix in _FAMILIES:
+        return _FAMILIES[prefix]
+    if name in ENCODERS and not ENCODERS[name].is_family:
+        return ENCODERS[name]
+    near = difflib.get_close_matches(name, ENCODERS, n=2, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise EncoderError(f"no encoder is named {name!r}; {hint}`cxr-embed encoders` lists them")
+
+
+def is_own(name: str) -> bool:
+    """Whether the name is a user's `package.module:function`."""
+    prefix, colon, _ = name.partition(":")
+    return bool(colon) and prefix not in _FAMILIES
