@@ -8,6 +8,7 @@ Layout of a store::
         shard.json             counts, engine, and size and SHA-256 of each file
         rows.arrow             one row an image: ids, content id, file stamp, error
         <output>.npy           (M, ...) vectors of the first M rows
+    prompts.arrow              prompts' vectors, where the encoder has text: one file, replaced as a whole
     incoming/                  shards being written; a publisher renames them into shards/
 
 A row says that an image has a certain content. Its vector lies in the same shard (the first M rows, in order) or, for
@@ -16,8 +17,21 @@ an image replace earlier ones.
 """
 
 from cxr_embed.store.layout import Header, Row
+from cxr_embed.store.prompts import Prompts, add_prompts, read_prompts
 from cxr_embed.store.reader import Failure, Store, open_store
 from cxr_embed.store.verify import Damage, verify_store
 from cxr_embed.store.writer import StoreWriter
 
-__all__ = ["Damage", "Failure", "Header", "Row", "Store", "StoreWriter", "open_store", "verify_store"]
+__all__ = [
+    "Damage",
+    "Failure",
+    "Header",
+    "Prompts",
+    "Row",
+    "Store",
+    "StoreWriter",
+    "add_prompts",
+    "open_store",
+    "read_prompts",
+    "verify_store",
+]

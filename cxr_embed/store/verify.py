@@ -22,11 +22,12 @@ from cxr_embed.store.layout import (
     output_file,
     shard_paths,
 )
+from cxr_embed.store.prompts import PROMPTS, load_prompts
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A fault: the shard's folder name (or `store.json`) and what is wrong."""
+    """A fault: the shard's folder name (or `store.json`, `prompts.arrow`) and what is wrong."""
 
     where: str
     what: str
@@ -49,6 +50,7 @@ def verify_store(path: str | os.PathLike[str], progress: Callable[[int, int], No
         for entry in sorted(os.scandir(root / SHARDS), key=lambda entry: entry.name)
         if not SHARD_NAME.fullmatch(entry.name)
     ]
+    damage += [Damage(PROMPTS, what) for what in _verify_prompts(root, header)]
     index, shards = Index(), shard_paths(root)
     numbers = [int(shard.name[:8]) for shard in shards]
     missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
@@ -68,6 +70,16 @@ def verify_store(path: str | os.PathLike[str], progress: Callable[[int, int], No
         except StoreError as error:
             damage.append(Damage(SHARDS, str(error)))
     return damage
+
+
+def _verify_prompts(root: Path, header: Header) -> list[str]:
+    if not (root / PROMPTS).exists():
+        return []
+    try:
+        load_prompts(root, header)
+    except StoreError as error:
+        return [str(error).removeprefix(f"{root / PROMPTS}: ").removeprefix(f"{root}: ")]
+    return []
 
 
 def _verify_shard(shard: Path, header: Header) -> tuple[list[str], ShardRows | None, int]:

@@ -64,16 +64,7 @@ class StoreWriter:
             names = {entry.name for entry in self.path.iterdir()}
             if not names <= {LOCK, SHARDS, INCOMING} and not all(name.startswith(f".{HEADER}") for name in names):
                 raise StoreError(f"{self.path}: a folder with other files in it; give a new folder for the store")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = filelock.FileLock(self.path / LOCK)
-            self._lock.acquire(blocking=False)
-        except filelock.Timeout:
-            raise StoreError(
-                f"{self.path}: another process is writing to this store; wait for it, or give another --store"
-            ) from None
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot be written ({error.strerror})") from None
+        self._lock = acquire_lock(self.path)
         try:
             self.header = self._header(spec, dtype, precision, software)
             self.index = Index()
@@ -207,6 +198,25 @@ class StoreWriter:
         """Releases the lock. Rows that were not flushed are dropped."""
         shutil.rmtree(self.path / INCOMING, ignore_errors=True)
         self._lock.release()
+
+
+def acquire_lock(root: Path) -> filelock.BaseFileLock:
+    """Takes the lock of a store's one writer; the folder is made where it is missing.
+
+    Raises:
+        StoreError: where another process has it, or the folder cannot be written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(root / LOCK)
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise StoreError(
+            f"{root}: another process is writing to this store; wait for it, or give another --store"
+        ) from None
+    except OSError as error:
+        raise StoreError(f"{root}: cannot be written ({error.strerror})") from None
+    return lock
 
 
 def describe(spec: EncoderSpec) -> str:

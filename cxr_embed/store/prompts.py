@@ -1,0 +1,220 @@
+"""Prompt vectors in the store's folder: a store takes them along to a machine that has no model.
+
+One file, `prompts.arrow`, rewritten as a whole under the writer's lock: the prompts' text, their vectors, where each
+came from; in its metadata the encoder's fingerprint and a digest over all of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from cxr_embed.errors import StoreError
+from cxr_embed.store.layout import Header, write_file_atomically
+from cxr_embed.store.reader import Store
+from cxr_embed.store.writer import acquire_lock
+from cxr_embed.types import EncoderSpec, canonical_json
+
+PROMPTS = "prompts.arrow"
+_FORMAT = b"cxr_embed.prompts 1"
+_NAMED = 3  # prompts that an error message names before it only counts
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts that a store holds the vectors of.
+
+    Attributes:
+        prompts: their text, letter for letter as it was embedded.
+        vectors: `(P, D)` float32, row i for prompt i; not of unit length.
+        sources: `P` words on where each vector came from.
+    """
+
+    prompts: tuple[str, ...]
+    vectors: np.ndarray
+    sources: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def digest(self, fingerprint: str) -> bytes:
+        """64 hexadecimal digits over texts, vectors, sources and the encoder's fingerprint."""
+        texts = canonical_json([fingerprint, self.prompts, self.sources])
+        values = np.ascontiguousarray(self.vectors, dtype="<f4").tobytes()
+        return hashlib.sha256(len(texts).to_bytes(8, "little") + texts + values).hexdigest().encode()
+
+
+def prompt_width(spec: EncoderSpec, where: str | os.PathLike[str]) -> int:
+    """How many numbers a prompt's vector has, to lie in one space with a store's image vectors.
+
+    Raises:
+        StoreError: where the vectors at `where` lie in no space with prompts.
+    """
+    if spec.text is None:
+        raise StoreError(
+            f"{where}: its vectors are {', '.join(spec.outputs)} of {spec.name}, which no prompt can be compared with; "
+            "`cxr-embed encoders` says which encoders embed prompts"
+        )
+    if spec.text.output not in spec.outputs:
+        raise StoreError(
+            f"{where}: prompts are compared with the output {spec.text.output}, the store holds "
+            f"{', '.join(spec.outputs)}; embed into another --store with --outputs {spec.text.output}"
+        )
+    return spec.outputs[spec.text.output][-1]
+
+
+def check_prompts(
+    spec: EncoderSpec, prompts: Sequence[str], vectors: np.ndarray, where: str | os.PathLike[str]
+) -> np.ndarray:
+    """Prompt vectors as `(P, D)` float32, if a store at `where` can take them.
+
+    Raises:
+        StoreError: for blank or repeated prompts, another number or width of vectors, vectors that are not finite or
+            zero.
+    """
+    width = prompt_width(spec, where)
+    with np.errstate(over="ignore"):
+        array = np.asarray(vectors).astype(np.float32)
+    if array.shape != (len(prompts), width):
+        expected = (len(prompts), width)
+        raise StoreError(f"{where}: prompt vectors of {spec.name} have the shape {expected} here, got {array.shape}")
+    finite: list[bool] = np.isfinite(array).all(axis=1).tolist()
+    directed: list[bool] = array.any(axis=1).tolist()
+    faults = {
+        "blank prompts, or no text": [prompt for prompt in prompts if not _is_text(prompt)],
+        "prompts given twice": [prompt for prompt, count in Counter(prompts).items() if count > 1],
+        "prompts whose vectors are not finite (NaN or infinite)": [
+            prompt for prompt, sound in zip(prompts, finite, strict=True) if not sound
+        ],
+        "prompts whose vectors are zero, which has no direction": [
+            prompt for prompt, sound in zip(prompts, directed, strict=True) if not sound
+        ],
+    }
+    for what, wrong in faults.items():
+        if wrong:
+            shown = ", ".join(map(repr, wrong[:_NAMED])) + (", ..." if len(wrong) > _NAMED else "")
+            raise StoreError(f"{where}: {what}: {shown}")
+    return array
+
+
+def _is_text(prompt: str) -> bool:
+    # A lone surrogate is no text that a file can hold.
+    return bool(prompt.strip()) and prompt.encode(errors="ignore").decode() == prompt
+
+
+def read_prompts(store: Store) -> Prompts:
+    """The prompts that a store holds, as they were when this is called; none where it holds no file of them.
+
+    Raises:
+        StoreError: for a store whose vectors have no text, a damaged file, or one of another encoder.
+    """
+    return load_prompts(store.path, store.header)
+
+
+def load_prompts(root: Path, header: Header) -> Prompts:
+    """`read_prompts` for a store that is not open."""
+    path, width = root / PROMPTS, prompt_width(header.spec, root)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Prompts((), np.empty((0, width), np.float32), ())
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+        table.validate(full=True)
+        metadata = table.schema.metadata or {}
+        fingerprint = metadata[b"fingerprint"].decode()
+        flat = table["vector"].combine_chunks()
+        vectors = np.array(flat.flatten(), dtype=np.float32).reshape(len(table), -1)
+        prompts = Prompts(tuple(table["prompt"].to_pylist()), vectors, tuple(table["source"].to_pylist()))
+        sound = metadata[b"format"] == _FORMAT and metadata[b"digest"] == prompts.digest(fingerprint)
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
+        sound = False
+    if not sound:
+        raise StoreError(
+            f"{path}: damaged; delete it (image vectors are elsewhere) and embed or import its prompts again"
+        )
+    if fingerprint != header.spec.fingerprint:
+        name = metadata[b"encoder"].decode()
+        raise StoreError(
+            f"{path}: prompts of {name} [{fingerprint[:12]}] in a store of {header.spec.name} "
+            f"[{header.spec.fingerprint[:12]}]; another store's file was copied here: delete it"
+        )
+    return prompts
+
+
+def add_prompts(path: str | os.PathLike[str], prompts: Sequence[str], vectors: np.ndarray, source: str) -> Prompts:
+    """Adds prompt vectors to a store; a prompt that it holds already gets the new vector.
+
+    Args:
+        path: the store's folder.
+        prompts: P different texts.
+        vectors: `(P, D)`, D being the last axis of the output that the encoder's text rule names.
+        source: where the vectors came from, for people: `embedded by ...`, `imported from ...`.
+
+    Returns:
+        All prompts of the store.
+
+    Raises:
+        StoreError: what `check_prompts` and `read_prompts` raise; also where another process writes to the store, or
+            the store cannot be written. The store is then as it was.
+    """
+    root = Path(path)
+    header = Header.read(root)
+    array = check_prompts(header.spec, prompts, vectors, root)
+    lock = acquire_lock(root)
+    try:
+        # A killed writer's leftovers: the lock says that nobody is at them.
+        for leftover in root.glob(f".{PROMPTS}.*"):
+            leftover.unlink(missing_ok=True)
+        known = load_prompts(root, header)
+        merged = {
+            prompt: (vector, came)
+            for prompt, vector, came in zip(known.prompts, known.vectors, known.sources, strict=True)
+        }
+        merged.update({prompt: (vector, source) for prompt, vector in zip(prompts, array, strict=True)})
+        result = Prompts(
+            tuple(merged),
+            np.stack([vector for vector, _ in merged.values()]) if merged else array,
+            tuple(came for _, came in merged.values()),
+        )
+        if len(prompts):
+            write_file_atomically(root / PROMPTS, _to_bytes(result, header.spec))
+    except OSError as error:
+        raise StoreError(
+            f"{root / PROMPTS}: cannot be written ({error.strerror}); what was there is as it was"
+        ) from None
+    finally:
+        lock.release()
+    return result
+
+
+def _to_bytes(prompts: Prompts, spec: EncoderSpec) -> bytes:
+    schema = pa.schema(
+        [
+            pa.field("prompt", pa.string(), nullable=False),
+            pa.field("vector", pa.list_(pa.float32(), prompts.vectors.shape[1]), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+        ],
+        metadata={
+            b"format": _FORMAT,
+            b"encoder": spec.name.encode(),
+            b"fingerprint": spec.fingerprint.encode(),
+            b"digest": prompts.digest(spec.fingerprint),
+        },
+    )
+    flat = pa.array(np.ascontiguousarray(prompts.vectors).reshape(-1))
+    vectors = pa.FixedSizeListArray.from_arrays(flat, prompts.vectors.shape[1])
+    columns = [pa.array(prompts.prompts, pa.string()), vectors, pa.array(prompts.sources, pa.string())]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as writer:
+        writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
