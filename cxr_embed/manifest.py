@@ -30,6 +30,7 @@ DESCRIPTIVE = ("study_id", "follow_up", "site", "source")
 _FINDING_VALUES = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan, "-1": -1.0, "-1.0": -1.0}
 _SEXES = ("", "M", "F", "O")
 _EXAMPLES = 5  # rows that one kind of problem names before it only counts
+_NO_MANIFEST = "no such manifest; `cxr-embed manifest scan DIR` makes one"
 _CHUNK = 8192  # rows of a CSV that are Python objects at one time
 # A newline or NUL in an id tears up logs, and NumPy drops a NUL at a string's end: two ids would become one.
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -105,21 +106,41 @@ def read_manifest(
     Raises:
         ManifestError: with all problems at once in `problems`.
     """
-    path = Path(path)
-    rows, unreadable = _read_rows(path)
+    table, findings = _read_checked(Path(path), REQUIRED, extra, _NO_MANIFEST)
+    return Manifest(table, Path(root) if root is not None else Path(path).parent, findings)
+
+
+def read_labels(path: str | os.PathLike[str], *, extra: Sequence[str] = ()) -> Manifest:
+    """Reads a table of labels (CSV, CSV.GZ or Parquet) for images that are known by their ids alone.
+
+    It is checked like a manifest, and a manifest is such a table. Only `image_id` must be there: without `patient_id`
+    or `path`, `Manifest.column` gives blanks for it, and `Manifest.rows` is not to be called.
+
+    Raises:
+        ManifestError: with all problems at once in `problems`.
+    """
+    table, findings = _read_checked(Path(path), ("image_id",), extra, "no such file")
+    return Manifest(table, Path(path).parent, findings)
+
+
+def _read_checked(
+    path: Path, required: Sequence[str], extra: Sequence[str], missing: str
+) -> tuple[pa.Table, tuple[str, ...]]:
+    """The table, and the names of its findings."""
+    rows, unreadable = _read_rows(path, missing)
     names = rows.table.column_names
     findings = tuple(n for n in names if n and n not in (*REQUIRED, *OPTIONAL, *DESCRIPTIVE, *extra))
-    problems = _check_names(names, extra) + unreadable
+    problems = _check_names(names, required, extra) + unreadable
     # A column that stands twice is checked once, in its first place; the others could not be told apart.
     rows = rows.select({name: names.index(name) for name in names if name})
     problems += [problem for check in _CHECKS for problem in check(rows)]
     problems += [problem for name in dict.fromkeys(findings) for problem in _check_finding(rows, name)]
     if not len(rows.table) and not unreadable:
-        problems.append("the manifest has no rows")
+        problems.append("the manifest has no rows" if missing == _NO_MANIFEST else "the table has no rows")
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise ManifestError(f"{path}: {count}\n" + "\n".join(f"  {p}" for p in problems), tuple(problems))
-    return Manifest(rows.table, Path(root) if root is not None else path.parent, findings)
+    return rows.table, findings
 
 
 def check_columns(columns: dict[str, list[str]]) -> list[str]:
@@ -222,7 +243,7 @@ class _Rows:
         return [f"{what}: {', '.join(shown)}{more}"] if numbers else []
 
 
-def _read_rows(path: Path) -> tuple[_Rows, list[str]]:
+def _read_rows(path: Path, missing: str = _NO_MANIFEST) -> tuple[_Rows, list[str]]:
     """The file as trimmed text, and the problems of rows that are none.
 
     A type that is guessed would turn id 0012 into 12, so a CSV's values are never anything but text.
@@ -236,7 +257,7 @@ def _read_rows(path: Path) -> tuple[_Rows, list[str]]:
         else:
             return _read_csv(path)
     except FileNotFoundError:
-        message = "no such manifest; `cxr-embed manifest scan DIR` makes one"
+        message = missing
     except UnicodeDecodeError:
         message = "cannot be read as a table (not UTF-8 text); save it as CSV in UTF-8"
     except (pa.ArrowException, _NotATable) as error:
@@ -333,8 +354,8 @@ def _read_csv(path: Path) -> tuple[_Rows, list[str]]:
     return _Rows(table, places, "line"), problems
 
 
-def _check_names(names: list[str], extra: Sequence[str]) -> list[str]:
-    problems = [f"column {name} is missing" for name in REQUIRED if name not in names]
+def _check_names(names: list[str], required: Sequence[str], extra: Sequence[str]) -> list[str]:
+    problems = [f"column {name} is missing" for name in required if name not in names]
     problems += [f"column {name} stands twice" for name, count in Counter(names).items() if name and count > 1]
     problems += [
         f"column {number} has no name (a table's row numbers? pandas leaves them out with index=False)"

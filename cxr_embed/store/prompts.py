@@ -85,8 +85,8 @@ def check_prompts(
     if array.shape != (len(prompts), width):
         expected = (len(prompts), width)
         raise StoreError(f"{where}: prompt vectors of {spec.name} have the shape {expected} here, got {array.shape}")
-    finite: list[bool] = np.isfinite(array).all(axis=1).tolist()
-    directed: list[bool] = array.any(axis=1).tolist()
+    finite = [bool(np.isfinite(vector).all()) for vector in array]
+    directed = [bool(vector.any()) for vector in array]
     faults = {
         "blank prompts, or no text": [prompt for prompt in prompts if not _is_text(prompt)],
         "prompts given twice": [prompt for prompt, count in Counter(prompts).items() if count > 1],
