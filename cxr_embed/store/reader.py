@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -145,6 +145,20 @@ class Store:
             rows = slice(start, start + size)
             yield Embeddings(known[rows], self._gather(shard[rows], vector[rows], output), self.spec)
 
+    def mapped(self, output: str | None = None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """All vectors, shard by shard and without a copy, for work that looks at each of them once.
+
+        Yields:
+            `rows` `(K,)`, `places` `(K,)` and `vectors` `(M, ...)` in the store's dtype: the vector of `ids[rows[k]]`
+            is `vectors[places[k]]`. Images of one content share a vector, and a vector may belong to no image any
+            more. `vectors` lie in the shard's file; they are let go before the next shard, so that memory stays flat.
+        """
+        output = self._output(output)
+        _, shard, vector = self._places
+        for number, rows in _by_shard(shard):
+            # Copy-on-write: engines refuse to borrow an array that they could not write.
+            yield rows, vector[rows], self._map(number, output, "c")
+
     def _output(self, output: str | None) -> str:
         if output is None:
             return next(iter(self.spec.outputs))
@@ -164,27 +178,27 @@ class Store:
     def _gather(self, shard: np.ndarray, vector: np.ndarray, output: str) -> np.ndarray:
         shape = (len(shard), *self.spec.outputs[output])
         result: np.ndarray = np.empty(shape, dtype=self.header.dtype)
-        order = np.argsort(shard, kind="stable")
-        sorted_shards = shard[order]
-        edges = np.flatnonzero(np.diff(sorted_shards)) + 1
-        for part in np.split(order, edges) if len(order) else ():
-            result[part] = self._vectors(int(shard[part[0]]), output)[vector[part]]
+        for number, part in _by_shard(shard):
+            result[part] = self._vectors(number, output)[vector[part]]
         return result
 
     def _vectors(self, number: int, output: str) -> np.ndarray:
         key = (number, output)
         if key not in self._arrays:
-            path, info = self._shard_paths[number] / output_file(output), self._info(number)
-            try:
-                if path.stat().st_size != info.files[path.name]["bytes"]:
-                    raise StoreError(f"{path.parent}: {path.name} has another size than when it was written")
-                array = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, KeyError) as error:
-                raise StoreError(f"{path.parent}: {path.name} cannot be read ({type(error).__name__})") from None
-            if array.shape != (info.vectors, *self.spec.outputs[output]) or array.dtype != self.header.dtype:
-                raise StoreError(f"{path.parent}: {path.name} is {array.dtype} {array.shape}, not what was declared")
-            self._arrays[key] = array
+            self._arrays[key] = self._map(number, output, "r")
         return self._arrays[key]
+
+    def _map(self, number: int, output: str, mode: Literal["r", "c"]) -> np.ndarray:
+        path, info = self._shard_paths[number] / output_file(output), self._info(number)
+        try:
+            if path.stat().st_size != info.files[path.name]["bytes"]:
+                raise StoreError(f"{path.parent}: {path.name} has another size than when it was written")
+            array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(f"{path.parent}: {path.name} cannot be read ({type(error).__name__})") from None
+        if array.shape != (info.vectors, *self.spec.outputs[output]) or array.dtype != self.header.dtype:
+            raise StoreError(f"{path.parent}: {path.name} is {array.dtype} {array.shape}, not what was declared")
+        return array
 
     def _info(self, number: int) -> ShardInfo:
         if number not in self._infos:
@@ -211,6 +225,14 @@ class Store:
             "spec": self.spec.to_json(),
             "engines": self.engines,
         }
+
+
+def _by_shard(shard: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Shard numbers `(N,)` to each shard's number and the positions that have it, in their order."""
+    order = np.argsort(shard, kind="stable")
+    edges = np.flatnonzero(np.diff(shard[order])) + 1
+    for part in np.split(order, edges) if len(order) else ():
+        yield int(shard[part[0]]), part
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:
