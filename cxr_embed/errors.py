@@ -61,5 +61,9 @@ class EncoderError(CxrEmbedError):
     """An encoder that cannot be loaded or that returned something unusable."""
 
 
+class EncoderUnusable(EncoderError):
+    """An encoder that cannot go on, whatever image comes next: its process dies, or its model is another one."""
+
+
 class StoreError(CxrEmbedError):
     """A store that is missing, damaged, locked or made by another encoder."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
 from dataclasses import dataclass
 from typing import Literal
 
 from cxr_embed.encoders.hub import HubModel, cached_folder
+from cxr_embed.encoders.tensorflow_process import PYTHON_VARIABLE
 from cxr_embed.encoders.weights import weights_path
 from cxr_embed.errors import EncoderError
 
@@ -61,7 +63,8 @@ class EncoderCard:
     @property
     def missing(self) -> list[str]:
         """The modules that it needs and that cannot be imported here."""
-        return [module for module in self.needs if importlib.util.find_spec(module) is None]
+        elsewhere = "tensorflow" if os.environ.get(PYTHON_VARIABLE) else ""
+        return [m for m in self.needs if m != elsewhere and importlib.util.find_spec(m) is None]
 
     @property
     def is_family(self) -> bool:
@@ -106,7 +109,7 @@ _CARDS = (
         "HAI-DEF terms",
         "tensorflow",
         extra="cxr-foundation",
-        needs=("huggingface_hub", "tensorflow"),
+        needs=("tensorflow",),
         # The revision that public scripts name; later ones would be another fingerprint.
         hub=HubModel(
             "google/cxr-foundation",

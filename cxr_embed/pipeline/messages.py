@@ -59,7 +59,7 @@ class Ready(NamedTuple):
 
 
 class Unusable(NamedTuple):
-    """The encoder could not be loaded."""
+    """The encoder could not be loaded, or cannot go on."""
 
     message: str
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 from cxr_embed.errors import EncoderError
 from cxr_embed.pipeline.messages import Message, Ready, Setup, Unusable
 from cxr_embed.pipeline.worker import Worker
+from cxr_embed.processes import ending, shared_file, signals_blocked
 from cxr_embed.types import Encoder
 
 # A chunk that takes longer than this is stuck in a decoder; a cold network drive is far faster.
@@ -79,23 +75,12 @@ class WorkerProcess:
         try:
             message = self.connection.recv()
         except (EOFError, ConnectionResetError):
-            raise WorkerDied(self.ending()) from None
+            raise WorkerDied(ending(self.process)) from None
         if isinstance(message, Unusable):
             raise EncoderError(message.message)
         if isinstance(message, Ready):
             self.ready = True
         return message
-
-    def ending(self) -> str:
-        """How the process ended, in words."""
-        try:
-            code = self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            return "closed its connection"
-        if code >= 0:
-            return f"ended with status {code}"
-        name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else str(-code)
-        return f"was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
     def stop(self) -> None:
         """Ends the process, now."""
@@ -198,7 +183,7 @@ class Arena:
     """Memory that decoders and the device worker share: an unlinked file, so that nothing is left behind."""
 
     def __init__(self, slots: int, slot_bytes: int) -> None:
-        file = _reserve(Path("/dev/shm"), slots * slot_bytes) or _reserve(None, slots * slot_bytes)
+        file = shared_file(slots * slot_bytes)
         if file is None:
             raise EncoderError(f"no room for {slots * slot_bytes >> 20} MiB of shared pixels; use fewer --workers")
         self._file = file
@@ -212,29 +197,3 @@ class Arena:
     def close(self) -> None:
         """Gives the memory back once the last worker is gone."""
         self._file.close()
-
-
-def _reserve(folder: Path | None, size: int) -> IO[bytes] | None:
-    """An unlinked file with its blocks reserved: a full disk is met here, not as a crash on first touch."""
-    if folder is not None and not os.access(folder, os.W_OK):
-        return None
-    file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-    try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            os.ftruncate(file.fileno(), size)
-    except OSError:
-        file.close()
-        return None
-    return file
-
-
-@contextlib.contextmanager
-def signals_blocked() -> Iterator[None]:
-    """Children started inside never see Ctrl-C or SIGTERM: the run ends them in order."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

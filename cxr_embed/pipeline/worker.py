@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxr_embed.errors import CxrEmbedError, ImageError
+from cxr_embed.errors import CxrEmbedError, EncoderUnusable, ImageError
 from cxr_embed.pipeline.messages import (
     Decoded,
     Embedded,
@@ -153,6 +153,8 @@ class Worker:
                 parts.append(self._checked(inputs[start:stop]))
                 done += keys[start:stop]
                 start = stop
+            except EncoderUnusable:
+                raise
             except Exception as error:
                 if is_out_of_memory(error) and self.batch_size > 1:
                     self.batch_size = max(1, min(self.batch_size, stop - start) // 2)
@@ -161,6 +163,8 @@ class Worker:
                     try:
                         parts.append(self._checked(inputs[at : at + 1]))
                         done.append(keys[at])
+                    except EncoderUnusable:
+                        raise
                     except Exception as reason:
                         kind = "out-of-memory" if is_out_of_memory(reason) else "encoder"
                         faults[keys[at]] = Fault(kind, f"the encoder failed: {type(reason).__name__}: {reason}")
@@ -226,6 +230,10 @@ def main() -> None:
         worker = Worker(setup, encoder)
         connection.send(Ready(engine))
         while True:
-            connection.send(worker.answer(connection.recv()))
+            try:
+                answer: Any = worker.answer(connection.recv())
+            except EncoderUnusable as error:
+                answer = Unusable(str(error))
+            connection.send(answer)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the run is over

@@ -1,0 +1,66 @@
+"""Child processes: memory to share with them, signals they must not see, how they ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+
+def shared_file(size: int) -> IO[bytes] | None:
+    """An unlinked file of `size` bytes in memory (else on disk) to map in several processes; None without room.
+
+    Its blocks are reserved: a full disk is met here, not as a crash on first touch.
+    """
+    return _reserve(Path("/dev/shm"), size) or _reserve(None, size)
+
+
+def _reserve(folder: Path | None, size: int) -> IO[bytes] | None:
+    if folder is not None and not os.access(folder, os.W_OK):
+        return None
+    file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+    try:
+        grow(file, size)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def grow(file: IO[bytes], size: int) -> None:
+    """Makes the file at least `size` bytes long, with its blocks reserved.
+
+    Raises:
+        OSError: where there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        os.ftruncate(file.fileno(), max(size, os.fstat(file.fileno()).st_size))
+
+
+@contextlib.contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Children started inside never see Ctrl-C or SIGTERM: whoever started them ends them in order."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def ending(process: subprocess.Popen[bytes]) -> str:
+    """How a process ended, in words."""
+    try:
+        code = process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        return "closed its connection"
+    if code >= 0:
+        return f"ended with status {code}"
+    name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else str(-code)
+    return f"was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
