@@ -1,0 +1,108 @@
+"""Figures that say how well scores tell images with a finding from those without. Arrays in, numbers out.
+
+Labels are 1 and 0 and known; who has unknown ones leaves them out first. A figure that is not defined is no number.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number, or None and the reason why there is none."""
+
+    value: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What becomes of the images when those at or above a threshold are flagged.
+
+    Attributes:
+        threshold: scores from here on are flagged.
+        flag_rate: part of the images that is flagged.
+        sensitivity: part of the images with the finding that is flagged; None where there are none.
+        specificity: part of the images without it that is not flagged; None where there are none.
+    """
+
+    threshold: float
+    flag_rate: float
+    sensitivity: float | None = None
+    specificity: float | None = None
+
+
+def auroc(labels: np.ndarray, scores: np.ndarray) -> Figure:
+    """Area under the receiver operating characteristic: the chance that a positive scores above a negative.
+
+    Ties count half (Hanley and McNeil, 1982), so it equals scikit-learn's `roc_auc_score`.
+
+    Args:
+        labels: `(N,)` of 0 and 1.
+        scores: `(N,)`, higher = more likely.
+    """
+    labels = np.asarray(labels) == 1
+    positives, negatives = int(labels.sum()), int((~labels).sum())
+    if not len(labels):
+        return Figure(None, "no image has a label")
+    if not positives or not negatives:
+        kind = "positive" if positives else "negative"
+        return Figure(None, f"all {len(labels):,} labels are {kind}")
+    ranks = rankdata(np.asarray(scores, np.float64))
+    above = ranks[labels].sum() - positives * (positives + 1) / 2
+    return Figure(float(above / (positives * negatives)))
+
+
+def rank_agreement(first: np.ndarray, second: np.ndarray) -> Figure:
+    """Spearman's correlation of two scores `(N,)` of the same images: 1 where they rank alike."""
+    if len(first) < 3:
+        return Figure(None, "fewer than three images")
+    ranks = [rankdata(np.asarray(values, np.float64)) for values in (first, second)]
+    if any(np.ptp(rank) == 0 for rank in ranks):
+        return Figure(None, "all scores are the same")
+    return Figure(float(np.corrcoef(*ranks)[0, 1]))
+
+
+def threshold_for_sensitivity(labels: np.ndarray, scores: np.ndarray, sensitivity: float) -> float | None:
+    """The highest threshold that flags at least this part of the positives; None where there is no positive."""
+    positive = np.sort(np.asarray(scores)[np.asarray(labels) == 1])
+    if not len(positive):
+        return None
+    needed = max(1, math.ceil(sensitivity * len(positive) - _ROUNDING))
+    return float(positive[len(positive) - needed])
+
+
+def threshold_for_flag_rate(scores: np.ndarray, rate: float) -> float:
+    """The lowest threshold that flags at most this part of `(N,)` scores; equal scores are flagged together or not.
+
+    Above every score, where more than that part ties for the highest.
+    """
+    values, counts = np.unique(np.asarray(scores, np.float64), return_counts=True)
+    flagged = np.cumsum(counts[::-1])[::-1]  # images at or above each value
+    allowed = np.flatnonzero(flagged <= rate * len(scores) + _ROUNDING)
+    return float(values[allowed[0]]) if len(allowed) else float(np.nextafter(values[-1], np.inf))
+
+
+def operating_point(labels: np.ndarray, scores: np.ndarray, threshold: float) -> OperatingPoint:
+    """What a threshold does to labelled images: `labels` and `scores` `(N,)`, N at least 1."""
+    positive, flagged = np.asarray(labels) == 1, np.asarray(scores) >= threshold
+    hit, passed = flagged[positive], ~flagged[~positive]
+    return OperatingPoint(
+        threshold,
+        float(flagged.mean()),
+        float(hit.mean()) if len(hit) else None,
+        float(passed.mean()) if len(passed) else None,
+    )
+
+
+def per_thousand(sensitivity: float, specificity: float, prevalence: float) -> tuple[float, float]:
+    """Flags, and cases that are missed, per 1,000 images of which a part `prevalence` has the finding."""
+    flags = 1000 * (prevalence * sensitivity + (1 - prevalence) * (1 - specificity))
+    return flags, 1000 * prevalence * (1 - sensitivity)
