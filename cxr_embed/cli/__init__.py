@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cxr_embed.cli import embed, encoders, manifest, store
+from cxr_embed.cli import embed, encoders, exports, imports, manifest, store
 from cxr_embed.cli.common import fail
 from cxr_embed.errors import CxrEmbedError
 
@@ -25,6 +25,8 @@ app.command("embed", epilog=embed.EXAMPLE)(embed.embed)
 app.command("encoders", epilog=encoders.EXAMPLE)(encoders.encoders)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(store.app, name="store")
+app.add_typer(imports.app, name="import")
+app.add_typer(exports.app, name="export")
 app.add_typer(encoders.weights_app, name="weights")
 
 

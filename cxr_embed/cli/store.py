@@ -37,7 +37,9 @@ def info(
     shapes = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in spec.outputs.items())
     lines = {
         "encoder": f"{spec.name}, revision {spec.revision} [{spec.fingerprint[:12]}]",
-        "weights": f"{spec.weights_source} [{spec.weights[:12]}]" if spec.weights else "none: computed, not learned",
+        "weights": f"{spec.weights_source} [{spec.weights[:12]}]"
+        if spec.weights
+        else spec.weights_source or "none: computed, not learned",
         "pixels": spec.preprocessing,
         "vectors": f"{shapes}, {opened.header.dtype}",
         "computed by": ", ".join(f"{engine} ({count:,})" for engine, count in opened.engines.items()) or "nothing yet",

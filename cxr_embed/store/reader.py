@@ -213,7 +213,7 @@ class Store:
         return {
             "path": str(self.path),
             "images": len(self),
-            "patients": len(set(self.patient_ids.tolist())),
+            "patients": len(set(self.patient_ids.tolist()) - {""}),  # blank: imported, and nobody knows
             "vectors": sum(self._info(number).vectors for number in range(self.shards)),
             "failures": len(self.index.failures),
             "shards": self.shards,

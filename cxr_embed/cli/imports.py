@@ -1,0 +1,205 @@
+"""`cxr-embed import ...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cxr_embed.cli.common import fail, is_terminal, plural, print_json
+
+if TYPE_CHECKING:
+    from cxr_embed.imports import ImportSummary, Source
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Put precomputed vectors into a store, so that everything goes on without the model.",
+)
+Encoder = Annotated[str, typer.Option(help="What made the vectors: a name from `cxr-embed encoders`, or your own.")]
+Output = Annotated[str, typer.Option(help="Which of its outputs they are, e.g. contrastive.")]
+StoreFolder = Annotated[Path, typer.Option(help="Folder of the vectors; made where it is missing.")]
+Labels = Annotated[
+    Path | None, typer.Option(help="CSV or Parquet with image_id; tells patients, is checked against the vectors.")
+]
+Extra = Annotated[list[str] | None, typer.Option(help="A column of --labels that is no finding (repeatable).")]
+PatientPattern = Annotated[
+    str | None, typer.Option(help="Regular expression on the image id; its group is the patient's id.")
+]
+Dtype = Annotated[str | None, typer.Option(help="float16 or float32; as the file has it by default.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+
+
+@app.command(
+    "npz",
+    epilog="Example: `cxr-embed import npz vectors.npz --encoder cxr-foundation --output contrastive "
+    "--store vectors/cxr`",
+)
+def npz(
+    file: Annotated[Path, typer.Argument(help="Google's layout (key: image id), or a `store export`.")],
+    encoder: Encoder,
+    output: Output,
+    store: StoreFolder,
+    labels: Labels = None,
+    extra: Extra = None,
+    patient_pattern: PatientPattern = None,
+    dtype: Dtype = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import an .npz archive of vectors.
+
+    All of it is checked before anything is written. Run it again and only new or changed vectors are added.
+    """
+    from cxr_embed.imports import open_npz
+
+    _import(open_npz(file), encoder, output, store, labels, extra, patient_pattern, dtype, as_json)
+
+
+@app.command(
+    "npy",
+    epilog="Example: `cxr-embed import npy vectors.npy --ids ids.txt --encoder rad-dino --output pooled "
+    "--store vectors/rad`",
+)
+def npy(
+    file: Annotated[Path, typer.Argument(help="An array (N, ...), one row an image.")],
+    ids: Annotated[Path, typer.Option(help="Its ids: text, one a line; or CSV with image_id and perhaps patient_id.")],
+    encoder: Encoder,
+    output: Output,
+    store: StoreFolder,
+    labels: Labels = None,
+    extra: Extra = None,
+    patient_pattern: PatientPattern = None,
+    dtype: Dtype = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import an .npy array of vectors and the ids of its rows.
+
+    All of it is checked before anything is written. Run it again and only new or changed vectors are added.
+    """
+    from cxr_embed.imports import open_npy
+
+    _import(open_npy(file, ids), encoder, output, store, labels, extra, patient_pattern, dtype, as_json)
+
+
+@app.command(
+    "tfrecord",
+    epilog="Example: `cxr-embed import tfrecord mimic/files --encoder cxr-foundation-v1 --output pooled "
+    "--store vectors/mimic`",
+)
+def tfrecord(
+    files: Annotated[list[Path], typer.Argument(help="TFRecord files, plain or gzip; or folders of them.")],
+    encoder: Encoder,
+    output: Output,
+    store: StoreFolder,
+    labels: Labels = None,
+    extra: Extra = None,
+    patient_pattern: PatientPattern = None,
+    dtype: Dtype = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import TFRecord files of vectors, as Google's CXR Foundation service writes them; TensorFlow is not needed.
+
+    Each record holds the floats `embedding` and the bytes `image/id`. Google's vectors of MIMIC-CXR at PhysioNet are
+    of its first model (1,376 numbers), which is no output of cxr-foundation: give them a name of your own.
+    """
+    from cxr_embed.imports import open_tfrecord
+
+    _import(open_tfrecord(files), encoder, output, store, labels, extra, patient_pattern, dtype, as_json)
+
+
+@app.command(
+    "prompts", epilog="Example: `cxr-embed import prompts prompts.npz --encoder cxr-foundation --store vectors/cxr`"
+)
+def prompts(
+    file: Annotated[Path, typer.Argument(help="An .npz archive; key: prompt, value: its vector.")],
+    encoder: Annotated[str, typer.Option(help="What embedded the prompts; it must be the store's.")],
+    store: Annotated[Path, typer.Option(help="Folder of the image vectors.")],
+    as_json: AsJson = False,
+) -> None:
+    """Import the vectors of prompts into a store, for zero-shot without the model."""
+    from cxr_embed.imports import import_prompts
+
+    count, stored = import_prompts(file, encoder, store)
+    if as_json:
+        print_json({"prompts": count, "stored": stored})
+    else:
+        typer.echo(f"{store}: {plural(count, 'prompt')} imported, {stored:,} in the store")
+
+
+def _import(
+    source: Source,
+    encoder: str,
+    output: str,
+    store: Path,
+    labels: Path | None,
+    extra: list[str] | None,
+    patient_pattern: str | None,
+    dtype: str | None,
+    as_json: bool,
+) -> None:
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from cxr_embed.imports import import_vectors
+    from cxr_embed.imports.spec import unknown_name
+    from cxr_embed.manifest import read_labels
+
+    if dtype not in (None, "float16", "float32"):
+        fail(f"--dtype is float16 or float32, not {dtype!r}", 2)
+    if extra and labels is None:
+        fail("--extra names columns of --labels: give both", 2)
+    table = read_labels(labels, extra=extra or ()) if labels is not None else None
+    columns = (TextColumn("{task.description}"), *Progress.get_default_columns()[1:2], MofNCompleteColumn())
+    try:
+        with Progress(
+            *columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not is_terminal(), transient=True
+        ) as bar:
+            task = bar.add_task("checking", total=source.count)
+
+            def show(doing: str, done: int, total: int | None) -> None:
+                bar.update(task, description=doing, completed=done, total=total)
+
+            summary = import_vectors(
+                source,
+                encoder,
+                output,
+                store,
+                labels=table,
+                patient_pattern=patient_pattern,
+                dtype=dtype,  # type: ignore[arg-type]
+                progress=show,
+            )
+    except KeyboardInterrupt:
+        typer.echo("interrupted: what was stored is safe; run the same command to go on", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        print_json(_as_json(summary))
+        return
+    _tell(summary, source.name, store, labels)
+    if remark := unknown_name(encoder):
+        typer.echo(f"note: {remark}", err=True)
+
+
+def _as_json(summary: ImportSummary) -> dict[str, Any]:
+    return {**vars(summary), "shape": list(summary.shape)}
+
+
+def _tell(summary: ImportSummary, name: str, store: Path, labels: Path | None) -> None:
+    parts = [f"{summary.added:,} new", f"{summary.unchanged:,} unchanged"]
+    parts += [f"{summary.replaced:,} replaced"] if summary.replaced else []
+    cast = f" (the file has {summary.cast_from})" if summary.cast_from else ""
+    shape = " x ".join(map(str, summary.shape))
+    typer.echo(f"{name}: {plural(summary.images, 'image')}: {', '.join(parts)}; {shape}, {summary.dtype}{cast}")
+    typer.echo(f"{store}: {plural(summary.stored, 'image')} with a vector")
+    if labels is not None:
+        typer.echo(
+            f"{labels}: {summary.without_labels:,} of these images are not in it; {summary.labels_without_vector:,} of "
+            f"its images have no vector here. `cxr-embed zeroshot --labels` takes the same file"
+        )
+    if summary.without_patient:
+        typer.echo(
+            f"note: the patient of {plural(summary.without_patient, 'image')} is unknown (stored as blank); "
+            "--patient-pattern takes it\n  from the image id, --labels from its column patient_id",
+            err=True,
+        )

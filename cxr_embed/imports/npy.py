@@ -1,0 +1,68 @@
+"""A `.npy` array of vectors, and the ids of its rows in a file beside it."""
+
+from __future__ import annotations
+
+import csv
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cxr_embed.errors import CxrEmbedError
+from cxr_embed.imports.sources import Shape, Source, Vector, fit, require_file, unreadable
+
+
+def open_npy(path: Path, ids: Path) -> Source:
+    """Row i of the array is the vector of the i-th id; the array is memory-mapped.
+
+    Args:
+        path: `(N, ...)` numbers, saved with `numpy.save`.
+        ids: N ids; text with one a line, or CSV with the column `image_id` and perhaps `patient_id`.
+
+    Raises:
+        CxrEmbedError: for another kind of file, blank ids, or another number of ids than of vectors.
+    """
+    require_file(path)
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
+        if "objects" in str(error):
+            raise CxrEmbedError(f"{path}: holds Python objects (a pickle), which are never loaded") from None
+        raise CxrEmbedError(f"{path}: no .npy array, or cut short; save it with numpy.save") from None
+    if array.ndim < 2:
+        raise CxrEmbedError(f"{path}: shape {array.shape}; expected (N, ...), one row a vector")
+    rows = _read_ids(ids)
+    if len(rows) != len(array):
+        raise CxrEmbedError(f"{path} has {len(array):,} vectors, {ids} has {len(rows):,} ids; they pair up row by row")
+
+    def read(shape: Shape | None) -> Iterator[Vector]:
+        for number, ((image_id, patient_id), vector) in enumerate(zip(rows, array, strict=True)):
+            where = f"{path}: {image_id!r} (row {number})"
+            yield Vector(image_id, patient_id, fit(vector, shape, where), where)
+
+    return Source((path,), len(rows), read)
+
+
+def _read_ids(path: Path) -> list[tuple[str, str]]:
+    """Image id and patient id (blank where unknown) of each row."""
+    require_file(path)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            if path.suffix.lower() != ".csv":
+                rows = [(line.strip(), "") for line in file]
+            else:
+                table = csv.DictReader(file, strict=True)
+                if "image_id" not in (table.fieldnames or ()):
+                    raise CxrEmbedError(f"{path}: no column image_id; it has {', '.join(table.fieldnames or ())}")
+                rows = [((row["image_id"] or "").strip(), (row.get("patient_id") or "").strip()) for row in table]
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CxrEmbedError(f"{path}: not a list of ids in UTF-8 ({error})") from None
+    blank = [number for number, (image_id, _) in enumerate(rows, 1) if not image_id]
+    if blank:
+        raise CxrEmbedError(f"{path}: no id in row {blank[0]:,} of {len(rows):,}")
+    return rows
