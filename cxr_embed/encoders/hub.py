@@ -8,6 +8,25 @@ from pathlib import Path
 
 from cxr_embed.errors import EncoderError
 
+# What a checkpoint in transformers' layout consists of: by name, since repositories hold other formats too.
+CHECKPOINT_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+)
+
 
 @dataclass(frozen=True)
 class HubModel:
@@ -15,7 +34,7 @@ class HubModel:
 
     Attributes:
         repo: ORG/NAME.
-        revision: the commit that is taken, 40 hexadecimal digits.
+        revision: the commit that is taken, 40 hexadecimal digits; or a branch, whose newest commit is taken.
         patterns: the files that are needed. Safetensors and settings by default: never pickles, never code.
         required: files without which a folder is half a download.
         gated: whether its terms must be accepted first.

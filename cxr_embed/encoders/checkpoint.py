@@ -1,0 +1,202 @@
+"""A checkpoint's folder in transformers' layout, read without a framework: settings, tensor shapes, identity.
+
+Safetensors only: a pickle is never opened, and no code that lies beside the weights is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cxr_embed.encoders.digests import folder_digest
+from cxr_embed.encoders.hub import CHECKPOINT_FILES, HubModel, cached_folder, hub_folder, local_folder
+from cxr_embed.encoders.table import ENCODERS
+from cxr_embed.errors import EncoderError
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+IMAGE_SETTINGS = "preprocessor_config.json"
+ALL_SETTINGS = "processor_config.json"  # transformers 5 writes an image processor's settings into this one
+TOKENIZER_SETTINGS = "tokenizer_config.json"
+_TOKENIZER_FILES = (
+    TOKENIZER_SETTINGS,
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+)
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk.
+
+    Attributes:
+        folder: where its files lie.
+        source: where they came from, for people: `ORG/NAME@COMMIT`, or the folder's name.
+    """
+
+    folder: Path
+    source: str
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The model's settings."""
+        return read_json(self.folder / CONFIG)
+
+    @cached_property
+    def image_settings(self) -> dict[str, Any]:
+        """The image processor's settings.
+
+        Raises:
+            EncoderError: where there are none.
+        """
+        if (self.folder / IMAGE_SETTINGS).is_file():
+            return read_json(self.folder / IMAGE_SETTINGS)
+        if (self.folder / ALL_SETTINGS).is_file():
+            settings = read_json(self.folder / ALL_SETTINGS).get("image_processor")
+            if isinstance(settings, dict):
+                return settings
+        raise EncoderError(
+            f"{self.source} has no {IMAGE_SETTINGS}, so no one knows its pixels; "
+            f"is it a vision model? (model_type {self.config.get('model_type')})"
+        )
+
+    @cached_property
+    def weight_files(self) -> list[Path]:
+        """The safetensors files.
+
+        Raises:
+            EncoderError: where there are pickles only, or a part is missing.
+        """
+        names = [WEIGHTS]
+        if (self.folder / INDEX).is_file():
+            index = read_json(self.folder / INDEX).get("weight_map")
+            names = sorted({str(name) for name in index.values()}) if isinstance(index, dict) else []
+        paths = [self.folder / Path(name).name for name in names]
+        missing = [path.name for path in paths if not path.is_file()]
+        if paths and not missing:
+            return paths
+        if missing == [WEIGHTS] and any(list(self.folder.glob(pattern)) for pattern in _PICKLES):
+            raise EncoderError(
+                f"{self.source} holds pickled weights only, which can run code and are not opened; "
+                "take a checkpoint that has model.safetensors"
+            )
+        what = missing[0] if missing else INDEX
+        raise EncoderError(f"{self.source}: {what} is missing (half a download?); download it again")
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of all tensors, from the files' headers."""
+        return {name: shape for path in self.weight_files for name, shape in tensor_shapes(path).items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over weights, model settings and tokenizer: what makes image and prompt vectors, given pixels."""
+        names = [CONFIG, *_TOKENIZER_FILES]
+        files = [self.folder / name for name in names if (self.folder / name).is_file()]
+        return folder_digest(self.folder, [*self.weight_files, *files])
+
+    def scalar(self, name: str) -> float | None:
+        """The value of a tensor that holds one number; None where there is no such tensor."""
+        from safetensors import safe_open
+
+        for path in self.weight_files:
+            with safe_open(path, framework="numpy") as file:
+                if name not in file.keys():  # noqa: SIM118 (the file is no mapping)
+                    continue
+                if file.get_slice(name).get_dtype() != "BF16":
+                    return float(file.get_tensor(name).reshape(()))
+            with safe_open(path, framework="pt") as file:  # numpy has no bfloat16
+                return float(file.get_tensor(name).reshape(()))
+        return None
+
+
+def find_checkpoint(name: str, weights: str | Path | None) -> Checkpoint:
+    """The checkpoint of an encoder: the folder that is named, else the Hub's cache, else a download.
+
+    What the cache holds whole is taken without asking the Hub, so that a run's processes agree and work offline.
+
+    Args:
+        name: a name in the encoder table, or `hf:ORG/NAME[@COMMIT]`; without a commit, the newest one, or the one
+            that was the newest when it was cached.
+        weights: a folder.
+
+    Raises:
+        EncoderError: where it cannot be had.
+    """
+    card = ENCODERS.get(name)
+    model = card.hub if card is not None and card.hub is not None else None
+    if weights is not None:
+        folder = local_folder(Path(weights), model or HubModel(name.removeprefix("hf:"), "main", CHECKPOINT_FILES))
+        checkpoint = Checkpoint(folder, folder.resolve().name)
+    else:
+        model = model or _named_on_hub(name)
+        here = cached_folder(model)
+        folder = here if here is not None and _is_whole(here) else hub_folder(model)
+        checkpoint = Checkpoint(folder, f"{model.repo}@{folder.name}")
+    checkpoint.weight_files  # noqa: B018 (fails early where there are none)
+    return checkpoint
+
+
+def _named_on_hub(name: str) -> HubModel:
+    repo, at, commit = name.removeprefix("hf:").partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise EncoderError(f"{name}: give hf:ORG/NAME as on the Hub, or a folder with --weights")
+    if at and not re.fullmatch(r"[0-9a-f]{40}", commit):
+        raise EncoderError(f"{name}: what follows @ is a commit of 40 hexadecimal digits, not a branch or a tag")
+    return HubModel(repo, commit or "main", CHECKPOINT_FILES)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a cached folder holds all that can be needed. It may hold less after a killed download."""
+    checkpoint = Checkpoint(folder, folder.name)
+    try:
+        checkpoint.weight_files  # noqa: B018
+        checkpoint.image_settings  # noqa: B018
+    except EncoderError:
+        return False
+    return "text_config" not in checkpoint.config or (folder / TOKENIZER_SETTINGS).is_file()
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a safetensors file.
+
+    Raises:
+        EncoderError: where it is none.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    except FileNotFoundError:
+        raise EncoderError(f"{path}: no such weights file") from None
+    except (SafetensorError, OSError) as error:
+        raise EncoderError(f"{path}: not a safetensors file ({error}); download it again") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        EncoderError: where the file holds something else.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{path}: not readable as JSON ({error}); download it again") from None
+    if not isinstance(value, dict):
+        raise EncoderError(f"{path}: not a JSON object; download it again")
+    return value

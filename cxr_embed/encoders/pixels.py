@@ -1,0 +1,67 @@
+"""Grey pixels as image models take them: 8 bits, and TensorFlow's bilinear resize without TensorFlow."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+
+@lru_cache(maxsize=16)
+def _levels(max_value: int) -> np.ndarray:
+    """The 8-bit level of each value `0 .. max_value`, half up."""
+    levels: np.ndarray = np.floor(np.arange(max_value + 1) * (255 / max_value) + 0.5).astype(np.uint8)
+    return levels
+
+
+def as_uint8(pixels: np.ndarray, max_value: int) -> np.ndarray:
+    """`(H, W)` values `0 .. max_value` to uint8 `0 .. 255`; 8-bit pixels stay as they are."""
+    if max_value == 255 and pixels.dtype == np.uint8:
+        return pixels
+    eight: np.ndarray = _levels(max_value)[np.minimum(pixels, max_value)]
+    return eight
+
+
+def pad_to_square(pixels: np.ndarray) -> np.ndarray:
+    """`(H, W)` to `(L, L)`, L = the longer side: zeros on both sides, an odd one at the bottom or right."""
+    height, width = pixels.shape
+    side = max(height, width)
+    square = np.zeros((side, side), pixels.dtype)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = pixels
+    return square
+
+
+@lru_cache(maxsize=64)
+def _taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of one axis: the lower and upper neighbour of each target pixel's centre, and the upper one's share.
+
+    In float32 step by step as `tf.image.resize` computes them: a rounded share decides which level a pixel gets.
+    """
+    scale = np.float32(source) / np.float32(target)
+    centers = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+    floors = np.floor(centers)
+    lower = np.maximum(floors, 0).astype(np.intp)
+    upper = np.minimum(np.ceil(centers), source - 1).astype(np.intp)
+    return lower, upper, centers - floors
+
+
+def tf_resize(pixels: np.ndarray, side: int) -> np.ndarray:
+    """`tf.image.resize(pixels, (side, side), "bilinear", antialias=False)`: half-pixel centres, two taps an axis.
+
+    Args:
+        pixels: `(H, W)`, any number type.
+        side: of the result.
+
+    Returns:
+        `(side, side)` float32.
+    """
+    top, bottom, down = _taps(pixels.shape[0], side)
+    left, right, across = _taps(pixels.shape[1], side)
+    rows = []
+    for neighbour in (top, bottom):
+        line = pixels[neighbour]  # (side, W)
+        start, stop = line[:, left].astype(np.float32), line[:, right].astype(np.float32)
+        rows.append(start + (stop - start) * across)
+    resized: np.ndarray = rows[0] + (rows[1] - rows[0]) * down[:, None]
+    return resized

@@ -1,0 +1,254 @@
+"""Checkpoints in transformers' layout: `medsiglip-448`, `rad-dino`, and any CLIP, SigLIP or vision model of the Hub."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cxr_embed.encoders.checkpoint import Checkpoint, find_checkpoint
+from cxr_embed.encoders.pixels import as_uint8, pad_to_square, tf_resize
+from cxr_embed.encoders.table import encoder_card
+from cxr_embed.encoders.torch_runner import TorchRunner, require_finite, told_as_encoder_error, try_out
+from cxr_embed.encoders.transformers_loading import (
+    class_width,
+    load_image_processor,
+    load_model,
+    load_tokenizer,
+    quiet,
+)
+from cxr_embed.errors import EncoderError
+from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule, canonical_json
+
+# Where a dual encoder's tensors say how wide its vectors are, and how many tokens it reads.
+_IMAGE_WIDTH = {"clip": "visual_projection.weight", "siglip": "vision_model.head.mlp.fc2.weight"}
+_POSITIONS = "text_model.embeddings.position_embedding.weight"
+_PROMPTS_AT_ONCE = 64
+
+_EIGHT_BITS = "grey as 8 bits, 0..max to 0..255, half up"
+_TF_RESIZE = (
+    "resize to {side} x {side} as tf.image.resize (bilinear, half-pixel centres, no antialiasing), fractions cut off; "
+    "to [-1, 1]; three equal channels"
+)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a checkpoint's settings and headers tell about it. `text` is None for a model that only sees."""
+
+    output: str
+    width: int
+    text: TextRule | None = None
+
+
+def _describe(checkpoint: Checkpoint) -> _Model:
+    """The model in a checkpoint, as far as it is known without loading it.
+
+    Raises:
+        EncoderError: where it is none that this module runs.
+    """
+    config = checkpoint.config
+    model_type = str(config.get("model_type"))
+    if model_type in ("clip", "siglip"):
+        kind: Literal["clip", "siglip"] = "clip" if model_type == "clip" else "siglip"
+        scale = checkpoint.scalar("logit_scale")
+        absent = {_IMAGE_WIDTH[kind], _POSITIONS} - set(checkpoint.shapes)
+        if scale is None or absent:
+            what = sorted(absent)[0] if absent else "logit_scale"
+            raise EncoderError(f"{checkpoint.source} is no whole {kind} model: {what} is not among its tensors")
+        rule = TextRule("image", kind, math.exp(scale), checkpoint.scalar("logit_bias") or 0.0)
+        return _Model("image", checkpoint.shapes[_IMAGE_WIDTH[kind]][0], rule)
+    if "text_config" in config or "vision_config" in config:
+        raise EncoderError(
+            f"{checkpoint.source} is a {model_type} model; of models with text only clip and siglip are run here"
+        )
+    checkpoint.image_settings  # noqa: B018 (a model without them sees nothing)
+    sizes = config.get("hidden_sizes")
+    last = sizes[-1] if isinstance(sizes, list) and sizes else None
+    width = config.get("hidden_size") or config.get("hidden_dim") or last or class_width(checkpoint)
+    if not isinstance(width, int):
+        raise EncoderError(f"{checkpoint.source} ({model_type}): its settings do not say how wide its vectors are")
+    return _Model("pooled", width)
+
+
+class TransformersEncoder:
+    """One checkpoint. Image and text models load with the first batch and the first prompt, each without the other."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        precision: Precision = "float32",
+        threads: int | None = None,
+        pixels: str | None = None,
+    ) -> None:
+        self._checkpoint = find_checkpoint(name, weights)
+        self._source = self._checkpoint.source
+        self._model = _describe(self._checkpoint)
+        published = encoder_card(name).outputs
+        outputs = {self._model.output: (self._model.width,)}
+        if published and published != outputs:
+            raise EncoderError(f"{self._source} is not {name}: it gives {outputs}, not {published}; run it as hf:NAME")
+        self._pixels = pixels or "processor"
+        self._device, self._precision, self._threads = device, precision, threads
+        self._spec = EncoderSpec(
+            name=name,
+            revision="1",
+            preprocessing=self._recipe(),
+            outputs=outputs,
+            weights=self._checkpoint.digest,
+            weights_source=self._source,
+            text=self._model.text,
+        )
+
+    def _recipe(self) -> str:
+        if self._pixels == "processor":
+            settings = canonical_json(self._checkpoint.image_settings).decode()
+            return f"{_EIGHT_BITS}; three equal channels; transformers' image processor (PIL where it can): {settings}"
+        around = "zeros around it to a square; " if self._pixels == "pad" else ""
+        return f"{_EIGHT_BITS}; {around}{_TF_RESIZE.format(side=self._side)}"
+
+    @cached_property
+    def _side(self) -> int:
+        side = self._checkpoint.config.get("vision_config", {}).get("image_size")
+        if not isinstance(side, int):
+            raise EncoderError(f"{self._source}: its config.json does not say the side of its pictures")
+        return side
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What this encoder computes."""
+        return self._spec
+
+    @property
+    def engine(self) -> str:
+        """Framework, version, precision and device. The image model is loaded and tried out for it."""
+        return self._tried_runner.name
+
+    def preprocess(self, image: CxrImage) -> np.ndarray:
+        """`(3, S, S)` float32 from the checkpoint's processor; `(1, S, S)` uint8 by the other recipes."""
+        grey = as_uint8(image.pixels, image.max_value)
+        if self._pixels == "processor":
+            from PIL import Image
+
+            rgb = Image.fromarray(grey).convert("RGB")
+            with told_as_encoder_error(f"{self._source}: its image processor fails"):
+                values = self._processor(images=rgb, return_tensors="np")["pixel_values"]
+            return np.ascontiguousarray(np.asarray(values)[0], dtype=np.float32)
+        square = pad_to_square(grey) if self._pixels == "pad" else grey
+        # Cut, not rounded: Google's notebook and Big Vision cast to uint8.
+        return tf_resize(square, self._side).astype(np.uint8)[None]
+
+    def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """`(B, C, S, S)` as `preprocess` gives it to `{"image" or "pooled": (B, D) float32}`."""
+        if not isinstance(batch, np.ndarray):
+            raise EncoderError(
+                f"{self._source}: its image processor gives pictures of several sizes; "
+                "set a fixed size, or a crop, in its preprocessor_config.json"
+            )
+        self._tried_runner  # noqa: B018 (loads)
+        return {self._model.output: require_finite(self._embed(batch), self._source)}
+
+    def embed_text(self, prompts: Sequence[str]) -> np.ndarray:
+        """P prompts to `(P, D)` float32.
+
+        Raises:
+            EncoderError: for a checkpoint without text, an empty prompt, or one of more tokens than it reads.
+        """
+        if self._model.text is None:
+            raise EncoderError(f"{self._spec.name} embeds no prompts: its checkpoint has no text side")
+        if isinstance(prompts, str):
+            raise EncoderError("prompts are a list of sentences, not one")
+        for prompt in prompts:
+            if not isinstance(prompt, str) or not prompt.strip():
+                raise EncoderError(f"a prompt is a sentence, not {prompt!r}")
+        if not prompts:
+            return np.empty((0, self._model.width), np.float32)
+        tokens = self._tokens(list(prompts))
+        starts = range(0, len(tokens), _PROMPTS_AT_ONCE)
+        parts = [self._embed_tokens(tokens[at : at + _PROMPTS_AT_ONCE]) for at in starts]
+        return require_finite(np.concatenate(parts), self._source)
+
+    @cached_property
+    def _processor(self) -> Any:
+        return load_image_processor(self._checkpoint)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self._checkpoint)
+
+    @cached_property
+    def _runner(self) -> TorchRunner:
+        return TorchRunner(self._device, self._precision, self._threads)
+
+    @cached_property
+    def _tried_runner(self) -> TorchRunner:
+        try_out(self._embed, self.preprocess, self._model.width, self._source)
+        return self._runner
+
+    @cached_property
+    def _image_model(self) -> Any:
+        model = load_model(self._checkpoint)
+        if self._model.text is not None:
+            model.text_model = None  # half of the weights need not be on the device
+        elif getattr(model, "main_input_name", "") != "pixel_values":
+            raise EncoderError(f"{self._source} is no vision model but a {type(model).__name__}")
+        return self._runner.place(model)
+
+    @cached_property
+    def _text_model(self) -> Any:
+        model = load_model(self._checkpoint)
+        model.vision_model = None
+        return self._runner.place(model)
+
+    def _embed(self, batch: np.ndarray) -> np.ndarray:
+        model = self._image_model
+        return self._runner.run(lambda pixels: self._features(model, pixels), batch)
+
+    def _features(self, model: Any, pixels: Any) -> Any:
+        """Tensors: `(B, C, S, S)` to `(B, D)`."""
+        if pixels.shape[1] == 1:
+            pixels = (pixels.float() / 127.5 - 1).expand(-1, 3, -1, -1)
+        if self._model.text is not None:
+            return model.get_image_features(pixel_values=pixels).pooler_output
+        output = model(pixel_values=pixels)
+        pooled = getattr(output, "pooler_output", None)
+        if pooled is not None:
+            return pooled.flatten(1)
+        if any(name.endswith(("cls_token", "class_embedding")) for name in self._checkpoint.shapes):
+            return output.last_hidden_state[:, 0]
+        raise EncoderError(f"{self._source} has neither a pooled output nor a class token")
+
+    def _tokens(self, prompts: list[str]) -> list[list[int]]:
+        with quiet():
+            tokens: list[list[int]] = self._tokenizer(prompts)["input_ids"]
+        limit = self._checkpoint.shapes[_POSITIONS][0]
+        for prompt, ids in zip(prompts, tokens, strict=True):
+            if len(ids) > limit:
+                raise EncoderError(
+                    f"the prompt {prompt[:40]!r}... has {len(ids)} tokens, {self._spec.name} reads {limit}; shorten it"
+                )
+        return tokens
+
+    def _embed_tokens(self, tokens: list[list[int]]) -> np.ndarray:
+        """SigLIP was trained on prompts padded to its full length and without a mask, CLIP with one."""
+        full = self._model.text is not None and self._model.text.kind == "siglip"
+        padding = {"padding": "max_length", "max_length": self._checkpoint.shapes[_POSITIONS][0]} if full else {}
+        with told_as_encoder_error(f"{self._source}: its prompts cannot be padded"):
+            padded = self._tokenizer.pad({"input_ids": tokens}, **padding)
+        names = ["input_ids"] if full else ["input_ids", "attention_mask"]
+        arrays = [np.asarray(padded[name], dtype=np.int64) for name in names]
+        model = self._text_model
+        return self._runner.run(
+            lambda *tensors: model.get_text_features(**dict(zip(names, tensors, strict=True))).pooler_output, *arrays
+        )
+
+
+make = TransformersEncoder
