@@ -72,11 +72,12 @@ def rank_agreement(first: np.ndarray, second: np.ndarray) -> Figure:
 
 def threshold_for_sensitivity(labels: np.ndarray, scores: np.ndarray, sensitivity: float) -> float | None:
     """The highest threshold that flags at least this part of the positives; None where there is no positive."""
-    positive = np.sort(np.asarray(scores)[np.asarray(labels) == 1])
+    scores = np.asarray(scores, np.float64)
+    positive = np.sort(scores[np.asarray(labels) == 1])
     if not len(positive):
         return None
     needed = max(1, math.ceil(sensitivity * len(positive) - _ROUNDING))
-    return float(positive[len(positive) - needed])
+    return _below(scores, positive[len(positive) - needed])
 
 
 def threshold_for_flag_rate(scores: np.ndarray, rate: float) -> float:
@@ -84,15 +85,30 @@ def threshold_for_flag_rate(scores: np.ndarray, rate: float) -> float:
 
     Above every score, where more than that part ties for the highest.
     """
-    values, counts = np.unique(np.asarray(scores, np.float64), return_counts=True)
+    scores = np.asarray(scores, np.float64)
+    values, counts = np.unique(scores, return_counts=True)
     flagged = np.cumsum(counts[::-1])[::-1]  # images at or above each value
     allowed = np.flatnonzero(flagged <= rate * len(scores) + _ROUNDING)
-    return float(values[allowed[0]]) if len(allowed) else float(np.nextafter(values[-1], np.inf))
+    if not len(allowed):
+        return float(np.nextafter(np.float32(values[-1]), np.float32(np.inf)))
+    return _below(scores, values[allowed[0]])
+
+
+def _below(scores: np.ndarray, lowest: float) -> float:
+    """A threshold between the lowest score to flag and the next lower one.
+
+    Halfway, so that no image changes sides when scores are rounded on their way through a file.
+    """
+    rest = scores[scores < lowest]
+    if not len(rest):
+        return float(np.nextafter(np.float32(lowest), np.float32(-np.inf)))
+    halfway = float(lowest + rest.max()) / 2
+    return halfway if halfway > rest.max() else float(lowest)
 
 
 def operating_point(labels: np.ndarray, scores: np.ndarray, threshold: float) -> OperatingPoint:
     """What a threshold does to labelled images: `labels` and `scores` `(N,)`, N at least 1."""
-    positive, flagged = np.asarray(labels) == 1, np.asarray(scores) >= threshold
+    positive, flagged = np.asarray(labels) == 1, np.asarray(scores, np.float64) >= threshold
     hit, passed = flagged[positive], ~flagged[~positive]
     return OperatingPoint(
         threshold,

@@ -1,0 +1,272 @@
+"""`cxr-embed zeroshot` and `cxr-embed prompts`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cxr_embed.cli.common import RESEARCH, fail, is_terminal, plural, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from cxr_embed.screening import FindingReport, Goal, Report, Screening
+
+EXAMPLE = "Example: `cxr-embed zeroshot vectors/cxr --prompts nih14 --out scores.csv --labels data/manifest.csv`"
+PROMPTS_EXAMPLE = "Example: `cxr-embed prompts nih14`"
+_SENSITIVITY = 0.95
+
+
+def zeroshot(
+    store: Annotated[Path, typer.Argument(help="The store's folder.")],
+    prompts: Annotated[str, typer.Option(help="A set from `cxr-embed prompts`, or a prompt file (.yaml).")],
+    out: Annotated[Path, typer.Option(help="Scores to write: .csv or .parquet.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="Manifest, or a table of image_id and findings, for the report.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Report on this split of the labels only, e.g. test.")] = None,
+    uncertain: Annotated[
+        str, typer.Option(help="What a label of -1 counts as: unknown, positive or negative.")
+    ] = "unknown",
+    sensitivity: Annotated[
+        float | None,
+        typer.Option(
+            help="Choose thresholds that find this part of the positives (with labels: 0.95).", show_default=False
+        ),
+    ] = None,
+    flag_rate: Annotated[
+        float | None, typer.Option(help="Choose thresholds that flag at most this part of the images instead.")
+    ] = None,
+    prevalence: Annotated[
+        list[str] | None,
+        typer.Option(help="Part of images with the finding where you screen: 0.02, or Pneumothorax=0.02 (repeatable)."),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Report to write: .md or .json.")] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(help="margin, softmax or sigmoid; the encoder's own by default.", show_default=False),
+    ] = None,
+    ensemble: Annotated[str, typer.Option(help="Average a finding's `scores`, or its prompts' `vectors`.")] = "scores",
+    weights: Annotated[Path | None, typer.Option(help="Of the text model, for prompts that are new.")] = None,
+    device: Annotated[str, typer.Option(help="Of the text model: auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary and report as JSON.")] = False,
+) -> None:
+    """Score every image of a store against prompts, and report how well that works.
+
+    Nothing but the stored vectors is read: neither the images nor the image model. Prompts that the store does not
+    hold are embedded by its text model and kept in the store.
+
+    A score is `margin` (positive minus negative cosine: ELIXR's rule and default), `softmax` (of the two logits: the
+    default for CLIP and SigLIP) or `sigmoid` (of the positive alone). None is a probability, and 0.5 is no threshold:
+    choose one by `--sensitivity` or `--flag-rate`.
+    """
+    from cxr_embed.prompts import load_prompt_set
+    from cxr_embed.screening import check_scores_target, screen, write_scores
+    from cxr_embed.store import open_store
+
+    goal = _goal(sensitivity, flag_rate, labels)
+    _check(labels, split, uncertain, prevalence, report)
+    check_scores_target(out)
+    opened, asked = open_store(store), load_prompt_set(prompts)
+    rates = _prevalences(prevalence or [], [finding.name for finding in asked.findings])
+    with _progress_bar() as progress:
+        screening, made = screen(
+            opened,
+            asked,
+            labels=labels,
+            split=split,
+            uncertain=uncertain,  # type: ignore[arg-type]
+            goal=goal,
+            prevalence=rates,
+            score=score,  # type: ignore[arg-type]
+            ensemble=ensemble,  # type: ignore[arg-type]
+            weights=weights,
+            device=device,
+            progress=progress,
+        )
+    about = {
+        "encoder": opened.spec.name,
+        "fingerprint": opened.spec.fingerprint,
+        "prompts": asked.name,
+        "prompts_digest": asked.digest,
+        "score": screening.scores.kind,
+        "ensemble": ensemble,
+    }
+    write_scores(out, screening.scores, about)
+    if report is not None:
+        _write_report(report, made, about)
+    if as_json:
+        counts = {"images": len(screening.scores.ids), "prompts_embedded": screening.embedded}
+        told = {"notes": list(screening.notes), "report": made.to_json(), "note": RESEARCH}
+        print_json({"out": str(out), **about, **counts, **told})
+    else:
+        _print(made, screening, about, out)
+
+
+def _check(
+    labels: Path | None, split: str | None, uncertain: str, prevalence: list[str] | None, report: Path | None
+) -> None:
+    if uncertain not in ("unknown", "positive", "negative"):
+        fail(f"--uncertain is unknown, positive or negative, not {uncertain!r}", 2)
+    if labels is None and (split is not None or prevalence):
+        fail("--split and --prevalence are for the report on --labels; give --labels too", 2)
+    if report is not None and report.suffix not in (".md", ".json"):
+        fail(f"--report is a file whose name ends in .md or .json, not {report}", 2)
+
+
+def _goal(sensitivity: float | None, flag_rate: float | None, labels: Path | None) -> Goal | None:
+    from cxr_embed.screening import Goal
+
+    if sensitivity is not None and flag_rate is not None:
+        fail("give --sensitivity or --flag-rate, not both: one threshold cannot be chosen twice", 2)
+    for option, value in (("--sensitivity", sensitivity), ("--flag-rate", flag_rate)):
+        if value is not None and not 0 < value <= 1:
+            fail(f"{option} is a part of 1, such as 0.95, not {value:g}", 2)
+    if flag_rate is not None:
+        return Goal("flag rate", flag_rate)
+    if labels is None and sensitivity is not None:
+        fail("--sensitivity needs --labels, which say what is to be found", 2)
+    return Goal("sensitivity", sensitivity or _SENSITIVITY) if labels is not None else None
+
+
+def _prevalences(given: list[str], findings: list[str]) -> dict[str, float]:
+    """`0.02` for all findings, or `NAME=0.02`; a later word wins."""
+    rates: dict[str, float] = {}
+    for word in given:
+        name, _, number = word.rpartition("=")
+        try:
+            rate = float(number)
+        except ValueError:
+            rate = -1.0
+        if not 0 <= rate <= 1:
+            fail(f"--prevalence is a part of 1, such as 0.02 or Pneumothorax=0.02, not {word!r}", 2)
+        if name and name not in findings:
+            fail(f"--prevalence {word}: the prompts ask for {', '.join(findings)}", 2)
+        rates.update(dict.fromkeys([name] if name else findings, rate))
+    return rates
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
+    """A bar on stderr; None where nobody would see it."""
+    if not is_terminal():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda step, done, total: bar.update(task, description=step, completed=done, total=total)
+
+
+def _write_report(path: Path, report: Report, about: dict[str, str]) -> None:
+    from cxr_embed.errors import StoreError
+    from cxr_embed.screening.tables import to_markdown
+    from cxr_embed.store.layout import write_file_atomically
+
+    if path.suffix == ".json":
+        text = json.dumps({**about, **report.to_json(), "note": RESEARCH}, indent=2, ensure_ascii=False) + "\n"
+    else:
+        text = to_markdown(report, about, RESEARCH)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file_atomically(path, text.encode())
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror}); the scores are written") from None
+
+
+def _print(report: Report, screening: Screening, about: dict[str, str], out: Path) -> None:
+    """The report for people, as wide as the terminal."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    from cxr_embed.screening.tables import doubts, ranking_table, threshold_table, told_goal
+
+    console = Console(highlight=False, markup=False)
+    ranking, thresholds = ranking_table(report), threshold_table(report)
+    tables = [_table(*ranking)]
+    if thresholds is not None:
+        tables.append(_table(*thresholds))
+        # Side by side where that fits; the row of the mean has no threshold.
+        more = [*(row[1:] for row in thresholds[1]), [""] * (len(thresholds[0]) - 1)]
+        rows = [row + beside for row, beside in zip(ranking[1], more, strict=False)]
+        both = _table(ranking[0] + thresholds[0][1:], rows)
+        if (
+            report.truth is not None
+            and Measurement.get(console, console.options.update(width=10_000), both).maximum <= console.width
+        ):
+            tables = [both]
+    for number, table in enumerate(tables):
+        console.print(*([""] if number else []), table, sep="\n")
+    console.print()
+    if report.goal is not None:
+        own = "; * the labels' own prevalence" if any(_owns(finding) for finding in report.findings) else ""
+        console.print(f"thresholds for {told_goal(report.goal)}{own}")
+    for title, sentences in (("polarity", doubts(report)), ("note", [*report.warnings, *screening.notes])):
+        for sentence in sentences:
+            _tell(console, title, sentence)
+    counted = f"{plural(len(screening.scores.ids), 'image')}, {plural(len(report.findings), 'finding')}"
+    new = f", {plural(screening.embedded, 'prompt')} embedded" if screening.embedded else ""
+    _tell(console, str(out), f"{counted}{new}; {about['score']} of {about['encoder']} with {about['prompts']}")
+    typer.echo(RESEARCH)
+
+
+def _owns(finding: FindingReport) -> bool:
+    return finding.prevalence is not None and not finding.prevalence_stated
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for head in heads:
+        words = head in ("finding", "agrees least with the whole")
+        table.add_column(head, justify="left" if words else "right", no_wrap=not words, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _tell(console: Console, title: str, sentence: str) -> None:
+    from rich.text import Text
+
+    # Lines are broken for people only: a file or another program gets each sentence whole.
+    console.print(Text.assemble((f"{title}: ", "bold"), sentence), soft_wrap=not console.is_terminal)
+
+
+def prompts(
+    name: Annotated[
+        str | None, typer.Argument(help="A set, or a prompt file; all sets are listed by default.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List the prompt sets that come along, or show what a set or a prompt file asks; its faults, if it has any."""
+    from cxr_embed.prompts import load_prompt_set, prompt_set_names
+
+    if name is None:
+        sets = [load_prompt_set(known) for known in prompt_set_names()]
+        if as_json:
+            print_json([{"name": s.name, "title": s.title, "findings": [f.name for f in s.findings]} for s in sets])
+            return
+        for known in sets:
+            typer.echo(f"{known.name:12}{known.title} ({len(known.findings)} findings, {len(known.prompts)} prompts)")
+        return
+    chosen = load_prompt_set(name)
+    if as_json:
+        print_json({**asdict(chosen), "digest": chosen.digest})
+        return
+    typer.echo(chosen.title or chosen.name)
+    for finding in chosen.findings:
+        typer.echo(f"\n{finding.name}")
+        typer.echo(f"  + {', '.join(finding.positive)}")
+        typer.echo(f"  - {', '.join(finding.negative) or 'none: for --score sigmoid only'}")
+    for source in chosen.sources:
+        typer.echo(f"\nsource: {source}" if source == chosen.sources[0] else f"source: {source}")

@@ -1,0 +1,82 @@
+"""Screening with words: a store, a prompt set and the scorer; with labels, a report of how well it works."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from cxr_embed.manifest import Manifest, Uncertain, read_labels
+from cxr_embed.prompts import PromptSet, load_prompt_set
+from cxr_embed.screening.report import FindingReport, Goal, Report, make_report
+from cxr_embed.screening.run import Progress, Screening, check_scores_target, score_store, write_scores
+from cxr_embed.screening.truth import Truth, match_labels
+from cxr_embed.store import Store, open_store
+from cxr_embed.zeroshot import Ensemble, ScoreKind
+
+__all__ = [
+    "FindingReport",
+    "Goal",
+    "Report",
+    "Screening",
+    "Truth",
+    "check_scores_target",
+    "make_report",
+    "match_labels",
+    "score_store",
+    "screen",
+    "write_scores",
+]
+
+
+def screen(
+    store: Store | str | os.PathLike[str],
+    prompts: PromptSet | str,
+    *,
+    labels: Manifest | str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    uncertain: Uncertain = "unknown",
+    goal: Goal | None = None,
+    prevalence: Mapping[str, float] | float | None = None,
+    score: ScoreKind | None = None,
+    ensemble: Ensemble = "scores",
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[Screening, Report]:
+    """Scores every image of a store against prompts, and compares the scores with labels where there are any.
+
+    Args:
+        store: an open store, or its folder.
+        prompts: a prompt set, its name, or a prompt file.
+        labels: a table of `image_id` and findings, or a manifest.
+        split, uncertain: which labels count, and what -1 counts as: as `match_labels` takes them.
+        goal, prevalence: as `make_report` takes them.
+        score, ensemble, weights, device, progress: as `score_store` takes them.
+
+    Raises:
+        PromptError, ManifestError, StoreError, EncoderError: for what cannot be used, before anything is scored.
+    """
+    opened = store if isinstance(store, Store) else open_store(store)
+    asked = prompts if isinstance(prompts, PromptSet) else load_prompt_set(prompts)
+    truth = None
+    if labels is not None and len(opened):
+        table = labels if isinstance(labels, Manifest) else read_labels(labels)
+        names = tuple(finding.name for finding in asked.findings)
+        truth = match_labels(table, opened.ids, names, split=split, uncertain=uncertain)
+    screening = score_store(
+        opened,
+        asked,
+        score=score,
+        ensemble=ensemble,
+        keep=truth.labelled if truth is not None else None,
+        weights=weights,
+        device=device,
+        progress=progress,
+    )
+    duplicates = 0
+    if truth is not None:
+        contents = opened.content_ids[truth.labelled]
+        duplicates = len(contents) - len(np.unique(contents))
+    return screening, make_report(screening, truth, goal=goal, prevalence=prevalence, duplicates=duplicates)
