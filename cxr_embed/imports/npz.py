@@ -15,7 +15,17 @@ from typing import IO, Literal, NamedTuple
 import numpy as np
 
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.imports.sources import LARGEST_VECTOR, Shape, Source, Vector, byte_limit, fit, require_file, unreadable
+from cxr_embed.imports.sources import (
+    LARGEST_VECTOR,
+    Shape,
+    Source,
+    Vector,
+    byte_limit,
+    fit,
+    require_file,
+    told,
+    unreadable,
+)
 
 _SUFFIX = ".npy"
 _OWN = ("image_id.npy", "patient_id.npy", "vectors.npy")
@@ -55,21 +65,25 @@ def read_arrays(path: Path, shape: Shape | None) -> Iterator[Vector]:
             read), objects, wrong shapes or damage; naming the key.
     """
     limit = byte_limit(shape)
+    header, head = None, b""
     with _archive(path) as archive:
         for member in _members(path, archive):
             key = member.filename.removesuffix(_SUFFIX)
             where = f"{path}: {key!r}"
             if member.file_size > limit:
-                raise CxrEmbedError(
-                    f"{where}: declares {member.file_size:,} bytes; a vector has at most {limit:,} here"
-                )
+                with _named(where), archive.open(member) as large:
+                    got = _read_header(large, where).shape
+                expected = "more than any vector has" if shape is None else f"expected {told(shape)}"
+                raise CxrEmbedError(f"{where}: shape {got}, {expected}")
             with _named(where):
                 data = archive.read(member)
-            file = io.BytesIO(data)
-            header = _read_header(file, where)
-            if len(data) - file.tell() != header.nbytes:
+            if header is None or not data.startswith(head):  # all members of an archive mostly start alike
+                file = io.BytesIO(data)
+                header = _read_header(file, where)
+                head = data[: file.tell()]
+            if len(data) - len(head) != header.nbytes:
                 raise CxrEmbedError(f"{where}: not as many bytes as shape {header.shape} takes")
-            array = np.frombuffer(data, header.dtype, offset=file.tell())
+            array = np.frombuffer(data, header.dtype, offset=len(head))
             yield Vector(key, "", fit(array.reshape(header.shape, order=header.order), shape, where), where)
 
 
@@ -88,10 +102,9 @@ class _Header(NamedTuple):
 def _read_header(file: IO[bytes], where: str) -> _Header:
     with _named(where):
         version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-        if read is None:
+        if version != (1, 0):  # NumPy writes others only for records of many fields
             raise ValueError(f"version {version} of the .npy format")
-        shape, fortran, dtype = read(file)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.hasobject:
         raise CxrEmbedError(f"{where}: holds Python objects (a pickle), which are never loaded; save plain numbers")
     return _Header(shape, "F" if fortran else "C", dtype)

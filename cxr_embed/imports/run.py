@@ -113,7 +113,8 @@ def import_vectors(
     if checked.file_dtype != checked.dtype:
         summary.cast_from = str(checked.file_dtype)
     with StoreWriter(store, spec, dtype=checked.dtype, software=__version__) as writer:
-        _write(source, checked, writer, f"imported from {source.name} (SHA-256 {digest[:16]})", summary, progress)
+        vectors = _reported(source.read(shape), "writing", len(checked.contents), progress)
+        _write(vectors, checked, writer, f"imported from {source.name} (SHA-256 {digest[:16]})", summary)
         summary.stored = len(writer.index)
         summary.without_patient = sum(not patient for patient in checked.patients.values())
         if labels is not None:
@@ -174,13 +175,9 @@ def _stored(vector: Vector, dtype: Dtype) -> np.ndarray:
 
 
 def _write(
-    source: Source,
-    checked: _Checked,
-    writer: StoreWriter,
-    engine: str,
-    summary: ImportSummary,
-    progress: Progress | None,
+    vectors: Iterator[Vector], checked: _Checked, writer: StoreWriter, engine: str, summary: ImportSummary
 ) -> None:
+    """Reads a checked source again and stores what the store does not hold as it is."""
     output = next(iter(writer.header.spec.outputs))
     index = writer.index
     live = (image_id for image_id in index.latest if image_id not in index.broken)
@@ -197,7 +194,7 @@ def _write(
     if not todo:
         return
     new: set[bytes] = set()
-    for vector in _reported(source.read(checked.shape), "writing", len(checked.contents), progress):
+    for vector in vectors:
         image_id = vector.image_id
         if image_id not in todo:
             continue
