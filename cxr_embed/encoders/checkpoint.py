@@ -111,15 +111,14 @@ class Checkpoint:
         """The value of a tensor that holds one number; None where there is no such tensor."""
         from safetensors import safe_open
 
-        for path in self.weight_files:
-            with safe_open(path, framework="numpy") as file:
-                if name not in file.keys():  # noqa: SIM118 (the file is no mapping)
-                    continue
-                if file.get_slice(name).get_dtype() != "BF16":
-                    return float(file.get_tensor(name).reshape(()))
-            with safe_open(path, framework="pt") as file:  # numpy has no bfloat16
+        if name not in self.shapes:
+            return None
+        path = next(path for path in self.weight_files if name in tensor_shapes(path))
+        with safe_open(path, framework="numpy") as file:
+            if file.get_slice(name).get_dtype() != "BF16":
                 return float(file.get_tensor(name).reshape(()))
-        return None
+        with safe_open(path, framework="pt") as file:  # numpy has no bfloat16
+            return float(file.get_tensor(name).reshape(()))
 
 
 def find_checkpoint(name: str, weights: str | Path | None) -> Checkpoint:
@@ -184,7 +183,7 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     except FileNotFoundError:
         raise EncoderError(f"{path}: no such weights file") from None
     except (SafetensorError, OSError) as error:
-        raise EncoderError(f"{path}: not a safetensors file ({error}); download it again") from None
+        raise EncoderError(f"{path}: not a safetensors file ({error}); pickles are not opened") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

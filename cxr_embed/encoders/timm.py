@@ -1,0 +1,190 @@
+"""`timm:NAME`: timm's backbones without their classifier, each with the pixels of its own pretrained settings."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr_embed.encoders.checkpoint import WEIGHTS, tensor_shapes
+from cxr_embed.encoders.digests import file_sha256
+from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
+from cxr_embed.encoders.pixels import as_uint8
+from cxr_embed.encoders.torch_runner import TorchRunner, require_finite, told_as_encoder_error, try_out
+from cxr_embed.errors import EncoderError
+from cxr_embed.types import CxrImage, EncoderSpec, Precision, canonical_json
+
+
+class TimmEncoder:
+    """One backbone. The weights load with the first batch."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        precision: Precision = "float32",
+        threads: int | None = None,
+    ) -> None:
+        self._name = name.removeprefix("timm:")
+        self._settings = _pretrained_settings(self._name)
+        self._file, source = _weights_file(self._name, self._settings, weights)
+        tensor_shapes(self._file)  # fails early where it is no safetensors file
+        self._source = source
+        self._device, self._precision, self._threads = device, precision, threads
+        self._spec = EncoderSpec(
+            name=name,
+            revision="1",
+            preprocessing=(
+                "grey as 8 bits, 0..max to 0..255, half up; three equal channels; "
+                f"timm's evaluation transform: {canonical_json(self._data).decode()}"
+            ),
+            outputs={"features": (self._width,)},
+            weights=file_sha256(self._file),
+            weights_source=source,
+        )
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What this encoder computes."""
+        return self._spec
+
+    @property
+    def engine(self) -> str:
+        """Framework, version, precision and device. The model is loaded and tried out for it."""
+        return self._tried_runner.name
+
+    def preprocess(self, image: CxrImage) -> np.ndarray:
+        """`(3, H, W)` float32, resized, cropped and normalised as timm does it for the model."""
+        from PIL import Image
+
+        rgb = Image.fromarray(as_uint8(image.pixels, image.max_value)).convert("RGB")
+        return np.asarray(self._transform(rgb).numpy(), dtype=np.float32)
+
+    def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """`(B, 3, H, W)` float32 to `{"features": (B, D) float32}`."""
+        self._tried_runner  # noqa: B018 (loads)
+        return {"features": require_finite(self._embed(np.asarray(batch)), self._source)}
+
+    @cached_property
+    def _data(self) -> dict[str, Any]:
+        """timm's settings of the pixels: size, interpolation, mean, deviation, crop."""
+        from timm.data import resolve_data_config
+
+        settings: dict[str, Any] = resolve_data_config(pretrained_cfg=self._settings)
+        return settings
+
+    @cached_property
+    def _transform(self) -> Any:
+        from timm.data import create_transform
+
+        return create_transform(**self._data, is_training=False)
+
+    @cached_property
+    def _width(self) -> int:
+        """From a model without numbers, which costs nothing to run."""
+        import timm
+        import torch
+
+        with torch.device("meta"), torch.inference_mode(), told_as_encoder_error(f"timm cannot make {self._name}"):
+            model = timm.create_model(self._name, num_classes=0).eval()
+            shape = model(torch.empty(1, *self._data["input_size"])).shape
+        if len(shape) != 2:
+            raise EncoderError(f"timm:{self._name} gives {tuple(shape[1:])} for an image, not one vector")
+        return int(shape[1])
+
+    @cached_property
+    def _runner(self) -> TorchRunner:
+        return TorchRunner(self._device, self._precision, self._threads)
+
+    @cached_property
+    def _tried_runner(self) -> TorchRunner:
+        try_out(self._embed, self.preprocess, self._width, self._source)
+        return self._runner
+
+    @cached_property
+    def _model(self) -> Any:
+        """The backbone, every tensor of it from the file.
+
+        Raises:
+            EncoderError: where the file holds another architecture's tensors.
+        """
+        import timm
+        from safetensors.torch import load_file
+
+        model = timm.create_model(self._name, num_classes=0)
+        tensors: dict[str, Any] = load_file(self._file)
+        # timm's names for its own weights of other times and for weights of others, by architecture.
+        renamed = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+        with told_as_encoder_error(f"{self._source}: its tensors are not those of timm's {self._name}"):
+            if renamed is not None:
+                tensors = renamed(tensors, model)
+            found = model.load_state_dict(tensors, strict=False)
+        heads = self._settings.get("classifier") or ()
+        prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+        foreign = [key for key in found.unexpected_keys if not key.startswith(prefixes)]
+        for keys, what in ((found.missing_keys, "missing"), (foreign, "not its own")):
+            if keys:
+                raise EncoderError(
+                    f"{self._source}: of timm's {self._name}, {len(keys)} tensors are {what}, the first {keys[0]}; "
+                    "these are another architecture's weights"
+                )
+        return self._runner.place(model)
+
+    def _embed(self, batch: np.ndarray) -> np.ndarray:
+        return self._runner.run(self._model, batch)
+
+
+def _pretrained_settings(name: str) -> dict[str, Any]:
+    """timm's settings for a model and its pretrained weights.
+
+    Raises:
+        EncoderError: for a name that timm does not know, with the nearest ones.
+    """
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if timm.is_model(architecture):
+        settings = timm.get_pretrained_cfg(name, allow_unregistered=False) if _is_tag(architecture, tag) else None
+        if settings is not None:
+            return dict(settings.to_dict())
+        known = timm.list_models(f"{architecture}.*", pretrained=True)
+        raise EncoderError(f"timm has no weights {name}; of {architecture} there are {', '.join(known) or 'none'}")
+    near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+    hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"
+    raise EncoderError(f"timm has no model {architecture}; {hint}")
+
+
+def _is_tag(architecture: str, tag: str) -> bool:
+    import timm
+
+    return not tag or f"{architecture}.{tag}" in timm.list_models(f"{architecture}.*", pretrained=True)
+
+
+def _weights_file(name: str, settings: dict[str, Any], weights: str | Path | None) -> tuple[Path, str]:
+    """The weights' file, and where it came from: the file that is named, else timm's own on the Hub.
+
+    Raises:
+        EncoderError: where it cannot be had.
+    """
+    if weights is not None:
+        path = Path(weights)
+        if not path.is_file():
+            raise EncoderError(f"{path}: no such file; --weights of timm:{name} is a safetensors file")
+        return path, path.name
+    repo, _, commit = str(settings.get("hf_hub_id") or "").partition("@")
+    file = settings.get("hf_hub_filename") or WEIGHTS
+    if not repo or not file.endswith(".safetensors"):
+        raise EncoderError(f"timm:{name} has no safetensors weights on the Hub; name a file with --weights")
+    model = HubModel(repo, commit or "main", (file,), required=(file,))
+    folder = cached_folder(model) or hub_folder(model)
+    return folder / file, f"{repo}@{folder.name}"
+
+
+make = TimmEncoder
