@@ -1,6 +1,6 @@
 """Runs the benchmarks and prints the README's table.
 
-python benchmarks/run.py [encoder rerun memory million install gpu]
+python benchmarks/run.py [encoder rerun memory million zeroshot install gpu]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import encoder
 import storage
+import zeroshot
 from common import Line, machine
 
 PARTS: dict[str, Callable[[Path], list[Line]]] = {
@@ -19,6 +20,7 @@ PARTS: dict[str, Callable[[Path], list[Line]]] = {
     "rerun": storage.second_run,
     "memory": storage.memory,
     "million": storage.million,
+    "zeroshot": zeroshot.run,
     "install": storage.install,
     "gpu": encoder.gpu,
 }
