@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from cxr_embed.encoders.hub import HubModel, cached_folder
+from cxr_embed.encoders.hub import CHECKPOINT_FILES, HubModel, cached_folder
 from cxr_embed.encoders.tensorflow_process import PYTHON_VARIABLE
 from cxr_embed.encoders.weights import weights_path
 from cxr_embed.errors import EncoderError
@@ -106,7 +106,7 @@ _CARDS = (
         "cxr-foundation",
         "cxr_embed.encoders.cxr_foundation",
         {"contrastive": (32, 128), "general": (32, 768), "elixr_c": (8, 8, 1376)},
-        "HAI-DEF terms",
+        "HAI-DEF",
         "tensorflow",
         extra="cxr-foundation",
         needs=("tensorflow",),
@@ -118,7 +118,7 @@ _CARDS = (
             required=("elixr-c-v2-pooled/saved_model.pb", "pax-elixr-b-text/saved_model.pb"),
             gated=True,
         ),
-        trained_on="821,544 radiographs from India and the USA, MIMIC-CXR among them",
+        trained_on="hospitals in India and the USA, MIMIC-CXR",
         text=True,
         default_outputs=("contrastive", "general"),
         pixels=("notebook", "serving"),
@@ -128,12 +128,12 @@ _CARDS = (
         "medsiglip-448",
         "cxr_embed.encoders.transformers",
         {"image": (1152,)},
-        "HAI-DEF terms",
+        "HAI-DEF",
         "torch",
         extra="torch",
         needs=("torch", "transformers"),
-        hub=HubModel("google/medsiglip-448", "9cea28a1a1195f665105faa6e8544c112fd960a4", gated=True),
-        trained_on="MIMIC-CXR among many medical and natural images",
+        hub=HubModel("google/medsiglip-448", "9cea28a1a1195f665105faa6e8544c112fd960a4", CHECKPOINT_FILES, gated=True),
+        trained_on="MIMIC-CXR, other medical and natural images",
         text=True,
         pixels=("published", "processor", "pad"),
         batch_size=(4, 64),
@@ -146,7 +146,7 @@ _CARDS = (
         "torch",
         extra="torch",
         needs=("torch", "transformers"),
-        hub=HubModel("microsoft/rad-dino", "110cbc18d5133582e320b43d53bf5c44e410c936"),
+        hub=HubModel("microsoft/rad-dino", "110cbc18d5133582e320b43d53bf5c44e410c936", CHECKPOINT_FILES),
         trained_on="MIMIC-CXR, CheXpert, NIH, PadChest, BRAX",
         batch_size=(4, 64),
     ),
@@ -154,17 +154,18 @@ _CARDS = (
         "hf:ORG/NAME",
         "cxr_embed.encoders.transformers",
         {},
-        "the checkpoint's",
+        "its own",
         "torch",
         extra="torch",
         needs=("torch", "transformers"),
+        text=True,
         batch_size=(4, 64),
     ),
     EncoderCard(
         "timm:NAME",
         "cxr_embed.encoders.timm",
         {"features": ()},
-        "the checkpoint's",
+        "its own",
         "torch",
         extra="torch",
         needs=("torch", "timm"),
