@@ -1,6 +1,6 @@
 """Runs the benchmarks and prints the README's table.
 
-python benchmarks/run.py [encoder rerun memory million zeroshot install gpu]
+python benchmarks/run.py [PART ...]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import encoder
+import foundation
 import storage
 import zeroshot
 from common import Line, machine
@@ -22,6 +23,7 @@ PARTS: dict[str, Callable[[Path], list[Line]]] = {
     "million": storage.million,
     "zeroshot": zeroshot.run,
     "install": storage.install,
+    "foundation": foundation.run,
     "gpu": encoder.gpu,
 }
 

@@ -1,6 +1,6 @@
 """A stand-in for google/cxr-foundation: the same signatures, dtypes and shapes, and numbers that a test can check.
 
-    python tests/standin.py FOLDER [--fixed-batch] [--rename IN_OR_OUTPUT NEW] [--nan] [--vocabulary FOLDER]
+    python tests/standin.py FOLDER [--fixed-batch] [--vocabulary FOLDER] [--rename OLD NEW] [--nan] [--tokens N]
 
 It knows nothing about radiographs. It must run in a process of its own: TensorFlow and torch do not share one.
 """
@@ -50,7 +50,13 @@ def expected_text(ids: np.ndarray, paddings: np.ndarray) -> np.ndarray:
     return (words * (1 - paddings[:, None])).sum(axis=0)
 
 
-def build(folder: Path, fixed_batch: bool = False, rename: tuple[str, str] | None = None, nan: bool = False) -> None:
+def build(
+    folder: Path,
+    fixed_batch: bool = False,
+    rename: tuple[str, str] | None = None,
+    nan: bool = False,
+    tokens: int = TOKENS,
+) -> None:
     """Writes both SavedModels."""
     import tensorflow as tf
 
@@ -94,7 +100,7 @@ def build(folder: Path, fixed_batch: bool = False, rename: tuple[str, str] | Non
             contrastive = tf.linalg.matmul(pairs, weights["contrastive"])
             return named(
                 {
-                    "all_contrastive_img_emb": contrastive * (np.nan if nan else 1.0),
+                    "all_contrastive_img_emb": contrastive[:, :tokens] * (np.nan if nan else 1.0),
                     "img_emb": tf.linalg.matmul(pairs, weights["general"]),
                     "contrastive_txt_emb": tf.reduce_sum(words * kept, axis=1),
                 }
@@ -112,10 +118,12 @@ def main() -> None:
     parser.add_argument("--fixed-batch", action="store_true")
     parser.add_argument("--rename", nargs=2)
     parser.add_argument("--nan", action="store_true")
+    parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--vocabulary", type=Path, help="folder with the tokenizer to put beside the models")
     options = parser.parse_args()
     options.folder.mkdir(parents=True)
-    build(options.folder, options.fixed_batch, tuple(options.rename) if options.rename else None, options.nan)
+    rename = tuple(options.rename) if options.rename else None
+    build(options.folder, options.fixed_batch, rename, options.nan, options.tokens)
     if options.vocabulary:
         target = options.folder / "bert-base-uncased"
         target.mkdir()

@@ -175,7 +175,10 @@ def test_the_table_on_the_command_line() -> None:
     assert rows["densenet121"]["weights_here"] is False
     assert rows["densenet121"]["outputs"] == {"features": [1024]}
     assert rows["resnet50"]["outputs"] == {"features": [2048]}
-    assert all(row["installed"] and row["licence"] for row in rows.values())
+    assert rows["densenet121"]["installed"] is rows["hog"]["installed"] is True  # the core runs them
+    assert all(row["licence"] for row in rows.values())
+    assert rows["cxr-foundation"]["gated"] is rows["medsiglip-448"]["gated"] is True
+    assert rows["cxr-foundation"]["default_outputs"] == ["contrastive", "general"]
     plain = run_cli("encoders")
     assert all(name in plain.stdout for name in rows)
     assert plain.returncode == 0

@@ -22,14 +22,32 @@ def _rows() -> list[dict[str, Any]]:
         {
             "name": card.name,
             "outputs": {name: list(shape) for name, shape in card.outputs.items()},
+            "default_outputs": list(card.default_outputs or card.outputs),
+            "pixels": list(card.pixels),
+            "text": card.text,
             "licence": card.licence,
             "gated": card.gated,
             "installed": card.installed,
+            "install": f"pip install 'cxr-embed[{card.extra}]'" if card.extra else "pip install cxr-embed",
+            "has_weights": card.has_weights,
             "weights_here": card.weights_here,
-            "text": card.text,
             "trained_on": card.trained_on,
         }
         for card in ENCODERS.values()
+    ]
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    """A row as the table shows it."""
+    shapes = [" x ".join(map(str, row["outputs"][name])) for name in row["default_outputs"] if row["outputs"][name]]
+    weights = {True: "here", False: "no"}.get(row["weights_here"], "named" if row["has_weights"] else "none")
+    return [
+        row["name"] + (" *" if row["text"] else ""),
+        ", ".join(shapes) or "the model's",
+        row["licence"] + (", gated" if row["gated"] else ""),
+        "yes" if row["installed"] else "no",
+        weights,
+        row["trained_on"],
     ]
 
 
@@ -45,21 +63,20 @@ def encoders(as_json: Annotated[bool, typer.Option("--json", help="Print the tab
     from cxr_embed.encoders.weights import weights_folder
 
     console = Console()
-    wide = console.width >= 110
+    columns = ["encoder", "vectors", "licence", "installed", "weights", "trained on"]
+    shown = len(columns) if console.width >= 120 else len(columns) - 1
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("encoder", "vectors", "licence", "gated", "installed", "weights"):
-        table.add_column(column, no_wrap=True)
-    if wide:
-        table.add_column("trained on", overflow="fold")
+    for column in columns[:shown]:
+        table.add_column(column, no_wrap=column != "trained on", overflow="fold")
     for row in rows:
-        shapes = ", ".join(" x ".join(map(str, shape)) for shape in row["outputs"].values())
-        here = {None: "none needed", True: "here", False: "not here"}[row["weights_here"]]
-        yes = {True: "yes", False: "no"}
-        cells = [row["name"], shapes, row["licence"], yes[row["gated"]], yes[row["installed"]], here]
-        table.add_row(*cells, *([row["trained_on"]] if wide else []))
+        table.add_row(*_cells(row)[:shown])
     console.print(table)
     folder = str(weights_folder()).replace(str(Path.home()), "~", 1)
-    typer.echo(f"\nWeights are looked for in {folder}; `cxr-embed weights convert` puts them there.")
+    typer.echo("\n* embeds prompts too. Weights: `no` = not on this machine, `named` = the checkpoint that you name.")
+    extras = sorted({row["install"] for row in rows if not row["installed"]})
+    if extras:
+        typer.echo(f"What is not installed comes with {' or '.join(extras)}.")
+    typer.echo(f"Converted weights are looked for in {folder}; those of the Hub in its own cache.")
 
 
 @weights_app.command("convert", epilog="Example: `cxr-embed weights convert densenet121 ~/Downloads/FILE.pt`")

@@ -219,12 +219,12 @@ class _Running:
         return ""
 
 
-def _groups(files: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+def _groups(files: Sequence[np.ndarray], limit: int = _MEMORY_BYTES) -> list[list[np.ndarray]]:
     """The files in order, in groups that fit the shared memory; a larger one goes alone."""
     groups: list[list[np.ndarray]] = []
     size = 0
     for file in files:
-        if not groups or size + file.nbytes > _MEMORY_BYTES:
+        if not groups or size + file.nbytes > limit:
             groups.append([])
             size = 0
         groups[-1].append(file)
