@@ -35,6 +35,7 @@ def info(
         return
     spec = opened.spec
     shapes = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in spec.outputs.items())
+    patients = f"{told['patients']:,}" if told["patients"] or not told["images"] else "unknown"
     lines = {
         "encoder": f"{spec.name}, revision {spec.revision} [{spec.fingerprint[:12]}]",
         "weights": f"{spec.weights_source} [{spec.weights[:12]}]"
@@ -43,7 +44,7 @@ def info(
         "pixels": spec.preprocessing,
         "vectors": f"{shapes}, {opened.header.dtype}",
         "computed by": ", ".join(f"{engine} ({count:,})" for engine, count in opened.engines.items()) or "nothing yet",
-        "images": f"{told['images']:,} of {told['patients']:,} patients ({told['vectors']:,} different files)",
+        "images": f"{told['images']:,} of {patients} patients ({told['vectors']:,} different files)",
         "failures": f"{told['failures']:,}" + (" (--failures lists them)" if told["failures"] and not failures else ""),
         "on disk": f"{human_bytes(told['bytes'])} in {plural(told['shards'], 'shard')}, created {told['created']}",
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.errors import CxrEmbedError, StoreError
-from cxr_embed.imports.sources import Shape, Source, Vector
+from cxr_embed.imports.sources import LONGEST_ID, Shape, Source, Vector
 from cxr_embed.imports.spec import expected_shape, imported_spec
 from cxr_embed.manifest import CONTROL, Manifest
 from cxr_embed.store.layout import HEADER, Dtype, Header, Row
@@ -142,10 +142,8 @@ def _check(source: Source, shape: Shape | None, dtype: Dtype | None, progress: P
         if checked is None:
             chosen: Dtype = dtype or ("float16" if array.dtype.itemsize == 2 else "float32")
             checked = _Checked(array.shape, array.dtype.newbyteorder("="), chosen)
-        if not image_id.strip() or CONTROL.search(image_id) or image_id != image_id.encode(errors="ignore").decode():
-            raise CxrEmbedError(
-                f"{vector.where}: the id is blank, or holds what no id can: control characters, half characters"
-            )
+        if fault := _id_fault(image_id):
+            raise CxrEmbedError(f"{vector.where[:300]}: the id {fault}")
         if image_id in checked.contents:
             raise CxrEmbedError(f"{vector.where}: the id stands twice; which of the vectors is the right one?")
         if array.shape != checked.shape:
@@ -157,6 +155,15 @@ def _check(source: Source, shape: Shape | None, dtype: Dtype | None, progress: P
     if checked is None:
         raise CxrEmbedError(f"{source.paths[0]}: holds no vectors")
     return checked
+
+
+def _id_fault(image_id: str) -> str:
+    """What keeps a text from being an id; blank for nothing."""
+    if not image_id.strip():
+        return "is blank"
+    if CONTROL.search(image_id) or image_id.encode(errors="ignore").decode() != image_id:
+        return "holds control characters, or what is no text"
+    return f"is longer than {LONGEST_ID:,} characters" if len(image_id) > LONGEST_ID else ""
 
 
 def _stored(vector: Vector, dtype: Dtype) -> np.ndarray:

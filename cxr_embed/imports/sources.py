@@ -17,6 +17,8 @@ Shape = tuple[int, ...]
 
 # Far above any encoder's vector (the largest of the table has 350 kB): what declares more is refused unread.
 LARGEST_VECTOR = 64 << 20
+# Characters. Arrays of ids take as much room for every id as for the longest.
+LONGEST_ID = 1024
 
 
 class Vector(NamedTuple):
