@@ -31,6 +31,9 @@ def zeroshot(
     labels: Annotated[
         Path | None, typer.Option(help="Manifest, or a table of image_id and findings, for the report.")
     ] = None,
+    extra: Annotated[
+        list[str] | None, typer.Option(help="A column of the labels that is no finding (repeatable).")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Report on this split of the labels only, e.g. test.")] = None,
     uncertain: Annotated[
         str, typer.Option(help="What a label of -1 counts as: unknown, positive or negative.")
@@ -67,8 +70,9 @@ def zeroshot(
     default for CLIP and SigLIP) or `sigmoid` (of the positive alone). None is a probability, and 0.5 is no threshold:
     choose one by `--sensitivity` or `--flag-rate`.
     """
+    from cxr_embed.manifest import read_labels
     from cxr_embed.prompts import load_prompt_set
-    from cxr_embed.screening import check_scores_target, screen, write_scores
+    from cxr_embed.screening import check_scores_target, screen
     from cxr_embed.store import open_store
 
     goal = _goal(sensitivity, flag_rate, labels)
@@ -80,7 +84,7 @@ def zeroshot(
         screening, made = screen(
             opened,
             asked,
-            labels=labels,
+            labels=read_labels(labels, extra=extra or ()) if labels is not None else None,
             split=split,
             uncertain=uncertain,  # type: ignore[arg-type]
             goal=goal,
@@ -99,6 +103,14 @@ def zeroshot(
         "score": screening.scores.kind,
         "ensemble": ensemble,
     }
+    _hand_out(screening, made, about, out, report, as_json)
+
+
+def _hand_out(
+    screening: Screening, made: Report, about: dict[str, str], out: Path, report: Path | None, as_json: bool
+) -> None:
+    from cxr_embed.screening import write_scores
+
     write_scores(out, screening.scores, about)
     if report is not None:
         _write_report(report, made, about)
