@@ -1,6 +1,6 @@
 """A stand-in for google/cxr-foundation: the same signatures, dtypes and shapes, and numbers that a test can check.
 
-    python tests/standin.py FOLDER [--fixed-batch] [--vocabulary FOLDER] [--rename OLD NEW] [--nan] [--tokens N]
+    python tests/standin.py FOLDER any-batch batch-1 ... [--vocabulary FOLDER]
 
 It knows nothing about radiographs. It must run in a process of its own: TensorFlow and torch do not share one.
 """
@@ -111,24 +111,33 @@ def build(
     (folder / "SOURCE").write_text(NOTE + "\n")
 
 
+# Each variant that the tests use; `build`'s arguments.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "any-batch": {},
+    "batch-1": {"fixed_batch": True},
+    "nan": {"nan": True},
+    "no-maps": {"rename": ("feature_maps_0", "maps")},
+    "no-tokens": {"rename": ("img_emb", "image")},
+    "no-feature": {"rename": ("image_feature", "pixels")},
+    "16-tokens": {"tokens": 16},
+}
+
+
 def main() -> None:
-    """Builds the stand-in that the arguments describe."""
+    """Builds the variants that are named, each in a folder of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--fixed-batch", action="store_true")
-    parser.add_argument("--rename", nargs=2)
-    parser.add_argument("--nan", action="store_true")
-    parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("variants", nargs="+", choices=VARIANTS)
     parser.add_argument("--vocabulary", type=Path, help="folder with the tokenizer to put beside the models")
     options = parser.parse_args()
-    options.folder.mkdir(parents=True)
-    rename = tuple(options.rename) if options.rename else None
-    build(options.folder, options.fixed_batch, rename, options.nan, options.tokens)
-    if options.vocabulary:
-        target = options.folder / "bert-base-uncased"
-        target.mkdir()
-        for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-            shutil.copy(options.vocabulary / name, target / name)
+    for name in options.variants:
+        target = options.folder / name
+        target.mkdir(parents=True)
+        build(target, **VARIANTS[name])
+        if options.vocabulary:
+            (target / "bert-base-uncased").mkdir()
+            for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+                shutil.copy(options.vocabulary / file, target / "bert-base-uncased" / file)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
-from standin import NOTE, expected_image, expected_text
+from standin import NOTE, VARIANTS, expected_image, expected_text
 
 from cxr_embed import embed, load_encoder, open_store
 from cxr_embed.encoders import load_text_encoder, tensorflow_process
@@ -37,7 +37,7 @@ from cxr_embed.types import CxrImage
 HERE = Path(__file__).parent
 GOLDEN = HERE.parents[1] / "shared" / "reference" / "bert-uncased-golden-ids.json"
 ALL = ("contrastive", "general", "elixr_c")
-Build = Callable[..., Path]
+Make = Callable[..., Path]
 
 needs_tensorflow = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None or importlib.util.find_spec("transformers") is None,
@@ -55,32 +55,25 @@ def vocabulary() -> Path:
 
 
 @pytest.fixture(scope="session")
-def build(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Build:
-    """`build("--fixed-batch", ...)`: the folder of a stand-in, made once for each set of arguments."""
-    made: dict[tuple[str, ...], Path] = {}
-
-    def make(*arguments: str) -> Path:
-        if arguments not in made:
-            folder = tmp_path_factory.mktemp("models") / "standin"
-            command = [sys.executable, str(HERE / "standin.py"), str(folder), "--vocabulary", str(vocabulary)]
-            done = subprocess.run([*command, *arguments], capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
-            made[arguments] = folder
-        return made[arguments]
-
-    return make
-
-
-@pytest.fixture(scope="session", params=[[], ["--fixed-batch"]], ids=["any batch", "batch 1"])
-def standin(request: pytest.FixtureRequest, build: Build) -> Path:
-    """The stand-in in both of its variants."""
-    return build(*request.param)
+def models(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Path:
+    """A folder with every variant of the stand-in, made in one process."""
+    folder = tmp_path_factory.mktemp("models")
+    command = [sys.executable, str(HERE / "standin.py"), str(folder), *VARIANTS, "--vocabulary", str(vocabulary)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 @pytest.fixture(scope="session")
-def encoder(standin: Path) -> CxrFoundationEncoder:
+def one(models: Path) -> Path:
+    """The stand-in that takes any batch."""
+    return models / "any-batch"
+
+
+@pytest.fixture(scope="session", params=["any-batch", "batch-1"])
+def encoder(request: pytest.FixtureRequest, models: Path) -> CxrFoundationEncoder:
     """One running encoder a variant."""
-    made = load_encoder("cxr-foundation", weights=standin, outputs=ALL)
+    made = load_encoder("cxr-foundation", weights=models / request.param, outputs=ALL)
     assert isinstance(made, CxrFoundationEncoder)
     return made
 
@@ -220,32 +213,33 @@ def test_vectors_are_those_of_the_pixels(encoder: CxrFoundationEncoder, count: i
 
 
 @needs_tensorflow
-def test_the_recipe_and_the_weights_are_in_the_fingerprint(build: Build) -> None:
-    one = load_encoder("cxr-foundation", weights=build()).spec
-    assert one.outputs == {"contrastive": (32, 128), "general": (32, 768)}
-    assert one.weights_source == NOTE
-    serving = load_encoder("cxr-foundation", weights=build(), pixels="serving").spec
-    other = load_encoder("cxr-foundation", weights=build("--fixed-batch")).spec
-    assert len({one.fingerprint, serving.fingerprint, other.fingerprint}) == 3
-    assert one.model == serving.model != other.model
-    assert load_encoder("cxr-foundation", weights=build(), outputs=["general"]).spec.text is None
-    swapped = load_encoder("cxr-foundation", weights=build(), outputs=["general", "contrastive"]).spec
-    assert swapped.fingerprint == one.fingerprint
+def test_the_recipe_and_the_weights_are_in_the_fingerprint(models: Path, one: Path) -> None:
+    plain = load_encoder("cxr-foundation", weights=one).spec
+    assert plain.outputs == {"contrastive": (32, 128), "general": (32, 768)}
+    assert plain.weights_source == NOTE
+    serving = load_encoder("cxr-foundation", weights=one, pixels="serving").spec
+    other = load_encoder("cxr-foundation", weights=models / "batch-1").spec
+    assert len({plain.fingerprint, serving.fingerprint, other.fingerprint}) == 3
+    assert plain.model == serving.model != other.model
+    assert load_encoder("cxr-foundation", weights=one, outputs=["general"]).spec.text is None
+    swapped = load_encoder("cxr-foundation", weights=one, outputs=["general", "contrastive"]).spec
+    assert swapped.fingerprint == plain.fingerprint
     with pytest.raises(EncoderError, match="--outputs of cxr-foundation: generel; there are contrastive, general"):
-        load_encoder("cxr-foundation", weights=build(), outputs=["generel"])
+        load_encoder("cxr-foundation", weights=one, outputs=["generel"])
     with pytest.raises(EncoderError, match="--pixels of cxr-foundation: google; there are notebook, serving"):
-        load_encoder("cxr-foundation", weights=build(), pixels="google")
+        load_encoder("cxr-foundation", weights=one, pixels="google")
 
 
 @needs_tensorflow
-def test_a_moved_folder_is_the_same_model(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(build(), tmp_path / "copy")
+def test_a_moved_folder_is_the_same_model(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(one, tmp_path / "copy")
     monkeypatch.setenv("CXR_FOUNDATION_DIR", str(tmp_path / "copy"))
-    assert load_encoder("cxr-foundation").spec == load_encoder("cxr-foundation", weights=build()).spec
+    assert load_encoder("cxr-foundation").spec == load_encoder("cxr-foundation", weights=one).spec
 
 
 @needs_tensorflow
-def test_the_run_stores_what_the_model_gives(make_images: Build, standin: Path, tmp_path: Path) -> None:
+def test_the_run_stores_what_the_model_gives(make_images: Make, models: Path, tmp_path: Path) -> None:
+    standin = models / "batch-1"
     manifest = make_images(40, side=64)
     (manifest.parent / "i3.png").write_text("broken")
     summary = embed(manifest, "cxr-foundation", tmp_path / "s", weights=standin, dtype="float32", batch_size=5)
@@ -264,7 +258,7 @@ def test_the_run_stores_what_the_model_gives(make_images: Build, standin: Path, 
 
 @needs_tensorflow
 def test_files_that_do_not_fit_a_slot_go_again_alone(
-    make_images: Build, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_images: Make, one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cxr_embed.pipeline import session
 
@@ -272,27 +266,26 @@ def test_files_that_do_not_fit_a_slot_go_again_alone(
     shutil.copy(manifest.parent / "i1.png", manifest.parent / "i2.png")
     Image.fromarray(np.full((200, 200), 9, np.uint8)).save(manifest.parent / "i4.png")
     monkeypatch.setattr(session, "FILE_SLOT_BYTES", 3 * 4300)  # a 64 x 64 PNG has some 4,200 bytes
-    summary = embed(manifest, "cxr-foundation", tmp_path / "s", weights=build())
+    summary = embed(manifest, "cxr-foundation", tmp_path / "s", weights=one)
     assert (summary.embedded, summary.reused) == (28, 1)
     assert [(failure.image_id, failure.kind) for failure in summary.failed] == [("i4", "too-large")]
     assert len(open_store(tmp_path / "s")) == 29
 
 
 @needs_tensorflow
-def test_the_text_side_belongs_to_the_stores_model(make_images: Build, build: Build, tmp_path: Path) -> None:
-    embed(make_images(4, side=64), "cxr-foundation", tmp_path / "s", weights=build(), pixels="serving")
-    spec = open_store(tmp_path / "s").spec
-    assert load_text_encoder(spec, weights=build()).embed_text(["no effusion"]).shape == (1, 128)
+def test_the_text_side_belongs_to_the_stores_model(models: Path, one: Path) -> None:
+    spec = load_encoder("cxr-foundation", weights=one, pixels="serving").spec
+    assert load_text_encoder(spec, weights=one).embed_text(["no effusion"]).shape == (1, 128)
     with pytest.raises(EncoderError, match=rf"\[{spec.fingerprint[:12]}, weights .* the model here is cxr-foundation"):
-        load_text_encoder(spec, weights=build("--fixed-batch"))
+        load_text_encoder(spec, weights=models / "batch-1")
 
 
 # Trouble
 
 
 @needs_tensorflow
-def test_a_process_that_dies_is_replaced(build: Build) -> None:
-    encoder = load_encoder("cxr-foundation", weights=build())
+def test_a_process_that_dies_is_replaced(one: Path) -> None:
+    encoder = load_encoder("cxr-foundation", weights=one)
     assert isinstance(encoder, CxrFoundationEncoder)
     batch = [encoder.preprocess(image) for image in images(3)]
     before = encoder.embed(batch)
@@ -306,7 +299,7 @@ def test_a_process_that_dies_is_replaced(build: Build) -> None:
 
 
 @needs_tensorflow
-def test_a_process_that_always_dies_is_reported(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_always_dies_is_reported(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = tmp_path / "server.py"
     source = Path(tensorflow_process._SERVER).read_text()
     server.write_text(
@@ -317,7 +310,7 @@ def test_a_process_that_always_dies_is_reported(build: Build, tmp_path: Path, mo
         )
     )
     monkeypatch.setattr(tensorflow_process, "_SERVER", server)
-    encoder = load_encoder("cxr-foundation", weights=build())
+    encoder = load_encoder("cxr-foundation", weights=one)
     batch = [encoder.preprocess(image) for image in images(1)]
     with pytest.raises(EncoderError, match=r"the TensorFlow process was ended by SIGABRT .*no such luck"):
         encoder.embed(batch)
@@ -327,8 +320,7 @@ def test_a_process_that_always_dies_is_reported(build: Build, tmp_path: Path, mo
 
 
 @needs_tensorflow
-def test_a_fault_of_one_file_is_told_and_the_process_lives(build: Build) -> None:
-    encoder = load_encoder("cxr-foundation", weights=build())
+def test_a_fault_of_one_file_is_told_and_the_process_lives(encoder: CxrFoundationEncoder) -> None:
     good = encoder.preprocess(images(1)[0])
     with pytest.raises(EncoderError, match=r"TensorFlow failed: InvalidArgumentError: .*PNG"):
         encoder.embed([good, np.frombuffer(b"\x89PNG\r\n\x1a\n not really", np.uint8)])
@@ -336,36 +328,48 @@ def test_a_fault_of_one_file_is_told_and_the_process_lives(build: Build) -> None
 
 
 @needs_tensorflow
-def test_nan_is_never_stored(make_images: Build, build: Build, tmp_path: Path) -> None:
-    summary = embed(make_images(3, side=64), "cxr-foundation", tmp_path / "s", weights=build("--nan"))
+def test_nan_is_never_stored(make_images: Make, models: Path, tmp_path: Path) -> None:
+    summary = embed(make_images(3, side=64), "cxr-foundation", tmp_path / "s", weights=models / "nan")
     assert summary.stored == 0
     assert {failure.kind for failure in summary.failed} == {"encoder"}
     assert all("output contrastive is not finite" in failure.reason for failure in summary.failed)
 
 
 @needs_tensorflow
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--rename", "feature_maps_0", "maps"], "elixr-c-v2-pooled: outputs maps; expected feature_maps_0"),
-        (["--rename", "img_emb", "image"], r"outputs .*image\b.*; expected all_contrastive_img_emb, .*img_emb"),
-        (
-            ["--rename", "image_feature", "pixels"],
-            "inputs ids, paddings, pixels; expected ids, image_feature, paddings",
-        ),
-        (
-            ["--tokens", "16"],
-            r"output all_contrastive_img_emb is float32 \[None, 16, 128\]; expected float32 \[None, 32",
-        ),
-    ],
-    ids=["elixr-c's output", "the q-former's output", "the q-former's input", "a shape"],
-)
-def test_another_model_is_refused(
-    make_images: Build, build: Build, tmp_path: Path, arguments: list[str], words: str
-) -> None:
+def test_another_model_is_refused(make_images: Make, models: Path, tmp_path: Path) -> None:
+    words = "elixr-c-v2-pooled: outputs maps; expected feature_maps_0"
     with pytest.raises(EncoderError, match=words):
-        embed(make_images(2, side=64), "cxr-foundation", tmp_path / "s", weights=build(*arguments))
-    assert len(open_store(tmp_path / "s")) == 0
+        embed(make_images(2, side=64), "cxr-foundation", tmp_path / "s", weights=models / "no-maps")
+    assert not (tmp_path / "s").exists()
+
+
+@needs_tensorflow
+def test_what_is_wrong_with_another_model_is_said(models: Path) -> None:
+    expected = {
+        "no-maps/elixr-c-v2-pooled": "outputs maps; expected feature_maps_0",
+        "no-tokens/pax-elixr-b-text": "outputs all_contrastive_img_emb, contrastive_txt_emb, image; "
+        "expected all_contrastive_img_emb, contrastive_txt_emb, img_emb",
+        "no-feature/pax-elixr-b-text": "inputs ids, paddings, pixels; expected ids, image_feature, paddings",
+        "16-tokens/pax-elixr-b-text": "output all_contrastive_img_emb is float32 [None, 16, 128]; "
+        "expected float32 [None, 32, 128]",
+        "any-batch": "not a SavedModel that TensorFlow can load",
+    }
+    script = (
+        "import sys, json, tensorflow as tf\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import tensorflow_server as server\n"
+        "for folder in sys.argv[2:]:\n"
+        "    kind = server.ELIXR_C if 'elixr-c' in folder else server.QFORMER\n"
+        "    try: server.Signature(tf, folder, kind)\n"
+        "    except server.Unfit as error: print(json.dumps(str(error)))\n"
+    )
+    home = str(Path(tensorflow_process.__file__).parent)
+    folders = [str(models / name) for name in expected]
+    done = subprocess.run([sys.executable, "-c", script, home, *folders], capture_output=True, text=True)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(told) == len(expected), done.stderr
+    for folder, words, text in zip(folders, expected.values(), told, strict=True):
+        assert text.startswith(f"{folder}: {words}"), text
 
 
 def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,14 +385,12 @@ def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @needs_tensorflow
-def test_an_interpreter_without_tensorflow_is_told(
-    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interpreter_without_tensorflow_is_told(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bare = tmp_path / "python"
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without site-packages: not even numpy
     bare.chmod(0o755)
     monkeypatch.setenv("CXR_EMBED_TF_PYTHON", str(bare))
-    encoder = load_encoder("cxr-foundation", weights=build())
+    encoder = load_encoder("cxr-foundation", weights=one)
     with pytest.raises(EncoderUnusable, match=r"could not start: it ended with status 1 \(ModuleNotFoundError"):
         encoder.embed([encoder.preprocess(images(1)[0])])
     monkeypatch.setenv("CXR_EMBED_TF_PYTHON", str(tmp_path / "nothing"))
@@ -422,20 +424,20 @@ print("both ran", "tensorflow" in sys.modules)
 @needs_tensorflow
 @pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="needs the extra torch")
 @pytest.mark.parametrize("order", [("tensorflow", "torch"), ("torch", "tensorflow")], ids=" then ".join)
-def test_tensorflow_and_torch_in_one_session(build: Build, order: tuple[str, str]) -> None:
-    done = subprocess.run([sys.executable, "-c", BOTH, str(build()), *order], capture_output=True, text=True)
+def test_tensorflow_and_torch_in_one_session(one: Path, order: tuple[str, str]) -> None:
+    done = subprocess.run([sys.executable, "-c", BOTH, str(one), *order], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "both ran False" in done.stdout
 
 
 @needs_tensorflow
-def test_the_process_ends_with_the_session(build: Build) -> None:
+def test_the_process_ends_with_the_session(one: Path) -> None:
     script = (
         "import sys, os, signal\nfrom cxr_embed import load_encoder\n"
         "encoder = load_encoder('cxr-foundation', weights=sys.argv[1])\nencoder.engine\n"
         "print(encoder._process._running._process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(build())], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script, str(one)], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL
     pid = int(done.stdout)
     # Its socket closed with its owner, so it ends by itself: reading its end blocks until the last holder is gone.
@@ -444,9 +446,9 @@ def test_the_process_ends_with_the_session(build: Build) -> None:
 
 
 @needs_tensorflow
-def test_the_commands_of_a_user(make_images: Build, build: Build, tmp_path: Path) -> None:
+def test_the_commands_of_a_user(make_images: Make, one: Path, tmp_path: Path) -> None:
     manifest = make_images(6, side=64)
-    command = ["embed", str(manifest), "--encoder", "cxr-foundation", "--weights", str(build()), "--store", "s"]
+    command = ["embed", str(manifest), "--encoder", "cxr-foundation", "--weights", str(one), "--store", "s"]
     done = run_cli(*command, "--outputs", "contrastive", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"weights: {NOTE}" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import os
@@ -60,6 +61,7 @@ class StoreWriter:
         software: str = "",
     ) -> None:
         self.path = Path(path)
+        self._created = False
         if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / HEADER).is_file():
             names = {entry.name for entry in self.path.iterdir()}
             if not names <= {LOCK, SHARDS, INCOMING} and not all(name.startswith(f".{HEADER}") for name in names):
@@ -86,6 +88,7 @@ class StoreWriter:
                 write_file_atomically(self.path / HEADER, header.to_bytes())
             except OSError as error:
                 raise self._failed(error) from None
+            self._created = True
             return header
         header = Header.read(self.path)
         if header.spec.fingerprint != spec.fingerprint:
@@ -106,7 +109,18 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and self._created and not shard_paths(self.path):
+            self._remove()  # nothing came of it: no empty store is left to explain
         self.close()
+
+    def _remove(self) -> None:
+        """Takes back what making the store has put into its folder."""
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self.path / INCOMING, ignore_errors=True)
+            (self.path / HEADER).unlink()
+            (self.path / SHARDS).rmdir()
+            (self.path / LOCK).unlink()
+            self.path.rmdir()
 
     def add_vector(self, row: Row, vectors: Mapping[str, np.ndarray]) -> None:
         """Buffers a new content's vectors, `{output: shape of the spec}`.
