@@ -13,6 +13,7 @@ import sys
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import Mock
 
 import google_crc32c
 import numpy as np
@@ -401,7 +402,11 @@ def test_damaged_archives_end_in_one_kind_of_error(
 ) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     packing = data.draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
-    save_members(folder / "a.npz", [(f"{n}.npy", member(tokens(n, 4))) for n in range(2)], packing)
+    members = [(f"{n}.npy", member(tokens(n, 4))) for n in range(2)]
+    if data.draw(st.booleans()):
+        own = {"image_id": np.array(["a", "b"]), "vectors": np.stack([tokens(0, 4), tokens(1, 4)])}
+        members = [(f"{name}.npy", member(array)) for name, array in own.items()]
+    save_members(folder / "a.npz", members, packing)
     raw = bytearray((folder / "a.npz").read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
@@ -618,6 +623,34 @@ def test_prompts_need_a_store_with_text(tmp_path: Path) -> None:
         import_prompts(path, "cxr-foundation", tmp_path / "s")
 
 
+def test_zero_shot_without_any_model(real_data: Path, tmp_path: Path) -> None:
+    """Google's vectors and Google's prompts in, scores out: the largest cosine over the tokens, positive - negative."""
+    with open(real_data / "nih" / "manifest.csv", newline="") as file:
+        ids = [row["image_id"] for row in csv.DictReader(file)][:50]
+    save_google(tmp_path / "images.npz", ids)
+    save_google(tmp_path / "prompts.npz", ["small pneumothorax", "no pneumothorax"], 128, first=1000)
+    (tmp_path / "ask.yaml").write_text(
+        "findings: {Pneumothorax: {positive: [small pneumothorax], negative: [no pneumothorax]}}"
+    )
+    for command in (
+        ["import", "npz", "images.npz", *CXR, "--store", "s"],
+        ["import", "prompts", "prompts.npz", "--encoder", "cxr-foundation", "--store", "s"],
+        ["zeroshot", "s", "--prompts", "ask.yaml", "--out", "scores.csv"],
+    ):
+        done = run_cli(*command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    with open(tmp_path / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image_id"] for row in rows] == ids
+    positive, negative = (tokens(number, 128) / np.linalg.norm(tokens(number, 128)) for number in (1000, 1001))
+    for number, row in enumerate(rows):
+        image = tokens(number).reshape(32, 128)
+        image /= np.linalg.norm(image, axis=1, keepdims=True)
+        assert float(row["Pneumothorax"]) == pytest.approx(
+            (image @ positive).max() - (image @ negative).max(), abs=1e-5
+        )
+
+
 # --- the store side
 
 
@@ -643,3 +676,15 @@ def test_a_file_that_changes_while_it_is_imported(tmp_path: Path) -> None:
 
     with pytest.raises(CxrEmbedError, match="changed while it was imported; run it again"):
         bring(path, tmp_path / "s", progress=swap)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from cxr_embed.cli import app
+
+    monkeypatch.setattr("cxr_embed.imports.import_vectors", Mock(side_effect=KeyboardInterrupt))
+    path = save_google(tmp_path / "a.npz", ["x"])
+    done = CliRunner().invoke(app, ["import", "npz", str(path), *CXR, "--store", str(tmp_path / "s")])
+    assert done.exit_code == 130
+    assert "what was stored is safe; run the same command to go on" in done.output

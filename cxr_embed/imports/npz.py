@@ -47,7 +47,7 @@ def open_npz(path: Path) -> Source:
     with _archive(path) as archive:
         members = _members(path, archive)
         if {_OWN[0], _OWN[2]} <= {member.filename for member in members}:
-            with archive.open(_OWN[2]) as file:
+            with _open(archive, _OWN[2], f"{path}: vectors") as file:
                 shape = _read_header(file, f"{path}: vectors").shape
             return Source((path,), shape[0] if shape else 0, lambda expected: _read_own(path, expected))
         return Source((path,), len(members), lambda expected: read_arrays(path, expected))
@@ -71,7 +71,7 @@ def read_arrays(path: Path, shape: Shape | None) -> Iterator[Vector]:
             key = member.filename.removesuffix(_SUFFIX)
             where = f"{path}: {key!r}"
             if member.file_size > limit:
-                with _named(where), archive.open(member) as large:
+                with _open(archive, member.filename, where) as large:
                     got = _read_header(large, where).shape
                 expected = "more than any vector has" if shape is None else f"expected {told(shape)}"
                 raise CxrEmbedError(f"{where}: shape {got}, {expected}")
@@ -112,7 +112,7 @@ def _read_header(file: IO[bytes], where: str) -> _Header:
 
 def _read_own(path: Path, shape: Shape | None) -> Iterator[Vector]:
     where = f"{path}: vectors"
-    with _archive(path) as archive, archive.open(_OWN[2]) as file:
+    with _archive(path) as archive, _open(archive, _OWN[2], where) as file:
         header = _read_header(file, where)
         if not header.shape or header.order == "F":
             raise CxrEmbedError(f"{where}: shape {header.shape}, order {header.order}; expected (N, ...) in C order")
@@ -139,7 +139,7 @@ def _read_own(path: Path, shape: Shape | None) -> Iterator[Vector]:
 def _read_texts(path: Path, archive: zipfile.ZipFile, member: str, count: int) -> list[str]:
     """`(count,)` strings: the ids or patients of `store export`."""
     where = f"{path}: {member.removesuffix(_SUFFIX)}"
-    with archive.open(member) as file:
+    with _open(archive, member, where) as file:
         header = _read_header(file, where)
         if header.dtype.kind != "U" or header.shape != (count,):
             raise CxrEmbedError(f"{where}: {header.dtype} {header.shape}, expected {count:,} strings")
@@ -183,6 +183,11 @@ def _members(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
             raise CxrEmbedError(f"{path}: {member.filename.removesuffix(_SUFFIX)!r} stands there twice")
         seen.add(member.filename)
     return members
+
+
+def _open(archive: zipfile.ZipFile, member: str, where: str) -> IO[bytes]:
+    with _named(where):
+        return archive.open(member)
 
 
 @contextmanager

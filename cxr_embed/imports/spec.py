@@ -65,7 +65,7 @@ def imported_spec(encoder: str, output: str, shape: Shape, source: str) -> Encod
         source: the file and its digest, for people.
     """
     card, text = table_card(encoder), None
-    if card is not None and (card.text or card.is_family) and output in _WITH_PROMPTS:
+    if card is not None and card.text and output in _WITH_PROMPTS:
         text = TextRule(output, "elixr" if len(shape) == 2 else "clip")
     return EncoderSpec(encoder, REVISION, PIXELS, {output: shape}, weights_source=source, text=text)
 
