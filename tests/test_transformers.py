@@ -495,6 +495,12 @@ def half_a_download(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
 
 
+def outside(folder: Path) -> None:
+    index = {"weight_map": {"a": "../clip/model.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
+
+
 def cut_short(folder: Path) -> None:
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
@@ -517,7 +523,9 @@ def not_json(folder: Path) -> None:
     [
         (pickles_only, "holds pickled weights only, which can run code and are not opened"),
         (half_a_download, r"model-00002-of-00002\.safetensors is missing \(half a download\?\)"),
+        (outside, r"model\.safetensors\.index\.json names files outside its folder"),
         (cut_short, "not a safetensors file"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{}"), "is an adapter to another model; merge"),
         (without_projection, r"is no whole clip model: visual_projection\.weight is not among its tensors"),
         (not_json, r"config\.json: not readable as JSON"),
         (lambda folder: (folder / "config.json").unlink(), r"config\.json is missing"),

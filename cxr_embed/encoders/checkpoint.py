@@ -80,10 +80,12 @@ class Checkpoint:
             EncoderError: where there are pickles only, or a part is missing.
         """
         names = [WEIGHTS]
-        if (self.folder / INDEX).is_file():
+        if not (self.folder / WEIGHTS).is_file() and (self.folder / INDEX).is_file():
             index = read_json(self.folder / INDEX).get("weight_map")
             names = sorted({str(name) for name in index.values()}) if isinstance(index, dict) else []
-        paths = [self.folder / Path(name).name for name in names]
+            if any(Path(name).name != name for name in names):
+                raise EncoderError(f"{self.source}: {INDEX} names files outside its folder; download it again")
+        paths = [self.folder / name for name in names]
         missing = [path.name for path in paths if not path.is_file()]
         if paths and not missing:
             return paths
@@ -144,6 +146,8 @@ def find_checkpoint(name: str, weights: str | Path | None) -> Checkpoint:
         here = cached_folder(model)
         folder = here if here is not None and _is_whole(here) else hub_folder(model)
         checkpoint = Checkpoint(folder, f"{model.repo}@{folder.name}")
+    if (folder / "adapter_config.json").is_file():
+        raise EncoderError(f"{checkpoint.source} is an adapter to another model; merge the two and save the result")
     checkpoint.weight_files  # noqa: B018 (fails early where there are none)
     return checkpoint
 

@@ -9,8 +9,8 @@ import numpy as np
 
 @lru_cache(maxsize=16)
 def _levels(max_value: int) -> np.ndarray:
-    """The 8-bit level of each value `0 .. max_value`, half up."""
-    levels: np.ndarray = np.floor(np.arange(max_value + 1) * (255 / max_value) + 0.5).astype(np.uint8)
+    """The 8-bit level of every 16-bit value: half up, those above the largest as the largest."""
+    levels: np.ndarray = np.minimum(np.floor(np.arange(1 << 16) * (255 / max_value) + 0.5), 255).astype(np.uint8)
     return levels
 
 
@@ -18,7 +18,7 @@ def as_uint8(pixels: np.ndarray, max_value: int) -> np.ndarray:
     """`(H, W)` values `0 .. max_value` to uint8 `0 .. 255`; 8-bit pixels stay as they are."""
     if max_value == 255 and pixels.dtype == np.uint8:
         return pixels
-    eight: np.ndarray = _levels(max_value)[np.minimum(pixels, max_value)]
+    eight: np.ndarray = _levels(max_value)[pixels]
     return eight
 
 

@@ -142,7 +142,7 @@ _CARDS = (
         "rad-dino",
         "cxr_embed.encoders.transformers",
         {"pooled": (768,)},
-        "MSRLA",
+        "MIT",
         "torch",
         extra="torch",
         needs=("torch", "transformers"),

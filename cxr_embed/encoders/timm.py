@@ -82,8 +82,11 @@ class TimmEncoder:
 
     @cached_property
     def _transform(self) -> Any:
+        import torch
         from timm.data import create_transform
 
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)  # decoding processes normalise with torch, one core each
         return create_transform(**self._data, is_training=False)
 
     @cached_property
