@@ -608,3 +608,15 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
 def test_another_model_is_not_medsiglip(siglip: Path) -> None:
     with pytest.raises(EncoderError, match=r"is not medsiglip-448: it gives \{'image': \(16,\)\}"):
         load_encoder("medsiglip-448", weights=siglip)
+
+
+def test_out_of_memory_keeps_its_words(clip: Path, images: list[CxrImage], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipeline halves a batch by them."""
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(transformers.CLIPModel, "get_image_features", full)
+    encoder: Any = load_encoder("hf:tiny", weights=clip)
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        ours(encoder, images)
