@@ -614,6 +614,7 @@ def test_out_of_memory_keeps_its_words(clip: Path, images: list[CxrImage], monke
     """The pipeline halves a batch by them."""
 
     def full(*arguments: Any, **options: Any) -> Any:
+        del arguments, options
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(transformers.CLIPModel, "get_image_features", full)
