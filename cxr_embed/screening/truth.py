@@ -82,7 +82,7 @@ def match_labels(
     here = places >= 0
     if not here.any():
         raise ManifestError(
-            f"none of the {len(rows):,} labelled images has a vector: {labels.ids[rows[0]]!r} there, {ids[0]!r} in the "
+            f"none of the {len(rows):,} labelled images has a vector: '{labels.ids[rows[0]]}' there, '{ids[0]}' in the "
             "store; label them by the store's image ids"
         )
     found = labels.labels(uncertain)
