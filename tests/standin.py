@@ -35,7 +35,7 @@ def expected_image(pixels: np.ndarray) -> dict[str, np.ndarray]:
     scaled = pixels.astype(np.float64) * (257 if pixels.dtype == np.uint8 else 1) / 65535
     height, width = pixels.shape
     cells = scaled.reshape(CELLS, height // CELLS, CELLS, width // CELLS).mean(axis=(1, 3))
-    features = np.sin(cells[..., None] * 6 * weights["channels"])  # (8, 8, 1376)
+    features = np.sin((cells[..., None] * 6 + 1) * weights["channels"])  # (8, 8, 1376)
     pairs = features.reshape(TOKENS, 2 * CHANNELS)
     return {
         "elixr_c": features,
@@ -83,7 +83,7 @@ def build(
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="input_example")])
         def serve(self, input_example: Any) -> Any:
             cells = tf.map_fn(self.decode, input_example, fn_output_signature=tf.TensorSpec([8, 8, 1], tf.float32))
-            return named({"feature_maps_0": tf.sin(cells * 6.0 * weights["channels"])})
+            return named({"feature_maps_0": tf.sin((cells * 6.0 + 1.0) * weights["channels"])})
 
     class QFormer(tf.Module):
         @tf.function(

@@ -15,14 +15,21 @@ PACKAGE = ROOT / "cxr_embed"
 # CONTRIBUTING.md explains the floors. A part may import parts on lower floors only.
 FLOORS = {
     "errors": 0,
+    "processes": 0,
     "types": 0,
+    "encoders": 1,
     "images": 1,
     "manifest": 1,
+    "metrics": 1,
+    "prompts": 1,
     "store": 1,
-    "encoders": 1,
     "datasets": 2,
+    "imports": 2,
     "pipeline": 2,
-    "cli": 3,
+    "probe": 2,
+    "zeroshot": 2,
+    "screening": 3,
+    "cli": 4,
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 

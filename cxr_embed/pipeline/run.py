@@ -91,36 +91,50 @@ def embed(
     name = encoder if isinstance(encoder, str) else encoder.spec.name
     loaded = here or _spec_encoder(name, weights, precision, outputs, pixels)
     chosen = _precision(here, name, precision, device, Path(store))
+    setup = Setup(
+        kind="whole",
+        encoder=name,
+        fingerprint=loaded.spec.fingerprint,
+        weights=str(weights) if weights is not None else None,
+        device="cpu" if here is not None else resolve_device(device, name),
+        precision=chosen,
+        threads=1,
+        batch_size=1,
+        outputs=tuple(outputs) if outputs is not None else None,
+        pixels=pixels,
+    )
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         writer = stack.enter_context(
             StoreWriter(store, loaded.spec, dtype=dtype, precision=chosen, software=_version())
         )
         run = Session(table, writer, limit, progress, stop, _version())
-        tasks = run.tasks()
-        first = next(tasks, None)
-        if first is not None:
-            setup = Setup(
-                kind="whole",
-                encoder=name,
-                fingerprint=loaded.spec.fingerprint,
-                weights=str(weights) if weights is not None else None,
-                device="cpu" if here is not None else resolve_device(device, name),
-                precision=writer.header.precision,
-                threads=1,
-                batch_size=1,
-                outputs=tuple(outputs) if outputs is not None else None,
-                pixels=pixels,
-            )
-            todo = itertools.chain([first], tasks)
-            if here is not None:
-                run.work_here(todo, here, setup, batch_size)
-            else:
-                run.work(todo, loaded, setup, batch_size, workers)
-        run.finish()
+        _work(run, loaded, here, setup, batch_size, workers)
         run.summary.stored = len(writer.index)
     run.summary.seconds = time.perf_counter() - started
     return run.summary
+
+
+def _work(
+    run: Session,
+    loaded: Encoder,
+    here: Encoder | None,
+    setup: Setup,
+    batch_size: int | Literal["auto"],
+    workers: int | Literal["auto"],
+) -> None:
+    """Embeds what is new, and publishes what was done, also when the encoder gives up on the way."""
+    tasks = run.tasks()
+    first = next(tasks, None)
+    try:
+        if first is not None and here is not None:
+            run.work_here(itertools.chain([first], tasks), here, setup, batch_size)
+        elif first is not None:
+            run.work(itertools.chain([first], tasks), loaded, setup, batch_size, workers)
+    except EncoderError:
+        run.finish()
+        raise
+    run.finish()
 
 
 def plan_embedding(
