@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -586,6 +588,19 @@ def test_a_wide_terminal_gets_one_table(tmp_path: Path, monkeypatch: pytest.Monk
     assert "threshold" in heads[0]
 
 
+def test_no_framework_of_a_model_is_loaded(tmp_path: Path) -> None:
+    make_store(tmp_path / "s")
+    code = (
+        "import sys; sys.argv[1:] = ['zeroshot', 's', '--prompts', 'toy.yaml', '--out', 'o.csv']; "
+        "from cxr_embed.cli import app; app(standalone_mode=False); "
+        "sys.exit(bool({'torch', 'tensorflow', 'transformers', 'timm'} & set(sys.modules)))"
+    )
+    write_prompts(tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o.csv").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -672,3 +687,50 @@ def test_real_radiographs_from_tokens_to_report(real_data: Path, tmp_path: Path)
         else:
             assert finding["auroc"] is None
             assert finding["auroc_undefined"]
+
+
+def test_prompts_of_a_checkpoint_on_real_radiographs(real_data: Path, tmp_path: Path) -> None:
+    """Embedded, then screened: the scores are those of the model's own logits. Then the same without the model."""
+    torch = pytest.importorskip("torch", reason="needs torch: pip install 'cxr-embed[torch]'")
+    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'cxr-embed[torch]'")
+    from tiny_checkpoints import save_dual
+
+    model = tmp_path / "model"
+    save_dual(model, "siglip")
+    asked = PromptSet("own", (Finding("Effusion", ("large pleural effusion", "effusion"), ("no pleural effusion",)),))
+    prompts = write_prompts(tmp_path, asked)
+    table = str(real_data / "nih" / "manifest.csv")
+    encoder = ["--encoder", "hf:tiny", "--weights", str(model), "--dtype", "float32", "--precision", "float32"]
+    embedded = run_cli("embed", table, *encoder, "--limit", "12", "--store", "s", cwd=tmp_path)
+    assert embedded.returncode == 0, embedded.stderr
+    command = ["zeroshot", "s", "--prompts", str(prompts), "--out", "o.csv", "--labels", table, "--json"]
+    lost = run_cli(*command, "--weights", str(tmp_path), cwd=tmp_path)
+    assert lost.returncode == 1
+    assert "holds no vector of 3 of 3 prompts" in lost.stderr
+    assert not (tmp_path / "o.csv").exists()
+    done = run_cli(*command, "--weights", str(model), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["prompts_embedded"] == 3
+    assert json.loads(done.stdout)["score"] == "softmax"
+
+    store = open_store(tmp_path / "s")
+    whole = transformers.AutoModel.from_pretrained(model).eval()
+    tokens = transformers.AutoTokenizer.from_pretrained(model)(
+        list(asked.prompts), return_tensors="pt", padding="max_length", max_length=12
+    )["input_ids"]
+    with torch.no_grad():
+        words = torch.nn.functional.normalize(whole.get_text_features(input_ids=tokens).pooler_output)
+        pictures = torch.nn.functional.normalize(torch.from_numpy(store.read().vectors))
+        logits = pictures @ words.T * whole.logit_scale.exp() + whole.logit_bias
+    pairs = [torch.softmax(logits[:, [positive, 2]], dim=1)[:, 0] for positive in (0, 1)]
+    expected = torch.stack(pairs).mean(dim=0).numpy()
+    rows = list(csv.DictReader((tmp_path / "o.csv").open()))
+    assert [row["image_id"] for row in rows] == store.ids.tolist()
+    np.testing.assert_allclose([float(row["Effusion"]) for row in rows], expected, rtol=0, atol=1e-5)
+
+    before = (tmp_path / "o.csv").read_bytes()
+    model.rename(tmp_path / "gone")
+    again = run_cli(*command, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["prompts_embedded"] == 0
+    assert (tmp_path / "o.csv").read_bytes() == before
