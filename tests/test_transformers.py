@@ -26,81 +26,7 @@ from cxr_embed.types import CxrImage
 torch = pytest.importorskip("torch", reason="the torch encoders need torch: pip install 'cxr-embed[torch]'")
 transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'cxr-embed[torch]'")
 
-WORDS = [
-    "no",
-    "small",
-    "large",
-    "pleural",
-    "effusion",
-    "pneumothorax",
-    "a",
-    "chest",
-    "radiograph",
-    "of",
-    "normal",
-    "heart",
-]
-PROMPTS = ["no pleural effusion", "a chest radiograph of a large pneumothorax", "normal"]
-TEXT = {
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "vocab_size": 20,
-    "max_position_embeddings": 12,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 1,
-}
-VISION = {
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "image_size": 32,
-    "patch_size": 16,
-}
-
-
-def save_tokenizer(folder: Path) -> None:
-    """A tokenizer of whole words, `<s> words </s>`."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
-    vocabulary = {word: at for at, word in enumerate(["<s>", "</s>", "<unk>", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
-    )
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>"
-    ).save_pretrained(folder)
-
-
-def save_processor(folder: Path, side: int, kind: str = "ViTImageProcessor", **settings: Any) -> None:
-    values = {
-        "image_processor_type": kind,
-        "do_resize": True,
-        "size": {"height": side, "width": side},
-        "resample": 2,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps({**values, **settings}))
-
-
-def loud(model: Any, seed: int = 0) -> Any:
-    """The model with weights so large that every input shows in its vectors."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return model
+from tiny_checkpoints import PROMPTS, TEXT, VISION, loud, save_dual, save_processor  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -109,19 +35,7 @@ def make_dual(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def make(kind: str, dtype: str = "float32", **vision: Any) -> Path:
         folder = tmp_path_factory.mktemp(kind)
-        settings = {**VISION, **vision}
-        if kind == "clip":
-            config = transformers.CLIPConfig(text_config=TEXT, vision_config=settings, projection_dim=8)
-            model = transformers.CLIPModel(config)
-        else:
-            text = {**TEXT, "projection_size": settings["hidden_size"]}
-            config = transformers.SiglipConfig(text_config=text, vision_config=settings)
-            model = transformers.SiglipModel(config)
-            model.logit_scale.data.fill_(2.0)
-            model.logit_bias.data.fill_(-7.0)
-        loud(model).to(getattr(torch, dtype)).save_pretrained(folder)
-        save_tokenizer(folder)
-        save_processor(folder, settings["image_size"])
+        save_dual(folder, kind, dtype, **vision)
         return folder
 
     return make
