@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +253,41 @@ def test_a_flipped_bit_anywhere_is_found_and_named(tmp_path: Path) -> None:
     assert verify_store(tmp_path / "s") == []
 
 
+@pytest.mark.parametrize("opening", [lambda path: open_store(path).ids, lambda path: StoreWriter(path, SPEC).close()])
+def test_damaged_rows_are_never_used(tmp_path: Path, opening: Callable[[Path], object]) -> None:
+    fill(tmp_path / "s", range(10))
+    (rows,) = (tmp_path / "s" / "shards").glob("*/rows.arrow")
+    data = rows.read_bytes()
+    # Ten offsets of the ids, then the ids: the first would end the process, the second would go unseen.
+    ids = data.index(b"i0i1i2i3")
+    for at in (ids - 30, ids + 5):
+        damaged = bytearray(data)
+        damaged[at] ^= 1
+        rows.write_bytes(bytes(damaged))
+        with pytest.raises(StoreError, match=rf"{rows.parent.name}: rows\.arrow is damaged"):
+            opening(tmp_path / "s")
+    rows.write_bytes(data)
+    opening(tmp_path / "s")
+
+
+def test_what_cannot_be_read_is_named_too(tmp_path: Path) -> None:
+    fill(tmp_path / "s", range(30))
+    victim = sorted((tmp_path / "s" / "shards").iterdir())[1] / "features.npy"
+    victim.unlink()
+    victim.mkdir()
+    found = verify_store(tmp_path / "s")
+    assert [(fault.where, fault.what) for fault in found] == [
+        (victim.parent.name, "features.npy cannot be read (Is a directory)")
+    ]
+    shutil.rmtree(tmp_path / "s" / "shards")
+    with pytest.raises(StoreError, match="the folder shards is missing"):
+        verify_store(tmp_path / "s")
+    (tmp_path / "s" / "shards").touch()
+    for use in (verify_store, lambda path: len(open_store(path))):
+        with pytest.raises(StoreError, match="cannot be read"):
+            use(tmp_path / "s")
+
+
 @pytest.mark.parametrize("how", ["cut", "remove", "remove-shard", "swap", "stranger"])
 def test_lost_and_misplaced_files_are_found(tmp_path: Path, how: str) -> None:
     fill(tmp_path / "s", range(30))
@@ -376,6 +412,8 @@ def test_export_refuses_what_it_cannot_write(tmp_path: Path) -> None:
         export_store(store, tmp_path / "out.csv")
     with pytest.raises(StoreError, match="cannot be written"):
         export_store(store, tmp_path / "no" / "such" / "folder.npz")
+    with pytest.raises(StoreError, match=r"cannot be written \(Not a directory\)"):
+        export_store(store, tmp_path / "s" / "store.json" / "out.npz")
     with pytest.raises(StoreError, match="no output"):
         export_store(store, tmp_path / "out.parquet", "general")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s"]

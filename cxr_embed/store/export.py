@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -148,7 +149,8 @@ def _written_aside(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _write_parquet(store: Store, path: Path, output: str | None) -> None:

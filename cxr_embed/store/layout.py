@@ -166,6 +166,8 @@ def shard_paths(root: Path) -> list[Path]:
         names = sorted(entry.name for entry in os.scandir(root / SHARDS))
     except FileNotFoundError:
         raise StoreError(f"{root}: damaged, the folder {SHARDS} is missing") from None
+    except OSError as error:
+        raise StoreError(f"{root / SHARDS}: cannot be read ({error.strerror})") from None
     return [root / SHARDS / name for name in names if SHARD_NAME.fullmatch(name)]
 
 

@@ -41,17 +41,17 @@ def verify_store(path: str | os.PathLike[str], progress: Callable[[int, int], No
         progress: called with the shards done and their number.
 
     Raises:
-        StoreError: where there is no store, or its header is damaged.
+        StoreError: where there is no store, its header is damaged, or its folder of shards cannot be read.
     """
     root = Path(path)
-    header = Header.read(root)
+    header, shards = Header.read(root), shard_paths(root)
     damage = [
         Damage(entry.name, "not a shard, yet it lies among them")
         for entry in sorted(os.scandir(root / SHARDS), key=lambda entry: entry.name)
         if not SHARD_NAME.fullmatch(entry.name)
     ]
     damage += [Damage(PROMPTS, what) for what in _verify_prompts(root, header)]
-    index, shards = Index(), shard_paths(root)
+    index = Index()
     numbers = [int(shard.name[:8]) for shard in shards]
     missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
     damage += [Damage(f"{number:08d}", "the shard is missing") for number in missing]
@@ -95,8 +95,11 @@ def _verify_shard(shard: Path, header: Header) -> tuple[list[str], ShardRows | N
     found += [f"{name} is missing" for name in sorted(expected - present)]
     found += [f"{name} does not belong here" for name in sorted(present - expected)]
     for name in sorted(expected & present):
-        if file_digest(shard / name) != info.files.get(name):
-            found.append(f"{name}: checksum differs, its bytes have changed")
+        try:
+            if file_digest(shard / name) != info.files.get(name):
+                found.append(f"{name}: checksum differs, its bytes have changed")
+        except OSError as error:  # a failing disk is what this verb is for
+            found.append(f"{name} cannot be read ({error.strerror})")
     if found:
         return found, None, 0
     for output, shape in header.spec.outputs.items():
