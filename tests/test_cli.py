@@ -9,6 +9,9 @@ import typer.main
 from helpers import fill, run_cli
 
 from cxr_embed.cli import app
+from cxr_embed.cli.embed import _progress_bar
+from cxr_embed.pipeline.summary import EmbedSummary
+from cxr_embed.store.reader import Failure
 
 
 def verbs() -> list[list[str]]:
@@ -58,6 +61,25 @@ def test_a_mistake_is_answered_in_a_line_or_two(tmp_path: Path, command: list[st
     assert words in done.stderr
     assert done.stderr.count("\n") <= 2
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "1.5", "\u00b2", "\u0663"])
+def test_counts_are_whole_numbers_from_1(tmp_path: Path, count: str) -> None:
+    (tmp_path / "m.csv").write_text("image_id,path,patient_id\na,a.png,p\n")
+    done = run_cli("embed", "m.csv", "--encoder", "hog", "--store", "s", f"--batch-size={count}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --batch-size is auto or a whole number from 1")
+
+
+def test_the_progress_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("cxr_embed.cli.embed.is_terminal", lambda: True)
+    with _progress_bar() as progress:
+        assert progress is not None
+        progress(EmbedSummary(images=8, embedded=4, failed=[Failure("a", "empty", "the file is empty")], engine="toy"))
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("embedding ")
+    assert "5/8" in last
+    assert "1 failed" in last
 
 
 def test_the_version_and_unknown_verbs() -> None:

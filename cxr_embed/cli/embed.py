@@ -92,7 +92,7 @@ def embed(
 def _count(option: str, text: str) -> int | Literal["auto"]:
     if text == "auto":
         return "auto"
-    if text.isdigit() and int(text) > 0:
+    if text.isascii() and text.isdigit() and int(text) > 0:
         return int(text)
     return fail(f"{option} is auto or a whole number from 1, not {text!r}", 2)
 
@@ -107,7 +107,7 @@ def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("`{task.description}"),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
