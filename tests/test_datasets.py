@@ -171,6 +171,34 @@ def test_image_ids_never_carry_a_hashed_patient(tmp_path: Path) -> None:
     assert hashed["IMG_0001.dcm"] == "IMG_0001"
 
 
+def test_a_long_patient_id_is_found_inside_words_and_in_any_letters(tmp_path: Path) -> None:
+    for name in ("P4711007.dcm", "mrn4711007/IM2.dcm", "IM4711007x.dcm"):
+        dicom(tmp_path / name, "4711007")
+    dicom(tmp_path / "abcd-12" / "1.dcm", "ABCD-12")
+    ids = scan(tmp_path, KEY).columns["image_id"]
+    assert len(set(ids)) == 4
+    assert not any("4711007" in image_id or "abcd-12" in image_id.lower() for image_id in ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Meier^Änne", ["MEIER_x/a.dcm", "a\u0308nne.dcm", "b/meier-1.dcm"]),
+        ("Yamada^Tarou=山田^太郎", ["Tarou Yamada.dcm", "山田/b.dcm"]),
+    ],
+)
+def test_image_ids_never_carry_the_name_in_the_header(tmp_path: Path, name: str, told: list[str]) -> None:
+    other = ["c/Meierhof.dcm", "plain.dcm"]
+    for path in (*told, *other):
+        dicom(tmp_path / path, SpecificCharacterSet="ISO_IR 192", PatientName=name)
+    ids = by_path(scan(tmp_path, KEY), "image_id")
+    assert len(set(ids.values())) == len(told) + len(other)
+    assert all(ids[path].startswith("img-") for path in told)
+    assert [ids[path] for path in other] == ["c/Meierhof", "plain"]
+    clear = by_path(scan(tmp_path, None), "image_id")
+    assert [clear[path] for path in told] == [path.removesuffix(".dcm") for path in told]
+
+
 def any_name_goes(folder: Path) -> bool:
     """Whether the file system takes names that are not UTF-8; macOS's does not."""
     try:

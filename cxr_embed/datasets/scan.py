@@ -16,13 +16,14 @@ from pathlib import Path
 from cxr_embed.datasets.recipe import Recipe, Source
 from cxr_embed.errors import ImageError, ManifestError
 from cxr_embed.images import SUFFIXES, read_dicom_header, sniff
-from cxr_embed.images.dicom import keyed_hash
+from cxr_embed.images.dicom import keyed_hash, tells_name
 from cxr_embed.manifest import CONTROL, check_columns, leaves_root
 from cxr_embed.types import DicomFields
 
 # A hospital's unique identifier: numbers joined by dots (PS3.5, 9.1), also the short form that is made from a UUID
 # (B.2). As a file name it would carry into every store.
 _UID = re.compile(r"\d+(\.\d+){4,}|2\.25\.\d+")
+_LONG_ID = 5  # characters of a patient's id that are no accident inside a word
 _GLOB = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
@@ -83,7 +84,7 @@ def scan(root: Path, recipe: Recipe, *, patient_key: bytes | None, patient_patte
             row = table.get(name, {})
             if recipe.table and (not row or name in seen):
                 raise _Skipped("a second file of its name" if name in seen else "not in the data set's table")
-            values, patient = _values(root / relative, relative, recipe, row, patient_key)
+            values, patient, named = _values(root / relative, relative, recipe, row, patient_key)
         except (ImageError, _Skipped) as error:
             result.skipped.append((_printable(relative), str(error)))
             continue
@@ -91,8 +92,8 @@ def scan(root: Path, recipe: Recipe, *, patient_key: bytes | None, patient_patte
         if pattern and (match := pattern.search(relative)) and (told := (match[1] or "").strip()):
             patient = told
             values["patient_id"] = _hashed(patient, patient_key)
-        values["image_id"] = _anonymous(values["image_id"], patient, patient_key)
-        long_ids.append(_anonymous(relative, patient, patient_key))
+        values["image_id"] = _anonymous(values["image_id"], patient, patient_key, named)
+        long_ids.append(_anonymous(relative, patient, patient_key, named))
         values["path"] = relative
         if recipe.split:
             values["split"] = splits.get(name, "")
@@ -141,15 +142,18 @@ def _distinct(ids: list[str], long_ids: list[str]) -> list[str]:
     return ids
 
 
-def _anonymous(image_id: str, patient: str, key: bytes | None) -> str:
-    """An image id, which every store holds, without a UID and, if ids are hashed, without the patient's id."""
-    if _UID.search(image_id):
+def _anonymous(image_id: str, patient: str, key: bytes | None, named: bool) -> str:
+    """An image id, which every store holds, without a UID and, if ids are hashed, without the patient's id and name."""
+    if named or _UID.search(image_id):
         return "img-" + keyed_hash(image_id, key or b"")
     if not key or not patient:
         return image_id
-    # Only as a word of its own: patient 1 is not in IMG_0001.
-    word = rf"(?<![0-9A-Za-z]){re.escape(patient)}(?![0-9A-Za-z])"
-    return re.sub(word, keyed_hash(patient, key), image_id)
+    word = re.escape(patient)
+    if (
+        len(patient) < _LONG_ID
+    ):  # only as a word of its own: patient 1 is not in IMG_0001, but P123456 is patient 123456
+        word = rf"(?<![0-9A-Za-z]){word}(?![0-9A-Za-z])"
+    return re.sub(word, keyed_hash(patient, key), image_id, flags=re.IGNORECASE)
 
 
 def _hashed(patient: str, key: bytes | None) -> str:
@@ -158,15 +162,17 @@ def _hashed(patient: str, key: bytes | None) -> str:
 
 def _values(
     path: Path, relative: str, recipe: Recipe, row: dict[str, str], key: bytes | None
-) -> tuple[dict[str, str], str]:
-    """A row's columns but for `path` and `split`, and the patient's id in clear where a header has it.
+) -> tuple[dict[str, str], str, bool]:
+    """A row's columns but for `path` and `split`, the patient's id in clear where a header has it, and whether the path
+    holds the patient's name, which matters only if ids are hashed.
 
     Raises:
         ImageError, _Skipped: for a file that is no radiograph.
     """
-    fields, patient = DicomFields(), ""
+    fields, patient, named = DicomFields(), "", False
     if _kind(path) == "dicom" and any(source.dicom for source in recipe.columns.values()):
         fields, patient = read_dicom_header(path, None)
+        named = key is not None and tells_name(path, relative)
     header = {
         "patient_id": _hashed(patient, key),
         "study_date": fields.study_date,
@@ -180,7 +186,7 @@ def _values(
     if recipe.findings:
         told = _findings(row, recipe)
         values.update({name: str(int(name in told)) if told else "" for name in recipe.findings.names})
-    return values, patient
+    return values, patient, named
 
 
 def _value(source: Source, relative: str, header: dict[str, str], row: dict[str, str]) -> str:

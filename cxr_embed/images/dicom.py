@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import struct
+import unicodedata
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -142,6 +143,53 @@ def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -
     Raises:
         ImageError: where the file cannot be parsed, or is a slice, a report or the like.
     """
+    dataset = _read_header(path, _HEADER_TAGS)
+    with _quietly():
+        try:
+            _check_modality(dataset)
+            patient = str(dataset.get("PatientID") or "").strip()
+            fields = dicom_fields(dataset)
+        except ImageError:
+            raise
+        except Exception as error:
+            raise ImageError("corrupt", f"the DICOM header is damaged ({type(error).__name__})") from None
+    if patient and patient_key is not None:
+        patient = keyed_hash(patient, patient_key)
+    return fields, patient
+
+
+def tells_name(path: str | os.PathLike[str], text: str) -> bool:
+    """Whether a text, such as the file's own path, holds a part of the patient's name; the name stays in here.
+
+    Args:
+        path: a DICOM file.
+        text: where to look, in any mixture of capitals and small letters.
+
+    Raises:
+        ImageError: as `read_dicom_header`.
+    """
+    dataset = _read_header(path, ["SpecificCharacterSet", "PatientName"])
+    with _quietly():
+        try:
+            name = str(dataset.get("PatientName") or "")
+        except Exception:  # a name in a damaged character set is none that a path could hold
+            return False
+    # Initials and 'de' are in too many words; a name in other scripts is short.
+    parts = {part for part in _words(name) if len(part) > 2 or not part.isascii()}
+    return not parts.isdisjoint(_words(text))
+
+
+def _words(text: str) -> list[str]:
+    # Some file systems take names apart into letters and accents.
+    return re.split(r"[\W\d_]+", unicodedata.normalize("NFC", text).casefold())
+
+
+def _read_header(path: str | os.PathLike[str], tags: list[str]) -> Dataset:
+    """Some elements of the header.
+
+    Raises:
+        ImageError: where the file cannot be read or parsed.
+    """
     import pydicom
 
     with _quietly():
@@ -153,19 +201,13 @@ def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -
                 if _DEFLATED in head:
                     _check_inflated(head + file.read(MAX_FILE_BYTES))
                 file.seek(0)
-                dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS), force=True)
-            _check_modality(dataset)
-            patient = str(dataset.get("PatientID") or "").strip()
-            fields = dicom_fields(dataset)
+                return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(tags), force=True)
         except ImageError:
             raise
         except OSError as error:
             raise ImageError("unreadable", f"the file cannot be read ({error.strerror})") from None
         except Exception as error:
             raise ImageError("corrupt", f"the DICOM header is damaged ({type(error).__name__})") from None
-    if patient and patient_key is not None:
-        patient = keyed_hash(patient, patient_key)
-    return fields, patient
 
 
 def keyed_hash(identifier: str, key: bytes) -> str:
