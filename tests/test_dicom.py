@@ -165,6 +165,18 @@ class TestStoredValues:
         data = dicom(pixels, 12, uid.ExplicitVRLittleEndian)
         np.testing.assert_array_equal(decode_image(data[132:]).pixels, pixels)
 
+    @pytest.mark.parametrize("implicit", [True, False])
+    @pytest.mark.parametrize("first", [{"SpecificCharacterSet": "ISO_IR 100"}, {"ImageType": ["ORIGINAL"]}, {}])
+    def test_no_first_group(self, implicit: bool, first: dict[str, Any]) -> None:
+        pixels = ramp(12)
+        made = dataset(pixels, 12, **first)
+        made.PixelData = pixels.tobytes()
+        made["PixelData"].VR = "OW"
+        del made.file_meta
+        out = io.BytesIO()
+        pydicom.dcmwrite(out, made, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+        np.testing.assert_array_equal(decode_image(out.getvalue()).pixels, pixels)
+
     def test_pixels_are_padded_to_an_even_length(self) -> None:
         pixels = np.arange(65 * 65, dtype=np.uint32).reshape(65, 65).astype(np.uint8)
         data = dicom(pixels, 8)

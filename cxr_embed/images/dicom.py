@@ -257,7 +257,13 @@ def _parse(data: bytes) -> Dataset:
     if _DEFLATED in data[:_HEAD]:
         _check_inflated(data)
     try:
-        return pydicom.dcmread(io.BytesIO(data), force=data[128:132] != b"DICM")
+        dataset = pydicom.dcmread(io.BytesIO(data), force=data[128:132] != b"DICM")
+        if not dataset.file_meta:  # old files have no group 0002: the parser told how it read
+            implicit, _ = dataset.original_encoding
+            dataset.file_meta.TransferSyntaxUID = (
+                pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+            )
+        return dataset
     except EOFError:
         raise ImageError("truncated", "the DICOM file ends early") from None
     except MemoryError:

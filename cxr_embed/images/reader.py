@@ -40,7 +40,10 @@ _MAGIC = {
 }
 _READABLE = frozenset(SUFFIXES.values())
 # Old DICOM files have no preamble: they start with an element of group 0002 or 0008, little endian.
-_BARE_DICOM = (b"\x02\x00\x00\x00", b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
+_BARE_DICOM = (
+    *(b"\x02\x00\x00\x00", b"\x08\x00\x00\x00", b"\x08\x00\x01\x00", b"\x08\x00\x05\x00"),
+    *(b"\x08\x00\x08\x00", b"\x08\x00\x16\x00"),
+)
 
 
 def sniff(head: bytes) -> str | None:
