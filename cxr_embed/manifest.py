@@ -366,6 +366,15 @@ def _check_names(names: list[str], required: Sequence[str], extra: Sequence[str]
     for name in dict.fromkeys(names):
         spellings.setdefault(name.casefold(), []).append(name)
     problems += [f"columns {' and '.join(same)} differ only in case" for same in spellings.values() if len(same) > 1]
+    known = {name.casefold(): name for name in (*REQUIRED, *OPTIONAL)}
+    # As a finding, Split or Sex would go unchecked where its values happen to be 0 and 1.
+    problems += [
+        f"column {name}: write it {known[folded]} (or name it with --extra)"
+        for folded, same in spellings.items()
+        if folded in known and known[folded] not in same
+        for name in same
+        if name not in extra
+    ]
     return problems + [f"--extra {name}: the manifest has no such column" for name in extra if name not in names]
 
 

@@ -168,6 +168,12 @@ def test_columns_that_clash_or_have_no_name(tmp_path: Path) -> None:
     assert any("finding Mass" in t and "'5' in line 2" in t for t in told)
 
 
+def test_known_columns_in_other_letters_are_no_findings(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "image_id,path,patient_id,Split\na,a.png,p,0\nb,b.png,p,1\n")
+    assert problems(path) == ("column Split: write it split (or name it with --extra)",)
+    assert read_manifest(path, extra=["Split"]).findings == ()
+
+
 @pytest.mark.parametrize(
     "value", ["nan", "NaN", "None", "NA", "null", "true", "yes", "2", "-2", "0.5", "+1", "01", "1 0", "١"]
 )
