@@ -180,6 +180,13 @@ def test_another_encoder_cannot_mix_in(tmp_path: Path) -> None:
     assert len(open_store(tmp_path / "s")) == 5
 
 
+@pytest.mark.parametrize("option", [{"dtype": "float64"}, {"dtype": "half"}, {"precision": "fp8"}])
+def test_unknown_kinds_of_numbers_make_no_store(tmp_path: Path, option: dict[str, str]) -> None:
+    with pytest.raises(StoreError, match=r" or .*, not "):
+        StoreWriter(tmp_path / "s", SPEC, **option)  # type: ignore[arg-type]
+    assert not (tmp_path / "s").exists()
+
+
 def test_every_part_of_a_spec_but_its_note_is_in_the_fingerprint() -> None:
     base = EncoderSpec("toy", "1", "none", {"a": (4,), "b": (2, 2)}, weights="00", weights_source="here")
     changed = [

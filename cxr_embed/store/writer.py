@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import get_args
 
 import filelock
 import numpy as np
@@ -48,7 +49,7 @@ class StoreWriter:
 
     Raises:
         StoreError: where another process writes, another encoder's vectors are in the store, or dtype or precision
-            differ from the store's.
+            are unknown or differ from the store's.
     """
 
     def __init__(
@@ -62,6 +63,9 @@ class StoreWriter:
     ) -> None:
         self.path = Path(path)
         self._created = False
+        for name, value, known in (("dtype", dtype, get_args(Dtype)), ("precision", precision, get_args(Precision))):
+            if value is not None and value not in known:
+                raise StoreError(f"{name} is {' or '.join(known)}, not {value!r}")
         if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / HEADER).is_file():
             names = {entry.name for entry in self.path.iterdir()}
             if not names <= {LOCK, SHARDS, INCOMING} and not all(name.startswith(f".{HEADER}") for name in names):
