@@ -27,12 +27,10 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="your own folder; synthetic chests are drawn without one")
     parser.add_argument("--out", type=Path, default=Path("demo"))
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    images, manifest, store = (
-        options.images or options.out / "chests",
-        options.out / "manifest.csv",
-        options.out / "hog",
-    )
+    # Your own images share no store with the drawings, nor with those of another folder.
+    out = options.out / "own" / options.images.resolve().name if options.images else options.out
+    out.mkdir(parents=True, exist_ok=True)
+    images, manifest, store = options.images or out / "chests", out / "manifest.csv", out / "hog"
     if options.images is None:
         drawn = say("python", str(HERE / "synthetic_chests.py"), str(images), "--count", "24")
         if drawn:
