@@ -107,6 +107,22 @@ def test_the_gpus_engine_on_a_cpu(weights_file: Path, peer, peer_pixels: np.ndar
     assert lowest_cosine(ours, theirs) > 0.998
 
 
+def test_float32_on_a_gpu_is_float32() -> None:
+    import torch
+
+    allowed = []
+
+    def network(ops: object, x: torch.Tensor) -> torch.Tensor:
+        del ops
+        allowed.append(torch.backends.cudnn.allow_tf32)
+        return x.mean(dim=(2, 3))
+
+    before = torch.backends.cudnn.allow_tf32
+    TorchEngine(network, {}, "float32", "cpu")(np.zeros((1, 1, 8, 8), np.float32))  # type: ignore[arg-type]
+    assert allowed == [False]
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 def test_resnet50_at_512(tmp_path: Path, real_data: Path) -> None:
     import torch
     import torchvision

@@ -170,7 +170,9 @@ class TorchEngine:
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         torch = self._torch
-        with torch.inference_mode():
+        # By default a GPU computes float32 convolutions with ten bits of mantissa (TF32).
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with torch.inference_mode(), exact:
             x = torch.from_numpy(batch).to(self._device, non_blocking=True)
             x = x.to(self._dtype, memory_format=torch.channels_last)
             return np.asarray(self._network(self._ops, x).cpu().numpy(), dtype=np.float32)
