@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from cxr_embed import load_encoder
 from cxr_embed.encoders import ENCODERS
 from cxr_embed.encoders import load_encoder as load
+from cxr_embed.encoders.engines import OpenVinoEngine
 from cxr_embed.encoders.networks import densenet121, resnet50, weight_shapes
 from cxr_embed.encoders.resample import center_square, crop_and_resize, resize_matrix
 from cxr_embed.encoders.weights import digest, load_weights, random_weights, save_weights
@@ -94,6 +96,32 @@ def test_densenet_on_the_core_alone(random_file: Path, chest) -> None:  # type: 
     assert np.ptp(together, axis=0).max() > 0.01  # different chests, different vectors
     assert encoder.engine.startswith("openvino")
     assert "not a trained model" in encoder.spec.weights_source
+
+
+class _Tight:
+    """OpenVINO on a machine whose memory holds a batch of `room`."""
+
+    def __init__(self, core: Any, room: int) -> None:
+        self.core, self.room = core, room
+
+    def compile_model(self, model: Any, *options: Any) -> Any:
+        if model.inputs[0].shape[0] > self.room:
+            raise RuntimeError("Exception from core.cpp:117: Failed to allocate 295436288 bytes of memory")
+        return self.core.compile_model(model, *options)
+
+
+@pytest.mark.parametrize("first", [0, 1, 4])
+def test_a_smaller_batch_goes_on_where_memory_ran_out(first: int) -> None:
+    engine = OpenVinoEngine(lambda ops, x: ops.mean(x), {}, 8, "float32", 1)  # type: ignore[arg-type,return-value]
+    engine._core = _Tight(engine._core, 4)
+    batch = np.random.default_rng(0).random((9, 1, 8, 8), np.float32)
+    means = batch.mean(axis=(2, 3))
+    if first:
+        np.testing.assert_allclose(engine(batch[:first]), means[:first], rtol=1e-5)
+    with pytest.raises(MemoryError, match="batch of 9"):
+        engine(batch)
+    for size in (4, 3, 1):
+        np.testing.assert_allclose(engine(batch[:size]), means[:size], rtol=1e-5)
 
 
 def test_weights_are_known_by_their_values(tmp_path: Path, random_file: Path) -> None:

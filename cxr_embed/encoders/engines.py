@@ -100,10 +100,20 @@ class OpenVinoEngine:
         self._size = 0
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
+        try:
+            return self._infer(batch)
+        except RuntimeError as error:
+            if "alloc" not in str(error).lower():  # std::bad_alloc, Failed to allocate, ...
+                raise
+            # A smaller batch must not be padded to the size that was too large.
+            self._request, self._size = None, 0
+            raise MemoryError(f"not enough memory for a batch of {len(batch)}") from None
+
+    def _infer(self, batch: np.ndarray) -> np.ndarray:
         if len(batch) > self._size:
-            self._size = len(batch)
-            self._model.reshape([self._size, 1, self._side, self._side])
+            self._model.reshape([len(batch), 1, self._side, self._side])
             self._request = self._core.compile_model(self._model, "CPU", self._settings).create_infer_request()
+            self._size = len(batch)
         padding = self._size - len(batch)
         full = np.concatenate([batch, np.zeros((padding, *batch.shape[1:]), np.float32)]) if padding else batch
         return np.array(self._request.infer({0: full})[0][: len(batch)], dtype=np.float32)
