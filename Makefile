@@ -28,7 +28,7 @@ $(VENV)/.$(subst $(comma),-,$(EXTRAS)): pyproject.toml | $(BIN)/python
 	@touch $@
 
 demo: $(VENV)/.core
-	@$(BIN)/python examples/demo.py $(if $(IMAGES),--images '$(IMAGES)')
+	@$(BIN)/python examples/demo.py $(if $(IMAGES),--images "$$IMAGES")
 
 test: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
 	$(BIN)/python -m pytest -m "not soak" $(PYTEST_ARGS)

@@ -106,6 +106,8 @@ def read_manifest(
     Raises:
         ManifestError: with all problems at once in `problems`.
     """
+    if root is not None and not os.path.isdir(root):
+        raise ManifestError(f"{root}: no such folder (--root)", (f"{root}: no such folder",))
     table, findings = _read_checked(Path(path), REQUIRED, extra, _NO_MANIFEST)
     return Manifest(table, Path(root) if root is not None else Path(path).parent, findings)
 

@@ -54,6 +54,20 @@ def signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
+@contextlib.contextmanager
+def stderr_silenced() -> Iterator[None]:
+    """What C libraries print to stderr inside goes nowhere; for processes with one thread only."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def ending(process: subprocess.Popen[bytes]) -> str:
     """How a process ended, in words."""
     try:

@@ -557,7 +557,7 @@ def test_the_report_as_text_json_and_markdown(tmp_path: Path) -> None:
     assert saved["findings"] == told["report"]["findings"]
     markdown = (tmp_path / "r.md").read_text()
     figure = next(f["auroc"] for f in told["report"]["findings"] if f["name"] == "Mass")
-    assert f"| Mass | 30 | 10 | {figure:.3f} |" in markdown
+    assert f"| Mass | 30 | 10 | {figure:.3f}" in markdown
     assert "For research" in markdown
     rate = json.loads(
         run_cli(*command, "--json", "--flag-rate", "0.2", "--prevalence", "Mass=0.01", cwd=tmp_path).stdout

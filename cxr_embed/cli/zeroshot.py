@@ -148,6 +148,9 @@ def _goal(sensitivity: float | None, flag_rate: float | None, labels: Path | Non
     return Goal("sensitivity", sensitivity or _SENSITIVITY) if labels is not None else None
 
 
+_SHOWN_DOUBTS = 3
+
+
 def _prevalences(given: list[str], findings: list[str]) -> dict[str, float]:
     """`0.02` for all findings, or `NAME=0.02`; a later word wins."""
     rates: dict[str, float] = {}
@@ -222,7 +225,10 @@ def _print(report: Report, screening: Screening, about: dict[str, str], out: Pat
     if report.goal is not None:
         own = "; * the labels' own prevalence" if any(_owns(finding) for finding in report.findings) else ""
         console.print(f"thresholds for {told_goal(report.goal)}{own}")
-    for title, sentences in (("polarity", doubts(report)), ("note", [*report.warnings, *screening.notes])):
+    for title, sentences in (
+        ("polarity", doubts(report, _SHOWN_DOUBTS)),
+        ("note", [*report.warnings, *screening.notes]),
+    ):
         for sentence in sentences:
             _tell(console, title, sentence)
     counted = f"{plural(len(screening.scores.ids), 'image')}, {plural(len(report.findings), 'finding')}"

@@ -161,6 +161,6 @@ def _own_encoder(name: str, options: dict[str, Any]) -> Encoder:
     try:
         make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise EncoderError(f"no encoder can be made from {name!r}: {error}") from None
+        raise EncoderError(f"no encoder can be made from {name!r}: {error}; is its folder on PYTHONPATH?") from None
     encoder: Encoder = make(name, **options)
     return encoder

@@ -119,6 +119,7 @@ class Session:
         self.retries: list[int] = []  # keys whose worker died: each goes alone to the next
         self.suspects: set[int] = set()
         self.deaths = 0
+        self.chunk = CHUNK
         self.arena: Arena | None = None
         self.filled: dict[int, dict[int, InSlot]] = {}  # slots that wait for the device, with the files in them
 
@@ -171,7 +172,9 @@ class Session:
         if batch == "auto":
             batch = (card.batch_size if card is not None else BATCH_SIZE)[setup.device == "cuda"]
         self.summary.batch_size = batch
-        most = -(-self.summary.images // CHUNK)
+        if not split:
+            self.chunk = max(CHUNK, batch)  # a worker that infers takes whole batches
+        most = -(-self.summary.images // self.chunk)
         count = min(max(1, cores - 1 if split else cores) if workers == "auto" else workers, most)
         setups, arena = whole_workers(setup, count, max(1, cores // count), batch), None
         if split:
@@ -190,6 +193,7 @@ class Session:
         """Sends every task through an encoder in this process."""
         batch = BATCH_SIZE[0] if batch_size == "auto" else batch_size
         self.summary.batch_size, self.summary.engine = batch, encoder.engine
+        self.chunk = max(CHUNK, batch)
         self._loop(OwnPool(OwnWorker(replace(setup, batch_size=batch), encoder)), enumerate(tasks))
 
     def _loop(self, pool: Pool | OwnPool, numbered: Iterator[tuple[int, Task]]) -> None:
@@ -225,7 +229,7 @@ class Session:
         elif self.stop.requested:
             return False
         else:
-            new = list(itertools.islice(numbered, CHUNK))
+            new = list(itertools.islice(numbered, self.chunk))
             if not new:
                 return False
             self.in_flight.update(new)

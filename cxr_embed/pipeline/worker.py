@@ -6,6 +6,7 @@ the interpreter may be another environment's.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import os
@@ -32,12 +33,14 @@ from cxr_embed.pipeline.messages import (
     Setup,
     Unusable,
 )
+from cxr_embed.processes import stderr_silenced
 from cxr_embed.types import Stamp
 
 if TYPE_CHECKING:
     from cxr_embed.types import Encoder
 
 
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Where a model input begins in a slot: a multiple of a cache line.
 _ALIGNMENT = 64
 
@@ -121,8 +124,12 @@ class Worker:
         from cxr_embed.images import decode_image
 
         data, suffix, content_id = self.contents[key]
+        # libtiff tells of damage on stderr, across the progress bar and without the file's name; the error has both.
+        quiet = stderr_silenced() if data[:4] in _TIFF else contextlib.nullcontext()
         try:
-            return self.encoder.preprocess(decode_image(data, suffix, content_id))
+            with quiet:
+                image = decode_image(data, suffix, content_id)
+            return self.encoder.preprocess(image)
         except ImageError:
             raise
         except MemoryError:

@@ -14,10 +14,10 @@ def ranking_table(report: Report) -> Table:
         rows = [[f.name, str(len(f.pairs)), _range(f.spread("agreement")), _least_agreeing(f)] for f in report.findings]
         return ["finding", "pairs", "agreement", "agrees least with the whole"], rows
     rows = [
-        [f.name, f"{f.images:,}", f"{f.positives:,}", _auroc(f.auroc), _range(f.spread("auroc"))]
+        [f.name, f"{f.images:,}", f"{f.positives:,}", _auroc(f.auroc) + _mark(f), _range(f.spread("auroc"))]
         for f in report.findings
     ]
-    mean = f"{report.mean_auroc:.3f}" if report.mean_auroc is not None else "-"
+    mean = f"{report.mean_auroc:.3f}  " if report.mean_auroc is not None else "-  "
     rows.append([f"mean of {report.covered} of {len(report.findings)}", "", "", mean, ""])
     return ["finding", "images", "positive", "AUROC", "single pairs"], rows
 
@@ -53,9 +53,19 @@ def told_goal(goal: Goal) -> str:
     return f"at most {goal.value:.1%} of images flagged"
 
 
-def doubts(report: Report) -> list[str]:
-    """Faults of polarity, a sentence a finding, and what they mean."""
-    told = [f"{finding.name}: {'; '.join(finding.doubts)}" for finding in report.findings if finding.doubts]
+def doubts(report: Report, most: int | None = None) -> list[str]:
+    """Faults of polarity, a sentence a finding, and what they mean.
+
+    Args:
+        report: what to tell.
+        most: findings that are told in full, those of the lowest AUROC first; the others are only counted.
+    """
+    doubtful = [finding for finding in report.findings if finding.doubts]
+    if most is not None and len(doubtful) > most:
+        doubtful.sort(key=lambda finding: 1.0 if finding.auroc.value is None else finding.auroc.value)
+    told = [f"{finding.name}: {'; '.join(finding.doubts)}" for finding in doubtful[:most]]
+    if len(doubtful) > len(told):
+        told.append(f"{len(doubtful) - len(told)} more findings, marked !; --report FILE tells all")
     meaning = (
         "under 0.5, images with the finding score lower than those without: are the prompts swapped? "
         "A negative that scores higher on positives makes zero, or 0.5, a useless threshold"
@@ -104,6 +114,10 @@ def _escape(text: str) -> str:
 
 def _auroc(figure: Figure) -> str:
     return f"{figure.value:.3f}" if figure.value is not None else "undefined"
+
+
+def _mark(finding: FindingReport) -> str:
+    return " !" if finding.doubts else "  "
 
 
 def _range(spread: tuple[float, float] | None) -> str:
