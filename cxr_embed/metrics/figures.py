@@ -5,13 +5,10 @@ Labels are 1 and 0 and known; who has unknown ones leaves them out first. A figu
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import rankdata
-
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -68,42 +65,6 @@ def rank_agreement(first: np.ndarray, second: np.ndarray) -> Figure:
     if any(np.ptp(rank) == 0 for rank in ranks):
         return Figure(None, "all scores are the same")
     return Figure(float(np.corrcoef(*ranks)[0, 1]))
-
-
-def threshold_for_sensitivity(labels: np.ndarray, scores: np.ndarray, sensitivity: float) -> float | None:
-    """The highest threshold that flags at least this part of the positives; None where there is no positive."""
-    scores = np.asarray(scores, np.float64)
-    positive = np.sort(scores[np.asarray(labels) == 1])
-    if not len(positive):
-        return None
-    needed = max(1, math.ceil(sensitivity * len(positive) - _ROUNDING))
-    return _below(scores, positive[len(positive) - needed])
-
-
-def threshold_for_flag_rate(scores: np.ndarray, rate: float) -> float:
-    """The lowest threshold that flags at most this part of `(N,)` scores; equal scores are flagged together or not.
-
-    Above every score, where more than that part ties for the highest.
-    """
-    scores = np.asarray(scores, np.float64)
-    values, counts = np.unique(scores, return_counts=True)
-    flagged = np.cumsum(counts[::-1])[::-1]  # images at or above each value
-    allowed = np.flatnonzero(flagged <= rate * len(scores) + _ROUNDING)
-    if not len(allowed):
-        return float(np.nextafter(np.float32(values[-1]), np.float32(np.inf)))
-    return _below(scores, values[allowed[0]])
-
-
-def _below(scores: np.ndarray, lowest: float) -> float:
-    """A threshold between the lowest score to flag and the next lower one.
-
-    Halfway, so that no image changes sides when scores are rounded on their way through a file.
-    """
-    rest = scores[scores < lowest]
-    if not len(rest):
-        return float(np.nextafter(np.float32(lowest), np.float32(-np.inf)))
-    halfway = float(lowest + rest.max()) / 2
-    return halfway if halfway > rest.max() else float(lowest)
 
 
 def operating_point(labels: np.ndarray, scores: np.ndarray, threshold: float) -> OperatingPoint:

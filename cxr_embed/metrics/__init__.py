@@ -1,0 +1,60 @@
+"""Figures that say how well scores tell images with a finding from those without, their intervals, thresholds.
+
+Arrays in, numbers out. Labels are 1 and 0 and known; who has unknown ones leaves them out first.
+"""
+
+from __future__ import annotations
+
+from cxr_embed.metrics.calibration import (
+    CALIBRATIONS,
+    CalibrationKind,
+    Calibrator,
+    ReliabilityBin,
+    calibrate,
+    reliability,
+)
+from cxr_embed.metrics.delong import delong, delong_difference, delong_interval, holm, p_value
+from cxr_embed.metrics.figures import Figure, OperatingPoint, auroc, operating_point, per_thousand, rank_agreement
+from cxr_embed.metrics.intervals import Estimate, draws, from_draws, rarest_strata, strata_of
+from cxr_embed.metrics.thresholds import (
+    threshold_by_f1,
+    threshold_by_youden,
+    threshold_for_flag_rate,
+    threshold_for_sensitivity,
+    threshold_for_specificity,
+)
+from cxr_embed.metrics.weighted import BINS, Calibration, Flags, Ranking
+
+__all__ = [
+    "BINS",
+    "CALIBRATIONS",
+    "Calibration",
+    "CalibrationKind",
+    "Calibrator",
+    "Estimate",
+    "Figure",
+    "Flags",
+    "OperatingPoint",
+    "Ranking",
+    "ReliabilityBin",
+    "auroc",
+    "calibrate",
+    "delong",
+    "delong_difference",
+    "delong_interval",
+    "draws",
+    "from_draws",
+    "holm",
+    "operating_point",
+    "p_value",
+    "per_thousand",
+    "rank_agreement",
+    "rarest_strata",
+    "reliability",
+    "strata_of",
+    "threshold_by_f1",
+    "threshold_by_youden",
+    "threshold_for_flag_rate",
+    "threshold_for_sensitivity",
+    "threshold_for_specificity",
+]
