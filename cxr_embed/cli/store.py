@@ -25,9 +25,11 @@ def info(
 ) -> None:
     """Show what a store holds: encoder, images, failures, size."""
     from cxr_embed.store import open_store
+    from cxr_embed.store.prompts import load_prompts
 
     opened = open_store(store)
-    told = opened.describe()
+    prompts = len(load_prompts(opened.path, opened.header).prompts) if opened.spec.text else 0
+    told = {**opened.describe(), "prompts": prompts}
     if as_json:
         if failures:
             told["failed"] = [vars(failure) for failure in opened.failures]
@@ -44,10 +46,13 @@ def info(
         "pixels": spec.preprocessing,
         "vectors": f"{shapes}, {opened.header.dtype}",
         "computed by": ", ".join(f"{engine} ({count:,})" for engine, count in opened.engines.items()) or "nothing yet",
-        "images": f"{told['images']:,} of {patients} patients ({told['vectors']:,} different files)",
+        "images": f"{told['images']:,} of {patients} patients ({told['vectors']:,} different)",
+        "prompts": f"{prompts:,}",
         "failures": f"{told['failures']:,}" + (" (--failures lists them)" if told["failures"] and not failures else ""),
         "on disk": f"{human_bytes(told['bytes'])} in {plural(told['shards'], 'shard')}, created {told['created']}",
     }
+    if spec.text is None:
+        del lines["prompts"]
     for name, value in lines.items():
         typer.echo(f"{name:<12} {value}")
     if failures:
@@ -78,7 +83,9 @@ def verify(store: StorePath, as_json: Annotated[bool, typer.Option("--json", hel
         typer.echo(f"damaged: {fault.where}: {fault.what}", err=True)
     if damage:
         if not as_json:
-            typer.echo("restore these shards from a copy, or delete the store and embed again", err=True)
+            typer.echo(
+                "restore what is damaged from a copy, or delete it (a shard: the whole store) and embed again", err=True
+            )
         raise typer.Exit(1)
 
 

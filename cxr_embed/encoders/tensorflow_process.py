@@ -143,7 +143,12 @@ class _Running:
     """One process, its socket and the memory that it shares with us."""
 
     def __init__(self) -> None:
-        python = os.environ.get(PYTHON_VARIABLE) or sys.executable
+        other = os.environ.get(PYTHON_VARIABLE)
+        python = other or sys.executable
+        # The server's folder has modules named as packages are (`transformers`): it must not be searched.
+        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+        for name in ("PYTHONPATH", "PYTHONHOME") if other else ():
+            environment.pop(name, None)  # ours would mislead another environment
         memory = shared_file(mmap.PAGESIZE)
         if memory is None:
             raise EncoderError("no room for memory to share with TensorFlow; free some in /dev/shm or the temp folder")
@@ -157,6 +162,7 @@ class _Running:
                 self._process = subprocess.Popen(
                     [python, str(_SERVER), *map(str, descriptors)],
                     pass_fds=descriptors,
+                    env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=self._log,
                     stderr=self._log,
