@@ -125,6 +125,25 @@ def read_labels(path: str | os.PathLike[str], *, extra: Sequence[str] = ()) -> M
     return Manifest(table, Path(path).parent, findings)
 
 
+def read_values(path: str | os.PathLike[str]) -> Rows:
+    """Reads a table of `image_id` and any other columns (CSV, CSV.GZ or Parquet), as text; scores, say.
+
+    Names of columns and ids are checked, and nothing else.
+
+    Raises:
+        ManifestError: with all problems at once in `problems`.
+    """
+    rows, problems = _read_rows(Path(path), "no such file")
+    names = rows.table.column_names
+    problems = _check_names(names, ("image_id",), ()) + problems
+    rows = rows.select({name: names.index(name) for name in names if name})
+    problems += _check_ids(rows)
+    if not len(rows.table) and not problems:
+        problems.append("the table has no rows")
+    _refuse(Path(path), problems)
+    return rows
+
+
 def _read_checked(
     path: Path, required: Sequence[str], extra: Sequence[str], missing: str
 ) -> tuple[pa.Table, tuple[str, ...]]:
@@ -139,16 +158,20 @@ def _read_checked(
     problems += [problem for name in dict.fromkeys(findings) for problem in _check_finding(rows, name)]
     if not len(rows.table) and not unreadable:
         problems.append("the manifest has no rows" if missing == _NO_MANIFEST else "the table has no rows")
+    _refuse(path, problems)
+    return rows.table, findings
+
+
+def _refuse(path: Path, problems: list[str]) -> None:
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise ManifestError(f"{path}: {count}\n" + "\n".join(f"  {p}" for p in problems), tuple(problems))
-    return rows.table, findings
 
 
 def check_columns(columns: dict[str, list[str]]) -> list[str]:
     """The problems of columns that are not written yet, without those of findings; rows count from 1."""
     table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
-    rows = _Rows(table, range(1, len(table) + 1), "row")
+    rows = Rows(table, range(1, len(table) + 1), "row")
     return [problem for check in _CHECKS for problem in check(rows)]
 
 
@@ -216,16 +239,16 @@ def write_manifest(path: Path, columns: dict[str, list[str]]) -> None:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """Text columns, and where each row stands in the file: `unit` is what `places` count."""
 
     table: pa.Table
     places: Sequence[int]
     unit: Literal["line", "row"]
 
-    def select(self, columns: dict[str, int]) -> _Rows:
+    def select(self, columns: dict[str, int]) -> Rows:
         table = pa.table([self.table.column(number) for number in columns.values()], names=list(columns))
-        return _Rows(table, self.places, self.unit)
+        return Rows(table, self.places, self.unit)
 
     def has(self, *names: str) -> bool:
         return set(names) <= set(self.table.column_names)
@@ -245,7 +268,7 @@ class _Rows:
         return [f"{what}: {', '.join(shown)}{more}"] if numbers else []
 
 
-def _read_rows(path: Path, missing: str = _NO_MANIFEST) -> tuple[_Rows, list[str]]:
+def _read_rows(path: Path, missing: str = _NO_MANIFEST) -> tuple[Rows, list[str]]:
     """The file as trimmed text, and the problems of rows that are none.
 
     A type that is guessed would turn id 0012 into 12, so a CSV's values are never anything but text.
@@ -279,7 +302,7 @@ def _reason(error: Exception) -> str:
     return named or (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def _read_parquet(path: Path) -> tuple[_Rows, list[str]]:
+def _read_parquet(path: Path) -> tuple[Rows, list[str]]:
     # Not read_table: it takes `site=A` in a folder's name for one more column.
     with pa.parquet.ParquetFile(path) as file:
         table = file.read()
@@ -287,7 +310,7 @@ def _read_parquet(path: Path) -> tuple[_Rows, list[str]]:
     names = [str(name).strip() for name in table.column_names]
     kept = [number for number, name in enumerate(names) if not _PANDAS_INDEX.fullmatch(name)]
     columns = [_as_text(table.column(number), names[number]) for number in kept]
-    return _Rows(pa.table(columns, names=[names[n] for n in kept]), range(1, len(table) + 1), "row"), []
+    return Rows(pa.table(columns, names=[names[n] for n in kept]), range(1, len(table) + 1), "row"), []
 
 
 def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -313,7 +336,7 @@ def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     return pa.compute.utf8_trim_whitespace(text.fill_null(""))
 
 
-def _read_csv(path: Path) -> tuple[_Rows, list[str]]:
+def _read_csv(path: Path) -> tuple[Rows, list[str]]:
     chunks: list[list[pa.Array]] = []
     places: list[int] = []
     ragged: list[tuple[int, int]] = []
@@ -353,7 +376,7 @@ def _read_csv(path: Path) -> tuple[_Rows, list[str]]:
         problems.insert(0, f"rows with another number of values than the {len(header)} columns: {shown}{more}")
     columns = [pa.chunked_array([chunk[n] for chunk in chunks], pa.string()) for n in range(len(header))]
     table = pa.table([pa.compute.utf8_trim_whitespace(column) for column in columns], names=header)
-    return _Rows(table, places, "line"), problems
+    return Rows(table, places, "line"), problems
 
 
 def _check_names(names: list[str], required: Sequence[str], extra: Sequence[str]) -> list[str]:
@@ -380,7 +403,7 @@ def _check_names(names: list[str], required: Sequence[str], extra: Sequence[str]
     return problems + [f"--extra {name}: the manifest has no such column" for name in extra if name not in names]
 
 
-def _check_ids(rows: _Rows) -> list[str]:
+def _check_ids(rows: Rows) -> list[str]:
     problems = []
     for name in (*REQUIRED, *OPTIONAL):
         if rows.has(name):
@@ -396,12 +419,12 @@ def _check_ids(rows: _Rows) -> list[str]:
     return problems
 
 
-def _check_paths(rows: _Rows) -> list[str]:
+def _check_paths(rows: Rows) -> list[str]:
     what = "path must be relative and stay below the manifest's folder (or --root)"
     return rows.where("path", leaves_root, what) if rows.has("path") else []
 
 
-def _check_split(rows: _Rows) -> list[str]:
+def _check_split(rows: Rows) -> list[str]:
     if not rows.has("patient_id", "split"):
         return []
     splits: dict[str, set[str]] = {}
@@ -416,7 +439,7 @@ def _check_split(rows: _Rows) -> list[str]:
     return [f"a patient is in two splits: {shown}{more}"]
 
 
-def _check_values(rows: _Rows) -> list[str]:
+def _check_values(rows: Rows) -> list[str]:
     def no_date(value: str) -> bool:
         try:
             return bool(value) and datetime.date.fromisoformat(value).isoformat() != value
@@ -435,9 +458,9 @@ def _check_values(rows: _Rows) -> list[str]:
     return [told for name, (bad, what) in checks.items() if rows.has(name) for told in rows.where(name, bad, what)]
 
 
-def _check_finding(rows: _Rows, name: str) -> list[str]:
+def _check_finding(rows: Rows, name: str) -> list[str]:
     found = rows.where(name, lambda value: value not in _FINDING_VALUES, f"finding {name} is not 0, 1, -1 or blank")
     return [f"{found[0]} (if {name} is no finding, name it with --extra)"] if found else []
 
 
-_CHECKS: tuple[Callable[[_Rows], list[str]], ...] = (_check_ids, _check_paths, _check_split, _check_values)
+_CHECKS: tuple[Callable[[Rows], list[str]], ...] = (_check_ids, _check_paths, _check_split, _check_values)
