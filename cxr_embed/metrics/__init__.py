@@ -15,7 +15,7 @@ from cxr_embed.metrics.calibration import (
 )
 from cxr_embed.metrics.delong import delong, delong_difference, delong_interval, holm, p_value
 from cxr_embed.metrics.figures import Figure, OperatingPoint, auroc, operating_point, per_thousand, rank_agreement
-from cxr_embed.metrics.intervals import Estimate, draws, from_draws, rarest_strata, strata_of
+from cxr_embed.metrics.intervals import Estimate, draws, from_draws, rarest_strata, spread_of, strata_of
 from cxr_embed.metrics.thresholds import (
     threshold_by_f1,
     threshold_by_youden,
@@ -51,6 +51,7 @@ __all__ = [
     "rank_agreement",
     "rarest_strata",
     "reliability",
+    "spread_of",
     "strata_of",
     "threshold_by_f1",
     "threshold_by_youden",

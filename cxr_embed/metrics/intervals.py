@@ -6,10 +6,15 @@ once for all draws (`weighted`). Nothing loops over draws.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from scipy.special import expit, logit, stdtrit
+
+Scale = Literal["part", "difference", "error"]
 
 LEVEL = 0.95
 # Values of one block of weights, 8 MiB: it stays in the processor's cache, and a million patients still fit.
@@ -63,7 +68,8 @@ def rarest_strata(positive: np.ndarray, patients: np.ndarray) -> np.ndarray:
         any_positive[:, number] = np.bincount(patients, positive[:, number], count) > 0
     any_positive[:, findings] = True
     order = np.append(np.argsort(any_positive[:, :findings].sum(axis=0), kind="stable"), findings)
-    return order[np.argmax(any_positive[:, order], axis=1)]
+    strata: np.ndarray = order[np.argmax(any_positive[:, order], axis=1)]
+    return strata
 
 
 def draws(strata: np.ndarray, count: int, seed: int, rows: int = 0) -> Iterator[np.ndarray]:
@@ -91,24 +97,40 @@ def draws(strata: np.ndarray, count: int, seed: int, rows: int = 0) -> Iterator[
         yield weights
 
 
-def from_draws(value: float | None, drawn: np.ndarray, reason: str = "", *, biased: bool = False) -> Estimate:
-    """A figure with the percentile interval of its values in draws.
+def from_draws(value: float | None, drawn: np.ndarray, units: int, scale: Scale = "part") -> Estimate:
+    """A figure with an interval from its values in draws.
+
+    Its width comes from their standard deviation, by Student's t: percentiles of draws miss too often where a finding
+    is rare. `benchmarks/evaluate.py` counts how often each holds the truth.
 
     Args:
-        value: of the cases as they are.
+        value: of the cases as they are; None or NaN where it is not defined.
         drawn: `(R,)` its values in draws; NaN where it was not defined.
-        reason: why `value` is None, where it is.
-        biased: for a calibration error, which chance alone makes larger, in draws once more: they are moved by the
-            difference between their mean and the value, and end at 0.
+        units: patients that the figure hangs on: the positive ones for a sensitivity, the fewer ones for an AUROC.
+        scale: `part` of 1, whose interval is even on the scale of its logit and so stays inside 0..1; `difference`,
+            even as it is; `error`, for a calibration error, which chance alone makes larger, in draws once more: they
+            are moved by the difference between their mean and the value, and end at 0.
     """
-    if value is None or not np.isfinite(value):
-        return Estimate(None, reason=reason or "not defined")
+    if value is None or not math.isfinite(value):
+        return Estimate(None, reason="not defined")
+    if units < 2:
+        return Estimate(value, reason="no interval: a single patient shows no spread")
     defined = drawn[np.isfinite(drawn)]
     if len(defined) < max(2, _DEFINED * len(drawn)):
         lost = len(drawn) - len(defined)
-        told = f"no interval: not defined in {lost:,} of {len(drawn):,} draws of patients" if len(drawn) else ""
-        return Estimate(float(value), reason=reason or told or "no interval: no draws")
-    if biased:
-        defined = np.maximum(defined - (defined.mean() - value), 0)
-    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(value), float(low), float(high), reason)
+        return Estimate(value, reason=f"no interval: not defined in {lost:,} of {len(drawn):,} draws of patients")
+    if scale == "error":
+        low, high = np.quantile(np.maximum(defined - (defined.mean() - value), 0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Estimate(value, float(low), float(high))
+    half = float(stdtrit(units - 1, (1 + LEVEL) / 2)) * spread_of(defined, units)
+    if scale == "difference":
+        return Estimate(value, value - half, value + half)
+    if not 0 < value < 1:
+        return Estimate(value, float(defined.min()), float(defined.max()))
+    half /= value * (1 - value)
+    return Estimate(value, float(expit(logit(value) - half)), float(expit(logit(value) + half)))
+
+
+def spread_of(drawn: np.ndarray, units: int) -> float:
+    """Standard error from draws `(R,)`: n patients drawn from n vary by (n - 1) / n of what they stand for."""
+    return float(np.nanstd(drawn)) * math.sqrt(units / (units - 1))
