@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.encoders.digests import folder_digest
-from cxr_embed.encoders.hub import HubModel, hub_folder, local_folder, named_folder
+from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder, local_folder, named_folder
 from cxr_embed.encoders.table import encoder_card
 from cxr_embed.encoders.tensorflow_process import TensorFlowProcess
 from cxr_embed.errors import EncoderError
@@ -64,7 +64,7 @@ class CxrFoundationEncoder:
         card = encoder_card(name)
         assert card.hub is not None
         named = named_folder(weights, FOLDER_VARIABLE)
-        self._folder = local_folder(named, card.hub) if named is not None else hub_folder(card.hub)
+        self._folder = models_folder(named, card.hub)
         self._named = named is not None
         towers = (self._folder / ELIXR_C, self._folder / QFORMER)
         self._process = TensorFlowProcess(*towers, device, threads)
@@ -120,6 +120,44 @@ class CxrFoundationEncoder:
     @cached_property
     def _tokenizer(self) -> Any:
         return load_tokenizer(self._folder if self._named else None)
+
+
+def models_folder(named: Path | None, hub: HubModel) -> Path:
+    """The folder that holds both SavedModels: the one that was named, the Hub's cache, or a download.
+
+    What the cache holds whole is used without asking the network.
+
+    Raises:
+        EncoderError: where there is none, or only half of it.
+    """
+    if named is not None:
+        folder = local_folder(named, hub)
+    else:
+        cached = cached_folder(hub)
+        whole = cached is not None and not any(unfinished(cached / tower, True) for tower in (ELIXR_C, QFORMER))
+        folder = cached if cached is not None and whole else hub_folder(hub)
+    for tower in (ELIXR_C, QFORMER):
+        missing = unfinished(folder / tower, False)
+        if missing:
+            raise EncoderError(f"{folder / tower}: {missing} is missing (half a download?); download {hub.repo} again")
+    return folder
+
+
+def unfinished(folder: Path, strict: bool) -> str:
+    """What a SavedModel's folder lacks of its variables, in words; empty where it is whole.
+
+    Args:
+        folder: the SavedModel.
+        strict: a folder without any variables is unfinished too.
+    """
+    variables = folder / "variables"
+    shards = sorted(variables.glob("variables.data-*-of-*"))
+    if not shards and not (variables / "variables.index").is_file():
+        return "variables" if strict else ""
+    if not (variables / "variables.index").is_file():
+        return "variables/variables.index"
+    count = int(shards[0].name.rpartition("-")[2]) if shards else 1
+    return "" if len(shards) == count else f"a part of variables/variables.data ({len(shards)} of {count} are there)"
 
 
 def notebook_pixels(pixels: np.ndarray) -> np.ndarray:

@@ -81,14 +81,14 @@ def hub_folder(model: HubModel) -> Path:
     """
     try:
         import huggingface_hub
-        from huggingface_hub import errors
+        from huggingface_hub import constants, errors
     except ImportError:
         raise EncoderError(
             "downloading from the Hub needs huggingface-hub: pip install 'cxr-embed[cxr-foundation]', "
             "or name a folder with --weights"
         ) from None
     here = cached_folder(model)
-    offline = huggingface_hub.constants.HF_HUB_OFFLINE
+    offline = constants.HF_HUB_OFFLINE
     if offline and here is None:
         raise EncoderError(
             f"{model.repo} is not in the Hub's cache and HF_HUB_OFFLINE is set; unset it once to download, "

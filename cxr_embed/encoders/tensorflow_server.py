@@ -51,7 +51,9 @@ class Signature:
             self.model = tf.saved_model.load(folder)
         except Exception as error:
             told = (str(error).splitlines() or [""])[0][:300]
-            raise Unfit(f"{folder}: not a SavedModel that TensorFlow can load ({told})") from None
+            raise Unfit(
+                f"{folder}: not a SavedModel that TensorFlow can load ({told}); half a download? get it again"
+            ) from None
         names = list(self.model.signatures)
         if "serving_default" not in names:
             raise Unfit(f"{folder}: no signature serving_default; it has {', '.join(names) or 'none'}")
