@@ -1,0 +1,140 @@
+"""Probes that are not linear: a small network, and the nearest neighbours. The interface is `LinearProbe`'s."""
+
+from __future__ import annotations
+
+import warnings
+from typing import ClassVar, Self
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+
+from cxr_embed.probe.base import Probe, all_vectors
+from cxr_embed.probe.vectors import Source, Standard
+
+
+class MLPProbe(Probe):
+    """One hidden layer a finding (scikit-learn's `MLPClassifier`), on the images where it is known.
+
+    Args:
+        hidden: units of the layer.
+        decay: scikit-learn's alpha, the penalty on squared weights.
+        epochs: the most passes over the images.
+        pool: of token vectors: `mean`, `max` or `flatten`.
+        seed: of the first weights and of the batches.
+
+    Attributes (after `fit`, besides those of all probes):
+        layers_: the weights of each layer, `(C, D, hidden)`, `(C, hidden)`, `(C, hidden)` and `(C,)`, float32.
+    """
+
+    kind: ClassVar[str] = "mlp"
+
+    def __init__(
+        self, *, hidden: int = 64, decay: float = 1.0, epochs: int = 50, pool: str = "mean", seed: int = 0
+    ) -> None:
+        self.hidden = hidden
+        self.decay = decay
+        self.epochs = epochs
+        self.pool = pool
+        self.seed = seed
+
+    layers_: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+    def _learn(
+        self, source: Source, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
+    ) -> None:
+        vectors = all_vectors(source, standard)
+        findings = len(learned)
+        shapes = ((source.width, self.hidden), (self.hidden,), (self.hidden,), ())
+        layers = tuple(np.full((findings, *shape), np.nan, np.float32) for shape in shapes)
+        for number in np.flatnonzero(learned):
+            known = ~np.isnan(labels[:, number])
+            network = MLPClassifier(
+                (self.hidden,), alpha=self.decay, max_iter=self.epochs, random_state=self.seed, shuffle=True
+            )
+            with warnings.catch_warnings():
+                # `epochs` is where to stop, not a promise.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                network.fit(vectors[known], labels[known, number])
+            for layer, value in zip(
+                layers,
+                (network.coefs_[0], network.intercepts_[0], network.coefs_[1][:, 0], network.intercepts_[1][0]),
+                strict=True,
+            ):
+                layer[number] = value
+        self.layers_ = (layers[0], layers[1], layers[2], layers[3])
+
+    def _logits(self, vectors: np.ndarray) -> np.ndarray:
+        first, first_bias, last, last_bias = self.layers_
+        hidden = np.maximum(np.einsum("bd,cdh->bch", vectors, first, optimize=True) + first_bias, 0)
+        return np.asarray(np.einsum("bch,ch->bc", hidden, last) + last_bias)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What was learned, as arrays."""
+        return {**super().tensors(), **{f"layer{number}": layer for number, layer in enumerate(self.layers_)}}
+
+    def restore(self, tensors: dict[str, np.ndarray]) -> Self:
+        """The inverse of `tensors`."""
+        self.layers_ = (tensors["layer0"], tensors["layer1"], tensors["layer2"], tensors["layer3"])
+        return super().restore(tensors)
+
+
+class KNNProbe(Probe):
+    """The part of positives among the labelled images that are most alike, by the cosine of standardised vectors.
+
+    The part is (positives + 1/2) / (neighbours + 1), so that it has a finite logit.
+
+    Args:
+        neighbors: how many to look at; all that are labelled, where they are fewer.
+        pool: of token vectors: `mean`, `max` or `flatten`.
+
+    Attributes (after `fit`, besides those of all probes):
+        vectors_: `(N, D)` float32, of length 1.
+        labels_: `(N, C)` float32 of 1, 0 and NaN.
+    """
+
+    kind: ClassVar[str] = "knn"
+
+    def __init__(self, *, neighbors: int = 25, pool: str = "mean") -> None:
+        self.neighbors = neighbors
+        self.pool = pool
+
+    vectors_: np.ndarray
+    labels_: np.ndarray
+
+    def _learn(
+        self, source: Source, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
+    ) -> None:
+        self.vectors_ = _directions(all_vectors(source, standard))
+        self.labels_ = np.where(learned, labels, np.nan).astype(np.float32)
+
+    def _logits(self, vectors: np.ndarray) -> np.ndarray:
+        alike = _directions(vectors.astype(np.float32)) @ self.vectors_.T  # (B, N)
+        result = np.full((len(vectors), self.labels_.shape[1]), np.nan)
+        nearest: dict[bytes, np.ndarray] = {}
+        for number, labels in enumerate(self.labels_.T):
+            known = np.flatnonzero(~np.isnan(labels))
+            if not len(known):
+                continue
+            key = known.tobytes()
+            if key not in nearest:
+                count = min(self.neighbors, len(known))
+                nearest[key] = known[np.argpartition(-alike[:, known], count - 1, axis=1)[:, :count]]
+            found = labels[nearest[key]]
+            part = (found.sum(axis=1, dtype=np.float64) + 0.5) / (found.shape[1] + 1)
+            result[:, number] = np.log(part / (1 - part))
+        return result
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What was learned, as arrays."""
+        return {**super().tensors(), "vectors": self.vectors_, "labels": self.labels_}
+
+    def restore(self, tensors: dict[str, np.ndarray]) -> Self:
+        """The inverse of `tensors`."""
+        self.vectors_, self.labels_ = tensors["vectors"], tensors["labels"]
+        return super().restore(tensors)
+
+
+def _directions(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1))
