@@ -50,7 +50,7 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         X = np.asanyarray(X)
         if X.ndim < 2 or X.dtype.kind != "f":
             raise ProbeError(f"X is (N, D) or (N, T, D) of floats, not {X.dtype} {X.shape}")
-        return self.fit_source(ArraySource(X, self._pooling()), Y, groups)
+        return self.fit_source(ArraySource(X, self.pooling), Y, groups)
 
     def fit_source(self, source: Source, Y: np.ndarray, groups: np.ndarray | None = None) -> Self:
         """As `fit`, of pooled vectors that are read block by block."""
@@ -77,7 +77,7 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         Raises:
             ProbeError: where the probe is not fitted, or vectors have another width.
         """
-        return self.decision_source(ArraySource(np.asanyarray(X), self._pooling()))
+        return self.decision_source(ArraySource(np.asanyarray(X), self.pooling))
 
     def decision_source(self, source: Source) -> np.ndarray:
         """As `decision_function`, of pooled vectors that are read block by block."""
@@ -108,7 +108,9 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         self.mean_, self.scale_, self.counts_ = tensors["mean"], tensors["scale"], tensors["counts"]
         return self
 
-    def _pooling(self) -> str:
+    @property
+    def pooling(self) -> str:
+        """How its vectors are pooled."""
         return self.pool
 
     def _learn(

@@ -1,0 +1,150 @@
+"""Labels joined with a store's vectors, by image id: what a probe learns from, and what could not be used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr_embed.manifest import Manifest, Uncertain
+from cxr_embed.probe.vectors import ProbeError
+from cxr_embed.store import Store
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Images that have a vector and a row of labels, in the order of the labels.
+
+    Attributes:
+        ids: `(N,)` image ids.
+        patients: `(N,)` patient ids; an image whose patient nobody knows has one of its own.
+        findings: the `C` names.
+        values: `(N, C)` float32 of 1, 0 and NaN.
+        notes: what was left out, in words.
+    """
+
+    ids: np.ndarray
+    patients: np.ndarray
+    findings: tuple[str, ...]
+    values: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def pick(self, rows: np.ndarray) -> Cases:
+        """Some of the images, without the notes."""
+        return Cases(self.ids[rows], self.patients[rows], self.findings, self.values[rows])
+
+
+def match_cases(
+    store: Store,
+    labels: Manifest,
+    *,
+    split: str | None = None,
+    findings: Sequence[str] | None = None,
+    uncertain: Uncertain = "unknown",
+) -> Cases:
+    """Joins labels with the images of a store.
+
+    Args:
+        store: an open store.
+        labels: a table of `image_id` and findings; patients come from its `patient_id`, else from the store.
+        split: rows of this split only.
+        findings: all of the table by default.
+        uncertain: what a label of -1 counts as.
+
+    Raises:
+        ProbeError: for a split or findings that the table does not have, no image in common, patients that store and
+            table name differently, or labels that are all unknown.
+    """
+    if not labels.findings:
+        raise ProbeError("the labels have no finding: add a column of 0 and 1 for each")
+    unknown = [name for name in findings or () if name not in labels.findings]
+    if unknown:
+        raise ProbeError(f"the labels have no finding {', '.join(unknown)}; they have {', '.join(labels.findings)}")
+    chosen = tuple(dict.fromkeys(findings)) if findings else labels.findings
+    rows = split_rows(labels, split)
+    position = {image_id: number for number, image_id in enumerate(store.ids.tolist())}
+    places = np.array([position.get(image_id, -1) for image_id in labels.ids[rows].tolist()], np.int64)
+    lost, rows, places = rows[places < 0], rows[places >= 0], places[places >= 0]
+    if not len(rows):
+        theirs = f"'{store.ids[0]}' in the store" if len(store) else "the store is empty"
+        raise ProbeError(
+            f"{store.path}: none of the {len(lost):,} labelled images has a vector ('{labels.ids[lost[0]]}' in the "
+            f"labels, {theirs}); label images by the ids that the store knows"
+        )
+    notes = []
+    if len(lost):
+        notes.append(
+            f"{len(lost):,} of {len(lost) + len(rows):,} labelled images have no vector in {store.path} and are left "
+            f"out: {_named(labels.ids[lost])}"
+        )
+    unlabelled = np.setdiff1d(store.ids, labels.ids)
+    if len(unlabelled):
+        notes.append(f"{len(unlabelled):,} images of {store.path} have no row of labels: {_named(unlabelled)}")
+    patients, note = _patients(store, labels, rows, places)
+    columns = [labels.findings.index(name) for name in chosen]
+    values = labels.labels(uncertain).values[rows][:, columns]
+    if np.isnan(values).all():
+        raise ProbeError(f"all labels of the {len(rows):,} images are missing (blank or -1): nothing to learn from")
+    return Cases(labels.ids[rows], patients, chosen, values, (*notes, *note))
+
+
+def split_rows(labels: Manifest, split: str | None) -> np.ndarray:
+    """The rows of a split; all of them for None.
+
+    Raises:
+        ProbeError: for a split that is not there.
+    """
+    if split is None:
+        return np.arange(len(labels))
+    names = labels.column("split")
+    rows = np.flatnonzero(names == split)
+    if not len(rows):
+        known = ", ".join(sorted(set(names.tolist()) - {""})) or "none: the labels have no column split"
+        raise ProbeError(f"no row of the labels is in the split {split!r}; the splits are {known}")
+    return rows
+
+
+def check_disjoint(train: Cases, test: Cases) -> None:
+    """Refuses a patient on both sides.
+
+    Raises:
+        ProbeError: naming the first few.
+    """
+    both = np.intersect1d(train.patients, test.patients)
+    if len(both):
+        raise ProbeError(
+            f"{len(both):,} patients are in the training and in the test part ({_named(both)}); split by patient: "
+            "`cxr-embed manifest check` names the rows"
+        )
+
+
+def _patients(
+    store: Store, labels: Manifest, rows: np.ndarray, places: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    told, known = labels.column("patient_id")[rows], store.patient_ids[places]
+    differ = np.flatnonzero((told != known) & (told != "") & (known != ""))
+    if len(differ):
+        first = differ[0]
+        raise ProbeError(
+            f"{store.path} and the labels name different patients for {len(differ):,} images: "
+            f"'{known[first]}' and '{told[first]}' for {labels.ids[rows[first]]}; correct the one that is wrong"
+        )
+    patients = np.where(told != "", told, known).astype(object)
+    nobody = np.flatnonzero(patients == "")
+    # No patient id can hold a line feed, so none is the name of a patient by chance.
+    patients[nobody] = [f"\n{image_id}" for image_id in labels.ids[rows[nobody]].tolist()]
+    if not len(nobody):
+        return patients.astype(np.str_), ()
+    named = _named(labels.ids[rows[nobody]])
+    note = f"{len(nobody):,} images have no patient_id; each counts as a patient of its own: {named}"
+    return patients.astype(np.str_), (note,)
+
+
+def _named(ids: np.ndarray) -> str:
+    return ", ".join(ids[:_NAMED].tolist()) + (", ..." if len(ids) > _NAMED else "")

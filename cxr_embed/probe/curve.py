@@ -1,0 +1,292 @@
+"""The few-label protocol: AUROC on one fixed test part of probes that learned from 1, 4, 16, ... cases a side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr_embed.manifest import Manifest, Uncertain
+from cxr_embed.metrics import Figure, auroc
+from cxr_embed.probe.cases import Cases, check_disjoint, match_cases
+from cxr_embed.probe.linear import KERNEL_CASES, KernelSolver, LinearProbe, SmoothSolver
+from cxr_embed.probe.selection import choose_strengths, make_columns, one_sided
+from cxr_embed.probe.shots import Order, draw_order, hashes, test_patients
+from cxr_embed.probe.vectors import ArraySource, Matrix, ProbeError, Standard, StoreSource, fit_standard, pool_vectors
+from cxr_embed.store import Store
+
+TEST_PART = 0.3  # of the patients, where the labels have no split
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class CurveEncoder:
+    """One encoder of a comparison.
+
+    Attributes:
+        name: in tables; different from the others'.
+        store: its vectors.
+        output: of the encoder.
+    """
+
+    name: str
+    store: Store
+    output: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """One probe of one draw.
+
+    Attributes:
+        encoder, finding: their names.
+        shots: positives, and as many negatives; None for all training images.
+        seed: of the draw; None where nothing is drawn.
+        positives, negatives: that it learned from.
+        strength: of its regularisation; None where there is no probe.
+        chosen: whether cross-validation inside the draw chose it; else it is the fixed one.
+        repeats: whether several images of a patient were drawn, for want of patients.
+        auroc: on the test part, with the reason where it is undefined.
+    """
+
+    encoder: str
+    finding: str
+    shots: int | None
+    seed: int | None
+    positives: int
+    negatives: int
+    strength: float | None
+    chosen: bool
+    repeats: bool
+    auroc: Figure
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What the protocol gave.
+
+    Attributes:
+        encoders: their names, in order.
+        findings: likewise.
+        shots: sizes, None for all.
+        seeds: of the draws.
+        train, test: the images; the same for all encoders.
+        draws: (finding, seed) to its order of rows of `train`.
+        results: one for each encoder, finding, size and seed.
+        notes: what was left out or decided, in words.
+    """
+
+    encoders: tuple[str, ...]
+    findings: tuple[str, ...]
+    shots: tuple[int | None, ...]
+    seeds: tuple[int, ...]
+    train: Cases
+    test: Cases
+    draws: dict[tuple[str, int], Order]
+    results: tuple[Result, ...]
+    notes: tuple[str, ...]
+
+
+def run_curve(
+    encoders: Sequence[CurveEncoder],
+    labels: Manifest,
+    *,
+    shots: Sequence[int | None],
+    seeds: Sequence[int],
+    train: str = "train",
+    test: str = "test",
+    findings: Sequence[str] | None = None,
+    pool: str = "mean",
+    uncertain: Uncertain = "unknown",
+    progress: Progress | None = None,
+) -> Curve:
+    """Draws, trains and tests.
+
+    Vectors are standardised by all images of the training part, which needs no labels. The strength is chosen by
+    cross-validation over the patients of the draw, or fixed where those are too few. Every encoder gets the same draws
+    and the same test images: those that all stores hold.
+
+    Args:
+        encoders: at least one.
+        labels: a manifest, or a table of labels. Without a column `split`, a part of the patients becomes the test.
+        shots: positives of a draw, rising, and as many negatives; None, last, is all training images.
+        seeds: one draw each.
+        train, test: names of the splits.
+        findings: all by default.
+        pool: how tokens become one vector.
+        uncertain: what a label of -1 counts as.
+        progress: called with a word, what is done and how much there is.
+
+    Raises:
+        ProbeError: for labels that cannot be used, or a patient on both sides.
+    """
+    parts, notes = _parts(encoders, labels, train, test, findings, uncertain)
+    drawn = _draw(parts[0], seeds)
+    sizes = tuple(size for size in shots if size is not None)
+    results: list[Result] = []
+    total = len(encoders) * (len(drawn) + (None in shots))
+    done = 0
+    for encoder in encoders:
+        run = _EncoderRun(encoder, parts[0], parts[1], pool)
+        for (finding, seed), order in drawn.items():
+            results += run.shots(finding, seed, order, sizes)
+            done += 1
+            if progress is not None:
+                progress(encoder.name, done, total)
+        if None in shots:
+            results += run.everything()
+            done += 1
+    repeated = {result.finding for result in results if result.repeats}
+    if repeated:
+        notes.append(
+            f"too few patients for some sizes, so that a draw has several images of one: {', '.join(sorted(repeated))}"
+        )
+    names = tuple(encoder.name for encoder in encoders)
+    return Curve(
+        names,
+        parts[0].findings,
+        tuple(shots),
+        tuple(seeds),
+        *parts,
+        drawn,
+        tuple(results),
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def _parts(
+    encoders: Sequence[CurveEncoder],
+    labels: Manifest,
+    train: str,
+    test: str,
+    findings: Sequence[str] | None,
+    uncertain: Uncertain,
+) -> tuple[tuple[Cases, Cases], list[str]]:
+    """Training and test cases that every store has."""
+    notes: list[str] = []
+    sides: list[Cases] = []
+    split = "split" in labels.table.column_names
+    for name in (train, test) if split else (None,):
+        found = [match_cases(e.store, labels, split=name, findings=findings, uncertain=uncertain) for e in encoders]
+        notes += [note for cases in found for note in cases.notes]
+        common = set(found[0].ids.tolist()).intersection(*(cases.ids.tolist() for cases in found[1:]))
+        kept = np.flatnonzero([image_id in common for image_id in found[0].ids.tolist()])
+        if not len(kept):
+            raise ProbeError("the stores have no labelled image in common; embed the same manifest with each encoder")
+        if len(encoders) > 1 and len(kept) < max(map(len, found)):
+            notes.append(f"compared on the {len(kept):,} images of {name or 'the labels'} that every store has")
+        sides.append(found[0].pick(kept))
+    if not split:
+        away = test_patients(sides[0].patients, TEST_PART, 0)
+        if away.all() or not away.any():
+            raise ProbeError("too few patients to split; add a column split with train and test to the labels")
+        notes.append(
+            f"the labels have no column split: {TEST_PART:.0%} of the patients are the test part, chosen by their ids"
+        )
+        sides = [sides[0].pick(np.flatnonzero(~away)), sides[0].pick(np.flatnonzero(away))]
+    check_disjoint(*sides)
+    for encoder in encoders:
+        content = dict(zip(encoder.store.ids.tolist(), encoder.store.content_ids.tolist(), strict=True))
+        learned = {content[image_id] for image_id in sides[0].ids.tolist()}
+        same = [image_id for image_id in sides[1].ids.tolist() if content[image_id] in learned]
+        if same:
+            notes.append(
+                f"{len(same):,} test images are the same file as a training image, under another id: {same[0]}"
+            )
+    return (sides[0], sides[1]), notes
+
+
+def _draw(train: Cases, seeds: Sequence[int]) -> dict[tuple[str, int], Order]:
+    images, patients = hashes(train.ids), hashes(train.patients)
+    return {
+        (finding, seed): draw_order(images, patients, train.values[:, number], finding, seed)
+        for number, finding in enumerate(train.findings)
+        for seed in seeds
+    }
+
+
+class _EncoderRun:
+    """One encoder's probes; its test vectors stay in memory."""
+
+    def __init__(self, encoder: CurveEncoder, train: Cases, test: Cases, pool: str) -> None:
+        self._encoder, self._train, self._test, self._pool = encoder, train, test, pool
+        self._patients = np.unique(train.patients, return_inverse=True)[1]
+        self._source = StoreSource(encoder.store, train.ids, encoder.output, pool)
+        self._standard = fit_standard(self._source)
+        self._test_vectors = self._read(test.ids, np.float32)
+
+    def _read(self, ids: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
+        vectors = self._encoder.store.read(ids, self._encoder.output).vectors
+        return self._standard(pool_vectors(vectors, self._pool), dtype)
+
+    def shots(self, finding: str, seed: int, order: Order, sizes: Sequence[int]) -> list[Result]:
+        """Probes of one finding and seed, of every size."""
+        column = self._train.findings.index(finding)
+        possible = [size for size in sizes if not order.lacking(size)]
+        results = []
+        if possible:
+            most = max(possible)
+            rows = order.shots(most)
+            vectors = self._read(self._train.ids[rows], np.float64)
+        for size in sizes:
+            lacking = order.lacking(size)
+            if lacking:
+                found = Figure(None, lacking)
+                results.append(Result(self._encoder.name, finding, size, seed, 0, 0, None, False, False, found))
+                continue
+            part = np.r_[:size, most : most + size]
+            labels = np.repeat(np.array([1.0, 0.0], np.float32), size)[:, None]
+            solver = make_solver(vectors[part])
+            strength, chosen = choose_strengths(solver, labels, self._patients[rows[part]], balance="none", seed=seed)
+            signs = (2 * labels - 1).astype(np.int8)
+            coefficients, _ = solver.solve(make_columns(signs, strength, "none"))
+            found = self._tested(column, self._test_vectors @ coefficients[:, 0].astype(np.float32))
+            results.append(
+                Result(
+                    self._encoder.name,
+                    finding,
+                    size,
+                    seed,
+                    size,
+                    size,
+                    float(strength[0]),
+                    bool(chosen[0]),
+                    order.repeats(size),
+                    found,
+                )
+            )
+        return results
+
+    def everything(self) -> list[Result]:
+        """Probes of all training images, every finding at once."""
+        values, name = self._train.values, self._encoder.name
+        learned = [not one_sided(column) for column in values.T]
+        probe = LinearProbe(pool=self._pool)
+        if any(learned):
+            probe.fit_source(self._source, values, self._train.patients)
+        results = []
+        for column, finding in enumerate(self._train.findings):
+            counts = [int((values[:, column] == side).sum()) for side in (1, 0)]
+            if not learned[column]:
+                found = Figure(None, f"in the training part, {one_sided(values[:, column])}")
+                results.append(Result(name, finding, None, None, *counts, None, False, False, found))
+                continue
+            found = self._tested(column, self._test_vectors @ probe.coef_[column].astype(np.float32))
+            strength, chosen = float(probe.strengths_[column]), bool(probe.chosen_[column])
+            results.append(Result(name, finding, None, None, *counts, strength, chosen, False, found))
+        return results
+
+    def _tested(self, column: int, scores: np.ndarray) -> Figure:
+        labels = self._test.values[:, column]
+        known = ~np.isnan(labels)
+        found = auroc(labels[known], scores[known])
+        return found if found.value is not None else Figure(None, f"in the test part, {found.reason}")
+
+
+def make_solver(vectors: np.ndarray) -> KernelSolver | SmoothSolver:
+    """The solver that fits the number of standardised vectors `(N, D)` float64."""
+    if len(vectors) <= KERNEL_CASES:
+        return KernelSolver(vectors)
+    plain = Standard(np.zeros(vectors.shape[1]), np.ones(vectors.shape[1]))
+    return SmoothSolver(Matrix(ArraySource(vectors, "mean"), plain), 1e-5, 0)
