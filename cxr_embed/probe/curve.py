@@ -12,7 +12,7 @@ from cxr_embed.metrics import Figure, auroc
 from cxr_embed.probe.cases import Cases, check_disjoint, match_cases
 from cxr_embed.probe.linear import KERNEL_CASES, KernelSolver, LinearProbe, SmoothSolver
 from cxr_embed.probe.selection import choose_strengths, make_columns, one_sided
-from cxr_embed.probe.shots import Order, draw_order, hashes, test_patients
+from cxr_embed.probe.shots import Order, draw_order, hashes, patients_for_test
 from cxr_embed.probe.vectors import ArraySource, Matrix, ProbeError, Standard, StoreSource, fit_standard, pool_vectors
 from cxr_embed.store import Store
 
@@ -178,7 +178,7 @@ def _parts(
             notes.append(f"compared on the {len(kept):,} images of {name or 'the labels'} that every store has")
         sides.append(found[0].pick(kept))
     if not split:
-        away = test_patients(sides[0].patients, TEST_PART, 0)
+        away = patients_for_test(sides[0].patients, TEST_PART, 0)
         if away.all() or not away.any():
             raise ProbeError("too few patients to split; add a column split with train and test to the labels")
         notes.append(
@@ -267,14 +267,14 @@ class _EncoderRun:
             probe.fit_source(self._source, values, self._train.patients)
         results = []
         for column, finding in enumerate(self._train.findings):
-            counts = [int((values[:, column] == side).sum()) for side in (1, 0)]
+            positives, negatives = (int((values[:, column] == side).sum()) for side in (1, 0))
             if not learned[column]:
                 found = Figure(None, f"in the training part, {one_sided(values[:, column])}")
-                results.append(Result(name, finding, None, None, *counts, None, False, False, found))
+                results.append(Result(name, finding, None, None, positives, negatives, None, False, False, found))
                 continue
             found = self._tested(column, self._test_vectors @ probe.coef_[column].astype(np.float32))
             strength, chosen = float(probe.strengths_[column]), bool(probe.chosen_[column])
-            results.append(Result(name, finding, None, None, *counts, strength, chosen, False, found))
+            results.append(Result(name, finding, None, None, positives, negatives, strength, chosen, False, found))
         return results
 
     def _tested(self, column: int, scores: np.ndarray) -> Figure:

@@ -78,7 +78,7 @@ def draw_order(images: np.ndarray, patients: np.ndarray, labels: np.ndarray, fin
     return Order(positive, negative, positive_patients, negative_patients)
 
 
-def test_patients(patients: np.ndarray, part: float, seed: int) -> np.ndarray:
+def patients_for_test(patients: np.ndarray, part: float, seed: int) -> np.ndarray:
     """`(N,)` bool: the images of a part of the patients, for data that nobody has split."""
     key = hashes(np.array([f"{seed} split"]))[0]
     mixed = _mixed(hashes(patients) ^ key)
