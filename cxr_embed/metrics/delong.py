@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.special import expit, logit, stdtr
 from scipy.stats import norm, rankdata
 
 from cxr_embed.metrics.intervals import LEVEL, Estimate
@@ -66,11 +66,17 @@ def delong_difference(positive: np.ndarray, first: np.ndarray, second: np.ndarra
     return Estimate(value, value - _Z * spread, value + _Z * spread), p_value(value, spread)
 
 
-def p_value(value: float, spread: float) -> float | None:
-    """Two-sided p of a difference with this standard error, normal; 1 for no difference, None for no spread."""
+def p_value(value: float, spread: float, units: int | None = None) -> float | None:
+    """Two-sided p of a difference with this standard error; 1 for no difference, None for no spread.
+
+    Normal, or Student's t where the spread comes from draws of so many patients.
+    """
     if value == 0:
         return 1.0
-    return float(2 * norm.sf(abs(value) / spread)) if spread > 1e-12 else None
+    if not spread > 1e-12:
+        return None
+    ratio = abs(value) / spread
+    return float(2 * norm.sf(ratio) if units is None else 2 * stdtr(units - 1, -ratio))
 
 
 def holm(p_values: list[float | None]) -> list[float | None]:

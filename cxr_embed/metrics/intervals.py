@@ -7,7 +7,7 @@ once for all draws (`weighted`). Nothing loops over draws.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,8 +17,8 @@ from scipy.special import expit, logit, stdtrit
 Scale = Literal["part", "difference", "error"]
 
 LEVEL = 0.95
-# Values of one block of weights, 8 MiB: it stays in the processor's cache, and a million patients still fit.
-_BLOCK = 1 << 20
+# Values of one block of weights, 2 MiB: it stays in the processor's cache, and a million patients still fit.
+_BLOCK = 1 << 18
 # Below this part of draws in which a figure is defined, the others would no longer stand for all.
 _DEFINED = 0.9
 
@@ -72,7 +72,7 @@ def rarest_strata(positive: np.ndarray, patients: np.ndarray) -> np.ndarray:
     return strata
 
 
-def draws(strata: np.ndarray, count: int, seed: int, rows: int = 0) -> Iterator[np.ndarray]:
+def draws(strata: np.ndarray, count: int, seed: int | Sequence[int], rows: int = 0) -> Iterator[np.ndarray]:
     """`count` draws of patients in blocks `(P, draws)` float64: how often each patient was drawn.
 
     Every stratum keeps its size. Patients of the stratum -1 are never drawn. Equal arguments give equal draws.
@@ -115,6 +115,8 @@ def from_draws(value: float | None, drawn: np.ndarray, units: int, scale: Scale 
         return Estimate(None, reason="not defined")
     if units < 2:
         return Estimate(value, reason="no interval: a single patient shows no spread")
+    if not len(drawn):
+        return Estimate(value, reason="no interval: no draws were asked for")
     defined = drawn[np.isfinite(drawn)]
     if len(defined) < max(2, _DEFINED * len(drawn)):
         lost = len(drawn) - len(defined)

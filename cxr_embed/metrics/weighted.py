@@ -1,7 +1,8 @@
 """Figures of one finding for many draws of patients at once: weights `(P, R)` in, `(R,)` figures out.
 
 `weights[p, r]` says how often patient p counts in draw r, so a column of ones gives the figure of the cases as they
-are. A figure that a draw leaves undefined is NaN there.
+are. A figure that a draw leaves undefined is NaN there. All sums are sparse products: most patients have a case in few
+places, and a dense product would wait for the threads of BLAS, which suffer from whatever else runs.
 """
 
 from __future__ import annotations
@@ -33,39 +34,43 @@ class Ranking:
         inside = place < len(steps)
         tied[inside] = steps[place[inside]] == negatives[inside]
         enters = place + tied  # the first step that lies above the negative
-        below = enters < len(steps)
         self.steps = len(steps)
         self._at = _counts(of_positives, patients[positive], len(steps), count)
-        self._below = _counts(enters[below], owners[below], len(steps), count)
+        self._below = _counts(enters, owners, len(steps) + 1, count)  # the last row lies above all steps
         self._tied = _counts(place[tied], owners[tied], len(steps), count) if tied.any() else None
-        self._negatives = np.bincount(owners, minlength=count).astype(np.float64)
 
     def aurocs(self, weights: np.ndarray) -> np.ndarray:
         """`(R,)`: the chance that a positive scores above a negative, ties half."""
-        at, below = self._at @ weights, np.cumsum(self._below @ weights, axis=0)
-        return self._auroc(at, below, weights)
+        at, below, positives, negatives = self._weighted(weights)
+        return self._auroc(at, below, positives * negatives, weights)
 
     def both(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`(R,)` AUROC and `(R,)` average precision.
 
         Average precision is the precision at every positive, averaged (scikit-learn's, without interpolation).
         """
-        at, below = self._at @ weights, np.cumsum(self._below @ weights, axis=0)
-        aurocs = self._auroc(at, below, weights)
-        positives, negatives = at.sum(axis=0), self._negatives @ weights
-        hits = positives - np.cumsum(at, axis=0) + at
-        flagged = hits + (negatives - below)
+        at, below, positives, negatives = self._weighted(weights)
+        aurocs = self._auroc(at, below, positives * negatives, weights)
+        hits = np.cumsum(at[::-1], axis=0)[::-1]
+        flagged = np.subtract(negatives, below, out=below)
+        flagged += hits
+        # A step at which nobody was drawn has no hits of its own, and counts nothing.
+        np.maximum(flagged, 1, out=flagged)
+        hits /= flagged
         with np.errstate(invalid="ignore", divide="ignore"):
-            # A step that nobody was drawn for has no hits of its own, and counts nothing.
-            precision = np.divide(hits, flagged, out=np.zeros_like(hits), where=flagged > 0)
-            return aurocs, np.einsum("sr,sr->r", at, precision) / positives
+            return aurocs, np.einsum("sr,sr->r", at, hits) / positives
 
-    def _auroc(self, at: np.ndarray, below: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def _weighted(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Positives at and negatives below each step, `(steps, R)`, and all positives and negatives, `(R,)`."""
+        at, below = self._at @ weights, self._below @ weights
+        np.cumsum(below, axis=0, out=below)
+        return at, below[:-1], at.sum(axis=0), below[-1]
+
+    def _auroc(self, at: np.ndarray, below: np.ndarray, pairs: np.ndarray, weights: np.ndarray) -> np.ndarray:
         above = np.einsum("sr,sr->r", at, below)
         if self._tied is not None:
             above += np.einsum("sr,sr->r", at, self._tied @ weights) / 2
         with np.errstate(invalid="ignore", divide="ignore"):
-            pairs = at.sum(axis=0) * (self._negatives @ weights)
             return np.asarray(above / pairs)
 
 
@@ -81,7 +86,7 @@ class Flags:
 
     def __init__(self, positive: np.ndarray, flagged: np.ndarray, patients: np.ndarray, count: int) -> None:
         kinds = (positive & flagged, positive & ~flagged, ~positive & flagged, ~positive & ~flagged)
-        self._cases = np.stack([np.bincount(patients, kind, count) for kind in kinds])  # (4, P)
+        self._cases = csr_array(np.stack([np.bincount(patients, kind, count) for kind in kinds]))  # (4, P)
 
     def figures(
         self, weights: np.ndarray, prevalence: float | None = None, probability: float | None = None
@@ -123,24 +128,23 @@ class Calibration:
     """
 
     def __init__(self, positive: np.ndarray, probabilities: np.ndarray, patients: np.ndarray, count: int) -> None:
-        self._cases = np.bincount(patients, minlength=count).astype(np.float64)
-        self._squares = np.bincount(patients, (probabilities - positive) ** 2, count)
-        bins = bin_of(probabilities)
-        # Promised minus seen, by bin and patient: bins of a draw are sums of it.
-        self._gaps = csr_array((probabilities - positive, (bins, patients)), shape=(BINS, count))
+        gaps = probabilities - positive
+        sums = np.zeros((BINS + 2, count))  # promised minus seen by bin, squares of it, cases
+        np.add.at(sums, (bin_of(probabilities), patients), gaps)
+        sums[BINS] = np.bincount(patients, gaps**2, count)
+        sums[BINS + 1] = np.bincount(patients, minlength=count)
+        self._sums = csr_array(sums)
 
-    def brier(self, weights: np.ndarray) -> np.ndarray:
-        """`(R,)`: mean squared difference between probability and outcome (Brier, 1950)."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(self._squares @ weights / (self._cases @ weights))
+    def both(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`(R,)` Brier scores and `(R,)` expected calibration errors.
 
-    def error(self, weights: np.ndarray) -> np.ndarray:
-        """`(R,)`: expected calibration error (Naeini et al., 2015) over ten bins of equal width.
-
-        In each bin the difference between mean probability and part of positives, weighted by the bin's cases.
+        The first is the mean squared difference between probability and outcome (Brier, 1950). The second looks at ten
+        bins of equal width, and weighs the difference between mean probability and part of positives of each by its
+        cases (Naeini et al., 2015).
         """
+        sums = self._sums @ weights
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(np.abs(self._gaps @ weights).sum(axis=0) / (self._cases @ weights))
+            return sums[BINS] / sums[BINS + 1], np.abs(sums[:BINS]).sum(axis=0) / sums[BINS + 1]
 
 
 def bin_of(probabilities: np.ndarray) -> np.ndarray:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cxr_embed.errors import ManifestError
+from cxr_embed.evaluation.names import match_names
 from cxr_embed.manifest import Manifest, Uncertain
 
 
@@ -58,13 +58,12 @@ def match_labels(
 ) -> Truth:
     """Joins labels with images `(N,)` and findings.
 
-    A finding's label is the column of its name; where there is none, the one that differs in case, spaces, hyphens or
-    underscores only, so that `Pleural_Thickening` finds `Pleural Thickening`.
+    A finding's label is the column of its name, or of a like one: `match_names`.
 
     Raises:
         ManifestError: where no label is of any use: no finding or no image in common, or a split that is not there.
     """
-    columns = _columns(labels.findings, findings)
+    columns = match_names(findings, labels.findings, "prompts")
     if not any(columns):
         raise ManifestError(
             f"the labels have {', '.join(labels.findings) or 'no findings'}, the prompts ask for "
@@ -96,19 +95,3 @@ def match_labels(
     labelled[places[here]] = True
     unused = tuple(name for name in labels.findings if name not in columns)
     return Truth(values, columns, labelled, int((~here).sum()), int((~labelled).sum()), unused, doubtful, split)
-
-
-def _columns(labels: tuple[str, ...], findings: tuple[str, ...]) -> tuple[str | None, ...]:
-    def plain(name: str) -> str:
-        return re.sub(r"[\s_-]+", " ", name).casefold()
-
-    alike: dict[str, list[str]] = {}
-    for name in labels:
-        alike.setdefault(plain(name), []).append(name)
-    result: list[str | None] = []
-    for finding in findings:
-        near = alike.get(plain(finding), [])
-        if finding not in labels and len(near) > 1:
-            raise ManifestError(f"the labels have {' and '.join(near)}: which is the prompts' {finding}? Rename one")
-        result.append(finding if finding in labels else near[0] if near else None)
-    return tuple(result)

@@ -1,0 +1,29 @@
+"""Scores of any origin compared with labels: figures with intervals by patient, thresholds, groups, comparisons."""
+
+from __future__ import annotations
+
+from cxr_embed.evaluation.cases import Cases, LabelSource
+from cxr_embed.evaluation.comparison import Comparison, Difference, FindingDifference, compare
+from cxr_embed.evaluation.measure import FIGURES
+from cxr_embed.evaluation.names import match_names
+from cxr_embed.evaluation.result import Evaluation, FindingResult, GroupResult
+from cxr_embed.evaluation.run import ScoreSource, evaluate
+from cxr_embed.evaluation.scores import ScoresError, read_scores
+
+__all__ = [
+    "FIGURES",
+    "Cases",
+    "Comparison",
+    "Difference",
+    "Evaluation",
+    "FindingDifference",
+    "FindingResult",
+    "GroupResult",
+    "LabelSource",
+    "ScoreSource",
+    "ScoresError",
+    "compare",
+    "evaluate",
+    "match_names",
+    "read_scores",
+]

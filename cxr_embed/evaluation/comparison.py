@@ -1,0 +1,242 @@
+"""Two scores of the same cases: how much they differ, with intervals and tests, corrected for the findings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cxr_embed.evaluation.cases import Cases, LabelSource, join
+from cxr_embed.evaluation.measure import (
+    BOOTSTRAP,
+    DELONG,
+    RANKED,
+    Sample,
+    compact,
+    differences,
+    seed_of,
+)
+from cxr_embed.evaluation.run import ScoreSource
+from cxr_embed.evaluation.scores import ScoresError, read_scores
+from cxr_embed.manifest import Uncertain
+from cxr_embed.metrics import (
+    Estimate,
+    delong_difference,
+    draws,
+    from_draws,
+    holm,
+    p_value,
+    rarest_strata,
+    spread_of,
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of two scores.
+
+    Attributes:
+        first, second: the figure of each; None where not defined.
+        difference: first minus second, with its interval by patient.
+        p: of there being no difference, two-sided; None where there is no test.
+        p_holm: the same, corrected for the number of findings (Holm, 1979).
+    """
+
+    first: float | None
+    second: float | None
+    difference: Estimate
+    p: float | None
+    p_holm: float | None = None
+
+
+@dataclass(frozen=True)
+class FindingDifference:
+    """One finding's figures of two scores on the same cases.
+
+    Attributes:
+        name: as the first scores name it.
+        n, positives, patients: as in `FindingResult`.
+        auroc, average_precision: their differences.
+        test: how the AUROCs were compared: `bootstrap over patients` or `DeLong`.
+    """
+
+    name: str
+    n: int
+    positives: int
+    patients: int | None
+    auroc: Difference
+    average_precision: Difference
+    test: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two scores of the same cases.
+
+    Attributes:
+        findings: that both have, in the order of the first.
+        mean_auroc: over the findings where both are defined.
+        covered: how many these are.
+        images, patients: compared; patients None where none is known.
+        bootstraps, seed: of the intervals.
+        warnings: what limits it, in words.
+    """
+
+    findings: tuple[FindingDifference, ...]
+    mean_auroc: Difference
+    covered: int
+    images: int
+    patients: int | None
+    bootstraps: int
+    seed: int
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        value = asdict(self)
+        value["findings"] = [
+            {"finding": found.pop("name"), **found} for found in ({**finding} for finding in value["findings"])
+        ]
+        value["findings_in_mean"] = value.pop("covered")
+        value["warnings"] = list(self.warnings)
+        return value
+
+
+def compare(
+    first: ScoreSource,
+    second: ScoreSource,
+    labels: LabelSource,
+    *,
+    patients: Mapping[str, str] | None = None,
+    split: str | None = None,
+    uncertain: Uncertain = "unknown",
+    bootstraps: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """Compares two scores on the images and findings that both and the labels have.
+
+    Each draw of patients serves both, so that what makes a case hard for both does not count as difference. Where no
+    patient has two cases, AUROCs are compared by DeLong's test.
+
+    Args:
+        first, second, labels, patients, split, uncertain, bootstraps, seed: as `evaluate` takes them.
+
+    Raises:
+        ManifestError, ScoresError: as `evaluate` does, and where the scores have no image or finding in common.
+    """
+    one, other = (
+        join(read_scores(scores), labels, patients=patients, split=split, uncertain=uncertain)
+        for scores in (first, second)
+    )
+    one, other, warnings = _in_common(one, other)
+    numbers, count = compact(one.patients)
+    pairs = [
+        (_sample(one, number, numbers, count), _sample(other, number, numbers, count))
+        for number in range(len(one.names))
+    ]
+    findings = [
+        _difference(one, number, *pair, bootstraps, seed_of(seed, one.names[number]))
+        for number, pair in enumerate(pairs)
+    ]
+    findings = _corrected(findings)
+    undefined = [f"{f.name} ({f.auroc.difference.reason})" for f in findings if f.auroc.difference.value is None]
+    if undefined:
+        warnings.append(f"no difference, and no part in the mean: {'; '.join(undefined)}")
+    few = [f"{f.name} ({f.positives})" for f in findings if 0 < f.positives < 10]
+    if few:
+        warnings.append(f"fewer than 10 positives, too few to judge by: {', '.join(few)}")
+    if not one.clustered:
+        warnings.append("no patient_id in any file: every image counts as a patient, and p is too small where not so")
+    defined = [n for n, f in enumerate(findings) if f.auroc.difference.value is not None]
+    mean = _mean(one, [pairs[n] for n in defined], [findings[n].auroc for n in defined], bootstraps, seed)
+    counted = count if one.clustered else None
+    told = tuple(dict.fromkeys([*warnings, *one.warnings, *other.warnings]))
+    return Comparison(tuple(findings), mean, len(defined), len(one), counted, bootstraps, seed, told)
+
+
+def _in_common(one: Cases, other: Cases) -> tuple[Cases, Cases, list[str]]:
+    """Both with the same images and findings, in one order."""
+    # Scores may spell a finding differently: the labels' column says which are the same.
+    columns = [column for column in one.columns if column in other.columns]
+    ids, first, second = np.intersect1d(one.ids, other.ids, return_indices=True)
+    if not columns or not len(ids):
+        what = "image with a label" if not len(ids) else "finding"
+        raise ScoresError(f"the two scores have no {what} in common; compare scores of the same cases")
+    warnings = []
+    lost = (len(one) - len(ids), len(other) - len(ids))
+    if any(lost):
+        warnings.append(
+            f"images that only one of the scores has are left out: {lost[0]:,} of first, {lost[1]:,} of second"
+        )
+    alone = [name for name, column in zip(one.names, one.columns, strict=True) if column not in columns]
+    alone += [name for name, column in zip(other.names, other.columns, strict=True) if column not in columns]
+    if alone:
+        warnings.append(f"findings that only one of the scores has are left out: {', '.join(alone)}")
+    kept_one = one.keep(first, tuple(one.names[one.columns.index(column)] for column in columns))
+    kept_other = other.keep(second, tuple(other.names[other.columns.index(column)] for column in columns))
+    if one.clustered != other.clustered:
+        owners = kept_one.patients if one.clustered else kept_other.patients
+        kept_one, kept_other = (replace(kept, patients=owners, clustered=True) for kept in (kept_one, kept_other))
+    return kept_one, kept_other, warnings
+
+
+def _sample(cases: Cases, number: int, patients: np.ndarray, count: int) -> Sample:
+    known = ~np.isnan(cases.labels[:, number])
+    return Sample(cases.labels[known, number] == 1, cases.scores[known, number], patients[known], count)
+
+
+def _difference(
+    cases: Cases, number: int, one: Sample, other: Sample, bootstraps: int, seed: tuple[int, ...]
+) -> FindingDifference:
+    drawn = differences(one, other, bootstraps, seed)
+    found = {}
+    values = one.values(), other.values()
+    for name in RANKED:
+        if name not in drawn:
+            found[name] = Difference(None, None, Estimate(None, reason=one.reason(name)), None)
+            continue
+        value, every, units = drawn[name]
+        estimate = from_draws(value, every, units, "difference")
+        p = p_value(value, spread_of(every, units), units) if estimate.low is not None else None
+        found[name] = Difference(values[0][name], values[1][name], estimate, p)
+    test = BOOTSTRAP
+    if one.independent and found["auroc"].first is not None:
+        test = DELONG
+        estimate, p = delong_difference(one.positive, one.scores, other.scores)
+        found["auroc"] = replace(found["auroc"], difference=estimate, p=p)
+    patients = len(np.unique(one.patients)) if cases.clustered else None
+    shown = (len(one.positive), int(one.positive.sum()), patients)
+    return FindingDifference(cases.names[number], *shown, found["auroc"], found["average_precision"], test)
+
+
+def _corrected(findings: list[FindingDifference]) -> list[FindingDifference]:
+    auroc = holm([finding.auroc.p for finding in findings])
+    precision = holm([finding.average_precision.p for finding in findings])
+    return [
+        replace(
+            finding,
+            auroc=replace(finding.auroc, p_holm=auroc[number]),
+            average_precision=replace(finding.average_precision, p_holm=precision[number]),
+        )
+        for number, finding in enumerate(findings)
+    ]
+
+
+def _mean(
+    cases: Cases, pairs: list[tuple[Sample, Sample]], found: list[Difference], bootstraps: int, seed: int
+) -> Difference:
+    if not pairs:
+        return Difference(None, None, Estimate(None, reason="no finding has an AUROC"), None)
+    numbers, _ = compact(cases.patients)
+    strata = rarest_strata(cases.labels == 1, numbers)
+    drawn = [np.empty(0)]
+    for weights in draws(strata, bootstraps, seed, max(one.ranking.steps for one, _ in pairs)):
+        apart = [one.ranking.aurocs(weights) - other.ranking.aurocs(weights) for one, other in pairs]
+        drawn.append(np.mean(apart, axis=0))
+    every, units = np.concatenate(drawn), int((strata < cases.labels.shape[1]).sum())
+    first, second = (float(np.mean([getattr(value, side) for value in found])) for side in ("first", "second"))
+    estimate = from_draws(first - second, every, units, "difference")
+    p = p_value(first - second, spread_of(every, units), units) if estimate.low is not None else None
+    return Difference(first, second, estimate, p)

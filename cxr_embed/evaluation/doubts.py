@@ -1,0 +1,77 @@
+"""What should make a reader doubt an evaluation, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cxr_embed.evaluation.measure import FLAGGED, RANKED
+from cxr_embed.evaluation.result import FindingResult
+
+FEW = 10  # positives
+_ENRICHED = 2.0  # times the stated prevalence
+_MANY = 0.3  # part of positives that no screening meets
+
+
+def doubts(findings: Sequence[FindingResult], probabilities: bool, clustered: bool) -> list[str]:
+    """Sentences on findings that are undefined, rare, enriched or below chance, and on what is left out.
+
+    Args:
+        findings: what was found.
+        probabilities: whether scores were taken as such.
+        clustered: whether patients are known.
+    """
+    told = []
+    undefined = [f"{f.name} ({f.figures['auroc'].reason})" for f in findings if f.figures["auroc"].value is None]
+    if undefined:
+        told.append(f"no AUROC, and no part in the mean: {'; '.join(undefined)}")
+    few = [f"{f.name} ({f.positives})" for f in findings if 0 < f.positives < FEW]
+    if few:
+        told.append(f"fewer than {FEW} positives, too few to judge by: {', '.join(few)}")
+    below = [f"{f.name} ({f.figures['auroc'].value:.3f})" for f in findings if (f.figures["auroc"].value or 1) < 0.5]
+    if below:
+        told.append(f"AUROC under 0.5, negatives score higher: {', '.join(below)}")
+    told += _enriched(findings)
+    flat = [
+        f"{f.name} {name}"
+        for f in findings
+        for name in (*RANKED, *FLAGGED)
+        if (figure := f.figures[name]).value is not None and figure.low is not None and figure.low == figure.high
+    ]
+    if flat:
+        told.append(f"intervals of no width come from too few cases, not from certainty: {', '.join(flat)}")
+    if not clustered:
+        told.append(
+            "no patient_id in either file: every image counts as a patient, and intervals are too narrow where "
+            "patients have several"
+        )
+    if not probabilities:
+        told.append(
+            "scores are not all in 0..1: Brier score, calibration error and net benefit are left out (--calibrate "
+            "makes probabilities of them)"
+        )
+    return told
+
+
+def _enriched(findings: Sequence[FindingResult]) -> list[str]:
+    told = []
+    stated = [
+        f"{f.name} ({f.prevalence:.1%} here, {f.stated_prevalence:.1%} stated)"
+        for f in findings
+        if f.stated_prevalence is not None and f.prevalence and f.prevalence >= _ENRICHED * f.stated_prevalence
+    ]
+    if stated:
+        told.append(
+            f"enriched prevalence: {', '.join(stated)}; average precision, F1 and calibration are those of these "
+            "cases, and better than they will be in use"
+        )
+    many = [
+        f"{f.name} ({f.prevalence:.0%})"
+        for f in findings
+        if f.stated_prevalence is None and f.prevalence and f.prevalence >= _MANY
+    ]
+    if many:
+        told.append(
+            f"enriched prevalence? Many cases are positive: {', '.join(many)}; where cases were chosen for it, average "
+            "precision, F1 and calibration do not carry over: state --prevalence"
+        )
+    return told

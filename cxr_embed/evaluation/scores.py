@@ -1,0 +1,150 @@
+"""Score files: one row an image, `image_id`, perhaps `patient_id`, and a column of numbers for each finding."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from cxr_embed.errors import CxrEmbedError
+from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED, Rows, read_values
+
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+
+
+class ScoresError(CxrEmbedError):
+    """Scores that cannot be used, or that do not fit their labels."""
+
+
+class ScoreValues(Protocol):
+    """Scores in memory, such as `zeroshot.Scores`: `values[i, f]` is the score of `ids[i]` for `names[f]`."""
+
+    @property
+    def ids(self) -> np.ndarray:
+        """`(N,)` strings."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The `F` findings."""
+        ...
+
+    @property
+    def values(self) -> np.ndarray:
+        """`(N, F)` numbers."""
+        ...
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores whose ids and values are checked when they are asked for.
+
+    Attributes:
+        source: where they came from, for messages.
+        ids: `(N,)` strings, each once.
+        names: columns that may be findings.
+        patients: image to patient; empty where the scores do not say.
+    """
+
+    source: str
+    ids: np.ndarray
+    names: tuple[str, ...]
+    patients: Mapping[str, str]
+    _rows: Rows | None
+    _values: np.ndarray | None
+
+    def values(self, names: tuple[str, ...]) -> np.ndarray:
+        """`(N, F)` float64 of these findings.
+
+        Raises:
+            ScoresError: naming every score that is no finite number.
+        """
+        if self._values is not None:
+            found = np.asarray(self._values, np.float64)[:, [self.names.index(name) for name in names]]
+            self._refuse([_bad_values(self.ids, column, name) for name, column in zip(names, found.T, strict=True)])
+            return found
+        assert self._rows is not None
+        columns, problems = [], []
+        for name in names:
+            texts = self._rows.table[name]
+            column = _parsed(texts)
+            if column is None:
+                problems += self._rows.where(name, _no_number, f"{name} is no finite number")
+            else:
+                columns.append(column)
+        self._refuse(problems)
+        return np.stack(columns, axis=1)
+
+    def _refuse(self, problems: list[str]) -> None:
+        told = [problem for problem in problems if problem]
+        if told:
+            raise ScoresError("\n".join([f"{self.source}: scores that cannot be used", *(f"  {p}" for p in told)]))
+
+
+def read_scores(scores: ScoreValues | str | os.PathLike[str]) -> ScoreTable:
+    """Opens scores: a file (CSV, CSV.GZ or Parquet), or values in memory.
+
+    Raises:
+        ManifestError: for a file that is no table, or whose ids are blank or not unique.
+        ScoresError: for values in memory with such ids.
+    """
+    if isinstance(scores, str | os.PathLike):
+        rows = read_values(scores)
+        known = (*REQUIRED, *OPTIONAL, *DESCRIPTIVE)
+        names = tuple(name for name in rows.table.column_names if name not in known)
+        ids = np.array(rows.table["image_id"].to_pylist(), dtype=np.str_)
+        patients = {}
+        if rows.has("patient_id"):
+            patients = dict(zip(ids.tolist(), rows.table["patient_id"].to_pylist(), strict=True))
+        return ScoreTable(str(Path(scores)), ids, names, patients, rows, None)
+    ids = np.asarray(scores.ids, dtype=np.str_)
+    if np.shape(scores.values) != (len(ids), len(scores.names)):
+        raise ScoresError(
+            f"scores have the shape {np.shape(scores.values)}; {len(ids):,} ids and {len(scores.names)} names ask for "
+            f"({len(ids)}, {len(scores.names)})"
+        )
+    check_ids(ids, "scores")
+    return ScoreTable("scores", ids, tuple(scores.names), {}, None, scores.values)
+
+
+def check_ids(ids: np.ndarray, source: str) -> None:
+    """Refuses ids in memory that stand twice.
+
+    Raises:
+        ScoresError: naming the first ones.
+    """
+    values, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        raise ScoresError(
+            f"{source}: image ids stand twice: {', '.join(values[counts > 1][:5])}; keep one row an image"
+        )
+
+
+def _parsed(texts: pa.ChunkedArray) -> np.ndarray | None:
+    """A column as float64; None where a value is no finite number."""
+    try:
+        values: np.ndarray = texts.cast(pa.float64()).to_numpy()
+    except pa.ArrowInvalid:
+        listed = texts.to_pylist()
+        # Arrow takes no plus sign; who writes one has a number nevertheless.
+        if any(_no_number(text) for text in listed):
+            return None
+        values = np.array([float(text) for text in listed])
+    return values if np.isfinite(values).all() else None
+
+
+def _no_number(text: str) -> bool:
+    return _NUMBER.fullmatch(text) is None or not np.isfinite(float(text))
+
+
+def _bad_values(ids: np.ndarray, column: np.ndarray, name: str) -> str:
+    bad = np.flatnonzero(~np.isfinite(column))
+    shown = ", ".join(f"{column[n]} for {ids[n]}" for n in bad[:5].tolist())
+    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    return f"{name} is no finite number: {shown}{more}" if len(bad) else ""
