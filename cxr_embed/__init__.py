@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cxr_embed.encoders import load_encoder
     from cxr_embed.errors import CxrEmbedError
+    from cxr_embed.evaluation import evaluate
     from cxr_embed.manifest import read_manifest
     from cxr_embed.pipeline.run import embed
+    from cxr_embed.probe import LinearProbe
     from cxr_embed.store import open_store
 
 try:
@@ -17,11 +19,13 @@ try:
 except PackageNotFoundError:  # run from a checkout that was not installed
     __version__ = "0+unknown"
 
-__all__ = ["CxrEmbedError", "embed", "load_encoder", "open_store", "read_manifest"]
+__all__ = ["CxrEmbedError", "LinearProbe", "embed", "evaluate", "load_encoder", "open_store", "read_manifest"]
 
 _HOME = {
     "CxrEmbedError": "cxr_embed.errors",
+    "LinearProbe": "cxr_embed.probe",
     "embed": "cxr_embed.pipeline.run",
+    "evaluate": "cxr_embed.evaluation",
     "load_encoder": "cxr_embed.encoders",
     "open_store": "cxr_embed.store",
     "read_manifest": "cxr_embed.manifest",
