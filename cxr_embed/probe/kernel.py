@@ -8,16 +8,14 @@ Rasmussen and Williams, 2006, section 3.4), with one more unknown for the interc
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import lapack
-from threadpoolctl import threadpool_limits
 
 from cxr_embed.probe.loss import Loss, loss
+from cxr_embed.probe.vectors import in_threads
 
 _STEPS, _HALVINGS = 100, 40
 # Of a logit's last step, beside the largest logit. What Newton's next step would change is near its square, and where
@@ -79,8 +77,8 @@ def solve_kernel(kernel: np.ndarray, columns: Columns) -> tuple[np.ndarray, np.n
             alpha[rows, column], intercept[column] = path.solve(float(columns.strength[column]))
 
     # One path a core beats one Cholesky over all cores, and stands a machine that others use too.
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(follow, _paths(columns, np.flatnonzero(sizes >= _LOOP_FROM))))
+    for _ in in_threads(follow, _paths(columns, np.flatnonzero(sizes >= _LOOP_FROM))):
+        pass
     return alpha, intercept
 
 

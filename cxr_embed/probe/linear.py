@@ -10,11 +10,11 @@ import numpy as np
 from cxr_embed.probe.base import Probe, all_vectors
 from cxr_embed.probe.kernel import Columns, solve_kernel
 from cxr_embed.probe.selection import BALANCES, FOLDS, STRENGTHS, Balance, choose_strengths, make_columns
-from cxr_embed.probe.smooth import Curvature, Solution, logits, solve_smooth
+from cxr_embed.probe.smooth import WIDEST, Curvature, Solution, in_own_directions, logits, solve_smooth
 from cxr_embed.probe.vectors import Matrix, ProbeError, Source, Standard
 
 KERNEL_CASES = 640  # up to here the cases' products are solved, and beyond the dimensions' own
-_PATH_TOLERANCE = 1e-3  # enough to tell which strength is best
+_PATH_TOLERANCE = 1e-2  # enough to tell which strength is best
 
 
 class KernelSolver:
@@ -47,11 +47,17 @@ class SmoothSolver:
 
     def __init__(self, matrix: Matrix, tolerance: float, seed: int) -> None:
         self._matrix, self._tolerance = matrix, tolerance
-        self._curvature = Curvature(matrix, seed)
+        self._directions: np.ndarray | None = None
+        if matrix.count < matrix.width and matrix.count <= WIDEST:
+            self._matrix, self._curvature, self._directions = in_own_directions(matrix)
+        else:
+            self._curvature = Curvature(matrix, seed)
 
     def solve(self, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients `(D, K)` and intercepts `(K,)`."""
         found = solve_smooth(self._matrix, columns, self._curvature, tolerance=self._tolerance)
+        if self._directions is not None:
+            return self._directions @ found.coefficients, found.intercept
         return found.coefficients, found.intercept
 
     def path(self, columns: Columns, strengths: tuple[float, ...]) -> Iterator[np.ndarray]:

@@ -14,11 +14,12 @@ import numpy as np
 
 from cxr_embed.probe.kernel import Columns
 from cxr_embed.probe.loss import loss
-from cxr_embed.probe.vectors import Matrix
+from cxr_embed.probe.vectors import ArraySource, Matrix, Standard
 
 _PASSES, _MEMORY = 1000, 12
 _SAMPLE_PER_DIMENSION, _SAMPLE_VALUES = 24, 1 << 26
-_WIDEST = 4096  # dimensions whose products are worth taking apart
+WIDEST = 4096  # dimensions, or cases, whose products are worth taking apart
+_SHRINK = (0.25,) * 8  # of a step that does not bring a problem down
 _DECREASE, _SLOPE, _NOISE = 1e-4, 0.9, 1e-6  # of the line search: Armijo, Wolfe, and what float32 sums are good for
 
 
@@ -32,14 +33,22 @@ class Solution:
 
 
 class Curvature:
-    """The mean products of standardised vectors, in the directions in which they do not mix."""
+    """The mean products of standardised vectors, in the directions in which they do not mix.
 
-    def __init__(self, matrix: Matrix, seed: int = 0) -> None:
-        self._size = matrix.count
+    Args:
+        matrix: the vectors.
+        seed: of the sample.
+        own: `(D, 1)` mean squares of dimensions that do not mix as they are; nothing is sampled then.
+    """
+
+    def __init__(self, matrix: Matrix, seed: int = 0, own: np.ndarray | None = None) -> None:
         self._directions: np.ndarray | None = None
-        if matrix.width > _WIDEST and matrix.count > _WIDEST:
+        self._values = np.ones((1, 1)) if own is None else own
+        if own is not None:
             return
-        most = min(_SAMPLE_PER_DIMENSION * matrix.width, max(_WIDEST, _SAMPLE_VALUES // matrix.width))
+        if matrix.width > WIDEST and matrix.count > WIDEST:
+            return
+        most = min(_SAMPLE_PER_DIMENSION * matrix.width, max(WIDEST, _SAMPLE_VALUES // matrix.width))
         rows = np.arange(matrix.count)
         if matrix.count > most:
             rows = np.sort(np.random.default_rng(seed).choice(matrix.count, most, replace=False))
@@ -58,12 +67,28 @@ class Curvature:
         result = np.empty_like(gradient)
         result[-1] = gradient[-1] / curvature
         if self._directions is None:
-            result[:-1] = gradient[:-1] / (1 + curvature)
+            result[:-1] = gradient[:-1] / (1 + self._values * curvature)
             return result
         own = self._directions.T @ gradient[:-1].astype(np.float32)
         shrunk = self._directions @ (own * (1 / (1 + self._values * curvature) - 1).astype(np.float32))
         result[:-1] = gradient[:-1] + shrunk
         return result
+
+
+def in_own_directions(matrix: Matrix) -> tuple[Matrix, Curvature, np.ndarray]:
+    """Fewer cases than dimensions, in as many dimensions as they span.
+
+    Returns:
+        The cases `(N, M)` in directions that do not mix, their curvature, and those directions `(D, M)` float64.
+    """
+    vectors = matrix.rows(np.arange(matrix.count)).astype(np.float64)
+    values, left = np.linalg.eigh(vectors @ vectors.T)
+    kept = values > 1e-12 * values[-1]
+    lengths = np.sqrt(values[kept])
+    own = ArraySource(left[:, kept] * lengths, "mean")
+    plain = Standard(np.zeros(own.width), np.ones(own.width))
+    curvature = Curvature(matrix, own=values[kept][:, None] / matrix.count)
+    return Matrix(own, plain), curvature, vectors.T @ (left[:, kept] / lengths)
 
 
 def solve_smooth(
@@ -80,7 +105,7 @@ def solve_smooth(
         matrix: the vectors.
         columns: the problems; each has a positive and a negative case.
         curvature: of the vectors.
-        tolerance: on the largest change of a coefficient in the next step.
+        tolerance: on the largest change of a coefficient in the next step, beside the largest coefficient or 1.
         start: where to start; coefficients of zero by default.
     """
     problems = columns.sign.shape[1]
@@ -112,7 +137,8 @@ class _Run:
         """One step of every problem that is not done."""
         direction = -self._inverse(self._gradient[:, self.now])
         slope = np.einsum("dk,dk->k", self._gradient[:, self.now], direction)
-        busy = (np.abs(direction).max(axis=0) > tolerance) & (slope < 0)
+        size = np.minimum(np.abs(self.weights[:-1, self.now]).max(axis=0), 1)
+        busy = (np.abs(direction).max(axis=0) > tolerance * size) & (slope < 0)
         if not busy.all():
             self._keep(busy)
             direction, slope = direction[:, busy], slope[busy]
@@ -134,18 +160,20 @@ class _Run:
     ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Parts of the direction that bring each problem down, 0 where float32 sees none; and what is there."""
         here, before = self.weights[:, self.now], self.value[self.now]
-        columns = self._columns.pick(self.now)
         part = np.ones(len(self.now))
-        for _ in range(12):
-            told = evaluate(self._matrix, columns, here + part * direction)
+        told = evaluate(self._matrix, self._columns.pick(self.now), here + direction)
+        for shrink in (*_SHRINK, 0.0):
             end = np.einsum("dk,dk->k", told[1], direction)
             lower = told[0] <= before + _DECREASE * part * slope
             level = (np.abs(end) <= _SLOPE * np.abs(slope)) & (told[0] <= before + _NOISE * np.abs(before))
-            if (lower | level).all():
-                return part, told
-            part = np.where(lower | level, part, part / 4)
-        part = np.where(lower | level, part, 0)
-        return part, evaluate(self._matrix, columns, here + part * direction)
+            again = np.flatnonzero(~(lower | level) & (part > 0))
+            if not len(again):
+                break
+            part[again] *= shrink
+            columns = self._columns.pick(self.now[again])
+            more = evaluate(self._matrix, columns, (here + part * direction)[:, again])
+            told[0][again], told[1][:, again], told[2][again] = more
+        return part, told
 
     def _inverse(self, gradient: np.ndarray) -> np.ndarray:
         """The two loops of L-BFGS."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.store import Store
@@ -172,7 +173,8 @@ class Matrix:
         """`work(rows, vectors (B, width) float32)` of each block, on all cores, in the order of the blocks."""
         if self._dense is not None:
             dense = self._dense
-            slices = (slice(start, min(start + _BLOCK, self.count)) for start in range(0, self.count, _BLOCK))
+            size = min(_BLOCK, -(-self.count // threads()))
+            slices = (slice(start, min(start + size, self.count)) for start in range(0, self.count, size))
             return in_threads(lambda rows: work(rows, dense[rows]), slices)
         return in_threads(lambda block: work(block[0], self._standard(block[1])), self._source.blocks())
 
@@ -196,17 +198,32 @@ class Matrix:
 S = TypeVar("S")
 
 
-def in_threads(work: Callable[[S], T], items: Iterator[S]) -> Iterator[T]:
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads(), thread_name_prefix="probe")
+
+
+@cache
+def _linear_algebra() -> ThreadpoolController:
+    # Looking for the libraries takes as long as a pass over few vectors.
+    return ThreadpoolController()
+
+
+def threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_threads(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
     """`work` of each item on all cores, results in order; items are taken only a few ahead, so that memory stays flat.
 
     Each thread does its own linear algebra: one block on all cores would mean waiting for each other in each product.
     """
-    threads = os.cpu_count() or 1
     waiting: deque[Future[T]] = deque()
-    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+    with _linear_algebra().limit(limits=1):
         for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > 2 * threads:
+            waiting.append(_pool().submit(work, item))
+            if len(waiting) > 2 * threads():
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
