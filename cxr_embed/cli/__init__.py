@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cxr_embed.cli import embed, encoders, exports, imports, manifest, store, zeroshot
+from cxr_embed.cli import embed, encoders, evaluate, exports, imports, manifest, store, zeroshot
 from cxr_embed.cli.common import fail
 from cxr_embed.errors import CxrEmbedError
 
@@ -25,6 +25,7 @@ app.command("embed", epilog=embed.EXAMPLE)(embed.embed)
 app.command("encoders", epilog=encoders.EXAMPLE)(encoders.encoders)
 app.command("prompts", epilog=zeroshot.PROMPTS_EXAMPLE)(zeroshot.prompts)
 app.command("zeroshot", epilog=zeroshot.EXAMPLE)(zeroshot.zeroshot)
+app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(store.app, name="store")
 app.add_typer(imports.app, name="import")

@@ -32,6 +32,29 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def prevalences(given: list[str], findings: list[str], owner: str) -> dict[str, float]:
+    """`--prevalence`: `0.02` for all findings, or `NAME=0.02`; a later word wins.
+
+    Args:
+        given: the words.
+        findings: that there are.
+        owner: who says so, for the message: `the prompts ask for`.
+    """
+    rates: dict[str, float] = {}
+    for word in given:
+        name, _, number = word.rpartition("=")
+        try:
+            rate = float(number)
+        except ValueError:
+            rate = -1.0
+        if not 0 <= rate <= 1:
+            fail(f"--prevalence is a part of 1, such as 0.02 or Pneumothorax=0.02, not {word!r}", 2)
+        if name and name not in findings:
+            fail(f"--prevalence {word}: {owner} {', '.join(findings)}", 2)
+        rates.update(dict.fromkeys([name] if name else findings, rate))
+    return rates
+
+
 def human_bytes(count: int) -> str:
     """A size in the unit that fits: 4.2 MB."""
     size = float(count)

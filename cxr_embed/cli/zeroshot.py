@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, fail, is_terminal, plural, print_json
+from cxr_embed.cli.common import RESEARCH, fail, is_terminal, plural, prevalences, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,7 +79,7 @@ def zeroshot(
     _check(labels, split, uncertain, prevalence, report)
     check_scores_target(out)
     opened, asked = open_store(store), load_prompt_set(prompts)
-    rates = _prevalences(prevalence or [], [finding.name for finding in asked.findings])
+    rates = prevalences(prevalence or [], [finding.name for finding in asked.findings], "the prompts ask for")
     with _progress_bar() as progress:
         screening, made = screen(
             opened,
@@ -149,23 +149,6 @@ def _goal(sensitivity: float | None, flag_rate: float | None, labels: Path | Non
 
 
 _SHOWN_DOUBTS = 3
-
-
-def _prevalences(given: list[str], findings: list[str]) -> dict[str, float]:
-    """`0.02` for all findings, or `NAME=0.02`; a later word wins."""
-    rates: dict[str, float] = {}
-    for word in given:
-        name, _, number = word.rpartition("=")
-        try:
-            rate = float(number)
-        except ValueError:
-            rate = -1.0
-        if not 0 <= rate <= 1:
-            fail(f"--prevalence is a part of 1, such as 0.02 or Pneumothorax=0.02, not {word!r}", 2)
-        if name and name not in findings:
-            fail(f"--prevalence {word}: the prompts ask for {', '.join(findings)}", 2)
-        rates.update(dict.fromkeys([name] if name else findings, rate))
-    return rates
 
 
 @contextmanager

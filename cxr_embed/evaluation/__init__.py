@@ -7,8 +7,8 @@ from cxr_embed.evaluation.comparison import Comparison, Difference, FindingDiffe
 from cxr_embed.evaluation.measure import FIGURES
 from cxr_embed.evaluation.names import match_names
 from cxr_embed.evaluation.result import Evaluation, FindingResult, GroupResult
-from cxr_embed.evaluation.run import ScoreSource, evaluate
-from cxr_embed.evaluation.scores import ScoresError, read_scores
+from cxr_embed.evaluation.run import evaluate
+from cxr_embed.evaluation.scores import ScoresError, ScoreSource, read_scores
 
 __all__ = [
     "FIGURES",

@@ -18,8 +18,7 @@ from cxr_embed.evaluation.measure import (
     differences,
     seed_of,
 )
-from cxr_embed.evaluation.run import ScoreSource
-from cxr_embed.evaluation.scores import ScoresError, read_scores
+from cxr_embed.evaluation.scores import ScoresError, ScoreSource, read_scores
 from cxr_embed.manifest import Uncertain
 from cxr_embed.metrics import (
     Estimate,

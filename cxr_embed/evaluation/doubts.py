@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cxr_embed.evaluation.measure import FLAGGED, RANKED
-from cxr_embed.evaluation.result import FindingResult
+from cxr_embed.evaluation.result import FindingResult, GroupResult
 
 FEW = 10  # positives
 _ENRICHED = 2.0  # times the stated prevalence
 _MANY = 0.3  # part of positives that no screening meets
 
 
-def doubts(findings: Sequence[FindingResult], probabilities: bool, clustered: bool) -> list[str]:
+def doubts(
+    findings: Sequence[FindingResult], groups: Sequence[GroupResult], probabilities: bool, clustered: bool
+) -> list[str]:
     """Sentences on findings that are undefined, rare, enriched or below chance, and on what is left out.
 
     Args:
-        findings: what was found.
+        findings, groups: what was found.
         probabilities: whether scores were taken as such.
         clustered: whether patients are known.
     """
@@ -27,18 +28,13 @@ def doubts(findings: Sequence[FindingResult], probabilities: bool, clustered: bo
     few = [f"{f.name} ({f.positives})" for f in findings if 0 < f.positives < FEW]
     if few:
         told.append(f"fewer than {FEW} positives, too few to judge by: {', '.join(few)}")
+    small = sum(group.positives < FEW for group in groups)
+    if small:
+        told.append(f"{small} of {len(groups)} rows of groups have fewer than {FEW} positives, too few to judge by")
     below = [f"{f.name} ({f.figures['auroc'].value:.3f})" for f in findings if (f.figures["auroc"].value or 1) < 0.5]
     if below:
         told.append(f"AUROC under 0.5, negatives score higher: {', '.join(below)}")
     told += _enriched(findings)
-    flat = [
-        f"{f.name} {name}"
-        for f in findings
-        for name in (*RANKED, *FLAGGED)
-        if (figure := f.figures[name]).value is not None and figure.low is not None and figure.low == figure.high
-    ]
-    if flat:
-        told.append(f"intervals of no width come from too few cases, not from certainty: {', '.join(flat)}")
     if not clustered:
         told.append(
             "no patient_id in either file: every image counts as a patient, and intervals are too narrow where "

@@ -75,7 +75,10 @@ def measure_groups(
                 apart: dict[str, Estimate] = {}
                 if group != reference:
                     drawn = differences(part, against, bootstraps, seed_of(seed, finding, attribute, group, reference))
-                    apart = {name: from_draws(*values, "difference") for name, values in drawn.items()}
+                    apart = {
+                        name: from_draws(*values, "plain" if name == "net_benefit" else "difference")
+                        for name, values in drawn.items()
+                    }
                 patients = len(np.unique(part.patients)) if cases.clustered else None
                 positives = int(part.positive.sum())
                 shown = (len(part.positive), positives, patients)

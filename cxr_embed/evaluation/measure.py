@@ -26,7 +26,7 @@ RANKED = ("auroc", "average_precision")
 FLAGGED = Flags.NAMES
 CALIBRATED = ("brier", "calibration_error")
 FIGURES = (*RANKED, *FLAGGED, *CALIBRATED)
-_SCALES: dict[str, Scale] = {"net_benefit": "difference", "calibration_error": "error"}
+_SCALES: dict[str, Scale] = {"net_benefit": "plain", "calibration_error": "error"}
 BOOTSTRAP, DELONG = "bootstrap over patients", "DeLong"
 
 

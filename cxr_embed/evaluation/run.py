@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,12 +12,11 @@ from cxr_embed.evaluation.doubts import doubts
 from cxr_embed.evaluation.groups import measure_groups
 from cxr_embed.evaluation.measure import Sample, compact, measure, seed_of
 from cxr_embed.evaluation.result import Evaluation, FindingResult
-from cxr_embed.evaluation.scores import ScoresError, ScoreValues, read_scores
+from cxr_embed.evaluation.scores import ScoresError, ScoreSource, read_scores
 from cxr_embed.evaluation.thresholds import Choice, Rule, check_apart, choose
 from cxr_embed.manifest import Uncertain
 from cxr_embed.metrics import CalibrationKind, Estimate, ReliabilityBin, draws, from_draws, rarest_strata, reliability
 
-ScoreSource = ScoreValues | str | os.PathLike[str]
 Prevalence = float | Mapping[str, float]
 
 
@@ -77,7 +75,7 @@ def evaluate(
         validation = join(other, labels, patients=patients, split=thresholds_split, uncertain=uncertain)
         check_apart(cases, validation)
     choices, warnings = choose(cases.names, threshold, validation, calibrate)
-    _check_prevalence(prevalence, cases.names)
+    _check_prevalence(prevalence, given.names)
     samples = _Samples(cases, choices, prevalence, bool(((cases.scores >= 0) & (cases.scores <= 1)).all()))
     findings = []
     for number, name in enumerate(cases.names):
@@ -86,7 +84,7 @@ def evaluate(
         findings.append(_result(cases, number, sample, choices[name], figures, made))
     mean, covered = _mean(samples, [finding.figures["auroc"] for finding in findings], bootstraps, seed)
     groups = measure_groups(cases, by, samples.of, bootstraps, seed)
-    warnings = [*doubts(findings, samples.probable, cases.clustered), *cases.warnings, *warnings]
+    warnings = [*doubts(findings, groups, samples.probable, cases.clustered), *cases.warnings, *warnings]
     counted = len(np.unique(cases.patients)) if cases.clustered else None
     return Evaluation(
         tuple(findings), mean, covered, len(cases), counted, bootstraps, seed, groups, tuple(dict.fromkeys(warnings))

@@ -87,13 +87,18 @@ class ScoreTable:
             raise ScoresError("\n".join([f"{self.source}: scores that cannot be used", *(f"  {p}" for p in told)]))
 
 
-def read_scores(scores: ScoreValues | str | os.PathLike[str]) -> ScoreTable:
-    """Opens scores: a file (CSV, CSV.GZ or Parquet), or values in memory.
+ScoreSource = ScoreTable | ScoreValues | str | os.PathLike[str]
+
+
+def read_scores(scores: ScoreSource) -> ScoreTable:
+    """Opens scores: a file (CSV, CSV.GZ or Parquet), or values in memory. What is open already stays as it is.
 
     Raises:
         ManifestError: for a file that is no table, or whose ids are blank or not unique.
         ScoresError: for values in memory with such ids.
     """
+    if isinstance(scores, ScoreTable):
+        return scores
     if isinstance(scores, str | os.PathLike):
         rows = read_values(scores)
         known = (*REQUIRED, *OPTIONAL, *DESCRIPTIVE)

@@ -82,7 +82,7 @@ def choose(
         if stated is not None:
             known = stated.get(name) if isinstance(stated, Mapping) else stated
             if known is not None:
-                choice = Choice(float(known), "stated", "", choice.calibrator)
+                choice = Choice(float(known), "stated, not chosen", "", choice.calibrator)
         choices[name] = choice
     if few:
         warnings.append(f"thresholds rest on fewer than 10 positives of the validation part: {', '.join(few)}")

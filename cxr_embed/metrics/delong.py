@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import expit, logit, stdtr
 from scipy.stats import norm, rankdata
 
-from cxr_embed.metrics.intervals import LEVEL, Estimate
+from cxr_embed.metrics.intervals import LEVEL, Estimate, at_the_end
 
 _Z = float(norm.ppf((1 + LEVEL) / 2))
 
@@ -47,7 +47,7 @@ def delong_interval(positive: np.ndarray, scores: np.ndarray, value: float) -> E
         return Estimate(value, reason="no interval: a single case of a kind shows no spread")
     variance = max(float(delong(positive, scores)[1][0, 0]), 0.0)
     if not 0 < value < 1:
-        return Estimate(value, value, value)
+        return at_the_end(value, min(int(positive.sum()), int((~positive).sum())))
     width = _Z * math.sqrt(variance) / (value * (1 - value))
     return Estimate(value, float(expit(logit(value) - width)), float(expit(logit(value) + width)))
 

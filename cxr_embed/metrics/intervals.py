@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import expit, logit, stdtrit
 
-Scale = Literal["part", "difference", "error"]
+Scale = Literal["part", "difference", "plain", "error"]
 
 LEVEL = 0.95
 # Values of one block of weights, 2 MiB: it stays in the processor's cache, and a million patients still fit.
@@ -107,9 +107,10 @@ def from_draws(value: float | None, drawn: np.ndarray, units: int, scale: Scale 
         value: of the cases as they are; None or NaN where it is not defined.
         drawn: `(R,)` its values in draws; NaN where it was not defined.
         units: patients that the figure hangs on: the positive ones for a sensitivity, the fewer ones for an AUROC.
-        scale: `part` of 1, whose interval is even on the scale of its logit and so stays inside 0..1; `difference`,
-            even as it is; `error`, for a calibration error, which chance alone makes larger, in draws once more: they
-            are moved by the difference between their mean and the value, and end at 0.
+        scale: `part` of 1, whose interval is even on the scale of its logit and so stays inside 0..1 (`at_the_end`
+            for 0 and 1); `difference` of two parts, even as it is, inside -1..1; `plain`, even as it is; `error`, for a
+            calibration error, which chance alone makes larger, in draws once more: they are moved by the difference
+            between their mean and the value, and end at 0.
     """
     if value is None or not math.isfinite(value):
         return Estimate(None, reason="not defined")
@@ -125,12 +126,24 @@ def from_draws(value: float | None, drawn: np.ndarray, units: int, scale: Scale 
         low, high = np.quantile(np.maximum(defined - (defined.mean() - value), 0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Estimate(value, float(low), float(high))
     half = float(stdtrit(units - 1, (1 + LEVEL) / 2)) * spread_of(defined, units)
-    if scale == "difference":
+    if scale == "plain":
         return Estimate(value, value - half, value + half)
+    if scale == "difference":
+        return Estimate(value, max(value - half, -1.0), min(value + half, 1.0))
     if not 0 < value < 1:
-        return Estimate(value, float(defined.min()), float(defined.max()))
+        return at_the_end(value, units)
     half /= value * (1 - value)
     return Estimate(value, float(expit(logit(value) - half)), float(expit(logit(value) + half)))
+
+
+def at_the_end(value: float, units: int) -> Estimate:
+    """A part that is 0 or 1, with the exact binomial interval of as many patients that all went the same way.
+
+    No draw of them shows any spread. For an AUROC of 1 it bounds the chance that a positive scores above all of these
+    negatives, which is no more than the AUROC.
+    """
+    bound = ((1 - LEVEL) / 2) ** (1 / units)
+    return Estimate(value, bound, 1.0) if value >= 1 else Estimate(value, 0.0, 1 - bound)
 
 
 def spread_of(drawn: np.ndarray, units: int) -> float:

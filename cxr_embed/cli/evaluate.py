@@ -1,0 +1,217 @@
+"""`cxr-embed evaluate`, and the comparison of two score files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    from cxr_embed.evaluation.tables import Table
+
+EXAMPLE = "Example: `cxr-embed evaluate scores.csv data/manifest.csv --split test --thresholds-split validate`"
+COMPARE_EXAMPLE = "Example: `cxr-embed probe compare hog.csv densenet.csv data/manifest.csv --split test`"
+
+Scores = Annotated[
+    Path, typer.Argument(help="Scores: image_id and a column for each finding (.csv, .csv.gz, .parquet).")
+]
+LabelFile = Annotated[Path, typer.Argument(metavar="LABELS", help="Manifest, or a table of image_id and findings.")]
+Extra = Annotated[
+    list[str] | None, typer.Option(help="A column of the labels that is no finding (repeatable).", show_default=False)
+]
+Split = Annotated[str | None, typer.Option(help="Look at this split of the labels only, e.g. test.")]
+Uncertain = Annotated[str, typer.Option(help="What a label of -1 counts as: unknown, positive or negative.")]
+Bootstraps = Annotated[int, typer.Option(min=0, max=100_000, help="Draws of patients for the intervals.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the draws.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+def evaluate(
+    scores: Scores,
+    labels: LabelFile,
+    extra: Extra = None,
+    split: Split = None,
+    uncertain: Uncertain = "unknown",
+    prevalence: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Part of cases with the finding where the scores are to be used, for predictive values and net "
+            "benefit: 0.02, or Pneumothorax=0.02 (repeatable).",
+            show_default=False,
+        ),
+    ] = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="youden, f1, sensitivity=0.9 or specificity=0.9, chosen on the validation part (there, youden by "
+            "default); or a number that was known before.",
+            show_default=False,
+        ),
+    ] = None,
+    thresholds_from: Annotated[
+        Path | None, typer.Option(help="Scores of the validation part; the labels hold its labels too.")
+    ] = None,
+    thresholds_split: Annotated[
+        str | None, typer.Option(help="The labels' split that is the validation part, e.g. validate.")
+    ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(help="platt or isotonic: make probabilities of the scores, fitted on the validation part."),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="The same by groups of the labels' columns, and differences between them: sex,age,view."),
+    ] = None,
+    bootstraps: Bootstraps = 1000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare scores of any origin with labels: figures with 95% intervals by patient.
+
+    Rows are joined by `image_id`, findings by name, whatever the order. A column `patient_id` in either file makes the
+    intervals clustered: patients are drawn again, not images. Scores may be any real numbers, higher = more likely.
+    What is not defined is said to be so, and is no part of the mean.
+    """
+    from cxr_embed.evaluation import evaluate as run
+    from cxr_embed.evaluation import read_scores
+    from cxr_embed.evaluation.tables import about_intervals, finding_tables, group_tables
+    from cxr_embed.manifest import read_labels
+
+    _check_uncertain(uncertain)
+    table = read_scores(scores)
+    found = run(
+        table,
+        read_labels(labels, extra=extra or ()),
+        split=split,
+        uncertain=uncertain,  # type: ignore[arg-type]
+        prevalence=prevalences(prevalence, list(table.names), "the scores have") if prevalence else None,
+        threshold=threshold,
+        thresholds_from=thresholds_from,
+        thresholds_split=thresholds_split,
+        calibrate=calibrate,  # type: ignore[arg-type]
+        by=[name.strip() for name in by.split(",") if name.strip()] if by else (),
+        bootstraps=bootstraps,
+        seed=seed,
+    )
+    if as_json:
+        print_json({"scores": str(scores), "labels": str(labels), "split": split, **found.to_json(), "note": RESEARCH})
+        return
+    console = _console()
+    _print(console, finding_tables(found), beside=True)
+    _print(console, group_tables(found), beside=False)
+    rules = dict.fromkeys(finding.threshold_rule for finding in found.findings if finding.threshold_rule)
+    if rules:
+        _tell(console, "thresholds", "; ".join(rules))
+    _tell(console, "intervals", about_intervals(found))
+    for warning in found.warnings:
+        _tell(console, "note", warning)
+    _tell(console, str(scores), f"{plural(found.images, 'image')}, {plural(len(found.findings), 'finding')}")
+    typer.echo(RESEARCH)
+
+
+def compare(
+    first: Scores,
+    second: Scores,
+    labels: LabelFile,
+    extra: Extra = None,
+    split: Split = None,
+    uncertain: Uncertain = "unknown",
+    bootstraps: Bootstraps = 1000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two scores of the same cases: differences with 95% intervals by patient, and tests.
+
+    Every draw of patients serves both. p is corrected for the number of findings by Holm's method; it says nothing
+    about how large a difference is.
+    """
+    from cxr_embed.evaluation import compare as run
+    from cxr_embed.evaluation.tables import about_intervals, comparison_table
+    from cxr_embed.manifest import read_labels
+
+    _check_uncertain(uncertain)
+    found = run(
+        first,
+        second,
+        read_labels(labels, extra=extra or ()),
+        split=split,
+        uncertain=uncertain,  # type: ignore[arg-type]
+        bootstraps=bootstraps,
+        seed=seed,
+    )
+    if as_json:
+        about = {"first": str(first), "second": str(second), "labels": str(labels), "split": split}
+        print_json({**about, **found.to_json(), "note": RESEARCH})
+        return
+    console = _console()
+    _print(console, [comparison_table(found)], beside=False)
+    _tell(console, "first", str(first))
+    _tell(console, "second", str(second))
+    _tell(console, "intervals", about_intervals(found))
+    for warning in found.warnings:
+        _tell(console, "note", warning)
+    typer.echo(RESEARCH)
+
+
+def _check_uncertain(uncertain: str) -> None:
+    if uncertain not in ("unknown", "positive", "negative"):
+        fail(f"--uncertain is unknown, positive or negative, not {uncertain!r}", 2)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False)
+
+
+def _print(console: Console, tables: Sequence[Table], *, beside: bool) -> None:
+    """Tables one under the other; side by side where their rows are the same and the terminal is wide enough."""
+    from cxr_embed.evaluation.tables import Table
+
+    placed: list[Table] = []
+    for table in tables:
+        if beside and placed:
+            last = placed[-1]
+            # The first has one row more, of the mean.
+            rows = [*table.rows, *[[""] * len(table.heads)] * (len(last.rows) - len(table.rows))]
+            both = Table(
+                last.heads + table.heads[1:], [row + more[1:] for row, more in zip(last.rows, rows, strict=True)]
+            )
+            if _width(console, both) <= console.width:
+                placed[-1] = both
+                continue
+        placed.append(table)
+    for table in placed:
+        console.print(_rich(table))
+        console.print()
+
+
+def _width(console: Console, table: Table) -> int:
+    from rich.measure import Measurement
+
+    return Measurement.get(console, console.options.update(width=10_000), _rich(table)).maximum
+
+
+def _rich(table: Table) -> RichTable:
+    from rich.table import Table as RichTable
+
+    made = RichTable(box=None, header_style="bold", pad_edge=False)
+    for number, head in enumerate(table.heads):
+        made.add_column(head, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
+    for row in table.rows:
+        made.add_row(*row)
+    return made
+
+
+def _tell(console: Console, title: str, sentence: str) -> None:
+    from rich.text import Text
+
+    # Lines are broken for people only: a file or another program gets each sentence whole.
+    console.print(Text.assemble((f"{title}: ", "bold"), sentence), soft_wrap=not console.is_terminal)
