@@ -34,14 +34,14 @@ class Scores:
         ids: `(N,)` strings.
         names: the `F` findings.
         values: `(N, F)` float32. A `margin` is a difference of logits; `softmax` and `sigmoid` lie in 0..1, yet
-            neither is the probability of a finding.
+            neither is the probability of a finding. `probability` is a probe's.
         kind: what they are.
     """
 
     ids: np.ndarray
     names: tuple[str, ...]
     values: np.ndarray
-    kind: ScoreKind
+    kind: ScoreKind | Literal["probability"]
 
 
 class Cosines:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cxr_embed.cli import embed, encoders, evaluate, exports, imports, manifest, store, zeroshot
+from cxr_embed.cli import embed, encoders, evaluate, exports, imports, manifest, probe, store, zeroshot
 from cxr_embed.cli.common import fail
 from cxr_embed.errors import CxrEmbedError
 
@@ -27,6 +27,7 @@ app.command("prompts", epilog=zeroshot.PROMPTS_EXAMPLE)(zeroshot.prompts)
 app.command("zeroshot", epilog=zeroshot.EXAMPLE)(zeroshot.zeroshot)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.add_typer(manifest.app, name="manifest")
+app.add_typer(probe.app, name="probe")
 app.add_typer(store.app, name="store")
 app.add_typer(imports.app, name="import")
 app.add_typer(exports.app, name="export")

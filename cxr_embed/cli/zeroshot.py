@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, fail, is_terminal, plural, prevalences, print_json
+from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json, progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +78,7 @@ def zeroshot(
     check_scores_target(out)
     opened, asked = open_store(store), load_prompt_set(prompts)
     rates = prevalences(prevalence or [], [finding.name for finding in asked.findings], "the prompts ask for")
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         screening, made = screen(
             opened,
             asked,
@@ -149,20 +147,6 @@ def _goal(sensitivity: float | None, flag_rate: float | None, labels: Path | Non
 
 
 _SHOWN_DOUBTS = 3
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
-    """A bar on stderr; None where nobody would see it."""
-    if not is_terminal():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda step, done, total: bar.update(task, description=step, completed=done, total=total)
 
 
 def _write_report(path: Path, report: Report, about: dict[str, str]) -> None:

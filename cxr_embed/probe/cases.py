@@ -47,6 +47,7 @@ def match_cases(
     split: str | None = None,
     findings: Sequence[str] | None = None,
     uncertain: Uncertain = "unknown",
+    known: bool = True,
 ) -> Cases:
     """Joins labels with the images of a store.
 
@@ -56,12 +57,13 @@ def match_cases(
         split: rows of this split only.
         findings: all of the table by default.
         uncertain: what a label of -1 counts as.
+        known: whether some label has to be; else the table may hold no finding at all.
 
     Raises:
         ProbeError: for a split or findings that the table does not have, no image in common, patients that store and
             table name differently, or labels that are all unknown.
     """
-    if not labels.findings:
+    if known and not labels.findings:
         raise ProbeError("the labels have no finding: add a column of 0 and 1 for each")
     unknown = [name for name in findings or () if name not in labels.findings]
     if unknown:
@@ -89,7 +91,7 @@ def match_cases(
     patients, note = _patients(store, labels, rows, places)
     columns = [labels.findings.index(name) for name in chosen]
     values = labels.labels(uncertain).values[rows][:, columns]
-    if np.isnan(values).all():
+    if known and np.isnan(values).all():
         raise ProbeError(f"all labels of the {len(rows):,} images are missing (blank or -1): nothing to learn from")
     return Cases(labels.ids[rows], patients, chosen, values, (*notes, *note))
 
