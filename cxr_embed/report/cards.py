@@ -1,0 +1,107 @@
+"""Model cards: what made the vectors and the scores, and what it was trained on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from cxr_embed.encoders import encoder_card
+from cxr_embed.errors import EncoderError
+from cxr_embed.manifest import Manifest
+from cxr_embed.probe.files import TrainedProbe
+from cxr_embed.store import Store
+from cxr_embed.types import EncoderSpec
+
+# Words for one pool of images: RSNA's pneumonia, SIIM's pneumothorax and Google's labels are all of images that the
+# NIH published first.
+_SAME = (
+    ("NIH", "ChestX-ray14", "ChestXray14", "ChestX-ray8", "RSNA", "SIIM", "Google"),
+    ("CheXpert",),
+    ("MIMIC", "MIMIC-CXR"),
+    ("PadChest",),
+    ("OpenI", "Indiana"),
+    ("VinDr",),
+    ("BRAX",),
+)
+_PLACE = re.compile(r"(?<![\w:/.<~])(?:~?/|[A-Za-z]:\\)[^\s,;:()'\"]*[/\\][^\s,;:()'\"]*")
+
+
+def store_card(store: Store) -> dict[str, Any]:
+    """What a store says of its encoder."""
+    return {
+        **encoder_facts(store.spec),
+        "engines": store.engines,
+        "dtype": store.header.dtype,
+        "precision": store.header.precision,
+        "images": len(store),
+    }
+
+
+def encoder_facts(spec: EncoderSpec) -> dict[str, Any]:
+    """An encoder's spec, and its row of the encoder table."""
+    facts: dict[str, Any] = {
+        "encoder": spec.name,
+        "revision": spec.revision,
+        "fingerprint": spec.fingerprint,
+        "preprocessing": spec.preprocessing,
+        "outputs": {name: list(shape) for name, shape in spec.outputs.items()},
+        "weights": spec.weights,
+        "weights_source": without_places(spec.weights_source),
+        "licence": "",
+        "trained_on": "",
+    }
+    try:
+        card = encoder_card(spec.name)
+    except EncoderError:
+        return facts
+    # What the table says is true of the published weights. Of a user's own it is not known.
+    own = "random numbers" in spec.weights_source
+    trained_on = card.trained_on if not own else "nothing: random weights"
+    return {**facts, "licence": card.licence, "trained_on": "nothing: computed" if not card.has_weights else trained_on}
+
+
+def probe_card(trained: TrainedProbe, name: str) -> dict[str, Any]:
+    """What a probe says of itself; its strengths as their range."""
+    told = trained.describe()
+    strengths = [value for value in told["strengths"].values() if value is not None]
+    return {
+        "name": name,
+        "kind": told["kind"],
+        "settings": {key: list(v) if isinstance(v, tuple) else v for key, v in told["settings"].items()},
+        "strengths": [min(strengths), max(strengths)] if strengths else None,
+        "undefined": told["undefined"],
+        "output": told["output"],
+        "findings": told["findings"],
+        "thresholds": told["thresholds"],
+        "labels": told["labels"],
+        "software": told["software"],
+        "created": told["created"],
+        "encoder": encoder_facts(trained.spec),
+    }
+
+
+def origins(labels: Manifest, file: str) -> list[str]:
+    """Names of known data sets that the labels give away: `source`, the patient ids' prefix, or the file's name."""
+    told = np.unique(labels.column("source")).tolist()
+    prefixes = np.unique([patient.partition("-")[0] for patient in labels.column("patient_id").tolist()]).tolist()
+    words = [*told, *(prefix for prefix in prefixes[:100] if prefix.isalpha()), re.sub(r"[_.]", " ", file)]
+    return [group[0] for group in _SAME if any(_names(word, group) for word in words)]
+
+
+def seen_in_training(trained_on: str, data: Iterable[str]) -> list[str]:
+    """The data sets among `data` whose images an encoder has been trained on, by what its table row says."""
+    groups = {group[0]: group for group in _SAME}
+    return [name for name in data if _names(trained_on, groups[name])]
+
+
+def without_places(text: str) -> str:
+    """Text with the paths of this machine cut down to names of files."""
+    return _PLACE.sub(lambda match: PurePosixPath(PureWindowsPath(match[0]).as_posix()).name, text)
+
+
+def _names(text: str, group: tuple[str, ...]) -> bool:
+    return any(re.search(rf"(?<![a-z]){re.escape(word)}(?![a-z])", text, re.IGNORECASE) for word in group)

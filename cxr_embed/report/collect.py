@@ -1,0 +1,218 @@
+"""All that a report tells, as plain JSON values; page, Markdown and CSV are made of nothing else."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr_embed import __version__
+from cxr_embed.evaluation import Cases, compare, evaluate, read_scores
+from cxr_embed.evaluation.cases import join
+from cxr_embed.manifest import Manifest, read_labels
+from cxr_embed.probe.files import TrainedProbe, load_probe
+from cxr_embed.report.cards import origins, probe_card, store_card
+from cxr_embed.report.curves import curves_of
+from cxr_embed.report.data import describe_labels
+from cxr_embed.report.inputs import MOST, Inputs, ReportError, file_record, names_of
+from cxr_embed.report.published import published_for
+from cxr_embed.report.shortcuts import audit
+from cxr_embed.report.words import summary, warnings
+from cxr_embed.store import Store, open_store
+from cxr_embed.store.writer import utc_now
+
+FORMAT, VERSION = "cxr_embed.report", 1
+RESEARCH = "For research; not a medical device."
+_GROUPS = ("sex", "age", "view", "site")
+_CURVE_FORMAT = "cxr_embed.curve"
+
+Progress = Callable[[str, int, int], None]
+
+
+def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
+    """Evaluates, compares and describes everything that was given.
+
+    Args:
+        inputs: files and settings.
+        progress: called with a word for the step, what is done and how much there is.
+
+    Returns:
+        The report; `report.json` holds it.
+
+    Raises:
+        ReportError: for inputs that do not fit together.
+        ManifestError, ScoresError, StoreError, ProbeError: for files that cannot be used.
+    """
+    if not 1 <= len(inputs.scores) <= MOST:
+        raise ReportError(f"a report is of one to {MOST} score files, not of {len(inputs.scores)}")
+    names = names_of(inputs.scores, "score files")
+    labels = read_labels(inputs.labels, extra=inputs.extra)
+    stores = [open_store(path) for path in inputs.stores]
+    probes = [(load_probe(path), name) for path, name in zip(inputs.probes, names_of(inputs.probes, "probes"))]  # noqa: B905
+    curve = _read_curve(inputs.curve) if inputs.curve is not None else None
+    steps = _Steps(progress, len(names) + len(names) - 1 + len(stores))
+    scored, cases = [], []
+    for name, path in zip(names, inputs.scores, strict=True):
+        steps(f"evaluating {name}")
+        joined = join(read_scores(path), labels, split=inputs.split, uncertain=inputs.uncertain)
+        by = inputs.by if inputs.by is not None else tuple(a for a in _GROUPS if _has_groups(joined, a))
+        scored.append({"name": name, **file_record(path), **_evaluated(inputs, path, labels, by), **_curves(joined)})
+        cases.append(joined)
+    comparisons = []
+    for name, path in islice(zip(names, inputs.scores, strict=True), 1, None):
+        steps(f"comparing {names[0]} and {name}")
+        comparisons.append({"first": names[0], "second": name, **_compared(inputs, path, labels)})
+    shortcuts = []
+    for store in stores:
+        steps(f"probing {store.spec.name} for shortcuts")
+        shortcuts += _shortcuts(store, inputs, labels, cases[0].ids)
+    columns = tuple(dict.fromkeys(column for joined in cases for column in joined.columns))
+    report: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "title": inputs.title,
+        "created": inputs.created or utc_now(),
+        "note": RESEARCH,
+        "settings": _settings(inputs),
+        "labels": file_record(inputs.labels),
+        "data": {**describe_labels(labels, columns, inputs.uncertain), "origins": origins(labels, inputs.labels.name)},
+        "scores": scored,
+        "comparisons": comparisons,
+        "published": published_for([found["finding"] for found in scored[0]["evaluation"]["findings"]]),
+        "few_labels": curve,
+        "shortcuts": shortcuts,
+        "encoders": [store_card(store) for store in stores],
+        "probes": [probe_card(trained, name) for trained, name in probes],
+        "software": _software(),
+    }
+    report["warnings"] = warnings(report, _leaks(probes, stores, cases[0], labels, inputs.split))
+    report["summary"] = summary(report)
+    return report
+
+
+class _Steps:
+    """Tells the progress of a known number of steps."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self, word: str) -> None:
+        if self._progress is not None:
+            self._progress(word, self._done, self._total)
+        self._done += 1
+
+
+def _evaluated(inputs: Inputs, path: Path, labels: Manifest, by: tuple[str, ...]) -> dict[str, Any]:
+    made = evaluate(
+        path,
+        labels,
+        split=inputs.split,
+        uncertain=inputs.uncertain,
+        prevalence=inputs.prevalence,
+        threshold=inputs.threshold,
+        thresholds_split=inputs.thresholds_split,
+        calibrate=inputs.calibrate,
+        by=by,
+        bootstraps=inputs.bootstraps,
+        seed=inputs.seed,
+    )
+    return {"evaluation": made.to_json()}
+
+
+def _curves(cases: Cases) -> dict[str, Any]:
+    return {"curves": curves_of(cases)}
+
+
+def _compared(inputs: Inputs, path: Path, labels: Manifest) -> dict[str, Any]:
+    made = compare(
+        inputs.scores[0],
+        path,
+        labels,
+        split=inputs.split,
+        uncertain=inputs.uncertain,
+        bootstraps=inputs.bootstraps,
+        seed=inputs.seed,
+    )
+    return made.to_json()
+
+
+def _has_groups(cases: Cases, attribute: str) -> bool:
+    return attribute in cases.table and len(np.unique(cases.table[attribute])) > 1
+
+
+def _shortcuts(store: Store, inputs: Inputs, labels: Manifest, tested: np.ndarray) -> list[dict[str, Any]]:
+    output = inputs.output or next(iter(store.spec.outputs))
+    if output not in store.spec.outputs:
+        raise ReportError(
+            f"{store.spec.name} has no output {output!r}, it has {', '.join(store.spec.outputs)}; give another --output"
+        )
+    return audit(store, output, inputs.pool, labels, tested, bootstraps=inputs.bootstraps, seed=inputs.seed)
+
+
+def _read_curve(path: Path) -> dict[str, Any]:
+    """What a page tells of a curve; the draws and single results stay in their file.
+
+    Raises:
+        ReportError: for a file that is no curve.
+    """
+    record = file_record(path)
+    try:
+        body = json.loads(path.read_bytes())
+        if body["format"] != _CURVE_FORMAT:
+            raise ValueError
+        kept = ("protocol", "train", "test", "notes", "summary", "differences", "findings")
+        return {**record, **{name: body[name] for name in kept}}
+    except (ValueError, KeyError, TypeError):
+        raise ReportError(f"{path}: not the curve.json that `cxr-embed probe curve` writes") from None
+
+
+def _leaks(
+    probes: list[tuple[TrainedProbe, str]], stores: list[Store], cases: Cases, labels: Manifest, split: str | None
+) -> list[str]:
+    """Test cases that training cases were too, in words."""
+    told = []
+    for trained, name in probes:
+        seen = np.unique(cases.patients[trained.seen(cases.patients)])
+        if len(seen):
+            told.append(
+                f"{len(seen):,} of the tested patients are among those that the probe {name} learned from "
+                f"({', '.join(seen[:3])}{', ...' if len(seen) > 3 else ''}): figures of these scores are no test of it"
+            )
+    if split is None:
+        return told
+    splits = dict(zip(labels.ids.tolist(), labels.column("split").tolist(), strict=True))
+    for store in stores[:1]:
+        content = list(zip(store.ids.tolist(), store.content_ids.tolist(), strict=True))
+        tested = {digest for image_id, digest in content if splits.get(image_id) == split}
+        others = [image_id for image_id, digest in content if digest in tested and splits.get(image_id, split) != split]
+        if others:
+            told.append(
+                f"{len(others):,} images of other splits are the same file as a tested image, under another id "
+                f"({', '.join(others[:3])}{', ...' if len(others) > 3 else ''})"
+            )
+    return told
+
+
+def _settings(inputs: Inputs) -> dict[str, Any]:
+    return {
+        "split": inputs.split,
+        "uncertain": inputs.uncertain,
+        "prevalence": inputs.prevalence,
+        "threshold": inputs.threshold,
+        "thresholds_split": inputs.thresholds_split,
+        "calibrate": inputs.calibrate,
+        "bootstraps": inputs.bootstraps,
+        "seed": inputs.seed,
+        "level": 0.95,
+    }
+
+
+def _software() -> dict[str, str]:
+    names = ("numpy", "scipy", "scikit-learn", "matplotlib")
+    return {"cxr-embed": __version__, "python": platform.python_version(), **{name: version(name) for name in names}}

@@ -1,0 +1,163 @@
+"""How figures look, and how they become SVG inside a page.
+
+Colours are Okabe and Ito's (2008), which the colour-blind tell apart; line styles and markers tell the same in grey.
+Nothing global is touched: figures are objects, and settings hold inside `to_svg` only.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 7.1  # inches: the text's width on A4
+INK, SOFT, RULE = "#222222", "#666666", "#D9D9D9"
+SMALL, NORMAL = 7.0, 8.0  # points
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one series is told from the others, in colour and in grey."""
+
+    colour: str
+    line: Any
+    marker: str
+    face: str
+
+
+STYLES = (
+    Style("#0072B2", "-", "o", "#0072B2"),
+    Style("#D55E00", (0, (4, 1.6)), "s", "white"),
+    Style("#009E73", (0, (1, 1.2)), "^", "#009E73"),
+    Style("#CC79A7", (0, (5, 1.5, 1, 1.5)), "D", "white"),
+    Style("#000000", (0, (8, 2)), "v", "#000000"),
+)
+_SETTINGS = {
+    "font.family": "DejaVu Sans",
+    "font.size": SMALL,
+    "text.color": INK,
+    "text.parse_math": False,  # a finding's name may hold a dollar sign
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "axes.labelsize": SMALL,
+    "axes.titlesize": NORMAL,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": True,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "svg.fonttype": "none",
+    "hatch.linewidth": 0.5,
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure for a page.
+
+    Attributes:
+        key: short and unique in the page.
+        svg: the picture, without any address; text stays text.
+        title: what it shows, for those who can't see it.
+        caption: how it is read.
+    """
+
+    key: str
+    svg: str
+    title: str
+    caption: str
+
+
+def to_svg(key: str, height: float, draw: Callable[[Figure], None], label: str) -> str:
+    """Draws a figure of the page's width.
+
+    Args:
+        key: goes in front of every id, so that figures in one page don't take each other's parts.
+        height: inches.
+        draw: fills the figure.
+        label: for screen readers.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": key}), warnings.catch_warnings():
+        # The page's own font has signs that matplotlib's lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure = Figure(figsize=(WIDTH, height))
+        FigureCanvasSVG(figure)
+        draw(figure)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return _inline(file.getvalue(), key, label)
+
+
+def _inline(svg: str, key: str, label: str) -> str:
+    """An SVG file as part of a page: no prologue, no addresses, ids of its own, scaled by the page."""
+    from html import escape
+
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    head, rest = body.split(">", 1)
+    view = re.search(r'viewBox="[^"]*"', head)
+    assert view is not None
+    rest = re.sub(r'(<[^<>]*?\s)id="([^"]+)"', rf'\1id="{key}-\2"', rest)
+    rest = re.sub(r'xlink:href="#', f'href="#{key}-', rest)
+    rest = re.sub(r"url\(#", f"url(#{key}-", rest)
+    rest = re.sub(r"font: ([0-9.]+)px [^;\"]*", r"font-size: \1px", rest)
+    return f'<svg {view[0]} role="img" aria-label="{escape(label)}">{rest.strip()}'
+
+
+def panels(figure: Figure, count: int, columns: int, **options: Any) -> list[Axes]:
+    """Axes in a grid, row by row; places that are not needed stay empty."""
+    rows = -(-count // columns)
+    grid = figure.subplots(rows, columns, squeeze=False, **options)
+    flat = list(grid.flat)
+    for axes in flat[count:]:
+        axes.set_visible(False)
+    return flat[:count]
+
+
+def name_series(figure: Figure, names: list[str], top: float, left: float = 0.01) -> None:
+    """The series' names in one line above the panels, each with its line and marker."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=s.colour, linestyle=s.line, marker=s.marker, markerfacecolor=s.face, markersize=4, lw=1.4)
+        for s in STYLES[: len(names)]
+    ]
+    legend = figure.legend(
+        handles,
+        [short(name, 40) for name in names],
+        loc="upper left",
+        bbox_to_anchor=(left, top),
+        ncols=len(names),
+        frameon=False,
+        fontsize=NORMAL,
+        handlelength=3.2,
+        borderaxespad=0,
+        columnspacing=2,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def short(name: str, most: int = 20) -> str:
+    """A name that fits above a panel."""
+    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"

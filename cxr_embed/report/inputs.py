@@ -1,0 +1,90 @@
+"""What a report is made of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_embed.errors import CxrEmbedError
+from cxr_embed.evaluation.run import Prevalence
+from cxr_embed.evaluation.thresholds import Rule
+from cxr_embed.manifest import Uncertain
+from cxr_embed.metrics import CalibrationKind
+
+MOST = 5  # score files: more lines could not be told apart
+
+
+class ReportError(CxrEmbedError):
+    """A report that cannot be made of what was given, or not be written."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files and settings of a report.
+
+    Attributes:
+        scores: one file for each classifier or encoder; the first is compared with each of the others.
+        labels: a manifest, or a table of `image_id` and findings.
+        extra: columns of the labels that are no findings.
+        stores: whose vectors are probed for shortcuts; for the model card.
+        output: of the encoders, for the shortcuts; each encoder's first by default.
+        pool: how tokens become one vector there.
+        probes: folders of trained probes, for the model card.
+        curve: `curve.json` of `probe curve`.
+        split, uncertain, prevalence, threshold, thresholds_split, calibrate, bootstraps, seed: as `evaluate` takes
+            them.
+        by: columns to make groups of; None takes sex, age, view and site where the labels have them.
+        title: of the page.
+        created: for the page; nothing of it hangs on the clock.
+    """
+
+    scores: tuple[Path, ...]
+    labels: Path
+    extra: tuple[str, ...] = ()
+    stores: tuple[Path, ...] = ()
+    output: str | None = None
+    pool: str = "mean"
+    probes: tuple[Path, ...] = ()
+    curve: Path | None = None
+    split: str | None = None
+    uncertain: Uncertain = "unknown"
+    prevalence: Prevalence | None = None
+    threshold: Rule | None = None
+    thresholds_split: str | None = None
+    calibrate: CalibrationKind | None = None
+    by: tuple[str, ...] | None = None
+    bootstraps: int = 1000
+    seed: int = 0
+    title: str = "Evaluation report"
+    created: str = ""
+
+
+def names_of(paths: Sequence[Path], what: str) -> list[str]:
+    """A short name for each file: its own, with its folder's where several are alike.
+
+    Raises:
+        ReportError: where they stay alike.
+    """
+    names = [path.name.split(".")[0] or path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{path.absolute().parent.name}/{name}" for path, name in zip(paths, names, strict=True)]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ReportError(f"two {what} are named {twice[0]}: the report could not tell them apart; rename one")
+    return names
+
+
+def file_record(path: Path) -> dict[str, Any]:
+    """A file's name, without its folder, and its digest.
+
+    Raises:
+        ReportError: where it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    except OSError as error:
+        raise ReportError(f"{path}: cannot be read ({error.strerror})") from None

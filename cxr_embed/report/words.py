@@ -1,0 +1,135 @@
+"""The sentences at the top: what was found, and what should make a reader careful."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cxr_embed.report.cards import seen_in_training, without_places
+from cxr_embed.report.shortcuts import in_words
+
+_SHOWN = 0.8  # AUROC from which a shortcut is told at the top
+
+
+def interval(record: dict[str, Any], name: str, digits: int = 3) -> str:
+    """A figure with its interval: 0.705 (0.672 to 0.738)."""
+    value, low, high = (record[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if value is None:
+        return "undefined"
+    return f"{value:.{digits}f}" + (f" ({low:.{digits}f} to {high:.{digits}f})" if low is not None else "")
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    """What a reader should take away, a sentence each."""
+    told = []
+    for scores in report["scores"]:
+        made = scores["evaluation"]
+        defined = [f for f in made["findings"] if f["auroc"] is not None]
+        covered = f"{made['findings_in_mean']} of {len(made['findings'])} findings"
+        text = f"{scores['name']}: mean AUROC {interval(made, 'mean_auroc')}, over {covered}"
+        if len(defined) > 1:
+            best, worst = (choose(defined, key=lambda f: f["auroc"]) for choose in (max, min))
+            text += f"; from {worst['auroc']:.3f} ({worst['finding']}) to {best['auroc']:.3f} ({best['finding']})"
+        told.append(f"{text}.")
+    told += [_compared(comparison) for comparison in report["comparisons"]]
+    clear = [
+        f"{record['encoder']}: {in_words(record['attribute'], kind)}."
+        for record in report["shortcuts"]
+        for kind in record["kinds"]
+        if (kind.get("auroc") or 0) >= _SHOWN
+    ]
+    if clear:
+        told.append("Shortcuts that a classifier could take. " + " ".join(clear))
+    elif report["shortcuts"]:
+        told.append(f"Neither view, sex nor site is told from the vectors at an AUROC of {_SHOWN} or more.")
+    return told
+
+
+def _compared(comparison: dict[str, Any]) -> str:
+    mean, names = comparison["mean_auroc"], f"{comparison['first']} and {comparison['second']}"
+    apart = mean["difference"]
+    if apart["value"] is None:
+        return f"{names} cannot be compared: {apart['reason']}."
+    higher = comparison["first"] if apart["value"] > 0 else comparison["second"]
+    ends = ""
+    if apart["low"] is not None:
+        low, high = (
+            sorted((abs(apart["low"]), abs(apart["high"]))) if apart["low"] * apart["high"] > 0 else (None, None)
+        )
+        if low is None:
+            return (
+                f"{names}: no clear difference of the mean AUROC: {_signed(apart['value'])} "
+                f"({_signed(apart['low'])} to {_signed(apart['high'])})."
+            )
+        ends = f" ({low:.3f} to {high:.3f})"
+    clear = sum(
+        (f["auroc"]["p_holm"] if f["auroc"]["p_holm"] is not None else 1) < 0.05 for f in comparison["findings"]
+    )
+    return (
+        f"{names}: the mean AUROC of {higher} is higher by {abs(apart['value']):.3f}{ends}; the difference holds for "
+        f"{clear} of {len(comparison['findings'])} findings by themselves (p < 0.05, corrected)."
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def warnings(report: dict[str, Any], leaks: list[str]) -> list[str]:
+    """What limits the figures, the worst first.
+
+    Args:
+        report: all but its warnings.
+        leaks: training cases among the tested ones, in words.
+    """
+    told = [*leaks, *_contaminated(report)]
+    for scores in report["scores"]:
+        head = f"{scores['name']}: " if len(report["scores"]) > 1 else ""
+        told += [head + without_places(text) for text in scores["evaluation"]["warnings"]]
+    told = _merged(told, [scores["name"] for scores in report["scores"]])
+    if report["few_labels"] is not None:
+        told += [f"few labels: {without_places(note)}" for note in report["few_labels"]["notes"]]
+    if report["settings"]["split"] is None and len(report["data"]["splits"]) > 1:
+        told.insert(
+            0, "all splits are evaluated together: what was learned from is tested too, unless the scores say no"
+        )
+    return told
+
+
+def _contaminated(report: dict[str, Any]) -> list[str]:
+    """Encoders that have seen the tested data set, or may have."""
+    told, data = [], report["data"]["origins"]
+    cards = [*report["encoders"], *(probe["encoder"] for probe in report["probes"])]
+    for card in {card["fingerprint"]: card for card in cards}.values():
+        trained_on = card["trained_on"]
+        if trained_on.startswith("nothing"):
+            continue
+        name = card["encoder"]
+        if not trained_on:
+            told.append(
+                f"what {name} was trained on is not known: whether it has seen the tested images is not, either"
+            )
+            continue
+        seen = seen_in_training(trained_on, data)
+        if seen:
+            told.append(
+                f"{name} was trained on {trained_on}, and these images come from {' and '.join(seen)}: it may have "
+                "seen the tested images, and figures are then too good"
+            )
+        elif not data:
+            told.append(
+                f"{name} was trained on {trained_on}; the labels do not say where the images come from (no column "
+                "source): whether it has seen them is not known"
+            )
+    return told
+
+
+def _merged(told: list[str], names: list[str]) -> list[str]:
+    """What is true of every score file is told once."""
+    found: list[str] = []
+    for text in told:
+        head, _, rest = text.partition(": ")
+        if head in names and all(f"{name}: {rest}" in told for name in names):
+            text = rest
+        if text not in found:
+            found.append(text)
+    return found
