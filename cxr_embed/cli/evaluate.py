@@ -22,7 +22,7 @@ COMPARE_EXAMPLE = "Example: `cxr-embed probe compare hog.csv densenet.csv data/m
 Scores = Annotated[
     Path, typer.Argument(help="Scores: image_id and a column for each finding (.csv, .csv.gz, .parquet).")
 ]
-LabelFile = Annotated[Path, typer.Argument(metavar="LABELS", help="Manifest, or a table of image_id and findings.")]
+LabelFile = Annotated[Path, typer.Argument(help="Manifest, or a table of image_id and findings.")]
 Extra = Annotated[
     list[str] | None, typer.Option(help="A column of the labels that is no finding (repeatable).", show_default=False)
 ]
