@@ -1,0 +1,9 @@
+"""A report on scores, probes and their vectors: one page, and the same as JSON, Markdown and CSV."""
+
+from __future__ import annotations
+
+from cxr_embed.report.collect import collect
+from cxr_embed.report.inputs import Inputs, ReportError
+from cxr_embed.report.write import check_target, write_report
+
+__all__ = ["Inputs", "ReportError", "check_target", "collect", "write_report"]

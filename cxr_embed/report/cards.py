@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -27,13 +27,29 @@ _SAME = (
     ("VinDr",),
     ("BRAX",),
 )
+_RANDOM = "random numbers"  # what weights say of themselves that were never trained
 _PLACE = re.compile(r"(?<![\w:/.<~])(?:~?/|[A-Za-z]:\\)[^\s,;:()'\"]*[/\\][^\s,;:()'\"]*")
 
 
-def store_card(store: Store) -> dict[str, Any]:
+def store_names(stores: Sequence[Store]) -> list[str]:
+    """A name for each store's encoder; with the store's own where several are of one."""
+    names = [encoder_name(store.spec) for store in stores]
+    return [
+        f"{name} ({store.path.absolute().name})" if names.count(name) > 1 else name
+        for name, store in zip(names, stores, strict=True)
+    ]
+
+
+def encoder_name(spec: EncoderSpec) -> str:
+    """An encoder's name, which says so where its weights were never trained."""
+    return f"{spec.name} with random weights" if _RANDOM in spec.weights_source else spec.name
+
+
+def store_card(store: Store, name: str) -> dict[str, Any]:
     """What a store says of its encoder."""
     return {
         **encoder_facts(store.spec),
+        "name": name,
         "engines": store.engines,
         "dtype": store.header.dtype,
         "precision": store.header.precision,
@@ -45,6 +61,7 @@ def encoder_facts(spec: EncoderSpec) -> dict[str, Any]:
     """An encoder's spec, and its row of the encoder table."""
     facts: dict[str, Any] = {
         "encoder": spec.name,
+        "name": encoder_name(spec),
         "revision": spec.revision,
         "fingerprint": spec.fingerprint,
         "preprocessing": spec.preprocessing,
@@ -58,9 +75,7 @@ def encoder_facts(spec: EncoderSpec) -> dict[str, Any]:
         card = encoder_card(spec.name)
     except EncoderError:
         return facts
-    # What the table says is true of the published weights. Of a user's own it is not known.
-    own = "random numbers" in spec.weights_source
-    trained_on = card.trained_on if not own else "nothing: random weights"
+    trained_on = card.trained_on if _RANDOM not in spec.weights_source else "nothing: random weights"
     return {**facts, "licence": card.licence, "trained_on": "nothing: computed" if not card.has_weights else trained_on}
 
 

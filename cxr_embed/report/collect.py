@@ -17,7 +17,7 @@ from cxr_embed.evaluation import Cases, compare, evaluate, read_scores
 from cxr_embed.evaluation.cases import join
 from cxr_embed.manifest import Manifest, read_labels
 from cxr_embed.probe.files import TrainedProbe, load_probe
-from cxr_embed.report.cards import origins, probe_card, store_card
+from cxr_embed.report.cards import origins, probe_card, store_card, store_names
 from cxr_embed.report.curves import curves_of
 from cxr_embed.report.data import describe_labels
 from cxr_embed.report.inputs import MOST, Inputs, ReportError, file_record, names_of
@@ -54,7 +54,10 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
     names = names_of(inputs.scores, "score files")
     labels = read_labels(inputs.labels, extra=inputs.extra)
     stores = [open_store(path) for path in inputs.stores]
-    probes = [(load_probe(path), name) for path, name in zip(inputs.probes, names_of(inputs.probes, "probes"))]  # noqa: B905
+    encoders = store_names(stores)
+    probes = [
+        (load_probe(path), name) for path, name in zip(inputs.probes, names_of(inputs.probes, "probes"), strict=True)
+    ]
     curve = _read_curve(inputs.curve) if inputs.curve is not None else None
     steps = _Steps(progress, len(names) + len(names) - 1 + len(stores))
     scored, cases = [], []
@@ -69,9 +72,9 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
         steps(f"comparing {names[0]} and {name}")
         comparisons.append({"first": names[0], "second": name, **_compared(inputs, path, labels)})
     shortcuts = []
-    for store in stores:
-        steps(f"probing {store.spec.name} for shortcuts")
-        shortcuts += _shortcuts(store, inputs, labels, cases[0].ids)
+    for store, encoder in zip(stores, encoders, strict=True):
+        steps(f"probing {encoder} for shortcuts")
+        shortcuts += _shortcuts(store, encoder, inputs, labels, cases[0].ids)
     columns = tuple(dict.fromkeys(column for joined in cases for column in joined.columns))
     report: dict[str, Any] = {
         "format": FORMAT,
@@ -87,7 +90,7 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
         "published": published_for([found["finding"] for found in scored[0]["evaluation"]["findings"]]),
         "few_labels": curve,
         "shortcuts": shortcuts,
-        "encoders": [store_card(store) for store in stores],
+        "encoders": [store_card(store, name) for store, name in zip(stores, encoders, strict=True)],
         "probes": [probe_card(trained, name) for trained, name in probes],
         "software": _software(),
     }
@@ -146,13 +149,13 @@ def _has_groups(cases: Cases, attribute: str) -> bool:
     return attribute in cases.table and len(np.unique(cases.table[attribute])) > 1
 
 
-def _shortcuts(store: Store, inputs: Inputs, labels: Manifest, tested: np.ndarray) -> list[dict[str, Any]]:
+def _shortcuts(store: Store, name: str, inputs: Inputs, labels: Manifest, tested: np.ndarray) -> list[dict[str, Any]]:
     output = inputs.output or next(iter(store.spec.outputs))
     if output not in store.spec.outputs:
         raise ReportError(
             f"{store.spec.name} has no output {output!r}, it has {', '.join(store.spec.outputs)}; give another --output"
         )
-    return audit(store, output, inputs.pool, labels, tested, bootstraps=inputs.bootstraps, seed=inputs.seed)
+    return audit(store, name, output, inputs.pool, labels, tested, bootstraps=inputs.bootstraps, seed=inputs.seed)
 
 
 def _read_curve(path: Path) -> dict[str, Any]:

@@ -38,4 +38,5 @@ def thin(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> list[list[float]
         way = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
         chosen = np.unique(np.searchsorted(way, np.linspace(0, way[-1], points)).clip(0, len(x) - 1))
         x, y = x[chosen], y[chosen]
-    return np.column_stack([x, y]).round(4).tolist()
+    points_of: list[list[float]] = np.column_stack([x, y]).round(4).tolist()
+    return points_of

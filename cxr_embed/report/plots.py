@@ -63,9 +63,9 @@ def auroc_plot(scores: Scores, published: dict[str, Any] | None) -> Drawing:
                 axes.plot(f["auroc"], y, style.marker, color=style.colour, mfc=style.face, ms=4.4, mew=1, zorder=3)
                 lows.append(f["auroc"])
         for number, result in enumerate(others):
-            y = [place + (lanes - 1) / 2 * 0.72 / lanes for place, f in enumerate(findings) if f in result["auroc"]]
+            lane = [place + (lanes - 1) / 2 * 0.72 / lanes for place, f in enumerate(findings) if f in result["auroc"]]
             x = [result["auroc"][f] for f in findings if f in result["auroc"]]
-            axes.plot(x, y, _PUBLISHED[number], color=INK, ms=5, mew=1, ls="none", label=result["name"], zorder=3)
+            axes.plot(x, lane, _PUBLISHED[number], color=INK, ms=5, mew=1, ls="none", label=result["name"], zorder=3)
         for place in range(len(findings)):
             if not any((figures_by_finding(s).get(findings[place]) or {}).get("auroc") is not None for s in scores):
                 axes.text(0.5, place, " undefined", va="center", color=SOFT, fontsize=SMALL)
@@ -199,7 +199,7 @@ def reliability_plot(scores: Scores) -> Drawing | None:
                     axes.plot(at, [part["seen_low"], part["seen_high"]], color=style.colour, lw=0.9)
                     axes.plot(at[0], part["seen"], style.marker, color=style.colour, mfc=style.face, ms=3.4, mew=0.9)
                 reach += x + [part["seen_high"] for part in shown]
-            end = next(step for step in (0.1, 0.25, 0.5, 1.0) if max(reach) <= step)
+            end = next(step for step in (0.1, 0.2, 0.5, 1.0) if max(reach) <= step)
             ticks, words = [0, end / 2, end], ["0", f"{end / 2:g}", f"{end:g}"]
             axes.set(xlim=(-0.02 * end, 1.02 * end), ylim=(-0.02 * end, 1.02 * end), aspect="equal")
             axes.set_xticks(ticks, words)
@@ -224,7 +224,7 @@ def few_label_plot(curve: dict[str, Any]) -> Drawing:
     encoders = list(dict.fromkeys(row["encoder"] for row in curve["summary"]))[: len(STYLES)]
     findings = curve["findings"]
     rows = -(-len(findings) // _COLUMNS)
-    height = 2.7 + 1.45 * rows
+    height = 2.85 + 1.45 * rows
     by_key = {(row["encoder"], row["finding"], row["shots"]): row for row in curve["summary"]}
     lows = [row["mean"] - (row["sd"] or 0) for row in curve["summary"] if row["mean"] is not None]
     low = max(0.0, min([0.45, *(int(value * 20) / 20 for value in lows)]))
@@ -238,7 +238,12 @@ def few_label_plot(curve: dict[str, Any]) -> Drawing:
             away = (number - (len(encoders) - 1) / 2) * 0.09
             x = [x + away for x, _ in known]
             y = [row["mean"] for _, row in known]
-            axes.plot(x, y, color=style.colour, linestyle=style.line, lw=1.3, zorder=2)
+            for start in range(len(known) - 1):
+                # Means over different findings are no line.
+                one, other = known[start][1], known[start + 1][1]
+                if one.get("findings_in_mean") == other.get("findings_in_mean"):
+                    part = slice(start, start + 2)
+                    axes.plot(x[part], y[part], color=style.colour, linestyle=style.line, lw=1.3, zorder=2)
             for place, (_, row) in zip(x, known, strict=True):
                 if row["sd"] is not None:
                     ends = [row["mean"] - row["sd"], row["mean"] + row["sd"]]
@@ -252,7 +257,7 @@ def few_label_plot(curve: dict[str, Any]) -> Drawing:
     def draw(figure: Figure) -> None:
         outer = figure.add_gridspec(
             2, 1, height_ratios=(1.6, 1.3 * rows), left=0.075, right=0.99, top=1 - 0.52 / height,
-            bottom=0.42 / height, hspace=1.15 / height,
+            bottom=0.42 / height, hspace=1.45 / height,
         )  # fmt: skip
         mean = figure.add_subplot(outer[0])
         lines(mean, None, 4.4)
@@ -280,7 +285,7 @@ def few_label_plot(curve: dict[str, Any]) -> Drawing:
     caption = (
         "AUROC on one fixed test part: mean over the draws, and the standard deviation between them. All encoders get "
         "the same draws. Sizes that a finding has too few positives for are left out; in brackets, how many findings a "
-        "mean covers: means over different findings do not compare."
+        "mean covers: means over different findings do not compare, and no line joins them."
     )
     return Drawing("few", to_svg("few", height, draw, title), title, caption)
 

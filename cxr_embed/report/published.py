@@ -10,8 +10,8 @@ from typing import Any
 from cxr_embed.evaluation.names import match_names
 
 CAVEAT = (
-    "The test sets differ: other patients, other splits and another mix of findings, and those networks were trained on "
-    "the images themselves. A difference from these figures is no finding about an encoder."
+    "The test sets differ: other patients, other splits, another mix of findings; and those networks were trained end "
+    "to end on this data. A difference from these figures is no finding about an encoder."
 )
 
 

@@ -36,12 +36,13 @@ class _Told:
 
 
 def audit(
-    store: Store, output: str, pool: str, labels: Manifest, tested: np.ndarray, *, bootstraps: int, seed: int
+    store: Store, name: str, output: str, pool: str, labels: Manifest, tested: np.ndarray, *, bootstraps: int, seed: int
 ) -> list[dict[str, Any]]:
     """Probes of each attribute that the labels have, trained on other patients than they are tested on.
 
     Args:
         store, output, pool: the vectors.
+        name: of the encoder, in the report.
         labels: with `view`, `sex` or `site`.
         tested: `(M,)` ids of the images that the report is about; where they are all there is, half of the patients
             are learned from.
@@ -67,7 +68,7 @@ def audit(
         values = labels.column(attribute)[rows]
         if not (values != "").any():
             continue
-        record: dict[str, Any] = {"encoder": store.spec.name, "attribute": attribute, "halved": halved}
+        record: dict[str, Any] = {"encoder": name, "attribute": attribute, "halved": halved}
         classes = _classes(values, patients, learn, test)
         if len(classes) < 2:
             reason = f"fewer than two kinds of {attribute} have {_FEWEST} patients to learn from and {_FEWEST} to test"
@@ -144,4 +145,4 @@ def in_words(attribute: str, kind: dict[str, Any]) -> str:
     if value is None:
         return f"whether they tell {kind['told']} from {kind['from']} is not known: {kind['reason']}"
     how = "hardly tell" if value < 0.6 else "tell" if value < 0.9 else "plainly tell"
-    return f"these vectors {how} {kind['told']} from {kind['from']} ({attribute}): AUROC {value:.2f}"
+    return f"these vectors {how} {kind['told']} from {kind['from']} ({attribute}) at an AUROC of {value:.2f}"

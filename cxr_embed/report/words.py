@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cxr_embed.report.cards import seen_in_training, without_places
-from cxr_embed.report.shortcuts import in_words
+from cxr_embed.report.tables import signed, signed_ends
 
 _SHOWN = 0.8  # AUROC from which a shortcut is told at the top
 
@@ -31,14 +31,15 @@ def summary(report: dict[str, Any]) -> list[str]:
             text += f"; from {worst['auroc']:.3f} ({worst['finding']}) to {best['auroc']:.3f} ({best['finding']})"
         told.append(f"{text}.")
     told += [_compared(comparison) for comparison in report["comparisons"]]
-    clear = [
-        f"{record['encoder']}: {in_words(record['attribute'], kind)}."
-        for record in report["shortcuts"]
-        for kind in record["kinds"]
-        if (kind.get("auroc") or 0) >= _SHOWN
-    ]
+    clear: dict[str, list[str]] = {}
+    for record in report["shortcuts"]:
+        for kind in record["kinds"]:
+            if (kind.get("auroc") or 0) >= _SHOWN:
+                text = f"{kind['told']} from {kind['from']} ({record['attribute']}, AUROC {kind['auroc']:.2f})"
+                clear.setdefault(record["encoder"], []).append(text)
     if clear:
-        told.append("Shortcuts that a classifier could take. " + " ".join(clear))
+        each = "; ".join(f"the vectors of {name} tell {', '.join(kinds)}" for name, kinds in clear.items())
+        told.append(f"Shortcuts that a classifier could take: {each}.")
     elif report["shortcuts"]:
         told.append(f"Neither view, sex nor site is told from the vectors at an AUROC of {_SHOWN} or more.")
     return told
@@ -52,26 +53,19 @@ def _compared(comparison: dict[str, Any]) -> str:
     higher = comparison["first"] if apart["value"] > 0 else comparison["second"]
     ends = ""
     if apart["low"] is not None:
-        low, high = (
-            sorted((abs(apart["low"]), abs(apart["high"]))) if apart["low"] * apart["high"] > 0 else (None, None)
-        )
-        if low is None:
+        if apart["low"] <= 0 <= apart["high"]:
             return (
-                f"{names}: no clear difference of the mean AUROC: {_signed(apart['value'])} "
-                f"({_signed(apart['low'])} to {_signed(apart['high'])})."
+                f"{names}: no clear difference of the mean AUROC: {signed(apart['value'])} "
+                f"({signed_ends(apart['low'], apart['high'])})."
             )
+        low, high = sorted((abs(apart["low"]), abs(apart["high"])))
         ends = f" ({low:.3f} to {high:.3f})"
-    clear = sum(
-        (f["auroc"]["p_holm"] if f["auroc"]["p_holm"] is not None else 1) < 0.05 for f in comparison["findings"]
-    )
+    corrected = [f["auroc"]["p_holm"] for f in comparison["findings"]]
+    clear = sum(p is not None and p < 0.05 for p in corrected)
     return (
         f"{names}: the mean AUROC of {higher} is higher by {abs(apart['value']):.3f}{ends}; the difference holds for "
         f"{clear} of {len(comparison['findings'])} findings by themselves (p < 0.05, corrected)."
     )
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def warnings(report: dict[str, Any], leaks: list[str]) -> list[str]:
@@ -89,9 +83,7 @@ def warnings(report: dict[str, Any], leaks: list[str]) -> list[str]:
     if report["few_labels"] is not None:
         told += [f"few labels: {without_places(note)}" for note in report["few_labels"]["notes"]]
     if report["settings"]["split"] is None and len(report["data"]["splits"]) > 1:
-        told.insert(
-            0, "all splits are evaluated together: what was learned from is tested too, unless the scores say no"
-        )
+        told.insert(0, "all splits are evaluated together: cases that were learned from may be among them (--split)")
     return told
 
 
@@ -103,7 +95,7 @@ def _contaminated(report: dict[str, Any]) -> list[str]:
         trained_on = card["trained_on"]
         if trained_on.startswith("nothing"):
             continue
-        name = card["encoder"]
+        name = card["name"]
         if not trained_on:
             told.append(
                 f"what {name} was trained on is not known: whether it has seen the tested images is not, either"

@@ -1,0 +1,203 @@
+"""More tables: the data, few labels, groups, shortcuts, and the model cards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cxr_embed.report.tables import (
+    INTERVAL,
+    UNDEFINED,
+    Table,
+    count,
+    ends,
+    number,
+    percent,
+    signed,
+    signed_ends,
+)
+
+
+def split_table(data: dict[str, Any]) -> Table:
+    """Who is in each split."""
+    aged = any(part["age"] for part in data["splits"])
+    shown = [name for name in ("sex", "view", "site", "source") if name in data["columns"]]
+    heads = ["split", *shown, *(["age"] if aged else []), "images", "patients"]
+    rows = []
+    for part in data["splits"]:
+        cells = [part["split"]]
+        cells += [", ".join(f"{name} {number:,}" for name, number in part[column].items()) for column in shown]
+        if aged:
+            age = part["age"]
+            cells.append(f"{age['median']:g} ({age['youngest']:g} to {age['oldest']:g})" if age else "unknown")
+        rows.append((*cells, count(part["images"]), count(part["patients"])))
+    notes = ("Age: median, youngest and oldest.",) if aged else ()
+    return Table("Images and patients of each split", tuple(heads), tuple(rows), len(heads) - 2, notes=notes)
+
+
+def positives_table(data: dict[str, Any]) -> Table:
+    """Positives of each finding in each split."""
+    heads = ["finding"]
+    unknown = any(f["known"] < part["images"] for part in data["splits"] for f in part["findings"])
+    for _ in data["splits"]:
+        heads += ["positive", *(["known"] if unknown else []), "part", "patients"]
+    groups = [("", 1), *((part["split"], 4 if unknown else 3) for part in data["splits"])]
+    rows = []
+    for row in range(len(data["splits"][0]["findings"])):
+        cells = [data["splits"][0]["findings"][row]["finding"]]
+        for part in data["splits"]:
+            f = part["findings"][row]
+            share = f["positives"] / f["known"] if f["known"] else None
+            known = [count(f["known"])] if unknown else []
+            cells += [count(f["positives"]), *known, percent(share), count(f["positive_patients"])]
+        rows.append(tuple(cells))
+    notes = ("Positive: images. Part: of the images whose label is known. Patients: with a positive image.",)
+    return Table("Positives of each finding", tuple(heads), tuple(rows), groups=tuple(groups), notes=notes)
+
+
+def few_label_tables(curve: dict[str, Any]) -> list[Table]:
+    """The mean of all findings over the number of labels, and each encoder's findings."""
+    shots = curve["protocol"]["shots"]
+    by_key = {(row["encoder"], row["finding"], row["shots"]): row for row in curve["summary"]}
+    encoders = list(dict.fromkeys(row["encoder"] for row in curve["summary"]))
+    apart = {(r["encoder"], r["finding"], r["shots"]): r for r in curve["differences"]}
+    rows = []
+    for encoder in encoders:
+        for size in shots:
+            row, minus = by_key[encoder, None, size], apart.get((encoder, None, size))
+            covered = f"{row['findings_in_mean']} of {len(curve['findings'])}"
+            difference = signed(minus["mean"] if minus is not None else None)
+            spread = ends(row["low"], row["high"]) if row["draws"] > 1 else ""
+            rows.append((encoder, str(size), covered, number(row["mean"]), number(row["sd"]), spread, difference))
+    heads = ("encoder", "labels a side", "findings", "mean AUROC", "SD", "lowest to highest draw", "minus the first")
+    note = "Means over different findings do not compare: see how many each covers."
+    tables = [Table("Mean over findings", heads, tuple(rows), words=2, notes=(note,))]
+    for encoder in encoders:
+        cells = []
+        for finding in curve["findings"]:
+            told = [by_key[encoder, finding, size] for size in shots]
+            cells.append((finding, *(_spread(row["mean"], row["sd"]) for row in told)))
+        reasons = [
+            f"{finding}, {size}: {by_key[encoder, finding, size]['undefined']}."
+            for finding in curve["findings"]
+            for size in shots
+            if by_key[encoder, finding, size]["undefined"]
+        ]
+        title = f"{encoder}: AUROC of each finding, mean \N{PLUS-MINUS SIGN} SD over the draws"
+        tables.append(Table(title, ("finding", *map(str, shots)), tuple(cells), notes=tuple(reasons)))
+    return tables
+
+
+def _spread(mean: float | None, sd: float | None) -> str:
+    if mean is None:
+        return UNDEFINED
+    return number(mean) + (f" \N{PLUS-MINUS SIGN} {number(sd)}" if sd is not None else "")
+
+
+def groups_tables(scores: Sequence[dict[str, Any]]) -> list[Table]:
+    """Each attribute's differences, a table for each score file."""
+    tables = []
+    for found in scores:
+        groups = found["evaluation"]["groups"]
+        by_key = {(g["finding"], g["attribute"], g["group"]): g for g in groups}
+        for attribute in dict.fromkeys(g["attribute"] for g in groups):
+            rows, notes = [], []
+            for g in groups:
+                if g["attribute"] != attribute or g["group"] == g["reference"]:
+                    continue
+                reference = by_key[g["finding"], attribute, g["reference"]]
+                apart = g["differences"].get("auroc")
+                lead = f"{g['finding']}, {g['group']}"
+                if apart is None or apart["value"] is None:
+                    which = g if g["auroc"] is None else reference
+                    notes.append(
+                        f"{lead}: {UNDEFINED}: {which['undefined'].get('auroc', 'no case')} ({which['group']})."
+                    )
+                    continue
+                if apart["low"] is None:
+                    notes.append(f"{lead}: {apart['reason']}.")
+                sizes = (count(g["n"]), count(g["positives"]), number(g["auroc"]), number(reference["auroc"]))
+                difference = (signed(apart["value"]), signed_ends(apart["low"], apart["high"]))
+                rows.append((g["finding"], g["group"], *sizes, *difference))
+            reference = next(g["reference"] for g in groups if g["attribute"] == attribute)
+            heads = ("finding", attribute, "cases", "positive", "AUROC", f"of {reference}", "difference", INTERVAL)
+            title = f"{found['name']}: AUROC by {attribute}, compared with {reference}"
+            tables.append(Table(title, heads, tuple(rows), words=2, notes=tuple(notes)))
+    return tables
+
+
+def shortcut_table(shortcuts: Sequence[dict[str, Any]]) -> Table:
+    """What probes tell from the vectors."""
+    rows, notes = [], []
+    for record in shortcuts:
+        if record["reason"]:
+            notes.append(f"{record['encoder']}, {record['attribute']}: {record['reason']}.")
+        for kind in record["kinds"]:
+            lead = (record["encoder"], record["attribute"], f"{kind['told']} from {kind['from']}")
+            if kind.get("auroc") is None:
+                notes.append(f"{', '.join(lead)}: {UNDEFINED}: {kind['reason']}.")
+                continue
+            sizes = (count(kind["learned"]), count(kind["n"]), count(kind["positives"]))
+            interval = ends(kind["auroc_low"], kind["auroc_high"])
+            rows.append((*lead, *sizes, number(kind["auroc"]), interval))
+    heads = ("encoder", "attribute", "told", "learned from", "tested on", "of the first kind", "AUROC", INTERVAL)
+    return Table("Probes of view, sex and site", heads, tuple(rows), words=3, notes=tuple(notes))
+
+
+def encoder_table(card: dict[str, Any]) -> Table:
+    """An encoder's card."""
+    shapes = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in card["outputs"].items())
+    facts = {
+        "revision": card["revision"],
+        "fingerprint": card["fingerprint"],
+        "pixels": card["preprocessing"],
+        "outputs": shapes,
+        "weights": card["weights"] or "none",
+        "weights from": card["weights_source"],
+        "licence": card["licence"],
+        "trained on": card["trained_on"] or "not known",
+    }
+    if "engines" in card:
+        facts["computed by"] = ", ".join(f"{engine} ({n:,} vectors)" for engine, n in card["engines"].items())
+        facts["stored as"] = f"{card['dtype']}, {card['images']:,} images"
+    return _facts(f"Encoder {card['name']}", facts)
+
+
+def probe_table(card: dict[str, Any]) -> Table:
+    """A probe's card."""
+    labels, settings = card["labels"], card["settings"]
+    split = f"split {labels['split']}" if labels["split"] else "all rows"
+    facts = {
+        "kind": card["kind"],
+        "settings": ", ".join(f"{name} = {_plain(value)}" for name, value in settings.items()),
+        "strengths chosen": f"{card['strengths'][0]:g} to {card['strengths'][1]:g}" if card["strengths"] else "",
+        "vectors": f"{card['encoder']['encoder']}, {card['output']}, fingerprint {card['encoder']['fingerprint']}",
+        "learned from": f"{labels['file']}, {split}: {labels['images']:,} images of {labels['patients']:,} patients",
+        "labels' SHA-256": labels["sha256"],
+        "not learned": "; ".join(f"{name}: {reason}" for name, reason in card["undefined"].items()),
+        "thresholds": ", ".join(f"{name} {value:.4g}" for name, value in card["thresholds"].items()),
+        "software": ", ".join(f"{name} {version}" for name, version in card["software"].items()),
+        "created": card["created"],
+    }
+    return _facts(f"Probe {card['name']}", facts)
+
+
+def provenance_table(report: dict[str, Any]) -> Table:
+    """Files and software that the report comes from."""
+    facts = {"labels": f"{report['labels']['file']}, SHA-256 {report['labels']['sha256']}"}
+    facts |= {f"scores {s['name']}": f"{s['file']}, SHA-256 {s['sha256']}" for s in report["scores"]}
+    if report["few_labels"] is not None:
+        facts["curve"] = f"{report['few_labels']['file']}, SHA-256 {report['few_labels']['sha256']}"
+    facts["software"] = ", ".join(f"{name} {version}" for name, version in report["software"].items())
+    facts["created"] = report["created"]
+    return _facts("Files and software", facts)
+
+
+def _facts(title: str, facts: dict[str, str]) -> Table:
+    return Table(title, ("", ""), tuple((name, value) for name, value in facts.items() if value), words=2)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_plain, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,177 @@
+"""The parts of a report in their order: words, tables and figures, made of its JSON values alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cxr_embed.report.drawing import Drawing
+from cxr_embed.report.groups_plot import groups_plots
+from cxr_embed.report.more_tables import (
+    encoder_table,
+    few_label_tables,
+    groups_tables,
+    positives_table,
+    probe_table,
+    provenance_table,
+    shortcut_table,
+    split_table,
+)
+from cxr_embed.report.plots import auroc_plot, few_label_plot, precision_recall_plot, reliability_plot, roc_plot
+from cxr_embed.report.shortcuts import in_words
+from cxr_embed.report.tables import (
+    Table,
+    calibration_table,
+    comparison_table,
+    published_table,
+    ranking_table,
+    threshold_table,
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a report.
+
+    Attributes:
+        key: its address within the page.
+        title: for people.
+        lead: paragraphs.
+        points: a list after them.
+        blocks: tables and figures.
+    """
+
+    key: str
+    title: str
+    lead: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+    blocks: tuple[Table | Drawing, ...] = ()
+
+
+def sections(report: dict[str, Any]) -> list[Section]:
+    """All parts that the report has something for."""
+    return list(_sections(report))
+
+
+def _sections(report: dict[str, Any]) -> Iterator[Section]:
+    scores, data = report["scores"], report["data"]
+    yield Section("data", "Data", _about_data(report), blocks=(split_table(data), positives_table(data)))
+    yield Section(
+        "ranking",
+        "Ranking",
+        ("How well scores rank cases with a finding above those without. " + _about_intervals(report),),
+        blocks=(
+            auroc_plot(scores, report["published"]),
+            *map(ranking_table, scores),
+            roc_plot(scores),
+            precision_recall_plot(scores),
+        ),
+    )
+    if report["comparisons"]:
+        lead = (
+            "Both score files on the same cases; every draw of patients serves both. p says how likely a difference as "
+            "large would be if there were none, not how large it is; Holm's correction is for the number of findings.",
+        )
+        yield Section("comparison", "Compared", lead, blocks=tuple(map(comparison_table, report["comparisons"])))
+    if report["published"] is not None:
+        lead = (f"AUROCs that others published for {report['published']['data']}. {report['published']['caveat']}",)
+        yield Section("published", "Published figures", lead, blocks=(published_table(scores, report["published"]),))
+    yield _thresholds(report)
+    yield _probabilities(report)
+    if report["few_labels"] is not None:
+        curve = report["few_labels"]
+        lead = (
+            f"Probes that learned from few labelled cases, drawn by patient {len(curve['protocol']['seeds'])} times, "
+            f"tested on {curve['test']['images']:,} images of {curve['test']['patients']:,} patients. A draw of more "
+            "labels holds the smaller one; how strongly to regularise is chosen inside the draw.",
+        )
+        yield Section("few", "Few labels", lead, blocks=(few_label_plot(curve), *few_label_tables(curve)))
+    if any(found["evaluation"]["groups"] for found in scores):
+        lead = (
+            "The same figures by group, and how much groups differ. With so many differences some leave zero by chance "
+            "alone: one in twenty, where there are none.",
+        )
+        yield Section("groups", "Groups", lead, blocks=(*groups_plots(scores), *groups_tables(scores)))
+    if report["shortcuts"]:
+        yield _shortcuts(report)
+    yield _cards(report)
+
+
+def _about_data(report: dict[str, Any]) -> tuple[str, ...]:
+    made, split = report["scores"][0]["evaluation"], report["settings"]["split"]
+    patients = f" of {made['patients']:,} patients" if made["patients"] is not None else ", patients unknown"
+    where = f"the split {split}" if split is not None else "all labels"
+    told = f"Evaluated: {where}, {made['images']:,} images{patients}. Labels: {report['labels']['file']}."
+    origin = report["data"]["origins"]
+    return (f"{told} The images seem to come from {' and '.join(origin)}." if origin else told,)
+
+
+def _about_intervals(report: dict[str, Any]) -> str:
+    made = report["scores"][0]["evaluation"]
+    how = {f["auroc_interval"] for f in made["findings"]}
+    by = "patients are drawn again" if made["patients"] is not None else "images are drawn again, no patient is known"
+    delong = " Where no patient has two cases, an AUROC's interval is DeLong's." if "DeLong" in how else ""
+    return f"Intervals hold 95%: {by}, {made['intervals']['bootstraps']:,} times.{delong}"
+
+
+def _thresholds(report: dict[str, Any]) -> Section:
+    tables = [table for table in map(threshold_table, report["scores"]) if table is not None]
+    rules = dict.fromkeys(
+        f["threshold_rule"] for s in report["scores"] for f in s["evaluation"]["findings"] if f["threshold_rule"]
+    )
+    if not tables:
+        text = "No threshold was chosen or stated, and on the tested cases themselves it would flatter."
+        return Section("thresholds", "At a threshold", (text,))
+    lead = f"Cases with this score or more are flagged. Chosen by: {'; '.join(rules)}."
+    if all(f["stated_prevalence"] is None for s in report["scores"] for f in s["evaluation"]["findings"]):
+        lead += " Predictive values need a prevalence of the place where the scores are to be used: none is stated."
+    return Section("thresholds", "At a threshold", (lead,), blocks=tuple(tables))
+
+
+def _probabilities(report: dict[str, Any]) -> Section:
+    scores = report["scores"]
+    drawn = reliability_plot(scores)
+    if drawn is None:
+        text = "The scores are no probabilities, and no calibration was asked for: there is nothing to hold them to."
+        return Section("probabilities", "Probabilities", (text,))
+    kinds = {f["calibration"]["kind"] for s in scores for f in s["evaluation"]["findings"] if f["calibration"]}
+    lead = (
+        "Whether a probability of 20% means one case in five. Brier score: mean squared distance between probability "
+        "and outcome. Calibration error: mean distance over ten bins of equal width. Lower is better in both; on rare "
+        "findings both are low for whoever says 0."
+    )
+    if kinds:
+        lead += f" Scores were made probabilities by {' and '.join(sorted(kinds))}, fitted on the validation part."
+    tables = [calibration_table(s) for s in scores if any(f["reliability"] for f in s["evaluation"]["findings"])]
+    return Section("probabilities", "Probabilities", (lead,), blocks=(drawn, *tables))
+
+
+def _shortcuts(report: dict[str, Any]) -> Section:
+    lead = [
+        "Linear probes that tell view, sex and site from the vectors, tested on patients that they did not learn from. "
+        "What is told this well can be leaned on by a classifier of findings: it says that one could, not that it does."
+    ]
+    if any(record["halved"] for record in report["shortcuts"]):
+        lead.append("No other images are there than the evaluated ones: half of their patients were learned from.")
+    points = [
+        f"{record['encoder']}: {in_words(record['attribute'], kind)}."
+        for record in report["shortcuts"]
+        for kind in record["kinds"]
+    ]
+    return Section("shortcuts", "Shortcuts", tuple(lead), tuple(points), (shortcut_table(report["shortcuts"]),))
+
+
+def _cards(report: dict[str, Any]) -> Section:
+    lead = (
+        "Intended use: research only. Not a medical device, and not for decisions about patients. The figures hold for "
+        "cases like the evaluated ones; another hospital, another device or another mix of patients can change them."
+    )
+    known = {card["fingerprint"] for card in report["encoders"]}
+    encoders = [*report["encoders"]]
+    for probe in report["probes"]:
+        if probe["encoder"]["fingerprint"] not in known:
+            known.add(probe["encoder"]["fingerprint"])
+            encoders.append(probe["encoder"])
+    blocks = (*map(encoder_table, encoders), *map(probe_table, report["probes"]), provenance_table(report))
+    return Section("card", "Model card", (lead,), blocks=blocks)

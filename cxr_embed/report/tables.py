@@ -1,0 +1,208 @@
+"""Tables of a report as cells of text, made of its JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+INTERVAL = "95% interval"
+UNDEFINED = "undefined"
+_MINUS = "\N{MINUS SIGN}"
+_NAMES = {
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "f1": "F1",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "net_benefit": "net benefit",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells for people.
+
+    Attributes:
+        title: what the rows are.
+        heads: of the columns; a head `95% interval` belongs to the column before.
+        rows: as many cells each.
+        words: how many leading columns are words; the others are numbers.
+        groups: heads above the heads, each with how many columns it spans; none where empty.
+        total: whether the last row sums up the others.
+        notes: what the cells leave out.
+    """
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: int = 1
+    groups: tuple[tuple[str, int], ...] = ()
+    total: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with so many decimals; a dash for none."""
+    return "\N{EN DASH}" if value is None else f"{value:z.{digits}f}".replace("-", _MINUS)
+
+
+def count(value: int | None) -> str:
+    """A count; a dash for none."""
+    return "\N{EN DASH}" if value is None else f"{value:,}"
+
+
+def ends(low: float | None, high: float | None) -> str:
+    """An interval: 0.672 to 0.738; blank for none."""
+    return "" if low is None or high is None else f"{number(low)} to {number(high)}"
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference, with its sign."""
+    return "\N{EN DASH}" if value is None else f"{value:+z.{digits}f}".replace("-", _MINUS)
+
+
+def signed_ends(low: float | None, high: float | None) -> str:
+    """The interval of a difference."""
+    return "" if low is None or high is None else f"{signed(low)} to {signed(high)}"
+
+
+def p_text(value: float | None) -> str:
+    """A p value."""
+    return "\N{EN DASH}" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def percent(part: float | None, digits: int = 1) -> str:
+    """A part of 1 in percent."""
+    return "\N{EN DASH}" if part is None else f"{100 * part:.{digits}f}%"
+
+
+def figure_cells(record: dict[str, Any], name: str) -> tuple[str, str]:
+    """A figure and its interval."""
+    value = record[name]
+    if value is None:
+        return UNDEFINED, ""
+    return number(value), ends(record[f"{name}_low"], record[f"{name}_high"])
+
+
+def figures_table(
+    title: str,
+    findings: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    lead: Sequence[tuple[str, Callable[[dict[str, Any]], str]]],
+) -> Table:
+    """Findings with some of their figures; a figure that no finding has is named below, with the reason.
+
+    Args:
+        title: of the table.
+        findings: their records.
+        names: of the figures.
+        lead: heads and cells in front of the figures.
+    """
+    shown = [name for name in names if any(f[name] is not None for f in findings)]
+    heads = ["finding", *(head for head, _ in lead)]
+    for name in shown:
+        heads += [_NAMES[name], INTERVAL]
+    rows = []
+    for f in findings:
+        cells = [f["finding"], *(cell(f) for _, cell in lead)]
+        for name in shown:
+            cells += figure_cells(f, name)
+        rows.append(tuple(cells))
+    return Table(title, tuple(heads), tuple(rows), notes=tuple(undefined_notes(findings, names, shown)))
+
+
+def undefined_notes(findings: Sequence[dict[str, Any]], names: Sequence[str], shown: Sequence[str]) -> list[str]:
+    """Why figures or intervals are missing, figures of one finding and one reason together."""
+    notes = []
+    for name in names:
+        reasons = list(dict.fromkeys(f["undefined"].get(name, "") for f in findings if f[name] is None))
+        if name not in shown and reasons:
+            notes.append(f"{_NAMES[name]} is left out: {'; '.join(reason for reason in reasons if reason)}.")
+    for f in findings:
+        said: dict[str, list[str]] = {}
+        for name in shown:
+            if f["undefined"].get(name):
+                said.setdefault(f["undefined"][name], []).append(_NAMES[name])
+        notes += [f"{f['finding']}: {', '.join(which)}: {reason}." for reason, which in said.items()]
+    return notes
+
+
+def ranking_table(scores: dict[str, Any]) -> Table:
+    """AUROC and average precision of a score file, and their mean."""
+    made = scores["evaluation"]
+    lead = [
+        ("cases", lambda f: count(f["n"])),
+        ("positive", lambda f: count(f["positives"])),
+        ("patients", lambda f: count(f["patients"])),
+    ]
+    table = figures_table(scores["name"], made["findings"], ("auroc", "average_precision"), lead)
+    width = len(table.heads)
+    mean = (f"mean of {made['findings_in_mean']} of {len(made['findings'])}", "", "", "")
+    cells = (*mean, *(figure_cells(made, "mean_auroc") if "AUROC" in table.heads else ()))
+    rows = (*table.rows, cells + ("",) * (width - len(cells)))
+    return Table(table.title, table.heads, rows, total=True, notes=table.notes)
+
+
+def threshold_table(scores: dict[str, Any]) -> Table | None:
+    """What thresholds do; None where there are none."""
+    findings = scores["evaluation"]["findings"]
+    if all(f["threshold"] is None for f in findings):
+        return None
+    lead = [("threshold", lambda f: number(f["threshold"], 4))]
+    if any(f["stated_prevalence"] is not None for f in findings):
+        lead.append(("prevalence", lambda f: percent(f["stated_prevalence"])))
+    names = ("sensitivity", "specificity", "f1", "ppv", "npv", "net_benefit")
+    return figures_table(scores["name"], findings, names, lead)
+
+
+def calibration_table(scores: dict[str, Any]) -> Table:
+    """How well probabilities are kept."""
+    findings = scores["evaluation"]["findings"]
+    lead = [("positive", lambda f: percent(f["prevalence"]))]
+    return figures_table(scores["name"], findings, ("brier", "calibration_error"), lead)
+
+
+def comparison_table(comparison: dict[str, Any]) -> Table:
+    """Paired differences of two score files."""
+    rows = [(f["finding"], count(f["positives"]), *_difference_cells(f["auroc"])) for f in comparison["findings"]]
+    mean = (f"mean of {comparison['findings_in_mean']} of {len(comparison['findings'])}", "")
+    rows.append((*mean, *_difference_cells(comparison["mean_auroc"])[:5], ""))
+    heads = ("finding", "positive", comparison["first"], comparison["second"], "difference", INTERVAL, "p", "p, Holm")
+    notes = [
+        f"{f['finding']}: {f['auroc']['difference']['reason']}."
+        for f in comparison["findings"]
+        if f["auroc"]["difference"]["reason"]
+    ]
+    title = f"AUROC of {comparison['first']} minus {comparison['second']}"
+    return Table(title, heads, tuple(rows), total=True, notes=tuple(notes))
+
+
+def _difference_cells(apart: dict[str, Any]) -> tuple[str, ...]:
+    d = apart["difference"]
+    if d["value"] is None:
+        return UNDEFINED, UNDEFINED, UNDEFINED, "", p_text(None), p_text(None)
+    both = (number(apart["first"]), number(apart["second"]))
+    return (*both, signed(d["value"]), signed_ends(d["low"], d["high"]), p_text(apart["p"]), p_text(apart["p_holm"]))
+
+
+def published_table(scores: Sequence[dict[str, Any]], published: dict[str, Any]) -> Table:
+    """Our AUROCs beside published ones; means over the findings that all of them have."""
+    results = published["results"]
+    columns: list[dict[str, float | None]] = [
+        {f["finding"]: f["auroc"] for f in found["evaluation"]["findings"]} for found in scores
+    ]
+    columns += [result["auroc"] for result in results]
+    findings = [name for name in columns[0] if any(name in result["auroc"] for result in results)]
+    rows = [(name, *(number(column.get(name)) for column in columns)) for name in findings]
+    common = [name for name in findings if all(column.get(name) is not None for column in columns)]
+    if common:
+        means = [sum(column[name] or 0 for name in common) / len(common) for column in columns]
+        rows.append((f"mean of {len(common)} of {len(findings)}", *(number(mean) for mean in means)))
+    heads = ("finding", *(found["name"] for found in scores), *(result["name"] for result in results))
+    notes = tuple(f"{result['name']}: {result['source']} Tested on {result['test']}." for result in results)
+    return Table("AUROC, ours and published", heads, tuple(rows), total=bool(common), notes=notes)

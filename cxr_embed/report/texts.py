@@ -1,0 +1,154 @@
+"""A report as a page, as Markdown and as CSV, all made of its JSON values."""
+
+from __future__ import annotations
+
+import csv
+import importlib.resources
+import io
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from cxr_embed.report.drawing import Drawing
+from cxr_embed.report.sections import sections
+from cxr_embed.report.tables import INTERVAL, Table
+
+CSV_COLUMNS = (
+    "part", "scores", "finding", "attribute", "group", "figure", "value", "low", "high", "n", "positives", "undefined",
+)  # fmt: skip
+_FIGURES = (
+    "auroc", "average_precision", "sensitivity", "specificity", "f1", "ppv", "npv", "net_benefit", "brier",
+    "calibration_error",
+)  # fmt: skip
+
+
+def to_html(report: dict[str, Any], names: tuple[str, ...]) -> str:
+    """One page that loads nothing.
+
+    Args:
+        report: what `collect` gives.
+        names: of the files with the same content.
+    """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    folder = importlib.resources.files("cxr_embed.report")
+    template, style = (folder.joinpath(n).read_text(encoding="utf-8") for n in ("page.html.jinja", "page.css"))
+    parts = [(section, [_with_markup(block, Markup) for block in section.blocks]) for section in sections(report)]
+    shown = [
+        {"key": s.key, "title": s.title, "lead": s.lead, "points": s.points, "blocks": blocks} for s, blocks in parts
+    ]
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(template)
+    # Only the style and the figures are ours to trust; whatever a user named is escaped.
+    return page.render(report=report, sections=shown, style=Markup(style), interval=INTERVAL, names=names) + "\n"
+
+
+def _with_markup(block: Table | Drawing, markup: Any) -> Any:
+    if isinstance(block, Table):
+        return block
+    return {"key": block.key, "svg": markup(block.svg), "title": block.title, "caption": block.caption}
+
+
+def to_markdown(report: dict[str, Any]) -> str:
+    """The words and tables; figures are in the page."""
+    lines = [f"# {escape(report['title'])}", "", report["note"], ""]
+    for title, sentences in (("Read this first", report["warnings"]), ("In short", report["summary"])):
+        if sentences:
+            lines += [f"## {title}", "", *(f"- {escape(text)}" for text in sentences), ""]
+    for number, section in enumerate(sections(report), 1):
+        lines += [f"## {number}. {section.title}", ""]
+        for text in section.lead:
+            lines += [escape(text), ""]
+        if section.points:
+            lines += [*(f"- {escape(text)}" for text in section.points), ""]
+        for block in section.blocks:
+            if isinstance(block, Table):
+                lines += [*_markdown_table(block), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_table(table: Table) -> list[str]:
+    above = [title for title, span in table.groups for _ in range(span)] or [""] * len(table.heads)
+    plain = [head or ("fact", "value")[number] for number, head in enumerate(table.heads)]
+    heads = [f"{title}: {head}" if title else head for title, head in zip(above, plain, strict=True)]
+    marks = ["---" if n < table.words or head.endswith(INTERVAL) else "---:" for n, head in enumerate(heads)]
+    lines = [f"**{escape(table.title)}**", "", _row(heads), "|" + "|".join(marks) + "|"]
+    lines += [_row(row) for row in table.rows]
+    return lines + (["", *(f"- {escape(note)}" for note in table.notes)] if table.notes else [])
+
+
+def _row(cells: Any) -> str:
+    return "| " + " | ".join(escape(cell) for cell in cells) + " |"
+
+
+def escape(text: str) -> str:
+    """Text as Markdown shows it: no emphasis, no link, no tag and no column of its own."""
+    plain = re.sub(r"\s+", " ", text)
+    return "".join(f"\\{letter}" if letter in "\\`*_|<>[]#&" else letter for letter in plain)
+
+
+def to_csv(report: dict[str, Any]) -> str:
+    """One row a number, with its interval."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, CSV_COLUMNS, lineterminator="\n", restval="")
+    writer.writeheader()
+    for row in _numbers(report):
+        writer.writerow({key: "" if value is None else value for key, value in row.items()})
+    return file.getvalue()
+
+
+def _numbers(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for part in report["data"]["splits"]:
+        for f in part["findings"]:
+            yield {
+                "part": "data", "finding": f["finding"], "attribute": "split", "group": part["split"],
+                "figure": "positives", "value": f["positives"], "n": f["known"], "positives": f["positives"],
+            }  # fmt: skip
+    for scores in report["scores"]:
+        made = scores["evaluation"]
+        name = {"part": "finding", "scores": scores["name"]}
+        for f in made["findings"]:
+            yield from ({**name, **row} for row in _figure_rows(f))
+        mean = {"figure": "mean_auroc", "value": made["mean_auroc"], "n": made["findings_in_mean"]}
+        yield {**name, "part": "mean", **mean, "low": made["mean_auroc_low"], "high": made["mean_auroc_high"]}
+        for g in made["groups"]:
+            group = {**name, "part": "group", "attribute": g["attribute"], "group": g["group"]}
+            yield from ({**group, **row} for row in _figure_rows(g))
+            for figure, apart in g["differences"].items():
+                told = {"finding": g["finding"], "figure": figure, "n": g["n"], "positives": g["positives"]}
+                yield {**group, "part": "group difference", **told, **_estimate(apart)}
+    for comparison in report["comparisons"]:
+        name = {"part": "difference", "scores": f"{comparison['first']} minus {comparison['second']}"}
+        for f in comparison["findings"]:
+            told = {"finding": f["finding"], "n": f["n"], "positives": f["positives"]}
+            for figure in ("auroc", "average_precision"):
+                yield {**name, **told, "figure": figure, **_estimate(f[figure]["difference"])}
+        yield {**name, "figure": "mean_auroc", **_estimate(comparison["mean_auroc"]["difference"])}
+    for record in report["shortcuts"]:
+        for kind in record["kinds"]:
+            yield {
+                "part": "shortcut", "scores": record["encoder"], "attribute": record["attribute"],
+                "group": kind["told"], "figure": "auroc", "value": kind.get("auroc"), "low": kind.get("auroc_low"),
+                "high": kind.get("auroc_high"), "n": kind.get("n"), "positives": kind.get("positives"),
+                "undefined": kind["reason"],
+            }  # fmt: skip
+    for row in (report["few_labels"] or {"summary": []})["summary"]:
+        yield {
+            "part": "few labels", "scores": row["encoder"], "finding": row["finding"] or "", "attribute": "shots",
+            "group": row["shots"], "figure": "auroc" if row["finding"] else "mean_auroc", "value": row["mean"],
+            "low": row["low"], "high": row["high"], "undefined": row["undefined"],
+        }  # fmt: skip
+
+
+def _figure_rows(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for figure in _FIGURES:
+        yield {
+            "finding": record["finding"], "figure": figure, "value": record[figure], "low": record[f"{figure}_low"],
+            "high": record[f"{figure}_high"], "n": record["n"], "positives": record["positives"],
+            "undefined": record["undefined"].get(figure, ""),
+        }  # fmt: skip
+
+
+def _estimate(value: dict[str, Any]) -> dict[str, Any]:
+    return {"value": value["value"], "low": value["low"], "high": value["high"], "undefined": value["reason"]}

@@ -1,0 +1,55 @@
+"""A report's files: a page, and beside it the same as JSON, Markdown and CSV."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from cxr_embed.report.inputs import ReportError
+from cxr_embed.report.texts import to_csv, to_html, to_markdown
+from cxr_embed.store.layout import write_file_atomically
+
+
+def check_target(page: Path) -> None:
+    """Refuses a place where no report can be written, before anything is computed.
+
+    Raises:
+        ReportError: for another suffix, a folder, or a place that can't be written to.
+    """
+    if page.suffix.lower() != ".html" or page.is_dir():
+        raise ReportError(f"{page}: a report is a file whose name ends in .html; give another --out")
+    folder = page.absolute().parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        reason = "Permission denied" if folder.is_dir() else f"{folder} is no folder"
+        raise ReportError(f"{page}: cannot be written ({reason}); give another --out")
+
+
+def write_report(page: Path, report: dict[str, Any]) -> tuple[Path, ...]:
+    """Writes `NAME.html`, `NAME.json`, `NAME.md` and `NAME.csv`, each by a rename.
+
+    Args:
+        page: the first of them.
+        report: what `collect` gives.
+
+    Returns:
+        The files, the page first.
+
+    Raises:
+        ReportError: where one cannot be written.
+    """
+    check_target(page)
+    others = tuple(page.with_suffix(suffix) for suffix in (".json", ".md", ".csv"))
+    body = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    texts = (to_html(report, tuple(path.name for path in others)), body, to_markdown(report), to_csv(report))
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        # The page last: whoever sees it finds the others.
+        for path, text in reversed(list(zip((page, *others), texts, strict=True))):
+            write_file_atomically(path, text.encode())
+    except OSError as error:
+        raise ReportError(f"{page}: cannot be written ({error.strerror}); give another --out") from None
+    return page, *others
