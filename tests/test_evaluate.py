@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import run_cli
+from helpers import fill, run_cli, vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -573,3 +573,70 @@ def test_uncertain_and_blank_labels_are_left_out(tmp_path: Path) -> None:
     assert any(warning.startswith("10 labels are uncertain (-1)") for warning in found.warnings)
     assert evaluate(scores, labels, bootstraps=0, uncertain="positive").findings[0].positives == 20
     assert evaluate(scores, labels, bootstraps=0, uncertain="negative").findings[0].n == 30
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A folder with a store of toy vectors, labels that its first number decides nearly, and a probe of the half."""
+    fill(tmp_path / "store", range(120), shard=60)
+    rows = []
+    for n in range(120):
+        split = "train" if n // 2 % 2 else "test"
+        rows.append([f"i{n}", f"p{n // 2}", split, "FM"[n // 4 % 2], int(vectors(n)["features"][0] + n % 3 / 4 > 0.3)])
+    write(tmp_path / "labels.csv", [["image_id", "patient_id", "split", "sex", "Mass"], *rows])
+    done = run_cli("probe", "train", "store", "labels.csv", "--out", "probe", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return tmp_path
+
+
+def test_probe_evaluate_is_predict_and_evaluate(trained: Path) -> None:
+    call = ["--split", "test", "--bootstraps", "50", "--by", "sex", "--json"]
+    done = run_cli("probe", "evaluate", "probe", "store", "labels.csv", *call[2:], cwd=trained)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    predict = ["probe", "predict", "probe", "store", "--out", "scores.csv", "--labels", "labels.csv", "--split", "test"]
+    assert run_cli(*predict, cwd=trained).returncode == 0
+    apart = json.loads(run_cli("evaluate", "scores.csv", "labels.csv", *call, cwd=trained).stdout)
+    assert found["split"] == "test"
+    assert found["mean_auroc"] == apart["mean_auroc"] > 0.8
+    for one, two in zip(found["findings"] + found["groups"], apart["findings"] + apart["groups"], strict=True):
+        for name in ("n", "positives", "patients", "auroc", "auroc_low", "average_precision_high"):
+            assert one[name] == two[name], name
+        assert one["brier"] == pytest.approx(two["brier"])
+
+
+def test_probe_evaluate_refuses_patients_that_it_learned_from(trained: Path) -> None:
+    for options in (["--split", "train"], ["--split", "test", "--thresholds-split", "train"]):
+        done = run_cli("probe", "evaluate", "probe", "store", "labels.csv", *options, cwd=trained)
+        assert done.returncode == 1
+        assert "30 patients of these" in done.stderr
+        assert "are among those that the probe learned from (p1, p11, p13)" in done.stderr
+
+
+def test_probe_compare_prints_differences(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    predict = ["probe", "predict", "probe", "store", "--labels", "labels.csv", "--split", "test", "--out"]
+    assert run_cli(*predict, "scores.csv", cwd=trained).returncode == 0
+    with open(trained / "scores.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    column = rows[0].index("Mass")
+    rng = np.random.default_rng(0)
+    write(trained / "noise.csv", [["image_id", "Mass"], *[[row[0], rng.normal()] for row in rows[1:]]])
+    done = run_cli("probe", "compare", "scores.csv", "noise.csv", "labels.csv", "--bootstraps", "100", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    lines = lines_of(done.stdout)
+    assert lines[0].split() == ["finding", "positive", "first", "second", "AUROC", "difference", "(95%)", "p", "(Holm)"]
+    assert lines[1].startswith("Mass ")
+    assert lines[1].endswith("<0.001")
+    assert len(lines[1]) <= 80
+    as_json = ["--bootstraps", "100", "--json"]
+    found = json.loads(
+        run_cli("probe", "compare", "scores.csv", "noise.csv", "labels.csv", *as_json, cwd=trained).stdout
+    )
+    with open(trained / "labels.csv", newline="") as file:
+        truth = {row["image_id"]: int(row["Mass"]) for row in csv.DictReader(file)}
+    expected = roc_auc_score([truth[row[0]] for row in rows[1:]], [float(row[column]) for row in rows[1:]])
+    (finding,) = found["findings"]
+    assert finding["auroc"]["first"] == expected
+    assert finding["auroc"]["difference"]["value"] == pytest.approx(expected - finding["auroc"]["second"])
+    assert found["findings_in_mean"] == 1

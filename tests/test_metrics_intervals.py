@@ -375,7 +375,7 @@ def test_intervals_by_patient_hold_the_truth(setting: Setting) -> None:
 
 @pytest.mark.soak
 def test_intervals_of_delong_hold_the_truth() -> None:
-    setting = Setting(400, 1.0, 0.10, 1.2, 0.5)
+    setting = Setting(800, 1.0, 0.10, 1.2, 0.5)
     assert 0.93 <= coverage(setting, 1000, 100)["auroc"] <= 0.97
     held, rejected = difference_coverage(setting, 1000, 0)
     assert 0.93 <= held <= 0.97

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
+    from cxr_embed.evaluation import Evaluation
     from cxr_embed.evaluation.tables import Table
 
 EXAMPLE = "Example: `cxr-embed evaluate scores.csv data/manifest.csv --split test --thresholds-split validate`"
@@ -30,6 +31,32 @@ Split = Annotated[str | None, typer.Option(help="Look at this split of the label
 Uncertain = Annotated[str, typer.Option(help="What a label of -1 counts as: unknown, positive or negative.")]
 Bootstraps = Annotated[int, typer.Option(min=0, max=100_000, help="Draws of patients for the intervals.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the draws.")]
+Prevalence = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Part of cases with the finding where the scores are to be used, for predictive values and net "
+        "benefit: 0.02, or Pneumothorax=0.02 (repeatable).",
+        show_default=False,
+    ),
+]
+Threshold = Annotated[
+    str | None,
+    typer.Option(
+        help="youden, f1, sensitivity=0.9 or specificity=0.9, chosen on the validation part (there, youden by "
+        "default); or a number that was known before.",
+        show_default=False,
+    ),
+]
+ThresholdsSplit = Annotated[
+    str | None, typer.Option(help="The labels' split that is the validation part, e.g. validate.")
+]
+Calibrate = Annotated[
+    str | None, typer.Option(help="platt or isotonic: make probabilities of the scores, fitted on the validation part.")
+]
+By = Annotated[
+    str | None,
+    typer.Option(help="The same by groups of the labels' columns, and differences between them: sex,age,view."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 
@@ -39,36 +66,14 @@ def evaluate(
     extra: Extra = None,
     split: Split = None,
     uncertain: Uncertain = "unknown",
-    prevalence: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Part of cases with the finding where the scores are to be used, for predictive values and net "
-            "benefit: 0.02, or Pneumothorax=0.02 (repeatable).",
-            show_default=False,
-        ),
-    ] = None,
-    threshold: Annotated[
-        str | None,
-        typer.Option(
-            help="youden, f1, sensitivity=0.9 or specificity=0.9, chosen on the validation part (there, youden by "
-            "default); or a number that was known before.",
-            show_default=False,
-        ),
-    ] = None,
+    prevalence: Prevalence = None,
+    threshold: Threshold = None,
     thresholds_from: Annotated[
         Path | None, typer.Option(help="Scores of the validation part; the labels hold its labels too.")
     ] = None,
-    thresholds_split: Annotated[
-        str | None, typer.Option(help="The labels' split that is the validation part, e.g. validate.")
-    ] = None,
-    calibrate: Annotated[
-        str | None,
-        typer.Option(help="platt or isotonic: make probabilities of the scores, fitted on the validation part."),
-    ] = None,
-    by: Annotated[
-        str | None,
-        typer.Option(help="The same by groups of the labels' columns, and differences between them: sex,age,view."),
-    ] = None,
+    thresholds_split: ThresholdsSplit = None,
+    calibrate: Calibrate = None,
+    by: By = None,
     bootstraps: Bootstraps = 1000,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -81,10 +86,9 @@ def evaluate(
     """
     from cxr_embed.evaluation import evaluate as run
     from cxr_embed.evaluation import read_scores
-    from cxr_embed.evaluation.tables import about_intervals, finding_tables, group_tables
     from cxr_embed.manifest import read_labels
 
-    _check_uncertain(uncertain)
+    check_uncertain(uncertain)
     table = read_scores(scores)
     found = run(
         table,
@@ -96,12 +100,19 @@ def evaluate(
         thresholds_from=thresholds_from,
         thresholds_split=thresholds_split,
         calibrate=calibrate,  # type: ignore[arg-type]
-        by=[name.strip() for name in by.split(",") if name.strip()] if by else (),
+        by=words(by),
         bootstraps=bootstraps,
         seed=seed,
     )
+    show(found, {"scores": str(scores), "labels": str(labels), "split": split}, str(scores), as_json)
+
+
+def show(found: Evaluation, about: dict[str, str | None], source: str, as_json: bool) -> None:
+    """Prints an evaluation: as JSON with what it is about, or as tables and notes for people."""
+    from cxr_embed.evaluation.tables import about_intervals, finding_tables, group_tables
+
     if as_json:
-        print_json({"scores": str(scores), "labels": str(labels), "split": split, **found.to_json(), "note": RESEARCH})
+        print_json({**about, **found.to_json(), "note": RESEARCH})
         return
     console = _console()
     _print(console, finding_tables(found), beside=True)
@@ -112,8 +123,14 @@ def evaluate(
     _tell(console, "intervals", about_intervals(found))
     for warning in found.warnings:
         _tell(console, "note", warning)
-    _tell(console, str(scores), f"{plural(found.images, 'image')}, {plural(len(found.findings), 'finding')}")
+    of = f" of the split {about['split']}" if about["split"] is not None else ""
+    _tell(console, source, f"{plural(found.images, 'image')}{of}, {plural(len(found.findings), 'finding')}")
     typer.echo(RESEARCH)
+
+
+def words(by: str | None) -> list[str]:
+    """The columns that `--by` names."""
+    return [name.strip() for name in by.split(",") if name.strip()] if by else []
 
 
 def compare(
@@ -136,7 +153,7 @@ def compare(
     from cxr_embed.evaluation.tables import about_intervals, comparison_table
     from cxr_embed.manifest import read_labels
 
-    _check_uncertain(uncertain)
+    check_uncertain(uncertain)
     found = run(
         first,
         second,
@@ -160,7 +177,8 @@ def compare(
     typer.echo(RESEARCH)
 
 
-def _check_uncertain(uncertain: str) -> None:
+def check_uncertain(uncertain: str) -> None:
+    """Refuses another word for what -1 counts as."""
     if uncertain not in ("unknown", "positive", "negative"):
         fail(f"--uncertain is unknown, positive or negative, not {uncertain!r}", 2)
 

