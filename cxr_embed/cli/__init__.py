@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from cxr_embed.cli import embed, encoders, evaluate, exports, imports, manifest, probe, probe_evaluate, store, zeroshot
+from cxr_embed.cli import (
+    embed,
+    encoders,
+    evaluate,
+    exports,
+    imports,
+    manifest,
+    probe,
+    probe_evaluate,
+    report,
+    store,
+    zeroshot,
+)
 from cxr_embed.cli.common import fail
 from cxr_embed.errors import CxrEmbedError
 
@@ -26,6 +38,7 @@ app.command("encoders", epilog=encoders.EXAMPLE)(encoders.encoders)
 app.command("prompts", epilog=zeroshot.PROMPTS_EXAMPLE)(zeroshot.prompts)
 app.command("zeroshot", epilog=zeroshot.EXAMPLE)(zeroshot.zeroshot)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
+app.command("report", epilog=report.EXAMPLE)(report.report)
 probe.app.command("evaluate", epilog=probe_evaluate.EXAMPLE)(probe_evaluate.evaluate)
 probe.app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare)
 app.add_typer(manifest.app, name="manifest")

@@ -75,14 +75,13 @@ def few_label_tables(curve: dict[str, Any]) -> list[Table]:
     for encoder in encoders:
         cells = []
         for finding in curve["findings"]:
-            told = [by_key[encoder, finding, size] for size in shots]
-            cells.append((finding, *(_spread(row["mean"], row["sd"]) for row in told)))
-        reasons = [
-            f"{finding}, {size}: {by_key[encoder, finding, size]['undefined']}."
-            for finding in curve["findings"]
-            for size in shots
-            if by_key[encoder, finding, size]["undefined"]
-        ]
+            sizes = [by_key[encoder, finding, size] for size in shots]
+            cells.append((finding, *(_spread(row["mean"], row["sd"]) for row in sizes)))
+        reasons = []
+        for size in shots:
+            told = [(name, by_key[encoder, name, size]["undefined"]) for name in curve["findings"]]
+            listed = "; ".join(f"{name}: {reason}" for name, reason in told if reason)
+            reasons += [f"{size} is undefined for some. {listed}."] if listed else []
         title = f"{encoder}: AUROC of each finding, mean \N{PLUS-MINUS SIGN} SD over the draws"
         tables.append(Table(title, ("finding", *map(str, shots)), tuple(cells), notes=tuple(reasons)))
     return tables
@@ -101,28 +100,28 @@ def groups_tables(scores: Sequence[dict[str, Any]]) -> list[Table]:
         groups = found["evaluation"]["groups"]
         by_key = {(g["finding"], g["attribute"], g["group"]): g for g in groups}
         for attribute in dict.fromkeys(g["attribute"] for g in groups):
-            rows, notes = [], []
+            rows: list[tuple[str, ...]] = []
+            missing: dict[tuple[str, str], list[str]] = {}
             for g in groups:
                 if g["attribute"] != attribute or g["group"] == g["reference"]:
                     continue
                 reference = by_key[g["finding"], attribute, g["reference"]]
                 apart = g["differences"].get("auroc")
-                lead = f"{g['finding']}, {g['group']}"
                 if apart is None or apart["value"] is None:
                     which = g if g["auroc"] is None else reference
-                    notes.append(
-                        f"{lead}: {UNDEFINED}: {which['undefined'].get('auroc', 'no case')} ({which['group']})."
-                    )
+                    reason = f"{UNDEFINED}, {which['undefined'].get('auroc', 'no case')}"
+                    missing.setdefault((which["group"], reason), []).append(g["finding"])
                     continue
                 if apart["low"] is None:
-                    notes.append(f"{lead}: {apart['reason']}.")
+                    missing.setdefault((g["group"], apart["reason"]), []).append(g["finding"])
                 sizes = (count(g["n"]), count(g["positives"]), number(g["auroc"]), number(reference["auroc"]))
                 difference = (signed(apart["value"]), signed_ends(apart["low"], apart["high"]))
                 rows.append((g["finding"], g["group"], *sizes, *difference))
             reference = next(g["reference"] for g in groups if g["attribute"] == attribute)
             heads = ("finding", attribute, "cases", "positive", "AUROC", f"of {reference}", "difference", INTERVAL)
             title = f"{found['name']}: AUROC by {attribute}, compared with {reference}"
-            tables.append(Table(title, heads, tuple(rows), words=2, notes=tuple(notes)))
+            notes = tuple(f"{group}: {reason}: {', '.join(names)}." for (group, reason), names in missing.items())
+            tables.append(Table(title, heads, tuple(rows), words=2, notes=notes))
     return tables
 
 

@@ -118,11 +118,12 @@ def figures_table(
 
 def undefined_notes(findings: Sequence[dict[str, Any]], names: Sequence[str], shown: Sequence[str]) -> list[str]:
     """Why figures or intervals are missing, figures of one finding and one reason together."""
-    notes = []
+    missing: dict[str, list[str]] = {}
     for name in names:
-        reasons = list(dict.fromkeys(f["undefined"].get(name, "") for f in findings if f[name] is None))
+        reasons = dict.fromkeys(f["undefined"].get(name, "") for f in findings if f[name] is None)
         if name not in shown and reasons:
-            notes.append(f"{_NAMES[name]} is left out: {'; '.join(reason for reason in reasons if reason)}.")
+            missing.setdefault("; ".join(filter(None, reasons)), []).append(_NAMES[name])
+    notes = [f"Left out: {', '.join(which)}: {reason}." for reason, which in missing.items()]
     for f in findings:
         said: dict[str, list[str]] = {}
         for name in shown:
