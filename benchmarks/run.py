@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import encoder
+import evaluate
 import foundation
+import probe
 import storage
 import zeroshot
 from common import Line, machine
@@ -22,6 +24,8 @@ PARTS: dict[str, Callable[[Path], list[Line]]] = {
     "memory": storage.memory,
     "million": storage.million,
     "zeroshot": zeroshot.run,
+    "probe": probe.run,
+    "evaluate": evaluate.run,
     "install": storage.install,
     "foundation": foundation.run,
     "gpu": encoder.gpu,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxr_embed.manifest import Manifest, Uncertain
-from cxr_embed.probe.vectors import ProbeError
+from cxr_embed.probe.vectors import ProbeError, find_ids
 from cxr_embed.store import Store
 
 _NAMED = 5
@@ -70,8 +70,7 @@ def match_cases(
         raise ProbeError(f"the labels have no finding {', '.join(unknown)}; they have {', '.join(labels.findings)}")
     chosen = tuple(dict.fromkeys(findings)) if findings else labels.findings
     rows = split_rows(labels, split)
-    position = {image_id: number for number, image_id in enumerate(store.ids.tolist())}
-    places = np.array([position.get(image_id, -1) for image_id in labels.ids[rows].tolist()], np.int64)
+    places = find_ids(labels.ids[rows], store.ids)
     lost, rows, places = rows[places < 0], rows[places >= 0], places[places >= 0]
     if not len(rows):
         theirs = f"'{store.ids[0]}' in the store" if len(store) else "the store is empty"

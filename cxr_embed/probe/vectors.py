@@ -60,6 +60,18 @@ def pooled_width(shape: Sequence[int], pool: str) -> int:
     return int(pool_vectors(np.empty((1, *shape), np.float16), pool).shape[1])
 
 
+def find_ids(wanted: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """`(N,)` positions of ids in `among`, each of which stands there once; -1 where one is not there.
+
+    Sorted arrays, not dictionaries: a million ids are 40 MB instead of 200.
+    """
+    if not len(among):
+        return np.full(len(wanted), -1)
+    order = np.argsort(among)
+    place = order[np.minimum(np.searchsorted(among, wanted, sorter=order), len(among) - 1)]
+    return np.where(among[place] == wanted, place, -1)
+
+
 class ArraySource:
     """Vectors of an array `(N, D)` or `(N, ..., D)`, which may be mapped from a file."""
 
@@ -84,9 +96,8 @@ class StoreSource:
     """
 
     def __init__(self, store: Store, ids: np.ndarray, output: str, pool: str) -> None:
-        position = {image_id: number for number, image_id in enumerate(ids.tolist())}
         self._store, self._output, self._pool = store, output, pool
-        self._row = np.array([position.get(image_id, -1) for image_id in store.ids.tolist()], np.int64)
+        self._row = find_ids(store.ids, ids)
         self.count, self.width = len(ids), pooled_width(store.spec.outputs[output], pool)
 
     def blocks(self) -> Iterator[Block]:

@@ -1,0 +1,462 @@
+"""Probes: equal to scikit-learn, one finding at a time; masks, folds, files; another encoder is refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import content
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
+
+from cxr_embed import open_store
+from cxr_embed.manifest import read_labels
+from cxr_embed.probe import KNNProbe, LinearProbe, MLPProbe, ProbeError
+from cxr_embed.probe import linear as linear_module
+from cxr_embed.probe import vectors as vectors_module
+from cxr_embed.probe.attention import AttentionProbe
+from cxr_embed.probe.base import Probe
+from cxr_embed.probe.cases import check_disjoint, match_cases
+from cxr_embed.probe.files import load_probe, make_trained, save_probe
+from cxr_embed.probe.loss import loss, probability
+from cxr_embed.probe.selection import FIXED_STRENGTH, STRENGTHS, deal_folds
+from cxr_embed.probe.vectors import ArraySource, Matrix, StoreSource, fit_standard, pool_vectors
+from cxr_embed.store import Row, StoreWriter
+from cxr_embed.types import EncoderSpec
+
+# scikit-learn's, where a tight tolerance meets rounding.
+pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine.[Ss]earch")
+SPEC = EncoderSpec("toy", "1", "none", {"features": (6,), "tokens": (4, 5)})
+OTHER = EncoderSpec("other", "1", "none", {"features": (6,), "tokens": (4, 5)})
+
+
+def make_cases(count: int, width: int = 20, findings: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors far from standard form, and labels that hang on them, a fifth unknown."""
+    rng = np.random.default_rng(seed)
+    vectors = (rng.standard_normal((count, width)) * rng.uniform(0.1, 5, width) + 3).astype(np.float32)
+    logits = (vectors - 3) @ rng.standard_normal((width, findings))
+    labels = (logits + 3 * rng.standard_normal((count, findings)) > 0).astype(np.float32)
+    labels[rng.random(labels.shape) < 0.2] = np.nan
+    labels[:2] = [[1] * findings, [0] * findings]
+    return vectors, labels
+
+
+def plain(vectors: np.ndarray, labels: np.ndarray, **options: object) -> LogisticRegression:
+    """One finding by scikit-learn, tightly converged, on the images where it is known."""
+    known = ~np.isnan(labels)
+    standard = StandardScaler().fit(vectors.astype(np.float64))
+    settings = {"tol": 1e-10, "max_iter": 10_000, "solver": "newton-cg", **options}
+    return LogisticRegression(**settings).fit(standard.transform(vectors)[known], labels[known])
+
+
+# Few cases are solved by their products, many in passes; with fewer cases than dimensions in the directions they span.
+@pytest.mark.parametrize(("count", "width"), [(40, 60), (150, 300), (300, 20), (900, 20), (700, 800)])
+@pytest.mark.parametrize("strength", [1e-3, 1.0])
+def test_coefficients_equal_scikit_learn(count: int, width: int, strength: float) -> None:
+    vectors, labels = make_cases(count, width)
+    probe = LinearProbe(strength).fit(vectors, labels)
+    for number, column in enumerate(labels.T):
+        model = plain(vectors, column, C=strength)
+        np.testing.assert_allclose(probe.coef_[number], model.coef_[0], atol=1e-4)
+        np.testing.assert_allclose(probe.intercept_[number], model.intercept_[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [60, 800])
+def test_balanced_equals_scikit_learn(count: int) -> None:
+    vectors, labels = make_cases(count, 30)
+    probe = LinearProbe(0.1, balance="balanced").fit(vectors, labels)
+    for number, column in enumerate(labels.T):
+        model = plain(vectors, column, C=0.1, class_weight="balanced")
+        np.testing.assert_allclose(probe.coef_[number], model.coef_[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [60, 800])
+def test_scores_equal_a_tight_solution(count: int) -> None:
+    vectors, labels = make_cases(count, 100)
+    others, _ = make_cases(50, 100, seed=1)
+    probe = LinearProbe(0.3).fit(vectors, labels)
+    standard = StandardScaler().fit(vectors.astype(np.float64))
+    for number, column in enumerate(labels.T):
+        want = plain(vectors, column, C=0.3).decision_function(standard.transform(others))
+        np.testing.assert_allclose(probe.decision_function(others)[:, number], want, atol=1e-5 if count == 60 else 1e-3)
+
+
+def test_focal_loss_is_at_a_minimum() -> None:
+    vectors, labels = make_cases(200, 10)
+    probe = LinearProbe(0.5, balance="focal").fit(vectors, labels)
+    standard = StandardScaler().fit_transform(vectors.astype(np.float64))
+    for number, column in enumerate(labels.T):
+        known = ~np.isnan(column)
+        sign = 2 * column[known] - 1
+
+        def objective(weights: np.ndarray, sign: np.ndarray = sign, known: np.ndarray = known) -> float:
+            p = 1 / (1 + np.exp(-sign * (standard[known] @ weights[:-1] + weights[-1])))
+            return float(0.5 * (-((1 - p) ** 2) * np.log(p)).sum() + weights[:-1] @ weights[:-1] / 2)
+
+        best = np.r_[probe.coef_[number], probe.intercept_[number]]
+        for way in np.eye(len(best)):
+            slope = (objective(best + 1e-5 * way) - objective(best - 1e-5 * way)) / 2e-5
+            assert abs(slope) < 1e-4
+
+
+@given(st.floats(-30, 30), st.sampled_from([0.0, 1.0, 2.0]))
+def test_slopes_are_those_of_the_loss(margin: float, gamma: float) -> None:
+    step = 1e-6
+    values = loss(np.array([margin - step, margin, margin + step]), gamma)
+    assert abs((values.value[2] - values.value[0]) / (2 * step) - values.slope[1]) < 1e-6
+    true = (values.slope[2] - values.slope[0]) / (2 * step)
+    assert values.curvature[1] > 0
+    assert abs(max(true, 0) - values.curvature[1]) < 1e-5 + 0.06 * (gamma > 0)
+
+
+def test_unknown_labels_change_nothing() -> None:
+    vectors, labels = make_cases(120)
+    hidden = labels.copy()
+    hidden[:, 1] = np.nan
+    hidden[:60, 1] = labels[:60, 1]
+    probe = LinearProbe(0.1).fit(vectors, hidden)
+    np.testing.assert_allclose(probe.coef_[[0, 2]], LinearProbe(0.1).fit(vectors, labels).coef_[[0, 2]], atol=1e-7)
+    np.testing.assert_allclose(probe.coef_[1], plain(vectors, hidden[:, 1], C=0.1).coef_[0], atol=1e-5)
+
+
+def test_strength_is_the_best_of_a_plain_cross_validation() -> None:
+    vectors, labels = make_cases(90, 40, findings=2)
+    patients = np.arange(90) // 2
+    probe = LinearProbe(seed=3).fit(vectors, labels, patients)
+    standard = StandardScaler().fit_transform(vectors.astype(np.float64))
+    for number, column in enumerate(labels.T):
+        fold = deal_folds(column, patients, 5, 3)
+        assert fold is not None
+        losses = []
+        for strength in STRENGTHS:
+            total = 0.0
+            for part in range(5):
+                train, held = (fold >= 0) & (fold != part), fold == part
+                model = LogisticRegression(C=strength, tol=1e-10, max_iter=10_000, solver="newton-cg")
+                model.fit(standard[train], column[train])
+                p = model.predict_proba(standard[held])[:, 1]
+                total -= np.log(np.where(column[held] == 1, p, 1 - p)).sum()
+            losses.append(total)
+        assert probe.strengths_[number] == STRENGTHS[int(np.argmin(losses))]
+    assert probe.chosen_.all()
+
+
+def test_both_solvers_choose_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, labels = make_cases(200, 30)
+    few = LinearProbe().fit(vectors, labels)
+    monkeypatch.setattr(linear_module, "KERNEL_CASES", 10)
+    many = LinearProbe().fit(vectors, labels)
+    np.testing.assert_array_equal(few.strengths_, many.strengths_)
+    np.testing.assert_allclose(few.coef_, many.coef_, atol=1e-4)
+
+
+def test_too_few_patients_to_choose_get_the_fixed_strength() -> None:
+    vectors, labels = make_cases(40)
+    probe = LinearProbe().fit(vectors, labels, np.arange(40) // 10)
+    assert (probe.strengths_ == FIXED_STRENGTH).all()
+    assert not probe.chosen_.any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(20, 120), st.integers(1, 4))
+def test_no_patient_is_in_two_folds(seed: int, count: int, images: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([0.0, 1.0, np.nan], count)
+    patients = rng.integers(0, max(2, count // images), count)
+    fold = deal_folds(labels, patients, 3, seed)
+    if fold is None:
+        return
+    assert ((fold == -1) == np.isnan(labels)).all()
+    for patient in np.unique(patients):
+        assert len(set(fold[patients == patient].tolist()) - {-1}) <= 1
+    for part in range(3):
+        assert (labels[fold == part] == 1).any()
+
+
+def test_a_stream_equals_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, labels = make_cases(3000, 30)
+    vectors = vectors.astype(np.float16)
+    dense = LinearProbe(0.1).fit(vectors, labels)
+    monkeypatch.setattr(vectors_module, "_DENSE_BYTES", 0)
+    np.testing.assert_allclose(LinearProbe(0.1).fit(vectors, labels).coef_, dense.coef_, atol=1e-6)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_standard_form_is_numpy_s(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = (rng.standard_normal((2500, 4)) * [1, 100, 1e-3, 0] + [0, 1000, 5, 7]).astype(np.float32)
+    standard = fit_standard(ArraySource(vectors, "mean"))
+    np.testing.assert_allclose(standard.mean, vectors.mean(axis=0, dtype=np.float64), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(standard.scale[:3], vectors.std(axis=0, dtype=np.float64)[:3], rtol=1e-3)
+    assert standard.scale[3] == 1
+
+
+def test_pools_of_tokens() -> None:
+    tokens = np.random.default_rng(0).standard_normal((3, 2, 4, 5)).astype(np.float32)
+    flat = tokens.reshape(3, 8, 5)
+    np.testing.assert_allclose(pool_vectors(tokens, "mean"), flat.mean(axis=1), rtol=1e-5)
+    np.testing.assert_array_equal(pool_vectors(tokens, "max"), flat.max(axis=1))
+    np.testing.assert_array_equal(pool_vectors(tokens, "flatten"), tokens.reshape(3, -1))
+    with pytest.raises(ProbeError, match="pool is mean, max, flatten"):
+        pool_vectors(tokens, "median")
+
+
+@pytest.mark.parametrize("probe", [LinearProbe(0.1), MLPProbe(hidden=3, epochs=5), KNNProbe(neighbors=7)])
+def test_scikit_learn_s_habits(probe: Probe) -> None:
+    vectors, labels = make_cases(60)
+    copy = clone(probe).set_params(pool="max")
+    assert copy.get_params() == {**probe.get_params(), "pool": "max"}
+    with pytest.raises(ProbeError, match="not trained"):
+        copy.decision_function(vectors)
+    assert copy.fit(vectors, labels) is copy
+    logits, chances = copy.decision_function(vectors), copy.predict_proba(vectors)
+    assert chances.shape == labels.shape
+    np.testing.assert_allclose(chances, 1 / (1 + np.exp(-logits)))
+    with pytest.raises(ProbeError, match="19 dimensions, the probe's have 20"):
+        copy.decision_function(vectors[:, :19])
+
+
+def test_neighbours_are_those_of_scikit_learn() -> None:
+    vectors, labels = make_cases(80)
+    others, _ = make_cases(30, seed=1)
+    probe = KNNProbe(neighbors=5).fit(vectors, labels)
+    scaler = StandardScaler().fit(vectors.astype(np.float64))
+    for number, column in enumerate(labels.T):
+        known = np.flatnonzero(~np.isnan(column))
+        search = NearestNeighbors(n_neighbors=5, metric="cosine").fit(scaler.transform(vectors)[known])
+        near = known[search.kneighbors(scaler.transform(others), return_distance=False)]
+        want = (column[near].sum(axis=1) + 0.5) / 6
+        np.testing.assert_allclose(probe.predict_proba(others)[:, number], want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("probe", [LinearProbe(), MLPProbe(epochs=3), KNNProbe()])
+def test_a_finding_of_one_kind_is_undefined_with_the_reason(probe: Probe) -> None:
+    vectors, labels = make_cases(50, findings=4)
+    labels[:, 1], labels[:, 2] = 0, np.nan
+    probe.fit(vectors, labels)
+    assert probe.undefined_ == {1: "all 50 labels are negative", 2: "all labels are missing"}
+    chances = probe.predict_proba(vectors)
+    assert np.isnan(chances[:, 1:3]).all()
+    assert np.isfinite(chances[:, [0, 3]]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda x, y: (x, np.full_like(y, np.nan)), "no finding can be learned: all labels are missing"),
+        (lambda x, y: (x, np.where(np.isnan(y), 2, y)), "1, 0 or NaN .unknown., not 2"),
+        (lambda x, y: (x, y[:-1]), "49, 3.*50 vectors"),
+        (lambda x, y: (np.where(np.arange(50)[:, None] == 7, np.nan, x), y), "not finite in rows 7"),
+        (lambda x, y: (x.astype(int), y), "floats, not int64"),
+        (lambda x, y: (x[:0], y[:0]), "no finding can be learned"),
+    ],
+)
+def test_what_cannot_be_learned_is_named(change: object, told: str) -> None:
+    with pytest.raises(ProbeError, match=told):
+        LinearProbe().fit(*change(*make_cases(50)))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("probe", "told"),
+    [
+        (LinearProbe(0.0), "strength is 'auto' or a number above 0"),
+        (LinearProbe(balance="equal"), "balance is none, balanced, focal"),  # type: ignore[arg-type]
+        (LinearProbe(pool="middle"), "pool is mean"),
+    ],
+)
+def test_settings_that_make_no_sense(probe: LinearProbe, told: str) -> None:
+    with pytest.raises(ProbeError, match=told):
+        probe.fit(*make_cases(50))
+
+
+def test_nothing_is_printed_or_warned() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LinearProbe(10.0).fit(*make_cases(30, 200))
+        MLPProbe(epochs=2).fit(*make_cases(30))
+
+
+def test_attention_finds_the_token_that_tells() -> None:
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((400, 6, 8)).astype(np.float32)
+    labels = (rng.random(400) < 0.5).astype(np.float32)
+    # A mark that says where to look, on one token of each image; beside it the finding, drowned in the mean.
+    where = rng.integers(0, 6, 400)
+    tokens[np.arange(400), where, 0] += 6
+    tokens[np.arange(400), where, 1] += 2 * (2 * labels - 1)
+    attention = AttentionProbe(strength=1.0).fit(tokens[:300], labels[:300])
+    mean = LinearProbe(1.0).fit(tokens[:300], labels[:300])
+    right = ((attention.predict_proba(tokens[300:])[:, 0] > 0.5) == labels[300:]).mean()
+    assert right > ((mean.predict_proba(tokens[300:])[:, 0] > 0.5) == labels[300:]).mean() + 0.05
+    with pytest.raises(ProbeError, match="several tokens"):
+        AttentionProbe().fit(tokens[:, 0], labels)
+
+
+def test_attention_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    tokens = np.random.default_rng(0).standard_normal((40, 3, 4)).astype(np.float32)
+    with pytest.raises(ProbeError, match=r"pip install 'cxr-embed\[torch\]'"):
+        AttentionProbe(strength=1.0).fit(tokens, np.arange(40) % 2)
+
+
+def make_store(path: Path, count: int = 60, spec: EncoderSpec = SPEC) -> Path:
+    rng = np.random.default_rng(0)
+    with StoreWriter(path, spec) as writer:
+        for number in range(count):
+            shift = 2.0 * (number % 3 == 0)
+            vectors = {name: rng.standard_normal(shape) + shift for name, shape in spec.outputs.items()}
+            writer.add_vector(Row(f"i{number}", f"p{number // 2}", content(number)), vectors)
+            if writer.pending == 17:
+                writer.flush("toy engine")
+        writer.flush("toy engine")
+    return path
+
+
+def write_labels(path: Path, count: int = 60, first: int = 0) -> Path:
+    """Mass on every third image; Edema on every fifth, unknown on every fourth; Hernia on none; a third is test."""
+    lines = ["image_id,patient_id,split,Mass,Edema,Hernia"]
+    for n in range(first, first + count):
+        edema = "" if n % 4 == 0 else int(n % 5 == 0)
+        lines.append(f"i{n},p{n // 2},{'test' if n // 2 % 3 == 0 else 'train'},{int(n % 3 == 0)},{edema},0")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("kind", [LinearProbe, MLPProbe, KNNProbe, AttentionProbe])
+def test_a_saved_probe_predicts_the_same(tmp_path: Path, kind: type[Probe]) -> None:
+    if kind is AttentionProbe:
+        pytest.importorskip("torch")
+    store = open_store(make_store(tmp_path / "store"))
+    labels = write_labels(tmp_path / "labels.csv")
+    cases = match_cases(store, read_labels(labels), split="train")
+    probe = AttentionProbe(5) if kind is AttentionProbe else kind()
+    source = StoreSource(store, cases.ids, "tokens", probe.pooling)
+    probe.fit_source(source, cases.values, cases.patients)
+    trained = make_trained(probe, store, "tokens", cases, labels, split="train", uncertain="unknown")
+    save_probe(tmp_path / "probe", trained)
+    loaded = load_probe(tmp_path / "probe")
+    np.testing.assert_array_equal(loaded.predict(store), trained.predict(store))
+    some = store.ids[[7, 3, 7]]
+    np.testing.assert_array_equal(loaded.predict(store, some), trained.predict(store)[[7, 3, 7]])
+    vectors = store.read(store.ids, "tokens").vectors
+    np.testing.assert_allclose(loaded.predict(store), probe.predict_proba(vectors), atol=1e-6)
+    assert loaded.describe() == trained.describe()
+    assert loaded.undefined == {"Hernia": f"all {len(cases)} labels are negative"}
+    assert loaded.labels.counts["Edema"]["unknown"] == int(np.isnan(cases.values[:, 1]).sum())
+    assert loaded.seen(np.array(["p1", "p0"])).tolist() == [True, False]
+    assert sorted(p.suffix for p in (tmp_path / "probe").iterdir()) == [".json", ".safetensors"]
+    save_probe(tmp_path / "probe", trained)
+    assert load_probe(tmp_path / "probe").created == trained.created
+
+
+def test_another_encoder_is_refused_by_both_names(tmp_path: Path) -> None:
+    store = open_store(make_store(tmp_path / "store"))
+    labels = write_labels(tmp_path / "labels.csv")
+    cases = match_cases(store, read_labels(labels))
+    probe = LinearProbe(1.0).fit_source(StoreSource(store, cases.ids, "features", "mean"), cases.values)
+    trained = make_trained(probe, store, "features", cases, labels, split=None, uncertain="unknown")
+    other = open_store(make_store(tmp_path / "other", spec=OTHER))
+    told = rf"toy \[{SPEC.fingerprint[:12]}\].*other \[{OTHER.fingerprint[:12]}\]"
+    with pytest.raises(ProbeError, match=told):
+        trained.predict(other)
+
+
+def test_damaged_probes_are_named(tmp_path: Path) -> None:
+    store = open_store(make_store(tmp_path / "store"))
+    labels = write_labels(tmp_path / "labels.csv")
+    cases = match_cases(store, read_labels(labels))
+    probe = LinearProbe(1.0).fit_source(StoreSource(store, cases.ids, "features", "mean"), cases.values)
+    folder = tmp_path / "probe"
+    save_probe(folder, make_trained(probe, store, "features", cases, labels, split=None, uncertain="unknown"))
+    text = (folder / "probe.json").read_text()
+    with pytest.raises(ProbeError, match="no probe here"):
+        load_probe(tmp_path)
+    for change, told in (
+        (lambda body: body.update(version=2), "format version 2"),
+        (lambda body: body.update(format="x"), "not a probe"),
+        (lambda body: body.pop("output"), "damaged"),
+        (lambda body: body["encoder"]["spec"].update(revision="9"), "fingerprint does not match"),
+    ):
+        body = json.loads(text)
+        change(body)
+        (folder / "probe.json").write_text(json.dumps(body))
+        with pytest.raises(ProbeError, match=told):
+            load_probe(folder)
+    (folder / "probe.json").write_text(text)
+    numbers = next(folder.glob("*.safetensors"))
+    numbers.write_bytes(numbers.read_bytes()[:-1] + b"x")
+    with pytest.raises(ProbeError, match="digest does not match"):
+        load_probe(folder)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(ProbeError, match="other files in it"):
+        save_probe(tmp_path / "full", make_trained(probe, store, "features", cases, labels, split=None, uncertain=""))
+
+
+def test_joins_are_by_id_and_name_what_is_left_out(tmp_path: Path) -> None:
+    store = open_store(make_store(tmp_path / "store"))
+    labels = read_labels(write_labels(tmp_path / "labels.csv", 60, first=10))
+    cases = match_cases(store, labels, findings=["Edema", "Mass"])
+    assert cases.ids.tolist() == [f"i{n}" for n in range(10, 60)]
+    assert cases.values[:, 1].tolist() == [float(n % 3 == 0) for n in range(10, 60)]
+    assert cases.patients.tolist() == [f"p{n // 2}" for n in range(10, 60)]
+    assert "10 of 60 labelled images have no vector" in cases.notes[0]
+    assert "i60, i61, i62, i63, i64, ..." in cases.notes[0]
+    assert "10 images of" in cases.notes[1]
+    assert "i0, i1" in cases.notes[1]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "told"),
+    [
+        ("image_id,Mass", "x{n},1", "none of the 60 labelled images has a vector"),
+        ("image_id,Mass", "i{n},", "all labels of the 60 images are missing"),
+        ("image_id,patient_id,Mass", "i{n},q{n},1", "different patients for 60 images: 'p0' and 'q0' for i0"),
+        ("image_id,patient_id", "i{n},p{n}", "no finding"),
+    ],
+)
+def test_labels_that_cannot_be_used(tmp_path: Path, header: str, row: str, told: str) -> None:
+    store = open_store(make_store(tmp_path / "store"))
+    path = tmp_path / "labels.csv"
+    path.write_text("\n".join([header, *(row.format(n=n) for n in range(60))]) + "\n")
+    with pytest.raises(ProbeError, match=told):
+        match_cases(store, read_labels(path))
+
+
+def test_splits_and_findings_that_are_not_there(tmp_path: Path) -> None:
+    store = open_store(make_store(tmp_path / "store"))
+    labels = read_labels(write_labels(tmp_path / "labels.csv"))
+    with pytest.raises(ProbeError, match="the splits are test, train"):
+        match_cases(store, labels, split="val")
+    with pytest.raises(ProbeError, match="no finding Nodule; they have Mass, Edema, Hernia"):
+        match_cases(store, labels, findings=["Mass", "Nodule"])
+    train = match_cases(store, labels, split="train")
+    with pytest.raises(ProbeError, match=r"1 patients are in the training and in the test part \(p1\)"):
+        check_disjoint(train, train.pick(np.flatnonzero(train.patients == "p1")))
+
+
+def test_a_matrix_gives_rows_in_memory_and_streamed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    store = open_store(make_store(tmp_path / "store"))
+    wanted = store.ids[::-1][:40]
+    source = StoreSource(store, wanted, "features", "mean")
+    standard = fit_standard(source)
+    want = standard(store.read(wanted).vectors)
+    dense = Matrix(source, standard).rows(np.arange(40))
+    monkeypatch.setattr(vectors_module, "_DENSE_BYTES", 0)
+    np.testing.assert_array_equal(dense, want)
+    np.testing.assert_array_equal(Matrix(source, standard).rows(np.array([3, 30])), want[[3, 30]])
+
+
+def test_probabilities_of_large_logits() -> None:
+    assert probability(np.array([-1e4, 0.0, 1e4])).tolist() == [0.0, 0.5, 1.0]
+    assert np.isnan(probability(np.array([np.nan]))[0])
