@@ -26,7 +26,7 @@ from cxr_embed.report.tables import (
     comparison_table,
     published_table,
     ranking_table,
-    threshold_table,
+    threshold_tables,
 )
 
 
@@ -116,7 +116,7 @@ def _about_intervals(report: dict[str, Any]) -> str:
 
 
 def _thresholds(report: dict[str, Any]) -> Section:
-    tables = [table for table in map(threshold_table, report["scores"]) if table is not None]
+    tables = [table for scores in report["scores"] for table in threshold_tables(scores)]
     rules = dict.fromkeys(
         f["threshold_rule"] for s in report["scores"] for f in s["evaluation"]["findings"] if f["threshold_rule"]
     )

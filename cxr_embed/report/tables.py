@@ -141,7 +141,7 @@ def ranking_table(scores: dict[str, Any]) -> Table:
         ("positive", lambda f: count(f["positives"])),
         ("patients", lambda f: count(f["patients"])),
     ]
-    table = figures_table(scores["name"], made["findings"], ("auroc", "average_precision"), lead)
+    table = figures_table(f"{scores['name']}: ranking", made["findings"], ("auroc", "average_precision"), lead)
     width = len(table.heads)
     mean = (f"mean of {made['findings_in_mean']} of {len(made['findings'])}", "", "", "")
     cells = (*mean, *(figure_cells(made, "mean_auroc") if "AUROC" in table.heads else ()))
@@ -149,23 +149,27 @@ def ranking_table(scores: dict[str, Any]) -> Table:
     return Table(table.title, table.heads, rows, total=True, notes=table.notes)
 
 
-def threshold_table(scores: dict[str, Any]) -> Table | None:
-    """What thresholds do; None where there are none."""
+def threshold_tables(scores: dict[str, Any]) -> list[Table]:
+    """What thresholds do, and what flags are worth where a prevalence or probabilities are known; none without any."""
     findings = scores["evaluation"]["findings"]
     if all(f["threshold"] is None for f in findings):
-        return None
+        return []
     lead = [("threshold", lambda f: number(f["threshold"], 4))]
-    if any(f["stated_prevalence"] is not None for f in findings):
-        lead.append(("prevalence", lambda f: percent(f["stated_prevalence"])))
-    names = ("sensitivity", "specificity", "f1", "ppv", "npv", "net_benefit")
-    return figures_table(scores["name"], findings, names, lead)
+    tables = [
+        figures_table(f"{scores['name']}: at the threshold", findings, ("sensitivity", "specificity", "f1"), lead)
+    ]
+    worth = ("ppv", "npv", "net_benefit")
+    if any(f[name] is not None for f in findings for name in worth):
+        lead = [("prevalence", lambda f: percent(f["stated_prevalence"]))]
+        tables.append(figures_table(f"{scores['name']}: what a flag is worth", findings, worth, lead))
+    return tables
 
 
 def calibration_table(scores: dict[str, Any]) -> Table:
     """How well probabilities are kept."""
     findings = scores["evaluation"]["findings"]
     lead = [("positive", lambda f: percent(f["prevalence"]))]
-    return figures_table(scores["name"], findings, ("brier", "calibration_error"), lead)
+    return figures_table(f"{scores['name']}: probabilities", findings, ("brier", "calibration_error"), lead)
 
 
 def comparison_table(comparison: dict[str, Any]) -> Table:
