@@ -113,7 +113,7 @@ def test_published_figures_to_all_their_digits(real_data: Path) -> None:
 def test_the_order_of_rows_and_columns_changes_nothing(tmp_path_factory: pytest.TempPathFactory, random: Any) -> None:
     folder = tmp_path_factory.mktemp("order")
     rng = np.random.default_rng(0)
-    score_rows = [[f"i{n}", *rng.normal(size=2).tolist()] for n in range(60)]
+    score_rows = [[f"i{n}", *rng.random(2).tolist()] for n in range(60)]
     label_rows = [[f"i{n}", f"p{n // 3}", n % 2, n % 5 // 4] for n in range(60)]
     first = evaluate(
         write(folder / "s.csv", [["image_id", "Mass", "Edema"], *score_rows]),
@@ -130,6 +130,23 @@ def test_the_order_of_rows_and_columns_changes_nothing(tmp_path_factory: pytest.
         bootstraps=40,
     )
     assert {f.name: f for f in first.findings} == {f.name: f for f in second.findings}
+
+
+def test_a_finding_does_not_hang_on_the_others(tables: tuple[Path, Path], tmp_path: Path) -> None:
+    scores = columns(tables[0])
+    alone = write(tmp_path / "alone.csv", [["image_id", "Mass"], *zip(scores["image_id"], scores["Mass"], strict=True)])
+    assert evaluate(alone, tables[1], bootstraps=50).findings[0] == evaluate(*tables, bootstraps=50).finding("Mass")
+
+
+def test_a_rare_finding_does_not_lose_the_interval_of_the_mean(tmp_path: Path) -> None:
+    """Two patients have it: one draw of all patients in seven would miss both, and the mean would not be defined."""
+    rng = np.random.default_rng(0)
+    label_rows = [[f"i{n}", f"p{n}", int(n % 3 == 0), int(n in (5, 6))] for n in range(100)]
+    labels = write(tmp_path / "l.csv", [["image_id", "patient_id", "A", "B"], *label_rows])
+    score_rows = [[row[0], row[2] + rng.normal(), row[3] + rng.normal()] for row in label_rows]
+    found = evaluate(write(tmp_path / "s.csv", [["image_id", "A", "B"], *score_rows]), labels, bootstraps=300)
+    assert found.covered == 2
+    assert found.mean_auroc.low < found.mean_auroc.value < found.mean_auroc.high
 
 
 def test_parquet_and_values_in_memory_are_the_same(tables: tuple[Path, Path], tmp_path: Path) -> None:
