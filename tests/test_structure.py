@@ -24,10 +24,12 @@ FLOORS = {
     "prompts": 1,
     "store": 1,
     "datasets": 2,
+    "evaluation": 2,
     "imports": 2,
     "pipeline": 2,
     "probe": 2,
     "zeroshot": 2,
+    "report": 3,
     "screening": 3,
     "cli": 4,
 }
