@@ -1,0 +1,369 @@
+"""The few-label protocol: draws by patient and nested, one test part, the verbs as a user types them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import content, run_cli
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from cxr_embed import open_store
+from cxr_embed.manifest import read_labels
+from cxr_embed.probe import ProbeError
+from cxr_embed.probe.curve import Curve, CurveEncoder, run_curve
+from cxr_embed.probe.results import differences, summarise, to_csv, to_json
+from cxr_embed.probe.shots import draw_order, hashes, patients_for_test
+from cxr_embed.store import Row, StoreWriter
+from cxr_embed.types import EncoderSpec
+
+COUNT = 120
+CLEAR = EncoderSpec("clear", "1", "none", {"features": (8,)})
+DIM = EncoderSpec("dim", "1", "none", {"features": (8,), "tokens": (3, 8)})
+HEADER = "image_id,patient_id,split,Mass,Edema,Hernia"
+
+
+def truth(number: int) -> tuple[int, int, int]:
+    """Mass, Edema and Hernia of an image."""
+    return int(number % 3 == 0), int(number % 4 == 1), int(number in (3, 6, 9))
+
+
+def make_store(path: Path, spec: EncoderSpec, noise: float, seed: int = 0, count: int = COUNT) -> Path:
+    rng = np.random.default_rng(seed)
+    with StoreWriter(path, spec) as writer:
+        for number in range(count):
+            mean = np.r_[2 * np.array(truth(number)), np.zeros(5)]
+            vectors = {name: mean + noise * rng.standard_normal(shape) for name, shape in spec.outputs.items()}
+            writer.add_vector(Row(f"i{number}", f"p{number // 2}", content(number)), vectors)
+        writer.flush("toy engine")
+    return path
+
+
+def write_labels(path: Path, header: str = HEADER, count: int = COUNT) -> Path:
+    """Two images a patient; every fifth patient is test."""
+    columns = header.split(",")
+    lines = [header]
+    for n in range(count):
+        mass, edema, hernia = truth(n)
+        row = {
+            "image_id": f"i{n}",
+            "patient_id": f"p{n // 2}",
+            "split": "test" if n // 2 % 5 == 2 else "train",
+            "Mass": mass,
+            "Edema": edema,
+            "Hernia": hernia,
+        }
+        lines.append(",".join(str(row[name]) for name in columns))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def curve_of(tmp_path: Path, **options: object) -> Curve:
+    encoders = [
+        CurveEncoder("clear", open_store(make_store(tmp_path / "clear", CLEAR, 1.0)), "features"),
+        CurveEncoder("dim", open_store(make_store(tmp_path / "dim", DIM, 4.0, 1)), "features"),
+    ]
+    labels = read_labels(write_labels(tmp_path / "labels.csv"))
+    return run_curve(encoders, labels, **{"shots": (1, 2, 8, 40, None), "seeds": range(4), **options})  # type: ignore[arg-type]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(5, 80), st.integers(1, 5), st.integers(0, 5))
+def test_draws_are_by_patient_and_nested(numpy_seed: int, count: int, images: int, seed: int) -> None:
+    rng = np.random.default_rng(numpy_seed)
+    labels = rng.choice([0.0, 1.0, np.nan], count, p=[0.5, 0.3, 0.2])
+    patients = rng.integers(0, max(1, count // images), count)
+    image_keys, patient_keys = hashes(np.arange(count).astype(str)), hashes(patients.astype(str))
+    order = draw_order(image_keys, patient_keys, labels, "Mass", seed)
+    most = max((size for size in range(count) if not order.lacking(size)), default=0)
+    earlier: set[int] = set()
+    for size in range(1, most + 1):
+        rows = order.shots(size)
+        positive, negative = rows[:size], rows[size:]
+        assert len(set(rows.tolist())) == 2 * size
+        assert earlier <= set(rows.tolist())
+        assert (labels[positive] == 1).all()
+        assert (labels[negative] == 0).all()
+        assert not set(patients[positive]) & set(patients[negative])
+        several = max(np.unique(patients[rows], return_counts=True)[1]) > 1
+        assert several == order.repeats(size)
+        earlier = set(rows.tolist())
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 9))
+@settings(max_examples=30, deadline=None)
+def test_a_draw_hangs_on_no_order_of_rows(numpy_seed: int, seed: int) -> None:
+    rng = np.random.default_rng(numpy_seed)
+    ids = np.array([f"i{n}" for n in range(60)])
+    patients = np.array([f"p{n // 3}" for n in range(60)])
+    labels = rng.choice([0.0, 1.0, np.nan], 60)
+    order = draw_order(hashes(ids), hashes(patients), labels, "Mass", seed)
+    turned = rng.permutation(60)
+    other = draw_order(hashes(ids[turned]), hashes(patients[turned]), labels[turned], "Mass", seed)
+    assert ids[order.positive].tolist() == ids[turned][other.positive].tolist()
+    assert ids[order.negative].tolist() == ids[turned][other.negative].tolist()
+
+
+def test_seeds_and_findings_draw_differently_and_always_the_same() -> None:
+    ids = np.array([f"i{n}" for n in range(40)])
+    labels = np.arange(40) % 2 * 1.0
+
+    def first(finding: str, seed: int) -> list[str]:
+        order = draw_order(hashes(ids), hashes(ids), labels, finding, seed)
+        return ids[order.shots(3)].tolist()
+
+    # Written down: another machine or release must draw these.
+    assert first("Mass", 0) == ["i7", "i33", "i5", "i30", "i8", "i36"]
+    assert first("Mass", 0) != first("Mass", 1) != first("Edema", 1)
+
+
+def test_the_test_part_holds_whole_patients() -> None:
+    patients = np.array([f"p{n // 3}" for n in range(3000)])
+    away = patients_for_test(patients, 0.3, 0)
+    assert 0.25 < away.mean() < 0.35
+    assert not set(patients[away]) & set(patients[~away])
+
+
+def test_results_are_those_of_scikit_learn_on_the_saved_ids(tmp_path: Path) -> None:
+    found = curve_of(tmp_path)
+    told = to_json(found, {})
+    store = open_store(tmp_path / "clear")
+    train = found.train.ids
+    vectors = store.read(train).vectors.astype(np.float64)
+    mean, scale = vectors.mean(axis=0), vectors.std(axis=0)
+    test = (store.read(told["test_ids"]).vectors.astype(np.float64) - mean) / scale
+    drawn = {(draw["finding"], draw["seed"]): draw for draw in told["draws"]}
+    checked = 0
+    for row in told["results"]:
+        if row["encoder"] != "clear" or row["auroc"] is None or row["shots"] == "all":
+            continue
+        draw, size = drawn[row["finding"], row["seed"]], row["shots"]
+        ids = draw["positive"][:size] + draw["negative"][:size]
+        model = LogisticRegression(C=row["strength"], tol=1e-9, max_iter=10_000)
+        model.fit((store.read(ids).vectors.astype(np.float64) - mean) / scale, [1] * size + [0] * size)
+        number = found.findings.index(row["finding"])
+        want = roc_auc_score(found.test.values[:, number], model.decision_function(test))
+        assert row["auroc"] == pytest.approx(want, abs=0.002)
+        checked += 1
+    assert checked == 4 * 2 * 3  # seeds, findings, sizes that are possible
+
+
+def test_what_has_too_few_positives_is_undefined_and_in_no_mean(tmp_path: Path) -> None:
+    found = curve_of(tmp_path)
+    rows = {(row["encoder"], row["finding"], row["shots"]): row for row in summarise(found)}
+    hernia = rows["clear", "Hernia", 8]
+    assert hernia["mean"] is None
+    assert hernia["undefined"].startswith("3 positive images (")
+    assert rows["clear", None, 40]["mean"] is None
+    assert rows["clear", None, 8]["findings_in_mean"] == 2
+    want = np.mean([rows["clear", name, 8]["mean"] for name in ("Mass", "Edema")])
+    assert rows["clear", None, 8]["mean"] == pytest.approx(want)
+    assert "in the test part" in rows["clear", "Hernia", None]["undefined"]
+
+
+def test_encoders_get_the_same_draws_and_paired_differences(tmp_path: Path) -> None:
+    found = curve_of(tmp_path)
+    aurocs = {(r.encoder, r.finding, r.shots, r.seed): r.auroc.value for r in found.results}
+    for row in differences(found):
+        if row["finding"] is None or row["mean"] is None:
+            continue
+        seeds = (None,) if row["shots"] is None else range(4)
+        pairs = [aurocs["dim", row["finding"], row["shots"], seed] for seed in seeds]
+        less = [aurocs["clear", row["finding"], row["shots"], seed] for seed in seeds]
+        assert row["mean"] == pytest.approx(np.mean(np.subtract(pairs, less)))
+        if row["shots"] == 8:
+            assert row["sd"] == pytest.approx(np.std(np.subtract(pairs, less), ddof=1))
+    alone = run_curve(
+        [CurveEncoder("dim", open_store(tmp_path / "dim"), "features")],
+        read_labels(tmp_path / "labels.csv"),
+        shots=(1, 2, 8, 40, None),
+        seeds=range(4),
+    )
+    assert [r for r in found.results if r.encoder == "dim"] == list(alone.results)
+
+
+def test_more_labels_help(tmp_path: Path) -> None:
+    rows = {
+        row["shots"]: row
+        for row in summarise(curve_of(tmp_path))
+        if (row["encoder"], row["finding"]) == ("clear", "Mass")
+    }
+    assert rows[None]["mean"] > 0.7
+
+
+def test_without_a_split_patients_are_set_aside(tmp_path: Path) -> None:
+    store = open_store(make_store(tmp_path / "store", CLEAR, 1.0))
+    labels = read_labels(write_labels(tmp_path / "labels.csv", "image_id,patient_id,Mass,Edema"))
+    found = run_curve([CurveEncoder("clear", store, "features")], labels, shots=(2,), seeds=range(2))
+    assert "the labels have no column split: 30% of the patients" in found.notes[0]
+    assert len(found.train) + len(found.test) == COUNT
+    assert not set(found.train.patients) & set(found.test.patients)
+
+
+def test_a_patient_on_both_sides_is_refused(tmp_path: Path) -> None:
+    # The labels name no patients, so that only the store knows.
+    store = open_store(make_store(tmp_path / "store", CLEAR, 1.0))
+    path = tmp_path / "labels.csv"
+    lines = [f"i{n},{'test' if n % 2 else 'train'},{truth(n)[0]}" for n in range(COUNT)]
+    path.write_text("\n".join(["image_id,split,Mass", *lines]) + "\n")
+    with pytest.raises(ProbeError, match=r"60 patients are in the training and in the test part \(p0, p1"):
+        run_curve([CurveEncoder("clear", store, "features")], read_labels(path), shots=(1,), seeds=range(1))
+
+
+def test_encoders_are_compared_on_what_all_have(tmp_path: Path) -> None:
+    encoders = [
+        CurveEncoder("clear", open_store(make_store(tmp_path / "a", CLEAR, 1.0)), "features"),
+        CurveEncoder("dim", open_store(make_store(tmp_path / "b", DIM, 1.0, count=90)), "features"),
+    ]
+    labels = read_labels(write_labels(tmp_path / "labels.csv"))
+    found = run_curve(encoders, labels, shots=(2,), seeds=range(2))
+    assert len(found.train) + len(found.test) == 90
+    assert any("that every store has" in note for note in found.notes)
+    assert any("have no vector in" in note for note in found.notes)
+
+
+def test_the_table_has_a_row_for_each_probe(tmp_path: Path) -> None:
+    found = curve_of(tmp_path)
+    rows = list(csv.DictReader(to_csv(found).splitlines()))
+    assert len(rows) == 2 * 3 * (4 * 4 + 1)
+    assert {row["shots"] for row in rows} == {"1", "2", "8", "40", "all"}
+    assert all((row["auroc"] == "") == (row["undefined"] != "") for row in rows)
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two stores and labels, in which commands are typed."""
+    folder = tmp_path_factory.mktemp("typed")
+    make_store(folder / "clear", CLEAR, 1.0)
+    make_store(folder / "dim", DIM, 4.0, 1)
+    write_labels(folder / "labels.csv")
+    return folder
+
+
+def test_train_and_predict_as_typed(typed: Path) -> None:
+    done = run_cli("probe", "train", "clear", "labels.csv", "--out", "probe", cwd=typed)
+    assert done.returncode == 0, done.stderr
+    assert "linear probe of 3 findings, from 96 images of 48 patients; clear, features" in done.stdout
+    done = run_cli(
+        "probe", "predict", "probe", "clear", "--out", "s.csv", "--labels", "labels.csv", "--split", "test", cwd=typed
+    )
+    assert done.returncode == 0, done.stderr
+    assert "note" not in done.stdout
+    with open(typed / "s.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["image_id", "Mass", "Edema", "Hernia"]
+    assert [row["image_id"] for row in rows] == [f"i{n}" for n in range(COUNT) if n // 2 % 5 == 2]
+    labels = [truth(int(row["image_id"][1:]))[0] for row in rows]
+    assert roc_auc_score(labels, [float(row["Mass"]) for row in rows]) > 0.8
+    body = json.loads((typed / "probe" / "probe.json").read_text())
+    assert body["labels"]["split"] == "train"
+    assert body["labels"]["counts"]["Hernia"] == {"positive": 3, "negative": 93, "unknown": 0}
+    done = run_cli("probe", "predict", "probe", "clear", "--out", "all.csv", cwd=typed)
+    assert "96 of 120 images are of patients that the probe learned from (i0 is the first)" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["mlp", "knn"])
+def test_other_kinds_as_typed(typed: Path, kind: str) -> None:
+    done = run_cli(
+        "probe", "train", "dim", "labels.csv", "--out", kind, "--kind", kind, "--output", "tokens", "--pool", "max",
+        "--finding", "Mass", "--json", cwd=typed,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["kind"], told["output"], told["findings"]) == (kind, "tokens", ["Mass"])
+    assert run_cli("probe", "predict", kind, "dim", "--out", f"{kind}.parquet", cwd=typed).returncode == 0
+
+
+def test_findings_that_were_not_learned_get_no_column(typed: Path) -> None:
+    lines = ["image_id,Mass,Nodule", *(f"i{n},{truth(n)[0]},0" for n in range(COUNT))]
+    (typed / "one.csv").write_text("\n".join(lines) + "\n")
+    done = run_cli("probe", "train", "clear", "one.csv", "--out", "one", cwd=typed)
+    assert "Nodule is left out: all 120 labels are negative" in done.stdout
+    assert "the probe learned from all of them" in done.stdout
+    done = run_cli("probe", "predict", "one", "clear", "--out", "one-scores.csv", cwd=typed)
+    assert "Nodule has no scores: all 120 labels are negative" in done.stdout
+    assert (typed / "one-scores.csv").read_text().startswith("image_id,Mass\n")
+
+
+def test_curve_as_typed(typed: Path) -> None:
+    command = ["probe", "curve", "clear", "labels.csv", "--store", "dim", "--shots", "1,8,all", "--seeds", "3"]
+    done = run_cli(*command, "--out", "curve", cwd=typed)
+    assert done.returncode == 0, done.stderr
+    assert "dim - clear" in done.stdout
+    assert "2 of 3" in done.stdout
+    first = json.loads((typed / "curve" / "curve.json").read_text())
+    assert len(first["draws"]) == 3 * 3
+    assert [encoder["name"] for encoder in first["encoders"]] == ["clear", "dim"]
+    again = run_cli(*command, "--out", "again", "--json", cwd=typed)
+    assert json.loads(again.stdout)["summary"] == first["summary"]
+    assert (typed / "again" / "curve.csv").read_bytes() == (typed / "curve" / "curve.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "clear", "labels.csv", "--out", "x", "--kind", "forest"], "--kind is linear, mlp or knn"),
+        (
+            ["train", "clear", "labels.csv", "--out", "x", "--kind", "knn", "--balance", "focal"],
+            "are for --kind linear",
+        ),
+        (["train", "clear", "labels.csv", "--out", "x", "--output", "maps"], "has no output 'maps'; it has features"),
+        (["train", "clear", "labels.csv", "--out", "x", "--split", "val"], "the splits are test, train"),
+        (["train", "clear", "labels.csv", "--out", "x", "--strength", "0"], "--strength is a number above 0"),
+        (["train", "clear", "labels.csv", "--out", "x", "--finding", "Nodule"], "the labels have no finding Nodule"),
+        (["train", "clear", "labels.csv", "--out", "clear"], "a folder with other files in it"),
+        (["predict", "clear", "clear", "--out", "x.csv"], "no probe here"),
+        (["predict", "clear", "clear", "--out", "x.txt"], ".csv or .parquet"),
+        (["curve", "clear", "labels.csv", "--out", "x", "--shots", "4,many"], "--shots is a list such as"),
+        (["curve", "clear", "labels.csv", "--out", "x", "--store", "clear"], "is given twice"),
+        (["curve", "clear", "labels.csv", "--out", "x", "--test", "val"], "the splits are test, train"),
+    ],
+)
+def test_mistakes_end_in_one_line(typed: Path, arguments: list[str], told: str) -> None:
+    done = run_cli("probe", *arguments, cwd=typed)
+    assert done.returncode in (1, 2)
+    assert told in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") <= 2
+    assert not (typed / "x").exists()
+
+
+def test_another_encoder_is_refused_as_typed(typed: Path) -> None:
+    assert run_cli("probe", "train", "clear", "labels.csv", "--out", "mine", cwd=typed).returncode == 0
+    done = run_cli("probe", "predict", "mine", "dim", "--out", "x.csv", cwd=typed)
+    assert done.returncode == 1
+    assert f"clear [{CLEAR.fingerprint[:12]}]" in done.stderr
+    assert f"dim [{DIM.fingerprint[:12]}]" in done.stderr
+
+
+def test_real_radiographs(real_data: Path, tmp_path: Path) -> None:
+    manifest = str(real_data / "nih" / "manifest.csv")
+    extra = ["--extra", "No Finding"]
+    assert run_cli("embed", manifest, "--store", "hog", "--encoder", "hog", *extra, cwd=tmp_path).returncode == 0
+    assert run_cli("probe", "train", "hog", manifest, "--out", "probe", *extra, cwd=tmp_path).returncode == 0
+    done = run_cli(
+        "probe", "predict", "probe", "hog", "--out", "s.csv", "--labels", manifest, "--split", "test", *extra,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    labels = read_labels(manifest, extra=["No Finding"])
+    truth = dict(zip(labels.ids.tolist(), labels.labels().values, strict=True))
+    with open(tmp_path / "s.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 352
+    found = [
+        roc_auc_score([truth[row["image_id"]][number] for row in rows], [float(row[name]) for row in rows])
+        for number, name in enumerate(labels.findings)
+    ]
+    assert 0.67 < np.mean(found) < 0.72
+    done = run_cli(
+        "probe", "curve", "hog", manifest, "--out", "curve", "--shots", "1,16,all", "--seeds", "2", *extra, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "trained on 835 images, tested on 352 images" in done.stdout
