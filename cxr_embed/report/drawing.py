@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WIDTH = 7.1  # inches: the text's width on A4
 INK, SOFT, RULE = "#222222", "#666666", "#D9D9D9"
 SMALL, NORMAL = 7.0, 8.0  # points
+_NAME, _LINE = 36, 95  # letters of a name, and of a line of names with their signs
 
 
 @dataclass(frozen=True)
@@ -134,28 +135,36 @@ def panels(figure: Figure, count: int, columns: int, **options: Any) -> list[Axe
     return flat[:count]
 
 
-def name_series(figure: Figure, names: list[str], top: float, left: float = 0.01) -> None:
-    """The series' names in one line above the panels, each with its line and marker."""
+def name_series(figure: Figure, names: list[str], styles: Sequence[Style] = STYLES) -> None:
+    """The series' names above the panels, each with its line and marker; `above` says how much room they take."""
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], color=s.colour, linestyle=s.line, marker=s.marker, markerfacecolor=s.face, markersize=4, lw=1.4)
-        for s in STYLES[: len(names)]
+        for s in styles[: len(names)]
     ]
-    legend = figure.legend(
+    figure.legend(
         handles,
-        [short(name, 40) for name in names],
+        [short(name, _NAME) for name in names],
         loc="upper left",
-        bbox_to_anchor=(left, top),
-        ncols=len(names),
+        bbox_to_anchor=(0.01, 0.995),
+        ncols=_columns(names),
         frameon=False,
         fontsize=NORMAL,
         handlelength=3.2,
         borderaxespad=0,
         columnspacing=2,
     )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+
+
+def above(names: list[str]) -> float:
+    """Inches that the names of the series take beyond their first line."""
+    return 0.17 * (-(-len(names) // _columns(names)) - 1)
+
+
+def _columns(names: list[str]) -> int:
+    letters = sum(len(short(name, _NAME)) for name in names)
+    return len(names) if letters + 9 * len(names) <= _LINE else 2
 
 
 def short(name: str, most: int = 20) -> str:

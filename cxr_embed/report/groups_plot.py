@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cxr_embed.report.drawing import NORMAL, RULE, SMALL, SOFT, STYLES, Drawing, name_series, panels, short, to_svg
+from cxr_embed.report.drawing import (
+    NORMAL,
+    RULE,
+    SMALL,
+    SOFT,
+    STYLES,
+    Drawing,
+    above,
+    name_series,
+    panels,
+    short,
+    to_svg,
+)
 from cxr_embed.report.plots import Scores, findings_of
 
 if TYPE_CHECKING:
@@ -36,7 +48,8 @@ def _draw(scores: Scores, shown: list[Panel], key: str) -> Drawing:
     columns = min(len(shown), _COLUMNS)
     deep = -(-len(shown) // columns)
     step = 0.1 * len(scores) + 0.09
-    height = deep * (step * len(findings) + 0.42) + 0.72
+    names = [s["name"] for s in scores]
+    height = deep * (step * len(findings) + 0.42) + 0.72 + above(names)
     tables = [{(g["finding"], g["attribute"], g["group"]): g for g in s["evaluation"]["groups"]} for s in scores]
 
     def panel(axes: Axes, attribute: str, group: str, reference: str) -> None:
@@ -65,12 +78,12 @@ def _draw(scores: Scores, shown: list[Panel], key: str) -> Drawing:
 
     def draw(figure: Figure) -> None:
         gap = 0.5 / (step * len(findings))
-        figure.subplots_adjust(0.2, 0.4 / height, 0.985, 1 - 0.55 / height, wspace=0.08, hspace=gap)
+        figure.subplots_adjust(0.2, 0.4 / height, 0.985, 1 - (0.55 + above(names)) / height, wspace=0.08, hspace=gap)
         for axes, part in zip(panels(figure, len(shown), columns, sharey=True), shown, strict=True):
             panel(axes, *part)
-            axes.set_yticks(range(len(findings)), [short(f, 26) for f in findings], fontsize=SMALL + 0.5)
+            axes.set_yticks(range(len(findings)), [short(f) for f in findings], fontsize=SMALL + 0.5)
         figure.supxlabel("difference of the AUROC", fontsize=NORMAL, x=0.6, y=0.05 / height)
-        name_series(figure, [s["name"] for s in scores], 0.995)
+        name_series(figure, names)
 
     attributes = list(dict.fromkeys(attribute for attribute, _, _ in shown))
     title = f"Differences by {' and '.join(attributes)}"

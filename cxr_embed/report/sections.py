@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cxr_embed.report.drawing import Drawing
-from cxr_embed.report.groups_plot import groups_plots
-from cxr_embed.report.more_tables import (
+from cxr_embed.report.context_tables import (
     encoder_table,
     few_label_tables,
     groups_tables,
@@ -18,7 +16,10 @@ from cxr_embed.report.more_tables import (
     shortcut_table,
     split_table,
 )
-from cxr_embed.report.plots import auroc_plot, few_label_plot, precision_recall_plot, reliability_plot, roc_plot
+from cxr_embed.report.drawing import Drawing
+from cxr_embed.report.few_label_plot import few_label_plot
+from cxr_embed.report.groups_plot import groups_plots
+from cxr_embed.report.plots import auroc_plot, precision_recall_plot, reliability_plot, roc_plot
 from cxr_embed.report.shortcuts import in_words
 from cxr_embed.report.tables import (
     Table,
@@ -86,7 +87,12 @@ def _sections(report: dict[str, Any]) -> Iterator[Section]:
             f"tested on {curve['test']['images']:,} images of {curve['test']['patients']:,} patients. A draw of more "
             "labels holds the smaller one; how strongly to regularise is chosen inside the draw.",
         )
-        yield Section("few", "Few labels", lead, blocks=(few_label_plot(curve), *few_label_tables(curve)))
+        yield Section(
+            "few",
+            "Few labels",
+            lead,
+            blocks=(few_label_plot(curve, [found["name"] for found in scores]), *few_label_tables(curve)),
+        )
     if any(found["evaluation"]["groups"] for found in scores):
         lead = (
             "The same figures by group, and how much groups differ. With so many differences some leave zero by chance "

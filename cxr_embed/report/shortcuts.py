@@ -54,8 +54,8 @@ def audit(
     place = {image_id: number for number, image_id in enumerate(store.ids.tolist())}
     rows = np.flatnonzero([image_id in place for image_id in labels.ids.tolist()])
     ids = labels.ids[rows]
-    patients = labels.column("patient_id")[rows]
-    patients = np.where(patients == "", ids, patients)
+    told, known = labels.column("patient_id")[rows], store.patient_ids[[place[image_id] for image_id in ids.tolist()]]
+    patients = np.where(told != "", told, np.where(known != "", known, ids))
     test = np.isin(patients, patients[np.isin(ids, tested)])
     halved = bool(test.all())
     if halved:

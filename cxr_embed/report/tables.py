@@ -160,7 +160,8 @@ def threshold_tables(scores: dict[str, Any]) -> list[Table]:
     ]
     worth = ("ppv", "npv", "net_benefit")
     if any(f[name] is not None for f in findings for name in worth):
-        lead = [("prevalence", lambda f: percent(f["stated_prevalence"]))]
+        stated = any(f["stated_prevalence"] is not None for f in findings)
+        lead = [("prevalence", lambda f: percent(f["stated_prevalence"]))] if stated else []
         tables.append(figures_table(f"{scores['name']}: what a flag is worth", findings, worth, lead))
     return tables
 
@@ -203,11 +204,11 @@ def published_table(scores: Sequence[dict[str, Any]], published: dict[str, Any])
     ]
     columns += [result["auroc"] for result in results]
     findings = [name for name in columns[0] if any(name in result["auroc"] for result in results)]
-    rows = [(name, *(number(column.get(name)) for column in columns)) for name in findings]
+    rows = [(name, *(number(column.get(name), 4) for column in columns)) for name in findings]
     common = [name for name in findings if all(column.get(name) is not None for column in columns)]
     if common:
         means = [sum(column[name] or 0 for name in common) / len(common) for column in columns]
-        rows.append((f"mean of {len(common)} of {len(findings)}", *(number(mean) for mean in means)))
+        rows.append((f"mean of {len(common)} of {len(findings)}", *(number(mean, 4) for mean in means)))
     heads = ("finding", *(found["name"] for found in scores), *(result["name"] for result in results))
     notes = tuple(f"{result['name']}: {result['source']} Tested on {result['test']}." for result in results)
     return Table("AUROC, ours and published", heads, tuple(rows), total=bool(common), notes=notes)

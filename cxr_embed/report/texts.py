@@ -38,10 +38,14 @@ def to_html(report: dict[str, Any], names: tuple[str, ...]) -> str:
     shown = [
         {"key": s.key, "title": s.title, "lead": s.lead, "points": s.points, "blocks": blocks} for s, blocks in parts
     ]
+    created = re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(:\d\d)?(\+00:00|Z)$", r"\1 \2 UTC", report["created"])
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(template)
     # Only the style and the figures are ours to trust; whatever a user named is escaped.
-    return page.render(report=report, sections=shown, style=Markup(style), interval=INTERVAL, names=names) + "\n"
+    return (
+        page.render(report=report, sections=shown, style=Markup(style), interval=INTERVAL, names=names, created=created)
+        + "\n"
+    )
 
 
 def _with_markup(block: Table | Drawing, markup: Any) -> Any:

@@ -97,9 +97,7 @@ def _contaminated(report: dict[str, Any]) -> list[str]:
             continue
         name = card["name"]
         if not trained_on:
-            told.append(
-                f"what {name} was trained on is not known: whether it has seen the tested images is not, either"
-            )
+            told.append(f"what {name} was trained on is not known: it may have seen the tested images")
             continue
         seen = seen_in_training(trained_on, data)
         if seen:

@@ -1,4 +1,4 @@
-"""More tables: the data, few labels, groups, shortcuts, and the model cards."""
+"""Tables around the figures: the data, few labels, groups, shortcuts, and the model cards."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def positives_table(data: dict[str, Any]) -> Table:
     unknown = any(f["known"] < part["images"] for part in data["splits"] for f in part["findings"])
     for _ in data["splits"]:
         heads += ["positive", *(["known"] if unknown else []), "part", "patients"]
-    groups = [("", 1), *((part["split"], 4 if unknown else 3) for part in data["splits"])]
+    single = len(data["splits"]) == 1
+    groups = [] if single else [("", 1), *((part["split"], 4 if unknown else 3) for part in data["splits"])]
     rows = []
     for row in range(len(data["splits"][0]["findings"])):
         cells = [data["splits"][0]["findings"][row]["finding"]]
@@ -72,6 +73,7 @@ def few_label_tables(curve: dict[str, Any]) -> list[Table]:
     heads = ("encoder", "labels a side", "findings", "mean AUROC", "SD", "lowest to highest draw", "minus the first")
     note = "Means over different findings do not compare: see how many each covers."
     tables = [Table("Mean over findings", heads, tuple(rows), words=2, notes=(note,))]
+    same: list[str] = []
     for encoder in encoders:
         cells = []
         for finding in curve["findings"]:
@@ -80,11 +82,24 @@ def few_label_tables(curve: dict[str, Any]) -> list[Table]:
         reasons = []
         for size in shots:
             told = [(name, by_key[encoder, name, size]["undefined"]) for name in curve["findings"]]
-            listed = "; ".join(f"{name}: {reason}" for name, reason in told if reason)
-            reasons += [f"{size} is undefined for some. {listed}."] if listed else []
+            reasons += _listed(size, [(name, reason) for name, reason in told if reason])
+        said = reasons if not same or reasons != same else ["Undefined where they are above, for the same reasons."]
+        same = same or reasons
         title = f"{encoder}: AUROC of each finding, mean \N{PLUS-MINUS SIGN} SD over the draws"
-        tables.append(Table(title, ("finding", *map(str, shots)), tuple(cells), notes=tuple(reasons)))
+        tables.append(Table(title, ("finding", *map(str, shots)), tuple(cells), notes=tuple(said)))
     return tables
+
+
+def _listed(size: int | str, missing: list[tuple[str, str]]) -> list[str]:
+    """Findings that a size has no figure for, with their reasons; what the reasons end in alike is said once."""
+    if not missing:
+        return []
+    _, mark, rest = missing[0][1].partition(" in the ")
+    end = mark + rest
+    if len(missing) == 1 or not all(reason.endswith(end) for _, reason in missing):
+        end = ""
+    names = "; ".join(f"{name}: {reason.removesuffix(end)}" for name, reason in missing)
+    return [f"{size}: undefined for some{' (' + end.strip() + ')' if end else ''}. {names}."]
 
 
 def _spread(mean: float | None, sd: float | None) -> str:

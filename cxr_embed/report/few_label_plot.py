@@ -1,0 +1,118 @@
+"""Few-label curves as a figure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cxr_embed.report.drawing import (
+    NORMAL,
+    RULE,
+    SMALL,
+    SOFT,
+    STYLES,
+    Drawing,
+    Style,
+    above,
+    name_series,
+    short,
+    to_svg,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLUMNS = 4
+
+
+def few_label_plot(curve: dict[str, Any], names: list[str]) -> Drawing:
+    """AUROC over the number of labels: the mean of all findings large, each finding small.
+
+    Args:
+        curve: as the report holds it.
+        names: of the score files; an encoder of the same name looks as its scores do.
+    """
+    shots = curve["protocol"]["shots"]
+    encoders = list(dict.fromkeys(row["encoder"] for row in curve["summary"]))[: len(STYLES)]
+    findings = curve["findings"]
+    rows = -(-len(findings) // _COLUMNS)
+    styles = [STYLES[names.index(e)] for e in encoders] if set(encoders) <= set(names) else list(STYLES)
+    head = above(encoders)
+    height = 2.85 + 1.45 * rows + head
+    by_key = {(row["encoder"], row["finding"], row["shots"]): row for row in curve["summary"]}
+    lows = [row["mean"] - (row["sd"] or 0) for row in curve["summary"] if row["mean"] is not None]
+    low = max(0.0, min([0.45, *(int(value * 20) / 20 for value in lows)]))
+
+    def lines(axes: Axes, finding: str | None, size: float) -> None:
+        axes.axhline(0.5, color=SOFT, lw=0.7, zorder=1)
+        for number, encoder in enumerate(encoders):
+            style = styles[number]
+            told = [(x, by_key.get((encoder, finding, size))) for x, size in enumerate(shots)]
+            known = [(x, row) for x, row in told if row is not None and row["mean"] is not None]
+            away = (number - (len(encoders) - 1) / 2) * 0.09
+            x = [x + away for x, _ in known]
+            y = [row["mean"] for _, row in known]
+            for start in range(len(known) - 1):
+                # Means over different findings are no line.
+                one, other = known[start][1], known[start + 1][1]
+                if one.get("findings_in_mean") == other.get("findings_in_mean"):
+                    part = slice(start, start + 2)
+                    axes.plot(x[part], y[part], color=style.colour, linestyle=style.line, lw=1.3, zorder=2)
+            for place, (_, row) in zip(x, known, strict=True):
+                if row["sd"] is not None:
+                    ends = [row["mean"] - row["sd"], row["mean"] + row["sd"]]
+                    axes.plot([place, place], ends, color=style.colour, lw=0.9, zorder=2)
+            axes.plot(x, y, style.marker, color=style.colour, mfc=style.face, ms=size, mew=0.9, zorder=3)
+        axes.set(xlim=(-0.35, len(shots) - 0.65), ylim=(low, 1.0))
+        axes.set_xticks(range(len(shots)), [str(size) for size in shots])
+        axes.grid(axis="y", color=RULE, lw=0.5)
+        axes.set_axisbelow(True)
+
+    def draw(figure: Figure) -> None:
+        outer = figure.add_gridspec(
+            2, 1, height_ratios=(1.6, 1.3 * rows), left=0.075, right=0.99, top=1 - (0.52 + head) / height,
+            bottom=0.42 / height, hspace=1.45 / height,
+        )  # fmt: skip
+        mean = figure.add_subplot(outer[0])
+        lines(mean, None, 4.4)
+        means = [row for row in curve["summary"] if row["finding"] is None and row["mean"] is not None]
+        top = max([0.7, *(row["mean"] + (row["sd"] or 0) for row in means)])
+        least = min([0.45, *(row["mean"] - (row["sd"] or 0) for row in means)])
+        mean.set_ylim(int(least * 20) / 20, min(1.0, int(top * 20 + 2) / 20))
+        covered = [(by_key.get((encoders[0], None, size)) or {}).get("findings_in_mean", 0) for size in shots]
+        mean.set_xticks(range(len(shots)), [f"{size}\n({count})" for size, count in zip(shots, covered, strict=True)])
+        mean.set_title("mean over findings", loc="left", pad=4, fontweight="bold")
+        _name_ends(mean, [by_key.get((e, None, shots[-1])) for e in encoders], styles, len(shots) - 1)
+        inner = outer[1].subgridspec(rows, _COLUMNS, wspace=0.14, hspace=0.5)
+        for number, finding in enumerate(findings):
+            axes = figure.add_subplot(inner[number // _COLUMNS, number % _COLUMNS])
+            lines(axes, finding, 2.8)
+            axes.set_title(short(finding), loc="left", pad=3)
+            axes.tick_params(labelleft=number % _COLUMNS == 0, labelsize=SMALL - 0.5)
+            if all((by_key.get((e, finding, s)) or {}).get("mean") is None for e in encoders for s in shots):
+                axes.text(0.5, 0.4, "undefined", transform=axes.transAxes, ha="center", color=SOFT)
+        figure.supxlabel("positives that were labelled, and as many negatives", fontsize=NORMAL, y=0.06 / height)
+        figure.supylabel("AUROC", fontsize=NORMAL, x=0.008)
+        name_series(figure, encoders, styles)
+
+    title = "Few labels"
+    caption = (
+        "AUROC on one fixed test part: mean over the draws, and the standard deviation between them. All encoders get "
+        "the same draws. Sizes that a finding has too few positives for are left out; in brackets, how many findings a "
+        "mean covers: means over different findings do not compare, and no line joins them."
+    )
+    return Drawing("few", to_svg("few", height, draw, title), title, caption)
+
+
+def _name_ends(axes: Axes, rows: list[dict[str, Any] | None], styles: list[Style], place: int) -> None:
+    """The last values, beside their points and apart from each other."""
+    known = [(row["mean"], n) for n, row in enumerate(rows) if row is not None and row["mean"] is not None]
+    low, high = axes.get_ylim()
+    last = low
+    for value, number in sorted(known):
+        last = max(value, last + 0.11 * (high - low))
+        axes.annotate(
+            f"{value:.3f}", (place, last), xytext=(14, 0), textcoords="offset points", color=styles[number].colour,
+            fontsize=NORMAL, fontweight="bold", va="center", annotation_clip=False,
+        )  # fmt: skip
+    axes.set_xlim(-0.35, place + 0.75)
