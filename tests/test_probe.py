@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -455,6 +457,36 @@ def test_a_matrix_gives_rows_in_memory_and_streamed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(vectors_module, "_DENSE_BYTES", 0)
     np.testing.assert_array_equal(dense, want)
     np.testing.assert_array_equal(Matrix(source, standard).rows(np.array([3, 30])), want[[3, 30]])
+
+
+def test_images_without_a_patient_are_patients_of_their_own(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "store", SPEC) as writer:
+        for number in range(6):
+            vectors = {name: np.full(shape, number) for name, shape in SPEC.outputs.items()}
+            writer.add_vector(Row(f"i{number}", "", content(number)), vectors)
+        writer.flush("toy engine")
+    path = tmp_path / "labels.csv"
+    path.write_text("image_id,Mass\n" + "".join(f"i{n},{n % 2}\n" for n in range(6)))
+    cases = match_cases(open_store(tmp_path / "store"), read_labels(path))
+    assert len(set(cases.patients.tolist())) == 6
+    assert "6 images have no patient_id; each counts as a patient of its own: i0, i1, i2" in cases.notes[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_can_train_too() -> None:
+    code = (
+        "import os, signal, numpy as np\n"
+        "from cxr_embed import LinearProbe\n"
+        "x, y = np.random.default_rng(0).standard_normal((900, 5)), np.arange(900) % 2\n"
+        "LinearProbe(1.0).fit(x, y)\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    signal.alarm(60)\n"  # a wait for threads that are not there would never end
+        "    LinearProbe(1.0).fit(x, y)\n"
+        "    os._exit(0)\n"
+        "raise SystemExit(os.waitpid(child, 0)[1])\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_probabilities_of_large_logits() -> None:

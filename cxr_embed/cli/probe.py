@@ -117,7 +117,7 @@ def predict(
     import numpy as np
 
     from cxr_embed.manifest import read_labels
-    from cxr_embed.probe.cases import match_cases
+    from cxr_embed.probe.cases import match_cases, own_patients
     from cxr_embed.probe.files import load_probe
     from cxr_embed.screening import check_scores_target, write_scores
     from cxr_embed.store import open_store
@@ -129,7 +129,7 @@ def predict(
     trained, opened = load_probe(probe), open_store(store)
     trained.check_store(opened)
     notes: list[str] = []
-    ids, patients = opened.ids, opened.patient_ids
+    ids, patients = opened.ids, own_patients(opened.ids, opened.patient_ids)
     if labels is not None:
         cases = match_cases(opened, read_labels(labels, extra=extra or ()), split=split, known=False)
         ids, patients, notes = cases.ids, cases.patients, list(cases.notes)

@@ -136,15 +136,22 @@ def _patients(
             f"{store.path} and the labels name different patients for {len(differ):,} images: "
             f"'{known[first]}' and '{told[first]}' for {labels.ids[rows[first]]}; correct the one that is wrong"
         )
-    patients = np.where(told != "", told, known).astype(object)
-    nobody = np.flatnonzero(patients == "")
-    # No patient id can hold a line feed, so none is the name of a patient by chance.
-    patients[nobody] = [f"\n{image_id}" for image_id in labels.ids[rows[nobody]].tolist()]
-    if not len(nobody):
-        return patients.astype(np.str_), ()
-    named = _named(labels.ids[rows[nobody]])
-    note = f"{len(nobody):,} images have no patient_id; each counts as a patient of its own: {named}"
-    return patients.astype(np.str_), (note,)
+    patients = np.where(told != "", told, known)
+    nobody = labels.ids[rows][patients == ""]
+    notes = (
+        (f"{len(nobody):,} images have no patient_id; each counts as a patient of its own: {_named(nobody)}",)
+        if len(nobody)
+        else ()
+    )
+    return own_patients(labels.ids[rows], patients), notes
+
+
+def own_patients(ids: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """Patients `(N,)` of images, with one of its own for an image whose patient is blank.
+
+    Its name begins with a line feed, which no patient id can hold.
+    """
+    return np.where(patients == "", np.char.add("\n", ids), patients)
 
 
 def _named(ids: np.ndarray) -> str:

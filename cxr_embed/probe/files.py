@@ -20,6 +20,7 @@ from cxr_embed.probe.base import Probe
 from cxr_embed.probe.cases import Cases
 from cxr_embed.probe.heads import KNNProbe, MLPProbe
 from cxr_embed.probe.linear import LinearProbe
+from cxr_embed.probe.loss import probability
 from cxr_embed.probe.vectors import ProbeError, StoreSource
 from cxr_embed.store import Store
 from cxr_embed.store.layout import write_file_atomically
@@ -103,8 +104,6 @@ class TrainedProbe:
             ProbeError: for another encoder's store.
             StoreError: for ids without a vector.
         """
-        from cxr_embed.probe.loss import probability
-
         self.check_store(store)
         wanted = store.ids if ids is None else np.asarray(ids, np.str_)
         unique, place = np.unique(wanted, return_inverse=True)
@@ -183,12 +182,8 @@ def save_probe(path: Path, trained: TrainedProbe) -> None:
         ProbeError: where it cannot be written, or the folder holds something else.
     """
     tensors = {name: np.ascontiguousarray(value) for name, value in trained.probe.tensors().items()}
-    # Ids hold no line feed at their end or inside, but for the one at the start that marks an image without a patient.
     names = json.dumps(trained.patients.tolist(), ensure_ascii=False).encode()
-    tensors["patients"] = np.frombuffer(names, np.uint8)
-    data = safetensors.numpy.save(
-        {**tensors, "chosen": tensors["chosen"].astype(np.uint8)} if "chosen" in tensors else tensors
-    )
+    data = safetensors.numpy.save({**tensors, "patients": np.frombuffer(names, np.uint8)})
     digest = hashlib.sha256(data).hexdigest()
     body = {**trained.describe(), "tensors": {"file": f"{digest[:16]}.safetensors", "sha256": digest}}
     text = json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n"

@@ -7,7 +7,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPClassifier
 
 from cxr_embed.probe.base import Probe, all_vectors
 from cxr_embed.probe.vectors import Source, Standard
@@ -43,6 +42,8 @@ class MLPProbe(Probe):
     def _learn(
         self, source: Source, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
     ) -> None:
+        from sklearn.neural_network import MLPClassifier  # half a second that other probes need not wait
+
         vectors = all_vectors(source, standard)
         findings = len(learned)
         shapes = ((source.width, self.hidden), (self.hidden,), (self.hidden,), ())

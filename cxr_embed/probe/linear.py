@@ -163,7 +163,7 @@ class LinearProbe(Probe):
     def restore(self, tensors: dict[str, np.ndarray]) -> Self:
         """The inverse of `tensors`."""
         self.coef_, self.intercept_ = tensors["coef"], tensors["intercept"]
-        self.strengths_, self.chosen_ = tensors["strengths"], tensors["chosen"].astype(bool)
+        self.strengths_, self.chosen_ = tensors["strengths"], tensors["chosen"]
         return super().restore(tensors)
 
 

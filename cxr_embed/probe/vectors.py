@@ -214,6 +214,11 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads(), thread_name_prefix="probe")
 
 
+if hasattr(os, "register_at_fork"):
+    # A fork has the pool's name but none of its threads.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
 @cache
 def _linear_algebra() -> ThreadpoolController:
     # Looking for the libraries takes as long as a pass over few vectors.
