@@ -24,6 +24,7 @@ from cxr_embed.probe.files import make_trained, save_probe
 from cxr_embed.probe.results import write_curve
 from cxr_embed.report import Inputs, ReportError, collect, write_report
 from cxr_embed.report.cards import origins, seen_in_training, without_places
+from cxr_embed.report.context_tables import _listed
 from cxr_embed.report.curves import thin
 from cxr_embed.report.published import published_for
 from cxr_embed.report.tables import number, p_text, signed
@@ -323,6 +324,28 @@ def test_an_attribute_without_enough_patients_says_so(tmp_path: Path) -> None:
     assert "fewer than two kinds of site" in record["reason"]
     page = read(write_report(tmp_path / "r.html", made)[0])
     assert record["reason"] in " ".join(page.text)
+
+
+def test_columns_that_make_no_groups_are_told(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, site=[f"s{n // 2}" for n in range(120)], age=[str(41 + n % 3) for n in range(120)])
+    made = folder.report(split=None)
+    assert {group["attribute"] for group in made["scores"][0]["evaluation"]["groups"]} == {"sex", "view"}
+    told = [text for text in made["warnings"] if text.startswith("no groups")]
+    assert len(told) == 2
+    assert "all cases are 40-59" in told[0]
+    assert "make no groups" in told[1]
+    assert folder.report(by=())["scores"][0]["evaluation"]["groups"] == []
+
+
+def test_few_label_reasons_are_said_once() -> None:
+    same = " in the training part, 64 asked"
+    assert _listed(64, [("Mass", f"9 positive images{same}"), ("Nodule", f"8 positive images{same}")]) == [
+        "64: undefined for some (in the training part, 64 asked). Mass: 9 positive images; Nodule: 8 positive images."
+    ]
+    assert _listed(64, [("Mass", f"9 positive images{same}")]) == [
+        f"64: undefined for some. Mass: 9 positive images{same}."
+    ]
+    assert _listed(64, []) == []
 
 
 def test_an_encoder_that_saw_the_test_data_is_told_first(tmp_path: Path) -> None:

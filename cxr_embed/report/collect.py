@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from cxr_embed import __version__
-from cxr_embed.evaluation import Cases, compare, evaluate, read_scores
+from cxr_embed.evaluation import Cases, ScoresError, compare, evaluate, read_scores
 from cxr_embed.evaluation.cases import join
+from cxr_embed.evaluation.groups import groups_of
 from cxr_embed.manifest import Manifest, read_labels
 from cxr_embed.probe.files import TrainedProbe, load_probe
 from cxr_embed.report.cards import origins, probe_card, store_card, store_names
@@ -64,8 +65,8 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
     for name, path in zip(names, inputs.scores, strict=True):
         steps(f"evaluating {name}")
         joined = join(read_scores(path), labels, split=inputs.split, uncertain=inputs.uncertain)
-        by = inputs.by if inputs.by is not None else tuple(a for a in _GROUPS if _has_groups(joined, a))
-        scored.append({"name": name, **file_record(path), **_evaluated(inputs, path, labels, by), **_curves(joined)})
+        made = _evaluated(inputs, path, labels, joined)
+        scored.append({"name": name, **file_record(path), "evaluation": made, "curves": curves_of(joined)})
         cases.append(joined)
     comparisons = []
     for name, path in islice(zip(names, inputs.scores, strict=True), 1, None):
@@ -111,7 +112,8 @@ class _Steps:
         self._done += 1
 
 
-def _evaluated(inputs: Inputs, path: Path, labels: Manifest, by: tuple[str, ...]) -> dict[str, Any]:
+def _evaluated(inputs: Inputs, path: Path, labels: Manifest, cases: Cases) -> dict[str, Any]:
+    by, told = _attributes(inputs.by, cases)
     made = evaluate(
         path,
         labels,
@@ -125,11 +127,9 @@ def _evaluated(inputs: Inputs, path: Path, labels: Manifest, by: tuple[str, ...]
         bootstraps=inputs.bootstraps,
         seed=inputs.seed,
     )
-    return {"evaluation": made.to_json()}
-
-
-def _curves(cases: Cases) -> dict[str, Any]:
-    return {"curves": curves_of(cases)}
+    body = made.to_json()
+    body["warnings"] += told
+    return body
 
 
 def _compared(inputs: Inputs, path: Path, labels: Manifest) -> dict[str, Any]:
@@ -145,8 +145,20 @@ def _compared(inputs: Inputs, path: Path, labels: Manifest) -> dict[str, Any]:
     return made.to_json()
 
 
-def _has_groups(cases: Cases, attribute: str) -> bool:
-    return attribute in cases.table and len(np.unique(cases.table[attribute])) > 1
+def _attributes(by: tuple[str, ...] | None, cases: Cases) -> tuple[tuple[str, ...], list[str]]:
+    """Columns to make groups of: those asked for, or those that there are; and why one makes none."""
+    if by is not None:
+        return by, []
+    found, told = [], []
+    for attribute in _GROUPS:
+        if attribute not in cases.table or len(np.unique(cases.table[attribute])) < 2:
+            continue
+        try:
+            groups_of(cases, attribute)
+            found.append(attribute)
+        except ScoresError as error:
+            told.append(f"no groups: {error}")
+    return tuple(found), told
 
 
 def _shortcuts(store: Store, name: str, inputs: Inputs, labels: Manifest, tested: np.ndarray) -> list[dict[str, Any]]:

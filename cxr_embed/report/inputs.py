@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from cxr_embed.evaluation.thresholds import Rule
 from cxr_embed.manifest import Uncertain
 from cxr_embed.metrics import CalibrationKind
 
+_SUFFIX = re.compile(r"\.(csv|csv\.gz|parquet)$", re.IGNORECASE)
 MOST = 5  # score files: more lines could not be told apart
 
 
@@ -68,7 +70,7 @@ def names_of(paths: Sequence[Path], what: str) -> list[str]:
     Raises:
         ReportError: where they stay alike.
     """
-    names = [path.name.split(".")[0] or path.name for path in paths]
+    names = [_SUFFIX.sub("", path.name) or path.name for path in paths]
     if len(set(names)) < len(names):
         names = [f"{path.absolute().parent.name}/{name}" for path, name in zip(paths, names, strict=True)]
     twice = [name for name in names if names.count(name) > 1]
