@@ -450,6 +450,9 @@ def test_the_verb(folder: Folder) -> None:
     assert str(folder.root) not in out.read_text() + out.with_suffix(".json").read_text()
     done = helpers.run_cli(*common, "--bootstraps", "50", "--json")
     assert json.loads(done.stdout)["summary"] == body["summary"]
+    done = helpers.run_cli(*common[:-1], str(folder.labels.with_suffix(".html")))
+    assert done.returncode == 1
+    assert "would replace what it is made of" in done.stderr
     done = helpers.run_cli(*common[:-1], str(folder.root / "r.txt"))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1

@@ -100,7 +100,7 @@ def report(
 
     if uncertain not in ("unknown", "positive", "negative"):
         fail(f"--uncertain is unknown, positive or negative, not {uncertain!r}", 2)
-    check_target(out)
+    check_target(out, scores, labels, *(against or ()), *([curve] if curve is not None else []))
     stated = prevalences(prevalence, list(read_scores(scores).names), "the scores have") if prevalence else None
     inputs = Inputs(
         scores=(scores, *(against or ())),

@@ -12,14 +12,21 @@ from cxr_embed.report.texts import to_csv, to_html, to_markdown
 from cxr_embed.store.layout import write_file_atomically
 
 
-def check_target(page: Path) -> None:
+def check_target(page: Path, *inputs: Path) -> None:
     """Refuses a place where no report can be written, before anything is computed.
 
+    Args:
+        page: the page to write.
+        inputs: files that none of the report's files may replace.
+
     Raises:
-        ReportError: for another suffix, a folder, or a place that can't be written to.
+        ReportError: for another suffix, a folder, a place that can't be written to, or a file of the inputs.
     """
     if page.suffix.lower() != ".html" or page.is_dir():
         raise ReportError(f"{page}: a report is a file whose name ends in .html; give another --out")
+    for path in _files(page):
+        if path.resolve() in {given.resolve() for given in inputs}:
+            raise ReportError(f"{path}: the report would replace what it is made of; give another --out")
     folder = page.absolute().parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -42,7 +49,7 @@ def write_report(page: Path, report: dict[str, Any]) -> tuple[Path, ...]:
         ReportError: where one cannot be written.
     """
     check_target(page)
-    others = tuple(page.with_suffix(suffix) for suffix in (".json", ".md", ".csv"))
+    _, *others = _files(page)
     body = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     texts = (to_html(report, tuple(path.name for path in others)), body, to_markdown(report), to_csv(report))
     try:
@@ -53,3 +60,7 @@ def write_report(page: Path, report: dict[str, Any]) -> tuple[Path, ...]:
     except OSError as error:
         raise ReportError(f"{page}: cannot be written ({error.strerror}); give another --out") from None
     return page, *others
+
+
+def _files(page: Path) -> tuple[Path, ...]:
+    return page, *(page.with_suffix(suffix) for suffix in (".json", ".md", ".csv"))
