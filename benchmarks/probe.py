@@ -59,21 +59,26 @@ def many(_: Path) -> list[Line]:
     figures = in_turn(3, ours=lambda: seconds(lambda: probe.fit(vectors, labels)), loop=lambda: seconds(loop))
     ours, theirs = median(figures["ours"]), median(figures["loop"])
     exact, exact_test = standard(vectors).astype(np.float64), standard(test_vectors).astype(np.float64)
-    mine, other = probe.decision_function(test_vectors), np.stack([m.decision_function(exact_test) for m in models], 1)
-    apart = max(
-        abs(roc_auc_score(test_labels[:, c], mine[:, c]) - roc_auc_score(test_labels[:, c], other[:, c]))
-        for c in range(FINDINGS)
-    )
+    mine = probe.decision_function(test_vectors)
+
+    def apart(model: LogisticRegression, c: int) -> float:
+        scores = (mine[:, c], model.decision_function(exact_test))
+        first, second = (roc_auc_score(test_labels[:, c], each) for each in scores)
+        return abs(float(first - second))
+
     lower = sum(
         objective(exact, labels[:, c], probe.coef_[c], probe.intercept_[c])
         <= objective(exact, labels[:, c], models[c].coef_[0], models[c].intercept_[0])
         for c in range(FINDINGS)
     )
-    tight = [
-        LogisticRegression(C=1.0, tol=1e-9, max_iter=100_000, solver="newton-cholesky").fit(exact, labels[:, c])
-        for c in (0, 7, 8)
-    ]
-    off = max(float(np.abs(model.coef_[0] - probe.coef_[c]).max()) for model, c in zip(tight, (0, 7, 8), strict=True))
+    tight = {
+        c: LogisticRegression(C=1.0, tol=1e-9, max_iter=100_000, solver="newton-cholesky").fit(exact, labels[:, c])
+        for c in (0, 7, 8)  # a common finding, the rarest, the most common
+    }
+    off = max(float(np.abs(model.coef_[0] - probe.coef_[c]).max()) for c, model in tight.items())
+    close = max(apart(model, c) for c, model in tight.items())
+    loose = [apart(model, c) for c, model in enumerate(models)]
+    rarest = int(np.argmax(loose))
     return [
         Line(
             "14 findings, 100,000 x 1024 float32, one strength, against a loop over LogisticRegression",
@@ -83,8 +88,9 @@ def many(_: Path) -> list[Line]:
         Line(
             "its objective, AUROC and coefficients",
             "no higher; 5e-4; 1e-4",
-            f"no higher for {lower} of {FINDINGS}; AUROC within {apart:.0e}; coefficients within {off:.0e} of "
-            "scikit-learn at 1e-9 (3 findings)",
+            f"no higher for {lower} of {FINDINGS}; scikit-learn at 1e-9 (3 findings): AUROC within {close:.0e}, "
+            f"coefficients within {off:.0e}; at its default stop: AUROC within {sorted(loose)[-2]:.0e} but for the "
+            f"finding with {PREVALENCE[rarest]:.1%} positives, where it stops early ({loose[rarest]:.0e})",
         ),
     ]
 

@@ -337,13 +337,15 @@ def _print_curve(curve: Curve, out: Path) -> None:
     means = [row for row in summarise(curve) if row["finding"] is None]
     pairs = [row for row in differences(curve) if row["finding"] is None]
     heads = ["shots", "findings", *curve.encoders, *(f"{name} - {curve.encoders[0]}" for name in curve.encoders[1:])]
-    rows = []
+    rows, covered = [], set()
     for size in curve.shots:
         told = [row for row in (*means, *pairs) if row["shots"] == size]
-        covered = f"{told[0]['findings_in_mean']} of {len(curve.findings)}"
-        rows.append([str(size or "all"), covered, *(_mean(row, "minus" in row) for row in told)])
+        covered.add(told[0]["findings_in_mean"])
+        of_all = f"{told[0]['findings_in_mean']} of {len(curve.findings)}"
+        rows.append([str(size or "all"), of_all, *(_mean(row, "minus" in row) for row in told)])
     _print_table(heads, rows)
-    typer.echo("mean AUROC over findings, and its standard deviation over draws; more shots cover fewer findings")
+    fewer = "; not every size covers the same findings" if len(covered) > 1 else ""
+    typer.echo(f"mean AUROC over findings, and its standard deviation over draws{fewer}")
     _tell_notes(curve.notes)
     typer.echo(
         f"{out}: curve.json, curve.csv; trained on {plural(len(curve.train), 'image')}, tested on "
