@@ -89,8 +89,8 @@ def many(_: Path) -> list[Line]:
             "its objective, AUROC and coefficients",
             "no higher; 5e-4; 1e-4",
             f"no higher for {lower} of {FINDINGS}; scikit-learn at 1e-9 (3 findings): AUROC within {close:.0e}, "
-            f"coefficients within {off:.0e}; its default stop ends early for rare findings: AUROC within 5e-4 for {near} "
-            f"of {FINDINGS}, at most {max(loose):.0e}",
+            f"coefficients within {off:.0e}; its default stop ends early for rare findings: AUROC within 5e-4 for "
+            f"{near} of {FINDINGS}, at most {max(loose):.0e}",
         ),
     ]
 

@@ -15,12 +15,12 @@ import numpy as np
 from scipy.linalg import lapack
 
 from cxr_embed.probe.loss import Loss, loss
-from cxr_embed.probe.vectors import in_threads
+from cxr_embed.probe.vectors import single_threaded
 
 _STEPS, _HALVINGS = 100, 40
 # Of a logit's last step, beside the largest logit. What Newton's next step would change is near its square, and where
 # systems are float32, a hundredth of it.
-_TOLERANCE, _SINGLE_TOLERANCE = 1e-4, 1e-6
+_TOLERANCE, _SINGLE_TOLERANCE = 1e-4, 1e-5
 _LOOP_FROM = 96  # cases from which Cholesky one by one beats a batch of LU
 _BATCH_VALUES = 1 << 20  # of the systems of a batch
 _SINGLE_STEPS = 12  # Newton's steps with float32 systems; few problems are so ill conditioned that they need more
@@ -76,9 +76,10 @@ def solve_kernel(kernel: np.ndarray, columns: Columns) -> tuple[np.ndarray, np.n
         for column in chosen:
             alpha[rows, column], intercept[column] = path.solve(float(columns.strength[column]))
 
-    # One path a core beats one Cholesky over all cores, and stands a machine that others use too.
-    for _ in in_threads(follow, _paths(columns, np.flatnonzero(sizes >= _LOOP_FROM))):
-        pass
+    # Systems this small gain nothing from more cores, and lose much on a machine that others use too.
+    with single_threaded():
+        for chosen in _paths(columns, np.flatnonzero(sizes >= _LOOP_FROM)):
+            follow(chosen)
     return alpha, intercept
 
 

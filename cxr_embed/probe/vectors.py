@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, Protocol, TypeVar
@@ -225,6 +226,11 @@ def _linear_algebra() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def single_threaded() -> AbstractContextManager[object]:
+    """Linear algebra on one core each, while it lasts."""
+    return _linear_algebra().limit(limits=1)  # type: ignore[no-any-return]
+
+
 def threads() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -236,7 +242,7 @@ def in_threads(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
     Each thread does its own linear algebra: one block on all cores would mean waiting for each other in each product.
     """
     waiting: deque[Future[T]] = deque()
-    with _linear_algebra().limit(limits=1):
+    with single_threaded():
         for item in items:
             waiting.append(_pool().submit(work, item))
             if len(waiting) > 2 * threads():
