@@ -15,14 +15,14 @@ import numpy as np
 from scipy.linalg import lapack
 
 from cxr_embed.probe.loss import Loss, loss
-from cxr_embed.probe.vectors import single_threaded
+from cxr_embed.probe.vectors import in_threads, single_threaded
 
 _STEPS, _HALVINGS = 100, 40
 # Of a logit's last step, beside the largest logit. What Newton's next step would change is near its square, and where
 # systems are float32, a hundredth of it.
 _TOLERANCE, _SINGLE_TOLERANCE = 1e-4, 1e-5
 _LOOP_FROM = 96  # cases from which Cholesky one by one beats a batch of LU
-_BATCH_VALUES = 1 << 20  # of the systems of a batch
+_BATCH_VALUES = 1 << 18  # of the systems of a batch: 2 MiB stay in a core's cache
 _SINGLE_STEPS = 12  # Newton's steps with float32 systems; few problems are so ill conditioned that they need more
 
 
@@ -63,12 +63,16 @@ def solve_kernel(kernel: np.ndarray, columns: Columns) -> tuple[np.ndarray, np.n
     alpha, intercept = np.zeros(columns.sign.shape), np.zeros(columns.sign.shape[1])
     sizes = np.count_nonzero(columns.sign, axis=0)
     small = np.flatnonzero(sizes < _LOOP_FROM)
-    for chosen in _batches(small[np.argsort(sizes[small], kind="stable")], sizes):
+
+    def batch(chosen: np.ndarray) -> None:
         part = columns.pick(chosen)
         # Problems of nearly one size; the smaller ones are filled up with cases of no weight.
         rows = np.argsort(part.sign == 0, axis=0, kind="stable")[: sizes[chosen].max()].T  # (P, M)
         found, intercept[chosen] = _solve_batch(kernel, rows, part)
         alpha[rows.T, chosen[None, :]] = found.T
+
+    for _ in in_threads(batch, _batches(small[np.argsort(sizes[small], kind="stable")], sizes)):
+        pass
 
     def follow(chosen: np.ndarray) -> None:
         rows = np.flatnonzero(columns.sign[:, chosen[0]])
