@@ -268,6 +268,38 @@ def test_train_and_predict_as_typed(typed: Path) -> None:
     assert "96 of 120 images are of patients that the probe learned from (i0 is the first)" in done.stdout
 
 
+def test_thresholds_are_chosen_on_a_split_of_their_own_and_kept(typed: Path) -> None:
+    with open(typed / "labels.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        if int(row["image_id"][1:]) // 2 % 5 in (3, 4):
+            row["split"] = "validate"
+    with open(typed / "three.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    train = ["probe", "train", "clear", "three.csv", "--out", "kept"]
+    chosen = [*train, "--finding", "Mass", "--thresholds-split", "validate", "--threshold", "sensitivity=0.8"]
+    done = run_cli(*chosen, cwd=typed)
+    assert done.returncode == 0, done.stderr
+    threshold = json.loads((typed / "kept" / "probe.json").read_text())["thresholds"]["Mass"]
+    assert f"{threshold:.4f}" in done.stdout
+    run_cli("probe", "predict", "kept", "clear", "--out", "kept.csv", cwd=typed)
+    with open(typed / "kept.csv", newline="") as file:
+        scores = {row["image_id"]: float(row["Mass"]) for row in csv.DictReader(file)}
+    positives = [row["image_id"] for row in rows if row["split"] == "validate" and row["Mass"] == "1"]
+    found = sum(scores[image_id] >= threshold for image_id in positives)
+    assert found / len(positives) >= 0.8
+    told = json.loads(run_cli("probe", "evaluate", "kept", "clear", "three.csv", "--json", cwd=typed).stdout)
+    tested = [row["image_id"] for row in rows if row["split"] == "test" and row["Mass"] == "1"]
+    expected = sum(scores[image_id] >= threshold for image_id in tested) / len(tested)
+    assert told["findings"][0]["sensitivity"] == pytest.approx(expected)
+    done = run_cli(*train, "--threshold", "youden", cwd=typed)
+    assert (done.returncode, "name them with --thresholds-split" in done.stderr) == (2, True)
+    done = run_cli(*train, "--thresholds-split", "train", cwd=typed)
+    assert (done.returncode, "among those that the probe learned from" in done.stderr) == (1, True)
+
+
 @pytest.mark.parametrize("kind", ["mlp", "knn"])
 def test_other_kinds_as_typed(typed: Path, kind: str) -> None:
     done = run_cli(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
+from cxr_embed.cli.probe_evaluate import thresholds_on
 
 if TYPE_CHECKING:
     from cxr_embed.manifest import Manifest
@@ -59,6 +60,16 @@ def train(
             show_default=False,
         ),
     ] = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="youden, f1, sensitivity=0.9 or specificity=0.9: the rule for thresholds.", show_default=False
+        ),
+    ] = None,
+    thresholds_split: Annotated[
+        str | None,
+        typer.Option(help="Choose thresholds on this split, which the probe does not learn from, and keep them."),
+    ] = None,
     extra: Extra = None,
     uncertain: Uncertain = "unknown",
     seed: Annotated[int, typer.Option(min=0, help="Of folds and first weights.")] = 0,
@@ -69,12 +80,16 @@ def train(
     A patient is never on both sides of the cross-validation. A finding whose labels are all alike is left out and
     named.
     """
+    from dataclasses import replace
+
     from cxr_embed.manifest import read_labels
     from cxr_embed.probe.cases import match_cases
     from cxr_embed.probe.files import make_trained, save_probe
     from cxr_embed.probe.vectors import StoreSource
     from cxr_embed.store import open_store
 
+    if threshold is not None and thresholds_split is None:
+        fail("--threshold is chosen on cases that the probe does not learn from: name them with --thresholds-split", 2)
     opened = open_store(store)
     chosen = _output(opened, output)
     probe = _make_probe(kind, pool, balance, strength, seed, opened.spec.outputs[chosen])
@@ -83,8 +98,11 @@ def train(
     cases = match_cases(opened, labels, split=part, findings=findings, uncertain=_uncertain(uncertain))
     probe.fit_source(StoreSource(opened, cases.ids, chosen, probe.pooling), cases.values, cases.patients)
     trained = make_trained(probe, opened, chosen, cases, manifest, split=part, uncertain=uncertain)
-    save_probe(out, trained)
     notes = list(cases.notes)
+    if thresholds_split is not None:
+        thresholds, more = thresholds_on(trained, opened, labels, thresholds_split, threshold, uncertain)
+        trained, notes = replace(trained, thresholds=thresholds), notes + more
+    save_probe(out, trained)
     if split is None and part is None:
         notes.append("the labels have no column split: the probe learned from all of them")
     if as_json:
@@ -312,14 +330,16 @@ def _about(encoders: Sequence[Any], manifest: Path, train: str, test: str, pool:
 
 def _print_trained(trained: TrainedProbe, cases: Cases, notes: list[str], out: Path) -> None:
     described = trained.describe()
-    heads = ["finding", "positive", "negative", "unknown", "strength"]
-    if not described["strengths"]:
-        heads.pop()
+    heads = ["finding", "positive", "negative", "unknown"]
+    heads += ["strength"] if described["strengths"] else []
+    heads += ["threshold"] if trained.thresholds else []
     rows = []
     for name in trained.findings:
         row = [name, *(f"{count:,}" for count in described["labels"]["counts"][name].values())]
         if described["strengths"]:
             row.append(f"{described['strengths'][name]:.3g}" if name in described["strengths"] else "-")
+        if trained.thresholds:
+            row.append(f"{trained.thresholds[name]:.4f}" if name in trained.thresholds else "-")
         rows.append(row)
     _print_table(heads, rows)
     _tell_notes([*notes, *(f"{name} is left out: {reason}" for name, reason in trained.undefined.items())])

@@ -130,3 +130,29 @@ def _predict(trained: TrainedProbe, store: Store, labels: Manifest, parts: list[
         dict(zip(ids.tolist(), patients.tolist(), strict=True)) if known else None,
         tuple(dict.fromkeys(notes)),
     )
+
+
+def thresholds_on(
+    trained: TrainedProbe, store: Store, labels: Manifest, split: str, rule: str | None, uncertain: str
+) -> tuple[dict[str, float], list[str]]:
+    """A threshold for each finding, chosen on a split that the probe did not learn from, and what to know of them.
+
+    Raises:
+        ProbeError: where the probe learned from a patient of the split.
+        ScoresError: for an unknown rule.
+    """
+    from cxr_embed.evaluation.cases import join
+    from cxr_embed.evaluation.scores import read_scores
+    from cxr_embed.evaluation.thresholds import choose
+
+    predicted = _predict(trained, store, labels, [split])
+    cases = join(
+        read_scores(predicted.scores),
+        labels,
+        patients=predicted.patients,
+        split=split,
+        uncertain=uncertain,  # type: ignore[arg-type]
+    )
+    choices, notes = choose(cases.names, rule, cases, None)
+    notes += [f"{name} has no threshold: {choice.reason}" for name, choice in choices.items() if choice.reason]
+    return {name: choice.threshold for name, choice in choices.items() if choice.threshold is not None}, notes
