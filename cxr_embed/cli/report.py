@@ -8,14 +8,24 @@ from typing import Annotated, Any
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json, progress_bar
-from cxr_embed.cli.evaluate import Bootstraps, Extra, LabelFile, Scores, Seed, Split, Uncertain
+from cxr_embed.cli.evaluate import (
+    Bootstraps,
+    Calibrate,
+    Extra,
+    LabelFile,
+    Prevalence,
+    Scores,
+    Seed,
+    Split,
+    Threshold,
+    ThresholdsSplit,
+    Uncertain,
+)
 
 EXAMPLE = (
     "Example: `cxr-embed report hog.csv data/manifest.csv --split test --against densenet.csv "
     "--store vectors/hog --out report.html`"
 )
-
-
 Out = Annotated[Path, typer.Option(help="The page to write (.html); .json, .md and .csv come beside it.")]
 Against = Annotated[
     list[Path] | None,
@@ -30,27 +40,6 @@ StorePaths = Annotated[
 ]
 Probes = Annotated[list[Path] | None, typer.Option(help="Probe for the model card (repeatable).", show_default=False)]
 CurveFile = Annotated[Path | None, typer.Option(help="The curve.json of `cxr-embed probe curve`.")]
-Prevalence = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Part of cases with the finding where the scores are to be used: 0.02, or Pneumothorax=0.02 (repeatable).",
-        show_default=False,
-    ),
-]
-Threshold = Annotated[
-    str | None,
-    typer.Option(
-        help="youden, f1, sensitivity=0.9 or specificity=0.9, chosen on the validation part (there, youden by "
-        "default); or a number that was known before.",
-        show_default=False,
-    ),
-]
-Validation = Annotated[
-    str | None, typer.Option(help="The labels' split that is the validation part, e.g. validate.", show_default=False)
-]
-Calibrate = Annotated[
-    str | None, typer.Option(help="platt or isotonic: make probabilities of the scores, fitted on the validation part.")
-]
 By = Annotated[
     str | None,
     typer.Option(
@@ -78,7 +67,7 @@ def report(
     uncertain: Uncertain = "unknown",
     prevalence: Prevalence = None,
     threshold: Threshold = None,
-    thresholds_split: Validation = None,
+    thresholds_split: ThresholdsSplit = None,
     calibrate: Calibrate = None,
     by: By = None,
     output: Output = None,
