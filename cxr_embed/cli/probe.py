@@ -179,7 +179,7 @@ def predict(
 def curve(
     store: StorePath,
     manifest: ManifestPath,
-    out: Annotated[Path, typer.Option(help="Folder for curve.json and curve.csv.")],
+    out: Annotated[Path, typer.Option(help="Folder for curve.json and curve.csv.")] = Path("curve"),
     more: Annotated[
         list[Path] | None, typer.Option("--store", help="Another encoder's store, to compare with (repeatable).")
     ] = None,
