@@ -292,11 +292,10 @@ def _shots(text: str) -> tuple[int | None, ...]:
 
 
 def _names(stores: Sequence[Store]) -> list[str]:
-    """Encoders' names; with the store's where two are alike."""
-    names = [store.spec.name for store in stores]
-    told = [
-        f"{name} ({store.path})" if names.count(name) > 1 else name for name, store in zip(names, stores, strict=True)
-    ]
+    """Encoders' names, as the report tells them: with the store's where two are alike."""
+    from cxr_embed.report.cards import store_names
+
+    told = store_names(stores)
     twice = next((name for name in told if told.count(name) > 1), None)
     if twice is not None:
         fail(f"the store of {twice} is given twice", 2)
@@ -356,7 +355,9 @@ def _print_curve(curve: Curve, out: Path) -> None:
 
     means = [row for row in summarise(curve) if row["finding"] is None]
     pairs = [row for row in differences(curve) if row["finding"] is None]
-    heads = ["shots", "findings", *curve.encoders, *(f"{name} - {curve.encoders[0]}" for name in curve.encoders[1:])]
+    first, *others = curve.encoders
+    minus = [f"{name} - {first}" for name in others] if len(others) > 1 else [f"minus {first}"] * len(others)
+    heads = ["shots", "findings", *curve.encoders, *minus]
     rows, covered = [], set()
     for size in curve.shots:
         told = [row for row in (*means, *pairs) if row["shots"] == size]
