@@ -327,7 +327,7 @@ def test_curve_as_typed(typed: Path) -> None:
     command = ["probe", "curve", "clear", "labels.csv", "--store", "dim", "--shots", "1,8,all", "--seeds", "3"]
     done = run_cli(*command, "--out", "curve", cwd=typed)
     assert done.returncode == 0, done.stderr
-    assert "dim - clear" in done.stdout
+    assert "minus clear" in done.stdout
     assert "2 of 3" in done.stdout
     first = json.loads((typed / "curve" / "curve.json").read_text())
     assert len(first["draws"]) == 3 * 3
