@@ -188,7 +188,8 @@ def _tell_missing(scores: ScoreTable, ids: np.ndarray, common: int, split: str |
 
 
 def _some(ids: np.ndarray) -> str:
-    return ", ".join(ids[:3].tolist()) + (", ..." if len(ids) > 3 else "")
+    # The first by name: a store's order hangs on which of its workers was faster.
+    return ", ".join(np.sort(ids)[:3].tolist()) + (", ..." if len(ids) > 3 else "")
 
 
 def _tell_uncertain(table: Manifest | Labels, columns: tuple[str, ...], rows: np.ndarray, warnings: list[str]) -> None:
