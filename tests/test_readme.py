@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(?:<!-- needs: (.*?) -->\n)?```console\n(.*?)```", re.DOTALL)
 # What differs from run to run: numbers that are measured, digests, the arithmetic that the processor has.
-VARIES = re.compile(r"\[[0-9a-f]{12}\]|\b[0-9a-f]{16,64}\b|[-+−]?\d[\d.,:T+-]*(cu\d+)?|\b(bf16|float32)\b")
+VARIES = re.compile(r"\[[0-9a-f]{12}\]|\b[0-9a-f]{16,64}\b|[-+−]?\d[\d.,:T+-]*(cu\d+|cpu\b)?|\b(bf16|float32)\b")
 # What the installed extras change in the table of encoders.
 INSTALLED = re.compile(r"  (yes|no) +(none|here|no|named) *$")
 
