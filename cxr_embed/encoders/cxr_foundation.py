@@ -67,7 +67,8 @@ class CxrFoundationEncoder:
         self._folder = models_folder(named, card.hub)
         self._named = named is not None
         towers = (self._folder / ELIXR_C, self._folder / QFORMER)
-        self._process = TensorFlowProcess(*towers, device, threads)
+        shapes = {output: card.outputs[output] for output in outputs}
+        self._process = TensorFlowProcess(*towers, device, threads, shapes)
         self._pixels = pixels
         files = [path for tower in towers for path in tower.rglob("*") if path.is_file()]
         note = self._folder / "SOURCE"  # a folder that is not Google's says what it is
@@ -76,7 +77,7 @@ class CxrFoundationEncoder:
             name=name,
             revision="1",
             preprocessing=_RECIPES[pixels],
-            outputs={output: card.outputs[output] for output in outputs},
+            outputs=shapes,
             weights=folder_digest(self._folder, files),
             weights_source=note.read_text().strip() if note.is_file() else source,
             text=TextRule("contrastive", "elixr") if "contrastive" in outputs else None,
@@ -99,7 +100,7 @@ class CxrFoundationEncoder:
 
     def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """B PNG files to `{output: (B, *shape) float32}`."""
-        return self._process.images(batch, self._spec.outputs)  # type: ignore[arg-type]
+        return self._process.images(batch)  # type: ignore[arg-type]
 
     def embed_text(self, prompts: Sequence[str]) -> np.ndarray:
         """`(P, 128)` float32: `contrastive_txt_emb` of each prompt.

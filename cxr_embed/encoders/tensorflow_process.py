@@ -42,15 +42,20 @@ class TensorFlowProcess:
         elixr_c, qformer: folders of the two SavedModels.
         device: `auto`, `cpu` or `cuda`.
         threads: CPU threads; None for all.
+        outputs: what is made of images, output to shape.
     """
 
-    def __init__(self, elixr_c: Path, qformer: Path, device: str, threads: int | None) -> None:
+    def __init__(
+        self, elixr_c: Path, qformer: Path, device: str, threads: int | None, outputs: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        self._outputs = dict(outputs)
         self._load = {
             "do": "load",
             "elixr_c": str(elixr_c.absolute()),
             "qformer": str(qformer.absolute()),
             "device": device,
             "threads": threads,
+            "outputs": list(outputs),
         }
         self._lock = threading.Lock()
         self._running: _Running | None = None
@@ -68,7 +73,7 @@ class TensorFlowProcess:
             self._start()
         return self._engine
 
-    def images(self, files: Sequence[np.ndarray], outputs: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    def images(self, files: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """B encoded files (1-D uint8 each) to `{output: (B, *shape) float32}`.
 
         Raises:
@@ -79,9 +84,9 @@ class TensorFlowProcess:
         for group in _groups(files):
             starts = np.cumsum([0, *(file.nbytes for file in group)]).tolist()
             places = [[start, file.nbytes] for start, file in zip(starts, group, strict=False)]
-            request = {"do": "images", "files": places, "outputs": list(outputs)}
-            parts.append(self._call(request, group, sum(len(group) * _bytes(shape) for shape in outputs.values())))
-        return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
+            result_bytes = sum(len(group) * _bytes(shape) for shape in self._outputs.values())
+            parts.append(self._call({"do": "images", "files": places}, group, result_bytes))
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
 
     def prompts(self, ids: np.ndarray, paddings: np.ndarray) -> np.ndarray:
         """`(P, 128)` int32 token ids and `(P, 128)` float32 paddings to `(P, 128)` float32.

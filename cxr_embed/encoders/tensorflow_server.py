@@ -114,16 +114,16 @@ class Server:
         self.qformer = Signature(tf, request["qformer"], QFORMER)
         gpus = tf.config.list_logical_devices("GPU")
         self.engine = f"tensorflow {tf.__version__} float32 {'gpu' if gpus else 'cpu'}"
-        self.graphs: dict[tuple[str, ...], Any] = {}
+        self.outputs = tuple(request["outputs"])
+        signature = [tf.TensorSpec([None], tf.string)]
+        graph = tf.function(lambda examples: self.graph(examples, self.outputs), input_signature=signature)
+        self.image_graph = graph.get_concrete_function()  # built now, not with the first batch
+        self.text_graph: Any = None
 
-    def images(self, files: list[bytes], outputs: list[str]) -> dict[str, np.ndarray]:
-        """PNG files to the outputs that are asked for, `(B, ...)` float32 each."""
-        key = tuple(outputs)
-        if key not in self.graphs:
-            signature = [self.tf.TensorSpec([None], self.tf.string)]
-            self.graphs[key] = self.tf.function(lambda examples: self.graph(examples, key), input_signature=signature)
+    def images(self, files: list[bytes]) -> dict[str, np.ndarray]:
+        """PNG files to the outputs, `(B, ...)` float32 each."""
         examples = self.tf.constant([self.example(file) for file in files])
-        return {name: value.numpy() for name, value in self.graphs[key](examples).items()}
+        return {name: value.numpy() for name, value in self.image_graph(examples).items()}
 
     def example(self, png: bytes) -> bytes:
         """A serialized `tf.train.Example`, as ELIXR-C takes it."""
@@ -148,12 +148,12 @@ class Server:
 
     def prompts(self, ids: np.ndarray, paddings: np.ndarray) -> dict[str, np.ndarray]:
         """`(P, 128)` token ids and paddings to `(P, 128)` float32."""
-        if () not in self.graphs:
-            self.graphs[()] = self.tf.function(
+        if self.text_graph is None:
+            self.text_graph = self.tf.function(
                 lambda **inputs: self.qformer(**inputs)["contrastive_txt_emb"], reduce_retracing=True
             )
         features = np.zeros((len(ids), *FEATURES), np.float32)
-        found = self.graphs[()](
+        found = self.text_graph(
             image_feature=self.tf.constant(features),
             ids=self.tf.constant(ids[:, None]),
             paddings=self.tf.constant(paddings[:, None]),
@@ -186,7 +186,7 @@ def answer(server: Server, memory: mmap.mmap, request: dict[str, Any]) -> dict[s
     """Runs a request whose arrays lie in the memory, and leaves the results there after them."""
     if request["do"] == "images":
         files = [memory[start : start + size] for start, size in request["files"]]
-        results = server.images(files, request["outputs"])
+        results = server.images(files)
     else:
         count = request["prompts"]
         ids = np.frombuffer(memory, np.int32, count * TOKENS).reshape(count, TOKENS)
