@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_embed.encoders.digests import folder_digest
-from cxr_embed.encoders.hub import CHECKPOINT_FILES, HubModel, cached_folder, hub_folder, local_folder
+from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder, local_folder
 from cxr_embed.encoders.table import ENCODERS
 from cxr_embed.errors import EncoderError
 
@@ -139,7 +139,7 @@ def find_checkpoint(name: str, weights: str | Path | None) -> Checkpoint:
     card = ENCODERS.get(name)
     model = card.hub if card is not None and card.hub is not None else None
     if weights is not None:
-        folder = local_folder(Path(weights), model or HubModel(name.removeprefix("hf:"), "main", CHECKPOINT_FILES))
+        folder = local_folder(Path(weights), model or HubModel(name.removeprefix("hf:"), "main"))
         checkpoint = Checkpoint(folder, folder.resolve().name)
     else:
         model = model or _named_on_hub(name)
@@ -158,7 +158,7 @@ def _named_on_hub(name: str) -> HubModel:
         raise EncoderError(f"{name}: give hf:ORG/NAME as on the Hub, or a folder with --weights")
     if at and not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise EncoderError(f"{name}: what follows @ is a commit of 40 hexadecimal digits, not a branch or a tag")
-    return HubModel(repo, commit or "main", CHECKPOINT_FILES)
+    return HubModel(repo, commit or "main")
 
 
 def _is_whole(folder: Path) -> bool:

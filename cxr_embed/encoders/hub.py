@@ -35,14 +35,14 @@ class HubModel:
     Attributes:
         repo: ORG/NAME.
         revision: the commit that is taken, 40 hexadecimal digits; or a branch, whose newest commit is taken.
-        patterns: the files that are needed. Safetensors and settings by default: never pickles, never code.
+        patterns: the files that are needed; a checkpoint's by default: never pickles, never code.
         required: files without which a folder is half a download.
         gated: whether its terms must be accepted first.
     """
 
     repo: str
     revision: str
-    patterns: tuple[str, ...] = ("*.json", "*.safetensors", "*.txt", "*.model")
+    patterns: tuple[str, ...] = CHECKPOINT_FILES
     required: tuple[str, ...] = ("config.json",)
     gated: bool = False
 

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from cxr_embed.encoders.hub import CHECKPOINT_FILES, HubModel, cached_folder
+from cxr_embed.encoders.hub import HubModel, cached_folder
 from cxr_embed.encoders.tensorflow_process import PYTHON_VARIABLE
 from cxr_embed.encoders.weights import weights_path
 from cxr_embed.errors import EncoderError
@@ -132,7 +132,7 @@ _CARDS = (
         "torch",
         extra="torch",
         needs=("torch", "transformers"),
-        hub=HubModel("google/medsiglip-448", "9cea28a1a1195f665105faa6e8544c112fd960a4", CHECKPOINT_FILES, gated=True),
+        hub=HubModel("google/medsiglip-448", "9cea28a1a1195f665105faa6e8544c112fd960a4", gated=True),
         trained_on="MIMIC-CXR, other medical and natural images",
         text=True,
         pixels=("published", "processor", "pad"),
@@ -146,7 +146,7 @@ _CARDS = (
         "torch",
         extra="torch",
         needs=("torch", "transformers"),
-        hub=HubModel("microsoft/rad-dino", "110cbc18d5133582e320b43d53bf5c44e410c936", CHECKPOINT_FILES),
+        hub=HubModel("microsoft/rad-dino", "110cbc18d5133582e320b43d53bf5c44e410c936"),
         trained_on="MIMIC-CXR, CheXpert, NIH, PadChest, BRAX",
         batch_size=(4, 64),
     ),
