@@ -1,0 +1,114 @@
+"""Supervised training of the image tower on noisy labels: mixup, a cosine schedule, averaged weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from augment import distorted, standardised
+from cases import Cases
+from network import Model, Tower
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one training run does.
+
+    Attributes:
+        epochs: passes over the cases.
+        rate: highest learning rate.
+        decay: of the weights (AdamW).
+        batch: images a step.
+        mixup: of the Beta distribution that mixing shares are drawn from (Zhang et al., 2018); 0 mixes nothing.
+        strength: of the distortions.
+        flip: whether mirrored images count as the same.
+        traits: weight of the loss of view, sex and age.
+        dropout: of the features before the heads.
+        average: decay of the averaged weights, the ones that are kept.
+    """
+
+    epochs: int = 40
+    rate: float = 2e-3
+    decay: float = 0.05
+    batch: int = 32
+    mixup: float = 0.4
+    strength: float = 1.0
+    flip: bool = False
+    traits: float = 0.2
+    dropout: float = 0.2
+    average: float = 0.99
+
+
+def loss_of(
+    answer: tuple[torch.Tensor, torch.Tensor], labels: torch.Tensor, traits: torch.Tensor, weight: float
+) -> torch.Tensor:
+    """Cross-entropy of the known findings, and `weight` times that of view and sex and the square error of age."""
+    findings, others = answer
+    known = ~labels.isnan()
+    entropy = functional.binary_cross_entropy_with_logits(findings, labels.nan_to_num(), reduction="none")
+    loss = (entropy * known).sum() / known.sum().clamp(min=1)
+    seen = ~traits.isnan()
+    told = traits.nan_to_num()
+    binary = functional.binary_cross_entropy_with_logits(others[:, :2], told[:, :2], reduction="none")
+    square = (others[:, 2:] - told[:, 2:]).square() * 0.25
+    side = (torch.cat([binary, square], dim=1) * seen).sum() / seen.sum().clamp(min=1)
+    return loss + weight * side
+
+
+def train(cases: Cases, plan: Plan, seed: int, start: Tower | None = None, precision: str = "bf16") -> Model:
+    """Trains on all the cases and returns the averaged model, in evaluation mode.
+
+    Args:
+        cases: at least one batch of them.
+        plan: see there.
+        seed: of the weights, the order and the distortions.
+        start: a tower to go on from; it is changed.
+        precision: `bf16` computes convolutions in bfloat16, twice as fast where the processor has it; else float32.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    model = Model(len(cases.findings), start, plan.dropout).to(memory_format=torch.channels_last)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.average), use_buffers=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate, weight_decay=plan.decay)
+    steps = plan.epochs * (len(cases) // plan.batch)
+    warm = max(1, steps // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    )
+    pixels, labels, traits = (torch.from_numpy(x) for x in (cases.pixels, cases.labels, cases.traits))
+    draw = np.random.default_rng(seed)
+    for _ in range(plan.epochs):
+        order = torch.randperm(len(cases), generator=generator)
+        for rows in order.split(plan.batch):
+            if len(rows) < plan.batch:
+                continue
+            x, y, t = distorted(pixels[rows], plan.strength, plan.flip, generator), labels[rows], traits[rows]
+            if plan.mixup:
+                share = float(draw.beta(plan.mixup, plan.mixup))
+                x, y, t = (share * a + (1 - share) * a.roll(1, 0) for a in (x, y, t))
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                loss = loss_of(model(x.contiguous(memory_format=torch.channels_last)), y, t, plan.traits)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            averaged.update_parameters(model)
+    kept: Model = averaged.module
+    return kept.eval()
+
+
+@torch.inference_mode()
+def answers(model: Model, cases: Cases) -> tuple[np.ndarray, np.ndarray]:
+    """Features `(N, 256)` and the logits of the findings `(N, C)`, both float32, of undistorted images."""
+    features, logits = [], []
+    for pixels in torch.from_numpy(cases.pixels).split(64):
+        x = standardised(pixels[:, None].float() / 255).contiguous(memory_format=torch.channels_last)
+        told = model.tower(x)
+        features.append(told.numpy())
+        logits.append(model.findings(told).numpy())
+    return np.concatenate(features), np.concatenate(logits)
