@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from cxr_embed.encoders import load_encoder
     from cxr_embed.errors import CxrEmbedError
     from cxr_embed.evaluation import evaluate
+    from cxr_embed.index import CaseIndex
     from cxr_embed.manifest import read_manifest
     from cxr_embed.pipeline.run import embed
     from cxr_embed.probe import LinearProbe
@@ -19,9 +20,19 @@ try:
 except PackageNotFoundError:  # run from a checkout that was not installed
     __version__ = "0+unknown"
 
-__all__ = ["CxrEmbedError", "LinearProbe", "embed", "evaluate", "load_encoder", "open_store", "read_manifest"]
+__all__ = [
+    "CaseIndex",
+    "CxrEmbedError",
+    "LinearProbe",
+    "embed",
+    "evaluate",
+    "load_encoder",
+    "open_store",
+    "read_manifest",
+]
 
 _HOME = {
+    "CaseIndex": "cxr_embed.index",
     "CxrEmbedError": "cxr_embed.errors",
     "LinearProbe": "cxr_embed.probe",
     "embed": "cxr_embed.pipeline.run",

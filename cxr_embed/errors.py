@@ -67,3 +67,7 @@ class EncoderUnusable(EncoderError):
 
 class StoreError(CxrEmbedError):
     """A store that is missing, damaged, locked or made by another encoder."""
+
+
+class CaseIndexError(CxrEmbedError):
+    """An index of cases that is missing, damaged or made for other vectors, or a search that it cannot answer."""

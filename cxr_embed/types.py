@@ -206,6 +206,24 @@ class Labels:
     values: np.ndarray
 
 
+@dataclass(frozen=True)
+class Neighbors:
+    """The nearest cases of each query, nearest first.
+
+    Attributes:
+        query_ids: `(Q,)` strings.
+        ids: `(Q, k)` strings; blank where fewer than k cases were left to choose from.
+        similarity: `(Q, k)` float32, descending; NaN where `ids` is blank.
+    """
+
+    query_ids: np.ndarray
+    ids: np.ndarray
+    similarity: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.query_ids)
+
+
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and no spaces: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

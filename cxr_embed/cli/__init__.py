@@ -14,10 +14,12 @@ from cxr_embed.cli import (
     evaluate,
     exports,
     imports,
+    index,
     manifest,
     probe,
     probe_evaluate,
     report,
+    search,
     store,
     zeroshot,
 )
@@ -38,12 +40,14 @@ app.command("encoders", epilog=encoders.EXAMPLE)(encoders.encoders)
 app.command("prompts", epilog=zeroshot.PROMPTS_EXAMPLE)(zeroshot.prompts)
 app.command("zeroshot", epilog=zeroshot.EXAMPLE)(zeroshot.zeroshot)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
+app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 probe.app.command("evaluate", epilog=probe_evaluate.EXAMPLE)(probe_evaluate.evaluate)
 probe.app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(probe.app, name="probe")
 app.add_typer(store.app, name="store")
+app.add_typer(index.app, name="index")
 app.add_typer(imports.app, name="import")
 app.add_typer(exports.app, name="export")
 app.add_typer(encoders.weights_app, name="weights")

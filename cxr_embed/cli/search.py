@@ -1,0 +1,124 @@
+"""`cxr-embed search`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cxr_embed.cli.common import RESEARCH, plural, print_json
+
+if TYPE_CHECKING:
+    from cxr_embed.index import Query
+
+EXAMPLE = (
+    "Example: `cxr-embed search index/hog --image new.dcm -k 5 --where 'view = PA and age > 60' --exclude-same-patient`"
+)
+_SHOWN = ("patient_id", "study_date", "view", "age", "sex")
+
+
+def search(
+    index: Annotated[Path, typer.Argument(help="The index's folder.", show_default=False)],
+    image: Annotated[list[Path] | None, typer.Option(help="A radiograph to find the like of (repeatable).")] = None,
+    image_id: Annotated[list[str] | None, typer.Option(help="A case of the index (repeatable).")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="Words, where the encoder reads them (repeatable).")] = None,
+    not_image: Annotated[list[Path] | None, typer.Option(help="A radiograph to stay away from (repeatable).")] = None,
+    not_image_id: Annotated[list[str] | None, typer.Option(help="A case to stay away from (repeatable).")] = None,
+    not_text: Annotated[list[str] | None, typer.Option(help="Words to stay away from (repeatable).")] = None,
+    k: Annotated[int, typer.Option("-k", help="Neighbours wanted.")] = 10,
+    where: Annotated[
+        str | None, typer.Option(help="Only cases that meet a condition: 'view = PA and age between 40 and 60'.")
+    ] = None,
+    before: Annotated[str | None, typer.Option(help="Only cases with an earlier study_date: 2020-01-01.")] = None,
+    patient: Annotated[str | None, typer.Option(help="Whose the radiograph is, where the index cannot know.")] = None,
+    exclude_same_patient: Annotated[
+        bool, typer.Option("--exclude-same-patient", help="No case of the query's patient.")
+    ] = False,
+    only_same_patient: Annotated[
+        bool, typer.Option("--only-same-patient", help="Only cases of the query's patient.")
+    ] = False,
+    one_per_patient: Annotated[
+        bool, typer.Option("--one-per-patient", help="Only the nearest case of each patient.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the neighbours to a file: .csv or .parquet.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Of the encoder, for --image and --text.")] = None,
+    device: Annotated[str, typer.Option(help="For the encoder: auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Find the cases that are most similar to a radiograph, a case or words.
+
+    Filters are exact: the nearest cases that pass are found whenever there are so many. A value that is unknown meets
+    no condition. Several examples are searched for at once, by their mean; `--not-...` points away from one.
+    """
+    from cxr_embed.index import CaseIndex, Rules
+    from cxr_embed.index.queries import Asker, Examples
+    from cxr_embed.index.results import check_target, write_neighbors
+
+    if out is not None:
+        check_target(out)
+    opened = CaseIndex(index)
+    rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
+    # Faults of the search come before a model is loaded for it.
+    passing = opened.passing(where, before)
+    like = Examples(image or (), image_id or (), text or ())
+    query = Asker(opened, weights, device).query(
+        like, Examples(not_image or (), not_image_id or (), not_text or ()), patient
+    )
+    rows, similarity = opened.search_rows([query], k, where=where, before=before, rules=rules)
+    found = int((rows[0] >= 0).sum())
+    cases = opened.cases(rows[0, :found])
+    neighbors = [
+        {"image_id": case.pop("image_id"), "similarity": round(float(value), 6), **case}
+        for case, value in zip(cases, similarity[0, :found], strict=True)
+    ]
+    if out is not None:
+        write_neighbors(out, neighbors, list(opened.table.column_names))
+    if as_json:
+        told = _query_json(query, k, where, before, rules)
+        print_json({"query": told, "neighbors": neighbors, "note": RESEARCH})
+        return
+    _print(query, neighbors)
+    if found < k:
+        left = len(opened) if passing is None else int(passing.sum())
+        typer.echo(f"note: {plural(found, 'case')} of the {k} wanted; {left:,} of {len(opened):,} pass the filters")
+    if out is not None:
+        typer.echo(f"{out}: {plural(found, 'case')}")
+    typer.echo(RESEARCH)
+
+
+def _query_json(query: Query, k: int, where: str | None, before: str | None, rules: Any) -> dict[str, Any]:
+    told = {"where": where, "before": before, **vars(rules)}
+    return {"name": query.name, "patients": list(query.patients), "k": k, **{n: v for n, v in told.items() if v}}
+
+
+def _print(query: Query, neighbors: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = [name for name in _SHOWN if any(case.get(name) is not None for case in neighbors)]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("image_id", no_wrap=True)
+    table.add_column("similarity", justify="right")
+    for name in columns:
+        table.add_column(name, justify="right" if name == "age" else "left", no_wrap=True)
+    findings = _findings(neighbors)
+    if any(findings):
+        table.add_column("findings", overflow="fold")
+    for case, positive in zip(neighbors, findings, strict=True):
+        values = [told(case.get(name)) for name in columns]
+        table.add_row(case["image_id"], f"{case['similarity']:.4f}", *values, *([positive] if any(findings) else []))
+    typer.echo(f"nearest to {query.name}")
+    Console().print(table)
+
+
+def _findings(neighbors: list[dict[str, Any]]) -> list[str]:
+    """The findings that each case is known to show."""
+    return [", ".join(name for name, value in case.items() if type(value) is int and value == 1) for case in neighbors]
+
+
+def told(value: Any) -> str:
+    """A value of the case table for people: whole numbers without a point, blank where it is unknown."""
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,201 @@
+"""What a search starts from: files, cases, words, several of them, and what it should not look like."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from cxr_embed.encoders import encoder_card, load_encoder, load_text_encoder
+from cxr_embed.encoders.table import is_own
+from cxr_embed.errors import CaseIndexError, EncoderError, ImageError
+from cxr_embed.images import read_image
+from cxr_embed.index.search import Query
+from cxr_embed.index.vectors import pooled, unit
+from cxr_embed.store import Prompts
+from cxr_embed.types import Encoder, EncoderSpec
+
+
+class Searched(Protocol):
+    """What a query must match: an index, here or elsewhere."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """The encoder of its vectors."""
+        ...
+
+    @property
+    def output(self) -> str:
+        """Of the encoder."""
+        ...
+
+    @property
+    def pool(self) -> str:
+        """`none`, `mean` or `tokens`."""
+        ...
+
+    @property
+    def prompts(self) -> Prompts:
+        """Prompts whose vectors came along."""
+        ...
+
+    def query_of(self, image_id: str) -> Query:
+        """A case as a query."""
+        ...
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a user points at, of one sign.
+
+    Attributes:
+        files: radiographs in any format of the reader.
+        ids: cases of the index.
+        texts: words.
+    """
+
+    files: Sequence[Path] = field(default_factory=tuple)
+    ids: Sequence[str] = field(default_factory=tuple)
+    texts: Sequence[str] = field(default_factory=tuple)
+
+    def __len__(self) -> int:
+        return len(self.files) + len(self.ids) + len(self.texts)
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Makes queries for one index.
+
+    Attributes:
+        index: that is searched.
+        weights: of the encoder, for files and words; searched for as `load_encoder` does by default.
+        device: for the encoder.
+    """
+
+    index: Searched
+    weights: str | os.PathLike[str] | None = None
+    device: str = "auto"
+
+    def query(self, like: Examples, unlike: Examples = Examples(), patient: str | None = None) -> Query:
+        """One query of all examples: the mean direction of the likes, minus that of the unlikes.
+
+        Args:
+            like, unlike: at least one like.
+            patient: whose the files are, where it matters.
+
+        Raises:
+            CaseIndexError: for no like, examples that cancel each other, several examples over tokens, words where
+                the encoder has none, ids that are not in the index.
+            ImageError: for a file that is no radiograph.
+            EncoderError: where the encoder is needed and cannot be loaded, or another one is found.
+        """
+        if not len(like):
+            raise CaseIndexError("a search needs --image, --image-id or --text")
+        parts, others = self._each(like, patient), self._each(unlike, None)
+        if len(parts) == 1 and not others:
+            return parts[0]
+        if self.index.pool == "tokens":
+            raise CaseIndexError(
+                "an index of tokens takes one example a search; build one with --pool mean to combine several"
+            )
+        vector = unit(np.mean([unit(query.vector) for query in parts], axis=0))
+        if others:
+            away = unit(np.mean([unit(query.vector) for query in others], axis=0))
+            vector = vector - away
+        if not np.linalg.norm(vector) > 1e-6:
+            raise CaseIndexError("the examples cancel each other: no direction is left to search in")
+        name = " + ".join(query.name for query in parts) + "".join(f" - {query.name}" for query in others)
+        # Words belong to nobody. A file of an unknown patient may be anybody's: then nobody is known.
+        pictures = parts[: len(like.files) + len(like.ids)]
+        known = bool(pictures) and all(query.patients for query in pictures)
+        patients = tuple(dict.fromkeys(p for query in pictures for p in query.patients)) if known else ()
+        images = tuple(dict.fromkeys(image for query in (*parts, *others) for image in query.images))
+        return Query(vector, name, patients or ((patient,) if patient and not pictures else ()), images)
+
+    def _each(self, examples: Examples, patient: str | None) -> list[Query]:
+        found = self.of_files(examples.files, patient)
+        found += [self.index.query_of(image_id) for image_id in examples.ids]
+        texts = self.of_texts(examples.texts)
+        if patient:
+            texts = [Query(query.vector, query.name, (patient,)) for query in texts]
+        return found + texts
+
+    def of_files(self, files: Sequence[Path], patient: str | None = None) -> list[Query]:
+        """Radiographs as queries.
+
+        Raises:
+            ImageError: naming the file that is none.
+            EncoderError: where the encoder cannot be loaded, or is another one.
+        """
+        if not files:
+            return []
+        images = []
+        for file in files:
+            try:
+                images.append(read_image(file))
+            except ImageError as error:
+                raise ImageError(error.kind, f"{file}: no radiograph to search for: {error}") from None
+        encoder = matching_encoder(self.index.spec, self.weights, self.device)
+        queries = []
+        for file, image in zip(files, images, strict=True):
+            given = encoder.preprocess(image)
+            batch = [given] if given.ndim == 1 and given.dtype == np.uint8 else given[None]
+            vectors = encoder.embed(batch)[self.index.output]
+            if self.index.pool == "mean":
+                vectors = pooled(vectors, vectors.shape[1:])
+            queries.append(Query(np.asarray(vectors[0], np.float32), str(file), (patient,) if patient else ()))
+        return queries
+
+    def of_texts(self, texts: Sequence[str]) -> list[Query]:
+        """Words as queries; those whose vectors came along with the index need no model.
+
+        Raises:
+            CaseIndexError: where words and the indexed output lie in no common space.
+            EncoderError: where the text model cannot be loaded, or is another one.
+        """
+        if not texts:
+            return []
+        spec = self.index.spec
+        if spec.text is None or spec.text.output != self.index.output:
+            what = f"the output {self.index.output} of {spec.name}"
+            hint = (
+                f"index --output {spec.text.output}" if spec.text else "`cxr-embed encoders` says which embed prompts"
+            )
+            raise CaseIndexError(f"--text: words cannot be compared with {what}; {hint}")
+        if any(not text.strip() for text in texts):
+            raise CaseIndexError("--text: the words are blank")
+        saved = self.index.prompts
+        known = dict(zip(saved.prompts, saved.vectors, strict=True))
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        if missing:
+            encoder = load_text_encoder(spec, weights=self.weights, device=self.device)
+            known.update(zip(missing, encoder.embed_text(missing), strict=True))
+        return [Query(np.asarray(known[text], np.float32), text) for text in texts]
+
+
+def matching_encoder(spec: EncoderSpec, weights: str | os.PathLike[str] | None, device: str) -> Encoder:
+    """The encoder that made vectors of this spec.
+
+    Raises:
+        EncoderError: where it cannot be loaded, or what is here is another one; both are named.
+    """
+    card = None if is_own(spec.name) else encoder_card(spec.name)
+    if card is not None and card.has_weights and not spec.weights:
+        raise EncoderError(
+            f"these vectors of {spec.name} were imported, so no model here is known to be theirs; search by --image-id"
+        )
+    outputs = tuple(spec.outputs) if card is not None and len(card.outputs) > 1 else None
+    for pixels in (card.pixels if card is not None else ()) or (None,):
+        encoder = load_encoder(
+            spec.name, weights=weights, device=device, precision="float32", outputs=outputs, pixels=pixels
+        )
+        if encoder.spec.fingerprint == spec.fingerprint:
+            return encoder
+    raise EncoderError(
+        f"the index is of {spec.name} [{spec.fingerprint[:12]}], the encoder here is {encoder.spec.name} "
+        f"[{encoder.spec.fingerprint[:12]}]: other weights, pixels or code; name the right weights with --weights"
+    )

@@ -1,0 +1,62 @@
+"""Neighbours as a file."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from cxr_embed.errors import CaseIndexError
+from cxr_embed.store.layout import sync
+
+SUFFIXES = (".csv", ".parquet")
+
+
+def check_target(path: Path) -> None:
+    """Refuses a file that `write_neighbors` could not write.
+
+    Raises:
+        CaseIndexError: for another suffix, a folder, or a place that is none.
+    """
+    if path.suffix.lower() not in SUFFIXES or path.is_dir():
+        raise CaseIndexError(f"{path}: neighbours are a file whose name ends in {' or '.join(SUFFIXES)}")
+    if not path.absolute().parent.is_dir():
+        raise CaseIndexError(f"{path}: cannot be written ({path.parent} is no folder); give another --out")
+
+
+def write_neighbors(path: Path, neighbors: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Writes one row a neighbour, nearest first, by atomic rename.
+
+    Args:
+        path: ends in .csv or .parquet.
+        neighbors: column to value, None where it is unknown.
+        columns: of the file, after `image_id` and `similarity`.
+
+    Raises:
+        CaseIndexError: where it cannot be written.
+    """
+    check_target(path)
+    names = ["image_id", "similarity", *(name for name in columns if name not in ("image_id", "content"))]
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = pa.table({name: pa.array([case[name] for case in neighbors]) for name in names})
+            pa.parquet.write_table(table, partial)
+        else:
+            with open(partial, "w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+                writer.writerow(names)
+                writer.writerows([case[name] for name in names] for case in neighbors)
+        sync(partial)
+        os.replace(partial, path)
+    except OSError as error:
+        raise CaseIndexError(f"{path}: cannot be written ({error.strerror or error}); give another --out") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,365 @@
+"""An open index, and the search in it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxr_embed.errors import CaseIndexError
+from cxr_embed.index.layout import CANDIDATES, CASES, PROMPTS, VECTORS, read_generation
+from cxr_embed.index.table import IMAGE, PATIENT, Column, read_table
+from cxr_embed.index.vectors import PooledVectors, Vectors, unit
+from cxr_embed.index.where import Condition, mask, parse, taken_before
+from cxr_embed.store import Header, Prompts
+from cxr_embed.store.prompts import load_prompts
+from cxr_embed.types import EncoderSpec, Neighbors
+
+_SPARE = 6  # candidates beyond those asked for: what FAISS rounds may hide a neighbour behind them
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is looked for.
+
+    Attributes:
+        vector: `(D,)`, or `(T, D)` for an image where the index keeps tokens; of any length.
+        name: what the answer calls it: an image id, a file, a text.
+        patients: whose it is; none where nobody knows, or for words.
+        images: ids that are no answer: the query's own.
+    """
+
+    vector: np.ndarray
+    name: str = ""
+    patients: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which cases may be an answer, beside the filter.
+
+    Attributes:
+        exclude_same_patient: none of the query's patients; a case without a patient is none either: it might be.
+        only_same_patient: these alone.
+        one_per_patient: the nearest of each; every case without a patient counts as a patient of its own.
+    """
+
+    exclude_same_patient: bool = False
+    only_same_patient: bool = False
+    one_per_patient: bool = False
+
+    def check(self, queries: Sequence[Query]) -> None:
+        """Refuses rules that contradict each other, or that need a patient where a query has none.
+
+        Raises:
+            CaseIndexError: naming the query.
+        """
+        if self.exclude_same_patient and self.only_same_patient:
+            raise CaseIndexError("--exclude-same-patient and --only-same-patient: give one of them")
+        if self.exclude_same_patient or self.only_same_patient:
+            for query in queries:
+                if not query.patients:
+                    raise CaseIndexError(
+                        f"{query.name or 'the query'}: its patient is not known; say --patient ID, or leave out "
+                        f"{'--exclude-same-patient' if self.exclude_same_patient else '--only-same-patient'}"
+                    )
+
+
+class CaseIndex:
+    """Cases, their vectors and what is known of them; read-only, mapped from its files.
+
+    Args:
+        path: the index's folder.
+
+    Raises:
+        CaseIndexError: where there is none, it is damaged, or its parts do not belong together.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.record = read_generation(self.path)
+        folder, files = self.path / self.record.generation, self.record.files
+        if not {CASES, VECTORS} <= set(files):
+            raise CaseIndexError(f"{self.path}: index.json does not name {CASES} and {VECTORS}; build the index again")
+        self.folder = folder
+        self.table: pa.Table = read_table(folder / CASES, files[CASES]["sha256"], len(self))
+        self._columns = {
+            name: Column(column.chunk(0) if column.num_chunks else pa.array([], column.type))
+            for name, column in zip(self.table.column_names, self.table.columns, strict=True)
+        }
+        self._image_ids = self._columns[IMAGE].array
+        self.similar: Vectors = PooledVectors(
+            self._mapped(VECTORS),
+            self.record.kind,
+            folder / CANDIDATES if CANDIDATES in files else None,
+            files[CANDIDATES]["sha256"] if CANDIDATES in files else "",
+        )
+
+    def __repr__(self) -> str:
+        return f"CaseIndex({str(self.path)!r}, {self.spec.name}, {len(self)} cases, {self.record.kind.name})"
+
+    def __len__(self) -> int:
+        """Cases."""
+        return self.record.cases
+
+    def _mapped(self, name: str) -> np.ndarray:
+        path, shape = self.folder / name, (len(self), *self.record.shape)
+        try:
+            array: np.ndarray = np.load(path, mmap_mode="r" if len(self) else None, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise CaseIndexError(f"{path}: cannot be read ({type(error).__name__}); build the index again") from None
+        if array.shape != shape:
+            raise CaseIndexError(f"{path}: {array.shape}, the index has {shape}; build the index again")
+        return np.asarray(array)
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """The encoder that made the vectors."""
+        return self.record.spec
+
+    @property
+    def output(self) -> str:
+        """The encoder's output that is indexed."""
+        return self.record.output
+
+    @property
+    def pool(self) -> str:
+        """`none`, `mean` or `tokens`; see `Record`."""
+        return self.record.pool
+
+    @property
+    def prompts(self) -> Prompts:
+        """The prompts that the store had when cases were last added, with their vectors."""
+        if PROMPTS not in self.record.files:
+            return Prompts((), np.empty((0, self.record.shape[-1]), np.float32), ())
+        return load_prompts(self.folder, Header(self.spec, "float16", "float32", "", ""))
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """`(N, D)` float32 of unit length, mapped, row i for `ids[i]`."""
+        assert isinstance(self.similar, PooledVectors)
+        return self.similar.vectors
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """`(N,)` image ids."""
+        return np.array(self._image_ids.to_pylist(), dtype=np.str_)
+
+    @cached_property
+    def patient_ids(self) -> np.ndarray:
+        """`(N,)` patient ids, in the order of `ids`; blank where nobody knows."""
+        return np.array([value or "" for value in self._columns[PATIENT].array.to_pylist()], dtype=np.str_)
+
+    def rows_of(self, ids: Sequence[str] | np.ndarray) -> np.ndarray:
+        """`(M,)` rows of image ids, in their order.
+
+        Raises:
+            CaseIndexError: naming ids that are not here.
+        """
+        wanted = pa.array(np.asarray(ids, dtype=np.str_).tolist(), pa.string())
+        if len(wanted) == 1:
+            rows = np.array([pc.index(self._image_ids, wanted[0]).as_py()])
+        else:
+            rows = pc.index_in(wanted, value_set=self._image_ids).fill_null(-1).to_numpy()
+        unknown = [value for value, row in zip(wanted.to_pylist(), rows.tolist(), strict=True) if row < 0]
+        if unknown:
+            named = ", ".join(unknown[:_NAMED]) + (", ..." if len(unknown) > _NAMED else "")
+            raise CaseIndexError(f"{self.path} has no case {named}")
+        return np.asarray(rows)
+
+    def query_of(self, image_id: str) -> Query:
+        """A case of the index as a query.
+
+        Raises:
+            CaseIndexError: for an id that is not here.
+        """
+        row = int(self.rows_of([image_id])[0])
+        patient = self._columns[PATIENT].take([row])[0]
+        return Query(self.vectors[row], image_id, (patient,) if patient else (), (image_id,))
+
+    def cases(self, rows: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """What is known of some rows: column to value; None where it is unknown, dates as text.
+
+        Args:
+            rows: `(M,)`.
+            columns: all but the file's digest by default.
+        """
+        chosen = np.asarray(rows).tolist()
+        names = [name for name in self._columns if name != "content"] if columns is None else list(columns)
+        values = [self._columns[name].take(chosen) for name in names]
+        return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+
+    def search(
+        self,
+        queries: np.ndarray | Query | Sequence[Query],
+        k: int = 10,
+        *,
+        where: str | Condition | None = None,
+        before: str | datetime.date | None = None,
+        exclude_same_patient: bool = False,
+        only_same_patient: bool = False,
+        one_per_patient: bool = False,
+    ) -> Neighbors:
+        """The k nearest cases of each query among those that pass the filters; fewer only where fewer pass.
+
+        Args:
+            queries: vectors `(D,)` or `(Q, D)`, or what `Query` tells besides.
+            k: neighbours wanted.
+            where: a condition on the columns, e.g. `view = PA and age > 60`; see `cxr_embed.index.where`.
+            before: only cases whose study_date is earlier.
+            exclude_same_patient, only_same_patient, one_per_patient: see `Rules`.
+
+        Raises:
+            CaseIndexError: for queries of another width or without direction, k < 1, a condition that is none, or a
+                rule that needs a patient where a query has none.
+        """
+        asked = self._queries(queries)
+        rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
+        rows, similarity = self.search_rows(asked, k, where=where, before=before, rules=rules)
+        ids = np.array([[self._image_ids[row].as_py() if row >= 0 else "" for row in line] for line in rows.tolist()])
+        return Neighbors(np.array([query.name for query in asked]), ids.reshape(rows.shape).astype(np.str_), similarity)
+
+    def search_rows(
+        self,
+        queries: Sequence[Query],
+        k: int,
+        *,
+        where: str | Condition | None = None,
+        before: str | datetime.date | None = None,
+        rules: Rules = Rules(),
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`search` that tells rows instead of ids.
+
+        Returns:
+            `(Q, k)` int64 rows, -1 where fewer were found, and `(Q, k)` float32 similarities, NaN there.
+
+        Raises:
+            CaseIndexError: see `search`.
+        """
+        if k < 1:
+            raise CaseIndexError(f"-k is the number of neighbours, at least 1, not {k}")
+        rules.check(queries)
+        passing = self.passing(where, before)
+        rows = np.full((len(queries), k), -1, np.int64)
+        similarity = np.full((len(queries), k), np.nan, np.float32)
+        for number, query in enumerate(queries):
+            found, values = self._nearest(query, min(k, len(self)), passing, rules)
+            rows[number, : len(found)], similarity[number, : len(found)] = found, values
+        return rows, similarity
+
+    def passing(self, where: str | Condition | None, before: str | datetime.date | None) -> np.ndarray | None:
+        """`(N,)` bool, the cases that pass the filters; None where there is no filter.
+
+        Raises:
+            CaseIndexError: for a condition that is none, or columns that are not here.
+        """
+        passing = None
+        if where is not None:
+            passing = mask(parse(where) if isinstance(where, str) else where, self.table)
+        if before is not None:
+            earlier = mask(taken_before(before), self.table)
+            passing = earlier if passing is None else passing & earlier
+        return passing
+
+    def _queries(self, queries: np.ndarray | Query | Sequence[Query]) -> list[Query]:
+        if isinstance(queries, Query):
+            return [queries]
+        if isinstance(queries, np.ndarray):
+            single = queries.ndim == len(self.record.shape)
+            return [Query(vector, str(number)) for number, vector in enumerate(queries[None] if single else queries)]
+        return list(queries)
+
+    def _unit(self, query: Query) -> np.ndarray:
+        width = self.record.shape[-1]
+        if query.vector.shape != (width,):
+            raise CaseIndexError(
+                f"{query.name or 'the query'}: a vector of shape {query.vector.shape}, the cases' have ({width},)"
+            )
+        vector = unit(query.vector)
+        if np.isnan(vector[0]):
+            raise CaseIndexError(f"{query.name or 'the query'}: its vector is zero or not finite: it has no direction")
+        return vector
+
+    @cached_property
+    def _patient_codes(self) -> np.ndarray:
+        """`(N,)` int32; -1 for a case without a patient."""
+        return np.asarray(self._columns[PATIENT].array.indices.fill_null(-1))
+
+    @cached_property
+    def _code_of_patient(self) -> Any:
+        patients = self._columns[PATIENT].array.dictionary
+        # Not one dictionary of them all: building it would take longer than many searches.
+        return lru_cache(maxsize=4096)(lambda patient: pc.index(patients, patient).as_py())
+
+    def _nearest(self, query: Query, k: int, passing: np.ndarray | None, rules: Rules) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and similarities of one query's neighbours, at most k."""
+        vector = self._unit(query)
+        own = self.rows_of(query.images) if query.images else None
+        codes = patients = None
+        if rules.exclude_same_patient or rules.only_same_patient or rules.one_per_patient:
+            codes = self._patient_codes
+        if rules.exclude_same_patient or rules.only_same_patient:
+            patients = [self._code_of_patient(patient) for patient in query.patients]
+        if rules.only_same_patient:
+            assert codes is not None
+            same = np.isin(codes, [code for code in patients or () if code >= 0])
+            passing = same if passing is None else passing & same
+        left = len(self) if passing is None else int(np.count_nonzero(passing))
+        fetch = (k + (len(query.images)) + _SPARE) * self.record.kind.fetch
+
+        def choose(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            similarity = self.similar.exact(vector, rows if len(rows) < len(self) else None)
+            out = np.isin(rows, own) if own is not None else np.zeros(len(rows), bool)
+            if rules.exclude_same_patient:
+                assert codes is not None
+                out |= np.isin(codes[rows], [*(patients or ()), -1])
+            if out.any():
+                rows, similarity = rows[~out], similarity[~out]
+            at = best(similarity, rows, k, codes[rows] if rules.one_per_patient and codes is not None else None)
+            return rows[at], similarity[at]
+
+        while left > self.similar.exact_below and fetch < self.similar.exact_below:
+            rows = self.similar.candidates(vector, fetch, passing)
+            if len(rows) < fetch:
+                break  # the lists ran dry before so many were found: only a look at all of them tells
+            found, similarity = choose(rows)
+            if len(found) == k:
+                return found, similarity
+            fetch *= 4
+        return choose(np.arange(len(self)) if passing is None else np.flatnonzero(passing))
+
+
+def best(similarity: np.ndarray, rows: np.ndarray, k: int, patients: np.ndarray | None = None) -> np.ndarray:
+    """Positions of the k most similar, best first; ties go to the earlier row.
+
+    Args:
+        similarity: `(M,)`.
+        rows: `(M,)`.
+        k: positions wanted.
+        patients: `(M,)` codes, to keep each patient's best alone; negative ones are patients of their own.
+    """
+    wanted = k
+    while True:
+        if wanted < len(similarity):
+            least = np.partition(similarity, len(similarity) - wanted)[len(similarity) - wanted]
+            at = np.flatnonzero(similarity >= least)
+        else:
+            at = np.arange(len(similarity))
+        at = at[np.lexsort((rows[at], -similarity[at]))]
+        if patients is not None:
+            seen = patients[at].astype(np.int64)
+            seen = np.where(seen < 0, -1 - np.arange(len(seen)), seen)
+            at = at[np.sort(np.unique(seen, return_index=True)[1])]
+        if len(at) >= k or wanted >= len(similarity):
+            return np.asarray(at[:k])
+        wanted *= 4

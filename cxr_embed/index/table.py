@@ -1,0 +1,161 @@
+"""The case table: who the vectors belong to, in typed columns that are mapped from one Arrow file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxr_embed.errors import CaseIndexError
+from cxr_embed.manifest import Manifest
+from cxr_embed.store.layout import file_digest
+
+IMAGE, PATIENT, CONTENT, PATH, DATE, AGE = "image_id", "patient_id", "content", "path", "study_date", "age"
+TEXT = pa.dictionary(pa.int32(), pa.string())
+FINDING = pa.int8()
+_UNKNOWN = ("", "-1", "-1.0")  # as labels: blank, or uncertain
+
+
+def case_table(ids: np.ndarray, patients: np.ndarray, contents: np.ndarray, manifest: Manifest | None) -> pa.Table:
+    """The table of the given cases, in their order.
+
+    `image_id` and `path` are text, `content` (SHA-256 of the file) 32 bytes, `study_date` a date, `age` a number,
+    findings 1, 0 or null (blank and -1), everything else dictionary-encoded text. Blank is null.
+
+    Args:
+        ids: `(N,)` image ids.
+        patients: `(N,)` of the store; the manifest's replace them.
+        contents: `(N,)` SHA-256 of the files as hexadecimal digits.
+        manifest: holds every one of the ids.
+    """
+    contents_column = pa.array([bytes.fromhex(value) for value in contents.tolist()], pa.binary(32))
+    columns = {IMAGE: _strings(ids), PATIENT: _text(_strings(patients)), CONTENT: contents_column}
+    if manifest is not None:
+        rows = pc.index_in(columns[IMAGE], value_set=manifest.table[IMAGE].combine_chunks())
+        chosen = manifest.table.take(rows).combine_chunks()
+        for name in chosen.column_names:
+            if name == CONTENT:
+                raise CaseIndexError(
+                    f"the manifest's column {CONTENT} has the name of a column of the index: rename it"
+                )
+            if name != IMAGE:
+                columns[name] = _typed(name, chosen[name].combine_chunks(), manifest.findings)
+    return pa.table(columns).combine_chunks()
+
+
+def _strings(values: np.ndarray) -> pa.Array:
+    return pa.array(values.tolist(), pa.string())
+
+
+def _text(values: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(values, ""), None, values).dictionary_encode()
+
+
+def _typed(name: str, values: pa.Array, findings: Sequence[str]) -> pa.Array:
+    if name == PATH:
+        return values
+    if name in findings:
+        known = pc.invert(pc.is_in(values, value_set=pa.array(_UNKNOWN)))
+        return pc.if_else(known, pc.if_else(pc.starts_with(values, "1"), 1, 0), None).cast(FINDING)
+    if name not in (DATE, AGE):
+        return _text(values)
+    known = pc.if_else(pc.equal(values, ""), None, values)
+    return known.cast(pa.date32() if name == DATE else pa.float64())
+
+
+def join(first: pa.Table, second: pa.Table) -> pa.Table:
+    """The rows of both; a column that one of them lacks is null there.
+
+    Raises:
+        CaseIndexError: for a column that is of another type in each.
+    """
+    for name in set(first.column_names) & set(second.column_names):
+        if first.schema.field(name).type != second.schema.field(name).type:
+            raise CaseIndexError(
+                f"column {name} is {told(first.schema.field(name).type)} in the index and "
+                f"{told(second.schema.field(name).type)} in the manifest: name it with --extra in both, or in neither"
+            )
+    return pa.concat_tables([first, second], promote_options="default").unify_dictionaries().combine_chunks()
+
+
+def keep(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Some rows, in their order; nothing of the others stays, not even in a dictionary."""
+    chosen = table.take(pa.array(rows, pa.int64())).combine_chunks()
+    columns = [
+        column.combine_chunks().cast(pa.string()).dictionary_encode() if column.type == TEXT else column
+        for column in chosen.columns
+    ]
+    return pa.table(columns, names=table.column_names).combine_chunks()
+
+
+def told(kind: pa.DataType) -> str:
+    """A column's type in a message."""
+    names = {FINDING: "a finding", pa.date32(): "a date", pa.float64(): "a number"}
+    return names.get(kind, "text")
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes one record batch, so that every column is one array when it is mapped."""
+    table = table.combine_chunks()
+    batches = table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def read_table(path: Path, sha256: str, cases: int) -> pa.Table:
+    """Maps a case table.
+
+    Raises:
+        CaseIndexError: where it is damaged, or has another number of rows.
+    """
+    try:
+        # Arrow trusts its files: a flipped bit in an offset would end the process.
+        if file_digest(path)["sha256"] != sha256:
+            raise CaseIndexError(f"{path}: damaged, its checksum differs; restore it, or build the index again")
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+    except (OSError, pa.ArrowException) as error:
+        raise CaseIndexError(f"{path}: cannot be read ({type(error).__name__}); build the index again") from None
+    if len(table) != cases or table.column_names[:3] != [IMAGE, PATIENT, CONTENT]:
+        raise CaseIndexError(f"{path}: {len(table)} rows, the index has {cases} cases; build the index again")
+    return table
+
+
+@dataclass
+class Column:
+    """A column for reading few rows of it at a time, without Arrow's price a call.
+
+    Attributes:
+        array: the column.
+    """
+
+    array: pa.Array
+
+    @cached_property
+    def _values(self) -> tuple[np.ndarray, list[Any] | None]:
+        kind = self.array.type
+        if kind == TEXT:
+            return np.asarray(self.array.indices.fill_null(-1)), [*self.array.dictionary.to_pylist(), None]
+        if kind == FINDING:
+            return np.asarray(self.array.fill_null(2)), [0, 1, None]
+        if kind == pa.float64():
+            return np.asarray(self.array.fill_null(math.nan)), None
+        return np.empty(0), None
+
+    def take(self, rows: list[int]) -> list[Any]:
+        """The values of some rows; None where one is unknown, dates as text."""
+        codes, values = self._values
+        if values is not None:
+            return [values[code] for code in codes[rows].tolist()]
+        if len(codes):
+            return [None if math.isnan(value) else value for value in codes[rows].tolist()]
+        found = [self.array[row].as_py() for row in rows]
+        return [value.isoformat() if hasattr(value, "isoformat") else value for value in found]
