@@ -15,6 +15,7 @@ from cxr_embed.cli import (
     exports,
     imports,
     index,
+    index_duplicates,
     manifest,
     probe,
     probe_evaluate,
@@ -44,6 +45,7 @@ app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 probe.app.command("evaluate", epilog=probe_evaluate.EXAMPLE)(probe_evaluate.evaluate)
 probe.app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare)
+index.app.command("duplicates", epilog=index_duplicates.EXAMPLE)(index_duplicates.duplicates)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(probe.app, name="probe")
 app.add_typer(store.app, name="store")
