@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from recipe import SIDE, shrink
 
 import cxr_embed
 from cxr_embed.images import read_image
-from recipe import SIDE, shrink
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,14 @@ class Cases:
         known = {name: column for column, name in enumerate(self.findings)}
         unknown = np.full(len(self), np.nan, dtype=np.float32)
         return np.stack([self.labels[:, known[name]] if name in known else unknown for name in findings], axis=1)
+
+
+def joined(parts: Sequence[Cases]) -> Cases:
+    """All of them one after the other, with the findings of each; unknown where a part does not have one."""
+    findings = tuple(dict.fromkeys(name for part in parts for name in part.findings))
+    columns = ("ids", "pixels", "traits", "patients")
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in columns}
+    return Cases(labels=np.concatenate([part.asked(findings) for part in parts]), findings=findings, **arrays)
 
 
 def load_cases(folder: Path, split: str | None = None) -> Cases:

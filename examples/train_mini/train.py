@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from augment import distorted, standardised
+from cases import Cases, joined
+from network import Model, Tower
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-from augment import distorted, standardised
-from cases import Cases
-from network import Model, Tower
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class Plan:
         traits: weight of the loss of view, sex and age.
         dropout: of the features before the heads.
         average: decay of the averaged weights, the ones that are kept.
+        beside: images of the second set that join every batch.
     """
 
     epochs: int = 40
@@ -42,6 +42,7 @@ class Plan:
     traits: float = 0.2
     dropout: float = 0.2
     average: float = 0.99
+    beside: int = 8
 
 
 def loss_of(
@@ -60,38 +61,39 @@ def loss_of(
     return loss + weight * side
 
 
-def train(cases: Cases, plan: Plan, seed: int, start: Tower | None = None, precision: str = "bf16") -> Model:
-    """Trains on all the cases and returns the averaged model, in evaluation mode.
+def train(cases: Cases, plan: Plan, seed: int, start: Tower | None = None, beside: Cases | None = None) -> Model:
+    """Trains on all the cases, in bfloat16, and returns the averaged model, in evaluation mode.
 
     Args:
         cases: at least one batch of them.
         plan: see there.
         seed: of the weights, the order and the distortions.
         start: a tower to go on from; it is changed.
-        precision: `bf16` computes convolutions in bfloat16, twice as fast where the processor has it; else float32.
+        beside: a second set, of which `plan.beside` random images join every batch; it is never mixed with the first.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = Model(len(cases.findings), start, plan.dropout).to(memory_format=torch.channels_last)
+    both = joined([cases, beside]) if beside else cases
+    model = Model(len(both.findings), start, plan.dropout).to(memory_format=torch.channels_last)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.average), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate, weight_decay=plan.decay)
     steps = plan.epochs * (len(cases) // plan.batch)
-    warm = max(1, steps // 20)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
-    )
-    pixels, labels, traits = (torch.from_numpy(x) for x in (cases.pixels, cases.labels, cases.traits))
+    schedule = warmed_cosine(optimizer, steps)
+    pixels, labels, traits = (torch.from_numpy(x) for x in (both.pixels, both.labels, both.traits))
     draw = np.random.default_rng(seed)
+    partner = torch.cat([part.roll(1) for part in torch.arange(plan.batch + plan.beside).split(plan.batch)])
     for _ in range(plan.epochs):
-        order = torch.randperm(len(cases), generator=generator)
-        for rows in order.split(plan.batch):
+        for rows in torch.randperm(len(cases), generator=generator).split(plan.batch):
             if len(rows) < plan.batch:
                 continue
+            if beside:
+                second = torch.randint(len(cases), len(both), (plan.beside,), generator=generator)
+                rows = torch.cat([rows, second])
             x, y, t = distorted(pixels[rows], plan.strength, plan.flip, generator), labels[rows], traits[rows]
             if plan.mixup:
                 share = float(draw.beta(plan.mixup, plan.mixup))
-                x, y, t = (share * a + (1 - share) * a.roll(1, 0) for a in (x, y, t))
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                x, y, t = (share * a + (1 - share) * a[partner[: len(a)]] for a in (x, y, t))
+            with torch.autocast("cpu", torch.bfloat16):
                 loss = loss_of(model(x.contiguous(memory_format=torch.channels_last)), y, t, plan.traits)
             optimizer.zero_grad()
             loss.backward()
@@ -100,6 +102,13 @@ def train(cases: Cases, plan: Plan, seed: int, start: Tower | None = None, preci
             averaged.update_parameters(model)
     kept: Model = averaged.module
     return kept.eval()
+
+
+def warmed_cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """The rate rises over a twentieth of the steps, then falls to 0 along a cosine."""
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, 20 * (step + 1) / steps) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    )
 
 
 @torch.inference_mode()
