@@ -17,6 +17,7 @@ from cxr_embed.cli import (
     index,
     index_duplicates,
     manifest,
+    phantom,
     probe,
     probe_evaluate,
     report,
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command("embed", epilog=embed.EXAMPLE)(embed.embed)
 app.command("encoders", epilog=encoders.EXAMPLE)(encoders.encoders)
+app.command("phantom", epilog=phantom.EXAMPLE)(phantom.phantom)
 app.command("prompts", epilog=zeroshot.PROMPTS_EXAMPLE)(zeroshot.prompts)
 app.command("zeroshot", epilog=zeroshot.EXAMPLE)(zeroshot.zeroshot)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)

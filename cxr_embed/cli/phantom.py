@@ -1,0 +1,48 @@
+"""`cxr-embed phantom`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cxr_embed.cli.common import RESEARCH, plural, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from cxr_embed.phantom import Study
+
+EXAMPLE = "Example: `cxr-embed phantom phantoms --count 400`"
+
+
+def phantom(
+    folder: Annotated[Path, typer.Argument(help="Folder to write; new, or empty.")],
+    count: Annotated[int, typer.Option(min=1, help="Images.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Of the cohort: the same seed, the same images.")] = 0,
+    size: Annotated[int, typer.Option(min=64, max=2048, help="Pixels on a side.")] = 512,
+    format: Annotated[Literal["png", "dicom"], typer.Option(help="png (8 bits) or dicom (12 bits).")] = "png",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Make synthetic chest radiographs with findings whose place is known: images, manifest.csv and truth.csv."""
+    from cxr_embed.phantom import write_phantoms
+
+    with progress_bar() as bar:
+        studies = write_phantoms(
+            folder, count, seed, format, size, (lambda done: bar("drawing", done, count)) if bar else None
+        )
+    patients, found = len({study.patient.patient_id for study in studies}), _counts(studies)
+    if as_json:
+        told = {"folder": str(folder), "images": len(studies), "patients": patients, "findings": found}
+        print_json({**told, "manifest": str(folder / "manifest.csv"), "truth": str(folder / "truth.csv")})
+        return
+    typer.echo(f"{folder}: {plural(len(studies), 'phantom')} of {plural(patients, 'patient')}")
+    typer.echo(f"findings: {', '.join(f'{name} {number:,}' for name, number in found.items())}")
+    typer.echo(f"{folder / 'manifest.csv'} lists them; {folder / 'truth.csv'} says where each finding is")
+    typer.echo(RESEARCH)
+
+
+def _counts(studies: list[Study]) -> dict[str, int]:
+    """How many images have each finding."""
+    from cxr_embed.phantom import FINDINGS
+
+    return {name: sum(f.name == name for study in studies for f in study.findings) for name in FINDINGS}

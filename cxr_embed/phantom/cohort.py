@@ -1,0 +1,94 @@
+"""Cohorts: patients with one to three studies, whose findings come, change and go."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr_embed.phantom.findings import FINDINGS, Finding, changed, sample_finding
+from cxr_embed.phantom.patient import Patient, sample_patient
+from cxr_embed.phantom.physics import View
+from cxr_embed.phantom.render import Phantom, render
+
+_STUDIES = (0.5, 0.3, 0.2)  # share of patients with one, two and three studies
+_STAYS = 0.6  # of findings are still there in the next study
+_TEST = 0.3  # of patients
+
+
+@dataclass(frozen=True)
+class Study:
+    """One radiograph to be: all that `render` needs and a manifest tells.
+
+    Attributes:
+        date: ISO, YYYY-MM-DD.
+        age: years at the study.
+        split: `train` or `test`; the same in all studies of a patient.
+        seed: of the pose and the noise.
+    """
+
+    image_id: str
+    patient: Patient
+    date: str
+    age: int
+    view: View
+    split: str
+    findings: tuple[Finding, ...]
+    seed: int
+
+
+def sample_studies(count: int, seed: int = 0, *, prevalence: float = 0.15) -> list[Study]:
+    """A cohort of `count` studies; the first ones of a larger cohort with the same seed are the same.
+
+    By chance alone: each finding is there with the same probability, whatever the others, the view, age and sex are.
+
+    Args:
+        count: studies in all.
+        seed: of the cohort.
+        prevalence: of each finding, in first and in later studies alike.
+    """
+    studies: list[Study] = []
+    number = 0
+    while len(studies) < count:
+        studies += _patient_studies(seed * 1_000_000 + number, prevalence)
+        number += 1
+    return studies[:count]
+
+
+def render_study(study: Study, size: int = 512) -> Phantom:
+    """The radiograph of a study."""
+    return render(study.patient, study.findings, study.view, size=size, seed=study.seed)
+
+
+def _patient_studies(seed: int, prevalence: float) -> list[Study]:
+    # The 4 keeps these numbers apart from those that the patient's body is drawn from.
+    rng = np.random.default_rng((4, seed))
+    patient = sample_patient(seed)
+    split = "test" if rng.random() < _TEST else "train"
+    start = datetime.date(2015, 1, 1) + datetime.timedelta(days=int(rng.integers(8 * 365)))
+    date, findings = start, dict[str, Finding]()
+    studies = []
+    # What comes balances what goes, so that later studies are as ill as first ones.
+    comes = prevalence * (1 - _STAYS) / max(1 - prevalence, 1e-9)
+    for number in range(1 + int(rng.choice(len(_STUDIES), p=_STUDIES))):
+        if number:
+            date += datetime.timedelta(days=int(rng.integers(2, 400)))
+        findings = _next(findings, comes if number else prevalence, rng)
+        view: View = "PA" if rng.random() < 0.5 else "AP"
+        years = int((date - start).days / 365.25)
+        told = tuple(findings[name] for name in FINDINGS if name in findings)
+        image_id, study_seed = f"{patient.patient_id}-{number}", int(rng.integers(2**31))
+        studies.append(Study(image_id, patient, date.isoformat(), patient.age + years, view, split, told, study_seed))
+    return studies
+
+
+def _next(before: dict[str, Finding], comes: float, rng: np.random.Generator) -> dict[str, Finding]:
+    """The findings of a patient's next study."""
+    after = {}
+    for name in FINDINGS:
+        if name in before and rng.random() < _STAYS:
+            after[name] = changed(before[name], rng)
+        elif name not in before and rng.random() < comes:
+            after[name] = sample_finding(name, rng)
+    return after

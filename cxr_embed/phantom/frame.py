@@ -1,0 +1,125 @@
+"""The detector as a camera: where a point of the patient lands, and which plane a pixel looks at.
+
+A patient's axes, in mm: x to the patient's left (the image's right), y down from the top of the lungs, z forward from
+the middle of the chest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy.interpolate import CubicSpline
+
+from cxr_embed.phantom.physics import BEAMS, Beam, View
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One exposure's geometry.
+
+    Attributes:
+        size: pixels on a side.
+        field: mm on a side of the detector.
+        center: x and y where the central ray meets the patient's middle plane.
+        half_depth: of the patient: from the middle plane to the skin.
+        tilt: of the tube in radians; above 0 what lies in front moves up (a lordotic view).
+    """
+
+    size: int
+    field: float
+    center: tuple[float, float]
+    half_depth: float
+    view: View
+    tilt: float
+
+    @property
+    def beam(self) -> Beam:
+        """How this view is exposed."""
+        return BEAMS[self.view]
+
+    @property
+    def pixel(self) -> float:
+        """Side of a pixel on the detector."""
+        return self.field / self.size
+
+    def magnification(self, z: np.ndarray | float) -> np.ndarray:
+        """How much larger a thing at depth z is on the detector: distance over distance less its own."""
+        front = z if self.view == "AP" else -np.asarray(z)
+        return np.asarray(self.beam.distance / (self.beam.distance - (self.half_depth + self.beam.gap + front)))
+
+    def axes(self, z: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """x `(1, S)` and y `(S, 1)` of the pixels in the plane at depth z, float32."""
+        offset = (np.arange(self.size, dtype=np.float32) + 0.5 - self.size / 2) * (self.pixel / self.magnification(z))
+        x, y = self.center[0] + offset, self.center[1] + offset + z * math.tan(self.tilt)
+        return x[None, :].astype(np.float32), y[:, None].astype(np.float32)
+
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`(N, 3)` points to rows, columns (`(N,)`, in pixels) and magnifications."""
+        large = self.magnification(points[:, 2])
+        down = points[:, 1] - self.center[1] - points[:, 2] * math.tan(self.tilt)
+        rows = down * large / self.pixel + self.size / 2 - 0.5
+        columns = (points[:, 0] - self.center[0]) * large / self.pixel + self.size / 2 - 0.5
+        return rows, columns, large
+
+    def splat(self, points: np.ndarray, volumes: np.ndarray, blur: float = 0.0) -> np.ndarray:
+        """Path lengths through many small pieces of matter.
+
+        Args:
+            points: `(N, 3)` where the pieces are; closer together than a pixel, or than `blur`.
+            volumes: `(N,)` cubic mm of each.
+            blur: mm over which each piece is spread.
+
+        Returns:
+            `(S, S)` float32: mm along the ray to each pixel.
+        """
+        rows, columns, large = self.project(points)
+        lengths = volumes * (large / self.pixel) ** 2
+        top, left = np.floor(rows).astype(np.int64), np.floor(columns).astype(np.int64)
+        down, right = rows - top, columns - left
+        inside = (top >= 0) & (left >= 0) & (top < self.size - 1) & (left < self.size - 1)
+        top, left, down, right, lengths = (a[inside] for a in (top, left, down, right, lengths))
+        at = top * self.size + left
+        cells = np.concatenate([at, at + 1, at + self.size, at + self.size + 1])
+        shares = np.concatenate([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
+        flat = np.bincount(cells, shares * np.tile(lengths, 4), self.size**2)
+        image = flat.astype(np.float32).reshape(self.size, self.size)
+        if blur:
+            image = ndimage.gaussian_filter(image, blur / self.pixel, truncate=2.5)
+        return image
+
+
+def ellipsoid(
+    x: np.ndarray, y: np.ndarray, center: tuple[float, float], radii: tuple[float, float], depth: float
+) -> np.ndarray:
+    """Path lengths through an ellipsoid: `depth` along the ray through its centre, 0 outside."""
+    inside = 1 - ((x - center[0]) / radii[0]) ** 2 - ((y - center[1]) / radii[1]) ** 2
+    return depth * np.sqrt(np.maximum(inside, 0))
+
+
+def spline(path: np.ndarray, count: int) -> np.ndarray:
+    """A smooth curve through corners: `(K, 3)` to `(count, 3)`."""
+    curve: np.ndarray = CubicSpline(np.linspace(0, 1, len(path)), path)(np.linspace(0, 1, count))
+    return curve
+
+
+def tube(path: np.ndarray, radius: np.ndarray | float, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """A solid tube along a path, as pieces for `Frame.splat`.
+
+    Args:
+        path: `(K, 3)` corners of the middle line.
+        radius: of the tube, one or `(K,)`.
+        step: at most so far apart are the pieces.
+
+    Returns:
+        `(N, 3)` points and `(N,)` volumes.
+    """
+    lengths = np.linalg.norm(np.diff(path, axis=0), axis=1)
+    along = np.concatenate([[0.0], np.cumsum(lengths)])
+    count = max(2, int(along[-1] / step) + 1)
+    at = np.linspace(0, along[-1], count)
+    points = np.stack([np.interp(at, along, path[:, k]) for k in range(3)], axis=1)
+    radii = np.interp(at, along, np.broadcast_to(radius, along.shape))
+    return points, math.pi * radii**2 * (along[-1] / count)
