@@ -87,7 +87,7 @@ def build_index(
     shape = store.spec.outputs[output]
     if pool is not None and (pool not in POOLS or len(shape) == 1):
         raise CaseIndexError(f"--pool {pool}: {output} is {shape}; --pool is {' or '.join(POOLS)}, for (T, D) vectors")
-    chosen, notes = _chosen(store, manifest)
+    chosen, notes = chosen_images(store, manifest)
     root = Path(path)
     with writing(root) as folder:
         kept, zero = _write_vectors(folder / VECTORS, store, output, chosen, progress)
@@ -124,8 +124,12 @@ def identity(store: Store) -> dict[str, Any]:
     return {"header": header, "created": store.header.created, "shards": store.shards, "last_shard": last}
 
 
-def _chosen(store: Store, manifest: Manifest | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """`(N,)` bool, the store's images that the manifest lists, and notes."""
+def chosen_images(store: Store, manifest: Manifest | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """`(N,)` bool, the store's images that the manifest lists (all without one), and notes for the user.
+
+    Raises:
+        CaseIndexError: where none is left.
+    """
     if not len(store):
         raise CaseIndexError(f"{store.path}: holds no image with a vector; embed some first")
     if manifest is None:
