@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import expit, logit
 from scipy.stats import norm
 
 from cxr_embed.evaluation.measure import Sample, differences, measure
@@ -35,6 +36,8 @@ class Setting:
         return float(norm.cdf(self.effect / np.sqrt(2)))
 
 
+_THRESHOLD = 0.5
+
 # From a small hospital set to a large test set; the second has some 27 positive patients.
 SETTINGS = (
     Setting(400, 2.5, 0.10, 1.2, 0.5),
@@ -62,20 +65,41 @@ def make(setting: Setting, seed: int, scores: int = 1) -> tuple[np.ndarray, np.n
 
 def coverage(setting: Setting, sets: int, draws: int) -> dict[str, float]:
     """Part of data sets whose 95% interval holds the truth, by figure."""
-    threshold = 0.5
-    truth = {
-        "auroc": setting.auroc,
-        "sensitivity": float(norm.sf(threshold - setting.effect)),
-        "specificity": float(norm.cdf(threshold)),
-    }
+    truth = true_figures(setting)
     held = dict.fromkeys(truth, 0)
     for seed in range(sets):
-        positive, scores, patients = make(setting, seed)
-        sample = Sample(positive, scores[0], patients, setting.patients, threshold)
-        figures, _ = measure(sample, draws, (seed,))
+        figures, _ = measure(_sample(setting, seed), draws, (seed,))
         for name, true in truth.items():
             held[name] += holds(figures[name], true)
     return {name: count / sets for name, count in held.items()}
+
+
+def true_figures(setting: Setting) -> dict[str, float]:
+    """Those of all cases that there could be: by formula, or counted on a million patients.
+
+    The probabilities are those that the cases were made with, so there is no calibration error.
+    """
+    many = _sample(replace(setting, patients=1_000_000), 0).values()
+    exact = {
+        "auroc": setting.auroc,
+        "sensitivity": float(norm.sf(_THRESHOLD - setting.effect)),
+        "specificity": float(norm.cdf(_THRESHOLD)),
+        "calibration_error": 0.0,
+    }
+    return {**many, **exact}
+
+
+def _sample(setting: Setting, seed: int) -> Sample:
+    """A data set with a threshold, probabilities and a stated prevalence, half of its own."""
+    positive, scores, patients = make(setting, seed)
+
+    def probable(values: np.ndarray) -> np.ndarray:
+        # Bayes for two normal distributions.
+        return np.asarray(expit(logit(setting.prevalence) + setting.effect * (values - setting.effect / 2)))
+
+    at = float(probable(np.array(_THRESHOLD)))
+    told = (_THRESHOLD, probable(scores[0]), at, setting.prevalence / 2)
+    return Sample(positive, scores[0], patients, setting.patients, *told)
 
 
 def difference_coverage(setting: Setting, sets: int, draws: int) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from cxr_embed.evaluation.cases import Cases, LabelSource, join
 from cxr_embed.evaluation.measure import (
@@ -192,13 +193,13 @@ def _difference(
     drawn = differences(one, other, bootstraps, seed)
     found = {}
     values = one.values(), other.values()
+    same = np.array_equal(rankdata(one.scores), rankdata(other.scores))
     for name in RANKED:
         if name not in drawn:
             found[name] = Difference(None, None, Estimate(None, reason=one.reason(name)), None)
             continue
         value, every, units = drawn[name]
-        estimate = from_draws(value, every, units, "difference")
-        p = p_value(value, spread_of(every, units), units) if estimate.low is not None else None
+        estimate, p = _tested(value, every, units, same)
         found[name] = Difference(values[0][name], values[1][name], estimate, p)
     test = BOOTSTRAP
     if one.independent and found["auroc"].first is not None:
@@ -236,6 +237,13 @@ def _mean(
         drawn.append(np.mean(apart, axis=0))
     every, units = np.concatenate(drawn), int((strata < cases.labels.shape[1]).sum())
     first, second = (float(np.mean([getattr(value, side) for value in found])) for side in ("first", "second"))
-    estimate = from_draws(first - second, every, units, "difference")
-    p = p_value(first - second, spread_of(every, units), units) if estimate.low is not None else None
-    return Difference(first, second, estimate, p)
+    same = all(np.array_equal(rankdata(one.scores), rankdata(other.scores)) for one, other in pairs)
+    return Difference(first, second, *_tested(first - second, every, units, same))
+
+
+def _tested(value: float, drawn: np.ndarray, units: int, same: bool) -> tuple[Estimate, float | None]:
+    """A difference with its interval, and p of there being none; `same` scores rank every case alike."""
+    if same:
+        return Estimate(0.0, 0.0, 0.0), 1.0
+    estimate = from_draws(value, drawn, units, "difference")
+    return estimate, p_value(value, spread_of(drawn, units), units) if estimate.low is not None else None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from cxr_embed.evaluation.cases import Cases
-from cxr_embed.evaluation.measure import Sample, compact, differences, measure, seed_of
+from cxr_embed.evaluation.measure import Sample, compact, differences, has_end, inside, measure, seed_of
 from cxr_embed.evaluation.result import GroupResult
 from cxr_embed.evaluation.scores import ScoresError
-from cxr_embed.metrics import Estimate, from_draws
+from cxr_embed.metrics import Estimate, between, from_draws, is_end
 
 AGE_BANDS = ((0, "0-17"), (18, "18-39"), (40, "40-59"), (60, "60-79"), (80, "80 and over"))
 UNKNOWN = "unknown"
@@ -66,24 +66,42 @@ def measure_groups(
         ordered += [name for name in names.tolist() if name not in (*ordered, UNKNOWN)]
         ordered += [UNKNOWN] if UNKNOWN in names else []
         for number, finding in enumerate(cases.names):
-            against = sample(number, groups == reference)
-            for group in ordered:
-                here = groups == group
-                part = sample(number, here)
-                # The seed does not hang on the group's name alone: F of sex and F of a view are two groups.
-                figures, _ = measure(_alone(part), bootstraps, seed_of(seed, finding, attribute, group))
-                apart: dict[str, Estimate] = {}
+            parts = {group: sample(number, groups == group) for group in ordered}
+            # The seed does not hang on the group's name alone: F of sex and F of a view are two groups.
+            measured = {
+                group: measure(_alone(part), bootstraps, seed_of(seed, finding, attribute, group))[0]
+                for group, part in parts.items()
+            }
+            for group, part in parts.items():
+                figures, apart = measured[group], {}
                 if group != reference:
-                    drawn = differences(part, against, bootstraps, seed_of(seed, finding, attribute, group, reference))
-                    apart = {
-                        name: from_draws(*values, "plain" if name == "net_benefit" else "difference")
-                        for name, values in drawn.items()
-                    }
+                    drawn = differences(
+                        part, parts[reference], bootstraps, seed_of(seed, finding, attribute, group, reference)
+                    )
+                    apart = {name: _apart(name, values, figures, measured[reference]) for name, values in drawn.items()}
                 patients = len(np.unique(part.patients)) if cases.clustered else None
                 positives = int(part.positive.sum())
                 shown = (len(part.positive), positives, patients)
                 found.append(GroupResult(finding, attribute, group, reference, *shown, figures, apart))
     return tuple(found)
+
+
+def _apart(
+    name: str,
+    drawn: tuple[float, np.ndarray, int],
+    figures: Mapping[str, Estimate],
+    reference: Mapping[str, Estimate],
+) -> Estimate:
+    """A group's figure minus the reference's, from draws, or from both intervals where draws know too little."""
+    pair = figures[name], reference[name]
+    plain = name == "net_benefit"
+    ends = [is_end(figure.value) for figure in pair if figure.value is not None and not plain]
+    if name in ("ppv", "npv", "net_benefit"):
+        ends += [has_end(figures), has_end(reference)]
+    if any(ends) or name == "calibration_error":
+        found = between(*pair)
+        return found if plain else inside(found, -1.0)
+    return from_draws(*drawn, "plain" if plain else "difference")
 
 
 def _alone(sample: Sample) -> Sample:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -15,9 +15,16 @@ from cxr_embed.metrics import (
     Flags,
     Ranking,
     auroc,
+    carried,
     delong_interval,
     draws,
+    error_from_draws,
     from_draws,
+    is_end,
+    mixed,
+    net_benefit,
+    npv,
+    ppv,
     strata_of,
 )
 from cxr_embed.metrics.intervals import Scale
@@ -26,7 +33,8 @@ RANKED = ("auroc", "average_precision")
 FLAGGED = Flags.NAMES
 CALIBRATED = ("brier", "calibration_error")
 FIGURES = (*RANKED, *FLAGGED, *CALIBRATED)
-_SCALES: dict[str, Scale] = {"net_benefit": "plain", "calibration_error": "error"}
+_SCALES: dict[str, Scale] = {"net_benefit": "plain"}
+_MIX = 1  # makes a seed of its own for the part of positives
 BOOTSTRAP, DELONG = "bootstrap over patients", "DeLong"
 
 
@@ -88,21 +96,36 @@ class Sample:
             calibration = Calibration(self.positive, self.probabilities, self.patients, self.count)
         return flags, calibration
 
-    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """`(R,)` figures by name for weights `(count, R)`, those that can be had of these cases."""
+    def figures(self, weights: np.ndarray, mix: np.ndarray) -> dict[str, np.ndarray]:
+        """`(R,)` figures by name for weights `(count, R)`, those that can be had of these cases.
+
+        Args:
+            weights: for figures of positives and negatives apart, or at a stated prevalence.
+            mix: for those that hang on the part of positives, which varies in it (`mixed`).
+        """
         found: dict[str, np.ndarray] = {}
         flags, calibration = self._parts
         if self.both:
-            found["auroc"], found["average_precision"] = self.ranking.both(weights)
+            found["auroc"], found["average_precision"] = self.ranking.aurocs(weights), self.ranking.precisions(mix)
         if flags is not None:
             found |= flags.figures(weights, self.prevalence, self.probability)
+            own = flags.figures(mix, None, self.probability)
+            found["f1"] = own["f1"]
+            if self.prevalence is None and "net_benefit" in own:
+                found["net_benefit"] = own["net_benefit"]
         if calibration is not None:
-            found["brier"], found["calibration_error"] = calibration.both(weights)
+            found["brier"], found["calibration_error"] = calibration.both(mix)
         return found
+
+    def moved(self, mix: np.ndarray) -> np.ndarray:
+        """`(R,)` how far the calibration's bins moved; nothing where scores are no probabilities."""
+        calibration = self._parts[1]
+        return calibration.moved(mix) if calibration is not None else np.empty(0)
 
     def values(self) -> dict[str, float]:
         """The figures of the cases as they are. AUROC and average precision are scikit-learn's, to the last digit."""
-        found = {name: float(value[0]) for name, value in self.figures(np.ones((self.count, 1))).items()}
+        once = np.ones((self.count, 1))
+        found = {name: float(value[0]) for name, value in self.figures(once, once).items()}
         if self.both:
             from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -112,10 +135,10 @@ class Sample:
 
     def units(self, name: str) -> int:
         """Patients that a figure's spread hangs on."""
+        if not self.both:
+            return len(np.unique(self.patients))
         positives = len(np.unique(self.patients[self.positive]))
         negatives = len(np.unique(self.patients[~self.positive]))
-        if name in CALIBRATED:
-            return len(np.unique(self.patients))
         return {"sensitivity": positives, "specificity": negatives}.get(name, min(positives, negatives))
 
     def reason(self, name: str) -> str:
@@ -128,6 +151,8 @@ class Sample:
             return "no prevalence is stated"
         if name in (*CALIBRATED, "net_benefit") and self.probabilities is None:
             return "the scores are no probabilities: not all in 0..1"
+        if name == "net_benefit":
+            return "the threshold is no probability under 1"
         return auroc(self.positive, self.scores).reason or "nothing is flagged, or everything"
 
 
@@ -136,9 +161,12 @@ def measure(sample: Sample, bootstraps: int, seed: tuple[int, ...]) -> tuple[dic
     values = sample.values()
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in values}
     rows = sample.ranking.steps if sample.both else 0
+    moved, rng = [np.empty(0)], np.random.default_rng((*seed, _MIX))
     for weights in draws(sample.strata, bootstraps, seed, rows):
-        for name, part in sample.figures(weights).items():
+        mix = mixed(weights, sample.strata, rng)
+        for name, part in sample.figures(weights, mix).items():
             drawn[name].append(part)
+        moved.append(sample.moved(mix))
     found = {}
     for name in FIGURES:
         value = values.get(name)
@@ -146,11 +174,48 @@ def measure(sample: Sample, bootstraps: int, seed: tuple[int, ...]) -> tuple[dic
             found[name] = Estimate(None, reason=sample.reason(name))
         else:
             every = np.concatenate(drawn[name]) if drawn[name] else np.empty(0)
-            found[name] = from_draws(value, every, sample.units(name), _SCALES.get(name, "part"))
+            if name == "calibration_error":
+                found[name] = error_from_draws(value, every, np.concatenate(moved), sample.units(name))
+            else:
+                found[name] = from_draws(value, every, sample.units(name), _SCALES.get(name, "part"))
+    found |= _at_ends(sample, found)
     if not sample.independent or found["auroc"].value is None:
         return found, BOOTSTRAP
     found["auroc"] = delong_interval(sample.positive, sample.scores, values["auroc"])
     return found, DELONG
+
+
+def has_end(found: Mapping[str, Estimate]) -> bool:
+    """Whether nobody, or everybody, is flagged of the positives or of the negatives: no draw shows any spread there."""
+    parts = (found[name].value for name in ("sensitivity", "specificity"))
+    return any(value is not None and is_end(value) for value in parts)
+
+
+def _at_ends(sample: Sample, found: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """Predictive values and net benefit from the intervals of sensitivity and specificity, where these are 0 or 1."""
+    parts = found["sensitivity"], found["specificity"]
+    if not has_end(found) or any(part.value is None for part in parts):
+        return {}
+    share = sample.prevalence if sample.prevalence is not None else float(sample.positive.mean())
+    result = {}
+    for name, figure in (
+        ("ppv", ppv),
+        ("npv", npv),
+        ("net_benefit", partial(net_benefit, probability=sample.probability or 0.0)),
+    ):
+        value = found[name].value
+        if value is not None:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                made = carried(value, parts, lambda one, other, of=figure: float(of(one, other, share)))
+            result[name] = made if name == "net_benefit" else inside(made)
+    return result
+
+
+def inside(estimate: Estimate, lowest: float = 0.0) -> Estimate:
+    """With its interval cut to what the figure can be."""
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    return replace(estimate, low=max(estimate.low, lowest), high=min(estimate.high, 1.0))
 
 
 def differences(
@@ -166,8 +231,14 @@ def differences(
     strata = np.where(strata == 0, -1, strata)
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in names}
     rows = max(sample.ranking.steps if sample.both else 0 for sample in (first, second))
+    # The same cases have the same part of positives, and different ones each their own.
+    apart = 0 if np.array_equal(first.strata, second.strata) else 1
+    rngs = [np.random.default_rng((*seed, _MIX + number)) for number in (0, apart)]
     for weights in draws(strata, bootstraps, seed, rows):
-        one, other = first.figures(weights), second.figures(weights)
+        one, other = (
+            sample.figures(weights, mixed(weights, sample.strata, rng))
+            for sample, rng in zip((first, second), rngs, strict=True)
+        )
         for name in names:
             drawn[name].append(one[name] - other[name])
     return {

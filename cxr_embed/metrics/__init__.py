@@ -15,7 +15,20 @@ from cxr_embed.metrics.calibration import (
 )
 from cxr_embed.metrics.delong import delong, delong_difference, delong_interval, holm, p_value
 from cxr_embed.metrics.figures import Figure, OperatingPoint, auroc, operating_point, per_thousand, rank_agreement
-from cxr_embed.metrics.intervals import Estimate, draws, from_draws, rarest_strata, spread_of, strata_of
+from cxr_embed.metrics.intervals import (
+    NO_SPREAD,
+    Estimate,
+    between,
+    carried,
+    draws,
+    error_from_draws,
+    from_draws,
+    is_end,
+    mixed,
+    rarest_strata,
+    spread_of,
+    strata_of,
+)
 from cxr_embed.metrics.thresholds import (
     threshold_by_f1,
     threshold_by_youden,
@@ -23,11 +36,12 @@ from cxr_embed.metrics.thresholds import (
     threshold_for_sensitivity,
     threshold_for_specificity,
 )
-from cxr_embed.metrics.weighted import BINS, Calibration, Flags, Ranking
+from cxr_embed.metrics.weighted import BINS, Calibration, Flags, Ranking, net_benefit, npv, ppv
 
 __all__ = [
     "BINS",
     "CALIBRATIONS",
+    "NO_SPREAD",
     "Calibration",
     "CalibrationKind",
     "Calibrator",
@@ -38,16 +52,24 @@ __all__ = [
     "Ranking",
     "ReliabilityBin",
     "auroc",
+    "between",
     "calibrate",
+    "carried",
     "delong",
     "delong_difference",
     "delong_interval",
     "draws",
+    "error_from_draws",
     "from_draws",
     "holm",
+    "is_end",
+    "mixed",
+    "net_benefit",
+    "npv",
     "operating_point",
     "p_value",
     "per_thousand",
+    "ppv",
     "rank_agreement",
     "rarest_strata",
     "reliability",

@@ -11,8 +11,9 @@ import numpy as np
 from scipy.special import expit, logit, stdtr, stdtrit
 from scipy.stats import norm, rankdata
 
-from cxr_embed.metrics.intervals import LEVEL, Estimate, at_the_end
+from cxr_embed.metrics.intervals import LEVEL, NO_SPREAD, Estimate, at_the_end, is_end
 
+_NONE = 1e-18  # variance that is rounding alone
 _Z = float(norm.ppf((1 + LEVEL) / 2))
 
 
@@ -49,8 +50,10 @@ def delong_interval(positive: np.ndarray, scores: np.ndarray, value: float) -> E
     if fewer < 2:
         return Estimate(value, reason="no interval: a single case of a kind shows no spread")
     variance = max(float(delong(positive, scores)[1][0, 0]), 0.0)
-    if not 0 < value < 1:
+    if is_end(value):
         return at_the_end(value, fewer)
+    if variance < _NONE:
+        return Estimate(value, reason=NO_SPREAD)
     width = float(stdtrit(fewer - 1, (1 + LEVEL) / 2)) * math.sqrt(variance) / (value * (1 - value))
     return Estimate(value, float(expit(logit(value) - width)), float(expit(logit(value) + width)))
 
@@ -66,7 +69,12 @@ def delong_difference(positive: np.ndarray, first: np.ndarray, second: np.ndarra
     aurocs, covariance = delong(positive, np.stack([first, second]))
     value = float(aurocs[0] - aurocs[1])
     spread = math.sqrt(max(float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]), 0.0))
-    return Estimate(value, value - _Z * spread, value + _Z * spread), p_value(value, spread)
+    if np.array_equal(rankdata(first), rankdata(second)):
+        return Estimate(0.0, 0.0, 0.0), 1.0
+    if spread**2 < _NONE:
+        return Estimate(value, reason=NO_SPREAD), None
+    low, high = max(value - _Z * spread, -1.0), min(value + _Z * spread, 1.0)
+    return Estimate(value, low, high), p_value(value, spread)
 
 
 def p_value(value: float, spread: float, units: int | None = None) -> float | None:

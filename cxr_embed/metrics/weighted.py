@@ -7,10 +7,13 @@ places, and a dense product would wait for the threads of BLAS, which suffer fro
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.sparse import csr_array
 
 BINS = 10  # of equal width, in the calibration error
+_NOBODY = 1e-9  # below any weight
 
 
 class Ranking:
@@ -42,36 +45,29 @@ class Ranking:
     def aurocs(self, weights: np.ndarray) -> np.ndarray:
         """`(R,)`: the chance that a positive scores above a negative, ties half."""
         at, below, positives, negatives = self._weighted(weights)
-        return self._auroc(at, below, positives * negatives, weights)
+        above = np.einsum("sr,sr->r", at, below)
+        if self._tied is not None:
+            above += np.einsum("sr,sr->r", at, self._tied @ weights) / 2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(above / (positives * negatives))
 
-    def both(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`(R,)` AUROC and `(R,)` average precision.
-
-        Average precision is the precision at every positive, averaged (scikit-learn's, without interpolation).
-        """
+    def precisions(self, weights: np.ndarray) -> np.ndarray:
+        """`(R,)` average precision: the precision at every positive, averaged (scikit-learn's, not interpolated)."""
         at, below, positives, negatives = self._weighted(weights)
-        aurocs = self._auroc(at, below, positives * negatives, weights)
         hits = np.cumsum(at[::-1], axis=0)[::-1]
         flagged = np.subtract(negatives, below, out=below)
         flagged += hits
         # A step at which nobody was drawn has no hits of its own, and counts nothing.
-        np.maximum(flagged, 1, out=flagged)
+        np.maximum(flagged, _NOBODY, out=flagged)
         hits /= flagged
         with np.errstate(invalid="ignore", divide="ignore"):
-            return aurocs, np.einsum("sr,sr->r", at, hits) / positives
+            return np.asarray(np.einsum("sr,sr->r", at, hits) / positives)
 
     def _weighted(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Positives at and negatives below each step, `(steps, R)`, and all positives and negatives, `(R,)`."""
         at, below = self._at @ weights, self._below @ weights
         np.cumsum(below, axis=0, out=below)
         return at, below[:-1], at.sum(axis=0), below[-1]
-
-    def _auroc(self, at: np.ndarray, below: np.ndarray, pairs: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        above = np.einsum("sr,sr->r", at, below)
-        if self._tied is not None:
-            above += np.einsum("sr,sr->r", at, self._tied @ weights) / 2
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(above / pairs)
 
 
 class Flags:
@@ -108,14 +104,29 @@ class Flags:
                 "f1": 2 * hits / (2 * hits + misses + alarms),
             }
             share = prevalence if prevalence is not None else (hits + misses) / (hits + misses + alarms + passed)
-            true = found["sensitivity"] * share
-            false = (1 - found["specificity"]) * (1 - share)
+            parts = found["sensitivity"], found["specificity"], share
             if prevalence is not None:
-                missed, clear = (1 - found["sensitivity"]) * share, found["specificity"] * (1 - share)
-                found |= {"ppv": true / (true + false), "npv": clear / (clear + missed)}
+                found |= {"ppv": ppv(*parts), "npv": npv(*parts)}
             if probability is not None and 0 <= probability < 1:
-                found["net_benefit"] = true - false * probability / (1 - probability)
+                found["net_benefit"] = net_benefit(*parts, probability)
         return found
+
+
+def ppv(sensitivity: Any, specificity: Any, prevalence: Any) -> Any:
+    """Part of the flagged that have the finding, of numbers or arrays; NaN where nobody is flagged."""
+    true = sensitivity * prevalence
+    return true / np.asarray(true + (1 - specificity) * (1 - prevalence))
+
+
+def npv(sensitivity: Any, specificity: Any, prevalence: Any) -> Any:
+    """Part of the unflagged that do not have the finding; NaN where everybody is flagged."""
+    return ppv(specificity, sensitivity, 1 - prevalence)
+
+
+def net_benefit(sensitivity: Any, specificity: Any, prevalence: Any, probability: float) -> Any:
+    """Hits less false alarms, these at the odds of the threshold's probability (Vickers and Elkin, 2006)."""
+    false = (1 - specificity) * (1 - prevalence)
+    return sensitivity * prevalence - false * probability / (1 - probability)
 
 
 class Calibration:
@@ -145,6 +156,13 @@ class Calibration:
         sums = self._sums @ weights
         with np.errstate(invalid="ignore", divide="ignore"):
             return sums[BINS] / sums[BINS + 1], np.abs(sums[:BINS]).sum(axis=0) / sums[BINS + 1]
+
+    def moved(self, weights: np.ndarray) -> np.ndarray:
+        """`(R,)`: how far the bins' differences lie from those of the cases as they are, all together."""
+        sums, whole = self._sums @ weights, np.asarray(self._sums.sum(axis=1))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            gaps = sums[:BINS] / sums[BINS + 1]
+        return np.asarray(np.abs(gaps - (whole[:BINS] / whole[BINS + 1])[:, None]).sum(axis=0))
 
 
 def bin_of(probabilities: np.ndarray) -> np.ndarray:

@@ -1,0 +1,122 @@
+"""Figures that say how good nearest neighbours are. Arrays in, numbers out, one for each query.
+
+A query that has no such figure gets NaN: fewer than k neighbours, or nothing to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cxr_embed.metrics.intervals import Estimate, Scale, draws, from_draws
+
+
+def precision_at(hits: np.ndarray, k: int) -> np.ndarray:
+    """`(Q,)` float64: the part of the k nearest that are relevant.
+
+    Args:
+        hits: `(Q, K)`, K at least k, nearest first: 1 relevant, 0 not, NaN where there is no neighbour.
+        k: at least 1.
+    """
+    return np.asarray(hits[:, :k].mean(axis=1, dtype=np.float64))
+
+
+def ndcg_at(hits: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
+    """`(Q,)` float64: gains of the k nearest, discounted by the logarithm of their rank, over those of the best order.
+
+    Järvelin and Kekäläinen (2002), with gains of 1 and 0.
+
+    Args:
+        hits, k: as in `precision_at`.
+        relevant: `(Q,)` relevant cases that there are for each query.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((hits[:, :k] @ _discounts(k)) / _best(relevant, k))
+
+
+def recall_at(hits: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
+    """`(Q,)` float64: the part of what is relevant that is among the k nearest; arguments as in `ndcg_at`."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(hits[:, :k].sum(axis=1, dtype=np.float64) / np.where(relevant > 0, relevant, np.nan))
+
+
+def chance(relevant: np.ndarray, cases: np.ndarray, k: int) -> dict[str, np.ndarray]:
+    """What each figure would be on average if the neighbours were drawn blindly: `precision`, `ndcg`, `recall`.
+
+    Args:
+        relevant, cases: `(Q,)` relevant and all cases that there are for each query.
+        k: as in `precision_at`.
+    """
+    enough = cases >= k
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(enough, relevant / cases, np.nan)
+        return {
+            "precision": precision,
+            "ndcg": precision * _discounts(k).sum() / _best(relevant, k),
+            "recall": np.where(enough & (relevant > 0), k / cases, np.nan),
+        }
+
+
+def votes(hits: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+    """`(Q,)` float64: the neighbours' share of positives, each weighted by its similarity; NaN without a neighbour.
+
+    A neighbour of no or negative similarity has no vote; where none has one, all have the same.
+
+    Args:
+        hits: `(Q, K)` in {0, 1}, NaN where there is no neighbour.
+        similarity: `(Q, K)`.
+    """
+    here = ~np.isnan(hits)
+    weights = np.where(here, np.maximum(np.nan_to_num(similarity), 0), 0).astype(np.float64)
+    weights = np.where(weights.sum(axis=1, keepdims=True) > 0, weights, here)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((weights * np.nan_to_num(hits)).sum(axis=1) / weights.sum(axis=1))
+
+
+def mean_by_patient(
+    values: Sequence[np.ndarray], patients: Sequence[np.ndarray], scale: Scale, bootstraps: int, seed: Sequence[int]
+) -> Estimate:
+    """The mean over queries, and over several sets of them where there are, with its interval by patient.
+
+    Patients are drawn again with all of their queries, the same in every set. What is searched stays as it is.
+
+    Args:
+        values: for each set, `(Q,)` figures of its queries; NaN has no part in it.
+        patients: for each set, `(Q,)` numbers 0..P-1 of whose query it is.
+        scale: of the figure, as `from_draws` takes it.
+        bootstraps, seed: of the draws.
+    """
+    kept = [~np.isnan(part) for part in values]
+    if not values or not all(part.any() for part in kept):
+        return Estimate(None, reason="no query has this figure")
+    numbers = [owners[part] for owners, part in zip(patients, kept, strict=True)]
+    known, joint = np.unique(np.concatenate(numbers), return_inverse=True)
+    edges = np.cumsum([len(part) for part in numbers])[:-1]
+    sums, counts = [], []
+    for part, found, owners in zip(kept, values, np.split(joint, edges), strict=True):
+        sums.append(np.bincount(owners, found[part], len(known)))
+        counts.append(np.bincount(owners, minlength=len(known)))
+    total, queries = np.stack(sums), np.stack(counts).astype(np.float64)
+    drawn = [np.empty(0)]
+    for weights in draws(_strata(queries), bootstraps, seed):
+        with np.errstate(invalid="ignore"):
+            drawn.append(((total @ weights) / (queries @ weights)).mean(axis=0))
+    value = float((total.sum(axis=1) / queries.sum(axis=1)).mean())
+    return from_draws(value, np.concatenate(drawn), len(known), scale)
+
+
+def _strata(queries: np.ndarray) -> np.ndarray:
+    """`(P,)`: patients by the rarest set that they have a query in, so that a draw seldom leaves a set empty."""
+    order = np.argsort((queries > 0).sum(axis=1), kind="stable")
+    return np.asarray(order[np.argmax(queries[order] > 0, axis=0)])
+
+
+def _discounts(k: int) -> np.ndarray:
+    return np.asarray(1 / np.log2(np.arange(2, k + 2)))
+
+
+def _best(relevant: np.ndarray, k: int) -> np.ndarray:
+    """`(Q,)` discounted gains of the best order; NaN where nothing is relevant."""
+    sums = np.append(np.nan, np.cumsum(_discounts(k)))
+    return np.asarray(sums[np.minimum(relevant, k).astype(np.int64)])
