@@ -112,3 +112,85 @@ def describe(record: Record) -> dict[str, object]:
         "created": record.created,
         "stores": [dict(store) for store in record.stores],
     }
+
+
+@app.command("add", epilog="Example: `cxr-embed index add index/hog vectors/hog --manifest data/new.csv`")
+def add(
+    index: IndexPath, store: StorePath, manifest: ManifestPath = None, extra: Extra = None, as_json: AsJson = False
+) -> None:
+    """Add the cases of a store that the index does not have yet, without building it anew."""
+    from cxr_embed.index.writer import add_cases
+    from cxr_embed.manifest import read_manifest
+    from cxr_embed.store import open_store
+
+    opened = open_store(store)
+    cases = read_manifest(manifest, extra=extra or ()) if manifest is not None else None
+    with progress_bar() as progress:
+        written = add_cases(index, opened, manifest=cases, progress=progress)
+    _tell(index, written, "added", as_json)
+
+
+@app.command("remove", epilog="Example: `cxr-embed index remove index/hog --patient p17`")
+def remove(
+    index: IndexPath,
+    image_ids: Annotated[list[str] | None, typer.Argument(help="Cases to remove.", show_default=False)] = None,
+    patient: Annotated[list[str] | None, typer.Option(help="Remove all cases of a patient (repeatable).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take cases out: afterwards no file of the index holds their vectors or what was known of them."""
+    from cxr_embed.index.writer import remove_cases
+
+    with progress_bar() as progress:
+        written = remove_cases(index, image_ids or (), patient or (), progress=progress)
+    if not as_json:
+        typer.echo("note: the store, the manifest and backups hold these cases as before", err=True)
+    _tell(index, written, "removed", as_json)
+
+
+@app.command("info", epilog="Example: `cxr-embed index info index/hog`")
+def info(index: IndexPath, as_json: AsJson = False) -> None:
+    """Show what an index holds: encoder, cases, columns, and how well it finds."""
+    from cxr_embed.index import CaseIndex
+
+    opened = CaseIndex(index)
+    record, spec = opened.record, opened.spec
+    columns = {name: len(opened) - opened.table[name].null_count for name in opened.table.column_names[1:]}
+    del columns["content"]
+    patients = len(set(opened.patient_ids.tolist()) - {""})
+    if as_json:
+        print_json({"index": str(index), "patients": patients, "known": columns, **describe(record)})
+        return
+    shape = " x ".join(map(str, record.shape))
+    pooled = ", mean of an image's tokens" if record.pool == "mean" else ""
+    lines = {
+        "encoder": f"{spec.name}, revision {spec.revision} [{spec.fingerprint[:12]}]",
+        "vectors": f"{record.output} {shape}{pooled}, float32",
+        "cases": f"{len(opened):,} of {patients:,} patients" if patients else f"{len(opened):,}",
+        "search": structure(record),
+        "columns": ", ".join(f"{name} ({known:,})" for name, known in columns.items()),
+        "prompts": f"{len(opened.prompts):,}",
+        "built": f"{record.created} from {plural(len(record.stores), 'state')} of a store",
+    }
+    if spec.text is None:
+        del lines["prompts"]
+    for name, value in lines.items():
+        typer.echo(f"{name:<12} {value}")
+    typer.echo(RESEARCH)
+
+
+@app.command("verify", epilog="Example: `cxr-embed index verify index/hog`")
+def verify(index: IndexPath, as_json: AsJson = False) -> None:
+    """Read every byte and compare checksums; exit status 1 where one differs."""
+    from cxr_embed.index.verify import verify_index
+
+    with progress_bar() as progress:
+        damage = verify_index(index, (lambda done, total: progress("verifying", done, total)) if progress else None)
+    if as_json:
+        print_json({"sound": not damage, "damage": [vars(fault) for fault in damage]})
+    elif not damage:
+        typer.echo(f"{index}: sound; every checksum matches")
+    else:
+        for fault in damage:
+            typer.echo(f"damaged: {fault.where}: {fault.what}", err=True)
+    if damage:
+        raise typer.Exit(1)

@@ -26,10 +26,11 @@ NEIGHBOURS = 10
 _FLAT_VALUES = 1 << 23
 _HNSW_CASES = 200_000  # beyond, a graph takes longer to build than lists, and more memory
 _LINKS = 32  # of a node in HNSW
-_TRAINING = 64  # cases for each list
+_TRAINING = 40  # cases for each list: FAISS itself asks for 39
 _SAMPLE = 128  # queries that recall is measured with: 1,280 neighbours
 _TIMED = 25
 _BLOCK = 1 << 16
+_SAME = 1 - 1e-5  # a cosine that means one and the same vector, in half precision too
 _CHECKED_BYTES = 1 << 27  # up to so many, a file's digest is compared before FAISS sees it: 0.15 s
 
 Progress = Callable[[str, int, int], None]
@@ -161,6 +162,45 @@ def load(path: Path, kind: Kind, count: int, width: int, sha256: str) -> Any:
         raise CaseIndexError(f"{path}: damaged, or of other vectors; build the index again")
     set_effort(index, kind)
     return index
+
+
+def read(path: Path) -> Any:
+    """A FAISS index in memory, to be changed.
+
+    Raises:
+        CaseIndexError: where it cannot be read.
+    """
+    try:
+        return library().read_index(str(path))
+    except RuntimeError:
+        raise CaseIndexError(f"{path}: damaged; build the index again") from None
+
+
+def without(index: Any, kept: np.ndarray, removed: np.ndarray) -> bool:
+    """Takes rows out of an IVF and numbers the others anew; False where it must be built anew instead.
+
+    Args:
+        index: in memory; changed.
+        kept: `(N,)` bool over its rows.
+        removed: `(R, D)` the vectors that go. A list that was learned from one case alone is that case's vector: then
+            the lists are learned again.
+    """
+    faiss = library()
+    if not hasattr(index, "invlists"):
+        return False  # a graph: whoever was its neighbour leads through it
+    centroids = index.quantizer.reconstruct_n(0, index.nlist)
+    directions = centroids / np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
+    for start in range(0, len(removed), _BLOCK >> 4):
+        if (removed[start : start + (_BLOCK >> 4)] @ directions.T).max() > _SAME:
+            return False
+    index.remove_ids(faiss.IDSelectorBitmap(np.packbits(~kept, bitorder="little")))
+    number = np.cumsum(kept) - 1
+    for part in range(index.nlist):
+        size = index.invlists.list_size(part)
+        if size:
+            ids = faiss.rev_swig_ptr(index.invlists.get_ids(part), size)
+            ids[:] = number[ids]
+    return True
 
 
 def set_effort(index: Any, kind: Kind) -> None:

@@ -24,7 +24,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,19 @@ class Kind:
 
 
 @dataclass(frozen=True)
+class Wish:
+    """What the user asked for, so that adding cases keeps to it.
+
+    Attributes:
+        kind: `auto`, or a kind's name.
+        memory: bytes that the structure may take.
+    """
+
+    kind: str
+    memory: int
+
+
+@dataclass(frozen=True)
 class Measured:
     """What was measured when the index was built; None where nothing was.
 
@@ -82,6 +95,7 @@ class Record:
         pool: `none` for vectors `(D,)`; what was made of `(T, D)`: `mean`, or `tokens` where they stay as they are.
         cases: rows of every file.
         shape: of one case's vectors as they are indexed, `(D,)` or `(T, D)`.
+        wish: what was asked for.
         kind: how candidates are found.
         measured: how well.
         stores: identities of the stores that the cases came from, in the order in which they were added.
@@ -96,6 +110,7 @@ class Record:
     pool: str
     cases: int
     shape: tuple[int, ...]
+    wish: Wish
     kind: Kind
     measured: Measured
     stores: tuple[Mapping[str, Any], ...]
@@ -112,6 +127,7 @@ class Record:
             "version": VERSION,
             "spec": self.spec.to_json(),
             "fingerprint": self.spec.fingerprint,
+            "wish": asdict(self.wish),
             "kind": asdict(self.kind),
             "measured": asdict(self.measured),
         }
@@ -144,6 +160,7 @@ class Record:
             values |= {
                 "spec": EncoderSpec.from_json(body["spec"]),
                 "shape": tuple(body["shape"]),
+                "wish": Wish(**body["wish"]),
                 "kind": Kind(**body["kind"]),
                 "measured": Measured(**body["measured"]),
                 "stores": tuple(body["stores"]),
@@ -251,7 +268,7 @@ def publish(root: Path, record: Record) -> Record:
         sync(folder / name)
     sync(folder)
     sync(root)
-    complete = Record(**{**{name: getattr(record, name) for name in record.__dataclass_fields__}, "files": files})
+    complete = replace(record, files=files)
     write_file_atomically(root / HEADER, complete.to_bytes())
     clean(root)
     return complete

@@ -177,6 +177,11 @@ class CaseIndex:
             raise CaseIndexError(f"{self.path} has no case {named}")
         return np.asarray(rows)
 
+    def rows_of_patient(self, patient: str) -> np.ndarray:
+        """`(M,)` rows of a patient's cases; none for a patient who is not here."""
+        code = self._code_of_patient(patient)
+        return np.flatnonzero(self._patient_codes == code) if code >= 0 else np.empty(0, np.int64)
+
     def query_of(self, image_id: str) -> Query:
         """A case of the index as a query.
 

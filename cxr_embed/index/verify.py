@@ -1,0 +1,81 @@
+"""Reading every byte of an index and comparing it with what was written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxr_embed.errors import CxrEmbedError
+from cxr_embed.index import kinds
+from cxr_embed.index.layout import CANDIDATES, CASES, VECTORS, Record, leftovers
+from cxr_embed.index.search import CaseIndex
+from cxr_embed.index.table import IMAGE
+from cxr_embed.store import Damage
+from cxr_embed.store.layout import file_digest
+
+_BLOCK = 1 << 16
+
+
+def verify_index(path: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None) -> list[Damage]:
+    """Checks digests, sizes and what the parts say of each other; an empty list means that the index is sound.
+
+    Args:
+        path: the index's folder.
+        progress: called with the files done and their number.
+
+    Raises:
+        CaseIndexError: where there is no index, or index.json is damaged.
+    """
+    root = Path(path)
+    record = Record.read(root)
+    folder = root / record.generation
+    damage = [
+        Damage(left.name, "a writer was killed and left it behind; the next `index add` or `remove` deletes it")
+        for left in leftovers(root)
+    ]
+    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+    damage += [Damage(name, "does not belong here") for name in sorted(present - set(record.files))]
+    sound = True
+    for done, (name, entry) in enumerate(record.files.items(), start=1):
+        try:
+            if file_digest(folder / name) != entry:
+                damage.append(Damage(name, "checksum differs, its bytes have changed"))
+                sound = False
+        except OSError as error:
+            damage.append(Damage(name, f"cannot be read ({error.strerror})"))
+            sound = False
+        if progress is not None:
+            progress(done, len(record.files))
+    return damage + (_contents(root, record, folder) if sound else [])
+
+
+def _contents(root: Path, record: Record, folder: Path) -> list[Damage]:
+    """Faults of files that are as they were written: a writer's mistakes."""
+    try:
+        index = CaseIndex(root)
+        index.table.validate(full=True)
+    except CxrEmbedError as error:
+        return [Damage(record.generation, str(error).removeprefix(f"{root}: "))]
+    except pa.ArrowException as error:
+        return [Damage(CASES, str(error).splitlines()[0][:200])]
+    damage = []
+    if pc.count_distinct(index.table[IMAGE]).as_py() != len(index):
+        damage.append(Damage(CASES, "an image_id stands twice"))
+    for start in range(0, len(index), _BLOCK):
+        part = index.vectors[start : start + _BLOCK]
+        if not (np.abs(np.vecdot(part, part) - 1) < 1e-4).all():
+            damage.append(Damage(VECTORS, "has vectors that are not of length 1"))
+            break
+    if CANDIDATES in record.files:
+        try:
+            kinds.load(
+                folder / CANDIDATES, record.kind, len(index), record.shape[-1], record.files[CANDIDATES]["sha256"]
+            )
+        except CxrEmbedError as error:
+            damage.append(Damage(CANDIDATES, str(error).removeprefix(f"{folder / CANDIDATES}: ")))
+    return damage
