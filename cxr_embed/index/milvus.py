@@ -1,0 +1,283 @@
+"""Cases in Milvus, searched as a `CaseIndex` is: vectors on other machines, or in a file of the embedded Milvus.
+
+Milvus proposes; similarities are taken from the vectors that it sends back, as `CaseIndex` takes them from its file.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cxr_embed.errors import CaseIndexError
+from cxr_embed.index.milvus_client import ROW, TIMEOUT, VECTOR, asking, connect, read_record
+from cxr_embed.index.milvus_filter import ALL, KEY, Field, among, both, expression, no_one_of
+from cxr_embed.index.search import Query, Rules
+from cxr_embed.index.table import PATIENT
+from cxr_embed.index.vectors import unit
+from cxr_embed.index.where import Condition, parse, taken_before
+from cxr_embed.store import Prompts
+from cxr_embed.types import EncoderSpec, Neighbors
+
+LARGEST = 16_384  # rows of one answer: Milvus's limit
+EXACT_CASES = 4096  # so few that pass a filter are all compared, where the index in Milvus is approximate
+_EFFORT = 256  # length of HNSW's list of candidates, at least
+_SPARE = 16  # rows beyond those asked for: they tell ties at the edge, and more of one patient
+_SAME = 1e-5  # more than two ways of computing one cosine in float32 differ by
+_ASKED_FOR = 1000  # cases in one question
+
+
+@dataclass(frozen=True)
+class _Hit:
+    """A case that Milvus proposed."""
+
+    image_id: str
+    similarity: float
+    row: int
+    patient: str
+
+
+class MilvusIndex:
+    """A collection that `cxr-embed index push` filled, searched as a `CaseIndex` is.
+
+    Args:
+        uri: `http://HOST:PORT`, or a file of the embedded Milvus.
+        collection: its name.
+
+    Raises:
+        CaseIndexError: where nobody answers, or there is no such collection.
+    """
+
+    def __init__(self, uri: str, collection: str) -> None:
+        self.uri, self.collection = uri, collection
+        self.client = connect(uri)
+        record = read_record(self.client, uri, collection)
+        with asking(uri):
+            if record is None:
+                known = ", ".join(sorted(self.client.list_collections(timeout=TIMEOUT))[:5]) or "none"
+                raise CaseIndexError(
+                    f"{uri}: no collection {collection!r} (there are: {known}); `cxr-embed index push` makes one"
+                )
+            self.client.load_collection(collection, timeout=TIMEOUT)
+            self.kind = str(self.client.describe_index(collection, VECTOR, timeout=TIMEOUT)["index_type"])
+        self.record = record
+
+    def __repr__(self) -> str:
+        return f"MilvusIndex({self.uri!r}, {self.collection!r}, {self.spec.name}, {len(self)} cases)"
+
+    def __len__(self) -> int:
+        """Cases."""
+        return self.count()
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """The encoder that made the vectors."""
+        return self.record.spec
+
+    @property
+    def output(self) -> str:
+        """The encoder's output that is indexed."""
+        return self.record.output
+
+    @property
+    def pool(self) -> str:
+        """`none` or `mean`."""
+        return self.record.pool
+
+    @property
+    def columns(self) -> list[str]:
+        """Of the case table."""
+        return list(self.record.fields)
+
+    @property
+    def prompts(self) -> Prompts:
+        """None: a collection takes no prompts along, so words need their model."""
+        return Prompts((), np.empty((0, self.record.width), np.float32), ())
+
+    def count(self, where: str | Condition | None = None, before: str | datetime.date | None = None) -> int:
+        """Cases that pass the filters.
+
+        Raises:
+            CaseIndexError: for a condition that is none, or columns that are not there.
+        """
+        return self._count(self._passing(where, before) or ALL)
+
+    def query_of(self, image_id: str) -> Query:
+        """A case as a query.
+
+        Raises:
+            CaseIndexError: for an id that is not there.
+        """
+        found = self._rows(among(KEY, [image_id]), [VECTOR, self._patient.name])
+        if not found:
+            raise CaseIndexError(f"{self.uri}: {self.collection} has no case {image_id}")
+        patient = found[0][self._patient.name]
+        return Query(np.asarray(found[0][VECTOR], np.float32), image_id, (patient,) if patient else (), (image_id,))
+
+    def cases_of(self, ids: Sequence[str] | np.ndarray) -> list[dict[str, Any]]:
+        """What is known of cases, in their order: column to value; None where it is unknown, dates as text.
+
+        Raises:
+            CaseIndexError: for ids that are not there.
+        """
+        wanted = np.asarray(ids, dtype=np.str_).tolist()
+        fields = self.record.fields
+        found = {}
+        for start in range(0, len(wanted), _ASKED_FOR):
+            part = wanted[start : start + _ASKED_FOR]
+            for row in self._rows(among(KEY, part), [field.name for field in fields.values()]):
+                found[row[KEY]] = {column: field.decode(row[field.name]) for column, field in fields.items()}
+        missing = [image_id for image_id in wanted if image_id not in found]
+        if missing:
+            raise CaseIndexError(f"{self.uri}: {self.collection} has no case {', '.join(missing[:5])}")
+        return [dict(found[image_id]) for image_id in wanted]
+
+    def search(
+        self,
+        queries: np.ndarray | Query | Sequence[Query],
+        k: int = 10,
+        *,
+        where: str | Condition | None = None,
+        before: str | datetime.date | None = None,
+        exclude_same_patient: bool = False,
+        only_same_patient: bool = False,
+        one_per_patient: bool = False,
+    ) -> Neighbors:
+        """The k nearest cases of each query among those that pass the filters; see `CaseIndex.search`.
+
+        Raises:
+            CaseIndexError: what `CaseIndex.search` raises; for k beyond 16,384 less a few, which Milvus does not
+                answer; where the server does not.
+        """
+        if isinstance(queries, np.ndarray):
+            queries = [Query(vector, str(number)) for number, vector in enumerate(np.atleast_2d(queries))]
+        asked = [queries] if isinstance(queries, Query) else list(queries)
+        if not 1 <= k <= LARGEST - _SPARE:
+            raise CaseIndexError(f"-k is the number of neighbours, 1 to {LARGEST - _SPARE:,} with Milvus, not {k}")
+        rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
+        rules.check(asked)
+        passing = self._passing(where, before)
+        ids = np.full((len(asked), k), "", dtype=object)
+        similarity = np.full((len(asked), k), np.nan, np.float32)
+        for number, query in enumerate(asked):
+            found = self._nearest(self._unit(query), k, self._allowed(query, rules, passing), rules.one_per_patient)
+            ids[number, : len(found)] = [hit.image_id for hit in found]
+            similarity[number, : len(found)] = [hit.similarity for hit in found]
+        return Neighbors(np.array([query.name for query in asked]), ids.astype(np.str_), similarity)
+
+    @property
+    def _patient(self) -> Field:
+        return self.record.fields[PATIENT]
+
+    def _passing(self, where: str | Condition | None, before: str | datetime.date | None) -> str:
+        conditions = [] if where is None else [parse(where) if isinstance(where, str) else where]
+        conditions += [] if before is None else [taken_before(before)]
+        return both(*(expression(condition, self.record.fields) for condition in conditions))
+
+    def _allowed(self, query: Query, rules: Rules, passing: str) -> str:
+        own = no_one_of(KEY, query.images) if query.images else ""
+        patient = ""
+        if rules.only_same_patient:
+            patient = among(self._patient.name, query.patients)
+        elif rules.exclude_same_patient:
+            patient = both(self._patient.known(), no_one_of(self._patient.name, query.patients))
+        return both(passing, own, patient)
+
+    def _unit(self, query: Query) -> np.ndarray:
+        if query.vector.shape != (self.record.width,):
+            raise CaseIndexError(
+                f"{query.name or 'the query'}: a vector of shape {query.vector.shape}, the cases' have "
+                f"({self.record.width},)"
+            )
+        vector = unit(query.vector)
+        if np.isnan(vector[0]):
+            raise CaseIndexError(f"{query.name or 'the query'}: its vector is zero or not finite: it has no direction")
+        return vector
+
+    def _nearest(self, vector: np.ndarray, k: int, allowed: str, one_per_patient: bool) -> list[_Hit]:
+        """The k nearest; each round asks for more, until no case that was not seen can be among them."""
+        if self.kind != "FLAT" and allowed and self._count(allowed) <= EXACT_CASES:
+            hits = self._ranked(vector, self._rows(allowed, self._asked))
+            return _chosen(hits, one_per_patient)[:k]
+        taken: list[_Hit] = []
+        limit = min(k + _SPARE, LARGEST)
+        while True:
+            rows, edge = self._proposed(vector, limit, both(allowed, self._beside(taken)))
+            hits = self._ranked(vector, rows)
+            dry = len(rows) < limit
+            # What was not seen is no nearer than the last that was.
+            sure = [*taken, *(hit for hit in hits if dry or hit.similarity > edge + _SAME)]
+            found = _chosen(sure, one_per_patient)
+            if dry or len(found) >= k:
+                return found[:k]
+            if limit == LARGEST:
+                if not one_per_patient or len(found) == len(taken):
+                    # More cases than one answer holds are as near as each other.
+                    return _chosen([*taken, *hits], one_per_patient)[:k]
+                taken = found
+            limit = min(4 * limit, LARGEST)
+
+    def _beside(self, taken: Sequence[_Hit]) -> str:
+        """Leaves out patients that are found already; a case without a patient is left out by itself."""
+        patients = [hit.patient for hit in taken if hit.patient]
+        alone = [hit.image_id for hit in taken if not hit.patient]
+        return both(no_one_of(self._patient.name, patients) if patients else "", no_one_of(KEY, alone) if alone else "")
+
+    @property
+    def _asked(self) -> list[str]:
+        return [VECTOR, ROW, self._patient.name]
+
+    def _proposed(self, vector: np.ndarray, limit: int, allowed: str) -> tuple[list[dict[str, Any]], float]:
+        """Rows that Milvus finds nearest, and its similarity of the last of them."""
+        params = {} if self.kind == "FLAT" else {"ef": max(_EFFORT, 2 * limit)}
+        with asking(self.uri):
+            hits = self.client.search(
+                self.collection,
+                data=[vector.tolist()],
+                anns_field=VECTOR,
+                filter=allowed,
+                limit=limit,
+                output_fields=[KEY, *self._asked],
+                search_params={"metric_type": "COSINE", "params": params},
+                timeout=TIMEOUT,
+            )[0]
+        rows = [{**hit["entity"], KEY: hit[KEY]} for hit in hits]
+        return rows, float(hits[-1]["distance"]) if rows else -np.inf
+
+    def _ranked(self, vector: np.ndarray, rows: Iterable[Mapping[str, Any]]) -> list[_Hit]:
+        listed = list(rows)
+        vectors = np.array([row[VECTOR] for row in listed], np.float32).reshape(-1, self.record.width)
+        hits = [
+            _Hit(row[KEY], similarity, row[ROW], row[self._patient.name])
+            for row, similarity in zip(listed, np.vecdot(vectors, vector).tolist(), strict=True)
+        ]
+        return sorted(hits, key=lambda hit: (-hit.similarity, hit.row, hit.image_id))
+
+    def _rows(self, allowed: str, names: Sequence[str]) -> list[dict[str, Any]]:
+        with asking(self.uri):
+            return list(
+                self.client.query(
+                    self.collection, filter=allowed, output_fields=[KEY, *names], limit=LARGEST, timeout=TIMEOUT
+                )
+            )
+
+    def _count(self, allowed: str) -> int:
+        with asking(self.uri):
+            told = self.client.query(self.collection, filter=allowed, output_fields=["count(*)"], timeout=TIMEOUT)
+        return int(told[0]["count(*)"])
+
+
+def _chosen(hits: Sequence[_Hit], one_per_patient: bool) -> list[_Hit]:
+    """The hits, or each patient's first; a case without a patient is a patient of its own."""
+    if not one_per_patient:
+        return list(hits)
+    seen: set[str] = set()
+    chosen = []
+    for hit in hits:
+        if hit.patient not in seen:
+            chosen.append(hit)
+            seen |= {hit.patient} if hit.patient else set()
+    return chosen
