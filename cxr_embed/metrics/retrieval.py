@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from cxr_embed.metrics.intervals import Estimate, Scale, draws, from_draws
 
@@ -74,42 +75,53 @@ def votes(hits: np.ndarray, similarity: np.ndarray) -> np.ndarray:
         return np.asarray((weights * np.nan_to_num(hits)).sum(axis=1) / weights.sum(axis=1))
 
 
-def mean_by_patient(
+def means_by_patient(
     values: Sequence[np.ndarray], patients: Sequence[np.ndarray], scale: Scale, bootstraps: int, seed: Sequence[int]
-) -> Estimate:
-    """The mean over queries, and over several sets of them where there are, with its interval by patient.
+) -> list[Estimate]:
+    """Means over queries, and over several sets of them where there are, with their intervals by patient.
 
     Patients are drawn again with all of their queries, the same in every set. What is searched stays as it is.
 
     Args:
-        values: for each set, `(Q,)` figures of its queries; NaN has no part in it.
-        patients: for each set, `(Q,)` numbers 0..P-1 of whose query it is.
-        scale: of the figure, as `from_draws` takes it.
+        values: for each set, `(Q, M)`: M figures of its queries; NaN has no part in a mean.
+        patients: for each set, `(Q,)` numbers of whose query it is.
+        scale: of the figures, as `from_draws` takes it.
         bootstraps, seed: of the draws.
+
+    Returns:
+        M estimates; one is not defined where a set has no query with it.
     """
-    kept = [~np.isnan(part) for part in values]
-    if not values or not all(part.any() for part in kept):
-        return Estimate(None, reason="no query has this figure")
-    numbers = [owners[part] for owners, part in zip(patients, kept, strict=True)]
-    known, joint = np.unique(np.concatenate(numbers), return_inverse=True)
-    edges = np.cumsum([len(part) for part in numbers])[:-1]
+    known, joint = np.unique(np.concatenate([np.empty(0, np.int64), *patients]), return_inverse=True)
+    edges = np.cumsum([len(owners) for owners in patients])[:-1]
     sums, counts = [], []
-    for part, found, owners in zip(kept, values, np.split(joint, edges), strict=True):
-        sums.append(np.bincount(owners, found[part], len(known)))
-        counts.append(np.bincount(owners, minlength=len(known)))
-    total, queries = np.stack(sums), np.stack(counts).astype(np.float64)
-    drawn = [np.empty(0)]
-    for weights in draws(_strata(queries), bootstraps, seed):
+    for part, owners in zip(values, np.split(joint, edges), strict=True):
+        defined = ~np.isnan(part)
+        by_patient = csr_array(
+            (np.ones(len(owners)), (owners, np.arange(len(owners)))), shape=(len(known), len(owners))
+        )
+        sums.append((by_patient @ np.where(defined, part, 0)).T)
+        counts.append((by_patient @ defined.astype(np.float64)).T)
+    if not sums:
+        return []
+    total, queries = np.stack(sums), np.stack(counts)  # (S, M, P)
+    drawn = [np.empty((total.shape[1], 0))]
+    for weights in draws(_strata(queries.sum(axis=1)), bootstraps, seed):
         with np.errstate(invalid="ignore"):
             drawn.append(((total @ weights) / (queries @ weights)).mean(axis=0))
-    value = float((total.sum(axis=1) / queries.sum(axis=1)).mean())
-    return from_draws(value, np.concatenate(drawn), len(known), scale)
+    every = np.concatenate(drawn, axis=1)
+    with np.errstate(invalid="ignore"):
+        means = (total.sum(axis=2) / queries.sum(axis=2)).mean(axis=0)
+    units = (queries.sum(axis=0) > 0).sum(axis=1)
+    return [
+        from_draws(float(mean), part, int(count), scale) for mean, part, count in zip(means, every, units, strict=True)
+    ]
 
 
 def _strata(queries: np.ndarray) -> np.ndarray:
     """`(P,)`: patients by the rarest set that they have a query in, so that a draw seldom leaves a set empty."""
     order = np.argsort((queries > 0).sum(axis=1), kind="stable")
-    return np.asarray(order[np.argmax(queries[order] > 0, axis=0)])
+    here = queries[order] > 0  # (S, P)
+    return np.asarray(np.where(here.any(axis=0), order[np.argmax(here, axis=0)], -1))
 
 
 def _discounts(k: int) -> np.ndarray:

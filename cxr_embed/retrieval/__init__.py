@@ -1,0 +1,8 @@
+"""Is an index any good? Its neighbours against labels, patients and views, chance, and other indexes."""
+
+from __future__ import annotations
+
+from cxr_embed.retrieval.result import FindingRetrieval, IndexRetrieval, RetrievalReport
+from cxr_embed.retrieval.run import evaluate_retrieval
+
+__all__ = ["FindingRetrieval", "IndexRetrieval", "RetrievalReport", "evaluate_retrieval"]

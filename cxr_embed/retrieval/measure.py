@@ -1,0 +1,124 @@
+"""Figures of every query in one index: arrays, before they become means with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr_embed.index import CaseIndex
+from cxr_embed.metrics.retrieval import chance, ndcg_at, precision_at, recall_at, votes
+from cxr_embed.retrieval.cases import Cases
+from cxr_embed.retrieval.neighbours import Pool, nearest
+
+
+@dataclass(frozen=True)
+class Part:
+    """Figures of some queries.
+
+    Attributes:
+        rows: `(Q,)` of the cases.
+        values: `(Q, M)` float64; NaN where a query has no such figure.
+        chance: `(Q, M)`, what they would be if neighbours were drawn blindly.
+    """
+
+    rows: np.ndarray
+    values: np.ndarray
+    chance: np.ndarray
+
+    def of(self, chosen: np.ndarray) -> Part:
+        """Those of its queries that are among the cases `(N,)` bool."""
+        kept = chosen[self.rows]
+        return Part(self.rows[kept], self.values[kept], self.chance[kept])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One index.
+
+    Attributes:
+        findings: for each, precision at each k and then nDCG at each k, of the queries that show it.
+        votes: `(Q, F)` of all queries; NaN without a neighbour.
+        same_patient: recall at each k, of the queries whose patient has another image to be found.
+        same_view: precision at each k, of the queries whose view is known.
+    """
+
+    findings: tuple[Part, ...]
+    votes: np.ndarray
+    same_patient: Part
+    same_view: Part
+
+
+def measure(index: CaseIndex, cases: Cases, patients: np.ndarray, ks: Sequence[int]) -> Measured:
+    """All figures of one index.
+
+    Neighbours are the true ones: every case is compared, whatever the index's structure.
+
+    Args:
+        index: has all of the cases.
+        cases: who is asked for and who is searched.
+        patients: `(N,)` numbers of the cases' patients.
+        ks: neighbours looked at, ascending.
+    """
+    queries = np.flatnonzero(cases.queries)
+    known = [cases.searched & ~np.isnan(cases.labels[:, number]) for number in range(len(cases.names))]
+    seen = cases.searched & (cases.views != "")
+    # Most findings are known of the same images: one pool serves them all.
+    masks = {mask.tobytes(): mask for mask in [*known, seen]}
+    pools = [Pool(mask, strangers=True) for mask in masks.values()]
+    own = Pool(cases.searched, strangers=False)
+    found = nearest(index, index.rows_of(cases.ids), queries, patients, [*pools, own], ks[-1])
+    place = {key: number for number, key in enumerate(masks)}
+    parts, ballots = [], []
+    for number, mask in enumerate(known):
+        at = place[mask.tobytes()]
+        hits = found[at].values(cases.labels[:, number])
+        ballots.append(votes(hits, found[at].similarity))
+        shows = cases.labels[queries, number] == 1
+        rows = queries[shows]
+        relevant = pools[at].sizes(cases.labels[:, number] == 1, rows, patients)
+        parts.append(_figures(rows, hits[shows], relevant, pools[at].sizes(mask, rows, patients), ks))
+    at = place[seen.tobytes()]
+    return Measured(
+        tuple(parts),
+        np.stack(ballots, axis=1),
+        _same_patient(cases, patients, queries, found[-1].rows, own, ks),
+        _same_view(cases, patients, queries, found[at].rows, pools[at], ks),
+    )
+
+
+def _figures(rows: np.ndarray, hits: np.ndarray, relevant: np.ndarray, cases: np.ndarray, ks: Sequence[int]) -> Part:
+    # Where there is nothing to find, finding nothing says nothing: neither figure is defined.
+    able = np.where(relevant > 0, 0, np.nan)
+    values = [precision_at(hits, k) + able for k in ks] + [ndcg_at(hits, relevant, k) for k in ks]
+    blind = [chance(relevant, cases, k) for k in ks]
+    expected = [by["precision"] for by in blind] + [by["ndcg"] for by in blind]
+    return Part(rows, np.stack(values, axis=1), np.stack(expected, axis=1))
+
+
+def _same_patient(
+    cases: Cases, patients: np.ndarray, queries: np.ndarray, found: np.ndarray, pool: Pool, ks: Sequence[int]
+) -> Part:
+    others = np.bincount(patients, cases.searched)[patients[queries]].astype(np.int64) - cases.searched[queries]
+    able = others > 0
+    rows, found = queries[able], found[able]
+    hits = np.where(found >= 0, patients[found] == patients[rows][:, None], np.nan)
+    values = np.stack([recall_at(hits, others[able], k) for k in ks], axis=1)
+    size = pool.sizes(cases.searched, rows, patients)
+    return Part(rows, values, np.stack([chance(others[able], size, k)["recall"] for k in ks], axis=1))
+
+
+def _same_view(
+    cases: Cases, patients: np.ndarray, queries: np.ndarray, found: np.ndarray, pool: Pool, ks: Sequence[int]
+) -> Part:
+    able = cases.views[queries] != ""
+    rows, found = queries[able], found[able]
+    hits = np.where(found >= 0, cases.views[found] == cases.views[rows][:, None], np.nan)
+    relevant = np.zeros(len(rows), np.int64)
+    for view in np.unique(cases.views[rows]).tolist():
+        here = cases.views[rows] == view
+        relevant[here] = pool.sizes(cases.views == view, rows[here], patients)
+    size = pool.sizes(cases.searched, rows, patients)
+    blind = np.stack([chance(relevant, size, k)["precision"] for k in ks], axis=1)
+    return Part(rows, np.stack([precision_at(hits, k) for k in ks], axis=1), blind)

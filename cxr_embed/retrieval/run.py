@@ -1,0 +1,243 @@
+"""Indexes compared with labels, with chance and with each other: `cxr-embed index evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cxr_embed.errors import CaseIndexError
+from cxr_embed.evaluation import Comparison, Evaluation, compare, evaluate
+from cxr_embed.index import CaseIndex
+from cxr_embed.manifest import Manifest
+from cxr_embed.metrics import Estimate
+from cxr_embed.metrics.retrieval import means_by_patient
+from cxr_embed.retrieval.cases import Cases, gather
+from cxr_embed.retrieval.measure import Measured, Part, measure
+from cxr_embed.retrieval.result import (
+    AtK,
+    Figures,
+    FindingRetrieval,
+    IndexDifference,
+    IndexRetrieval,
+    Recall,
+    RetrievalReport,
+)
+from cxr_embed.types import Labels
+
+FEW = 10  # queries that show a finding
+
+
+def evaluate_retrieval(
+    indexes: Sequence[CaseIndex],
+    labels: Manifest | None = None,
+    *,
+    findings: Sequence[str] = (),
+    ks: Sequence[int] = (5, 10),
+    split_queries: str | None = None,
+    split_cases: str | None = None,
+    bootstraps: int = 1000,
+    seed: int = 0,
+) -> RetrievalReport:
+    """Says whether the nearest cases are of the same kind.
+
+    For a finding, every image that shows it asks for its neighbours among the images of other patients whose label is
+    known. Intervals hold 95% and are by patient: the queries' patients are drawn again, what is searched stays. What is
+    not defined has no number, its reason, and no part in a mean.
+
+    Args:
+        indexes: one or several, whose common images are compared; the last is the floor of the others.
+        labels: a table of image_id and findings; the first index's own columns by default.
+        findings: that are looked at; all by default.
+        ks: neighbours looked at.
+        split_queries, split_cases: the splits that queries and searched images are of; all images by default.
+        bootstraps, seed: of the intervals.
+
+    Raises:
+        CaseIndexError: for indexes and labels that have nothing in common, or options that do not fit.
+    """
+    if not ks or min(ks) < 1:
+        raise CaseIndexError(f"-k is a number of neighbours, at least 1, not {min(ks, default=0)}")
+    cases = gather(indexes, labels, findings, split_queries, split_cases)
+    if not (cases.queries[:, None] & ~np.isnan(cases.labels)).any():
+        raise CaseIndexError("no label of the queries is known; give other --labels, --finding or --split-queries")
+    patients = np.unique(cases.patients, return_inverse=True)[1]
+    run = _Run(cases, patients, tuple(sorted(set(ks))), bootstraps, seed)
+    measured = [measure(index, cases, patients, run.ks) for index in indexes]
+    found = [run.index(index, of) for index, of in zip(indexes, measured, strict=True)]
+    floor = len(indexes) - 1
+    differences = [
+        run.difference(indexes[number], indexes[floor], measured[number], measured[floor]) for number in range(floor)
+    ]
+    taking_part = cases.queries | cases.searched
+    return RetrievalReport(
+        run.ks,
+        int(cases.queries.sum()),
+        int(cases.searched.sum()),
+        len(np.unique(patients[taking_part])),
+        tuple(found),
+        tuple(differences),
+        bootstraps,
+        seed,
+        (*cases.notes, *_doubts(found[0], cases)),
+    )
+
+
+@dataclass(frozen=True)
+class _Votes:
+    """Scores of the queries for `evaluate`."""
+
+    ids: np.ndarray
+    names: tuple[str, ...]
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Run:
+    cases: Cases
+    patients: np.ndarray
+    ks: tuple[int, ...]
+    bootstraps: int
+    seed: int
+
+    def index(self, index: CaseIndex, measured: Measured) -> IndexRetrieval:
+        """All figures of one index."""
+        cases = self.cases
+        votes = self._evaluate(measured)
+        views = self._views()
+        findings = []
+        for number, (name, part) in enumerate(zip(cases.names, measured.findings, strict=True)):
+            ballot = votes.finding(name)
+            known = cases.searched & ~np.isnan(cases.labels[:, number])
+            findings.append(
+                FindingRetrieval(
+                    name,
+                    int(known.sum()),
+                    int((known & (cases.labels[:, number] == 1)).sum()),
+                    self._figures([part]),
+                    {view: self._figures([part.of(cases.views == view)]) for view in views},
+                    ballot.figures["auroc"],
+                    ballot.n,
+                    ballot.positives,
+                )
+            )
+        means, covered = {}, {}
+        for view in ("", *views):
+            parts = [part.of(cases.views == view) if view else part for part in measured.findings]
+            defined = [part for part in parts if len(part.rows) and not np.isnan(part.values).all(axis=0).any()]
+            means[view], covered[view] = self._figures(defined), len(defined)
+        return IndexRetrieval(
+            str(index.path),
+            index.spec.name,
+            tuple(findings),
+            means.pop(""),
+            means,
+            covered,
+            votes.mean_auroc,
+            votes.covered,
+            self._recall(measured.same_patient, "no query has another image of its patient among the cases"),
+            self._recall(measured.same_view, "no view is known"),
+        )
+
+    def difference(self, one: CaseIndex, floor: CaseIndex, first: Measured, second: Measured) -> IndexDifference:
+        """First minus second, query by query."""
+        apart = [_apart(a, b) for a, b in zip(first.findings, second.findings, strict=True)]
+        by_finding = [self._means([part], "difference") for part in apart]
+        defined = [part for part in apart if len(part.rows) and not np.isnan(part.values).all(axis=0).any()]
+        mean = self._means(defined, "difference")
+        count, names = len(self.ks), self.cases.names
+        return IndexDifference(
+            str(one.path),
+            str(floor.path),
+            {name: tuple(values[:count]) for name, values in zip(names, by_finding, strict=True)},
+            {name: tuple(values[count:]) for name, values in zip(names, by_finding, strict=True)},
+            tuple(mean[:count]),
+            tuple(mean[count:]),
+            tuple(self._means([_apart(first.same_patient, second.same_patient)], "difference")),
+            self._compare(first, second),
+        )
+
+    def _views(self) -> list[str]:
+        views = sorted(set(self.cases.views[self.cases.queries].tolist()) - {""})
+        return views if len(views) > 1 else []
+
+    def _means(self, parts: Sequence[Part], scale: str = "part") -> list[Estimate]:
+        width = 2 * len(self.ks)
+        if not parts:
+            return [Estimate(None, reason="no finding has this figure")] * width
+        owners = [self.patients[part.rows] for part in parts]
+        found = means_by_patient(
+            [part.values for part in parts],
+            owners,
+            "difference" if scale == "difference" else "part",
+            self.bootstraps,
+            (self.seed,),
+        )
+        reason = "no query has anything to find, or fewer than k images are searched"
+        if not sum(len(part.rows) for part in parts):
+            reason = "no query"
+        return [value if value.value is not None else replace(value, reason=reason) for value in found]
+
+    def _at(self, parts: Sequence[Part]) -> list[AtK]:
+        """Means of each column, beside chance in the same queries."""
+        found = []
+        for number, figure in enumerate(self._means(parts)):
+            blind = None
+            if figure.value is not None:
+                values = [part.chance[~np.isnan(part.values[:, number]), number] for part in parts]
+                blind = float(np.mean([value.mean() for value in values]))
+            found.append(AtK(self.ks[number % len(self.ks)], figure, blind))
+        return found
+
+    def _figures(self, parts: Sequence[Part]) -> Figures:
+        rows = np.unique(np.concatenate([np.empty(0, np.int64), *(part.rows for part in parts)]))
+        found = self._at(parts)
+        count = len(self.ks)
+        counted = len(np.unique(self.patients[rows]))
+        return Figures(len(rows), counted, tuple(found[:count]), tuple(found[count:]))
+
+    def _recall(self, part: Part, reason: str) -> Recall:
+        found = self._at([part])
+        if not len(part.rows):
+            found = [replace(at, figure=Estimate(None, reason=reason)) for at in found]
+        return Recall(len(part.rows), len(np.unique(self.patients[part.rows])), tuple(found))
+
+    def _votes(self, measured: Measured) -> tuple[_Votes, Labels, dict[str, str]]:
+        cases = self.cases
+        ids, labels = cases.ids[cases.queries], cases.labels[cases.queries]
+        labels = np.where(np.isnan(measured.votes), np.nan, labels).astype(np.float32)
+        owners = dict(zip(ids.tolist(), cases.patients[cases.queries].tolist(), strict=True))
+        return _Votes(ids, cases.names, np.nan_to_num(measured.votes)), Labels(ids, cases.names, labels), owners
+
+    def _evaluate(self, measured: Measured) -> Evaluation:
+        scores, labels, owners = self._votes(measured)
+        return evaluate(scores, labels, patients=owners, bootstraps=self.bootstraps, seed=self.seed)
+
+    def _compare(self, first: Measured, second: Measured) -> Comparison:
+        scores, labels, owners = self._votes(first)
+        other, _, _ = self._votes(second)
+        return compare(scores, other, labels, patients=owners, bootstraps=self.bootstraps, seed=self.seed)
+
+
+def _apart(first: Part, second: Part) -> Part:
+    return Part(first.rows, first.values - second.values, first.chance - second.chance)
+
+
+def _doubts(found: IndexRetrieval, cases: Cases) -> list[str]:
+    """What should make a reader doubt the figures; the same for every index."""
+    told = []
+    undefined = [
+        f"{finding.name} ({at.figure.reason})"
+        for finding in found.findings
+        for at in (*finding.figures.precision, *finding.figures.ndcg)
+        if at.figure.value is None
+    ]
+    if undefined:
+        told.append(f"not defined, and no part in the mean: {'; '.join(dict.fromkeys(undefined))}")
+    few = [f"{f.name} ({f.figures.queries})" for f in found.findings if 0 < f.figures.queries < FEW]
+    if few:
+        told.append(f"fewer than {FEW} queries, too few to judge by: {', '.join(few)}")
+    if unknown := int(np.isnan(cases.labels[cases.queries | cases.searched]).sum()):
+        told.append(f"{unknown:,} labels are unknown: such images neither ask nor answer for that finding")
+    return told
