@@ -31,7 +31,8 @@ def doubts(
     small = sum(group.positives < FEW for group in groups)
     if small:
         told.append(f"{small} of {len(groups)} rows of groups have fewer than {FEW} positives, too few to judge by")
-    below = [f"{f.name} ({f.figures['auroc'].value:.3f})" for f in findings if (f.figures["auroc"].value or 1) < 0.5]
+    aurocs = [(f.name, f.figures["auroc"].value) for f in findings]
+    below = [f"{name} ({value:.3f})" for name, value in aurocs if value is not None and value < 0.5]
     if below:
         told.append(f"AUROC under 0.5, negatives score higher: {', '.join(below)}")
     told += _enriched(findings)

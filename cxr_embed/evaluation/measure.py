@@ -52,6 +52,7 @@ class Sample:
         probability: the threshold as a probability, where there is such.
         prevalence: stated part of cases with the finding where the scores are to be used; None where not stated.
         unflagged: why there is no threshold.
+        improbable: why there are no probabilities.
     """
 
     positive: np.ndarray
@@ -63,6 +64,7 @@ class Sample:
     probability: float | None = None
     prevalence: float | None = None
     unflagged: str = "no threshold is given"
+    improbable: str = "the scores are no probabilities: not all in 0..1"
 
     @cached_property
     def ranking(self) -> Ranking:
@@ -150,7 +152,7 @@ class Sample:
         if name in ("ppv", "npv") and self.prevalence is None:
             return "no prevalence is stated"
         if name in (*CALIBRATED, "net_benefit") and self.probabilities is None:
-            return "the scores are no probabilities: not all in 0..1"
+            return self.improbable
         if name == "net_benefit":
             return "the threshold is no probability under 1"
         return auroc(self.positive, self.scores).reason or "nothing is flagged, or everything"

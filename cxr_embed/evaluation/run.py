@@ -84,7 +84,10 @@ def evaluate(
         figures, made = measure(sample, bootstraps, seed_of(seed, name))
         findings.append(_result(cases, number, sample, choices[name], figures, made))
     mean, covered = _mean(samples, [finding.figures["auroc"] for finding in findings], bootstraps, seed)
-    groups = measure_groups(cases, by, samples.of, bootstraps, seed)
+    groups = measure_groups(cases, tuple(dict.fromkeys(by)), samples.of, bootstraps, seed)
+    flat = [name for name, column in zip(cases.names, cases.scores.T, strict=True) if np.ptp(column) == 0]
+    if flat:
+        warnings.append(f"every case has the same score: {', '.join(flat)}")
     warnings = [*doubts(findings, groups, samples.probable, cases.clustered), *cases.warnings, *warnings]
     counted = len(np.unique(cases.patients)) if cases.clustered else None
     return Evaluation(
@@ -117,8 +120,11 @@ class _Samples:
         rows = ~np.isnan(labels) if where is None else ~np.isnan(labels) & where
         scores, name = self.cases.scores[rows, number], self.cases.names[number]
         choice = self.choices[name]
-        probabilities = scores if self.in_range else None
-        probability = choice.threshold if self.in_range else None
+        # A finding that could not be calibrated beside others that were has no probabilities: nobody would expect its
+        # raw scores among theirs.
+        raw = self.in_range and not choice.uncalibrated
+        probabilities = scores if raw else None
+        probability = choice.threshold if raw else None
         if choice.calibrator is not None:
             probabilities = choice.calibrator(scores)
             if choice.threshold is not None:
@@ -133,6 +139,7 @@ class _Samples:
             probability,
             stated_for(self.prevalence, name),
             choice.reason,
+            *([choice.uncalibrated] if choice.uncalibrated else []),
         )
 
 
@@ -188,5 +195,5 @@ def _check_prevalence(prevalence: Prevalence | None, names: tuple[str, ...]) -> 
     for name, value in stated.items():
         if name and name not in names:
             raise ScoresError(f"--prevalence {name}={value:g}: no such finding; the findings are {', '.join(names)}")
-        if not 0 <= value <= 1:
-            raise ScoresError(f"--prevalence is a part of 1, such as 0.02, not {value:g}")
+        if not 0 < value < 1:
+            raise ScoresError(f"--prevalence is a part of 1, such as 0.02, and neither 0 nor 1, not {value:g}")

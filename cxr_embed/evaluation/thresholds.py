@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,12 +35,14 @@ class Choice:
         rule: how it was chosen, in words; empty for none.
         reason: why there is none.
         calibrator: scores to probabilities; None for none.
+        uncalibrated: why there is none, where one was asked for.
     """
 
     threshold: float | None = None
     rule: str = ""
     reason: str = "no threshold: choose it on other cases (--thresholds-from, --thresholds-split) or state it"
     calibrator: Calibrator | None = None
+    uncalibrated: str = ""
 
 
 def choose(
@@ -69,7 +71,8 @@ def choose(
                     f"{option} {rule if option == '--threshold' else calibration} is chosen on cases that are not "
                     "tested: name them with --thresholds-from or --thresholds-split"
                 )
-    choices, warnings, few = {}, [], []
+    choices: dict[str, Choice] = {}
+    warnings, few = [], []
     for name in names:
         choice = Choice()
         if validation is not None:
@@ -79,13 +82,23 @@ def choose(
                 choice, positives = _on(validation, name, word, target, calibration)
                 if 0 < positives < 10:
                     few.append(f"{name} ({positives})")
+            if calibration is not None and choice.calibrator is None:
+                choice = replace(choice, uncalibrated=choice.reason)
         if stated is not None:
             known = stated.get(name) if isinstance(stated, Mapping) else stated
             if known is not None:
-                choice = Choice(float(known), "stated, not chosen", "", choice.calibrator)
+                choice = replace(choice, threshold=float(known), rule="stated, not chosen", reason="")
         choices[name] = choice
     if few:
         warnings.append(f"thresholds rest on fewer than 10 positives of the validation part: {', '.join(few)}")
+    if validation is not None:
+        for what, lacking in (
+            ("no threshold", {name: choice.reason for name, choice in choices.items()}),
+            ("no probabilities", {name: choice.uncalibrated for name, choice in choices.items()}),
+        ):
+            told = [f"{name} ({reason})" for name, reason in lacking.items() if reason]
+            if told:
+                warnings.append(f"{what}: {'; '.join(told)}")
     return choices, warnings
 
 

@@ -65,7 +65,9 @@ def calibrate(labels: np.ndarray, scores: np.ndarray, kind: CalibrationKind) -> 
 def _platt(positive: np.ndarray, scores: np.ndarray) -> Calibrator:
     from sklearn.linear_model import LogisticRegression
 
-    centre, spread = float(scores.mean()), float(scores.std()) or 1.0
+    # In parts of the largest: squares of scores such as 1e200 are no numbers.
+    largest = float(np.abs(scores).max()) or 1.0
+    centre, spread = float((scores / largest).mean()) * largest, float((scores / largest).std()) * largest or 1.0
     count = int(positive.sum()), int((~positive).sum())
     targets = np.where(positive, (count[0] + 1) / (count[0] + 2), 1 / (count[1] + 2))
     # A target between 0 and 1 is a case of both kinds, each with its part of the weight.

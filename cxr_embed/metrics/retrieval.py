@@ -101,13 +101,16 @@ def means_by_patient(
         )
         sums.append((by_patient @ np.where(defined, part, 0)).T)
         counts.append((by_patient @ defined.astype(np.float64)).T)
-    if not sums:
-        return []
+    if not len(known):
+        return [Estimate(None, reason="no query")] * (values[0].shape[1] if values else 0)
     total, queries = np.stack(sums), np.stack(counts)  # (S, M, P)
+    flat, number = total.shape[:2], total.shape[2]
+    # Sparse: most patients ask for few findings, and a dense product would wait for the threads of BLAS.
+    rows = csr_array(total.reshape(-1, number)), csr_array(queries.reshape(-1, number))
     drawn = [np.empty((total.shape[1], 0))]
-    for weights in draws(_strata(queries.sum(axis=1)), bootstraps, seed):
+    for weights in draws(_strata(queries.sum(axis=1)), bootstraps, seed, len(known)):
         with np.errstate(invalid="ignore"):
-            drawn.append(((total @ weights) / (queries @ weights)).mean(axis=0))
+            drawn.append(((rows[0] @ weights) / (rows[1] @ weights)).reshape(*flat, -1).mean(axis=0))
     every = np.concatenate(drawn, axis=1)
     with np.errstate(invalid="ignore"):
         means = (total.sum(axis=2) / queries.sum(axis=2)).mean(axis=0)

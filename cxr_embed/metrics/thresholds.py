@@ -34,7 +34,7 @@ def threshold_for_flag_rate(scores: np.ndarray, rate: float) -> float:
     flagged = np.cumsum(counts[::-1])[::-1]  # images at or above each value
     allowed = np.flatnonzero(flagged <= rate * len(scores) + _ROUNDING)
     if not len(allowed):
-        return float(np.nextafter(np.float32(values[-1]), np.float32(np.inf)))
+        return _beyond(values[-1], np.inf)
     return _below(scores, values[allowed[0]])
 
 
@@ -47,7 +47,7 @@ def threshold_for_specificity(labels: np.ndarray, scores: np.ndarray, specificit
     allowed = math.floor((1 - specificity) * len(negative) + _ROUNDING)  # negatives that may be flagged
     above = scores[scores > negative[len(negative) - allowed - 1]] if allowed < len(negative) else scores
     if not len(above):
-        return float(np.nextafter(np.float32(scores.max()), np.float32(np.inf)))
+        return _beyond(scores.max(), np.inf)
     return _below(scores, above.min())
 
 
@@ -98,6 +98,13 @@ def _below(scores: np.ndarray, lowest: float) -> float:
     """
     rest = scores[scores < lowest]
     if not len(rest):
-        return float(np.nextafter(np.float32(lowest), np.float32(-np.inf)))
-    halfway = float(lowest + rest.max()) / 2
+        return _beyond(lowest, -np.inf)
+    halfway = float(lowest / 2 + rest.max() / 2)
     return halfway if halfway > rest.max() else float(lowest)
+
+
+def _beyond(score: float, way: float) -> float:
+    """The next number above or below a score that is another one in float32 too, where float32 goes so far."""
+    if abs(score) < float(np.finfo(np.float32).max):
+        return float(np.nextafter(np.float32(score), np.float32(way)))
+    return float(np.nextafter(score, way))
