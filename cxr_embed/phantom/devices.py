@@ -30,15 +30,17 @@ def device(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.ndarr
     if finding.kind == "pacemaker":
         metal += _generator(frame, cage, rng)
     chest.metal += metal
-    seen: np.ndarray = ndimage.maximum_filter(metal, 3) > 0.25
+    seen: np.ndarray = ndimage.maximum_filter(metal, 3) > 0.08
     return seen
 
 
 def _endotracheal(cage: Cage, _: int, rng: np.random.Generator) -> list[Path]:
     """Its tip 2 to 6 cm above the carina; both walls and the opaque stripe."""
     tip = CARINA * cage.heart_height - rng.uniform(20, 60)
-    walls = [(np.array([(at, -130.0, 4), (at, -40, 0), (at, tip, -5)]), radius) for at, radius in ((-4, 0.5), (4, 0.5))]
-    return [*walls, (np.array([(1.5, -130.0, 4), (1.5, -40, 0), (1.5, tip, -5)]), 0.9)]
+    walls = [
+        (np.array([(at, -130.0, 4), (at, -40, 0), (at, tip, -5)]), radius) for at, radius in ((-4, 0.25), (4, 0.25))
+    ]
+    return [*walls, (np.array([(1.5, -130.0, 4), (1.5, -40, 0), (1.5, tip, -5)]), 0.65)]
 
 
 def _central_line(cage: Cage, side: int, rng: np.random.Generator) -> list[Path]:
@@ -49,7 +51,7 @@ def _central_line(cage: Cage, side: int, rng: np.random.Generator) -> list[Path]
     else:
         start = [(side * 115.0, 62.0, 45), (side * 95, 18, 40), (side * 40, 24, 30)]
     middle = [(-8.0, 38.0, 25)] if side > 0 else []
-    return [(np.array([*start, *middle, (-26, 0.26 * cage.heart_height, 20), tip]), 1.0)]
+    return [(np.array([*start, *middle, (-26, 0.26 * cage.heart_height, 20), tip]), 0.5)]
 
 
 def _pacemaker(cage: Cage, _: int, rng: np.random.Generator) -> list[Path]:
@@ -59,7 +61,7 @@ def _pacemaker(cage: Cage, _: int, rng: np.random.Generator) -> list[Path]:
     shared = [(98.0, 62.0, 70), (80, 26, 60), (34, 26, 30), (-16, 46, 20), (-26, 0.36 * cage.heart_height, 15)]
     ventricle = [*shared, (-0.5 * right, 0.74 * cage.heart_height, 20), (0.1 * left, low, 30), (0.55 * left, low, 35)]
     atrium = [*shared, (-0.72 * right, 0.66 * cage.heart_height, 25), (-0.5 * right, 0.56 * cage.heart_height, 35)]
-    return [(np.array(ventricle), 0.9), (np.array(atrium), 0.9)]
+    return [(np.array(ventricle), 0.55), (np.array(atrium), 0.55)]
 
 
 def _generator(frame: Frame, cage: Cage, rng: np.random.Generator) -> np.ndarray:
@@ -67,7 +69,7 @@ def _generator(frame: Frame, cage: Cage, rng: np.random.Generator) -> np.ndarray
     x, y = frame.axes(cage.anatomy.depth)
     across, down = (x - 100 - rng.normal(0, 4)) / 23, (y - 62 - rng.normal(0, 5)) / 20
     edge = 1 - np.maximum(np.abs(across), np.abs(down)) ** 4 * 0.5 - (across**2 + down**2) ** 2 * 0.25
-    box: np.ndarray = np.clip(edge * 6, 0, 1) * np.where(down < -0.25, 5.0, 9.0)
+    box: np.ndarray = np.clip(edge * 6, 0, 1) * np.where(down < -0.25, 1.2, 3.0)
     return box
 
 
@@ -81,7 +83,7 @@ def _enteric(cage: Cage, _: int, rng: np.random.Generator) -> list[Path]:
         (14, level, -15),
         (58 + rng.normal(0, 8), level + 52, 0),
     ]
-    return [(np.array(corners), 1.3)]
+    return [(np.array(corners), 0.55)]
 
 
 def _chest_tube(cage: Cage, side: int, rng: np.random.Generator) -> list[Path]:
@@ -93,4 +95,4 @@ def _chest_tube(cage: Cage, side: int, rng: np.random.Generator) -> list[Path]:
     corners += [(side * 0.78 * cage.anatomy.width, 0.5 * (low + top[1]), -30), (*top, -20)]
     middle = np.array(corners)
     aside = np.array((3.0, 0, 0))
-    return [(middle - aside, 0.6), (middle + aside, 0.6), (middle, 1.0)]
+    return [(middle - aside, 0.3), (middle + aside, 0.3), (middle, 0.55)]

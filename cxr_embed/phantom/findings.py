@@ -51,7 +51,7 @@ class Finding:
     @property
     def diameter_mm(self) -> float:
         """Of a nodule or mass, in truth; a nodule has at most 3 cm (Hansell et al., 2008). 0 for others."""
-        spans = {"Nodule": (12.0, 29.0), "Mass": (33.0, 80.0)}
+        spans = {"Nodule": (16.0, 30.0), "Mass": (33.0, 80.0)}
         low, high = spans.get(self.name, (0.0, 0.0))
         return low + (high - low) * self.severity
 

@@ -77,14 +77,16 @@ class Frame:
         """
         rows, columns, large = self.project(points)
         lengths = volumes * (large / self.pixel) ** 2
-        top, left = np.floor(rows).astype(np.int64), np.floor(columns).astype(np.int64)
-        down, right = rows - top, columns - left
-        inside = (top >= 0) & (left >= 0) & (top < self.size - 1) & (left < self.size - 1)
-        top, left, down, right, lengths = (a[inside] for a in (top, left, down, right, lengths))
-        at = top * self.size + left
-        cells = np.concatenate([at, at + 1, at + self.size, at + self.size + 1])
-        shares = np.concatenate([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
-        flat = np.bincount(cells, shares * np.tile(lengths, 4), self.size**2)
+        last = self.size - 1
+        lengths *= (rows >= 0) & (columns >= 0) & (rows < last) & (columns < last)
+        top = np.clip(rows, 0, last - 1).astype(np.int64)
+        left = np.clip(columns, 0, last - 1).astype(np.int64)
+        lower, right = lengths * (rows - top), columns - left
+        upper, at = lengths - lower, top * self.size + left
+        flat = np.zeros(self.size**2)
+        corners = (upper * (1 - right), 0), (upper * right, 1), (lower * (1 - right), self.size)
+        for weights, step in (*corners, (lower * right, self.size + 1)):
+            flat[step:] += np.bincount(at, weights, self.size**2)[: self.size**2 - step]
         image = flat.astype(np.float32).reshape(self.size, self.size)
         if blur:
             image = ndimage.gaussian_filter(image, blur / self.pixel, truncate=2.5)

@@ -15,6 +15,7 @@ from cxr_embed.phantom.pleura import effusion, pneumothorax
 from cxr_embed.phantom.thorax import Chest
 from cxr_embed.phantom.vessels import hilum
 
+_CALCIUM = 0.1  # of a nodule is mineral, as in many granulomas: they would be hard to see without
 _IN_LUNG = 6.0  # mm of lung along a ray from which on a lesion there is counted as seen
 
 
@@ -51,10 +52,12 @@ def _focal(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.ndarr
     inside = 1 - (dx * dx + dy * dy) / (radius * outline) ** 2
     chord = np.minimum(2 * radius * np.sqrt(np.maximum(inside, 0)), chest.aerated)
     chest.aerated -= chord
+    if finding.name == "Nodule":
+        chest.bone += _CALCIUM * chord
     return (inside > 0) & (chest.lungs > _IN_LUNG)
 
 
-def _clouds(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
+def clouds(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
     """`(S, S)`: smooth noise of about unit variance, `cells` bumps across."""
     return enlarge(rng.standard_normal((cells, cells)).astype(np.float32), size) * 1.5
 
@@ -67,8 +70,8 @@ def _consolidation(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> 
     x, y = frame.axes()
     radii = 30 + 34 * finding.severity, 24 + 30 * finding.severity
     inside = 1 - ((x - center[0]) / radii[0]) ** 2 - ((y - center[1]) / radii[1]) ** 2
-    inside = inside + 0.35 * _clouds(rng, frame.size, 14) + 0.12 * _clouds(rng, frame.size, 40)
-    share = np.clip(inside / 0.6, 0, 1) * (x * side > 0) * (0.55 + 0.3 * finding.severity)
+    inside = inside + 0.35 * clouds(rng, frame.size, 14) + 0.2 * clouds(rng, frame.size, 44)
+    share = np.clip(inside / 0.95, 0, 1) * (x * side > 0) * (0.55 + 0.3 * finding.severity)
     filled = chest.aerated * share
     chest.aerated -= filled
     start = hilum(cage, side)
@@ -92,8 +95,8 @@ def _edema(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.ndarr
         far = ((np.abs(x) - abs(at[0]) - 12) / 52) ** 2 + ((y - at[1] - 22) / 72) ** 2
         haze += np.exp(-far) * (x * side > 0)
     haze = haze + 0.25 * np.clip(y / cage.bottom - 0.4, 0, 0.6)
-    haze *= 1 + 0.2 * _clouds(rng, frame.size, 24) + 0.12 * _clouds(rng, frame.size, 64)
-    share = np.clip(haze, 0, 1.1) * (0.14 + 0.4 * finding.severity)
+    haze *= 1 + 0.2 * clouds(rng, frame.size, 24) + 0.12 * clouds(rng, frame.size, 64)
+    share = np.clip(haze, 0, 1.1) * (0.2 + 0.36 * finding.severity)
     chest.aerated *= 1 - share
     chest.vessels *= 1.3 + 0.5 * finding.severity
     lines = []

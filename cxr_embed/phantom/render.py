@@ -12,7 +12,7 @@ from cxr_embed.phantom import marks
 from cxr_embed.phantom.cage import HEART_DEPTH, Cage
 from cxr_embed.phantom.findings import Finding
 from cxr_embed.phantom.frame import Frame
-from cxr_embed.phantom.lesions import apply_finding
+from cxr_embed.phantom.lesions import apply_finding, clouds
 from cxr_embed.phantom.patient import Patient
 from cxr_embed.phantom.physics import MAX_VALUE, Curve, View, develop, expose
 from cxr_embed.phantom.skeleton import bones
@@ -74,12 +74,12 @@ def sample_pose(patient: Patient, view: View, rng: np.random.Generator) -> Pose:
         inspiration,
         float(np.clip(field, 330, 460)),
         center,
-        math.radians(rng.normal(0, 1.5) if upright else rng.normal(5, 4)),
+        math.radians(rng.normal(0, 1.5) if upright else rng.normal(2.5, 2.5)),
         rng.normal(0, 0.8 if upright else 2.0),
         rng.uniform(30, 90) if upright else rng.uniform(0, 25),
         Curve(
-            low=rng.uniform(-0.75, -0.35),
-            high=rng.uniform(0.0, 0.3),
+            low=rng.uniform(-0.65, -0.3),
+            high=rng.uniform(0.1, 0.4),
             steepness=rng.uniform(3.0, 4.6) if upright else rng.uniform(2.6, 4.2),
             detail=rng.uniform(0.1, 0.5),
         ),
@@ -112,7 +112,7 @@ def render(
     cage = Cage(patient.anatomy, pose.inspiration, ctr / enlarged)
     chest = _build(frame, cage, pose, np.random.default_rng((3, seed)))
     base = chest.attenuation(frame.beam)
-    low, high = _shown_range(base, chest.lungs)
+    low, high = _shown_range(base, chest.lungs, frame)
     masks = {finding.name: apply_finding(chest, frame, cage, finding) for finding in findings}
     attenuation = chest.attenuation(frame.beam) if masks else base
     turn = _Turn(pose.angle, size)
@@ -135,12 +135,13 @@ def render(
 def _build(frame: Frame, cage: Cage, pose: Pose, rng: np.random.Generator) -> Chest:
     """A chest without findings."""
     path, silhouette = heart(frame, cage)
+    texture = np.random.default_rng(cage.anatomy.tree)
     x, y = frame.axes()
     lungs = np.maximum(cavity(cage, x, y) - path, 0)
     return Chest(
         body=body(frame, cage, pose.arm),
         lungs=lungs,
-        aerated=lungs.copy(),
+        aerated=lungs * (1 - 0.012 * clouds(texture, frame.size, 48) - 0.016 * clouds(texture, frame.size, 110)),
         gas=airways(frame, cage) + stomach(frame, cage, rng),
         vessels=vessels(frame, cage) * np.clip(lungs / 25, 0, 1),
         bone=bones(frame, cage, rng),
@@ -149,10 +150,10 @@ def _build(frame: Frame, cage: Cage, pose: Pose, rng: np.random.Generator) -> Ch
     )
 
 
-def _shown_range(attenuation: np.ndarray, lungs: np.ndarray) -> tuple[float, float]:
-    """What a vendor's software looks for: the reading of the lungs and of the densest part of the trunk."""
+def _shown_range(attenuation: np.ndarray, lungs: np.ndarray, frame: Frame) -> tuple[float, float]:
+    """What a vendor's software looks for: the readings of the lungs and of the densest part of the trunk."""
     step = max(1, attenuation.shape[0] // 64)
-    values = attenuation[::step, ::step]
+    values = expose(attenuation[::step, ::step], frame.beam, frame.pixel * step)
     return (
         float(np.percentile(values[lungs[::step, ::step] > 60], 25)),
         float(np.percentile(values, 92)),

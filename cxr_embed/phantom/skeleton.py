@@ -14,7 +14,7 @@ Pieces = tuple[np.ndarray, np.ndarray]
 _RIBS = 10  # pairs that a chest radiograph shows well
 _RIB_HEIGHT = 12.0
 # Cortical bone that a ray meets in a rib: two walls of about 1 mm and trabeculae; more along its borders.
-_RIB_FACE, _RIB_BORDER = 2.2, 5.0
+_RIB_FACE, _RIB_BORDER = 3.3, 5.6
 
 
 def bones(frame: Frame, cage: Cage, rng: np.random.Generator) -> np.ndarray:
@@ -33,8 +33,9 @@ def _joined(pieces: list[Pieces]) -> Pieces:
 def ribs(cage: Cage, rng: np.random.Generator, pixel: float) -> Pieces:
     """All ribs: bands on an inclined ellipse, from the spine around to where cartilage begins."""
     anatomy = cage.anatomy
-    along = np.linspace(0, 1, int(380 / pixel))
-    height = np.linspace(-1, 1, max(7, int(_RIB_HEIGHT / (1.2 * pixel))))
+    # Pieces two pixels apart leave no trace: they are spread over more than that.
+    along = np.linspace(0, 1, int(180 / pixel))
+    height = np.linspace(-1, 1, max(6, int(_RIB_HEIGHT / (1.8 * pixel))))
     points, volumes = [], []
     for number in range(1, _RIBS + 1):
         head = -16.0 + (number - 1) * 0.1 * anatomy.height + rng.normal(0, 0.8)
@@ -53,7 +54,7 @@ def ribs(cage: Cage, rng: np.random.Generator, pixel: float) -> Pieces:
         upward /= np.linalg.norm(upward, axis=1, keepdims=True)
         length = float(np.linalg.norm(np.diff(middle, axis=0), axis=1).sum()) / len(along)
         # The front end fades into cartilage.
-        face = np.where(np.abs(height) > 0.8, _RIB_BORDER, _RIB_FACE)[None, :] * np.clip((1 - along) * 8, 0, 1)[:, None]
+        face = np.where(np.abs(height) > 0.7, _RIB_BORDER, _RIB_FACE)[None, :] * np.clip((1 - along) * 8, 0, 1)[:, None]
         size = _RIB_HEIGHT * float(np.interp(number, (1, 2, 10), (1.1, 1.0, 0.95))) * (0.85 + 0.3 * along)
         for side in (-1.0, 1.0):
             band = middle[:, None, :] + upward[:, None, :] * (height * size[:, None] / 2)[:, :, None]
@@ -84,7 +85,7 @@ def clavicle(cage: Cage, side: float, view: View) -> Pieces:
     lift = 6.0 if view == "PA" else 16.0  # arms at the bedside hang less forward than hands on hips
     corners = [(0.09, 40, 1.0), (0.3, 33, 1.1), (0.55, 16, 0.75), (0.8, -lift, 0.2), (1.0, -lift, 0.1)]
     path = np.array([(side * reach * a, y, front * z) for a, y, z in corners])
-    return _shell(spline(path, 60), 5.5, 1.5)
+    return _shell(spline(path, 60), 5.5, 3.0)
 
 
 def scapula(cage: Cage, side: float, view: View, rng: np.random.Generator) -> list[Pieces]:
@@ -102,13 +103,13 @@ def scapula(cage: Cage, side: float, view: View, rng: np.random.Generator) -> li
     weights = rng.dirichlet((1, 1, 1), 6000)
     blade = weights @ np.stack([socket, upper, lower])
     edges = [
-        _shell(np.stack([socket, lower]) * mirror, 3.5, 1.0),
-        _shell(np.stack([upper, inner, lower]) * mirror, 1.5, 0.8),
-        _shell(np.stack([inner, tip]) * mirror, 4.0, 0.9),
+        _shell(np.stack([socket, lower]) * mirror, 3.5, 2.0),
+        _shell(np.stack([upper, inner, lower]) * mirror, 1.5, 1.4),
+        _shell(np.stack([inner, tip]) * mirror, 4.0, 1.8),
         _shell(np.stack([upper, socket]) * mirror, 2.0, 0.7),
     ]
     area = 0.5 * float(np.linalg.norm(np.cross(upper - socket, lower - socket)))
-    return [(blade * mirror, np.full(len(blade), area * 1.2 / len(blade))), *edges]
+    return [(blade * mirror, np.full(len(blade), area * 1.8 / len(blade))), *edges]
 
 
 def humerus(cage: Cage, side: float) -> Pieces:
@@ -131,7 +132,7 @@ def spine(cage: Cage, pixel: float) -> Pieces:
     anatomy = cage.anatomy
     pitch = 0.1 * anatomy.height
     parts: list[Pieces] = []
-    step = max(1.0, 0.9 * pixel)
+    step = max(1.0, 1.5 * pixel)
     for number in range(-4, 17):
         center = -16.0 + number * pitch
         half = float(np.interp(number, (-4, 0, 16), (11, 14, 21)))

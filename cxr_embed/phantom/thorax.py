@@ -101,8 +101,8 @@ def cavity(cage: Cage, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     edge = np.clip((across - cage.inner(y).astype(np.float32) + 6) / 26, 0, 1)
     path *= edge * edge * (3 - 2 * edge)
     # Lung reaches down behind the dome: the ray leaves it where it meets the dome's curve.
-    reach = (62 - 38 * np.clip(across / cage.anatomy.width - 0.4, 0, 0.6) / 0.6).astype(np.float32)
-    below = np.clip((y - cage.dome(x).astype(np.float32)) / reach, 0, 1)
+    shape = np.interp(across / cage.anatomy.width, (0.2, 0.5, 1.0), (12, 48, 22))
+    below = np.clip((y - cage.dome(x).astype(np.float32)) / shape.astype(np.float32), 0, 1)
     path *= 1 - np.sqrt(below * (2 - below))
     return path
 

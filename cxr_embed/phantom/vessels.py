@@ -33,18 +33,18 @@ def vessels(frame: Frame, cage: Cage, wider: float = 1.0) -> np.ndarray:
     rng = np.random.default_rng(cage.anatomy.tree)
     image = np.zeros((frame.size, frame.size), dtype=np.float32)
     trees = [_tree(cage, side, rng) for side in (-1, 1)]
-    for level in range(0, _FORKS + 1, 2):
+    for levels in (slice(0, 2), slice(2, 4), slice(4, None)):
         points, volumes, radius = [], [], 0.0
         for tree in trees:
-            for start, end, thick in tree[level : level + 2]:
+            for start, end, thick in tree[levels]:
                 radius = max(radius, thick * wider)
                 at, size = _pieces(start, end, thick * wider, frame.pixel)
                 points.append(at)
                 volumes.append(size)
         image += frame.splat(np.concatenate(points), np.concatenate(volumes), max(0.45 * radius, 0.55 * frame.pixel))
     trunks = [
-        tube(hilum(cage, -1) + np.array([(14.0, -14, 0), (-4, -2, -3), (-14, 48, -10)]), 6.5, 0.5),
-        tube(hilum(cage, 1) + np.array([(-14.0, -8, 5), (4, -10, -3), (12, 14, -15)]), 7.5, 0.5),
+        tube(hilum(cage, -1) + np.array([(14.0, -14, 0), (-4, -2, -3), (-14, 48, -10)]), np.array([9.0, 8, 4]), 0.5),
+        tube(hilum(cage, 1) + np.array([(-14.0, -8, 5), (4, -10, -3), (12, 24, -15)]), np.array([9.0, 9, 4]), 0.5),
     ]
     points, volumes = zip(*trunks, strict=True)
     return image + frame.splat(np.concatenate(points), np.concatenate(volumes), 3.5) * wider
@@ -82,7 +82,7 @@ def _sideways(heading: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _pieces(start: np.ndarray, end: np.ndarray, radius: float, pixel: float) -> tuple[np.ndarray, np.ndarray]:
     """Straight vessels as pieces for `Frame.splat`."""
     lengths = np.linalg.norm(end - start, axis=1)
-    count = max(4, int(lengths.max() / (0.8 * pixel)))
+    count = max(4, int(lengths.max() / (1.3 * pixel)))
     share = (np.arange(count) + 0.5) / count
     points = start[:, None, :] + (end - start)[:, None, :] * share[None, :, None]
     volumes = np.repeat(math.pi * radius**2 * lengths / count, count)
