@@ -16,6 +16,7 @@ from cxr_embed.cli import (
     imports,
     index,
     index_duplicates,
+    index_evaluate,
     index_push,
     manifest,
     phantom,
@@ -48,6 +49,7 @@ app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 probe.app.command("evaluate", epilog=probe_evaluate.EXAMPLE)(probe_evaluate.evaluate)
 probe.app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare)
+index.app.command("evaluate", epilog=index_evaluate.EXAMPLE)(index_evaluate.evaluate)
 index.app.command("duplicates", epilog=index_duplicates.EXAMPLE)(index_duplicates.duplicates)
 index.app.command("push", epilog=index_push.EXAMPLE)(index_push.push)
 app.add_typer(manifest.app, name="manifest")

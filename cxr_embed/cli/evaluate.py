@@ -114,17 +114,17 @@ def show(found: Evaluation, about: dict[str, str | None], source: str, as_json: 
     if as_json:
         print_json({**about, **found.to_json(), "note": RESEARCH})
         return
-    console = _console()
-    _print(console, finding_tables(found), beside=True)
-    _print(console, group_tables(found), beside=False)
+    screen = console()
+    print_tables(screen, finding_tables(found), beside=True)
+    print_tables(screen, group_tables(found), beside=False)
     rules = dict.fromkeys(finding.threshold_rule for finding in found.findings if finding.threshold_rule)
     if rules:
-        _tell(console, "thresholds", "; ".join(rules))
-    _tell(console, "intervals", about_intervals(found))
+        tell(screen, "thresholds", "; ".join(rules))
+    tell(screen, "intervals", about_intervals(found))
     for warning in found.warnings:
-        _tell(console, "note", warning)
+        tell(screen, "note", warning)
     of = f" of the split {about['split']}" if about["split"] is not None else ""
-    _tell(console, source, f"{plural(found.images, 'image')}{of}, {plural(len(found.findings), 'finding')}")
+    tell(screen, source, f"{plural(found.images, 'image')}{of}, {plural(len(found.findings), 'finding')}")
     typer.echo(RESEARCH)
 
 
@@ -167,13 +167,13 @@ def compare(
         about = {"first": str(first), "second": str(second), "labels": str(labels), "split": split}
         print_json({**about, **found.to_json(), "note": RESEARCH})
         return
-    console = _console()
-    _print(console, [comparison_table(found)], beside=False)
-    _tell(console, "first", str(first))
-    _tell(console, "second", str(second))
-    _tell(console, "intervals", about_intervals(found))
+    screen = console()
+    print_tables(screen, [comparison_table(found)], beside=False)
+    tell(screen, "first", str(first))
+    tell(screen, "second", str(second))
+    tell(screen, "intervals", about_intervals(found))
     for warning in found.warnings:
-        _tell(console, "note", warning)
+        tell(screen, "note", warning)
     typer.echo(RESEARCH)
 
 
@@ -183,13 +183,14 @@ def check_uncertain(uncertain: str) -> None:
         fail(f"--uncertain is unknown, positive or negative, not {uncertain!r}", 2)
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Prints what it is given as it is: no colours by content, no markup."""
     from rich.console import Console
 
     return Console(highlight=False, markup=False)
 
 
-def _print(console: Console, tables: Sequence[Table], *, beside: bool) -> None:
+def print_tables(console: Console, tables: Sequence[Table], *, beside: bool) -> None:
     """Tables one under the other; side by side where their rows are the same and the terminal is wide enough."""
     from cxr_embed.evaluation.tables import Table
 
@@ -228,7 +229,8 @@ def _rich(table: Table) -> RichTable:
     return made
 
 
-def _tell(console: Console, title: str, sentence: str) -> None:
+def tell(console: Console, title: str, sentence: str) -> None:
+    """A sentence under a title."""
     from rich.text import Text
 
     # Lines are broken for people only: a file or another program gets each sentence whole.

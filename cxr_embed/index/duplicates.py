@@ -15,7 +15,6 @@ from scipy.sparse.csgraph import connected_components
 
 from cxr_embed.index.pairs import EXACT_UP_TO, FALSE_PAIRS, FEWEST, Pairs, Scale, find_pairs, scale_of
 from cxr_embed.index.table import CONTENT
-from cxr_embed.index.vectors import pooled, unit
 
 if TYPE_CHECKING:
     from cxr_embed.index.search import CaseIndex
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 # For an index that is too small for an estimate: between re-exports and other images of real radiographs, as measured
 # by `benchmarks/duplicates.py`.
 MEASURED = {"hog": 0.95}
-_BLOCK = 4096  # images whose tokens are pooled at a time
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def find_duplicates(
     Raises:
         CaseIndexError: where there are too many pairs to be copies.
     """
-    vectors = _one_vector_each(index)
+    vectors = index.vectors
     scale = scale_of(vectors, patients)
     rule, notes = "given", []
     if threshold is None:
@@ -113,8 +111,8 @@ def _one_person(groups: tuple[Group, ...], patients: np.ndarray, splits: np.ndar
     if not leaking:
         return []
     return [
-        f"{len(leaking):,} more images are of patients who share a radiograph with a patient of another split; they are "
-        "no copies and stay, but are these patients two people?"
+        f"{len(leaking):,} more images are of patients who share a radiograph with a patient of another split; they "
+        "are no copies and stay, but are these patients two people?"
     ]
 
 
@@ -128,14 +126,6 @@ def _told(rule: str, threshold: float | None, encoder: str, scale: Scale) -> str
     if rule == "measured":
         return f"threshold {threshold:g}: {few}; measured on other radiographs"
     return f"only the same file counts: {few}; give --threshold"
-
-
-def _one_vector_each(index: CaseIndex) -> np.ndarray:
-    if index.pool != "tokens":
-        return index.vectors
-    tokens: np.ndarray = index.tokens
-    parts = [unit(pooled(tokens[start : start + _BLOCK], tokens.shape[1:])) for start in range(0, len(tokens), _BLOCK)]
-    return np.asarray(np.nan_to_num(np.concatenate(parts)))
 
 
 def group(pairs: Pairs, patients: np.ndarray, splits: np.ndarray, order: np.ndarray) -> tuple[Group, ...]:

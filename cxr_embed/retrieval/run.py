@@ -235,6 +235,8 @@ def _doubts(found: IndexRetrieval, cases: Cases) -> list[str]:
     ]
     if undefined:
         told.append(f"not defined, and no part in the mean: {'; '.join(dict.fromkeys(undefined))}")
+    if not found.same_patient.queries:
+        told.append(f"no recall of the same patient: {found.same_patient.at[0].figure.reason}")
     few = [f"{f.name} ({f.figures.queries})" for f in found.findings if 0 < f.figures.queries < FEW]
     if few:
         told.append(f"fewer than {FEW} queries, too few to judge by: {', '.join(few)}")

@@ -1,0 +1,104 @@
+"""`cxr-embed index evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
+from cxr_embed.cli.evaluate import AsJson, Bootstraps, Extra, Seed, console, print_tables, tell
+
+if TYPE_CHECKING:
+    from cxr_embed.retrieval import RetrievalReport
+
+EXAMPLE = "Example: `cxr-embed index evaluate index/densenet index/hog --split-queries test --split-cases train`"
+
+
+def evaluate(
+    indexes: Annotated[
+        list[Path], typer.Argument(help="Folders of indexes; the last is the floor of the others.", show_default=False)
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Manifest, or a table of image_id and findings; by default what the first index was told."),
+    ] = None,
+    extra: Extra = None,
+    finding: Annotated[
+        list[str] | None, typer.Option(help="Look at this finding (repeatable); all by default.", show_default=False)
+    ] = None,
+    k: Annotated[str, typer.Option("-k", help="Neighbours looked at, e.g. 5,10; the largest ones vote.")] = "5,10",
+    split_queries: Annotated[str | None, typer.Option(help="Ask for images of this split only, e.g. test.")] = None,
+    split_cases: Annotated[str | None, typer.Option(help="Search images of this split only, e.g. train.")] = None,
+    bootstraps: Bootstraps = 1000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether the nearest cases are of the same kind: against labels, chance, and another index.
+
+    For a finding, every image that shows it asks for its nearest images of other patients: precision is the part of
+    them that show it too, nDCG counts the nearer ones more, random is what blind draws would give. Recall of the same
+    patient, the view of the neighbours, and their votes as a classifier come beside. Intervals hold 95% and are by
+    patient.
+    """
+    from cxr_embed.index import CaseIndex
+    from cxr_embed.manifest import read_labels
+    from cxr_embed.retrieval import evaluate_retrieval
+
+    report = evaluate_retrieval(
+        [CaseIndex(path) for path in indexes],
+        read_labels(labels, extra=extra or ()) if labels is not None else None,
+        findings=finding or (),
+        ks=_numbers(k),
+        split_queries=split_queries,
+        split_cases=split_cases,
+        bootstraps=bootstraps,
+        seed=seed,
+    )
+    if as_json:
+        about = {"labels": str(labels) if labels is not None else None}
+        print_json(
+            {**about, "split_queries": split_queries, "split_cases": split_cases, **report.to_json(), "note": RESEARCH}
+        )
+        return
+    _show(report)
+
+
+def _numbers(text: str) -> list[int]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() and 1 <= int(word) <= 10_000 for word in words):
+        fail(f"-k is one or several numbers of neighbours such as 5,10, not {text!r}", 2)
+    return [int(word) for word in words]
+
+
+def _show(report: RetrievalReport) -> None:
+    from cxr_embed.retrieval.tables import apart, difference_table, finding_table, other_table, view_table, vote_table
+
+    screen = console()
+    for index in report.indexes:
+        tell(screen, index.name, f"{index.encoder}, neighbours of other patients")
+        for place in range(len(report.ks)):
+            print_tables(screen, [finding_table(index, place)], beside=False)
+        print_tables(screen, [vote_table(index, report.ks[-1])], beside=False)
+        if index.by_view:
+            print_tables(screen, [view_table(index, len(report.ks) - 1)], beside=False)
+        print_tables(screen, [other_table(index)], beside=False)
+    for difference in report.differences:
+        tell(screen, difference.name, f"minus {difference.floor}, on the same queries")
+        print_tables(screen, [difference_table(report, difference)], beside=False)
+        tell(screen, f"same patient, recall@{report.ks[-1]}", apart(difference.same_patient[-1]))
+    tell(screen, "n", "images that show the finding and ask for their neighbours")
+    tell(screen, "base", "what neighbours drawn blindly would give; lift: P over that")
+    tell(
+        screen,
+        "intervals",
+        f"{report.bootstraps:,} draws of the queries' patients, seed {report.seed}; what is searched stays as it is",
+    )
+    for note in report.notes:
+        tell(screen, "note", note)
+    typer.echo(
+        f"{plural(report.queries, 'query').replace('querys', 'queries')}, {plural(report.cases, 'searched image')}, "
+        f"{plural(report.patients, 'patient')}"
+    )
+    typer.echo(RESEARCH)

@@ -1,0 +1,76 @@
+"""An evaluation of indexes for people: tables as text cells. Each fits into 80 columns."""
+
+from __future__ import annotations
+
+from cxr_embed.evaluation.tables import Table, told
+from cxr_embed.metrics import Estimate
+from cxr_embed.retrieval.result import AtK, Figures, IndexDifference, IndexRetrieval, RetrievalReport
+
+
+def finding_table(index: IndexRetrieval, place: int) -> Table:
+    """Precision and nDCG by finding at one of the ks, beside chance."""
+    k = index.mean.precision[place].k
+    rows = [[f.name, f"{f.figures.queries:,}", *_beside_chance(f.figures, place)] for f in index.findings]
+    mean = f"mean of {index.covered['']} of {len(index.findings)}"
+    rows.append([mean, f"{index.mean.queries:,}", *_beside_chance(index.mean, place)])
+    return Table(["finding", "n", "base", f"P@{k} (95%)", "lift", f"nDCG@{k} (95%)"], rows)
+
+
+def vote_table(index: IndexRetrieval, k: int) -> Table:
+    """AUROC of the neighbours' votes by finding."""
+    rows = [[f.name, f"{f.voters:,}", f"{f.voter_positives:,}", told(f.vote)] for f in index.findings]
+    rows.append([f"mean of {index.votes_covered} of {len(index.findings)}", "", "", told(index.mean_vote)])
+    return Table(["finding", "n", "positive", f"AUROC of {k} votes (95%)"], rows)
+
+
+def view_table(index: IndexRetrieval, place: int) -> Table:
+    """The means over findings for the queries of each view."""
+    k = index.mean.precision[place].k
+    rows = [
+        [
+            view,
+            f"{figures.queries:,}",
+            f"{index.covered[view]} of {len(index.findings)}",
+            *_beside_chance(figures, place),
+        ]
+        for view, figures in index.by_view.items()
+    ]
+    return Table(["view", "n", "findings", "base", f"P@{k} (95%)", "lift", f"nDCG@{k} (95%)"], rows)
+
+
+def other_table(index: IndexRetrieval) -> Table:
+    """Recall of the same patient, and the part of neighbours of the same view."""
+    rows = [
+        [f"{what}@{at.k}", f"{recall.queries:,}", f"{recall.patients:,}", _chance(at), told(at.figure)]
+        for what, recall in (("same patient, recall", index.same_patient), ("same view, precision", index.same_view))
+        for at in recall.at
+    ]
+    return Table(["", "n", "patients", "base", "(95%)"], rows)
+
+
+def difference_table(report: RetrievalReport, difference: IndexDifference) -> Table:
+    """One index minus the floor at the largest k; the rest is in the JSON."""
+    k = report.ks[-1]
+    votes: dict[str, Estimate] = {}
+    mean_votes = Estimate(None)
+    if difference.votes is not None:
+        votes = {finding.name: finding.auroc.difference for finding in difference.votes.findings}
+        mean_votes = difference.votes.mean_auroc.difference
+    rows = [[name, apart(difference.precision[name][-1]), apart(votes.get(name))] for name in difference.precision]
+    rows.append(["mean", apart(difference.mean_precision[-1]), apart(mean_votes)])
+    return Table(["finding", f"P@{k} difference (95%)", f"AUROC of {k} votes (95%)"], rows)
+
+
+def apart(figure: Estimate | None) -> str:
+    """A difference with its interval: `0.012 (-0.004 to 0.019)`."""
+    return told(figure, 3, " to ") if figure is not None else "undefined"
+
+
+def _beside_chance(figures: Figures, place: int) -> list[str]:
+    precision, ndcg = figures.precision[place], figures.ndcg[place]
+    lift = f"{precision.lift:.1f}" if precision.lift is not None else "-"
+    return [_chance(precision), told(precision.figure), lift, told(ndcg.figure)]
+
+
+def _chance(at: AtK) -> str:
+    return f"{at.chance:.3f}" if at.chance is not None else "-"
