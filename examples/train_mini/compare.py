@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--features", type=Path, help="a folder: of each fold, what the text side's comparison needs")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     cases = load_cases(options.folder, "train")
@@ -71,6 +72,10 @@ def main() -> None:
         model = fit(RECIPES[options.recipe], known, options.seed, phantoms, options.start)
         spent = time.process_time() - began
         (learned, _), (features, logits) = answers(model, known), answers(model, asked)
+        if options.features:
+            name = f"{options.recipe}-{fold}-{options.seed}.npz"
+            both = {"learned": learned, "learned_ids": known.ids, "features": features, "ids": asked.ids}
+            np.savez(options.features / name, logits=logits, **both)
         probe = LinearProbe().fit(learned, known.labels, known.patients)
         by_probe = scored(asked, probe.decision_function(features), findings)
         by_head = scored(asked, logits, findings)

@@ -33,6 +33,7 @@ class Recipe:
 RECIPES = {
     "plain": Recipe(Plan(epochs=30)),
     "mirrored": Recipe(Plan(epochs=30, flip=True)),
+    "mirrored-twice-as-long": Recipe(Plan(epochs=60, flip=True)),
     "contrast": Recipe(Plan(epochs=30, flip=True), contrast=15),
     "phantoms": Recipe(Plan(epochs=30, flip=True), start=True, beside=True),
     "long": Recipe(Plan(epochs=60, flip=True), start=True, beside=True),
