@@ -79,8 +79,8 @@ def choose(count: int, width: int, name: str = "auto", memory: int = MEMORY) -> 
 
 
 def lists(count: int) -> int:
-    """Lists of an IVF: the power of two next to four times the root of the number of cases."""
-    return int(2 ** max(0, round(math.log2(4 * math.sqrt(max(1, count))))))
+    """Lists of an IVF: the power of two next to four times the root of the number of cases, if all can be learned."""
+    return int(2 ** max(0, math.floor(math.log2(max(1, min(4 * math.sqrt(2 * count), count / _TRAINING))))))
 
 
 def nbytes(name: str, count: int, width: int) -> int:

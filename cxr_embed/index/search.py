@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index.layout import CANDIDATES, CASES, PROMPTS, VECTORS, read_generation
+from cxr_embed.index.layout import CANDIDATES, CASES, PROMPTS, TOKENS, VECTORS, read_generation
 from cxr_embed.index.table import IMAGE, PATIENT, Column, read_table
-from cxr_embed.index.vectors import PooledVectors, Vectors, unit
+from cxr_embed.index.tokens import TokenVectors
+from cxr_embed.index.vectors import PooledVectors, unit
 from cxr_embed.index.where import Condition, mask, parse, taken_before
 from cxr_embed.store import Header, Prompts
 from cxr_embed.store.prompts import load_prompts
@@ -89,8 +90,9 @@ class CaseIndex:
         self.path = Path(path)
         self.record = read_generation(self.path)
         folder, files = self.path / self.record.generation, self.record.files
-        if not {CASES, VECTORS} <= set(files):
-            raise CaseIndexError(f"{self.path}: index.json does not name {CASES} and {VECTORS}; build the index again")
+        needed = [CASES, VECTORS, *([TOKENS] if self.pool == "tokens" else [])]
+        if not set(needed) <= set(files):
+            raise CaseIndexError(f"{self.path}: index.json does not name {', '.join(needed)}; build the index again")
         self.folder = folder
         self.table: pa.Table = read_table(folder / CASES, files[CASES]["sha256"], len(self))
         self._columns = {
@@ -98,12 +100,18 @@ class CaseIndex:
             for name, column in zip(self.table.column_names, self.table.columns, strict=True)
         }
         self._image_ids = self._columns[IMAGE].array
-        self.similar: Vectors = PooledVectors(
-            self._mapped(VECTORS),
-            self.record.kind,
+        found = (
             folder / CANDIDATES if CANDIDATES in files else None,
             files[CANDIDATES]["sha256"] if CANDIDATES in files else "",
         )
+        self._vectors = self._mapped(VECTORS, self.record.shape[-1:])
+        self.similar: PooledVectors | TokenVectors
+        if self.pool == "tokens":
+            self.similar = TokenVectors(
+                self._mapped(TOKENS, self.record.shape), self._vectors, self.record.kind, *found
+            )
+        else:
+            self.similar = PooledVectors(self._vectors, self.record.kind, *found)
 
     def __repr__(self) -> str:
         return f"CaseIndex({str(self.path)!r}, {self.spec.name}, {len(self)} cases, {self.record.kind.name})"
@@ -112,8 +120,8 @@ class CaseIndex:
         """Cases."""
         return self.record.cases
 
-    def _mapped(self, name: str) -> np.ndarray:
-        path, shape = self.folder / name, (len(self), *self.record.shape)
+    def _mapped(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        path, shape = self.folder / name, (len(self), *shape)
         try:
             array: np.ndarray = np.load(path, mmap_mode="r" if len(self) else None, allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -146,9 +154,19 @@ class CaseIndex:
 
     @property
     def vectors(self) -> np.ndarray:
-        """`(N, D)` float32 of unit length, mapped, row i for `ids[i]`."""
-        assert isinstance(self.similar, PooledVectors)
-        return self.similar.vectors
+        """`(N, D)` float32 of unit length, mapped, row i for `ids[i]`; the means of the tokens where these are kept."""
+        return self._vectors
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """`(N, T, D)` float16 of unit length, mapped; with the pool `tokens` alone."""
+        assert isinstance(self.similar, TokenVectors)
+        return self.similar.tokens
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """File to the array in it."""
+        return {VECTORS: self.vectors, TOKENS: self.tokens} if self.pool == "tokens" else {VECTORS: self.vectors}
 
     @cached_property
     def ids(self) -> np.ndarray:
@@ -190,7 +208,8 @@ class CaseIndex:
         """
         row = int(self.rows_of([image_id])[0])
         patient = self._columns[PATIENT].take([row])[0]
-        return Query(self.vectors[row], image_id, (patient,) if patient else (), (image_id,))
+        vector = self.tokens[row].astype(np.float32) if self.pool == "tokens" else self.vectors[row]
+        return Query(vector, image_id, (patient,) if patient else (), (image_id,))
 
     def cases(self, rows: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """What is known of some rows: column to value; None where it is unknown, dates as text.
@@ -218,7 +237,8 @@ class CaseIndex:
         """The k nearest cases of each query among those that pass the filters; fewer only where fewer pass.
 
         Args:
-            queries: vectors `(D,)` or `(Q, D)`, or what `Query` tells besides.
+            queries: vectors `(D,)` or `(Q, D)`, images `(Q, T, D)` where the index keeps tokens, or what `Query`
+                tells besides.
             k: neighbours wanted.
             where: a condition on the columns, e.g. `view = PA and age > 60`; see `cxr_embed.index.where`.
             before: only cases whose study_date is earlier.
@@ -280,18 +300,19 @@ class CaseIndex:
         if isinstance(queries, Query):
             return [queries]
         if isinstance(queries, np.ndarray):
-            single = queries.ndim == len(self.record.shape)
-            return [Query(vector, str(number)) for number, vector in enumerate(queries[None] if single else queries)]
+            several = queries[None] if queries.ndim == 1 else queries
+            return [Query(vector, str(number)) for number, vector in enumerate(several)]
         return list(queries)
 
     def _unit(self, query: Query) -> np.ndarray:
-        width = self.record.shape[-1]
-        if query.vector.shape != (width,):
+        shapes = dict.fromkeys([self.record.shape[-1:], self.record.shape])
+        if query.vector.shape not in shapes:
             raise CaseIndexError(
-                f"{query.name or 'the query'}: a vector of shape {query.vector.shape}, the cases' have ({width},)"
+                f"{query.name or 'the query'}: a vector of shape {query.vector.shape}, the cases' have "
+                f"{' or '.join(map(str, shapes))}"
             )
         vector = unit(query.vector)
-        if np.isnan(vector[0]):
+        if np.isnan(vector).any():
             raise CaseIndexError(f"{query.name or 'the query'}: its vector is zero or not finite: it has no direction")
         return vector
 
@@ -322,8 +343,10 @@ class CaseIndex:
         left = len(self) if passing is None else int(np.count_nonzero(passing))
         fetch = (k + (len(query.images)) + _SPARE) * self.record.kind.fetch
 
-        def choose(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def choose(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+            """The best of some rows, and whether one beyond them could be a tie with the last of these."""
             similarity = self.similar.exact(vector, rows if len(rows) < len(self) else None)
+            least = similarity.min(initial=np.inf)
             out = np.isin(rows, own) if own is not None else np.zeros(len(rows), bool)
             if rules.exclude_same_patient:
                 assert codes is not None
@@ -331,17 +354,18 @@ class CaseIndex:
             if out.any():
                 rows, similarity = rows[~out], similarity[~out]
             at = best(similarity, rows, k, codes[rows] if rules.one_per_patient and codes is not None else None)
-            return rows[at], similarity[at]
+            return rows[at], similarity[at], bool(len(at)) and similarity[at[-1]] <= least
 
         while left > self.similar.exact_below and fetch < self.similar.exact_below:
             rows = self.similar.candidates(vector, fetch, passing)
             if len(rows) < fetch:
                 break  # the lists ran dry before so many were found: only a look at all of them tells
-            found, similarity = choose(rows)
-            if len(found) == k:
+            found, similarity, tied = choose(rows)
+            if len(found) == k and not tied:
                 return found, similarity
             fetch *= 4
-        return choose(np.arange(len(self)) if passing is None else np.flatnonzero(passing))
+        found, similarity, _ = choose(np.arange(len(self)) if passing is None else np.flatnonzero(passing))
+        return found, similarity
 
 
 def best(similarity: np.ndarray, rows: np.ndarray, k: int, patients: np.ndarray | None = None) -> np.ndarray:

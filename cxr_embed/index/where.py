@@ -123,12 +123,10 @@ def parse(text: str) -> Condition:
         raise CaseIndexError(f"--where: a condition of more than {_LONGEST} characters")
     try:
         return _build(_parser().parse(text))
-    except lark.UnexpectedEOF:
-        raise CaseIndexError(f"--where: {text!r} stops too early; a condition is e.g. 'view = PA'") from None
     except (lark.UnexpectedToken, lark.UnexpectedCharacters) as error:
-        at = getattr(error, "pos_in_stream", None)
-        if at is None or not 0 <= at < len(text):
+        if isinstance(error, lark.UnexpectedToken) and error.token.type == "$END":
             raise CaseIndexError(f"--where: {text!r} stops too early; a condition is e.g. 'view = PA'") from None
+        at = error.pos_in_stream or 0
         raise CaseIndexError(
             f"--where: not understood from {text[at : at + 30]!r} on; conditions are e.g. 'view = PA', "
             "'age between 40 and 60', 'site in (A, B)', 'sex is known', joined by and, or, not"

@@ -1,0 +1,353 @@
+"""The search against brute force: filters, dates, patients, ties, more than there is; by Python and by command line."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import fill, run_cli
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from index_world import Asked, brute_force, make_index, thorough
+
+from cxr_embed import CaseIndex, embed, open_store, read_manifest
+from cxr_embed.cli import main
+from cxr_embed.errors import CaseIndexError
+from cxr_embed.index import Query
+from cxr_embed.index.search import best
+from cxr_embed.index.writer import build_index
+
+WHERE = [None, "view = PA", "not (view = PA) or Effusion = 1", "view is not known"]
+VIEWS, DATES = ["PA", "AP", ""], ["2019-01-01", "2020-06-01", "2021-01-01", ""]
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[np.ndarray, list[str], dict[str, list[str]]]:
+    """Vectors of few values, so that many are equal; patients and columns with unknowns among them."""
+    count = draw(st.integers(1, 40))
+
+    def column(values: list[str]) -> list[str]:
+        return draw(st.lists(st.sampled_from(values), min_size=count, max_size=count))
+
+    numbers = draw(st.lists(st.integers(-1, 2), min_size=3 * count, max_size=3 * count))
+    vectors = np.array(numbers, np.float32).reshape(count, 3)
+    vectors[~vectors.any(axis=1)] = 1
+    columns = {"view": column(VIEWS), "study_date": column(DATES), "Effusion": column(["0", "1", "-1", ""])}
+    return vectors, column(["p0", "p1", "p2", "p3", ""]), columns
+
+
+@settings(deadline=None, max_examples=40)
+@given(worlds(), st.data(), st.sampled_from(["flat", "ivf-fp16"]))
+def test_search_is_brute_force(
+    world: tuple[np.ndarray, list[str], dict[str, list[str]]], data: st.DataObject, kind: str
+) -> None:
+    vectors, patients, columns = world
+    filters = {
+        "where": data.draw(
+            st.sampled_from([None, "view = PA", "not (view = PA) or Effusion = 1", "view is not known"])
+        ),
+        "before": data.draw(st.sampled_from([None, "2020-06-01", "2021-06-01", "2000-01-01"])),
+    }
+    rule = data.draw(st.sampled_from(["", "exclude_same_patient", "only_same_patient"]))
+    rules = {name: True for name in (rule, data.draw(st.sampled_from(["", "one_per_patient"]))) if name}
+    k = data.draw(st.integers(1, 50))
+    own = data.draw(st.integers(0, len(vectors) - 1))
+    with tempfile.TemporaryDirectory() as folder:
+        index = make_index(Path(folder), vectors, patients, columns, kind=kind)
+        if kind != "flat":
+            index = thorough(index)
+        query = index.query_of(f"c{own}")
+        if rule and not query.patients:
+            with pytest.raises(CaseIndexError, match="its patient is not known"):
+                index.search(query, k, **filters, **rules)
+            return
+        found = index.search(query, k, **filters, **rules)
+        passing = []
+        for view, date, effusion in zip(columns["view"], columns["study_date"], columns["Effusion"], strict=True):
+            in_view = {
+                None: True,
+                "view = PA": view == "PA",
+                "not (view = PA) or Effusion = 1": (view not in ("PA", "")) or effusion == "1",
+                "view is not known": view == "",
+            }[filters["where"]]
+            passing.append(in_view and (filters["before"] is None or "" < date < filters["before"]))
+        asked = Asked(query.vector, k, query.images, query.patients, **rules)
+        expected = brute_force(index, asked, passing)
+        assert found.ids[0].tolist() == expected + [""] * (k - len(expected))
+        similarity = found.similarity[0]
+        assert np.isnan(similarity[len(expected) :]).all()
+        assert (np.diff(similarity[: len(expected)]) <= 0).all()
+        wide = index.vectors[index.rows_of(expected)].astype(np.float64) @ query.vector.astype(np.float64)
+        np.testing.assert_allclose(similarity[: len(expected)], wide, atol=1e-6)
+
+
+def test_ties_go_to_the_earlier_row_however_they_are_found(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((400, 8)).astype(np.float32)
+    vectors[50:350:3] = vectors[7]  # a hundred copies: more than any search asks candidates for at first
+    expected = ["c7", *(f"c{row}" for row in range(50, 350, 3))]
+    for kind in ("flat", "ivf-fp16", "ivf-sq8"):
+        index = make_index(tmp_path / kind, vectors, kind=kind)
+        asked = [index] if kind == "flat" else [index, thorough(CaseIndex(index.path))]
+        for each in asked:
+            found = each.search(3 * vectors[7], 5)
+            assert found.ids[0].tolist() == expected[:5]
+            assert len(set(found.similarity[0].tolist())) == 1
+            assert each.search(vectors[7], 101).ids[0].tolist() == expected
+
+
+@given(
+    st.lists(st.tuples(st.integers(-3, 3), st.integers(-1, 3)), min_size=1, max_size=30),
+    st.integers(1, 35),
+    st.booleans(),
+)
+def test_best_is_a_sorted_list(values: list[tuple[int, int]], k: int, one_per_patient: bool) -> None:
+    similarity = np.array([value for value, _ in values], np.float32)
+    patients = np.array([patient for _, patient in values], np.int32)
+    rows = np.arange(len(values)) * 3
+    expected, seen = [], set()
+    for at in sorted(range(len(values)), key=lambda at: (-values[at][0], at)):
+        patient = values[at][1]
+        if one_per_patient and patient >= 0 and patient in seen:
+            continue
+        seen.add(patient)
+        expected.append(at)
+    assert best(similarity, rows, k, patients if one_per_patient else None).tolist() == expected[:k]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """FAISS on one thread: on a busy machine, threads of small steps only wait for each other."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("kind", ["hnsw", "ivf-fp16", "ivf-sq8", "ivf-pq"])
+def test_every_kind_finds_what_its_record_promises(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(1)
+    centres = rng.standard_normal((60, 32))
+    vectors = (centres[rng.integers(0, 60, 6000)] + 0.5 * rng.standard_normal((6000, 32))).astype(np.float32)
+    even = {"view": ["PA" if number % 4 == 0 else "AP" for number in range(6000)]}
+    index = make_index(tmp_path, vectors, columns=even, kind=kind)
+    assert index.record.measured.recall is not None
+    assert index.record.measured.recall >= 0.95
+    index.similar.exact_below = 500
+    queries = (centres[rng.integers(0, 60, 100)] + 0.5 * rng.standard_normal((100, 32))).astype(np.float32)
+    for where in (None, "view = PA"):
+        passing = index.passing(where, None)
+        rows = np.arange(6000) if passing is None else np.flatnonzero(passing)
+        found = index.search(queries, 10, where=where)
+        truth = index.ids[rows][np.argsort(-(queries @ index.vectors[rows].T), axis=1)[:, :10]]
+        hits = [len(set(mine) & set(true)) for mine, true in zip(found.ids.tolist(), truth.tolist(), strict=True)]
+        assert np.mean(hits) / 10 >= 0.95, where
+
+
+def test_batches_give_what_single_queries_give(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(2).standard_normal((50, 6)).astype(np.float32)
+    index = make_index(tmp_path, vectors)
+    together = index.search(vectors[:9], 4)
+    assert together.ids.shape == together.similarity.shape == (9, 4)
+    assert together.similarity.dtype == np.float32
+    for number in range(9):
+        alone = index.search(vectors[number], 4)
+        np.testing.assert_array_equal(alone.ids[0], together.ids[number])
+        np.testing.assert_array_equal(alone.similarity[0], together.similarity[number])
+
+
+def test_one_case_and_none(tmp_path: Path) -> None:
+    index = make_index(tmp_path, np.ones((1, 4), np.float32))
+    assert index.search(np.ones(4, np.float32), 3).ids.tolist() == [["c0", "", ""]]
+    alone = index.search(index.query_of("c0"), 2)
+    assert alone.ids.tolist() == [["", ""]]
+    assert np.isnan(alone.similarity).all()
+    assert index.search(index.query_of("c0"), 1, exclude_same_patient=True).ids.tolist() == [[""]]
+
+
+def test_queries_that_are_none(tmp_path: Path) -> None:
+    index = make_index(tmp_path, np.eye(4, dtype=np.float32))
+    for vector in (np.zeros(4), np.full(4, np.nan), np.array([np.inf, 0, 0, 0])):
+        with pytest.raises(CaseIndexError, match="has no direction"):
+            index.search(vector.astype(np.float32), 2)
+    with pytest.raises(CaseIndexError, match=r"shape \(5,\), the cases' have \(4,\)"):
+        index.search(np.ones(5, np.float32), 2)
+    with pytest.raises(CaseIndexError, match="-k is the number of neighbours, at least 1, not 0"):
+        index.search(np.ones(4, np.float32), 0)
+    with pytest.raises(CaseIndexError, match="give one of them"):
+        index.search(index.query_of("c0"), 1, exclude_same_patient=True, only_same_patient=True)
+    with pytest.raises(CaseIndexError, match="words: its patient is not known"):
+        index.search(Query(np.ones(4, np.float32), "words"), 1, only_same_patient=True)
+    with pytest.raises(CaseIndexError, match="has no case c9"):
+        index.query_of("c9")
+    with pytest.raises(CaseIndexError, match=r"has no case x0, x1, x2, x3, x4, \.\.\."):
+        index.rows_of([f"x{number}" for number in range(9)])
+
+
+def test_lengths_of_vectors_do_not_matter(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((30, 5)).astype(np.float32)
+    scaled = vectors * (10.0 ** rng.integers(-30, 30, (30, 1))).astype(np.float32)
+    plain, odd = make_index(tmp_path / "a", vectors), make_index(tmp_path / "b", scaled)
+    np.testing.assert_array_equal(plain.search(vectors, 5).ids, odd.search(vectors * 1e30, 5).ids)
+
+
+def test_unknown_patients_are_neither_the_same_nor_others(tmp_path: Path) -> None:
+    vectors = np.array([[1, 0], [1, 0.1], [1, 0.2], [1, 0.3]], np.float32)
+    index = make_index(tmp_path, vectors, ["a", "", "a", "b"])
+    query = index.query_of("c0")
+    assert index.search(query, 4, exclude_same_patient=True).ids[0].tolist() == ["c3", "", "", ""]
+    assert index.search(query, 4, only_same_patient=True).ids[0].tolist() == ["c2", "", "", ""]
+    assert index.search(query, 4, one_per_patient=True).ids[0].tolist() == ["c1", "c2", "c3", ""]
+    with pytest.raises(CaseIndexError, match="c1: its patient is not known"):
+        index.search(index.query_of("c1"), 1, exclude_same_patient=True)
+
+
+def test_a_patient_who_is_not_here_has_no_cases(tmp_path: Path) -> None:
+    index = make_index(tmp_path, np.eye(3, dtype=np.float32))
+    stranger = Query(np.ones(3, np.float32), "file", ("nobody",))
+    assert index.search(stranger, 2, only_same_patient=True).ids.tolist() == [["", ""]]
+    assert index.search(stranger, 2, exclude_same_patient=True).ids.tolist() == [["c0", "c1"]]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve small radiographs, embedded and indexed: `images/`, `store`, `index`."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "images").mkdir()
+    lines = ["image_id,path,patient_id,study_date,view,age,Effusion"]
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 256, (96, 96), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"i{number}.png")
+        date, view = f"20{10 + number}-01-01", ["PA", "AP"][number % 2]
+        lines.append(f"i{number},images/i{number}.png,p{number // 2},{date},{view},{40 + number},{number % 3 % 2}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    embed(folder / "manifest.csv", encoder="hog", store=folder / "store")
+    build_index(open_store(folder / "store"), folder / "index", manifest=read_manifest(folder / "manifest.csv"))
+    return folder
+
+
+def test_the_command_line_prints_neighbours_as_json(searched: Path) -> None:
+    done = run_cli(
+        *("search", "index", "--image-id", "i4", "-k", "3", "--where", "view = PA and age > 41", "--json"),
+        *("--exclude-same-patient", "--before", "2018-06-01"),
+        cwd=searched,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["query"]["name"] == "i4"
+    assert told["query"]["patients"] == ["p2"]
+    assert told["query"]["where"] == "view = PA and age > 41"
+    assert [set(case) >= {"image_id", "similarity", "patient_id", "Effusion"} for case in told["neighbors"]] == [
+        True
+    ] * 3
+    assert {case["image_id"] for case in told["neighbors"]} == {"i2", "i6", "i8"}
+    values = [case["similarity"] for case in told["neighbors"]]
+    assert values == sorted(values, reverse=True)
+    assert told["note"] == "For research; not a medical device."
+
+
+def test_a_file_is_found_in_any_format(searched: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    with Image.open(searched / "images" / "i7.png") as image:
+        image.save(tmp_path / "again.tif")
+    done = run_cli("search", "index", "--image", str(tmp_path / "again.tif"), "-k", "1", "--json", cwd=searched)
+    assert done.returncode == 0, done.stderr
+    (nearest,) = json.loads(done.stdout)["neighbors"]
+    assert nearest["image_id"] == "i7"
+    assert nearest["similarity"] == pytest.approx(1, abs=1e-3)  # the store is float16
+
+
+def test_a_table_for_people_and_files_for_programs(searched: Path, tmp_path: Path) -> None:
+    done = run_cli("search", "index", "--image-id", "i4", "-k", "30", "--out", str(tmp_path / "n.csv"), cwd=searched)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "nearest to i4"
+    assert lines[1].split() == ["image_id", "similarity", "patient_id", "study_date", "view", "age", "findings"]
+    assert "note: 11 cases of the 30 wanted; 12 of 12 pass the filters" in lines
+    assert lines[-1] == "For research; not a medical device."
+    written = (tmp_path / "n.csv").read_text().splitlines()
+    assert written[0] == "image_id,similarity,patient_id,path,study_date,view,age,Effusion"
+    assert len(written) == 12
+    import pyarrow.parquet as pq
+
+    run_cli("search", "index", "--image-id", "i4", "-k", "3", "--out", str(tmp_path / "n.parquet"), cwd=searched)
+    assert pq.read_table(tmp_path / "n.parquet")["image_id"].to_pylist() == [
+        line.split(",")[0] for line in written[1:4]
+    ]
+
+
+def test_several_examples_and_minus_one(searched: Path) -> None:
+    index = CaseIndex(searched / "index")
+    vectors = {name: index.query_of(name).vector for name in ("i1", "i3", "i5")}
+    done = run_cli(
+        *("search", "index", "--image-id", "i1", "--image-id", "i3", "--not-image-id", "i5", "-k", "12", "--json"),
+        cwd=searched,
+    )
+    told = json.loads(done.stdout)
+    assert told["query"]["name"] == "i1 + i3 - i5"
+    mean = vectors["i1"] + vectors["i3"]
+    wanted = mean / np.linalg.norm(mean) - vectors["i5"]
+    wanted /= np.linalg.norm(wanted)
+    expected = [i for i in index.ids[np.argsort(-(index.vectors @ wanted))].tolist() if i not in vectors]
+    assert [case["image_id"] for case in told["neighbors"]] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "a search needs --image, --image-id or --text"),
+        (["--not-image-id", "i1"], "a search needs --image, --image-id or --text"),
+        (["--image-id", "i99"], "has no case i99"),
+        (["--image-id", "i1", "-k", "0"], "at least 1, not 0"),
+        (["--image-id", "i1", "--where", "vieww = PA"], "did you mean view?"),
+        (["--image-id", "i1", "--where", "view ="], "stops too early"),
+        (["--image-id", "i1", "--before", "yesterday"], "--before: 'yesterday' is no date"),
+        (["--image-id", "i1", "--out", "n.txt"], ".csv or .parquet"),
+        (["--image", "missing.png"], "missing.png: no radiograph to search for: the file does not exist"),
+        (["--image", "manifest.csv"], "manifest.csv: no radiograph to search for"),
+        (
+            ["--image", "images/i1.png", "--exclude-same-patient"],
+            "images/i1.png: its patient is not known; say --patient",
+        ),
+        (["--text", "effusion"], "--text: words cannot be compared with the output features of hog"),
+        (["--image-id", "i1", "--not-image-id", "i1"], "the examples cancel each other"),
+    ],
+)
+def test_bad_input_is_told_in_a_line_or_two(
+    searched: Path,
+    arguments: list[str],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(searched)
+    monkeypatch.setattr("sys.argv", ["cxr-embed", "search", "index", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 1
+    assert err.startswith("error: ")
+    assert told in err
+    assert len(err.splitlines()) <= 2
+    assert out == ""
+
+
+def test_another_encoder_is_named(searched: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "store", range(3))
+    build_index(open_store(tmp_path / "store"), tmp_path / "index")
+    done = run_cli("search", str(tmp_path / "index"), "--image", "images/i1.png", cwd=searched)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "toy" in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
