@@ -38,10 +38,18 @@ def build(
     extra: Extra = None,
     output: Annotated[str | None, typer.Option(help="One of the encoder's outputs; its first by default.")] = None,
     pool: Annotated[
-        str | None, typer.Option(help="Of (T, D) vectors: mean makes one of them.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Of (T, D) vectors: mean makes one of them, tokens compares all by max-sim; by default tokens where the "
+            "encoder compares them with words so.",
+            show_default=False,
+        ),
     ] = None,
     kind: Annotated[
-        str, typer.Option(help="auto (by size and --memory), flat, hnsw, ivf-fp16, ivf-sq8 or ivf-pq.")
+        str,
+        typer.Option(
+            help="auto (by size and --memory), flat, hnsw, ivf-fp16, ivf-sq8 or ivf-pq; of tokens flat or tokens-pq."
+        ),
     ] = "auto",
     memory: Annotated[str, typer.Option(help="What the search structure may take, e.g. 500MB or 4GB.")] = "4GB",
     as_json: AsJson = False,
@@ -161,10 +169,11 @@ def info(index: IndexPath, as_json: AsJson = False) -> None:
         print_json({"index": str(index), "patients": patients, "known": columns, **describe(record)})
         return
     shape = " x ".join(map(str, record.shape))
-    pooled = ", mean of an image's tokens" if record.pool == "mean" else ""
+    pooled = {"mean": ", mean of an image's tokens", "tokens": ", compared by max-sim"}.get(record.pool, "")
+    dtype = "float16" if record.pool == "tokens" else "float32"
     lines = {
         "encoder": f"{spec.name}, revision {spec.revision} [{spec.fingerprint[:12]}]",
-        "vectors": f"{record.output} {shape}{pooled}, float32",
+        "vectors": f"{record.output} {shape}{pooled}, {dtype}",
         "cases": f"{len(opened):,} of {patients:,} patients" if patients else f"{len(opened):,}",
         "search": structure(record),
         "columns": ", ".join(f"{name} ({known:,})" for name, known in columns.items()),

@@ -7,6 +7,8 @@ Layout of an index::
     generation-<hex>/      never changed once index.json names it
         cases.arrow        one row a case: ids and every column of the manifest
         vectors.npy        (N, D) float32 of unit length, row i for case i: the truth
+        tokens.npy         (N, T, D) float16 of unit length, where tokens are compared: then these are the truth, and
+                           vectors.npy holds their means
         vectors.faiss      proposes candidates; none for a flat index
         prompts.arrow      the store's prompts, where it has some
 
@@ -37,6 +39,7 @@ from cxr_embed.types import EncoderSpec, canonical_json
 FORMAT, VERSION = "cxr_embed.index", 1
 HEADER, LOCK = "index.json", "writer.lock"
 CASES, VECTORS, CANDIDATES, PROMPTS = "cases.arrow", "vectors.npy", "vectors.faiss", "prompts.arrow"
+TOKENS = "tokens.npy"
 _GENERATION = re.compile(r"generation-[0-9a-f]{12}")
 
 
@@ -45,9 +48,10 @@ class Kind:
     """How candidates are found.
 
     Attributes:
-        name: `flat` (every case is compared), `hnsw`, `ivf-fp16`, `ivf-sq8` or `ivf-pq`.
+        name: `flat` (every case is compared), `hnsw`, `ivf-fp16`, `ivf-sq8`, `ivf-pq` or, for tokens, `tokens-pq`.
         factory: what FAISS calls it; blank for `flat`.
-        effort: lists that a query looks into (IVF) or length of its list of candidates (HNSW).
+        effort: lists that a query looks into (IVF), length of its list of candidates (HNSW), or candidates for each
+            neighbour of an image (`tokens-pq`; 0: every case is compared).
         fetch: candidates that are compared in full precision for each neighbour that is asked for.
     """
 

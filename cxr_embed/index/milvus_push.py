@@ -26,7 +26,7 @@ from cxr_embed.index.milvus_client import (
 from cxr_embed.index.milvus_filter import KEY, among, fields_of
 from cxr_embed.index.table import case_table
 from cxr_embed.index.vectors import pooled, unit
-from cxr_embed.index.writer import POOLS, chosen_images
+from cxr_embed.index.writer import chosen_images
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Store
 from cxr_embed.store.writer import describe
@@ -95,8 +95,8 @@ def push(
     if output not in store.spec.outputs:
         raise CaseIndexError(f"{store.path} has no output {output!r}; it has {', '.join(store.spec.outputs)}")
     shape = store.spec.outputs[output]
-    if pool is not None and (pool not in POOLS or len(shape) == 1):
-        raise CaseIndexError(f"--pool {pool}: {output} is {shape}; --pool is {' or '.join(POOLS)}, for (T, D) vectors")
+    if pool is not None and (pool != "mean" or len(shape) == 1):
+        raise CaseIndexError(f"--pool {pool}: {output} is {shape}; in Milvus --pool is mean, for (T, D) vectors")
     chosen, notes = chosen_images(store, manifest)
     table = case_table(store.ids[chosen], store.patient_ids[chosen], store.content_ids[chosen], manifest)
     record = Record(store.spec, output, "none" if len(shape) == 1 else "mean", fields_of(table.schema))

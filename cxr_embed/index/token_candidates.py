@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import kinds
-from cxr_embed.index.layout import Kind, Measured
+from cxr_embed.index.layout import CANDIDATES, PROMPTS, Kind, Measured, Record
 from cxr_embed.index.maxsim import MaxSim
 from cxr_embed.index.tokens import TokenVectors, exact_below, nearest_means
 from cxr_embed.index.vectors import unit
+from cxr_embed.store import Header
+from cxr_embed.store.prompts import load_prompts
 
 KINDS = ("flat", "tokens-pq")
 _TRAINING = 32_768  # tokens that the codes are learnt from
@@ -23,23 +25,11 @@ _ITERATIONS = 10  # of k-means over them
 _BLOCK_VALUES = 1 << 23
 _TEXTS, _IMAGES = 64, 16  # cases that recall is measured with
 _WANTED = kinds.NEIGHBOURS + 6  # candidates of a search for 10, before they are multiplied
+_LADDER = (4, 8, 16, 32, 64, 128)  # candidates for each neighbour that are tried
 _TIMED = 25
 
 
-@dataclass(frozen=True)
-class TokenRecall:
-    """Part of the true 10 nearest that are found, over a sample.
-
-    Attributes:
-        texts: of queries of one vector.
-        images: of cases.
-    """
-
-    texts: float
-    images: float
-
-
-def choose(count: int, shape: tuple[int, int], name: str = "auto", memory: int = kinds.MEMORY) -> Kind:
+def choose(count: int, shape: tuple[int, ...], name: str = "auto", memory: int = kinds.MEMORY) -> Kind:
     """Few images are all compared, of many every token has a code of half a byte for two numbers.
 
     Raises:
@@ -47,7 +37,7 @@ def choose(count: int, shape: tuple[int, int], name: str = "auto", memory: int =
     """
     if name not in ("auto", *KINDS):
         raise CaseIndexError(f"--kind of an index of tokens is auto, {', '.join(KINDS)}, not {name!r}")
-    if name == "flat" or count <= exact_below(*shape):
+    if name == "flat" or count <= exact_below(shape[0], shape[1]):
         return Kind("flat")
     if nbytes(count, shape) > memory:
         raise CaseIndexError(
@@ -57,7 +47,7 @@ def choose(count: int, shape: tuple[int, int], name: str = "auto", memory: int =
     return Kind("tokens-pq", f"IVF1,PQ{_parts(shape[1])}x4fs", 1)
 
 
-def nbytes(count: int, shape: tuple[int, int]) -> int:
+def nbytes(count: int, shape: tuple[int, ...]) -> int:
     """About what the codes take in memory; each token has a number of 8 bytes besides."""
     return count * shape[0] * (math.ceil(_parts(shape[1]) / 2) + 8)
 
@@ -93,7 +83,7 @@ def add(index: Any, tokens: np.ndarray, progress: kinds.Progress | None = None) 
 
 def tune(
     index: Any, tokens: np.ndarray, means: np.ndarray, kind: Kind, texts: np.ndarray | None = None
-) -> tuple[Kind, Measured, TokenRecall]:
+) -> tuple[Kind, Measured]:
     """The fewest candidates that hold enough of the true neighbours, against brute force over every token.
 
     Queries of one vector are tokens of cases less what all tokens share, which is how far from them a text lies, and
@@ -107,7 +97,7 @@ def tune(
         texts: `(P, D)` vectors of prompts, of any length.
 
     Returns:
-        The kind with `fetch` and `effort`, the lower recall with them, and both.
+        The kind with `fetch` and `effort`, and the recall with them: the lower one of texts and of images.
     """
     rng = np.random.default_rng(1)
     count, length, width = tokens.shape
@@ -124,7 +114,7 @@ def tune(
 
     similar = TokenVectors(tokens, means, kind)
     similar.faiss = index
-    most = min(count, _WANTED * max(_ladder()))
+    most = min(count, _WANTED * _LADDER[-1])
     fetch, text_recall = _least(
         MaxSim((length, width), len(words))(tokens, words[:, None]),
         [similar.of_text(query, most) for query in words],
@@ -137,18 +127,13 @@ def tune(
     )
     if image_recall < kinds.RECALL:
         effort, image_recall = 0, 1.0
-    recall = TokenRecall(round(text_recall, 4), round(image_recall, 4))
-    measured = Measured(min(recall.texts, recall.images), len(words) + len(queries))
-    return replace(kind, fetch=fetch, effort=effort), measured, recall
+    recall = round(min(text_recall, image_recall), 4)
+    return replace(kind, fetch=fetch, effort=effort), Measured(recall, len(words) + len(queries))
 
 
 def _mean_token(tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     rows = np.sort(rng.choice(len(tokens), min(1024, len(tokens)), replace=False))
     return np.asarray(tokens[rows].mean(axis=(0, 1), dtype=np.float32))
-
-
-def _ladder() -> Iterator[int]:
-    yield from (4, 8, 16, 32, 64, 128)
 
 
 def _least(similarity: np.ndarray, candidates: list[np.ndarray], owners: np.ndarray) -> tuple[int, float]:
@@ -166,7 +151,7 @@ def _least(similarity: np.ndarray, candidates: list[np.ndarray], owners: np.ndar
         if owner >= 0:
             similarity[owner, number] = -np.inf
         least[number] = np.partition(similarity[:, number], -near)[-near]
-    for fetch in _ladder():
+    for fetch in _LADDER:
         # Another one as similar as the last true neighbour is as good.
         hits = [
             min(near, int((similarity[rows[: _WANTED * fetch], number] >= least[number] - 1e-6).sum()))
@@ -190,3 +175,54 @@ def timed(similar: TokenVectors) -> float:
         similar.exact(query, rows)
         taken.append(time.perf_counter() - start)
     return round(float(np.median(taken)) * 1000, 4)
+
+
+def write(
+    folder: Path,
+    record: Record,
+    kind: Kind,
+    tokens: np.ndarray,
+    means: np.ndarray,
+    progress: kinds.Progress | None = None,
+    index: Any = None,
+) -> tuple[Record, tuple[str, ...]]:
+    """Builds (or takes) the FAISS index of a generation, tunes, measures and writes it.
+
+    Args:
+        folder: the generation, where the prompts already lie.
+        record: of it.
+        kind: of `choose`.
+        tokens: `(N, T, D)` float16.
+        means: `(N, D)` float32.
+        progress: as for `build_index`.
+        index: to be taken; None builds one.
+
+    Returns:
+        The record with kind and figures, and notes.
+    """
+    if kind.name == "flat" or len(tokens) <= exact_below(*tokens.shape[1:]):
+        kind = Kind("flat")
+        measured = Measured(1.0, 0, timed(TokenVectors(tokens, means, kind)))
+        return replace(record, kind=kind, measured=measured), ()
+    index = index if index is not None else build(tokens, kind, progress)
+    if progress is not None:
+        progress("measuring recall", 0, 1)
+    kind, measured = tune(index, tokens, means, kind, _texts(folder, record))
+    kinds.write(folder / CANDIDATES, index)
+    similar = TokenVectors(tokens, means, kind, folder / CANDIDATES)
+    similar.faiss = index  # what was just written
+    measured = replace(measured, milliseconds=timed(similar))
+    notes = []
+    if not kind.effort:
+        notes.append("the means of these tokens tell too little: a search with an image compares every case")
+    if measured.recall is not None and measured.recall < kinds.RECALL:
+        notes.append(f"recall {measured.recall:.3f} is below {kinds.RECALL}: --kind flat finds every neighbour")
+    return replace(record, kind=kind, measured=measured), tuple(notes)
+
+
+def _texts(folder: Path, record: Record) -> np.ndarray | None:
+    """Vectors of the store's prompts, where words can be compared with these tokens."""
+    spec = record.spec
+    if spec.text is None or spec.text.output != record.output or not (folder / PROMPTS).exists():
+        return None
+    return load_prompts(folder, Header(spec, "float16", "float32", "", "")).vectors

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.index import kinds
-from cxr_embed.index.layout import CANDIDATES, CASES, VECTORS, Record, leftovers
+from cxr_embed.index.arrays import ROWS
+from cxr_embed.index.layout import CANDIDATES, CASES, TOKENS, VECTORS, Record, leftovers
 from cxr_embed.index.search import CaseIndex
 from cxr_embed.index.table import IMAGE
 from cxr_embed.store import Damage
@@ -71,11 +71,15 @@ def _contents(root: Path, record: Record, folder: Path) -> list[Damage]:
         if not (np.abs(np.vecdot(part, part) - 1) < 1e-4).all():
             damage.append(Damage(VECTORS, "has vectors that are not of length 1"))
             break
+    if record.pool == "tokens":
+        for start in range(0, len(index), ROWS):
+            tokens = index.tokens[start : start + ROWS].astype(np.float32)
+            if not (np.abs(np.vecdot(tokens, tokens) - 1) < 1e-2).all():
+                damage.append(Damage(TOKENS, "has vectors that are not of length 1"))
+                break
     if CANDIDATES in record.files:
         try:
-            kinds.load(
-                folder / CANDIDATES, record.kind, len(index), record.shape[-1], record.files[CANDIDATES]["sha256"]
-            )
+            _ = index.similar.faiss
         except CxrEmbedError as error:
             damage.append(Damage(CANDIDATES, str(error).removeprefix(f"{folder / CANDIDATES}: ")))
     return damage

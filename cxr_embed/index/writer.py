@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import pyarrow.compute as pc
 
 from cxr_embed import __version__
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index import kinds
+from cxr_embed.index import kinds, token_candidates
+from cxr_embed.index.arrays import ROWS, array_file
 from cxr_embed.index.layout import (
     CANDIDATES,
     CASES,
     PROMPTS,
+    TOKENS,
     VECTORS,
     Kind,
     Measured,
@@ -30,15 +33,16 @@ from cxr_embed.index.layout import (
 )
 from cxr_embed.index.search import CaseIndex
 from cxr_embed.index.table import IMAGE, case_table, join, keep, write_table
+from cxr_embed.index.tokens import unit_tokens
 from cxr_embed.index.vectors import PooledVectors, pooled, unit
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Store
 from cxr_embed.store.prompts import PROMPTS as STORE_PROMPTS
 from cxr_embed.store.writer import describe, utc_now
+from cxr_embed.types import EncoderSpec
 
-POOLS = ("mean",)
+POOLS = ("mean", "tokens")
 _NAMED = 3
-_ROWS = 4096  # vectors at a time
 
 Progress = Callable[[str, int, int], None]
 
@@ -76,8 +80,9 @@ def build_index(
         path: the index's folder.
         manifest: the cases, and what is known of them; all images of the store, by patient alone, without one.
         output: one of the encoder's outputs; its first by default.
-        pool: `mean` makes one vector of `(T, D)`, and is the default for them.
-        kind, memory: see `kinds.choose`.
+        pool: for vectors `(T, D)`: `mean` makes one of them, `tokens` keeps them to be compared by max-sim, the default
+            where the encoder compares them with words so.
+        kind, memory: see `kinds.choose`, and `token_candidates.choose` for tokens.
         progress: called with a word for the step, what is done and how much there is.
 
     Raises:
@@ -89,10 +94,11 @@ def build_index(
     shape = store.spec.outputs[output]
     if pool is not None and (pool not in POOLS or len(shape) == 1):
         raise CaseIndexError(f"--pool {pool}: {output} is {shape}; --pool is {' or '.join(POOLS)}, for (T, D) vectors")
+    pool = pool or _default_pool(store.spec, output)
     chosen, notes = chosen_images(store, manifest)
     root = Path(path)
     with writing(root) as folder:
-        kept, zero = _write_vectors(folder / VECTORS, store, output, chosen, progress)
+        kept, zero = _write_arrays(folder, store, (output, pool), chosen, progress)
         if not len(kept):
             raise CaseIndexError(f"{store.path}: none of the vectors has a direction, so there is nothing to index")
         write_table(folder / CASES, case_table(store.ids[kept], *_owners(store, kept), manifest))
@@ -100,9 +106,9 @@ def build_index(
         record = Record(
             spec=store.spec,
             output=output,
-            pool="none" if len(shape) == 1 else "mean",
+            pool=pool,
             cases=len(kept),
-            shape=shape[-1:],
+            shape=shape if pool == "tokens" else shape[-1:],
             wish=Wish(kind, memory),
             kind=Kind("flat"),
             measured=Measured(),
@@ -111,8 +117,7 @@ def build_index(
             created=utc_now(),
             software=__version__,
         )
-        wanted = kinds.choose(len(kept), shape[-1], kind, memory)
-        record, doubts = _with_candidates(record, folder, wanted, progress)
+        record, doubts = _with_candidates(record, folder, _choose(record, kind), progress)
         return Written(publish(root, record), len(kept), (*notes, *zero, *doubts))
 
 
@@ -149,7 +154,7 @@ def add_cases(
             )
         chosen, notes = chosen_images(store, manifest)
         chosen &= ~np.asarray(pc.is_in(_arrow(store.ids), value_set=old.table[IMAGE].combine_chunks()))
-        kept, zero = _write_vectors(folder / VECTORS, store, record.output, chosen, progress, old.vectors)
+        kept, zero = _write_arrays(folder, store, (record.output, record.pool), chosen, progress, old.arrays)
         if not len(kept):
             return Written(record, 0, (*notes, *zero))
         new = case_table(store.ids[kept], *_owners(store, kept), manifest)
@@ -164,11 +169,14 @@ def add_cases(
         wanted, index = record.kind, None
         if wanted.factory:
             index = kinds.read(old.folder / CANDIDATES)
-            kinds.add(index, _mapped(folder)[len(old) :], progress)
-            if kinds.lists(count) > 2 * getattr(index, "nlist", count):
+            if record.pool == "tokens":
+                token_candidates.add(index, _mapped(folder, TOKENS)[len(old) :], progress)
+            else:
+                kinds.add(index, _mapped(folder)[len(old) :], progress)
+            if record.pool != "tokens" and kinds.lists(count) > 2 * getattr(index, "nlist", count):
                 notes += ("the index has grown fourfold since its lists were learned; built anew, it would be faster",)
         else:
-            wanted = kinds.choose(count, record.shape[-1], record.wish.kind, record.wish.memory)
+            wanted = _choose(record, record.wish.kind)
         record, doubts = _with_candidates(record, folder, wanted, progress, index)
         return Written(publish(root, record), len(kept), (*notes, *zero, *doubts))
 
@@ -205,10 +213,9 @@ def remove_cases(
                 raise CaseIndexError(f"{root} has no case of the patient {patient}")
             gone[rows] = True
         kept = np.flatnonzero(~gone)
-        with open(folder / VECTORS, "wb") as file:
-            _header(file, len(kept), old.vectors.shape[1])
-            for start in range(0, len(kept), _ROWS):
-                file.write(np.ascontiguousarray(old.vectors[kept[start : start + _ROWS]]).data)
+        for name, array in old.arrays.items():
+            with array_file(folder / name, array.shape[1:], array.dtype) as file:
+                file.copy(array, kept)
         write_table(folder / CASES, keep(old.table, kept))
         if PROMPTS in old.record.files:
             shutil.copyfile(old.folder / PROMPTS, folder / PROMPTS)
@@ -218,7 +225,11 @@ def remove_cases(
             wanted = Kind("flat")
         elif wanted.factory:
             index = kinds.read(old.folder / CANDIDATES)
-            if not kinds.without(index, ~gone, old.vectors[gone]):
+            if record.pool == "tokens":
+                # Their codes are written anew: FAISS would leave some of those removed behind its last block.
+                index.reset()
+                token_candidates.add(index, _mapped(folder, TOKENS), progress)
+            elif not kinds.without(index, ~gone, old.vectors[gone]):
                 index, wanted = None, kinds.choose(len(kept), record.shape[-1], wanted.name)
         record, doubts = _with_candidates(record, folder, wanted, progress, index)
         return Written(publish(root, record), int(gone.sum()), doubts)
@@ -269,52 +280,67 @@ def _owners(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return store.patient_ids[rows], store.content_ids[rows]
 
 
-def _write_vectors(
-    path: Path,
+def _default_pool(spec: EncoderSpec, output: str) -> str:
+    if len(spec.outputs[output]) == 1:
+        return "none"
+    return "tokens" if spec.text is not None and (spec.text.output, spec.text.kind) == (output, "elixr") else "mean"
+
+
+def _choose(record: Record, kind: str) -> Kind:
+    if record.pool == "tokens":
+        return token_candidates.choose(record.cases, record.shape, kind, record.wish.memory)
+    return kinds.choose(record.cases, record.shape[-1], kind, record.wish.memory)
+
+
+def _arrays(pool: str, vectors: np.ndarray, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """File to what it holds of vectors `(B, *shape)`; NaN where these have no direction."""
+    if pool != "tokens":
+        return {VECTORS: unit(pooled(vectors, shape))}
+    tokens, means = unit_tokens(vectors, shape)
+    return {VECTORS: means, TOKENS: tokens}
+
+
+def _write_arrays(
+    folder: Path,
     store: Store,
-    output: str,
+    what: tuple[str, str],
     chosen: np.ndarray,
     progress: Progress | None,
-    before: np.ndarray | None = None,
+    before: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Writes the chosen images' unit vectors, behind those of `before`.
+    """Writes the chosen images' unit vectors of an output and a pool, behind those of `before`.
 
     Returns:
         Their positions in the store, without images whose vectors have no direction, and notes on these.
     """
+    output, pool = what
     shape = store.spec.outputs[output]
-    old = before if before is not None else np.empty((0, shape[-1]), np.float32)
     parts, dropped, start = [], [], 0
-    with open(path, "wb") as file:
-        length = _header(file, len(old) + int(chosen.sum()), shape[-1])
-        for first in range(0, len(old), _ROWS):
-            file.write(np.ascontiguousarray(old[first : first + _ROWS]).data)
-        for batch in store.batches(_ROWS, output):
+    empty = _arrays(pool, np.empty((0, *shape), np.float32), shape)
+    with contextlib.ExitStack() as stack:
+        files = {
+            name: stack.enter_context(array_file(folder / name, array.shape[1:], array.dtype))
+            for name, array in empty.items()
+        }
+        for name, array in (before or {}).items():
+            files[name].copy(array)
+        for batch in store.batches(ROWS, output):
             rows = np.arange(start, start + len(batch))
             here = chosen[rows]
-            vectors = unit(pooled(batch.vectors[here], shape))
-            sound = ~np.isnan(vectors[:, 0])
-            file.write(np.ascontiguousarray(vectors[sound], "<f4").data)
+            arrays = _arrays(pool, batch.vectors[here], shape)
+            sound = ~np.isnan(arrays[VECTORS][:, 0])
+            for name, array in arrays.items():
+                files[name].append(array[sound])
             parts.append(rows[here][sound])
             dropped += batch.ids[here][~sound].tolist()
             start += len(batch)
             if progress is not None:
                 progress("normalising", start, len(chosen))
-        kept = np.concatenate(parts) if parts else np.empty(0, np.int64)
-        file.seek(0)
-        if _header(file, len(old) + len(kept), shape[-1]) != length:
-            raise OSError(None, f"the header of {path.name} has no room for its shape")
+    kept = np.concatenate(parts) if parts else np.empty(0, np.int64)
     if not dropped:
         return kept, ()
     named = ", ".join(dropped[:_NAMED]) + (", ..." if len(dropped) > _NAMED else "")
     return kept, (f"{len(dropped):,} images have a vector that is zero: it has no direction ({named}): not indexed",)
-
-
-def _header(file: Any, count: int, width: int) -> int:
-    # NumPy leaves room for a longer first number, so that it can be set right at the end.
-    described = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
-    np.lib.format.write_array_header_1_0(file, described)
-    return int(file.tell())
 
 
 def _copy_prompts(store: Store, folder: Path) -> None:
@@ -323,8 +349,8 @@ def _copy_prompts(store: Store, folder: Path) -> None:
         shutil.copyfile(source, folder / PROMPTS)
 
 
-def _mapped(folder: Path) -> np.ndarray:
-    return np.asarray(np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False))
+def _mapped(folder: Path, name: str = VECTORS) -> np.ndarray:
+    return np.asarray(np.load(folder / name, mmap_mode="r", allow_pickle=False))
 
 
 def _with_candidates(
@@ -338,6 +364,8 @@ def _with_candidates(
     if not record.cases:
         return replace(record, kind=kind, measured=Measured()), ()
     vectors = _mapped(folder)
+    if record.pool == "tokens":
+        return token_candidates.write(folder, record, kind, _mapped(folder, TOKENS), vectors, progress, index)
     if kind.name == "flat":
         milliseconds = kinds.timed(PooledVectors(vectors, kind))
         return replace(record, kind=kind, measured=Measured(1.0, 0, milliseconds)), ()

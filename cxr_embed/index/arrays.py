@@ -1,0 +1,57 @@
+"""Arrays that grow in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+ROWS = 4096  # copied at a time
+
+
+class ArrayFile:
+    """Rows that are appended to an `.npy` file, see `array_file`."""
+
+    def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._file, self._shape, self._dtype = file, shape, dtype.newbyteorder("<")
+        self.rows = 0
+        self._length = self.header()
+
+    def append(self, rows: np.ndarray) -> None:
+        """Writes `(B, *shape)`."""
+        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+        self.rows += len(rows)
+
+    def copy(self, array: np.ndarray, rows: np.ndarray | None = None) -> None:
+        """Appends `(N, *shape)`, or the rows `(M,)` of it, without having all in memory."""
+        count = len(array) if rows is None else len(rows)
+        for start in range(0, count, ROWS):
+            part = slice(start, start + ROWS)
+            self.append(array[part] if rows is None else array[rows[part]])
+
+    def header(self) -> int:
+        """Writes at the beginning how many rows there are; gives its length.
+
+        Raises:
+            OSError: where the number has outgrown its room.
+        """
+        # NumPy leaves room for a longer first number, so that it can be set right at the end.
+        described = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.rows, *self._shape)}
+        self._file.seek(0)
+        np.lib.format.write_array_header_1_0(self._file, described)
+        length = self._file.tell()
+        if self.rows and length != self._length:
+            raise OSError(None, "the header of an array has no room for its shape")
+        return length
+
+
+@contextmanager
+def array_file(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[ArrayFile]:
+    """A new `.npy` file of rows of a shape and dtype; at the end it says how many there are."""
+    with open(path, "wb") as file:
+        array = ArrayFile(file, shape, dtype)
+        yield array
+        array.header()
