@@ -40,8 +40,8 @@ def build(
     pool: Annotated[
         str | None,
         typer.Option(
-            help="Of (T, D) vectors: mean makes one of them, tokens compares all by max-sim; by default tokens where the "
-            "encoder compares them with words so.",
+            help="Of (T, D) vectors: mean makes one of them, tokens compares each by max-sim; the default is tokens "
+            "where the encoder compares words so.",
             show_default=False,
         ),
     ] = None,
