@@ -93,6 +93,10 @@ class Frame:
         return image
 
 
+# What a ray meets in a cylinder of radius 1, from one edge to the other.
+CYLINDER = 2 * np.sqrt(1 - np.linspace(-0.94, 0.94, 9) ** 2)
+
+
 def ellipsoid(
     x: np.ndarray, y: np.ndarray, center: tuple[float, float], radii: tuple[float, float], depth: float
 ) -> np.ndarray:
@@ -107,6 +111,26 @@ def spline(path: np.ndarray, count: int) -> np.ndarray:
     return curve
 
 
+def ribbon(path: np.ndarray, radius: np.ndarray | float, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A broad thing along a path, as pieces for `Frame.splat`; what counts is what the detector sees of it.
+
+    Args:
+        path: `(K, 3)` corners of the middle line.
+        radius: half of its breadth, one or `(K,)`.
+        face: `(M,)` mm of matter along a ray, from one edge to the other.
+
+    Returns:
+        `(N, 3)` points and `(N,)` volumes.
+    """
+    points, radii, length = _walk(path, radius, 1.0)
+    run = np.gradient(points, axis=0)
+    across = np.stack([-run[:, 1], run[:, 0], np.zeros(len(run))], axis=1)
+    across /= np.linalg.norm(across, axis=1, keepdims=True) + 1e-9
+    spread = points[:, None, :] + across[:, None, :] * (np.linspace(-1, 1, len(face))[:, None] * radii[:, None, None])
+    volumes = face * (2 * length / len(face)) * radii[:, None]
+    return spread.reshape(-1, 3), volumes.ravel()
+
+
 def tube(path: np.ndarray, radius: np.ndarray | float, step: float) -> tuple[np.ndarray, np.ndarray]:
     """A solid tube along a path, as pieces for `Frame.splat`.
 
@@ -118,10 +142,15 @@ def tube(path: np.ndarray, radius: np.ndarray | float, step: float) -> tuple[np.
     Returns:
         `(N, 3)` points and `(N,)` volumes.
     """
+    points, radii, length = _walk(path, radius, step)
+    return points, math.pi * radii**2 * length
+
+
+def _walk(path: np.ndarray, radius: np.ndarray | float, step: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Points along a path, the radius at each, and the length that each stands for."""
     lengths = np.linalg.norm(np.diff(path, axis=0), axis=1)
     along = np.concatenate([[0.0], np.cumsum(lengths)])
     count = max(2, int(along[-1] / step) + 1)
     at = np.linspace(0, along[-1], count)
     points = np.stack([np.interp(at, along, path[:, k]) for k in range(3)], axis=1)
-    radii = np.interp(at, along, np.broadcast_to(radius, along.shape))
-    return points, math.pi * radii**2 * (along[-1] / count)
+    return points, np.interp(at, along, np.broadcast_to(radius, along.shape)), float(along[-1]) / count

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from cxr_embed.phantom.cage import Cage
-from cxr_embed.phantom.frame import Frame, spline, tube
+from cxr_embed.phantom.frame import Frame, ribbon, spline
 from cxr_embed.phantom.physics import View
 
 Pieces = tuple[np.ndarray, np.ndarray]
@@ -19,7 +19,8 @@ _RIB_FACE, _RIB_BORDER = 3.3, 5.6
 
 def bones(frame: Frame, cage: Cage, rng: np.random.Generator) -> np.ndarray:
     """`(S, S)` float32: mm of cortical bone along each ray."""
-    pieces = [ribs(cage, rng, frame.pixel), spine(cage, frame.pixel)]
+    own = np.random.default_rng(cage.anatomy.tree)
+    pieces = [ribs(cage, own, frame.pixel), spine(cage, frame.pixel)]
     for side in (-1.0, 1.0):
         pieces += [clavicle(cage, side, frame.view), *scapula(cage, side, frame.view, rng), humerus(cage, side)]
     return frame.splat(*_joined(pieces), 1.1) * cage.anatomy.bone
@@ -65,17 +66,8 @@ def ribs(cage: Cage, rng: np.random.Generator, pixel: float) -> Pieces:
 
 
 def _shell(path: np.ndarray, radius: float, wall: float) -> Pieces:
-    """A hollow bone along a path: two walls and what lies between, seen from the front."""
-    points, volumes = tube(path, 1.0, 0.5)
-    length = volumes[0] / math.pi
-    offsets = np.linspace(-1, 1, 9)
-    face = np.where(np.abs(offsets) > 0.7, 3.0, 1.6) * wall
-    run = np.gradient(points, axis=0)
-    across = np.stack([-run[:, 1], run[:, 0], np.zeros(len(run))], axis=1)
-    across /= np.linalg.norm(across, axis=1, keepdims=True) + 1e-9
-    spread = points[:, None, :] + across[:, None, :] * (offsets[None, :, None] * radius)
-    volume = np.tile(face * (length * 2 * radius / len(offsets)), (len(points), 1))
-    return spread.reshape(-1, 3), volume.ravel()
+    """A hollow bone along a path: its walls are seen edge on at both sides, and face on between."""
+    return ribbon(path, radius, np.where(np.abs(np.linspace(-1, 1, 9)) > 0.7, 3.0, 1.6) * wall)
 
 
 def clavicle(cage: Cage, side: float, view: View) -> Pieces:

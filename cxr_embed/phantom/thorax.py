@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxr_embed.phantom.cage import HEART_DEPTH, Cage
-from cxr_embed.phantom.frame import Frame, ellipsoid, tube
+from cxr_embed.phantom.frame import CYLINDER, Frame, ellipsoid, ribbon
 from cxr_embed.phantom.physics import FAT_SHARE, LUNG_DENSITY, Beam
 
 CARINA = 0.27  # of the lungs' height: the fifth thoracic vertebra
@@ -66,8 +66,9 @@ def body(frame: Frame, cage: Cage, arm: float) -> np.ndarray:
     depth = anatomy.depth + 20 + 0.75 * anatomy.fat
     depths = (54, 56, 60, 0.68 * depth, 0.8 * depth, 0.92 * depth, depth, depth, depth + 5)
     half_width, half_depth = np.interp(y, heights, widths), np.interp(y, heights, depths)
-    inside = np.maximum(1 - (across / half_width.astype(np.float32)) ** 2, 0)
-    trunk = 2 * half_depth.astype(np.float32) * inside**0.4
+    ratio = across / half_width.astype(np.float32)
+    inside = np.maximum(1 - ratio * ratio * ratio, 0)
+    trunk = 2 * half_depth.astype(np.float32) * np.sqrt(inside)
     # An arm is a cylinder from the shoulder to the elbow.
     top, bottom = (shoulder - 30, 15.0), (wall + 35 + arm, 330.0)
     run, drop = bottom[0] - top[0], bottom[1] - top[1]
@@ -114,8 +115,8 @@ def heart(frame: Frame, cage: Cage) -> tuple[np.ndarray, np.ndarray]:
     middle, half = (left + right) / 2, (left - right) / 2
     across = (x - middle.astype(np.float32)) / half.astype(np.float32)
     down = y / cage.heart_height
-    depth = np.interp(down, (0.0, 0.3, 0.5, 0.75, 1.1), (110, 120, 140, 170, 175)) * (cage.anatomy.depth / 85)
-    path = depth.astype(np.float32) * np.maximum(1 - across * across, 0) ** 0.42
+    depth = np.interp(down, (0.0, 0.3, 0.5, 0.75, 1.1), (114, 124, 146, 178, 182)) * (cage.anatomy.depth / 85)
+    path = depth.astype(np.float32) * np.sqrt(np.maximum(1 - across * across, 0))
     level = cage.top_of_dome(x) + 14
     return path, (np.abs(across) < 1) & (down > 0.4) & (y < level)
 
@@ -123,14 +124,13 @@ def heart(frame: Frame, cage: Cage) -> tuple[np.ndarray, np.ndarray]:
 def airways(frame: Frame, cage: Cage) -> np.ndarray:
     """Path through the air of the trachea and the main bronchi."""
     fork = CARINA * cage.heart_height
-    step = frame.pixel / 2
-    pieces = [
-        tube(np.array([(0, -110.0, 5), (0, 0, -5), (-2, fork, -15)]), 8.0, step),
-        tube(np.array([(-2, fork, -15), (-20, fork + 22, -18), (-36, fork + 52, -20)]), np.array([7, 6.5, 4.0]), step),
-        tube(np.array([(-2, fork, -15), (25, fork + 28, -20), (44, fork + 46, -22)]), np.array([6.5, 6, 4.0]), step),
-    ]
+    trachea = np.array([(0, -110.0, 5), (0, 0, -5), (-2, fork, -15)])
+    right = np.array([(-2, fork, -15), (-20, fork + 22, -18), (-36, fork + 52, -20)])
+    left = np.array([(-2, fork, -15), (25, fork + 28, -20), (44, fork + 46, -22)])
+    thin = np.array([7.0, 6.5, 4.0])
+    pieces = [ribbon(trachea, 8.5, 8 * CYLINDER), ribbon(right, thin, 6 * CYLINDER), ribbon(left, thin, 5.5 * CYLINDER)]
     points, volumes = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
-    return frame.splat(points, volumes, 4.5)
+    return frame.splat(points, volumes, 1.6)
 
 
 def stomach(frame: Frame, cage: Cage, rng: np.random.Generator) -> np.ndarray:

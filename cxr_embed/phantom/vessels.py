@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from cxr_embed.phantom.cage import Cage
-from cxr_embed.phantom.frame import Frame, tube
+from cxr_embed.phantom.frame import CYLINDER, Frame, ribbon
 
 _STEMS = 11  # branches that leave a hilum
 _FORKS = 6
@@ -22,32 +22,26 @@ def hilum(cage: Cage, side: int) -> np.ndarray:
     return np.array((side * 36.0, HILUM * cage.heart_height - (8.0 if side > 0 else 0.0), -5.0))
 
 
-def vessels(frame: Frame, cage: Cage, wider: float = 1.0) -> np.ndarray:
-    """`(S, S)` float32: mm of blood along each ray within the lungs.
-
-    Args:
-        frame: of the exposure.
-        cage: of the patient.
-        wider: factor of all radii; congestion widens them.
-    """
+def vessels(frame: Frame, cage: Cage) -> np.ndarray:
+    """`(S, S)` float32: mm of blood along each ray within the lungs."""
     rng = np.random.default_rng(cage.anatomy.tree)
-    image = np.zeros((frame.size, frame.size), dtype=np.float32)
     trees = [_tree(cage, side, rng) for side in (-1, 1)]
+    image = np.zeros((frame.size, frame.size), dtype=np.float32)
+    pieces = _trunks(cage)
     for levels in (slice(0, 2), slice(2, 4), slice(4, None)):
-        points, volumes, radius = [], [], 0.0
-        for tree in trees:
-            for start, end, thick in tree[levels]:
-                radius = max(radius, thick * wider)
-                at, size = _pieces(start, end, thick * wider, frame.pixel)
-                points.append(at)
-                volumes.append(size)
-        image += frame.splat(np.concatenate(points), np.concatenate(volumes), max(0.45 * radius, 0.55 * frame.pixel))
-    trunks = [
-        tube(hilum(cage, -1) + np.array([(14.0, -14, 0), (-4, -2, -3), (-14, 48, -10)]), np.array([9.0, 8, 4]), 0.5),
-        tube(hilum(cage, 1) + np.array([(-14.0, -8, 5), (4, -10, -3), (12, 24, -15)]), np.array([9.0, 9, 4]), 0.5),
-    ]
-    points, volumes = zip(*trunks, strict=True)
-    return image + frame.splat(np.concatenate(points), np.concatenate(volumes), 3.5) * wider
+        branches = [branch for tree in trees for branch in tree[levels]]
+        pieces += [_pieces(start, end, radius, frame.pixel) for start, end, radius in branches]
+        points, volumes = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+        image += frame.splat(points, volumes, max(0.45 * branches[0][2], 0.55 * frame.pixel))
+        pieces = []
+    return image
+
+
+def _trunks(cage: Cage) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The pulmonary arteries where they leave the mediastinum; the right one's lower branch is longer."""
+    right = hilum(cage, -1) + np.array([(14.0, -14, 0), (-4, -2, -3), (-14, 48, -10)])
+    left = hilum(cage, 1) + np.array([(-14.0, -8, 5), (4, -10, -3), (12, 24, -15)])
+    return [ribbon(right, np.array([8.0, 7.5, 4]), 6.5 * CYLINDER), ribbon(left, np.array([8.0, 8, 4]), 7 * CYLINDER)]
 
 
 Level = tuple[np.ndarray, np.ndarray, float]
