@@ -134,17 +134,17 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("kind", ["hnsw", "ivf-fp16", "ivf-sq8", "ivf-pq"])
 def test_every_kind_finds_what_its_record_promises(tmp_path: Path, kind: str) -> None:
     rng = np.random.default_rng(1)
-    centres = rng.standard_normal((60, 32))
-    vectors = (centres[rng.integers(0, 60, 6000)] + 0.5 * rng.standard_normal((6000, 32))).astype(np.float32)
-    even = {"view": ["PA" if number % 4 == 0 else "AP" for number in range(6000)]}
+    centres = rng.standard_normal((60, 16))
+    vectors = (centres[rng.integers(0, 60, 4000)] + 0.5 * rng.standard_normal((4000, 16))).astype(np.float16)
+    even = {"view": ["PA" if number % 4 == 0 else "AP" for number in range(4000)]}
     index = make_index(tmp_path, vectors, columns=even, kind=kind)
     assert index.record.measured.recall is not None
     assert index.record.measured.recall >= 0.95
-    index.similar.exact_below = 500
-    queries = (centres[rng.integers(0, 60, 100)] + 0.5 * rng.standard_normal((100, 32))).astype(np.float32)
+    index.similar.exact_below = 400
+    queries = (centres[rng.integers(0, 60, 100)] + 0.5 * rng.standard_normal((100, 16))).astype(np.float16)
     for where in (None, "view = PA"):
         passing = index.passing(where, None)
-        rows = np.arange(6000) if passing is None else np.flatnonzero(passing)
+        rows = np.arange(4000) if passing is None else np.flatnonzero(passing)
         found = index.search(queries, 10, where=where)
         truth = index.ids[rows][np.argsort(-(queries @ index.vectors[rows].T), axis=1)[:, :10]]
         hits = [len(set(mine) & set(true)) for mine, true in zip(found.ids.tolist(), truth.tolist(), strict=True)]
