@@ -15,7 +15,8 @@ QUANTILES = (0.5, 0.9, 0.99, 1.0)
 _TAIL = 0.2  # part of the images, those with the nearest strangers, that the estimate is made of
 _SAMPLE = 5000  # images whose nearest strangers are looked for
 _NEAREST = 5  # of them
-_COPY = 0.5  # nearer than this part of the fifth nearest's distance: a copy
+_FAR = 0.8  # quantile of nearest over fifth nearest that copies leave alone
+_RARE = 0.01  # part of genuine images that are taken for copies
 _SAME = 1e-6  # vectors nearer than this are one vector, up to rounding
 _BLOCK = 2048  # rows of one product
 _MOST_PAIRS = 5_000_000
@@ -60,10 +61,10 @@ class Pairs:
 def scale_of(vectors: np.ndarray, patients: np.ndarray) -> Scale:
     """How alike different patients' images are, and the threshold that follows.
 
-    The number of points within a distance `1 - cosine`, where that is small, grows like a power of it: the dimension
-    in which vectors lie. Distances of images to their nearest stranger tell the power by Hill's estimator (1975), and
-    so the distance within which next to nobody is to be expected. A copy under another patient's id is no stranger: an
-    image whose nearest is less than half as far as its fifth nearest is left out of the estimate.
+    The number of points within a distance `1 - cosine`, where that is small, grows like a power of it. Distances of
+    images to their nearest stranger tell the power by Hill's estimator (1975), and so the distance within which next to
+    nobody is to be expected. A copy under another patient's id is no stranger: images whose nearest is much nearer than
+    their fifth nearest are left out of the estimate.
 
     Args:
         vectors: `(N, D)` float32 unit rows.
@@ -73,7 +74,7 @@ def scale_of(vectors: np.ndarray, patients: np.ndarray) -> Scale:
     if not len(distances):
         return Scale(0, (), None)
     quantiles = tuple(float(value) for value in np.quantile(1 - distances[:, 0], QUANTILES))
-    genuine = np.sort(distances[distances[:, 0] > _COPY * distances[:, -1], 0])
+    genuine = np.sort(distances[distances[:, 0] > _near_for_a_stranger(distances) * distances[:, -1], 0])
     tail = genuine[: int(_TAIL * len(genuine)) + 1]
     if len(distances) < FEWEST or len(genuine) < FEWEST / 2 or tail[0] == tail[-1]:
         return Scale(len(distances), quantiles, None)
@@ -81,6 +82,22 @@ def scale_of(vectors: np.ndarray, patients: np.ndarray) -> Scale:
     # A pair is the nearest one of two images.
     nearer = 2 * FALSE_PAIRS / (_TAIL * len(vectors))
     return Scale(len(distances), quantiles, float(1 - tail[-1] * nearer ** (1 / power)))
+
+
+def _near_for_a_stranger(distances: np.ndarray) -> float:
+    """The part of the fifth nearest's distance below which a nearest one is a stranger in one of a hundred images.
+
+    Raised to the power, the distances of the nearest, below the fifth, are those of four evenly spread numbers.
+
+    Args:
+        distances: `(S, 5)`.
+    """
+    others = distances.shape[1] - 1
+    ratio = float(np.quantile(distances[:, 0] / distances[:, -1], _FAR))
+    if ratio >= 1:
+        return 1.0
+    power = np.log(1 - (1 - _FAR) ** (1 / others)) / np.log(ratio)
+    return float((1 - (1 - _RARE) ** (1 / others)) ** (1 / power))
 
 
 def _strangers(vectors: np.ndarray, owners: np.ndarray) -> np.ndarray:
@@ -176,7 +193,7 @@ def _by_cells(vectors: np.ndarray, threshold: np.float32) -> tuple[np.ndarray, n
         # FAISS takes what is above its radius, not what is at it.
         radius = float(np.nextafter(threshold, np.float32(-2)))
         limits, cosines, far = index.range_search(np.ascontiguousarray(vectors[start : start + _BLOCK]), radius)
-        near = np.repeat(np.arange(len(limits) - 1), np.diff(limits)) + start
+        near = np.repeat(np.arange(len(limits) - 1), np.diff(limits.astype(np.int64))) + start
         once = near < far
         found.append((near[once], far[once], cosines[once]))
         total += int(once.sum())
