@@ -41,7 +41,7 @@ class TokenVectors:
     ) -> None:
         self.tokens: np.ndarray = np.asarray(tokens)
         self.means: np.ndarray = np.asarray(means)
-        self.kind, self._path, self._sha256 = kind, candidates, sha256
+        self.kind, self.path, self._sha256 = kind, candidates, sha256
         self.count, self.length, self.width = tokens.shape
         self.exact_below = self.count if candidates is None else exact_below(self.length, self.width)
         self._engines: dict[int, MaxSim] = {}
@@ -56,7 +56,7 @@ class TokenVectors:
 
     def candidates(self, query: np.ndarray, count: int, selector: np.ndarray | None) -> np.ndarray:
         """See `Vectors.candidates`."""
-        if self._path is None:
+        if self.path is None:
             rows = np.arange(self.count) if selector is None else np.flatnonzero(selector)
             similarity = self.exact(query, rows)
             return np.asarray(rows[np.lexsort((rows, -similarity))[:count]])
@@ -83,7 +83,7 @@ class TokenVectors:
             wanted *= 4
         rows = rows[rows >= 0][:count]
         if len(rows) and rows.max() >= self.count:
-            raise CaseIndexError(f"{self._path}: names rows that the index does not have; build it again")
+            raise CaseIndexError(f"{self.path}: names rows that the index does not have; build it again")
         return np.asarray(rows)
 
     def _of_image(self, query: np.ndarray, count: int, selector: np.ndarray | None) -> np.ndarray:
@@ -95,9 +95,9 @@ class TokenVectors:
     @cached_property
     def faiss(self) -> Any:
         """The FAISS index of all tokens, mapped at the first search of a text."""
-        assert self._path is not None
+        assert self.path is not None
         one_list = replace(self.kind, effort=1)
-        return kinds.load(self._path, one_list, self.count * self.length, self.width, self._sha256)
+        return kinds.load(self.path, one_list, self.count * self.length, self.width, self._sha256)
 
 
 def exact_below(length: int, width: int) -> int:

@@ -94,7 +94,7 @@ def pooled(vectors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Vectors `(B, *shape)` to `(B, D)` float32: the mean over the tokens of an image, where it has several."""
     if len(shape) == 1:
         return vectors.astype(np.float32)
-    return np.asarray(vectors.reshape(len(vectors), -1, shape[-1]).mean(axis=1, dtype=np.float32))
+    return np.asarray(vectors.mean(axis=tuple(range(1, len(shape))), dtype=np.float32))
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
