@@ -27,9 +27,10 @@ from cxr_embed.phantom import (
     write_phantoms,
 )
 from cxr_embed.phantom.files import boxes
+from cxr_embed.phantom.findings import FOCAL
 from cxr_embed.phantom.physics import BEAMS, enlarge, expose, shrink
 
-SIZE = 192
+SIZE = 128
 
 
 def some(name: str, severity: float = 0.6, seed: int = 4) -> Finding:
@@ -147,7 +148,7 @@ def test_a_nodule_has_at_most_3_cm_and_a_mass_more(name: str, low: float, high: 
     for severity in (0.0, 0.5, 1.0):
         finding = dataclasses.replace(some(name, severity), across=0.5, down=0.4)
         assert low <= finding.diameter_mm <= high
-        phantom = render(sample_patient(2), [finding], size=256)
+        phantom = render(sample_patient(2), [finding], size=SIZE)
         across = width(phantom.masks[name]) * phantom.pixel_mm
         # The detector shows it enlarged, by some 10%, and its outline is not a circle.
         assert finding.diameter_mm * 0.8 < across < finding.diameter_mm * 1.5
@@ -241,6 +242,26 @@ def test_prevalence_is_taken() -> None:
     assert all(len(study.findings) == len(FINDINGS) for study in sample_studies(5, 3, prevalence=1.0)[:1])
 
 
+def test_what_is_labelled_in_a_cohort_can_be_seen() -> None:
+    shown = []
+    for study in sample_studies(60, seed=21):
+        phantom = render_study(study, 128)
+        shown += [phantom.masks[finding.name].sum() > 12 for finding in study.findings]
+    assert len(shown) > 40
+    assert np.mean(shown) > 0.95
+
+
+def test_lungs_with_air_or_fluid_around_them_have_no_lesion_where_the_other_lung_is_free() -> None:
+    hidden, met = 0, 0
+    for study in sample_studies(2000, seed=2):
+        focal = [f.side for f in study.findings if f.name in FOCAL]
+        around = [f.side for f in study.findings if f.name in ("Effusion", "Pneumothorax") and f.side != "both"]
+        if len(focal) == len(around) == 1:
+            hidden, met = hidden + (focal == around), met + 1
+    assert met > 50
+    assert hidden == 0
+
+
 # files
 
 
@@ -279,6 +300,7 @@ def test_manifest_and_truth_agree_with_the_studies(tmp_path: Path) -> None:
         x, y, wide, high = (int(row[key]) for key in ("x", "y", "width", "height"))
         assert 0 <= x < x + wide <= 96
         assert 0 <= y < y + high <= 96
+        assert (row["grade"] == "") == (row["finding"] == "Support Devices")
         assert (row["finding"] == "Cardiomegaly") == bool(row["ctr"])
         assert (row["finding"] in ("Nodule", "Mass")) == bool(row["diameter_mm"])
 

@@ -77,7 +77,7 @@ class Cage:
     def outer(self, y: np.ndarray) -> np.ndarray:
         """Half of the inner chest's width at y; a dome at the top, 0 above it."""
         down = np.clip(y / self.anatomy.height, 0, 1)
-        width = APEX + (self.anatomy.width - APEX) * np.sqrt(1 - (1 - down) ** 2.6)
+        width = APEX + (self.anatomy.width - APEX) * np.sqrt(1 - (1 - down) ** self.anatomy.taper)
         return np.where(y > 0, width, 1e-3)
 
     def inner(self, y: np.ndarray) -> np.ndarray:

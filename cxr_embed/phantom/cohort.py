@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cxr_embed.phantom.findings import FINDINGS, Finding, changed, sample_finding
+from cxr_embed.phantom.findings import FINDINGS, FOCAL, Finding, Side, changed, sample_finding
 from cxr_embed.phantom.patient import Patient, sample_patient
 from cxr_embed.phantom.physics import View
 from cxr_embed.phantom.render import Phantom, render
@@ -90,5 +91,16 @@ def _next(before: dict[str, Finding], comes: float, rng: np.random.Generator) ->
         if name in before and rng.random() < _STAYS:
             after[name] = changed(before[name], rng)
         elif name not in before and rng.random() < comes:
-            after[name] = sample_finding(name, rng)
+            after[name] = _apart(sample_finding(name, rng), [*before.values(), *after.values()])
     return after
+
+
+def _apart(finding: Finding, others: Iterable[Finding]) -> Finding:
+    """Keeps what is seen in a lung and the air or fluid that would hide it on different sides, where it can."""
+    groups = FOCAL, ("Effusion", "Pneumothorax")
+    for own, other in (groups, groups[::-1]):
+        taken = {one.side for one in others if one.name in other}
+        if finding.name in own and finding.side in taken and finding.side != "both":
+            free: Side = "left" if finding.side == "right" else "right"
+            return finding if free in taken else replace(finding, side=free)
+    return finding

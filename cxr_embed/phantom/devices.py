@@ -40,7 +40,7 @@ def _endotracheal(cage: Cage, _: int, rng: np.random.Generator) -> list[Path]:
     walls = [
         (np.array([(at, -130.0, 4), (at, -40, 0), (at, tip, -5)]), radius) for at, radius in ((-4, 0.25), (4, 0.25))
     ]
-    return [*walls, (np.array([(1.5, -130.0, 4), (1.5, -40, 0), (1.5, tip, -5)]), 0.65)]
+    return [*walls, (np.array([(1.5, -130.0, 4), (1.5, -40, 0), (1.5, tip, -5)]), 0.75)]
 
 
 def _central_line(cage: Cage, side: int, rng: np.random.Generator) -> list[Path]:
@@ -51,7 +51,7 @@ def _central_line(cage: Cage, side: int, rng: np.random.Generator) -> list[Path]
     else:
         start = [(side * 115.0, 62.0, 45), (side * 95, 18, 40), (side * 40, 24, 30)]
     middle = [(-8.0, 38.0, 25)] if side > 0 else []
-    return [(np.array([*start, *middle, (-26, 0.26 * cage.heart_height, 20), tip]), 0.5)]
+    return [(np.array([*start, *middle, (-26, 0.26 * cage.heart_height, 20), tip]), 0.7)]
 
 
 def _pacemaker(cage: Cage, _: int, rng: np.random.Generator) -> list[Path]:
@@ -83,7 +83,7 @@ def _enteric(cage: Cage, _: int, rng: np.random.Generator) -> list[Path]:
         (14, level, -15),
         (58 + rng.normal(0, 8), level + 52, 0),
     ]
-    return [(np.array(corners), 0.55)]
+    return [(np.array(corners), 0.7)]
 
 
 def _chest_tube(cage: Cage, side: int, rng: np.random.Generator) -> list[Path]:

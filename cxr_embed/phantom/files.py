@@ -119,9 +119,10 @@ def _row(study: Study, format: Format) -> list[object]:
 def _truth(study: Study, phantom: Phantom, finding: Finding) -> Iterator[list[object]]:
     """One row a box."""
     size = f"{finding.diameter_mm:.0f}" if finding.diameter_mm else ""
+    severity = f"{finding.severity:.2f}" if finding.grade else ""
     ctr = f"{phantom.ctr:.2f}" if finding.name == "Cardiomegaly" else ""
     for side, box in boxes(phantom.masks[finding.name], finding.side):
-        what = (study.image_id, finding.name, side, finding.grade, f"{finding.severity:.2f}", finding.zone)
+        what = (study.image_id, finding.name, side, finding.grade, severity, finding.zone)
         yield [*what, finding.kind, size, ctr, *box]
 
 

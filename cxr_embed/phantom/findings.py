@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ Side = Literal["left", "right", "both", ""]
 
 # Named as in the prompt sets of this package (NIH ChestX-ray14; Support Devices: CheXpert).
 FINDINGS = ("Cardiomegaly", "Effusion", "Pneumothorax", "Nodule", "Mass", "Consolidation", "Edema", "Support Devices")
+FOCAL = ("Nodule", "Mass", "Consolidation")
 DEVICES = ("endotracheal tube", "central venous catheter", "pacemaker", "enteric tube", "chest tube")
 
 
@@ -38,20 +39,22 @@ class Finding:
 
     @property
     def grade(self) -> str:
-        """Severity in a word: `mild`, `moderate` or `severe`."""
+        """Severity in a word: `mild`, `moderate` or `severe`; a device has none."""
+        if self.name == "Support Devices":
+            return ""
         return ("mild", "moderate", "severe")[min(2, int(self.severity * 3))]
 
     @property
     def zone(self) -> str:
         """Where in the lung a focal finding is: `upper`, `middle` or `lower`; blank for others."""
-        if self.name not in ("Nodule", "Mass", "Consolidation"):
+        if self.name not in FOCAL:
             return ""
         return "upper" if self.down < 0.38 else "middle" if self.down < 0.66 else "lower"
 
     @property
     def diameter_mm(self) -> float:
         """Of a nodule or mass, in truth; a nodule has at most 3 cm (Hansell et al., 2008). 0 for others."""
-        spans = {"Nodule": (16.0, 30.0), "Mass": (33.0, 80.0)}
+        spans = {"Nodule": (18.0, 30.0), "Mass": (33.0, 80.0)}
         low, high = spans.get(self.name, (0.0, 0.0))
         return low + (high - low) * self.severity
 
@@ -87,6 +90,4 @@ def _device_side(kind: str, side: Side) -> Side:
 
 def changed(finding: Finding, rng: np.random.Generator) -> Finding:
     """The same finding at a later study: its severity has moved, its place has not."""
-    from dataclasses import replace
-
     return replace(finding, severity=float(np.clip(finding.severity + rng.normal(0, 0.2), 0, 1)))

@@ -15,7 +15,7 @@ from cxr_embed.phantom.pleura import effusion, pneumothorax
 from cxr_embed.phantom.thorax import Chest
 from cxr_embed.phantom.vessels import hilum
 
-_CALCIUM = 0.1  # of a nodule is mineral, as in many granulomas: they would be hard to see without
+_CALCIUM = 0.14  # of a nodule is mineral, as in many granulomas: they would be hard to see without
 _IN_LUNG = 6.0  # mm of lung along a ray from which on a lesion there is counted as seen
 
 
@@ -70,7 +70,7 @@ def _consolidation(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> 
     x, y = frame.axes()
     radii = 30 + 34 * finding.severity, 24 + 30 * finding.severity
     inside = 1 - ((x - center[0]) / radii[0]) ** 2 - ((y - center[1]) / radii[1]) ** 2
-    inside = inside + 0.35 * clouds(rng, frame.size, 14) + 0.2 * clouds(rng, frame.size, 44)
+    inside = inside + 0.35 * clouds(rng, frame.size, 14) + 0.14 * clouds(rng, frame.size, 44)
     share = np.clip(inside / 0.95, 0, 1) * (x * side > 0) * (0.55 + 0.3 * finding.severity)
     filled = chest.aerated * share
     chest.aerated -= filled

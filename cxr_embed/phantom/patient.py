@@ -25,6 +25,7 @@ class Anatomy:
         fat: under the skin.
         breast: radius of a breast; 0 for none.
         ctr: cardiothoracic ratio in truth, without magnification; normal is under 0.5 (Danzer, 1919).
+        taper: how early the chest narrows upwards: 2.2 a cone, 3.2 a barrel.
         heart_shape: share of the heart's width that lies left of the midline.
         aorta: how much the aortic arch stands out, 1 = a young adult's; it unfolds with age.
         bone: mineral against a young adult's.
@@ -39,6 +40,7 @@ class Anatomy:
     fat: float
     breast: float
     ctr: float
+    taper: float
     heart_shape: float
     aorta: float
     bone: float
@@ -80,6 +82,7 @@ def sample_patient(seed: int) -> Patient:
         fat=fat,
         breast=(rng.uniform(42, 60) + 0.5 * fat) if sex == "F" else 0.0,
         ctr=rng.uniform(0.39, 0.48),
+        taper=rng.uniform(2.1, 3.2),
         heart_shape=rng.uniform(0.62, 0.72),
         aorta=1 + 0.4 * max(0.0, (age - 45) / 40) * rng.uniform(0.4, 1.4),
         bone=float(np.clip(1.05 - 0.006 * max(0, age - 40) * (1.3 if sex == "F" else 1.0), 0.7, 1.1)),

@@ -32,7 +32,7 @@ def effusion(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.nda
     across = np.abs(x)
     seen = np.zeros(chest.lungs.shape, dtype=bool)
     angle = float(cage.dome(np.array(cage.anatomy.width)))
-    top = angle - (42 + 125 * finding.severity)
+    top = angle - (50 + 120 * finding.severity)
     wall = cage.outer(y).astype(np.float32)
     climb = 38 * (1 - np.exp(-np.maximum(wall - across, 0) / 26))
     share = _step(y - top - climb, 3.0)

@@ -53,6 +53,7 @@ class Pose:
     field: float
     center: tuple[float, float]
     tilt: float
+    yaw: float
     angle: float
     arm: float
     curve: Curve
@@ -75,6 +76,7 @@ def sample_pose(patient: Patient, view: View, rng: np.random.Generator) -> Pose:
         float(np.clip(field, 330, 460)),
         center,
         math.radians(rng.normal(0, 1.5) if upright else rng.normal(2.5, 2.5)),
+        math.radians(rng.normal(0, 1.5 if upright else 4.0)),
         rng.normal(0, 0.8 if upright else 2.0),
         rng.uniform(30, 90) if upright else rng.uniform(0, 25),
         Curve(
@@ -104,7 +106,7 @@ def render(
     rng = np.random.default_rng((2, seed))
     pose = sample_pose(patient, view, rng)
     half_depth = patient.anatomy.depth + 20 + 0.75 * patient.anatomy.fat
-    frame = Frame(size, pose.field, pose.center, half_depth, view, pose.tilt)
+    frame = Frame(size, pose.field, pose.center, half_depth, view, pose.tilt, pose.yaw)
     enlarged = float(frame.magnification(HEART_DEPTH) / frame.magnification(0.0))
     large = next((finding for finding in findings if finding.name == "Cardiomegaly"), None)
     # The label is about the image, so a magnified heart must not become a large one, nor the other way round.
