@@ -17,7 +17,7 @@ from cxr_embed.manifest import Manifest
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
 
-DESCRIBED = ("image_id", "path", "patient_id", "study_date", "view", "age", "sex", "split")
+DESCRIBED = ("image_id", "path", "patient_id", "study_date", "view", "age", "sex", "split", "site")
 
 
 def toy_spec(width: int) -> EncoderSpec:

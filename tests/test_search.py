@@ -28,7 +28,7 @@ VIEWS, DATES = ["PA", "AP", ""], ["2019-01-01", "2020-06-01", "2021-01-01", ""]
 @st.composite
 def worlds(draw: st.DrawFn) -> tuple[np.ndarray, list[str], dict[str, list[str]]]:
     """Vectors of few values, so that many are equal; patients and columns with unknowns among them."""
-    count = draw(st.integers(1, 40))
+    count = draw(st.integers(1, 70))
 
     def column(values: list[str]) -> list[str]:
         return draw(st.lists(st.sampled_from(values), min_size=count, max_size=count))

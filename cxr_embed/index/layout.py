@@ -202,25 +202,6 @@ class Record:
         return sum(int(entry["bytes"]) for entry in self.files.values())
 
 
-def read_generation(root: Path) -> Record:
-    """The record of an index whose files are all there.
-
-    Raises:
-        CaseIndexError: what `Record.read` and `Record.check_sizes` raise.
-    """
-    record = Record.read(root)
-    try:
-        record.check_sizes(root)
-    except CaseIndexError:
-        # A writer may have published the next generation between our two looks.
-        latest = Record.read(root)
-        if latest.generation == record.generation:
-            raise
-        latest.check_sizes(root)
-        return latest
-    return record
-
-
 @contextmanager
 def writing(root: Path) -> Iterator[Path]:
     """Holds the writer's lock and gives a new generation's folder, which is gone again unless it was published.

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index.layout import CANDIDATES, CASES, PROMPTS, TOKENS, VECTORS, read_generation
+from cxr_embed.index.layout import CANDIDATES, CASES, PROMPTS, TOKENS, VECTORS, Record
 from cxr_embed.index.table import IMAGE, PATIENT, Column, read_table
 from cxr_embed.index.tokens import TokenVectors
 from cxr_embed.index.vectors import PooledVectors, unit
@@ -88,7 +88,18 @@ class CaseIndex:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.record = read_generation(self.path)
+        self.record = Record.read(self.path)
+        try:
+            self._open()
+        except CaseIndexError:
+            # A writer may have published the next generation between our looks.
+            before, self.record = self.record, Record.read(self.path)
+            if self.record.generation == before.generation:
+                raise
+            self._open()
+
+    def _open(self) -> None:
+        self.record.check_sizes(self.path)
         folder, files = self.path / self.record.generation, self.record.files
         needed = [CASES, VECTORS, *([TOKENS] if self.pool == "tokens" else [])]
         if not set(needed) <= set(files):
@@ -356,7 +367,7 @@ class CaseIndex:
             at = best(similarity, rows, k, codes[rows] if rules.one_per_patient and codes is not None else None)
             return rows[at], similarity[at], bool(len(at)) and similarity[at[-1]] <= least
 
-        while left > self.similar.exact_below and fetch < self.similar.exact_below:
+        while left > self.similar.exact_below and 2 * fetch <= left:
             rows = self.similar.candidates(vector, fetch, passing)
             if len(rows) < fetch:
                 break  # the lists ran dry before so many were found: only a look at all of them tells
