@@ -71,3 +71,7 @@ class StoreError(CxrEmbedError):
 
 class CaseIndexError(CxrEmbedError):
     """An index of cases that is missing, damaged or made for other vectors, or a search that it cannot answer."""
+
+
+class UnknownWordsWarning(UserWarning):
+    """A prompt has words that its encoder never learned."""

@@ -27,6 +27,7 @@ class EncoderCard:
         extra: what to install for it, `pip install 'cxr-embed[EXTRA]'`; empty for the core.
         needs: the importable modules that running it takes.
         has_weights: False for a computed descriptor.
+        bundled: whether its weights come with this package.
         hub: where its weights are published, for an encoder whose weights the Hub holds.
         trained_on: the data behind the weights: results on the same data are no clean test.
         text: whether it embeds prompts.
@@ -43,6 +44,7 @@ class EncoderCard:
     extra: str = ""
     needs: tuple[str, ...] = ("openvino",)
     has_weights: bool = True
+    bundled: bool = False
     hub: HubModel | None = None
     trained_on: str = ""
     text: bool = False
@@ -76,6 +78,8 @@ class EncoderCard:
         """Whether its weights lie on this machine; None where it has none, or where the checkpoint is not named."""
         if not self.has_weights or self.is_family:
             return None
+        if self.bundled:
+            return True
         if self.hub is not None:
             return cached_folder(self.hub) is not None
         return weights_path(self.name).is_file()
@@ -93,6 +97,18 @@ def _densenet(name: str, trained_on: str) -> EncoderCard:
 
 
 _CARDS = (
+    EncoderCard(
+        "mini",
+        "cxr_embed.encoders.mini",
+        {"features": (256,), "contrastive": (64,)},
+        "Apache-2.0",
+        "engines",
+        bundled=True,
+        trained_on="NIH (835 images) and phantoms",
+        text=True,
+        default_outputs=("features", "contrastive"),
+        batch_size=(8, 64),
+    ),
     EncoderCard(
         "hog",
         "cxr_embed.encoders.hog",

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from sentences import Claim, Sentence
 from torch import Tensor, nn
 
 from cxr_embed.encoders.mini.text import DILATIONS, MAX_WORDS, PARTS, split_words, word_parts
-from examples.train_mini.sentences import Claim, Sentence
 
-EMBEDDED, HIDDEN, WIDTH = 64, 128, 64
+EMBEDDED, HIDDEN, WIDTH = 64, 96, 64
 UNKNOWN_SHARE = 0.1  # of the words that training hides, so that the parts of a word learn to stand for it
 SIZES, SIDES = ("small", "moderate", "large"), ("left", "right", "both")
 
@@ -97,16 +97,17 @@ def _detail(claim: Claim) -> tuple[int, int]:
 
 
 class Head(nn.Module):
-    """Image features to the text's space, and the logit's scale and bias."""
+    """Brings image features and text vectors into one space, with the logit's scale and bias."""
 
-    def __init__(self, features: int, hidden: int = 0) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        layers = [nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, WIDTH)]
-        self.project = nn.Sequential(*layers) if hidden else nn.Linear(features, WIDTH)
+        self.image = nn.Linear(features, WIDTH)
+        self.text = nn.Linear(WIDTH, WIDTH)
+        nn.init.eye_(self.text.weight)
         self.log_scale = nn.Parameter(torch.tensor(2.0))
         self.bias = nn.Parameter(torch.tensor(0.0))
 
     def forward(self, features: Tensor, texts: Tensor) -> Tensor:
         """`(N, F)` and `(S, WIDTH)` to logits `(S, N)`."""
-        images = nn.functional.normalize(self.project(features), dim=1)
-        return self.log_scale.exp() * nn.functional.normalize(texts, dim=1) @ images.T + self.bias
+        images, sentences = (nn.functional.normalize(x, dim=1) for x in (self.image(features), self.text(texts)))
+        return self.log_scale.exp() * sentences @ images.T + self.bias

@@ -1,31 +1,41 @@
 """Trains mini's text tower and the head that brings image features into its space.
 
-python -m examples.train_mini.train_text NIH_FOLDER=NIH_FEATURES.npz [PHANTOM_FOLDER=FEATURES.npz] --out text.safetensors
+python examples/train_mini/train_text.py nih --phantoms phantoms --image image.safetensors --reader reader.safetensors \
+    --out mini.safetensors
 
-A features file holds `ids (N,)` and `features (N, F)` of the folder's images, from the image tower. With `--folds`, only
-a cross-validation by patient is printed: zero-shot AUROC on radiographs left out, with the built-in prompts.
+Only rows of the train split are used. The reader, which knows no radiograph, is made where its file is missing. What is
+written is the whole bundle of both towers.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from augment import standardised
+from cases import Cases, load_cases
+from network import Tower
+from recipes import load_tower
+from safetensors.torch import load_file, save_file
+from sentences import Sentences
+from text_model import Head, Meaning, TextTower
 from torch import Tensor, nn
+from truth import Truth, truth_of
 
 from cxr_embed.metrics import auroc
 from cxr_embed.prompts import Finding, load_prompt_set
-from examples.train_mini.cases import Cases
-from examples.train_mini.sentences import Sentences
-from examples.train_mini.text_model import WIDTH, Head, Meaning, TextTower
-from examples.train_mini.truth import Truth
 
-BATCH = 192  # sentences a step; each meets all radiographs
+RATE = 3e-3
+READER_STEPS = 3000
+BATCH = 128  # sentences a step
+ONE_SIDED = 0.1  # weight of a sentence that is true, or untrue, of all radiographs of a folder
+BANK = 6000  # sentences that the alignment draws its batches from
 
 
 @dataclass(frozen=True)
@@ -38,86 +48,122 @@ class Domain:
     patients: np.ndarray
 
     def take(self, rows: np.ndarray) -> Domain:
-        t = self.truth
-        sizes, sides = (None if part is None else part[rows] for part in (t.sizes, t.sides))
-        return Domain(
-            self.name, self.features[rows], Truth(t.columns, t.values[rows], sizes, sides), self.patients[rows]
-        )
+        """Those radiographs only."""
+        return Domain(self.name, self.features[rows], self.truth.take(rows), self.patients[rows])
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The schedule. `noise` and `dropout` are of the image features, whose deviation is 1."""
+    """The alignment's schedule. `noise` and `dropout` are of the image features, whose deviation is 1."""
 
-    steps: int = 1500
-    rate: float = 2e-3
-    decay: float = 0.05
+    steps: int = 600
+    rate: float = 3e-3
+    decay: float = 0.1
     noise: float = 0.5
     dropout: float = 0.3
-    hidden: int = 0
-    mixup: bool = False
     seed: int = 0
 
 
 @dataclass(frozen=True)
-class Trained:
-    """Tower, reader, head, and the features' mean and deviation `(2, F)`."""
+class Reader:
+    """The text tower, and what reads its vectors back."""
 
     tower: TextTower
     meaning: Meaning
+
+    def vectors(self, prompts: Sequence[str]) -> np.ndarray:
+        """`(P, WIDTH)`."""
+        self.tower.eval()
+        with torch.inference_mode():
+            parts = [self.tower(prompts[at : at + 256]) for at in range(0, len(prompts), 256)]
+            return torch.cat(parts).numpy()
+
+    def right(self, held_out: bool, count: int = 2000) -> float:
+        """Part of `count` new sentences of which every claim is read rightly, and no other."""
+        rng, sentences = np.random.default_rng(7), Sentences(held_out)
+        batch = [sentences.draw(rng) for _ in range(count)]
+        with torch.inference_mode():
+            states = self.meaning(torch.from_numpy(self.vectors([s.text for s in batch])))[0].argmax(1)
+        wanted = self.meaning.targets(batch)[0]
+        return float(((states == wanted) | (wanted == -100)).all(1).float().mean())
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A reader and a head in one space; `moments` are the features' mean and deviation `(2, F)`."""
+
+    reader: Reader
     head: Head
     moments: np.ndarray
 
-    def texts(self, prompts: list[str]) -> np.ndarray:
+    def texts(self, prompts: Sequence[str]) -> np.ndarray:
         """`(P, WIDTH)` of unit length."""
-        self.tower.eval()
         with torch.inference_mode():
-            return nn.functional.normalize(self.tower(prompts), dim=1).numpy()
+            return nn.functional.normalize(
+                self.head.text(torch.from_numpy(self.reader.vectors(prompts))), dim=1
+            ).numpy()
 
     def images(self, features: np.ndarray) -> np.ndarray:
         """`(N, WIDTH)` of unit length."""
-        self.head.eval()
         scaled = torch.from_numpy((features - self.moments[0]) / self.moments[1]).float()
         with torch.inference_mode():
-            return nn.functional.normalize(self.head.project(scaled), dim=1).numpy()
+            return nn.functional.normalize(self.head.image(scaled), dim=1).numpy()
 
     def scores(self, images: np.ndarray, finding: Finding) -> np.ndarray:
         """Zero-shot softmax scores `(N,)`, the mean over the finding's pairs of prompts."""
-        positive, negative = (images @ self.texts(list(p)).T for p in (finding.positive, finding.negative))
-        gap = positive[:, :, None] - negative[:, None, :]
-        return 1 / (1 + np.exp(-float(self.head.log_scale.detach().exp()) * gap)).mean(axis=(1, 2))
+        positive, negative = (images @ self.texts(prompts).T for prompts in (finding.positive, finding.negative))
+        gaps = positive[:, :, None] - negative[:, None, :]
+        scale = float(self.head.log_scale.detach().exp())
+        result: np.ndarray = (1 / (1 + np.exp(-scale * gaps))).mean(axis=(1, 2))
+        return result
 
 
-def train(domains: list[Domain], settings: Settings) -> Trained:
-    """Towers and head from scratch, on all radiographs given."""
-    torch.manual_seed(settings.seed)
-    rng = np.random.default_rng(settings.seed)
-    sentences = Sentences()
-    every = np.concatenate([domain.features for domain in domains])
-    moments = np.stack([every.mean(axis=0), every.std(axis=0) + 1e-4]).astype(np.float32)
-    features = [torch.from_numpy((domain.features - moments[0]) / moments[1]).float() for domain in domains]
-    tower, meaning = TextTower(sentences.vocabulary()), Meaning(sentences.columns)
-    head = Head(every.shape[1], settings.hidden)
-    groups = [
-        {"params": [*tower.parameters(), *meaning.parameters()], "weight_decay": 1e-3},
-        {"params": head.project.parameters(), "weight_decay": settings.decay},
-        {"params": [head.log_scale, head.bias], "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=settings.rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.rate, total_steps=settings.steps, pct_start=0.1)
-    for _ in range(settings.steps):
+def learn_to_read(steps: int, seed: int = 0) -> Reader:
+    """The text tower, from sentences and their meaning alone: no radiograph is needed."""
+    torch.manual_seed(seed)
+    rng, sentences = np.random.default_rng(seed), Sentences()
+    reader = Reader(TextTower(sentences.vocabulary()), Meaning(sentences.columns))
+    parameters = [*reader.tower.parameters(), *reader.meaning.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
+    for _ in range(steps):
         batch = [sentences.draw(rng) for _ in range(BATCH)]
-        vectors = tower([sentence.text for sentence in batch], rng)
-        loss = _reading_loss(meaning(vectors), meaning.targets(batch))
-        for domain, known in zip(domains, features, strict=True):
-            match, weights = domain.truth.match(batch)
-            seen = nn.functional.dropout(known + settings.noise * torch.randn_like(known), settings.dropout)
-            loss = loss + _matching_loss(head(seen, vectors), match, weights)
+        vectors = reader.tower([sentence.text for sentence in batch], rng)
+        loss = _reading_loss(reader.meaning(vectors), reader.meaning.targets(batch))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
-    return Trained(tower, meaning, head, moments)
+    return reader
+
+
+def align(domains: Sequence[Domain], reader: Reader, settings: Settings) -> Aligned:
+    """A head that brings the reader's vectors and image features together; the reader stays as it is."""
+    torch.manual_seed(settings.seed)
+    rng, sentences = np.random.default_rng(settings.seed), Sentences()
+    bank = [sentences.draw(rng) for _ in range(BANK)]
+    texts = torch.from_numpy(reader.vectors([sentence.text for sentence in bank]))
+    every = np.concatenate([domain.features for domain in domains])
+    moments = np.stack([every.mean(axis=0), every.std(axis=0) + 1e-4]).astype(np.float32)
+    features = [torch.from_numpy((domain.features - moments[0]) / moments[1]).float() for domain in domains]
+    head = Head(every.shape[1])
+    groups = [
+        {"params": head.image.parameters(), "weight_decay": settings.decay},
+        {"params": [*head.text.parameters(), head.log_scale, head.bias], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=settings.rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.rate, total_steps=settings.steps, pct_start=0.1)
+    for _ in range(settings.steps):
+        rows = rng.choice(BANK, BATCH, replace=False)
+        batch, loss = [bank[row] for row in rows], torch.tensor(0.0)
+        for domain, known in zip(domains, features, strict=True):
+            seen = nn.functional.dropout(known + settings.noise * torch.randn_like(known), settings.dropout)
+            loss = loss + _matching_loss(head(seen, texts[rows]), *domain.truth.match(batch))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return Aligned(reader, head.eval(), moments)
 
 
 def _reading_loss(logits: tuple[Tensor, ...], targets: tuple[Tensor, ...]) -> Tensor:
@@ -128,31 +174,100 @@ def _reading_loss(logits: tuple[Tensor, ...], targets: tuple[Tensor, ...]) -> Te
 def _matching_loss(logits: Tensor, match: np.ndarray, weights: np.ndarray) -> Tensor:
     """Sigmoid loss over known pairs; true and untrue pairs of a sentence weigh the same."""
     known, true = ~np.isnan(match), np.nan_to_num(match)
-    total = [np.maximum((known * weights * side).sum(axis=1, keepdims=True), 1e-6) for side in (true, 1 - true)]
-    balanced = known * weights * np.where(true > 0, 1 / total[0], 1 / total[1]) / len(match)
+    total = [(known * weights * side).sum(axis=1, keepdims=True) for side in (true, 1 - true)]
+    share = np.where((total[0] > 0) & (total[1] > 0), 1, ONE_SIDED) / len(match)
+    balanced = known * weights * share / np.maximum(np.where(true > 0, *total), 1e-6)
     losses = nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(true), reduction="none")
     return (losses * torch.from_numpy(balanced.astype(np.float32))).sum()
 
 
-def zero_shot(trained: Trained, domain: Domain) -> dict[str, float]:
+def zero_shot(aligned: Aligned, domain: Domain) -> dict[str, float]:
     """AUROC by finding with the built-in prompts, of findings with two positives and two negatives at least."""
     asked = {finding.name: finding for finding in load_prompt_set("nih14").findings}
     views = {finding.name: finding for finding in load_prompt_set("quality").findings}
-    asked |= {"AP": views["View AP"], "Support Device": load_prompt_set("chexpert13").findings[-1]}
-    images, result = trained.images(domain.features), {}
+    asked |= {"AP": views["View AP"], "Support Devices": load_prompt_set("chexpert13").findings[-1]}
+    images, result = aligned.images(domain.features), {}
     for name, finding in asked.items():
         labels = domain.truth.values[:, domain.truth.columns.index(name)]
         known = ~np.isnan(labels)
         if min((labels[known] == 1).sum(), (labels[known] == 0).sum()) >= 2:
-            result[name] = auroc(labels[known], trained.scores(images, finding)[known]).value
+            result[name] = auroc(labels[known], aligned.scores(images, finding)[known]).value
     return result
 
 
-def reading(trained: Trained, held_out: bool, count: int = 2000) -> float:
-    """Part of `count` sentences of which every column is read rightly."""
-    rng, sentences = np.random.default_rng(7), Sentences(held_out)
-    batch = [sentences.draw(rng) for _ in range(count)]
+def read_domain(folder: Path, split: str | None, image: Path) -> Domain:
+    """A folder's radiographs with the features that a tower gives."""
+    cases = load_cases(folder, split)
+    details = folder / "truth.csv"
+    truth = truth_of(cases, Sentences().columns, details if details.is_file() else None)
+    return Domain(folder.name, features_of(load_tower(image), cases), truth, cases.patients)
+
+
+def features_of(tower: Tower, cases: Cases) -> np.ndarray:
+    """`(N, F)` float32."""
     with torch.inference_mode():
-        states = trained.meaning(trained.tower([sentence.text for sentence in batch]))[0].argmax(1)
-    wanted = trained.meaning.targets(batch)[0]
-    return float(((states == wanted) | (wanted == -100)).all(1).float().mean())
+        parts = torch.from_numpy(cases.pixels).split(64)
+        return torch.cat([tower.eval()(standardised(part[:, None].float() / 255)) for part in parts]).numpy()
+
+
+def load_reader(path: Path, steps: int) -> Reader:
+    """The reader in a file; it is made first where there is none."""
+    sentences = Sentences()
+    reader = Reader(TextTower(sentences.vocabulary()), Meaning(sentences.columns))
+    modules = nn.ModuleDict({"tower": reader.tower, "meaning": reader.meaning})
+    if path.is_file():
+        modules.load_state_dict(load_file(path))
+        return reader
+    reader = learn_to_read(steps)
+    save_file(nn.ModuleDict({"tower": reader.tower, "meaning": reader.meaning}).state_dict(), path)
+    return reader
+
+
+def write_bundle(path: Path, image: Path, aligned: Aligned, source: str) -> None:
+    """Both towers as `cxr_embed.encoders.mini` reads them: half precision, moments and text matrices folded in."""
+    tower, head, moments = aligned.reader.tower, aligned.head, torch.from_numpy(aligned.moments)
+    with torch.no_grad():
+        weight = head.image.weight / moments[1]
+        numbers = {
+            "head.weight": weight,
+            "head.bias": head.image.bias - weight @ moments[0],
+            "head.scale": head.log_scale.exp().reshape(1),
+            "head.offset": head.bias.reshape(1),
+            "text.out.weight": head.text.weight @ tower.out.weight,
+            "text.out.bias": head.text.weight @ tower.out.bias + head.text.bias,
+        }
+    numbers |= {f"text.{name}": value for name, value in tower.state_dict().items() if not name.startswith("out.")}
+    tensors = {name: value.detach().contiguous() for name, value in numbers.items()}
+    halves = {name: value.half() if value.ndim > 1 else value for name, value in tensors.items()}
+    halves |= {f"image.{name}": value for name, value in load_file(image).items()}
+    about = {"format": "cxr_embed.mini 1", "source": source, "vocabulary": json.dumps(list(tower.rows))}
+    aside = path.with_name(path.name + ".part")
+    save_file(halves, aside, metadata=about)
+    aside.chmod(0o644)  # safetensors writes files that only their owner reads
+    aside.replace(path)
+
+
+def main() -> None:
+    """Reads, aligns, writes, and prints what the bundle can do on its own training data."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="with a manifest.csv; only rows of its train split are used")
+    parser.add_argument("--phantoms", type=Path, required=True, help="a folder as `cxr-embed phantom` makes it")
+    parser.add_argument("--image", type=Path, required=True, help="the image tower, from train_image.py")
+    parser.add_argument("--reader", type=Path, required=True, help="the text tower before it knows any image")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    reader = load_reader(options.reader, READER_STEPS)
+    print(f"sentences read rightly: {reader.right(False):.3f}; with held-out words: {reader.right(True):.3f}")
+    domains = [read_domain(folder, "train", options.image) for folder in (options.folder, options.phantoms)]
+    aligned = align(domains, reader, Settings())
+    for domain in domains:
+        print(domain.name, {name: round(value, 3) for name, value in zero_shot(aligned, domain).items()})
+    counts = " and ".join(f"{len(domain.features):,} of {domain.name}" for domain in domains)
+    write_bundle(options.out, options.image, aligned, f"trained by examples/train_mini on {counts}; a demonstration")
+    print(f"{options.out}: SHA-256 {hashlib.sha256(options.out.read_bytes()).hexdigest()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The weights of `mini` on disk: one safetensors file in the package, or one that its training scripts wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cxr_embed.errors import EncoderError
+
+PATH = Path(__file__).with_name("mini.safetensors")
+SHA256 = "0f1e18e4e4e8a88092780b8c77e4ca9e5a1b9a8fdd1e10f2fcc8079243ce9f3d"
+PARTS = ("image", "head", "text")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Both towers.
+
+    Attributes:
+        image, head, text: float32 arrays by name: of the image tower, of what brings its features into the text's
+            space (`weight (D, F)`, `bias (D,)`, and the logit's `scale` and `offset`), of the text tower.
+        vocabulary: the text tower's words.
+        source: how the weights came about, for people.
+        sha256: of the file.
+    """
+
+    image: dict[str, np.ndarray]
+    head: dict[str, np.ndarray]
+    text: dict[str, np.ndarray]
+    vocabulary: tuple[str, ...]
+    source: str
+    sha256: str
+
+
+def load_bundle(weights: str | Path | None = None) -> Bundle:
+    """Reads the package's own file, or another one.
+
+    Raises:
+        EncoderError: where the file is missing, no bundle, or the package's own one is damaged.
+    """
+    from safetensors import SafetensorError, deserialize, safe_open
+
+    path = PATH if weights is None else Path(weights)
+    try:
+        data = path.read_bytes()
+        with safe_open(path, framework="numpy") as file:
+            about = file.metadata() or {}
+    except OSError as error:
+        raise EncoderError(f"{path}: cannot be read ({error.strerror}); a bundle of mini is one file") from None
+    except SafetensorError as error:
+        raise EncoderError(f"{path}: not a safetensors file ({error})") from None
+    sha256 = hashlib.sha256(data).hexdigest()
+    if weights is None and sha256 != SHA256:
+        raise EncoderError(f"{path}: damaged, its SHA-256 is {sha256}, not {SHA256}; install cxr-embed again")
+    parts: dict[str, dict[str, np.ndarray]] = {part: {} for part in PARTS}
+    for name, tensor in deserialize(data):
+        part, _, rest = name.partition(".")
+        if part in parts and tensor["dtype"] in ("F16", "F32"):
+            kind = "<f2" if tensor["dtype"] == "F16" else "<f4"
+            values = np.frombuffer(tensor["data"], kind).reshape(tensor["shape"])
+            parts[part][rest] = np.ascontiguousarray(values, np.float32)
+    if about.get("format") != "cxr_embed.mini 1" or not all(parts.values()):
+        raise EncoderError(f"{path}: no weights of mini; examples/train_mini makes such a file")
+    return Bundle(**parts, vocabulary=tuple(json.loads(about["vocabulary"])), source=about["source"], sha256=sha256)

@@ -1,0 +1,27 @@
+"""The image tower of `mini`: a small residual network (He et al., 2016) of dense 3 x 3 convolutions.
+
+Names of the weights are those of the training's modules, `examples/train_mini/network.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cxr_embed.encoders.networks import Ops
+
+STAGES = 4
+FEATURES = 256
+
+
+def tower(ops: Ops, x: Any) -> Any:
+    """`(B, 1, S, S)` standardised pixels to `(B, 256)` features."""
+    for conv, norm in ((0, 1), (3, 4)):
+        x = ops.relu(ops.norm(ops.conv(x, f"stem.{conv}.weight", stride=2, pad=1), f"stem.{norm}"))
+    for stage in range(STAGES):
+        stride, prefix = (2 if stage else 1), f"stages.{stage}"
+        y = ops.relu(ops.norm(ops.conv(x, f"{prefix}.residual.0.weight", stride=stride, pad=1), f"{prefix}.residual.1"))
+        y = ops.norm(ops.conv(y, f"{prefix}.residual.3.weight", pad=1), f"{prefix}.residual.4")
+        if stage:
+            x = ops.norm(ops.conv(x, f"{prefix}.shortcut.0.weight", stride=stride), f"{prefix}.shortcut.1")
+        x = ops.relu(ops.add(y, x))
+    return ops.mean(x)
