@@ -99,11 +99,12 @@ def test_lengths_of_tokens_do_not_matter_and_those_of_no_direction_are_told() ->
 def test_candidates_hold_the_nearest(structure: bool, tmp_path: Path) -> None:
     made = TokenWorld(8, 32, structure=structure)
     values, texts = made.images(4000), made.texts(20)
+    many = np.concatenate([texts, made.texts(60)])
     _, means = unit_tokens(values, (8, 32))
     kind = Kind("tokens-pq", "IVF1,PQ16x4fs", 1)
     index = token_candidates.build(values, kind)
-    kind, measured = token_candidates.tune(index, values, means, kind, texts)
-    assert measured.queries == 64 + 20 + 16
+    kind, measured = token_candidates.tune(index, values, means, kind, many)
+    assert measured.queries == 64 + 64 + 16
     assert measured.recall is not None
     assert measured.recall >= 0.99
     kinds.write(tmp_path / CANDIDATES, index)

@@ -86,8 +86,8 @@ def tune(
 ) -> tuple[Kind, Measured]:
     """The fewest candidates that hold enough of the true neighbours, against brute force over every token.
 
-    Queries of one vector are tokens of cases less what all tokens share, which is how far from them a text lies, and
-    texts, where there are some; those of images are cases.
+    Queries of one vector are tokens of cases less what all tokens share, since a text lies as far from them, and some
+    of the texts, where there are any; those of images are cases.
 
     Args:
         index: of `build`.
@@ -106,8 +106,9 @@ def tune(
     words = unit(own - _mean_token(tokens, rng))
     owners = rows
     if texts is not None and len(texts):
-        words = np.concatenate([words, unit(texts)])
-        owners = np.concatenate([rows, np.full(len(texts), -1)])
+        some = unit(rng.choice(texts, min(_TEXTS, len(texts)), replace=False))
+        words = np.concatenate([words, some])
+        owners = np.concatenate([rows, np.full(len(some), -1)])
     words, owners = words[~np.isnan(words[:, 0])], owners[~np.isnan(words[:, 0])]
     pictures = rows[:: max(1, len(rows) // _IMAGES)][:_IMAGES]
     queries = unit(tokens[pictures])
