@@ -290,6 +290,12 @@ def test_thresholds_are_chosen_on_a_split_of_their_own_and_kept(typed: Path) -> 
     positives = [row["image_id"] for row in rows if row["split"] == "validate" and row["Mass"] == "1"]
     found = sum(scores[image_id] >= threshold for image_id in positives)
     assert found / len(positives) >= 0.8
+    # What they were chosen on is no test of them.
+    done = run_cli("probe", "evaluate", "kept", "clear", "three.csv", "--split", "validate", cwd=typed)
+    assert done.returncode == 1
+    assert "24 patients of these 48 images are among those that the probe's thresholds were chosen on" in done.stderr
+    done = run_cli("probe", "evaluate", "kept", "clear", "three.csv", "--bootstraps", "20", cwd=typed)
+    assert "thresholds: sensitivity of at least 0.8 in the split validate, kept in the probe" in done.stdout
     told = json.loads(run_cli("probe", "evaluate", "kept", "clear", "three.csv", "--json", cwd=typed).stdout)
     tested = [row["image_id"] for row in rows if row["split"] == "test" and row["Mass"] == "1"]
     expected = sum(scores[image_id] >= threshold for image_id in tested) / len(tested)

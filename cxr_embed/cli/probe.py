@@ -80,8 +80,6 @@ def train(
     A patient is never on both sides of the cross-validation. A finding whose labels are all alike is left out and
     named.
     """
-    from dataclasses import replace
-
     from cxr_embed.manifest import read_labels
     from cxr_embed.probe.cases import match_cases
     from cxr_embed.probe.files import make_trained, save_probe
@@ -100,8 +98,8 @@ def train(
     trained = make_trained(probe, opened, chosen, cases, manifest, split=part, uncertain=uncertain)
     notes = list(cases.notes)
     if thresholds_split is not None:
-        thresholds, more = thresholds_on(trained, opened, labels, thresholds_split, threshold, uncertain)
-        trained, notes = replace(trained, thresholds=thresholds), notes + more
+        trained, more = thresholds_on(trained, opened, labels, thresholds_split, threshold, uncertain)
+        notes += more
     save_probe(out, trained)
     if split is None and part is None:
         notes.append("the labels have no column split: the probe learned from all of them")
@@ -351,7 +349,7 @@ def _print_trained(trained: TrainedProbe, cases: Cases, notes: list[str], out: P
 
 
 def _print_curve(curve: Curve, out: Path) -> None:
-    from cxr_embed.probe.results import differences, summarise
+    from cxr_embed.probe.results import differences, summarise, undefined_sizes
 
     means = [row for row in summarise(curve) if row["finding"] is None]
     pairs = [row for row in differences(curve) if row["finding"] is None]
@@ -367,7 +365,7 @@ def _print_curve(curve: Curve, out: Path) -> None:
     _print_table(heads, rows)
     fewer = "; not every size covers the same findings" if len(covered) > 1 else ""
     typer.echo(f"mean AUROC over findings, and its standard deviation over draws{fewer}")
-    _tell_notes(curve.notes)
+    _tell_notes([*curve.notes, *undefined_sizes(curve)])
     typer.echo(
         f"{out}: curve.json, curve.csv; trained on {plural(len(curve.train), 'image')}, tested on "
         f"{plural(len(curve.test), 'image')}"

@@ -59,6 +59,7 @@ def evaluate(
     """Predict and compare with labels: `probe predict` and `evaluate` in one.
 
     A patient that the probe learned from is refused, in the tested part as in the one that thresholds are chosen on.
+    Thresholds that the probe keeps are used where no other ones are asked for, on other patients than they come from.
     """
     from cxr_embed.evaluation import evaluate as run
     from cxr_embed.manifest import read_labels
@@ -71,6 +72,9 @@ def evaluate(
     trained = load_probe(probe)
     parts = [part] if thresholds_split is None else [part, thresholds_split]
     predicted = _predict(trained, open_store(store), table, parts)
+    kept = trained.thresholds if threshold is None and thresholds_split is None else {}
+    if kept:
+        _check_kept(trained, predicted)
     found = run(
         predicted.scores,
         table,
@@ -78,25 +82,47 @@ def evaluate(
         split=part,
         uncertain=uncertain,  # type: ignore[arg-type]
         prevalence=prevalences(prevalence, list(predicted.scores.names), "the probe has") if prevalence else None,
-        threshold=threshold or (trained.thresholds if trained.thresholds and not thresholds_split else None),
+        threshold=kept or threshold,
         thresholds_split=thresholds_split,
         calibrate=calibrate,  # type: ignore[arg-type]
         by=words(by),
         bootstraps=bootstraps,
         seed=seed,
     )
-    found = replace(found, warnings=(*found.warnings, *predicted.notes))
+    findings = found.findings
+    if kept and trained.chosen is not None:
+        rule = f"{trained.chosen.rule}, kept in the probe"
+        findings = tuple(replace(f, threshold_rule=rule) if f.threshold is not None else f for f in findings)
+    found = replace(found, findings=findings, warnings=(*found.warnings, *predicted.notes))
     about = {"probe": str(probe), "store": str(store), "labels": str(labels), "split": part}
     show(found, about, str(probe), as_json)
 
 
 @dataclass(frozen=True)
 class _Predicted:
-    """A probe's scores, whose the images are (None where nobody knows), and what was left out, in words."""
+    """A probe's scores, whose the images are (`patients` is None where nobody knows), and what was left out."""
 
     scores: Scores
+    owners: np.ndarray
     patients: Mapping[str, str] | None
     notes: tuple[str, ...]
+
+
+def _check_kept(trained: TrainedProbe, tested: _Predicted) -> None:
+    """Refuses to test kept thresholds on patients that they were chosen on.
+
+    Raises:
+        ProbeError: naming the first few.
+    """
+    from cxr_embed.probe.vectors import ProbeError
+
+    both = np.intersect1d(tested.owners, trained.chosen_on)
+    if len(both):
+        named = ", ".join(both[:3].tolist()).replace("\n", "")
+        raise ProbeError(
+            f"{len(both):,} patients of these {len(tested.owners):,} images are among those that the probe's "
+            f"thresholds were chosen on ({named}); evaluate on others, by --split, or state a --threshold"
+        )
 
 
 def _predict(trained: TrainedProbe, store: Store, labels: Manifest, parts: list[str | None]) -> _Predicted:
@@ -127,6 +153,7 @@ def _predict(trained: TrainedProbe, store: Store, labels: Manifest, parts: list[
     known = not any(patient.startswith("\n") for patient in patients.tolist())
     return _Predicted(
         Scores(ids, names, trained.predict(store, ids)[:, learned], "probability"),
+        patients,
         dict(zip(ids.tolist(), patients.tolist(), strict=True)) if known else None,
         tuple(dict.fromkeys(notes)),
     )
@@ -134,8 +161,8 @@ def _predict(trained: TrainedProbe, store: Store, labels: Manifest, parts: list[
 
 def thresholds_on(
     trained: TrainedProbe, store: Store, labels: Manifest, split: str, rule: str | None, uncertain: str
-) -> tuple[dict[str, float], list[str]]:
-    """A threshold for each finding, chosen on a split that the probe did not learn from, and what to know of them.
+) -> tuple[TrainedProbe, list[str]]:
+    """The probe with a threshold for each finding, chosen on a split that it did not learn from, and what to know.
 
     Raises:
         ProbeError: where the probe learned from a patient of the split.
@@ -144,6 +171,7 @@ def thresholds_on(
     from cxr_embed.evaluation.cases import join
     from cxr_embed.evaluation.scores import read_scores
     from cxr_embed.evaluation.thresholds import choose
+    from cxr_embed.probe.files import ThresholdRecord
 
     predicted = _predict(trained, store, labels, [split])
     cases = join(
@@ -154,5 +182,10 @@ def thresholds_on(
         uncertain=uncertain,  # type: ignore[arg-type]
     )
     choices, notes = choose(cases.names, rule, cases, None)
-    notes += [f"{name} has no threshold: {choice.reason}" for name, choice in choices.items() if choice.reason]
-    return {name: choice.threshold for name, choice in choices.items() if choice.threshold is not None}, notes
+    thresholds = {name: choice.threshold for name, choice in choices.items() if choice.threshold is not None}
+    if not thresholds:
+        return trained, notes
+    how = next(choice.rule for choice in choices.values() if choice.threshold is not None)
+    patients = np.unique(predicted.owners)
+    chosen = ThresholdRecord(split, how.replace("the validation part", f"the split {split}"), len(patients))
+    return replace(trained, thresholds=thresholds, chosen=chosen, chosen_on=patients), notes

@@ -120,8 +120,8 @@ def check_disjoint(train: Cases, test: Cases) -> None:
     both = np.intersect1d(train.patients, test.patients)
     if len(both):
         raise ProbeError(
-            f"{len(both):,} patients are in the training and in the test part ({_named(both)}); split by patient: "
-            "`cxr-embed manifest check` names the rows"
+            f"{len(both):,} patients are in the training and in the test part ({_named(both)}); give each patient one "
+            "split, and name two different ones"
         )
 
 

@@ -27,7 +27,7 @@ from cxr_embed.store.layout import write_file_atomically
 from cxr_embed.store.writer import describe, utc_now
 from cxr_embed.types import EncoderSpec
 
-FORMAT, VERSION = "cxr_embed.probe", 1
+FORMAT, VERSION = "cxr_embed.probe", 2
 PROBE_JSON = "probe.json"
 KINDS: dict[str, type[Probe]] = {kind.kind: kind for kind in (LinearProbe, MLPProbe, KNNProbe, AttentionProbe)}
 
@@ -55,6 +55,21 @@ class LabelRecord:
 
 
 @dataclass(frozen=True)
+class ThresholdRecord:
+    """Where a probe's thresholds came from.
+
+    Attributes:
+        split: that they were chosen on.
+        rule: how, in words.
+        patients: of the split.
+    """
+
+    split: str
+    rule: str
+    patients: int
+
+
+@dataclass(frozen=True)
 class TrainedProbe:
     """A probe and what it is for.
 
@@ -66,6 +81,8 @@ class TrainedProbe:
         labels: what it learned from.
         patients: `(P,)` patients that it learned from, sorted.
         thresholds: finding to threshold on the probability, where some were chosen.
+        chosen: how they were; None for none.
+        chosen_on: `(Q,)` patients that they were chosen on, sorted.
         software: name to version.
         created: UTC, ISO 8601.
     """
@@ -77,6 +94,8 @@ class TrainedProbe:
     labels: LabelRecord
     patients: np.ndarray
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    chosen: ThresholdRecord | None = None
+    chosen_on: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
     software: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
 
@@ -134,6 +153,7 @@ class TrainedProbe:
             "undefined": self.undefined,
             "strengths": strengths,
             "thresholds": dict(self.thresholds),
+            "thresholds_chosen": asdict(self.chosen) if self.chosen is not None else None,
             "labels": asdict(self.labels),
             "software": dict(self.software),
             "created": self.created,
@@ -182,8 +202,8 @@ def save_probe(path: Path, trained: TrainedProbe) -> None:
         ProbeError: where it cannot be written, or the folder holds something else.
     """
     tensors = {name: np.ascontiguousarray(value) for name, value in trained.probe.tensors().items()}
-    names = json.dumps(trained.patients.tolist(), ensure_ascii=False).encode()
-    data = safetensors.numpy.save({**tensors, "patients": np.frombuffer(names, np.uint8)})
+    tensors |= {"patients": _as_bytes(trained.patients), "chosen_on": _as_bytes(trained.chosen_on)}
+    data = safetensors.numpy.save(tensors)
     digest = hashlib.sha256(data).hexdigest()
     body = {**trained.describe(), "tensors": {"file": f"{digest[:16]}.safetensors", "sha256": digest}}
     text = json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n"
@@ -240,10 +260,20 @@ def load_probe(path: Path) -> TrainedProbe:
             body["output"],
             findings,
             LabelRecord(**body["labels"]),
-            np.array(json.loads(tensors["patients"].tobytes()), np.str_),
+            _as_names(tensors["patients"]),
             body["thresholds"],
+            ThresholdRecord(**body["thresholds_chosen"]) if body["thresholds_chosen"] is not None else None,
+            _as_names(tensors["chosen_on"]),
             body["software"],
             body["created"],
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
         raise ProbeError(f"{path}: damaged ({type(error).__name__}); restore it from a copy") from None
+
+
+def _as_bytes(names: np.ndarray) -> np.ndarray:
+    return np.frombuffer(json.dumps(names.tolist(), ensure_ascii=False).encode(), np.uint8)
+
+
+def _as_names(data: np.ndarray) -> np.ndarray:
+    return np.array(json.loads(data.tobytes()), np.str_)

@@ -18,6 +18,7 @@ from cxr_embed.store.layout import write_file_atomically
 
 FORMAT, VERSION = "cxr_embed.curve", 1
 CURVE_JSON, CURVE_CSV = "curve.json", "curve.csv"
+_SHOWN = 3  # findings in a sentence
 _COLUMNS = ("encoder", "finding", "shots", "seed", "positives", "negatives", "strength", "auroc", "undefined")
 
 
@@ -39,6 +40,22 @@ def summarise(curve: Curve) -> list[dict[str, Any]]:
             told = {"encoder": encoder, "finding": None, "shots": size, **_spread(means, ["no finding is defined"])}
             rows.append({**told, "findings_in_mean": int(defined.sum())})
     return rows
+
+
+def undefined_sizes(curve: Curve) -> list[str]:
+    """Why sizes lack findings, a sentence a size."""
+    told = []
+    for size in curve.shots:
+        lacking = {
+            finding: reasons[0]
+            for finding in curve.findings
+            if (reasons := [reason for e in curve.encoders for reason in _reasons(curve, e, size, finding)])
+        }
+        if lacking:
+            shown = "; ".join(f"{finding}: {reason}" for finding, reason in list(lacking.items())[:_SHOWN])
+            more = f"; {len(lacking) - _SHOWN} more in {CURVE_JSON}" if len(lacking) > _SHOWN else ""
+            told.append(f"{size or 'all'} shots, {len(lacking)} undefined: {shown}{more}")
+    return told
 
 
 def differences(curve: Curve) -> list[dict[str, Any]]:
