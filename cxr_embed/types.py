@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -170,6 +170,15 @@ class TextEncoder(Encoder, Protocol):
         Raises:
             EncoderError: for an empty prompt, or one that is longer than the model reads.
         """
+        ...
+
+
+@runtime_checkable
+class KnowsWords(Protocol):
+    """A text encoder with a vocabulary of its own: other words it can only guess."""
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        """The prompt's words that it never learned, each once."""
         ...
 
 

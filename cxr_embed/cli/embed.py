@@ -14,14 +14,16 @@ from cxr_embed.cli.common import fail, is_terminal, print_json
 if TYPE_CHECKING:
     from cxr_embed.pipeline.summary import EmbedSummary
 
-EXAMPLE = "Example: `cxr-embed embed data/manifest.csv --encoder hog --store vectors/hog`"
+EXAMPLE = "Example: `cxr-embed embed data/manifest.csv --store vectors/mini`"
 _SHOWN_FAILURES = 10
 
 
 def embed(
     manifest: Annotated[Path, typer.Argument(help="CSV or Parquet; one row a radiograph.")],
-    encoder: Annotated[str, typer.Option(help="A name from `cxr-embed encoders`, or package.module:function.")],
     store: Annotated[Path, typer.Option(help="Folder of the vectors; made where it is missing.")],
+    encoder: Annotated[
+        str, typer.Option(help="A name from `cxr-embed encoders`, or package.module:function.")
+    ] = "mini",
     weights: Annotated[Path | None, typer.Option(help="Safetensors file or checkpoint folder of the encoder.")] = None,
     outputs: Annotated[
         str | None, typer.Option(help="Which of the encoder's outputs to store, e.g. contrastive,general.")

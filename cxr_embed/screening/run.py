@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cxr_embed.encoders import load_text_encoder
-from cxr_embed.errors import EncoderError, StoreError
+from cxr_embed.errors import EncoderError, StoreError, UnknownWordsWarning
 from cxr_embed.prompts import PromptSet
 from cxr_embed.store import Store, add_prompts, read_prompts
 from cxr_embed.store.layout import sync
 from cxr_embed.store.prompts import check_prompts, prompt_width
+from cxr_embed.types import KnowsWords
 from cxr_embed.zeroshot import Cosines, Ensemble, ScoreKind, Scorer, Scores
 
 SUFFIXES = (".csv", ".parquet")
@@ -28,6 +30,7 @@ _SAMPLE = 20_000
 _TEXT_BATCH = 32  # prompts between two steps of the progress bar
 _ROWS = 65_536  # of the scores' file written at once
 _NAMED = 5
+_UNKNOWN = "; words that it never learned: "  # in a prompt's source, before the words
 
 Progress = Callable[[str, int, int], None]
 
@@ -125,14 +128,17 @@ def _prompt_vectors(
     """Vectors of all prompts, how many were embedded for it, and notes."""
     known = read_prompts(store)
     vectors = dict(zip(known.prompts, known.vectors, strict=True))
+    sources = dict(zip(known.prompts, known.sources, strict=True))
     missing = [prompt for prompt in prompts.prompts if prompt not in vectors]
     if not missing:
-        return vectors, 0, ()
+        return vectors, 0, _word_notes(store, prompts, sources)
     try:
         encoder = load_text_encoder(store.spec, weights=weights, device=device)
         parts = []
         for start in range(0, len(missing), _TEXT_BATCH):
-            parts.append(encoder.embed_text(missing[start : start + _TEXT_BATCH]))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnknownWordsWarning)  # a note says it
+                parts.append(encoder.embed_text(missing[start : start + _TEXT_BATCH]))
             if progress is not None:
                 progress("embedding prompts", min(start + _TEXT_BATCH, len(missing)), len(missing))
     except EncoderError as error:
@@ -142,13 +148,30 @@ def _prompt_vectors(
             f"model cannot embed them:\n  {error}"
         ) from None
     added = check_prompts(store.spec, missing, np.concatenate(parts), store.path)
-    notes: tuple[str, ...] = ()
+    unknown = [encoder.unknown_words(prompt) if isinstance(encoder, KnowsWords) else () for prompt in missing]
+    came = f"embedded by {store.spec.name}, {encoder.engine}"
+    new = [came + (_UNKNOWN + " ".join(words) if words else "") for words in unknown]
+    notes = _word_notes(store, prompts, {**sources, **dict(zip(missing, new, strict=True))})
     try:
-        add_prompts(store.path, missing, added, f"embedded by {store.spec.name}, {encoder.engine}")
+        add_prompts(store.path, missing, added, new)
     except StoreError as error:
         # The scores do not depend on it; the next run embeds the prompts once more.
-        notes = (f"the prompts' vectors are not kept: {error}",)
+        notes += (f"the prompts' vectors are not kept: {error}",)
     return {**vectors, **dict(zip(missing, added, strict=True))}, len(missing), notes
+
+
+def _word_notes(store: Store, prompts: PromptSet, sources: Mapping[str, str]) -> tuple[str, ...]:
+    """A note on prompts with words that the encoder never learned. It stands in their source, so each run tells it."""
+    guessed = {prompt: sources[prompt].partition(_UNKNOWN)[2].split() for prompt in prompts.prompts}
+    guessed = {prompt: words for prompt, words in guessed.items() if words}
+    if not guessed:
+        return ()
+    words = list(dict.fromkeys(word for prompt in guessed for word in guessed[prompt]))
+    named = ", ".join(words[:_NAMED]) + (f" and {len(words) - _NAMED} more" if len(words) > _NAMED else "")
+    return (
+        f"{len(guessed)} of {len(prompts.prompts)} prompts, the first {next(iter(guessed))!r}, have words that "
+        f"{store.spec.name} never learned ({named}): it guesses by spelling, so don't rely on them",
+    )
 
 
 def check_scores_target(path: Path) -> None:

@@ -151,14 +151,16 @@ def load_prompts(root: Path, header: Header) -> Prompts:
     return prompts
 
 
-def add_prompts(path: str | os.PathLike[str], prompts: Sequence[str], vectors: np.ndarray, source: str) -> Prompts:
+def add_prompts(
+    path: str | os.PathLike[str], prompts: Sequence[str], vectors: np.ndarray, source: str | Sequence[str]
+) -> Prompts:
     """Adds prompt vectors to a store; a prompt that it holds already gets the new vector.
 
     Args:
         path: the store's folder.
         prompts: P different texts.
         vectors: `(P, D)`, D being the last axis of the output that the encoder's text rule names.
-        source: where the vectors came from, for people: `embedded by ...`, `imported from ...`.
+        source: where the vectors came from, for people: `embedded by ...`, `imported from ...`; one of all, or P.
 
     Returns:
         All prompts of the store.
@@ -180,7 +182,8 @@ def add_prompts(path: str | os.PathLike[str], prompts: Sequence[str], vectors: n
             prompt: (vector, came)
             for prompt, vector, came in zip(known.prompts, known.vectors, known.sources, strict=True)
         }
-        merged.update({prompt: (vector, source) for prompt, vector in zip(prompts, array, strict=True)})
+        sources = [source] * len(prompts) if isinstance(source, str) else source
+        merged.update(zip(prompts, zip(array, sources, strict=True), strict=True))
         result = Prompts(
             tuple(merged),
             np.stack([vector for vector, _ in merged.values()]) if merged else array,

@@ -42,13 +42,15 @@ def load_bundle(weights: str | Path | None = None) -> Bundle:
     Raises:
         EncoderError: where the file is missing, no bundle, or the package's own one is damaged.
     """
-    from safetensors import SafetensorError, deserialize, safe_open
+    from safetensors import SafetensorError, safe_open
+    from safetensors.numpy import load
 
     path = PATH if weights is None else Path(weights)
     try:
         data = path.read_bytes()
         with safe_open(path, framework="numpy") as file:
             about = file.metadata() or {}
+        tensors = load(data)
     except OSError as error:
         raise EncoderError(f"{path}: cannot be read ({error.strerror}); a bundle of mini is one file") from None
     except SafetensorError as error:
@@ -57,11 +59,9 @@ def load_bundle(weights: str | Path | None = None) -> Bundle:
     if weights is None and sha256 != SHA256:
         raise EncoderError(f"{path}: damaged, its SHA-256 is {sha256}, not {SHA256}; install cxr-embed again")
     parts: dict[str, dict[str, np.ndarray]] = {part: {} for part in PARTS}
-    for name, tensor in deserialize(data):
+    for name, values in tensors.items():
         part, _, rest = name.partition(".")
-        if part in parts and tensor["dtype"] in ("F16", "F32"):
-            kind = "<f2" if tensor["dtype"] == "F16" else "<f4"
-            values = np.frombuffer(tensor["data"], kind).reshape(tensor["shape"])
+        if part in parts:
             parts[part][rest] = np.ascontiguousarray(values, np.float32)
     if about.get("format") != "cxr_embed.mini 1" or not all(parts.values()):
         raise EncoderError(f"{path}: no weights of mini; examples/train_mini makes such a file")
