@@ -220,6 +220,10 @@ def test_a_small_index_says_what_it_cannot_tell(tmp_path: Path) -> None:
     found = find_duplicates(index, index.patient_ids, blank)
     assert (found.rule, found.threshold, found.groups) == ("none", None, ())
     assert any("give --threshold" in note for note in found.notes)
+    done = run_cli("index", "duplicates", str(index.path))
+    assert done.returncode == 0, done.stderr
+    assert "no split is known" in done.stdout
+    assert f"{index.path}: 20 images; no copies" in done.stdout
     assert [one.rows for one in find_duplicates(index, index.patient_ids, blank, 0.9999).groups] == [(3, 4)]
     index.record = replace(index.record, spec=replace(index.spec, name="hog"))
     assert find_duplicates(index, index.patient_ids, blank).threshold == 0.95

@@ -338,6 +338,9 @@ def test_nothing_to_evaluate_is_refused(tmp_path: Path) -> None:
     blank = make_index(tmp_path / "c", vectors, patients, {"Mass": [""] * CASES})
     with pytest.raises(CaseIndexError, match="no label of the queries is known"):
         evaluate_retrieval([blank])
+    alone = make_index(tmp_path / "d", vectors[:1], patients[:1], {"Mass": ["1"]})
+    with pytest.raises(CaseIndexError, match="no query has a labelled image of another patient"):
+        evaluate_retrieval([alone])
     labels = tmp_path / "labels.csv"
     labels.write_text("image_id,Mass\nother,1\n")
     with pytest.raises(CaseIndexError, match="the labels have none of the images"):
@@ -371,6 +374,24 @@ def test_the_verb_prints_json_and_tables(built: CaseIndex) -> None:
     assert max(len(line.rstrip()) for line in lines if "(" in line and ":" not in line) <= 80
     assert any(line.startswith("finding") and "nDCG@5" in line for line in lines)
     assert lines[-1] == "For research; not a medical device."
+
+
+def test_without_draws_there_are_figures_and_no_intervals(built: CaseIndex) -> None:
+    report = evaluate_retrieval([built, built], ks=(3,), bootstraps=0)
+    figure = report.indexes[0].mean.precision[0].figure
+    assert figure.value is not None
+    assert figure.low is None
+    assert "no draws" in figure.reason
+
+
+def test_more_neighbours_than_there_are_have_no_figure(built: CaseIndex) -> None:
+    report = evaluate_retrieval([built], ks=(3, 500), bootstraps=20)
+    finding = report.indexes[0].findings[0]
+    assert finding.figures.precision[0].figure.value is not None
+    assert finding.figures.precision[1].figure.value is None
+    assert "fewer than k" in finding.figures.precision[1].figure.reason
+    assert finding.vote.value is not None
+    assert report.indexes[0].mean.precision[0].figure.value is None
 
 
 def test_the_verb_refuses_a_k_that_is_none(built: CaseIndex) -> None:

@@ -63,6 +63,8 @@ def duplicates(
         write_manifest(out, {name: rows.table[name].take(kept).to_pylist() for name in rows.table.column_names})
         written = _Written(out, len(kept), len(listed))
     notes = [*found.notes, *cases.notes]
+    if not (cases.splits != "").any():
+        notes.append("no split is known, so none can leak: give --manifest with a column split")
     if as_json:
         print_json(_json(index, opened.ids, cases, found, removed, written, notes))
         return

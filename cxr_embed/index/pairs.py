@@ -168,7 +168,10 @@ def _by_products(vectors: np.ndarray, threshold: np.float32) -> tuple[np.ndarray
         block = np.asarray(vectors[start : start + _BLOCK])
         for other in range(start, len(vectors), _BLOCK):
             cosines = block @ vectors[other : other + _BLOCK].T
-            near, far = np.nonzero(cosines >= threshold)
+            alike = cosines >= threshold
+            if not alike.any():
+                continue
+            near, far = np.nonzero(alike)
             once = near + start < far + other
             near, far = near[once], far[once]
             found.append((near + start, far + other, cosines[near, far]))
@@ -202,7 +205,8 @@ def _by_cells(vectors: np.ndarray, threshold: np.float32) -> tuple[np.ndarray, n
 
 
 def _joined(found: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    near, far, cosines = (np.concatenate(part) for part in zip(*found, strict=True))
+    nothing = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+    near, far, cosines = (np.concatenate(part) for part in zip(nothing, *found, strict=True))
     return near, far, cosines
 
 

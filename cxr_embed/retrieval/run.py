@@ -65,6 +65,8 @@ def evaluate_retrieval(
     patients = np.unique(cases.patients, return_inverse=True)[1]
     run = _Run(cases, patients, tuple(sorted(set(ks))), bootstraps, seed)
     measured = [measure(index, cases, patients, run.ks) for index in indexes]
+    if np.isnan(measured[0].votes[~np.isnan(cases.labels[cases.queries])]).all():
+        raise CaseIndexError("no query has a labelled image of another patient to find; give other labels or splits")
     found = [run.index(index, of) for index, of in zip(indexes, measured, strict=True)]
     floor = len(indexes) - 1
     differences = [
