@@ -12,18 +12,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack
 
-from cxr_embed.probe.loss import Loss, loss
-from cxr_embed.probe.vectors import in_threads, single_threaded
+from cxr_embed.probe.cholesky import solve_in_place
+from cxr_embed.probe.loss import loss
+from cxr_embed.probe.vectors import in_threads
 
 _STEPS, _HALVINGS = 100, 40
 # Of a logit's last step, beside the largest logit. What Newton's next step would change is near its square, and where
-# systems are float32, a hundredth of it.
+# systems are float32, near a hundredth of it.
 _TOLERANCE, _SINGLE_TOLERANCE = 1e-4, 1e-5
-_LOOP_FROM = 96  # cases from which Cholesky one by one beats a batch of LU
-_BATCH_VALUES = 1 << 18  # of the systems of a batch: 2 MiB stay in a core's cache
+_BATCH_VALUES = 1 << 18  # of the systems of a batch: 1 MiB of float32 stays in a core's cache
 _SINGLE_STEPS = 12  # Newton's steps with float32 systems; few problems are so ill conditioned that they need more
+_LOOP_FROM = 32  # cases from which one system after the other beats one call for all
+_GROWTH = 0.6  # between strengths, logits grow by nearly the last growth to this power; it saved most steps
 
 
 @dataclass(frozen=True)
@@ -61,29 +62,23 @@ def solve_kernel(kernel: np.ndarray, columns: Columns) -> tuple[np.ndarray, np.n
         `alpha` `(N, K)` and `intercept` `(K,)`, float64.
     """
     alpha, intercept = np.zeros(columns.sign.shape), np.zeros(columns.sign.shape[1])
-    sizes = np.count_nonzero(columns.sign, axis=0)
-    small = np.flatnonzero(sizes < _LOOP_FROM)
-
-    def batch(chosen: np.ndarray) -> None:
-        part = columns.pick(chosen)
-        # Problems of nearly one size; the smaller ones are filled up with cases of no weight.
-        rows = np.argsort(part.sign == 0, axis=0, kind="stable")[: sizes[chosen].max()].T  # (P, M)
-        found, intercept[chosen] = _solve_batch(kernel, rows, part)
-        alpha[rows.T, chosen[None, :]] = found.T
-
-    for _ in in_threads(batch, _batches(small[np.argsort(sizes[small], kind="stable")], sizes)):
-        pass
+    paths = _paths(columns)
+    sizes = np.array([np.count_nonzero(columns.sign[:, path[0]]) for path in paths])
 
     def follow(chosen: np.ndarray) -> None:
-        rows = np.flatnonzero(columns.sign[:, chosen[0]])
-        path = _Path(kernel[np.ix_(rows, rows)], columns, rows, chosen[0])
-        for column in chosen:
-            alpha[rows, column], intercept[column] = path.solve(float(columns.strength[column]))
+        group = [paths[number] for number in chosen]
+        first = np.array([path[0] for path in group])
+        # Problems of nearly one size; the smaller ones are filled up with cases of no weight.
+        rows = np.argsort(columns.sign[:, first] == 0, axis=0, kind="stable")[: sizes[chosen].max()].T  # (P, M)
+        batch = _Batch(kernel, rows, columns.pick(first))
+        for step in range(max(map(len, group))):
+            now = np.array([number for number, path in enumerate(group) if step < len(path)])
+            asked = np.array([group[number][step] for number in now])
+            batch.solve(now, columns.strength[asked])
+            alpha[rows[now].T, asked[None, :]], intercept[asked] = batch.alpha[now].T, batch.level[now]
 
-    # Systems this small gain nothing from more cores, and lose much on a machine that others use too.
-    with single_threaded():
-        for chosen in _paths(columns, np.flatnonzero(sizes >= _LOOP_FROM)):
-            follow(chosen)
+    for _ in in_threads(follow, _batches(np.argsort(sizes, kind="stable"), sizes)):
+        pass
     return alpha, intercept
 
 
@@ -95,146 +90,127 @@ def _batches(order: np.ndarray, sizes: np.ndarray) -> Iterator[np.ndarray]:
         start = stop
 
 
-def _paths(columns: Columns, chosen: np.ndarray) -> Iterator[np.ndarray]:
-    """Groups of columns that differ in their strength only, weakest loss first."""
+def _paths(columns: Columns) -> list[np.ndarray]:
+    """Groups of columns that differ in their strength only, weakest loss first; of very few cases, each by itself."""
     groups: dict[tuple[bytes, float, float], list[int]] = {}
-    for column in chosen[np.argsort(columns.strength[chosen], kind="stable")].tolist():
+    for column in np.argsort(columns.strength, kind="stable").tolist():
         key = (columns.sign[:, column].tobytes(), float(columns.positive[column]), float(columns.negative[column]))
         groups.setdefault(key, []).append(column)
-    return map(np.array, groups.values())
+    paths: list[np.ndarray] = []
+    for group in groups.values():
+        few = np.count_nonzero(columns.sign[:, group[0]]) < _LOOP_FROM
+        paths += np.array_split(group, len(group) if few else 1)
+    return paths
 
 
-class _Path:
-    """One problem at rising strengths; each solution is where the next one starts."""
+class _Batch:
+    """P problems of M cases at rising strengths, in step; each solution is where the next one starts.
 
-    def __init__(self, kernel: np.ndarray, columns: Columns, rows: np.ndarray, column: int) -> None:
-        self._kernel, self._single = kernel, kernel.astype(np.float32)
-        self._system = np.empty(kernel.shape, np.float32)
-        self._sign = columns.sign[rows, column].astype(np.float64)
-        self._weight = np.where(self._sign > 0, columns.positive[column], columns.negative[column])
+    Attributes:
+        alpha: `(P, M)`, level `(P,)`, logit `(P, M)`: where each problem is.
+    """
+
+    def __init__(self, kernel: np.ndarray, rows: np.ndarray, columns: Columns) -> None:
+        self._kernel = kernel[rows[:, :, None], rows[:, None, :]]  # (P, M, M)
+        self._single = self._kernel.astype(np.float32)
+        self._sign = np.take_along_axis(columns.sign.T, rows, axis=1).astype(np.float64)
+        self._weight = np.where(self._sign > 0, columns.positive[:, None], columns.negative[:, None])
+        self._weight[self._sign == 0] = 0
         self._gamma = columns.gamma
-        self._strength = 0.0
-        sums = [self._weight[self._sign == side].sum() for side in (1, -1)]
-        self._alpha = np.zeros(len(rows))
-        self._level = float(np.log(sums[0] / sums[1]))
-        self._logit = np.full(len(rows), self._level)
+        sums = [(self._weight * (self._sign == side)).sum(axis=1) for side in (1, -1)]
+        self.alpha, self.level = np.zeros(rows.shape), np.log(sums[0] / sums[1])
+        self.logit = np.repeat(self.level[:, None], rows.shape[1], axis=1)
+        self._strength = np.zeros(len(rows))
+        self._size, self._growth = np.zeros(len(rows)), np.full(len(rows), np.inf)
 
-    def solve(self, strength: float) -> tuple[np.ndarray, float]:
-        """Alpha and intercept at this strength, which is no smaller than the last one."""
-        if self._strength:
-            # Under strong regularisation alpha grows like the strength; under weak one less. Half way, in logarithms.
-            growth = np.sqrt(strength / self._strength)
-            self._logit = (self._logit - self._level) * growth + self._level
-            self._alpha = self._alpha * growth
-        self._strength = strength
-        weight = strength * self._weight
+    def solve(self, now: np.ndarray, strength: np.ndarray) -> None:
+        """Takes the problems `now` to these strengths, which are no smaller than their last ones."""
+        started = self._strength[now] > 0
+        if started.any():
+            self._start(now[started], strength[started])
+        self._strength[now] = strength
+        weight = self._weight * self._strength[:, None]
+        going = now
         for number in range(_STEPS):
-            here = loss(self._sign * self._logit, self._gamma)
-            step = self._direction(weight, here, number < _SINGLE_STEPS)
-            moved = self._walk(weight, here, *step)
-            if moved <= _SINGLE_TOLERANCE * max(1.0, float(np.abs(self._logit).max())):
+            single = number < _SINGLE_STEPS and self._sign.shape[1] >= _LOOP_FROM
+            moved = self._step(going, weight[going], single)
+            tolerance = _SINGLE_TOLERANCE if single else _TOLERANCE
+            going = going[moved > tolerance * np.maximum(1, np.abs(self.logit[going]).max(axis=1))]
+            if not len(going):
                 break
-        return self._alpha, self._level
+        size = np.sqrt(np.einsum("pi,pi->p", self.alpha[now], self.logit[now] - self.level[now, None]))
+        self._growth[now] = np.divide(size, self._size[now], out=np.full(len(now), np.inf), where=self._size[now] > 0)
+        self._size[now] = size
 
-    def _direction(self, weight: np.ndarray, here: Loss, single: bool) -> tuple[np.ndarray, float]:
-        """Newton's step of alpha and intercept. Its rounding is mended by the next step: what is left is float64."""
-        root = np.sqrt(weight * here.curvature)
-        left = -(weight * self._sign * here.slope + self._alpha)
-        right = np.stack([root * (self._kernel @ left), root], axis=1)
-        failed = 1
-        if single:
-            narrow = root.astype(np.float32)
-            np.multiply(self._single, narrow, out=self._system)
-            self._system *= narrow[:, None]
-            self._system.ravel()[:: len(root) + 1] += 1
-            # Symmetric, so its transpose is the order that LAPACK wants.
-            _, solved, failed = lapack.sposv(
-                self._system.T, right.astype(np.float32), lower=1, overwrite_a=1, overwrite_b=1
-            )
-        if failed:
-            system = root[:, None] * self._kernel * root
-            system.ravel()[:: len(root) + 1] += 1
-            solved = np.linalg.solve(system, right)
-        free, ones = left - root * solved[:, 0], root * solved[:, 1]
-        level = float((free.sum() + self._alpha.sum()) / ones.sum())
-        return free - ones * level, level
+    def _start(self, now: np.ndarray, strength: np.ndarray) -> None:
+        """A guess: under strong regularisation alpha grows like the strength, under weak one less and less."""
+        growth = np.minimum(strength / self._strength[now], self._growth[now])[:, None] ** _GROWTH
+        level = self.level[now, None]
+        self.alpha[now] *= growth
+        self.logit[now] = (self.logit[now] - level) * growth + level
 
-    def _walk(self, weight: np.ndarray, here: Loss, alpha: np.ndarray, level: float) -> float:
-        """Takes the step, halved until the objective falls; the largest change of a logit."""
-        logit = self._kernel @ alpha + level
-        before = weight @ here.value + 0.5 * self._alpha @ (self._logit - self._level)
-        part = 1.0
+    def _step(self, now: np.ndarray, weight: np.ndarray, single: bool) -> np.ndarray:
+        """Newton's step, halved until the objective falls: the largest change of a logit of each problem `(P,)`."""
+        sign, alpha, level, logit = self._sign[now], self.alpha[now], self.level[now], self.logit[now]
+        here = loss(sign * logit, self._gamma)
+        left = -(weight * sign * here.slope + alpha)
+        step, rise = self._direction(now, np.sqrt(weight * here.curvature), left, alpha, single)
+        if sign.shape[1] < _LOOP_FROM:
+            change = _product(self._kernel[now], step)
+        else:  # without a copy of the matrices of the problems that are still going
+            change = np.stack([self._kernel[number] @ each for number, each in zip(now, step, strict=True)])
+        change += rise[:, None]
+        before = _objective(weight, here.value, alpha, logit - level[:, None])
+        part = np.ones(len(now))
         for _ in range(_HALVINGS):
-            a, b, z = self._alpha + part * alpha, self._level + part * level, self._logit + part * logit
-            after = weight @ loss(self._sign * z, self._gamma).value + 0.5 * a @ (z - b)
-            if after <= before + 1e-12 * abs(before):
+            share = part[:, None]
+            a, b, z = alpha + share * step, level + part * rise, logit + share * change
+            after = _objective(weight, loss(sign * z, self._gamma).value, a, z - b[:, None])
+            risen = after > before + 1e-12 * np.abs(before)
+            if not risen.any():
                 break
-            part /= 2
-        self._alpha, self._level, self._logit = a, b, z
-        return part * float(np.abs(logit).max())
+            part[risen] /= 2
+        self.alpha[now], self.level[now], self.logit[now] = a, b, z
+        return np.asarray(part * np.abs(change).max(axis=1))
+
+    def _direction(
+        self, now: np.ndarray, root: np.ndarray, left: np.ndarray, alpha: np.ndarray, single: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Newton's step of alpha and level. Its rounding is mended by the next step: what is left is float64."""
+        dtype = np.float32 if single else np.float64
+        narrow, system = root.astype(dtype), (self._single if single else self._kernel)[now]
+        sides = np.stack([narrow * _product(system, left.astype(dtype)), narrow], axis=1)
+        system = _plus_one(system, narrow)
+        if single:
+            solved = sides.copy()
+            failed = solve_in_place(system, solved)
+            if len(failed):
+                system = _plus_one(self._kernel[now[failed]], root[failed])
+                solved = solved.astype(np.float64)
+                solved[failed] = _solve(system, sides[failed])
+        else:
+            solved = _solve(system, sides)
+        free, ones = left - root * solved[:, 0], root * solved[:, 1]
+        rise = (free.sum(axis=1) + alpha.sum(axis=1)) / ones.sum(axis=1)
+        return free - ones * rise[:, None], rise
 
 
-def _solve_batch(kernel: np.ndarray, rows: np.ndarray, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
-    """Problems over the cases `rows` `(P, M)`: alpha `(P, M)` and intercept `(P,)`."""
-    sign = np.take_along_axis(columns.sign.T, rows, axis=1).astype(np.float64)
-    weight = np.where(sign > 0, columns.positive[:, None], columns.negative[:, None]) * columns.strength[:, None]
-    weight[sign == 0] = 0
-    products = kernel[rows[:, :, None], rows[:, None, :]]  # (P, M, M)
-    sums = [(weight * (sign == side)).sum(1) for side in (1, -1)]
-    alpha, level = np.zeros(rows.shape), np.log(sums[0] / sums[1])
-    logit = np.repeat(level[:, None], rows.shape[1], axis=1)
-    now = np.arange(len(rows))
-    for _ in range(_STEPS):
-        some = products[now] if len(now) < len(rows) else products
-        told = _batch_step(some, (alpha[now], level[now], logit[now]), sign[now], weight[now], columns.gamma)
-        moved = np.abs(told[2] - logit[now]).max(axis=1)
-        alpha[now], level[now], logit[now] = told
-        now = now[moved > _TOLERANCE * np.maximum(1, np.abs(told[2]).max(axis=1))]
-        if not len(now):
-            break
-    return alpha, level
+def _objective(weight: np.ndarray, value: np.ndarray, alpha: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    return np.asarray((weight * value).sum(axis=1) + 0.5 * np.einsum("pi,pi->p", alpha, rest))
 
 
-def _batch_step(
-    products: np.ndarray,
-    here: tuple[np.ndarray, np.ndarray, np.ndarray],
-    sign: np.ndarray,
-    weight: np.ndarray,
-    gamma: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Newton's step from alpha, level and logit, halved until the objective falls: the next ones."""
-    alpha, level, logit = here
-    told = loss(sign * logit, gamma)
-    curvature = weight * told.curvature
-    root = np.sqrt(curvature)
-    target = curvature * (logit - level[:, None]) - weight * sign * told.slope
-    system = root[:, :, None] * products * root[:, None, :]
+def _plus_one(system: np.ndarray, root: np.ndarray) -> np.ndarray:
+    """I + W^(1/2) K W^(1/2) in place of K `(P, M, M)`."""
+    system *= root[:, :, None]
+    system *= root[:, None, :]
     diagonal = np.arange(system.shape[1])
     system[:, diagonal, diagonal] += 1
-    right = np.stack([root * _product(products, target), root], axis=2)
-    solved = np.linalg.solve(system, right)
-    free, ones = target - root * solved[:, :, 0], root * solved[:, :, 1]
-    change = free.sum(1) / ones.sum(1)  # of the level
-    aim = free - ones * change[:, None]
-    aim_logit = _product(products, aim) + (level + change)[:, None]
+    return system
 
-    def objective(a: np.ndarray, b: np.ndarray, z: np.ndarray) -> np.ndarray:
-        value = (weight * loss(sign * z, gamma).value).sum(1) + 0.5 * np.einsum("pi,pi->p", a, z - b[:, None])
-        return np.asarray(value)
 
-    before, part = objective(alpha, level, logit), np.ones(len(level))
-    result = (aim, level + change, aim_logit)
-    for _ in range(_HALVINGS):
-        risen = objective(*result) > before + 1e-12 * np.abs(before)
-        if not risen.any():
-            break
-        part[risen] /= 2
-        result = (
-            alpha + part[:, None] * (aim - alpha),
-            level + part * change,
-            logit + part[:, None] * (aim_logit - logit),
-        )
-    return result
+def _solve(systems: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Solutions `(P, R, M)` of `(P, M, M)` for sides `(P, R, M)`, in float64."""
+    return np.linalg.solve(systems, sides.transpose(0, 2, 1)).transpose(0, 2, 1)
 
 
 def _product(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
