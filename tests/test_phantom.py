@@ -219,6 +219,15 @@ def test_findings_go_with_nothing_but_chance() -> None:
     assert table.mean(axis=0) == pytest.approx(0.15, abs=0.035)
 
 
+@pytest.mark.parametrize(("confounding", "expected"), [(0.0, 0.5), (0.6, 0.8), (1.0, 1.0)])
+def test_the_view_goes_with_findings_where_it_is_told_to(confounding: float, expected: float) -> None:
+    studies = sample_studies(1500, seed=4, confounding=confounding)
+    ill = np.array([bool(study.findings) for study in studies])
+    bedside = np.array([study.view == "AP" for study in studies])
+    assert bedside[ill].mean() == pytest.approx(expected, abs=0.05)
+    assert bedside[~ill].mean() == pytest.approx(1 - expected, abs=0.07)
+
+
 def test_a_patient_has_one_split_and_studies_in_order() -> None:
     studies = sample_studies(400, seed=5)
     patients: dict[str, list[object]] = {}

@@ -39,20 +39,23 @@ class Study:
     seed: int
 
 
-def sample_studies(count: int, seed: int = 0, *, prevalence: float = 0.15) -> list[Study]:
+def sample_studies(count: int, seed: int = 0, *, prevalence: float = 0.15, confounding: float = 0.0) -> list[Study]:
     """A cohort of `count` studies; the first ones of a larger cohort with the same seed are the same.
 
-    By chance alone: each finding is there with the same probability, whatever the others, the view, age and sex are.
+    By chance alone, unless asked otherwise: each finding is there with the same probability, whatever the others, the
+    view, age and sex are.
 
     Args:
         count: studies in all.
         seed: of the cohort.
         prevalence: of each finding, in first and in later studies alike.
+        confounding: how much being ill decides the view, as bedside images do in a hospital. 0: not at all; 1: every
+            study with a finding is AP, every other one PA.
     """
     studies: list[Study] = []
     number = 0
     while len(studies) < count:
-        studies += _patient_studies(seed * 1_000_000 + number, prevalence)
+        studies += _patient_studies(seed * 1_000_000 + number, prevalence, confounding)
         number += 1
     return studies[:count]
 
@@ -62,7 +65,7 @@ def render_study(study: Study, size: int = 512) -> Phantom:
     return render(study.patient, study.findings, study.view, size=size, seed=study.seed)
 
 
-def _patient_studies(seed: int, prevalence: float) -> list[Study]:
+def _patient_studies(seed: int, prevalence: float, confounding: float) -> list[Study]:
     # The 4 keeps these numbers apart from those that the patient's body is drawn from.
     rng = np.random.default_rng((4, seed))
     patient = sample_patient(seed)
@@ -76,7 +79,7 @@ def _patient_studies(seed: int, prevalence: float) -> list[Study]:
         if number:
             date += datetime.timedelta(days=int(rng.integers(2, 400)))
         findings = _next(findings, comes if number else prevalence, rng)
-        view: View = "PA" if rng.random() < 0.5 else "AP"
+        view: View = "PA" if rng.random() < 0.5 + (-0.5 if findings else 0.5) * confounding else "AP"
         years = int((date - start).days / 365.25)
         told = tuple(findings[name] for name in FINDINGS if name in findings)
         image_id, study_seed = f"{patient.patient_id}-{number}", int(rng.integers(2**31))

@@ -17,7 +17,6 @@ from scipy import ndimage
 
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.phantom.cohort import Study, render_study, sample_studies
-from cxr_embed.phantom.dicom import dicom_bytes
 from cxr_embed.phantom.findings import FINDINGS, Finding
 from cxr_embed.phantom.physics import BITS
 from cxr_embed.phantom.render import Phantom
@@ -91,7 +90,7 @@ def _write_images(folder: Path, studies: list[Study], format: Format, size: int)
 
     def write_one(study: Study) -> list[list[object]]:
         phantom = render_study(study, size)
-        data = dicom_bytes(study, phantom) if format == "dicom" else _png(phantom.pixels)
+        data = _dicom(study, phantom) if format == "dicom" else _png(phantom.pixels)
         _write(folder / _path(study, format), data)
         return [row for finding in phantom.findings for row in _truth(study, phantom, finding)]
 
@@ -104,6 +103,13 @@ def _png(pixels: np.ndarray) -> bytes:
     import imagecodecs
 
     return bytes(imagecodecs.png_encode((pixels >> (BITS - 8)).astype(np.uint8), level=1))
+
+
+def _dicom(study: Study, phantom: Phantom) -> bytes:
+    # pydicom takes longer to load than many phantoms to draw.
+    from cxr_embed.phantom.dicom import dicom_bytes
+
+    return dicom_bytes(study, phantom)
 
 
 def _path(study: Study, format: Format) -> str:

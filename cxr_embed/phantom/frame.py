@@ -126,7 +126,7 @@ def ribbon(path: np.ndarray, radius: np.ndarray | float, face: np.ndarray) -> tu
     Returns:
         `(N, 3)` points and `(N,)` volumes.
     """
-    points, radii, length = _walk(path, radius, 1.0)
+    points, radii, length = _walk(path, radius, 1.5)
     run = np.gradient(points, axis=0)
     across = np.stack([-run[:, 1], run[:, 0], np.zeros(len(run))], axis=1)
     across /= np.linalg.norm(across, axis=1, keepdims=True) + 1e-9

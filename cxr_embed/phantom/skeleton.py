@@ -92,7 +92,7 @@ def scapula(cage: Cage, side: float, view: View, rng: np.random.Generator) -> li
     inner = np.array((0.74 * width + shift, 50.0, back))
     tip = np.array((width + 20, -12.0, back * 0.1))
     mirror = np.array((side, 1, 1))
-    weights = rng.dirichlet((1, 1, 1), 6000)
+    weights = rng.dirichlet((1, 1, 1), 3000)
     blade = weights @ np.stack([socket, upper, lower])
     edges = [
         _shell(np.stack([socket, lower]) * mirror, 3.5, 2.0),
@@ -107,7 +107,7 @@ def scapula(cage: Cage, side: float, view: View, rng: np.random.Generator) -> li
 def humerus(cage: Cage, side: float) -> Pieces:
     """Head and shaft of the upper arm's bone."""
     shoulder = cage.anatomy.width + 44
-    path = np.array([(side * shoulder, 22.0, 0), (side * (shoulder + 14), 60.0, 0), (side * (shoulder + 60), 330.0, 0)])
+    path = np.array([(side * shoulder, 22.0, 0), (side * (shoulder + 14), 60.0, 0), (side * (shoulder + 45), 250.0, 0)])
     shaft, shaft_volumes = _shell(path, 11.0, 2.2)
     grid = np.linspace(-1, 1, 41)
     u, v = (a.ravel() for a in np.meshgrid(grid, grid))
