@@ -266,6 +266,26 @@ def test_undefined_findings_are_shown_with_their_reason(tmp_path: Path) -> None:
     assert any("no AUROC, and no part in the mean: Hernia" in text for text in made["warnings"])
 
 
+def test_findings_that_lack_a_figure_for_one_reason_are_told_together(folder: Folder, tmp_path: Path) -> None:
+    made = folder.report(threshold=2.0, prevalence=0.1)
+    told = " ".join(read(write_report(tmp_path / "r.html", made)[0]).text)
+    assert "Left out: PPV: nothing is flagged, or everything" in told
+    for f in made["scores"][0]["evaluation"]["findings"]:
+        f["ppv"], f["ppv_low"], f["ppv_high"] = 0.5, None, None
+        f["undefined"]["ppv"] = "no interval: a single patient shows no spread"
+    told = " ".join(read(write_report(tmp_path / "r.html", made)[0]).text)
+    names = ", ".join(folder.findings)
+    assert f"{names}: PPV: no interval: a single patient shows no spread." in told
+
+
+def test_a_difference_without_an_interval_is_no_winner(folder: Folder) -> None:
+    made = folder.report(scores=(folder.scores, folder.score("second", 0.3)), bootstraps=0)
+    (told,) = [text for text in made["summary"] if text.startswith("first and second: ")]
+    assert "differs by +0." in told
+    assert told.endswith("; no interval: no draws were asked for.")
+    assert "higher" not in told
+
+
 def test_hostile_names_do_nothing(tmp_path: Path) -> None:
     folder = Folder(tmp_path, ("Effusion", HOSTILE), site=["<b>one</b>" if n % 4 < 2 else "&two;" for n in range(120)])
     made = folder.report(stores=(folder.store(),), title="<img src=x onerror=alert(1)>")

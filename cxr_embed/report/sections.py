@@ -118,7 +118,11 @@ def _about_intervals(report: dict[str, Any]) -> str:
     how = {f["auroc_interval"] for f in made["findings"]}
     by = "patients are drawn again" if made["patients"] is not None else "images are drawn again, no patient is known"
     delong = " Where no patient has two cases, an AUROC's interval is DeLong's." if "DeLong" in how else ""
-    return f"Intervals hold 95%: {by}, {made['intervals']['bootstraps']:,} times.{delong}"
+    mixed = (
+        " Those of average precision, F1, Brier score and calibration error also know that another sample would hold "
+        "more positives, or fewer."
+    )
+    return f"Intervals hold 95%: {by}, {made['intervals']['bootstraps']:,} times.{delong}{mixed}"
 
 
 def _thresholds(report: dict[str, Any]) -> Section:
@@ -129,7 +133,7 @@ def _thresholds(report: dict[str, Any]) -> Section:
     if not tables:
         text = "No threshold was chosen or stated, and on the tested cases themselves it would flatter."
         return Section("thresholds", "At a threshold", (text,))
-    lead = f"Cases with this score or more are flagged. Chosen by: {'; '.join(rules)}."
+    lead = f"Cases with this score or more are flagged. Thresholds: {'; '.join(rules)}."
     if all(f["stated_prevalence"] is None for s in report["scores"] for f in s["evaluation"]["findings"]):
         lead += " Predictive values need a prevalence of the place where the scores are to be used: none is stated."
     return Section("thresholds", "At a threshold", (lead,), blocks=tuple(tables))

@@ -117,20 +117,22 @@ def figures_table(
 
 
 def undefined_notes(findings: Sequence[dict[str, Any]], names: Sequence[str], shown: Sequence[str]) -> list[str]:
-    """Why figures or intervals are missing, figures of one finding and one reason together."""
+    """Why figures or intervals are missing, figures and findings of one reason together."""
     missing: dict[str, list[str]] = {}
     for name in names:
         reasons = dict.fromkeys(f["undefined"].get(name, "") for f in findings if f[name] is None)
         if name not in shown and reasons:
             missing.setdefault("; ".join(filter(None, reasons)), []).append(_NAMES[name])
     notes = [f"Left out: {', '.join(which)}: {reason}." for reason, which in missing.items()]
+    same: dict[tuple[str, str], list[str]] = {}
     for f in findings:
         said: dict[str, list[str]] = {}
         for name in shown:
             if f["undefined"].get(name):
                 said.setdefault(f["undefined"][name], []).append(_NAMES[name])
-        notes += [f"{f['finding']}: {', '.join(which)}: {reason}." for reason, which in said.items()]
-    return notes
+        for reason, which in said.items():
+            same.setdefault((", ".join(which), reason), []).append(f["finding"])
+    return notes + [f"{', '.join(of)}: {which}: {reason}." for (which, reason), of in same.items()]
 
 
 def ranking_table(scores: dict[str, Any]) -> Table:

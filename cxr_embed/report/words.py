@@ -50,21 +50,20 @@ def _compared(comparison: dict[str, Any]) -> str:
     apart = mean["difference"]
     if apart["value"] is None:
         return f"{names} cannot be compared: {apart['reason']}."
+    if apart["low"] is None:
+        return f"{names}: the mean AUROC differs by {signed(apart['value'])}; {apart['reason']}."
     higher = comparison["first"] if apart["value"] > 0 else comparison["second"]
-    ends = ""
-    if apart["low"] is not None:
-        if apart["low"] <= 0 <= apart["high"]:
-            return (
-                f"{names}: no clear difference of the mean AUROC: {signed(apart['value'])} "
-                f"({signed_ends(apart['low'], apart['high'])})."
-            )
-        low, high = sorted((abs(apart["low"]), abs(apart["high"])))
-        ends = f" ({low:.3f} to {high:.3f})"
+    if apart["low"] <= 0 <= apart["high"]:
+        return (
+            f"{names}: no clear difference of the mean AUROC: {signed(apart['value'])} "
+            f"({signed_ends(apart['low'], apart['high'])})."
+        )
+    low, high = sorted((abs(apart["low"]), abs(apart["high"])))
     corrected = [f["auroc"]["p_holm"] for f in comparison["findings"]]
     clear = sum(p is not None and p < 0.05 for p in corrected)
     return (
-        f"{names}: the mean AUROC of {higher} is higher by {abs(apart['value']):.3f}{ends}; the difference holds for "
-        f"{clear} of {len(comparison['findings'])} findings by themselves (p < 0.05, corrected)."
+        f"{names}: the mean AUROC of {higher} is higher by {abs(apart['value']):.3f} ({low:.3f} to {high:.3f}); the "
+        f"difference holds for {clear} of {len(comparison['findings'])} findings by themselves (p < 0.05, corrected)."
     )
 
 
