@@ -233,6 +233,13 @@ def test_patients_and_views_are_plain_loops(tmp_path: Path) -> None:
             not view and value == "1" for view, value in zip(columns["view"], columns[finding.name], strict=True)
         )
         assert sum(parts) + unknown == finding.figures.queries
+    label, views = index.table["Effusion"].to_pylist(), columns["view"]
+    base = []
+    for query in range(CASES):
+        if views[query] == "PA" and label[query] == 1:
+            pool = [row for row in range(CASES) if views[row] == "PA" and patients[row] != patients[query]]
+            base.append(np.mean([label[row] for row in pool]))
+    assert found.findings[0].by_view["PA"].in_view == pytest.approx(np.mean(base))
 
 
 def test_a_finding_that_has_no_figure_is_told_and_not_in_the_mean(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def evaluate(
     """Say whether the nearest cases are of the same kind: against labels, chance, and another index.
 
     For a finding, every image that shows it asks for its nearest images of other patients: precision is the part of
-    them that show it too, nDCG counts the nearer ones more, random is what blind draws would give. Recall of the same
+    them that show it too, nDCG counts the nearer ones more, base is what blind draws would give. Recall of the same
     patient, the view of the neighbours, and their votes as a classifier come beside. Intervals hold 95% and are by
     patient.
     """
@@ -89,7 +89,7 @@ def _show(report: RetrievalReport) -> None:
         print_tables(screen, [difference_table(report, difference)], beside=False)
         tell(screen, f"same patient, recall@{report.ks[-1]}", apart(difference.same_patient[-1]))
     tell(screen, "n", "images that show the finding and ask for their neighbours")
-    tell(screen, "base", "what neighbours drawn blindly would give; lift: P over that")
+    tell(screen, "base", "what neighbours drawn blindly would give (in view: drawn from that view); lift: P over base")
     tell(
         screen,
         "intervals",

@@ -27,6 +27,11 @@ class Part:
     values: np.ndarray
     chance: np.ndarray
 
+    @property
+    def defined(self) -> bool:
+        """Whether each figure has a query."""
+        return len(self.rows) > 0 and not bool(np.isnan(self.values).all(axis=0).any())
+
     def of(self, chosen: np.ndarray) -> Part:
         """Those of its queries that are among the cases `(N,)` bool."""
         kept = chosen[self.rows]
@@ -39,12 +44,15 @@ class Measured:
 
     Attributes:
         findings: for each, precision at each k and then nDCG at each k, of the queries that show it.
+        in_view: for each, `(Q,)`: what precision would be if neighbours were drawn blindly among the images of the
+            query's view; NaN where that is not known.
         votes: `(Q, F)` of all queries; NaN without a neighbour.
         same_patient: recall at each k, of the queries whose patient has another image to be found.
         same_view: precision at each k, of the queries whose view is known.
     """
 
     findings: tuple[Part, ...]
+    in_view: tuple[np.ndarray, ...]
     votes: np.ndarray
     same_patient: Part
     same_view: Part
@@ -70,7 +78,7 @@ def measure(index: CaseIndex, cases: Cases, patients: np.ndarray, ks: Sequence[i
     own = Pool(cases.searched, strangers=False)
     found = nearest(index, index.rows_of(cases.ids), queries, patients, [*pools, own], ks[-1])
     place = {key: number for number, key in enumerate(masks)}
-    parts, ballots = [], []
+    parts, blind, ballots = [], [], []
     for number, mask in enumerate(known):
         at = place[mask.tobytes()]
         hits = found[at].values(cases.labels[:, number])
@@ -78,10 +86,12 @@ def measure(index: CaseIndex, cases: Cases, patients: np.ndarray, ks: Sequence[i
         shows = cases.labels[queries, number] == 1
         rows = queries[shows]
         relevant = pools[at].sizes(cases.labels[:, number] == 1, rows, patients)
+        blind.append(_in_view(cases, patients, rows, number, pools[at]))
         parts.append(_figures(rows, hits[shows], relevant, pools[at].sizes(mask, rows, patients), ks))
     at = place[seen.tobytes()]
     return Measured(
         tuple(parts),
+        tuple(blind),
         np.stack(ballots, axis=1),
         _same_patient(cases, patients, queries, found[-1].rows, own, ks),
         _same_view(cases, patients, queries, found[at].rows, pools[at], ks),
@@ -95,6 +105,16 @@ def _figures(rows: np.ndarray, hits: np.ndarray, relevant: np.ndarray, cases: np
     blind = [chance(relevant, cases, k) for k in ks]
     expected = [by["precision"] for by in blind] + [by["ndcg"] for by in blind]
     return Part(rows, np.stack(values, axis=1), np.stack(expected, axis=1))
+
+
+def _in_view(cases: Cases, patients: np.ndarray, rows: np.ndarray, number: int, pool: Pool) -> np.ndarray:
+    base = np.full(len(rows), np.nan)
+    for view in set(cases.views[rows].tolist()) - {""}:
+        here, inside = cases.views[rows] == view, cases.views == view
+        relevant = pool.sizes(inside & (cases.labels[:, number] == 1), rows[here], patients)
+        with np.errstate(invalid="ignore"):
+            base[here] = relevant / pool.sizes(inside, rows[here], patients)
+    return base
 
 
 def _same_patient(

@@ -40,12 +40,15 @@ class Figures:
     Attributes:
         queries, patients: that are positive, and whose they are.
         precision, ndcg: at each k, in its order.
+        in_view: for the queries of one view, what precision would be if neighbours were drawn blindly among the images
+            of that view: what lies above it is more than the view. None for queries of all views.
     """
 
     queries: int
     patients: int
     precision: tuple[AtK, ...]
     ndcg: tuple[AtK, ...]
+    in_view: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -54,6 +57,7 @@ class Figures:
             "patients": self.patients,
             "precision": [value.to_json() for value in self.precision],
             "ndcg": [value.to_json() for value in self.ndcg],
+            "random_in_view": self.in_view,
         }
 
 

@@ -118,22 +118,24 @@ class _Run:
                     int(known.sum()),
                     int((known & (cases.labels[:, number] == 1)).sum()),
                     self._figures([part]),
-                    {view: self._figures([part.of(cases.views == view)]) for view in views},
+                    {view: self._of_view(view, [part], [measured.in_view[number]]) for view in views},
                     ballot.figures["auroc"],
                     ballot.n,
                     ballot.positives,
                 )
             )
-        means, covered = {}, {}
-        for view in ("", *views):
-            parts = [part.of(cases.views == view) if view else part for part in measured.findings]
-            defined = [part for part in parts if len(part.rows) and not np.isnan(part.values).all(axis=0).any()]
-            means[view], covered[view] = self._figures(defined), len(defined)
+        whole = [part for part in measured.findings if part.defined]
+        means, covered = {}, {"": len(whole)}
+        for view in views:
+            kept = [number for number, part in enumerate(measured.findings) if part.of(cases.views == view).defined]
+            parts = [measured.findings[number] for number in kept]
+            means[view] = self._of_view(view, parts, [measured.in_view[number] for number in kept])
+            covered[view] = len(kept)
         return IndexRetrieval(
             str(index.path),
             index.spec.name,
             tuple(findings),
-            means.pop(""),
+            self._figures(whole),
             means,
             covered,
             votes.mean_auroc,
@@ -146,8 +148,7 @@ class _Run:
         """First minus second, query by query."""
         apart = [_apart(a, b) for a, b in zip(first.findings, second.findings, strict=True)]
         by_finding = [self._means([part], "difference") for part in apart]
-        defined = [part for part in apart if len(part.rows) and not np.isnan(part.values).all(axis=0).any()]
-        mean = self._means(defined, "difference")
+        mean = self._means([part for part in apart if part.defined], "difference")
         count, names = len(self.ks), self.cases.names
         return IndexDifference(
             str(one.path),
@@ -198,6 +199,15 @@ class _Run:
         count = len(self.ks)
         counted = len(np.unique(self.patients[rows]))
         return Figures(len(rows), counted, tuple(found[:count]), tuple(found[count:]))
+
+    def _of_view(self, view: str, parts: Sequence[Part], in_view: Sequence[np.ndarray]) -> Figures:
+        chosen = self.cases.views == view
+        found = self._figures([part.of(chosen) for part in parts])
+        if found.precision[0].figure.value is None:
+            return found
+        blind = [base[chosen[part.rows]] for part, base in zip(parts, in_view, strict=True)]
+        known = [float(np.nanmean(base)) for base in blind if not np.isnan(base).all()]
+        return replace(found, in_view=float(np.mean(known)) if len(known) == len(parts) else None)
 
     def _recall(self, part: Part, reason: str) -> Recall:
         found = self._at([part])

@@ -26,16 +26,12 @@ def vote_table(index: IndexRetrieval, k: int) -> Table:
 def view_table(index: IndexRetrieval, place: int) -> Table:
     """The means over findings for the queries of each view."""
     k = index.mean.precision[place].k
-    rows = [
-        [
-            view,
-            f"{figures.queries:,}",
-            f"{index.covered[view]} of {len(index.findings)}",
-            *_beside_chance(figures, place),
-        ]
-        for view, figures in index.by_view.items()
-    ]
-    return Table(["view", "n", "findings", "base", f"P@{k} (95%)", "lift", f"nDCG@{k} (95%)"], rows)
+    rows = []
+    for view, figures in index.by_view.items():
+        base, *others = _beside_chance(figures, place)
+        inside = f"{figures.in_view:.3f}" if figures.in_view is not None else "-"
+        rows.append([view, f"{figures.queries:,}", base, inside, *others])
+    return Table(["view", "n", "base", "in view", f"P@{k} (95%)", "lift", f"nDCG@{k} (95%)"], rows)
 
 
 def other_table(index: IndexRetrieval) -> Table:
