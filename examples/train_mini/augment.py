@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 def standardised(pixels: torch.Tensor) -> torch.Tensor:
-    """`(B, 1, S, S)` of 0..1 to mean 0 and deviation 1 each, as `recipe.standardise` does from -1..1."""
+    """`(B, 1, S, S)` of 0..1 to mean 0 and deviation 1 each, as the runtime does from -1..1."""
     deviation, mean = torch.std_mean(pixels, dim=(2, 3), keepdim=True, correction=0)
     return (pixels - mean) / deviation.clamp(min=0.025)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from recipe import SIDE, shrink
 
 import cxr_embed
+from cxr_embed.encoders.mini.pixels import SIDE, shrink
 from cxr_embed.images import read_image
 
 
