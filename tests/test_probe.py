@@ -260,6 +260,7 @@ def test_a_finding_of_one_kind_is_undefined_with_the_reason(probe: Probe) -> Non
         (lambda x, y: (np.where(np.arange(50)[:, None] == 7, np.nan, x), y), "not finite in rows 7"),
         (lambda x, y: (x.astype(int), y), "floats, not int64"),
         (lambda x, y: (x[:0], y[:0]), "no finding can be learned"),
+        (lambda x, y: (x, np.full(y.shape, "yes")), "1, 0 or NaN .unknown., not words"),
     ],
 )
 def test_what_cannot_be_learned_is_named(change: object, told: str) -> None:
@@ -273,11 +274,28 @@ def test_what_cannot_be_learned_is_named(change: object, told: str) -> None:
         (LinearProbe(0.0), "strength is 'auto' or a number above 0"),
         (LinearProbe(balance="equal"), "balance is none, balanced, focal"),  # type: ignore[arg-type]
         (LinearProbe(pool="middle"), "pool is mean"),
+        (LinearProbe("strong"), "strength is 'auto' or a number above 0"),  # type: ignore[arg-type]
+        (LinearProbe(folds=1), "folds is a whole number from 2"),
+        (LinearProbe(folds=200), "folds is a whole number from 2 to 100, not 200"),
+        (LinearProbe(strengths=()), "strengths are numbers above 0, rising"),
+        (LinearProbe(strengths=(1.0, 0.1)), "strengths are numbers above 0, rising"),
+        (LinearProbe(tolerance=0.0), "tolerance is a number above 0"),
+        (KNNProbe(neighbors=0), "neighbors is a whole number above 0"),
     ],
 )
-def test_settings_that_make_no_sense(probe: LinearProbe, told: str) -> None:
+def test_settings_that_make_no_sense(probe: Probe, told: str) -> None:
     with pytest.raises(ProbeError, match=told):
         probe.fit(*make_cases(50))
+
+
+@pytest.mark.parametrize("probe", [LinearProbe(1.0), MLPProbe(epochs=2), KNNProbe()])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_vectors_that_are_not_finite_have_no_probability(probe: Probe, bad: float) -> None:
+    vectors, labels = make_cases(50)
+    probe.fit(vectors, labels)
+    vectors[7, 1] = bad
+    with pytest.raises(ProbeError, match="not finite in rows 7"):
+        probe.predict_proba(vectors)
 
 
 def test_nothing_is_printed_or_warned() -> None:

@@ -9,7 +9,15 @@ from sklearn.base import BaseEstimator
 
 from cxr_embed.probe.loss import probability
 from cxr_embed.probe.selection import one_sided
-from cxr_embed.probe.vectors import ArraySource, ProbeError, Source, Standard, fit_standard, in_threads
+from cxr_embed.probe.vectors import (
+    ArraySource,
+    ProbeError,
+    Source,
+    Standard,
+    check_finite,
+    fit_standard,
+    in_threads,
+)
 
 _NAMED = 5
 
@@ -75,7 +83,7 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         """Logits `(N, C)` float64 of vectors as `fit` takes them; NaN for findings that could not be learned.
 
         Raises:
-            ProbeError: where the probe is not fitted, or vectors have another width.
+            ProbeError: where the probe is not fitted, or vectors have another width or are not finite.
         """
         return self.decision_source(ArraySource(np.asanyarray(X), self.pooling))
 
@@ -89,7 +97,10 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         result = np.full((source.count, len(self.counts_)), np.nan)
 
         def part(block: tuple[slice | np.ndarray, np.ndarray]) -> None:
-            result[block[0]] = self._logits(standard(block[1], np.float64))
+            vectors = standard(block[1], np.float64)
+            # Not the logits: neighbours of what is no number are some images or other.
+            check_finite(block[0], vectors, source.count)
+            result[block[0]] = self._logits(vectors)
 
         for _ in in_threads(part, source.blocks()):
             pass
@@ -130,7 +141,10 @@ def check_labels(labels: Any, count: int) -> np.ndarray:
     Raises:
         ProbeError: for another number of rows, or values other than 1, 0 and NaN.
     """
-    values = np.asarray(labels, np.float32)
+    try:
+        values = np.asarray(labels, np.float32)
+    except (TypeError, ValueError):
+        raise ProbeError("labels are 1, 0 or NaN (unknown), not words") from None
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or len(values) != count:
         raise ProbeError(f"labels are of shape {values.shape}, and there are {count:,} vectors: one row for each")

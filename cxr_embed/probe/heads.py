@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from cxr_embed.probe.base import Probe, all_vectors
-from cxr_embed.probe.vectors import Source, Standard
+from cxr_embed.probe.vectors import ProbeError, Source, Standard
 
 
 class MLPProbe(Probe):
@@ -106,6 +106,8 @@ class KNNProbe(Probe):
     def _learn(
         self, source: Source, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
     ) -> None:
+        if not (isinstance(self.neighbors, int | np.integer) and self.neighbors > 0):
+            raise ProbeError(f"neighbors is a whole number above 0, not {self.neighbors!r}")
         self.vectors_ = _directions(all_vectors(source, standard))
         self.labels_ = np.where(learned, labels, np.nan).astype(np.float32)
 

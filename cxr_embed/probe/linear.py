@@ -14,6 +14,7 @@ from cxr_embed.probe.smooth import WIDEST, Curvature, Solution, in_own_direction
 from cxr_embed.probe.vectors import Matrix, ProbeError, Source, Standard
 
 KERNEL_CASES = 640  # up to here the cases' products are solved, and beyond the dimensions' own
+_MOST_FOLDS = 100  # they are numbered in one byte
 _PATH_TOLERANCE = 1e-2  # enough to tell which strength is best
 
 
@@ -123,8 +124,14 @@ class LinearProbe(Probe):
         self, source: Source, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
     ) -> None:
         check_balance(self.balance)
-        if self.strength != "auto" and not (np.isfinite(self.strength) and self.strength > 0):
+        if self.strength != "auto" and not _positive(self.strength):
             raise ProbeError(f"strength is 'auto' or a number above 0, not {self.strength!r}")
+        if not self.strengths or not all(map(_positive, self.strengths)) or sorted(self.strengths) != [*self.strengths]:
+            raise ProbeError(f"strengths are numbers above 0, rising, not {self.strengths!r}")
+        if not (isinstance(self.folds, int | np.integer) and 2 <= self.folds <= _MOST_FOLDS):
+            raise ProbeError(f"folds is a whole number from 2 to {_MOST_FOLDS}, not {self.folds!r}")
+        if not _positive(self.tolerance):
+            raise ProbeError(f"tolerance is a number above 0, not {self.tolerance!r}")
         solver: KernelSolver | SmoothSolver
         if source.count <= KERNEL_CASES:
             solver = KernelSolver(all_vectors(source, standard, np.float64))
@@ -165,6 +172,10 @@ class LinearProbe(Probe):
         self.coef_, self.intercept_ = tensors["coef"], tensors["intercept"]
         self.strengths_, self.chosen_ = tensors["strengths"], tensors["chosen"]
         return super().restore(tensors)
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and bool(np.isfinite(value)) and bool(value > 0)
 
 
 def check_balance(balance: str) -> None:

@@ -145,9 +145,7 @@ def fit_standard(source: Source) -> Standard:
 
     for (rows, block), middle, spread in in_threads(part, source.blocks()):
         if not np.isfinite(middle).all():
-            wrong = np.flatnonzero(~np.isfinite(block.astype(np.float32)).all(axis=1))
-            numbers = np.arange(source.count)[rows][wrong]
-            raise ProbeError(f"vectors that are not finite in rows {', '.join(map(str, numbers[:_NAMED]))}")
+            check_finite(rows, block.astype(np.float32), source.count)
         # Chan, Golub and LeVeque, 1983: sums of squares of two parts.
         both = count + len(block)
         away = middle - mean
@@ -157,6 +155,18 @@ def fit_standard(source: Source) -> Standard:
     deviation = np.sqrt(squares / count)
     constant = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
     return Standard(mean, np.where(constant, 1.0, deviation))
+
+
+def check_finite(rows: slice | np.ndarray, vectors: np.ndarray, count: int) -> None:
+    """Refuses vectors `(B, D)` of some rows of `count` where one is not finite.
+
+    Raises:
+        ProbeError: naming the first rows.
+    """
+    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(wrong):
+        numbers = np.arange(count)[rows][wrong]
+        raise ProbeError(f"vectors that are not finite in rows {', '.join(map(str, numbers[:_NAMED]))}")
 
 
 class Matrix:
