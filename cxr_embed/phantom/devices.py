@@ -35,8 +35,8 @@ def device(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.ndarr
 
 
 def _endotracheal(cage: Cage, _: int, rng: np.random.Generator) -> list[Path]:
-    """Its tip 2 to 6 cm above the carina; both walls and the opaque stripe."""
-    tip = CARINA * cage.heart_height - rng.uniform(20, 60)
+    """Its tip 2 to 5 cm above the carina; both walls and the opaque stripe."""
+    tip = CARINA * cage.heart_height - rng.uniform(20, 50)
     walls = [
         (np.array([(at, -130.0, 4), (at, -40, 0), (at, tip, -5)]), radius) for at, radius in ((-4, 0.25), (4, 0.25))
     ]

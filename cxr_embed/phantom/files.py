@@ -64,7 +64,8 @@ def write_phantoms(
             f"phantoms: count is 1 or more, size from {MIN_SIZE} to {MAX_SIZE}, seed 0 or more; "
             f"got {count}, {size} and {seed}"
         )
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    whole = Path(os.path.abspath(target))  # `.` has no name of its own
+    partial = whole.with_name(f".{whole.name}.{uuid.uuid4().hex}")
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise CxrEmbedError(f"{target}: not an empty folder; name a new one")
@@ -77,7 +78,7 @@ def write_phantoms(
                 progress(number)
         _write(partial / "manifest.csv", _table(_COLUMNS, [_row(study, format) for study in studies]))
         _write(partial / "truth.csv", _table(_TRUTH, truth))
-        os.rename(partial, target)
+        os.rename(partial, whole)
     except OSError as error:
         raise CxrEmbedError(f"{target}: cannot be written ({error.strerror}); name another folder") from None
     finally:

@@ -15,8 +15,9 @@ Habitus = Literal["slim", "average", "large"]
 class Anatomy:
     """Sizes of a chest in mm, at full inspiration.
 
-    Adults' inner chest is about 29 cm wide in men and 26 cm in women (Kramer et al., 2012, on CT); lungs are 22 to 27
-    cm high on a PA radiograph, and the chest is about 60% as deep as wide.
+    On radiographs the inner chest of adults is 28 to 30 cm wide in men and 25 to 27 cm in women (Obikili and Okoye,
+    2006). Height, depth and the rest were chosen so that phantoms stand beside real radiographs without being noticed
+    for their proportions.
 
     Attributes:
         width: half of the inner chest's width.
