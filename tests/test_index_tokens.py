@@ -228,6 +228,17 @@ def test_cases_that_are_added_are_found(tmp_path: Path) -> None:
     assert CaseIndex(root).record.kind.name == "flat"
 
 
+def test_all_cases_can_go_and_come_back(tmp_path: Path) -> None:
+    values, texts = world(8)
+    store, root = make_store(tmp_path / "store", values), tmp_path / "index"
+    build_index(store, root)
+    remove_cases(root, patients=["p0", "p1", "p2", "p3"])
+    assert CaseIndex(root).search(texts[0], 2).ids.tolist() == [["", ""]]
+    assert verify_index(root) == []
+    add_cases(root, store)
+    assert CaseIndex(root).search(texts[0], 2).ids[0].tolist() == nearest(values, texts[0], 2)
+
+
 def test_pools_and_tokens_without_direction(tmp_path: Path) -> None:
     values, texts = world(30)
     values[3, 1] = 0
