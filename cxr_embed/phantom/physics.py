@@ -32,8 +32,8 @@ class Beam:
             90 kVp (about 50 keV) beam: 0.2048 and 0.2264 cm2/g (NIST) at 1.05 g/cm3.
         bone: the same for cortical bone less the soft tissue that it displaces: 0.3148 and 0.4242 cm2/g at 1.92 g/cm3.
         metal: the same for steel: 1.205 and 1.958 cm2/g of iron at 7.87 g/cm3. A stripe of barium is as a thin wire.
-        scatter: scattered to primary quanta for each unit of attenuation. A grid takes most; bedside images have none. In
-            the heart's shadow some 55% (PA) and 80% (AP) of what arrives is scatter; Niklason et al. (1981) measured
+        scatter: scattered to primary quanta for each unit of attenuation. A grid takes most; bedside images have none.
+            In the heart's shadow some 55% (PA) and 80% (AP) of what arrives is scatter; Niklason et al. (1981) measured
             over 50% with a grid and about 90% without in the mediastinum.
         quanta: quanta a square mm at the detector with nothing in the way. 1.3 uGy behind a patient and some 3e4 quanta
             per square mm and uGy (IEC 62220-1, RQA 5), and 40 times as many without the patient; half of
