@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, plural, print_json
+from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 
 if TYPE_CHECKING:
     from cxr_embed.index import Query
@@ -42,6 +42,13 @@ def search(
         bool, typer.Option("--one-per-patient", help="Only the nearest case of each patient.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the neighbours to a file: .csv or .parquet.")] = None,
+    montage: Annotated[
+        Path | None, typer.Option(help="Draw the query and the neighbours into a file: .png or .pdf.")
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the radiographs, for --montage: what the manifest's paths start from."),
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Of the encoder, for --image and --text.")] = None,
     device: Annotated[str, typer.Option(help="For the encoder: auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
@@ -57,14 +64,15 @@ def search(
 
     if out is not None:
         check_target(out)
+    if montage is not None:
+        _check_montage(montage, root)
     opened = CaseIndex(index)
     rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
     # Faults of the search come before a model is loaded for it.
     passing = opened.passing(where, before)
     like = Examples(image or (), image_id or (), text or ())
-    query = Asker(opened, weights, device).query(
-        like, Examples(not_image or (), not_image_id or (), not_text or ()), patient
-    )
+    unlike = Examples(not_image or (), not_image_id or (), not_text or ())
+    query = Asker(opened, weights, device).query(like, unlike, patient)
     rows, similarity = opened.search_rows([query], k, where=where, before=before, rules=rules)
     found = int((rows[0] >= 0).sum())
     cases = opened.cases(rows[0, :found])
@@ -74,6 +82,15 @@ def search(
     ]
     if out is not None:
         write_neighbors(out, neighbors, list(opened.table.column_names))
+    if montage is not None and root is not None:
+        from cxr_embed.report.montage import draw_search
+
+        columns = opened.table.column_names  # with the files' digests
+        examples = opened.cases(opened.rows_of([*like.ids, *unlike.ids]), columns)
+        digests = opened.cases(rows[0, :found], ["content"])
+        shown = [{**case, **digest} for case, digest in zip(neighbors, digests, strict=True)]
+        asked = {case["image_id"]: case for case in examples}
+        draw_search(montage, root, like, unlike, asked, shown, _rules(where, before, rules), RESEARCH)
     if as_json:
         told = _query_json(query, k, where, before, rules)
         print_json({"query": told, "neighbors": neighbors, "note": RESEARCH})
@@ -82,9 +99,28 @@ def search(
     if found < k:
         left = len(opened) if passing is None else int(passing.sum())
         typer.echo(f"note: {plural(found, 'case')} of the {k} wanted; {left:,} of {len(opened):,} pass the filters")
-    if out is not None:
-        typer.echo(f"{out}: {plural(found, 'case')}")
+    for file in (out, montage):
+        if file is not None:
+            typer.echo(f"{file}: {plural(found, 'case')}")
     typer.echo(RESEARCH)
+
+
+def _check_montage(montage: Path, root: Path | None) -> None:
+    from cxr_embed.report.montage import check_target
+
+    check_target(montage)
+    if root is None:
+        fail("--montage needs --root: the folder of the radiographs, what the manifest's paths start from", 2)
+    if not root.is_dir():
+        fail(f"{root}: no such folder (--root)", 2)
+
+
+def _rules(where: str | None, before: str | None, rules: Any) -> str:
+    """What the neighbours had to meet, in words."""
+    told = [where] if where else []
+    told += [f"taken before {before}"] if before else []
+    told += [name.replace("_", " ") for name, on in vars(rules).items() if on]
+    return "cases that meet: " + ", ".join(told) if told else ""
 
 
 def _query_json(query: Query, k: int, where: str | None, before: str | None, rules: Any) -> dict[str, Any]:

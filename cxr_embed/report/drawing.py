@@ -40,7 +40,7 @@ STYLES = (
     Style("#CC79A7", (0, (5, 1.5, 1, 1.5)), "D", "white"),
     Style("#000000", (0, (8, 2)), "v", "#000000"),
 )
-_SETTINGS = {
+SETTINGS = {
     "font.family": "DejaVu Sans",
     "font.size": SMALL,
     "text.color": INK,
@@ -98,7 +98,7 @@ def to_svg(key: str, height: float, draw: Callable[[Figure], None], label: str) 
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": key}), warnings.catch_warnings():
+    with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": key}), warnings.catch_warnings():
         # The page's own font has signs that matplotlib's lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure = Figure(figsize=(WIDTH, height))
