@@ -1,0 +1,233 @@
+"""A picture of a search: what was asked, and its neighbours with what is known of them."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cxr_embed.errors import CaseIndexError, ImageError
+from cxr_embed.images import read_image
+from cxr_embed.index.queries import Examples
+from cxr_embed.manifest import leaves_root
+from cxr_embed.report.drawing import INK, NORMAL, RULE, SETTINGS, SMALL, SOFT, STYLES, short
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SUFFIXES = (".png", ".pdf")
+_ACROSS, _DPI = 5, 150  # neighbours in a row, dots an inch
+_CELL, _WORDS, _GAP, _FOOT = 2.1, 0.72, 0.06, 0.34  # inches of a panel, its words, its margin, and the last line
+_SIDE = 640  # pixels: more than a panel shows
+_LETTERS = 36  # of a line under a panel
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One radiograph of the picture, or words in its place.
+
+    Attributes:
+        title: in bold below it, or for words inside it.
+        lines: what is known, below the title.
+        pixels: `(H, W)`, brighter = denser; None where there is no picture.
+        why: there is no picture.
+    """
+
+    title: str
+    lines: tuple[str, ...] = ()
+    pixels: np.ndarray | None = None
+    why: str = ""
+
+
+def check_target(path: Path) -> None:
+    """Refuses a file that `write_montage` could not write.
+
+    Raises:
+        CaseIndexError: for another suffix, a folder, or a place that is none.
+    """
+    if path.suffix.lower() not in SUFFIXES or path.is_dir():
+        raise CaseIndexError(f"{path}: a montage is a file whose name ends in {' or '.join(SUFFIXES)}")
+    if not path.absolute().parent.is_dir():
+        raise CaseIndexError(f"{path}: cannot be written ({path.parent} is no folder); give another --montage")
+
+
+def file_panel(path: Path, title: str, lines: Sequence[str] = (), content: str = "") -> Panel:
+    """A radiograph's panel; a file that is missing, broken or another one than was embedded is said so in its place.
+
+    Args:
+        path: of the radiograph.
+        title, lines: below it.
+        content: SHA-256 of the file that was embedded, as hexadecimal digits; blank where any will do.
+    """
+    try:
+        image = read_image(path)
+    except ImageError as error:
+        return Panel(title, tuple(lines), why=f"no picture: {error.kind}")
+    if content and image.content_id != content:
+        return Panel(title, tuple(lines), why="another file than was embedded")
+    step = max(1, min(image.pixels.shape) // _SIDE)
+    return Panel(title, tuple(lines), image.pixels[::step, ::step])
+
+
+def case_panel(case: dict[str, Any], root: Path, title: str, lines: Sequence[str]) -> Panel:
+    """The panel of a case of an index; its path stays below the root.
+
+    Args:
+        case: with `path`, relative to the root, and `content`, the digest of the file in bytes.
+        root: folder of the images.
+        title, lines: below it.
+    """
+    path = case.get("path")
+    if not path:
+        return Panel(title, tuple(lines), why="no path is known")
+    if leaves_root(path):
+        return Panel(title, tuple(lines), why="its path leaves the folder")
+    content = case.get("content")
+    return file_panel(root / path, title, lines, content.hex() if content else "")
+
+
+def describe_case(case: dict[str, Any], similarity: float | None = None, place: int = 0) -> tuple[str, list[str]]:
+    """Title and lines below a case's picture.
+
+    Args:
+        case: column to value, None where it is unknown.
+        similarity: to the query.
+        place: among the neighbours, from 1.
+    """
+    name = str(case["image_id"])
+    age = f"{case['age']:g} years" if isinstance(case.get("age"), int | float) else None
+    findings = [column for column, value in case.items() if type(value) is int and value == 1]
+    lines = [
+        " \N{MIDDLE DOT} ".join(str(value) for value in values if value not in (None, ""))
+        for values in (
+            (case.get("patient_id") and f"patient {case['patient_id']}", case.get("study_date")),
+            (case.get("view"), case.get("sex"), age),
+        )
+    ]
+    # Two lines of findings fit.
+    lines = [line for line in lines if line] + textwrap.wrap(", ".join(findings), _LETTERS)[:2]
+    if similarity is None:
+        return name, lines
+    return f"{place}   {similarity:.3f}", [name, *lines]
+
+
+def draw_search(
+    path: Path,
+    root: Path,
+    like: Examples,
+    unlike: Examples,
+    asked: Mapping[str, dict[str, Any]],
+    neighbors: Sequence[dict[str, Any]],
+    rules: str,
+    note: str,
+) -> None:
+    """Draws a search: every example with its sign, then the neighbours with their similarity.
+
+    Args:
+        path: of the picture.
+        root: folder of the radiographs, what the cases' paths start from.
+        like, unlike: the examples.
+        asked: the cases among the examples, by id.
+        neighbors: cases, nearest first, with `similarity`; `content` (the file's digest, 32 bytes) where it is known.
+        rules, note: see `write_montage`.
+
+    Raises:
+        CaseIndexError: where it cannot be written.
+    """
+    examples = []
+    for sign, given in (("like ", like), ("not like ", unlike)):
+        examples += [file_panel(file, sign + file.name) for file in given.files]
+        for image_id in given.ids:
+            title, lines = describe_case(asked[image_id])
+            examples.append(case_panel(asked[image_id], root, sign + title, lines))
+        examples += [Panel(sign + "these words", why=text) for text in given.texts]
+    answers = []
+    for place, case in enumerate(neighbors, start=1):
+        known = {name: value for name, value in case.items() if name not in ("similarity", "content")}
+        answers.append(case_panel(case, root, *describe_case(known, case["similarity"], place)))
+    write_montage(path, examples, answers, rules=rules, note=note)
+
+
+def write_montage(path: Path, asked: Sequence[Panel], neighbors: Sequence[Panel], *, rules: str, note: str) -> None:
+    """Writes the picture by atomic rename: the examples in the first column, then the neighbours, nearest first.
+
+    Args:
+        path: ends in .png or .pdf.
+        asked: the examples.
+        neighbors: the answer.
+        rules: what the neighbours had to meet; blank for nothing.
+        note: below all of it.
+
+    Raises:
+        CaseIndexError: where it cannot be written.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    check_target(path)
+    across = 1 + max(2, min(_ACROSS, len(neighbors)))
+    rows = max(len(asked), -(-len(neighbors) // _ACROSS), 1)
+    wide, high = across * _CELL, rows * (_CELL + _WORDS) + _FOOT
+    places = [(row, 0, panel, STYLES[1].colour) for row, panel in enumerate(asked)]
+    places += [(n // _ACROSS, 1 + n % _ACROSS, panel, RULE) for n, panel in enumerate(neighbors)]
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(wide, high), facecolor="white")
+        FigureCanvasAgg(figure)
+        for row, column, panel, edge in places:
+            left, top, size = column * _CELL + _GAP, high - row * (_CELL + _WORDS) - _GAP, _CELL - 2 * _GAP
+            _draw(figure.add_axes((left / wide, (top - size) / high, size / wide, size / high)), panel, edge)
+        words = ". ".join(line for line in (rules, note) if line)
+        figure.text(_GAP / wide, 0.08 / high, words, fontsize=SMALL, color=SOFT)
+        try:
+            figure.savefig(partial, format=path.suffix[1:].lower(), dpi=_DPI, metadata=_no_date(path))
+            os.replace(partial, path)
+        except OSError as error:
+            raise CaseIndexError(
+                f"{path}: cannot be written ({error.strerror or error}); give another --montage"
+            ) from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _no_date(path: Path) -> dict[str, None]:
+    """The same search gives the same file."""
+    return {"Software": None} if path.suffix.lower() == ".png" else {"CreationDate": None}
+
+
+def _draw(axes: Axes, panel: Panel, edge: str) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for side in axes.spines.values():
+        side.set_visible(True)
+        side.set_color(edge)
+        side.set_linewidth(2.2 if edge != RULE else 0.8)
+    if panel.pixels is None:
+        words = panel.why or panel.title
+        axes.set_facecolor("#F4F4F4")
+        axes.text(0.5, 0.5, textwrap.fill(words, 26), ha="center", va="center", transform=axes.transAxes, wrap=True)
+    else:
+        axes.set_facecolor("black")
+        low, high = np.percentile(panel.pixels, (0.5, 99.5))
+        axes.imshow(panel.pixels, cmap="gray", vmin=low, vmax=max(high, low + 1), interpolation="antialiased")
+        axes.set_anchor("C")
+    lines = [short(line, _LETTERS + 2) for line in panel.lines]
+    axes.text(
+        0,
+        -0.03,
+        short(panel.title, _LETTERS),
+        transform=axes.transAxes,
+        va="top",
+        fontsize=NORMAL,
+        weight="bold",
+        color=INK,
+    )
+    axes.text(
+        0, -0.115, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=SMALL, color=INK, linespacing=1.25
+    )

@@ -1,0 +1,113 @@
+"""The picture of a search: what is in it, what it says in the place of a missing radiograph, where it may be written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import run_cli
+from PIL import Image
+
+from cxr_embed import embed, open_store, read_manifest
+from cxr_embed.errors import CaseIndexError
+from cxr_embed.images import read_image
+from cxr_embed.index.queries import Examples
+from cxr_embed.index.writer import build_index
+from cxr_embed.report.montage import case_panel, check_target, describe_case, draw_search
+
+
+@pytest.fixture
+def radiographs(tmp_path: Path) -> Path:
+    """A folder with a manifest of six pictures, each of another brightness."""
+    rng = np.random.default_rng(0)
+    lines = ["image_id,path,patient_id,age,sex,view,Effusion"]
+    for number in range(6):
+        pixels = rng.integers(0, 40 * (number + 1), (96, 96), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"i{number}.png")
+        lines.append(f"i{number},i{number}.png,p{number},5{number},F,PA,{number % 2}")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+@pytest.fixture
+def index(radiographs: Path) -> Path:
+    manifest = read_manifest(radiographs / "manifest.csv")
+    embed(manifest, encoder="hog", store=radiographs / "store", workers=1)
+    build_index(open_store(radiographs / "store"), radiographs / "index", manifest=manifest)
+    return radiographs / "index"
+
+
+def test_a_search_is_drawn(index: Path, radiographs: Path) -> None:
+    picture = radiographs / "out.png"
+    wanted = ["--image-id", "i0", "--montage", str(picture), "--root", str(radiographs)]
+    done = run_cli("search", str(index), *wanted, "-k", "3")
+    assert done.returncode == 0, done.stderr
+    assert f"{picture}: 3 cases" in done.stdout
+    three = np.asarray(Image.open(picture).convert("L"))
+    run_cli("search", str(index), *wanted, "-k", "5")
+    five = np.asarray(Image.open(picture).convert("L"))
+    assert five.shape[1] == three.shape[1] * 6 / 4  # the query and its neighbours side by side
+    assert len(np.unique(three)) > 100  # the radiographs are in it
+    assert not list(radiographs.glob(".out*"))
+    first = picture.read_bytes()
+    run_cli("search", str(index), *wanted, "-k", "5")
+    assert picture.read_bytes() == first
+
+
+def test_what_is_known_is_told_below() -> None:
+    case = {"image_id": "a", "patient_id": "p", "study_date": "2020-01-02", "view": "PA", "age": 61.0, "sex": None}
+    case |= {"Effusion": 1, "Mass": 0, "Edema": None, "path": "a.png"}
+    title, lines = describe_case(case, 0.91234, 2)
+    assert title == "2   0.912"
+    assert lines == ["a", "patient p · 2020-01-02", "PA · 61 years", "Effusion"]
+    assert describe_case({"image_id": "b"}) == ("b", [])
+
+
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        ({"path": None}, "no path is known"),
+        ({}, "no path is known"),
+        ({"path": "gone.png"}, "no picture: missing"),
+        ({"path": "../i1.png"}, "its path leaves the folder"),
+        ({"path": "/etc/hostname"}, "its path leaves the folder"),
+        ({"path": "i1.png", "content": bytes(32)}, "another file than was embedded"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(radiographs: Path, case: dict[str, Any], why: str) -> None:
+    panel = case_panel(case, radiographs, "1", [])
+    assert panel.pixels is None
+    assert panel.why == why
+
+
+def test_the_file_that_was_embedded_is_shown(radiographs: Path) -> None:
+    image = read_image(radiographs / "i1.png")
+    case = {"path": "i1.png", "content": bytes.fromhex(image.content_id)}
+    panel = case_panel(case, radiographs, "1", [])
+    assert panel.pixels is not None
+    np.testing.assert_array_equal(panel.pixels, image.pixels)
+
+
+def test_words_and_missing_files_have_a_place(radiographs: Path) -> None:
+    picture = radiographs / "words.pdf"
+    unlike = Examples(files=[radiographs / "nowhere.png"])
+    draw_search(picture, radiographs, Examples(texts=["enlarged heart"]), unlike, {}, [], "", "For research")
+    assert picture.read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("name", ["out.jpg", "out", "nowhere/out.png"])
+def test_a_place_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CaseIndexError, match="montage"):
+        check_target(tmp_path / name)
+
+
+def test_the_folder_of_the_radiographs_is_asked_for(index: Path) -> None:
+    done = run_cli("search", str(index), "--image-id", "i0", "--montage", "out.png")
+    assert done.returncode == 2
+    assert "--root" in done.stderr
+    wanted = ("--montage", "out.png", "--root", str(index / "nowhere"))
+    done = run_cli("search", str(index), "--image-id", "i0", *wanted)
+    assert done.returncode == 2
+    assert "no such folder" in done.stderr
