@@ -255,8 +255,8 @@ def test_a_finding_that_has_no_figure_is_told_and_not_in_the_mean(tmp_path: Path
     # The only image that shows it has nobody of another patient to find.
     assert by_name["Edema"].figures.precision[0].figure.value is None
     told = next(note for note in report.notes if note.startswith("not defined"))
-    assert "Hernia" in told
-    assert "Edema" in told
+    assert "Hernia (no query)" in told
+    assert "Edema (nothing can be found, or fewer than 3 images)" in told
     two = evaluate_retrieval([index], findings=["effusion", "Mass"], ks=(3,), bootstraps=20).indexes[0]
     assert found.mean.precision[0].figure.value == two.mean.precision[0].figure.value
 
@@ -396,7 +396,8 @@ def test_more_neighbours_than_there_are_have_no_figure(built: CaseIndex) -> None
     finding = report.indexes[0].findings[0]
     assert finding.figures.precision[0].figure.value is not None
     assert finding.figures.precision[1].figure.value is None
-    assert "fewer than k" in finding.figures.precision[1].figure.reason
+    assert finding.figures.precision[1].figure.reason == "fewer than 500 images can be found"
+    assert "no part in the mean: Effusion, Mass (fewer than 500 images can be found)" in report.notes[0]
     assert finding.vote.value is not None
     assert report.indexes[0].mean.precision[0].figure.value is None
 

@@ -177,10 +177,20 @@ class _Run:
             self.bootstraps,
             (self.seed,),
         )
-        reason = "no query has anything to find, or fewer than k images are searched"
         if not sum(len(part.rows) for part in parts):
-            reason = "no query"
-        return [value if value.value is not None else replace(value, reason=reason) for value in found]
+            return [Estimate(None, reason="no query")] * len(found)
+        return [
+            value if value.value is not None else replace(value, reason=self._lacking(parts, number))
+            for number, value in enumerate(found)
+        ]
+
+    def _lacking(self, parts: Sequence[Part], number: int) -> str:
+        """Why no query has the figure of a column."""
+        k = self.ks[number % len(self.ks)]
+        first = number - number % len(self.ks)
+        if any(not np.isnan(part.values[:, first]).all() for part in parts):
+            return f"fewer than {k} images can be found"
+        return f"nothing can be found, or fewer than {k} images"
 
     def _at(self, parts: Sequence[Part]) -> list[AtK]:
         """Means of each column, beside chance in the same queries."""
@@ -239,14 +249,14 @@ def _apart(first: Part, second: Part) -> Part:
 def _doubts(found: IndexRetrieval, cases: Cases) -> list[str]:
     """What should make a reader doubt the figures; the same for every index."""
     told = []
-    undefined = [
-        f"{finding.name} ({at.figure.reason})"
-        for finding in found.findings
-        for at in (*finding.figures.precision, *finding.figures.ndcg)
-        if at.figure.value is None
-    ]
+    undefined: dict[str, list[str]] = {}
+    for finding in found.findings:
+        for at in (*finding.figures.precision, *finding.figures.ndcg):
+            if at.figure.value is None and finding.name not in undefined.setdefault(at.figure.reason, []):
+                undefined[at.figure.reason].append(finding.name)
     if undefined:
-        told.append(f"not defined, and no part in the mean: {'; '.join(dict.fromkeys(undefined))}")
+        shown = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in undefined.items())
+        told.append(f"not defined, and no part in the mean: {shown}")
     if not found.same_patient.queries:
         told.append(f"no recall of the same patient: {found.same_patient.at[0].figure.reason}")
     few = [f"{f.name} ({f.figures.queries})" for f in found.findings if 0 < f.figures.queries < FEW]
