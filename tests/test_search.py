@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import fill, run_cli
+from helpers import MeanEncoder, fill, run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from index_world import Asked, brute_force, make_index, thorough
 
 from cxr_embed import CaseIndex, embed, open_store, read_manifest
 from cxr_embed.cli import main
-from cxr_embed.errors import CaseIndexError
-from cxr_embed.index import Query
+from cxr_embed.errors import CaseIndexError, EncoderError
+from cxr_embed.index import Query, queries
+from cxr_embed.index.queries import Asker, Examples
 from cxr_embed.index.search import best
 from cxr_embed.index.writer import build_index
+from cxr_embed.store import Row, StoreWriter
+from cxr_embed.types import EncoderSpec, TextRule
 
 WHERE = [None, "view = PA", "not (view = PA) or Effusion = 1", "view is not known"]
 VIEWS, DATES = ["PA", "AP", ""], ["2019-01-01", "2020-06-01", "2021-01-01", ""]
@@ -218,7 +222,7 @@ def test_a_patient_who_is_not_here_has_no_cases(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def searched(tmp_path_factory: pytest.TempPathFactory, chest: Callable[..., np.ndarray]) -> Path:
     """Twelve small radiographs, embedded and indexed: `images/`, `store`, `index`."""
     from PIL import Image
 
@@ -226,8 +230,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "images").mkdir()
     lines = ["image_id,path,patient_id,study_date,view,age,Effusion"]
     for number in range(12):
-        pixels = np.random.default_rng(number).integers(0, 256, (96, 96), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / f"i{number}.png")
+        Image.fromarray((chest(number, 96) >> 4).astype(np.uint8)).save(folder / "images" / f"i{number}.png")
         date, view = f"20{10 + number}-01-01", ["PA", "AP"][number % 2]
         lines.append(f"i{number},images/i{number}.png,p{number // 2},{date},{view},{40 + number},{number % 3 % 2}")
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
@@ -341,6 +344,68 @@ def test_bad_input_is_told_in_a_line_or_two(
     assert told in err
     assert len(err.splitlines()) <= 2
     assert out == ""
+
+
+def mean_index(tmp_path: Path, revision: str) -> CaseIndex:
+    """One case of the encoder `helpers:make_mean`, in some revision of it."""
+    spec = replace(MeanEncoder.spec, name="helpers:make_mean", revision=revision)
+    with StoreWriter(tmp_path / "store", spec) as writer:
+        writer.add_vector(Row("i0", "p0", b"0" * 32), {"means": np.ones(16), "peak": np.ones(1)})
+        writer.flush("toy")
+    build_index(open_store(tmp_path / "store"), tmp_path / "index")
+    return CaseIndex(tmp_path / "index")
+
+
+def test_a_query_by_another_encoder_names_both(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MeanEncoder, "spec", replace(MeanEncoder.spec, name="helpers:make_mean"))
+    file = Examples(files=[searched / "images" / "i1.png"])
+    same, other = mean_index(tmp_path / "same", "1"), mean_index(tmp_path / "other", "2")
+    found = Asker(same).query(file)
+    assert found.vector.shape == (16,)
+    assert same.search(found, 1).ids.tolist() == [["i0"]]
+    fingerprints = [spec.fingerprint[:12] for spec in (other.spec, MeanEncoder.spec)]
+    with pytest.raises(EncoderError, match=r"the index is of helpers:make_mean \[.*the encoder here is") as caught:
+        Asker(other).query(file)
+    assert all(fingerprint in str(caught.value) for fingerprint in fingerprints)
+
+
+def test_imported_vectors_have_no_encoder_to_ask(searched: Path, tmp_path: Path) -> None:
+    spec = EncoderSpec("densenet121", "imported", "imported", {"features": (4,)})
+    with StoreWriter(tmp_path / "store", spec) as writer:
+        writer.add_vector(Row("i0", "p0", b"0" * 32), {"features": np.ones(4)})
+        writer.flush("toy")
+    build_index(open_store(tmp_path / "store"), tmp_path / "index")
+    with pytest.raises(EncoderError, match="were imported, so no model here is known to be theirs"):
+        Asker(CaseIndex(tmp_path / "index")).query(Examples(files=[searched / "images" / "i1.png"]))
+
+
+def test_words_are_embedded_once_and_joined_with_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Reader:
+        def embed_text(self, prompts: list[str]) -> np.ndarray:
+            asked.extend(prompts)
+            return np.stack([np.full(4, len(prompt), np.float32) for prompt in prompts])
+
+    spec = EncoderSpec("toy", "1", "none", {"features": (4,)}, weights="w", text=TextRule("features", "clip"))
+    with StoreWriter(tmp_path / "store", spec) as writer:
+        for number, vector in enumerate(np.eye(4)):
+            writer.add_vector(Row(f"i{number}", f"p{number}", number.to_bytes(32, "big")), {"features": vector})
+        writer.flush("toy")
+    build_index(open_store(tmp_path / "store"), tmp_path / "index")
+    monkeypatch.setattr(queries, "load_text_encoder", lambda *_, **__: Reader())
+    index = CaseIndex(tmp_path / "index")
+    words = Asker(index).query(Examples(texts=["effusion", "effusion"]))
+    assert asked == ["effusion"]
+    np.testing.assert_allclose(words.vector, np.full(4, 0.5), atol=1e-6)
+    assert (words.name, words.patients) == ("effusion + effusion", ())
+    both = Asker(index).query(Examples(ids=["i2"], texts=["effusion"]))
+    assert (both.patients, both.images) == (("p2",), ("i2",))
+    assert index.search(both, 4).ids.tolist() == [["i0", "i1", "i3", ""]]
+    away = Asker(index).query(Examples(texts=["effusion"]), Examples(ids=["i0"]))
+    assert index.search(away, 4).ids.tolist() == [["i1", "i2", "i3", ""]]
+    stated = Asker(index).query(Examples(texts=["effusion"]), patient="p3")
+    assert index.search(stated, 4, only_same_patient=True).ids[0].tolist() == ["i3", "", "", ""]
 
 
 def test_another_encoder_is_named(searched: Path, tmp_path: Path) -> None:
