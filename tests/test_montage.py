@@ -1,4 +1,4 @@
-"""The picture of a search: what is in it, what it says in the place of a missing radiograph, where it may be written."""
+"""The picture of a search: what is in it, what stands in the place of a missing radiograph, where it may be written."""
 
 from __future__ import annotations
 
