@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cxr_embed.cli.common import fail, is_terminal, print_json
+from cxr_embed.cli.common import fail, is_terminal, plural, print_json
 
 if TYPE_CHECKING:
     from cxr_embed.pipeline.summary import EmbedSummary
 
 EXAMPLE = "Example: `cxr-embed embed data/manifest.csv --store vectors/mini`"
 _SHOWN_FAILURES = 10
+_SHOWN_UNLIKE = 5
 
 
 def embed(
@@ -146,6 +147,10 @@ def _print_summary(summary: EmbedSummary, store: Path) -> None:
     if source := open_store(store).spec.weights_source:
         typer.echo(f"weights: {source}")
     typer.echo(f"{store}: {summary.stored:,} images with a vector")
+    if unlike := sorted(summary.unlike_chest):
+        named = ", ".join(unlike[:_SHOWN_UNLIKE]) + (", ..." if len(unlike) > _SHOWN_UNLIKE else "")
+        told = "does not look like a chest radiograph" if len(unlike) == 1 else "do not look like chest radiographs"
+        typer.echo(f"note: {plural(len(unlike), 'image')} {told} ({named}); embedded all the same")
     for failure in summary.failed[:_SHOWN_FAILURES]:
         typer.echo(f"failed: {failure.image_id} [{failure.kind}] {failure.reason}", err=True)
     if len(summary.failed) > _SHOWN_FAILURES:

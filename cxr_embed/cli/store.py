@@ -12,6 +12,7 @@ from cxr_embed.cli.common import RESEARCH, human_bytes, is_terminal, plural, pri
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Look into, check and export stores of vectors."
 )
+_SHOWN = 5
 StorePath = Annotated[Path, typer.Argument(help="The store's folder.")]
 
 
@@ -35,7 +36,7 @@ def info(
             told["failed"] = [vars(failure) for failure in opened.failures]
         print_json(told)
         return
-    spec = opened.spec
+    spec, unlike = opened.spec, told["unlike_chest"]
     shapes = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in spec.outputs.items())
     patients = f"{told['patients']:,}" if told["patients"] or not told["images"] else "unknown"
     lines = {
@@ -49,10 +50,14 @@ def info(
         "images": f"{told['images']:,} of {patients} patients ({told['vectors']:,} different)",
         "prompts": f"{prompts:,}",
         "failures": f"{told['failures']:,}" + (" (--failures lists them)" if told["failures"] and not failures else ""),
+        "not a chest": f"{len(unlike):,} by the look of them: {', '.join(unlike[:_SHOWN])}"
+        + (", ... (--json lists them)" if len(unlike) > _SHOWN else ""),
         "on disk": f"{human_bytes(told['bytes'])} in {plural(told['shards'], 'shard')}, created {told['created']}",
     }
     if spec.text is None:
         del lines["prompts"]
+    if not unlike:
+        del lines["not a chest"]
     for name, value in lines.items():
         typer.echo(f"{name:<12} {value}")
     if failures:

@@ -102,13 +102,17 @@ class InSlot(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """The model inputs of `keys` lie in the slot; `unfit` are files for which it had no room left."""
+    """The model inputs of `keys` lie in the slot; `unfit` are files for which it had no room left.
+
+    `unlike` are those of the keys whose picture does not look like a chest radiograph.
+    """
 
     slot: int
     keys: list[int]
     inputs: list[InSlot]
     faults: dict[int, Fault]
     unfit: list[int]
+    unlike: frozenset[int]
 
 
 class RunSlots(NamedTuple):
@@ -119,12 +123,13 @@ class RunSlots(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """Vectors `{output: (len(keys), ...)}` and faults of a chunk."""
+    """Vectors `{output: (len(keys), ...)}` and faults of a chunk; `unlike` as in `Decoded`."""
 
     keys: list[int]
     vectors: dict[str, np.ndarray]
     faults: dict[int, Fault]
     batch_size: int
+    unlike: frozenset[int] = frozenset()
 
 
 Message = Any

@@ -117,6 +117,7 @@ class Session:
         self.buffered: set[bytes] = set()  # content whose vector is not yet published
         self.broken: dict[bytes, Fault] = {}  # content that failed in this run
         self.retries: list[int] = []  # keys whose worker died: each goes alone to the next
+        self.unlike: set[int] = set()  # keys whose picture does not look like a chest radiograph
         self.suspects: set[int] = set()
         self.deaths = 0
         self.chunk = CHUNK
@@ -253,6 +254,7 @@ class Session:
             else:
                 self._idle(worker)
         elif isinstance(message, Decoded):
+            self.unlike |= message.unlike
             self._fail_all(message.faults)
             for key in message.unfit:
                 self._again(key)
@@ -262,6 +264,7 @@ class Session:
         elif isinstance(message, Embedded):
             self._idle(worker)
             self.deaths = 0
+            self.unlike |= message.unlike
             self.summary.batch_size = min(self.summary.batch_size, message.batch_size)
             self._fail_all(message.faults)
             for position, key in enumerate(message.keys):
@@ -299,16 +302,22 @@ class Session:
     def _store(self, key: int, vectors: dict[str, np.ndarray]) -> None:
         file = self.read[key]
         task = self.in_flight[key]
+        unlike = key in self.unlike
+        row = Row(task.image_id, task.patient_id, file.content, file.stamp, unlike_chest=unlike)
         try:
-            self.writer.add_vector(Row(task.image_id, task.patient_id, file.content, file.stamp), vectors)
+            self.writer.add_vector(row, vectors)
         except StoreError as error:
             self._fail_all({key: Fault("encoder", str(error))})
             return
         self._row(key)
         self.summary.embedded += 1
         self.buffered.add(file.content)
-        for waiting in self.claimed.pop(file.content):
-            self._reuse(waiting)
+        waiting = self.claimed.pop(file.content)
+        if unlike:
+            self.unlike.discard(key)
+            self.summary.unlike_chest += [task.image_id, *(self.in_flight[copy].image_id for copy in waiting)]
+        for copy in waiting:
+            self._reuse(copy)
 
     def _fail_all(self, faults: dict[int, Fault]) -> None:
         """Records faults of files that were read, and of the copies that waited for them."""

@@ -19,6 +19,7 @@ class EmbedSummary:
         reused: files that are new or touched but whose content was embedded before.
         embedded: contents that went through the encoder.
         failed: images without a vector, now or from an earlier run, with the reasons.
+        unlike_chest: images embedded in this run that do not look like chest radiographs.
         seconds: wall time.
         engine: what computed the vectors; empty where nothing was.
         batch_size: the one that was used in the end.
@@ -31,6 +32,7 @@ class EmbedSummary:
     reused: int = 0
     embedded: int = 0
     failed: list[Failure] = field(default_factory=list)
+    unlike_chest: list[str] = field(default_factory=list)
     seconds: float = 0.0
     engine: str = ""
     batch_size: int = 0
@@ -50,6 +52,7 @@ class EmbedSummary:
             "reused": self.reused,
             "embedded": self.embedded,
             "failed": [vars(failure) for failure in self.failed],
+            "unlike_chest": sorted(self.unlike_chest),
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.embedded / self.seconds, 1) if self.seconds else 0.0,
             "engine": self.engine,

@@ -51,6 +51,7 @@ class Worker:
     def __init__(self, setup: Setup, encoder: Encoder) -> None:
         self.setup, self.encoder = setup, encoder
         self.batch_size = setup.batch_size
+        self.unlike: set[int] = set()  # keys of the chunk whose picture does not look like a chest
         self.contents: dict[int, tuple[bytes, str, str]] = {}  # key to bytes, suffix and content id
         self.arena = mmap.mmap(setup.arena, 0) if setup.arena is not None else None
 
@@ -85,6 +86,7 @@ class Worker:
         """Decodes the wanted files of the chunk, then infers them or leaves their pixels in the slot."""
         faults: dict[int, Fault] = {}
         keys, inputs = [], []
+        self.unlike.clear()
         for key in message.keys:
             try:
                 inputs.append(self.decode(key))
@@ -93,7 +95,7 @@ class Worker:
                 faults[key] = Fault(error.kind, str(error))
         self.contents.clear()
         if message.slot is None:
-            return self.infer(keys, inputs, faults)
+            return self.infer(keys, inputs, faults)._replace(unlike=frozenset(self.unlike))
         return self.fill(message.slot, keys, inputs, faults)
 
     def fill(self, slot: int, keys: list[int], inputs: list[np.ndarray], faults: dict[int, Fault]) -> Decoded:
@@ -113,7 +115,7 @@ class Worker:
                 places.append(place)
                 fitting.append(key)
                 offset += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
-        return Decoded(slot, fitting, places, faults, unfit)
+        return Decoded(slot, fitting, places, faults, unfit, frozenset(self.unlike))
 
     def decode(self, key: int) -> np.ndarray:
         """A file's model input.
@@ -121,7 +123,7 @@ class Worker:
         Raises:
             ImageError: also for what a decoder was not expected to raise: one file never stops a run.
         """
-        from cxr_embed.images import decode_image
+        from cxr_embed.images import decode_image, looks_like_chest
 
         data, suffix, content_id = self.contents[key]
         # libtiff tells of damage on stderr, across the progress bar and without the file's name; the error has both.
@@ -129,6 +131,8 @@ class Worker:
         try:
             with quiet:
                 image = decode_image(data, suffix, content_id)
+            if not looks_like_chest(image.pixels, image.max_value):
+                self.unlike.add(key)
             return self.encoder.preprocess(image)
         except ImageError:
             raise

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import StoreError
-from cxr_embed.store.layout import ROW_SCHEMA, ROWS, ShardInfo, file_digest
+from cxr_embed.store.layout import OLDER_ROW_SCHEMA, ROW_SCHEMA, ROWS, ShardInfo, file_digest
 from cxr_embed.types import Stamp
 
 
@@ -40,6 +40,8 @@ class ShardRows:
                 table = pa.ipc.open_file(source).read_all()
         except (OSError, pa.ArrowInvalid, KeyError) as error:
             raise StoreError(f"{path}: {ROWS} cannot be read ({type(error).__name__})") from None
+        if table.schema == OLDER_ROW_SCHEMA:
+            table = table.append_column(ROW_SCHEMA.field("unlike_chest"), pa.nulls(len(table), pa.bool_()))
         if table.schema != ROW_SCHEMA or len(table) != info.rows or info.vectors > info.rows:
             raise StoreError(f"{path}: {ROWS} is not what shard.json declares")
         return cls(path, info.vectors, table)
@@ -165,6 +167,16 @@ class Index:
         rows = [number for image_id, number in self.latest.items() if image_id not in self.broken]
         values: list[Any] = self._rows([name], rows)[name].to_pylist() if rows else []
         return values
+
+    def unlike_chest(self, shard: np.ndarray, vector: np.ndarray) -> np.ndarray:
+        """Of vectors at the given `places`: whether their picture was seen not to look like a chest. `(N,)` bool."""
+        result = np.zeros(len(shard), bool)
+        for number in np.unique(shard):
+            owners = self._shards[number].table["unlike_chest"].slice(0, self._shards[number].vectors)
+            if owners.null_count < len(owners):
+                here = shard == number
+                result[here] = owners.fill_null(False).to_numpy()[vector[here]]
+        return result
 
     def _rows(self, columns: list[str], numbers: list[int]) -> pa.Table:
         """The given columns of the given rows, in their order."""

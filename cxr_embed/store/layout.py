@@ -39,8 +39,11 @@ ROW_SCHEMA = pa.schema(
         pa.field("error_kind", pa.string()),
         pa.field("error", pa.string()),
         pa.field("software", pa.string()),  # version that met the error: another one may know better
+        pa.field("unlike_chest", pa.bool_()),  # of a row that owns a vector; null where nobody looked
     ]
 )
+# What shards held before somebody looked.
+OLDER_ROW_SCHEMA = ROW_SCHEMA.remove(ROW_SCHEMA.get_field_index("unlike_chest"))
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Row:
     error_kind: str | None = None
     error: str | None = None
     software: str | None = None
+    unlike_chest: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -216,6 +220,7 @@ def write_shard(
                 "error_kind": [row.error_kind for row in rows],
                 "error": [row.error for row in rows],
                 "software": [row.software for row in rows],
+                "unlike_chest": [row.unlike_chest for row in rows],
             },
             schema=ROW_SCHEMA,
         )

@@ -110,6 +110,12 @@ class Store:
         return np.array([content.hex() for content in self.index.column("content")], dtype="U64")
 
     @property
+    def unlike_chest(self) -> np.ndarray:
+        """`(N,)` bool, in the order of `ids`: pictures that did not look like chest radiographs when embedded."""
+        _, shard, vector = self._places
+        return self.index.unlike_chest(shard, vector)
+
+    @property
     def failures(self) -> list[Failure]:
         """The images whose last try failed, with the reasons."""
         return [Failure(image_id, *why) for image_id, why in sorted(self.index.failures.items())]
@@ -216,6 +222,7 @@ class Store:
             "patients": len(set(self.patient_ids.tolist()) - {""}),  # blank: imported, and nobody knows
             "vectors": sum(self._info(number).vectors for number in range(self.shards)),
             "failures": len(self.index.failures),
+            "unlike_chest": self.ids[self.unlike_chest].tolist(),
             "shards": self.shards,
             "bytes": self.nbytes,
             "dtype": self.header.dtype,

@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from cxr_embed.encoders.mini.text import MARKS, split_words
+
 WORDS = Path(__file__).with_name("words.yaml")
+SLOT = re.compile(r"\{[nm]\}")
 _CHOICE = re.compile(r"\(([^()]*)\)")
 _TWO_SENTENCES = 0.15
 _SIZED, _SIDED = 0.35, 0.35
@@ -77,7 +80,7 @@ class Sentences:
                 return first
 
     def vocabulary(self) -> tuple[str, ...]:
-        """Every word that training can draw, sorted."""
+        """Every word and mark that training can draw, sorted."""
         texts: list[str] = []
 
         def collect(value: Any) -> None:
@@ -93,8 +96,8 @@ class Sentences:
 
         collect(self._words)
         # A choice inside a word, as in `nodul(e|es)`, makes whole words only once it is taken.
-        whole = {word for text in texts for one in _all_choices(text) for word in re.findall(r"[a-z]+", one)}
-        return tuple(sorted(whole - {"n", "m"}))
+        whole = {word for text in texts for one in _all_choices(text) for word in split_words(SLOT.sub(" ", one))}
+        return tuple(sorted(whole | set(MARKS)))
 
     def _one(self, rng: np.random.Generator) -> Sentence:
         groups, kind = self._words["groups"], rng.random()

@@ -19,7 +19,7 @@ DILATIONS = (1, 2, 4)
 NUMBER = "#"
 PARTS = 2048  # rows of the table of word parts
 _WORD = re.compile(r"[a-z]+|[0-9]+(?:[.,][0-9]+)*|[.,;:]")
-_MARKS = ".,;:"
+MARKS = ".,;:"
 
 
 def split_words(prompt: str) -> list[str]:
@@ -53,7 +53,7 @@ class TextTower:
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         """The prompt's words that training never saw, each once. They are read by their letters: a guess."""
         words = dict.fromkeys(split_words(prompt))
-        return tuple(word for word in words if word not in self._rows and word not in _MARKS)
+        return tuple(word for word in words if word not in self._rows and word not in MARKS)
 
     def __call__(self, prompts: Sequence[str]) -> np.ndarray:
         """P prompts to `(P, D)` float32 of unit length.
@@ -68,7 +68,7 @@ class TextTower:
 
     def _one(self, prompt: str) -> np.ndarray:
         words = split_words(prompt) if isinstance(prompt, str) else []
-        if not any(word not in _MARKS for word in words):
+        if not any(word not in MARKS for word in words):
             raise EncoderError(f"a prompt is a sentence in English letters, not {prompt!r}")
         if len(words) > MAX_WORDS:
             raise EncoderError(
