@@ -9,10 +9,10 @@ BIN    := $(VENV)/bin
 help:
 	@echo "make demo               install the core, embed a few synthetic chests, show the store"
 	@echo "make demo IMAGES=DIR    the same with your own folder of radiographs"
-	@echo "make test               install the tests' needs and run them (make test EXTRAS=dev,peers,cxr-foundation: all)"
+	@echo "make test               install the tests' needs and run them (make test EXTRAS=dev,peers,cxr-foundation,milvus: all)"
 	@echo "make soak               the long tests"
 	@echo "make check              lint, format, types"
-	@echo "make benchmarks         the tables of the README (needs EXTRAS=dev,peers,cxr-foundation)"
+	@echo "make benchmarks         the tables of the README (needs EXTRAS=dev,peers,cxr-foundation,milvus)"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("cxr-embed needs Python 3.11 or newer; say make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
