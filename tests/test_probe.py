@@ -402,7 +402,7 @@ def test_damaged_probes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match="no probe here"):
         load_probe(tmp_path)
     for change, told in (
-        (lambda body: body.update(version=99), "format version 99"),
+        (lambda body: body.update(version=99), "format version 99, .* train it again"),
         (lambda body: body.update(format="x"), "not a probe"),
         (lambda body: body.pop("output"), "damaged"),
         (lambda body: body["encoder"]["spec"].update(revision="9"), "fingerprint does not match"),

@@ -278,6 +278,15 @@ def test_findings_that_lack_a_figure_for_one_reason_are_told_together(folder: Fo
     assert f"{names}: PPV: no interval: a single patient shows no spread." in told
 
 
+def test_means_over_different_findings_do_not_compare(folder: Folder) -> None:
+    second = folder.score("second", 0.3)
+    alone = folder.root / "alone.csv"
+    alone.write_text("\n".join(line.rsplit(",", 1)[0] for line in second.read_text().splitlines()) + "\n")
+    sentence = "These means are over different findings and do not compare; the differences below do."
+    assert sentence in folder.report(scores=(folder.scores, alone))["summary"]
+    assert sentence not in folder.report(scores=(folder.scores, second))["summary"]
+
+
 def test_a_difference_without_an_interval_is_no_winner(folder: Folder) -> None:
     made = folder.report(scores=(folder.scores, folder.score("second", 0.3)), bootstraps=0)
     (told,) = [text for text in made["summary"] if text.startswith("first and second: ")]

@@ -238,7 +238,7 @@ def load_probe(path: Path) -> TrainedProbe:
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise ProbeError(f"{path / PROBE_JSON}: not a probe of this project")
     if body.get("version") != VERSION:
-        raise ProbeError(f"{path}: format version {body.get('version')}; this release reads {VERSION}")
+        raise ProbeError(f"{path}: format version {body.get('version')}, this release reads {VERSION}; train it again")
     try:
         file = path / Path(body["tensors"]["file"]).name
         data = file.read_bytes()

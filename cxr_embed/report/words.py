@@ -30,6 +30,9 @@ def summary(report: dict[str, Any]) -> list[str]:
             best, worst = (choose(defined, key=lambda f: f["auroc"]) for choose in (max, min))
             text += f"; from {worst['auroc']:.3f} ({worst['finding']}) to {best['auroc']:.3f} ({best['finding']})"
         told.append(f"{text}.")
+    covers = [{f["finding"] for f in s["evaluation"]["findings"] if f["auroc"] is not None} for s in report["scores"]]
+    if any(cover != covers[0] for cover in covers):
+        told.append("These means are over different findings and do not compare; the differences below do.")
     told += [_compared(comparison) for comparison in report["comparisons"]]
     clear: dict[str, list[str]] = {}
     for record in report["shortcuts"]:
