@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index.milvus_client import ROW, TIMEOUT, VECTOR, asking, connect, read_record
+from cxr_embed.index.milvus_client import ROW, TIMEOUT, VECTOR, asking, connect, index_kind, read_record
 from cxr_embed.index.milvus_filter import ALL, KEY, Field, among, both, expression, no_one_of
 from cxr_embed.index.search import Query, Rules
 from cxr_embed.index.table import PATIENT
@@ -61,9 +61,12 @@ class MilvusIndex:
                 raise CaseIndexError(
                     f"{uri}: no collection {collection!r} (there are: {known}); `cxr-embed index push` makes one"
                 )
-            self.client.load_collection(collection, timeout=TIMEOUT)
-            self.kind = str(self.client.describe_index(collection, VECTOR, timeout=TIMEOUT)["index_type"])
         self.record = record
+        self.kind = index_kind(self.client, uri, collection)
+        if not self.kind:
+            raise CaseIndexError(f"{uri}: {collection} has no index, its push was stopped; push again")
+        with asking(uri):
+            self.client.load_collection(collection, timeout=TIMEOUT)
 
     def __repr__(self) -> str:
         return f"MilvusIndex({self.uri!r}, {self.collection!r}, {self.spec.name}, {len(self)} cases)"

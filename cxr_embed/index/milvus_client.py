@@ -160,3 +160,11 @@ def read_record(client: MilvusClient, uri: str, collection: str) -> Record | Non
     if text is None:
         raise CaseIndexError(f"{uri}: the collection {collection} was not made by `cxr-embed index push`")
     return Record.from_text(text, f"{uri}: collection {collection}")
+
+
+def index_kind(client: MilvusClient, uri: str, collection: str) -> str:
+    """How Milvus searches a collection: `FLAT` or `HNSW`; blank where a push was killed between the two."""
+    with asking(uri):
+        if VECTOR not in client.list_indexes(collection, timeout=TIMEOUT):
+            return ""
+        return str(client.describe_index(collection, VECTOR, timeout=TIMEOUT)["index_type"])

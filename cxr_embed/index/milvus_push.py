@@ -20,6 +20,7 @@ from cxr_embed.index.milvus_client import (
     Record,
     asking,
     connect,
+    index_kind,
     is_file,
     read_record,
 )
@@ -98,7 +99,7 @@ def push(
     if pool is not None and (pool != "mean" or len(shape) == 1):
         raise CaseIndexError(f"--pool {pool}: {output} is {shape}; in Milvus --pool is mean, for (T, D) vectors")
     chosen, notes = chosen_images(store, manifest)
-    table = case_table(store.ids[chosen], store.patient_ids[chosen], store.content_ids[chosen], manifest)
+    table = case_table(store, np.flatnonzero(chosen), manifest)
     record = Record(store.spec, output, "none" if len(shape) == 1 else "mean", fields_of(table.schema))
     client = connect(uri, create=True)
     before = read_record(client, uri, collection)
@@ -106,9 +107,9 @@ def push(
         _create(client, uri, collection, record)
     else:
         _check_same(before, record, f"{uri}: collection {collection}")
+        there = index_kind(client, uri, collection)
         with asking(uri):
-            if VECTOR not in client.list_indexes(collection, timeout=TIMEOUT):
-                # A push was killed while it exchanged one index for another.
+            if not there:
                 client.create_index(collection, _index(client, "FLAT"), timeout=TIMEOUT)
             client.load_collection(collection, timeout=TIMEOUT)
     pushed = Pushed(images=int(chosen.sum()), notes=notes)
@@ -228,12 +229,12 @@ def _digests(client: MilvusClient, uri: str, collection: str, rows: list[dict[st
 
 def _finish(client: MilvusClient, uri: str, collection: str, changed: bool) -> tuple[int, str]:
     """Cases in the collection, and its index; a large collection of a server gets a graph instead of comparing all."""
+    kind = index_kind(client, uri, collection)
     with asking(uri):
         if changed:
             client.flush(collection, timeout=TIMEOUT)
         told = client.query(collection, filter="", output_fields=["count(*)"], timeout=TIMEOUT)
         cases = int(told[0]["count(*)"])
-        kind = str(client.describe_index(collection, VECTOR, timeout=TIMEOUT)["index_type"])
         if kind == "FLAT" and cases > FLAT_CASES and not is_file(uri):
             kind = "HNSW"
             client.release_collection(collection, timeout=TIMEOUT)
