@@ -40,8 +40,9 @@ def evaluate(
     """Compares scores with labels, joined by image id and by the findings' names.
 
     Intervals hold 95% and are by patient: patients are drawn again, those with a positive and those without apart.
-    Where no patient has two cases, an AUROC's interval is DeLong's. What is not defined has no number, its reason, and
-    no part in the mean.
+    Where no patient has two cases, an AUROC's interval is DeLong's. For average precision, F1, Brier score, calibration
+    error, and net benefit where no prevalence is stated, draws also vary how many patients have a positive, as samples
+    do. What is not defined has no number, its reason, and no part in the mean.
 
     Args:
         scores: a file (CSV, CSV.GZ or Parquet) with `image_id` and a column for each finding, or values in memory:
