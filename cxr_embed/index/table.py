@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.manifest import Manifest
+from cxr_embed.store import Store
 from cxr_embed.store.layout import file_digest
 
 IMAGE, PATIENT, CONTENT, PATH, DATE, AGE = "image_id", "patient_id", "content", "path", "study_date", "age"
@@ -23,51 +24,63 @@ FINDING = pa.int8()
 _UNKNOWN = ("", "-1", "-1.0")  # as labels: blank, or uncertain
 
 
-def case_table(ids: np.ndarray, patients: np.ndarray, contents: np.ndarray, manifest: Manifest | None) -> pa.Table:
-    """The table of the given cases, in their order.
+def case_table(store: Store, rows: np.ndarray, manifest: Manifest | None) -> pa.Table:
+    """The table of some of a store's images, in their order.
 
     `image_id` and `path` are text, `content` (SHA-256 of the file) 32 bytes, `study_date` a date, `age` a number,
     findings 1, 0 or null (blank and -1), everything else dictionary-encoded text. Blank is null.
 
     Args:
-        ids: `(N,)` image ids.
-        patients: `(N,)` of the store; the manifest's replace them.
-        contents: `(N,)` SHA-256 of the files as hexadecimal digits.
-        manifest: holds every one of the ids.
+        store: the images', with their patients.
+        rows: `(N,)` positions in `store.ids`.
+        manifest: holds every one of the images; its patients replace the store's.
+
+    Raises:
+        CaseIndexError: for a manifest with a column of our own name.
     """
-    contents_column = pa.array([bytes.fromhex(value) for value in contents.tolist()], pa.binary(32))
-    columns = {IMAGE: _strings(ids), PATIENT: _text(_strings(patients)), CONTENT: contents_column}
-    if manifest is not None:
-        rows = pc.index_in(columns[IMAGE], value_set=manifest.table[IMAGE].combine_chunks())
-        chosen = manifest.table.take(rows).combine_chunks()
-        for name in chosen.column_names:
-            if name == CONTENT:
-                raise CaseIndexError(
-                    f"the manifest's column {CONTENT} has the name of a column of the index: rename it"
-                )
-            if name != IMAGE:
-                columns[name] = _typed(name, chosen[name].combine_chunks(), manifest.findings)
-    return pa.table(columns).combine_chunks()
+    chosen = pa.array(rows, pa.int64())
+    contents = pa.array(store.index.column("content"), pa.binary(32))
+    columns = {IMAGE: image_ids(store).take(chosen), PATIENT: None, CONTENT: contents.take(chosen)}
+    if manifest is None:
+        columns[PATIENT] = _text(pa.array(store.index.column("patient_id"), pa.string()).take(chosen))
+        return pa.table(columns)
+    if CONTENT in manifest.table.column_names:
+        raise CaseIndexError(f"the manifest's column {CONTENT} has the name of a column of the index: rename it")
+    places = pc.index_in(columns[IMAGE], value_set=manifest.table[IMAGE].combine_chunks())
+    for name in manifest.table.column_names:
+        if name != IMAGE:
+            values = manifest.table[name].combine_chunks().take(places)
+            columns[name] = _typed(name, values, manifest.findings)
+    return pa.table(columns)
 
 
-def _strings(values: np.ndarray) -> pa.Array:
-    return pa.array(values.tolist(), pa.string())
+def image_ids(store: Store) -> pa.Array:
+    """A store's image ids, in its order."""
+    return pa.array(store.ids.tolist(), pa.string())
 
 
 def _text(values: pa.Array) -> pa.Array:
-    return pc.if_else(pc.equal(values, ""), None, values).dictionary_encode()
+    coded = values.dictionary_encode()
+    blank = pc.index(coded.dictionary, "").as_py()
+    if blank < 0:
+        return coded
+    # Codes are short to go through; only the dictionary is looked at as text.
+    codes = pc.if_else(pc.equal(coded.indices, blank), None, coded.indices)
+    return pa.DictionaryArray.from_arrays(codes, coded.dictionary)
 
 
 def _typed(name: str, values: pa.Array, findings: Sequence[str]) -> pa.Array:
     if name == PATH:
         return values
+    text = _text(values)
+    if name not in (DATE, AGE) and name not in findings:
+        return text
     if name in findings:
-        known = pc.invert(pc.is_in(values, value_set=pa.array(_UNKNOWN)))
-        return pc.if_else(known, pc.if_else(pc.starts_with(values, "1"), 1, 0), None).cast(FINDING)
-    if name not in (DATE, AGE):
-        return _text(values)
-    known = pc.if_else(pc.equal(values, ""), None, values)
-    return known.cast(pa.date32() if name == DATE else pa.float64())
+        known = [None if value in _UNKNOWN else int(float(value)) for value in text.dictionary.to_pylist()]
+        return pa.array(known, FINDING).take(text.indices)
+    kind = pa.date32() if name == DATE else pa.float64()
+    known = [value or None for value in text.dictionary.to_pylist()]
+    return pa.array(known, pa.string()).cast(kind).take(text.indices)
 
 
 def join(first: pa.Table, second: pa.Table) -> pa.Table:

@@ -14,6 +14,7 @@ from cxr_embed.index.layout import Kind
 # Values that are compared one by one rather than searched: 65,536 cases of 128 take about 3 ms.
 EXACT_VALUES = 1 << 23
 _BLOCK_VALUES = 1 << 20  # gathered at a time
+_SMALL = np.float32(1e-30)
 
 
 class Vectors(Protocol):
@@ -100,8 +101,14 @@ def pooled(vectors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors `(..., D)` to the same directions, float32 of length 1; what has no direction becomes NaN."""
     wide = np.asarray(vectors, np.float32)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        # Scaled first: the square of a large or small float32 is no float32.
-        wide = wide / np.abs(wide).max(axis=-1, keepdims=True)
-        wide = wide / np.sqrt(np.vecdot(wide, wide))[..., None]
-    return np.asarray(np.where(np.isfinite(wide).all(axis=-1, keepdims=True), wide, np.float32(np.nan)))
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
+        squares = np.vecdot(wide, wide)
+        result = np.asarray(wide / np.sqrt(squares)[..., None])
+        # The square of a large or small float32 is no float32: these are scaled first.
+        odd = ~((squares > _SMALL) & (squares < 1 / _SMALL))
+        if odd.any():
+            scaled = wide[odd] / np.abs(wide[odd]).max(axis=-1, keepdims=True)
+            scaled /= np.sqrt(np.vecdot(scaled, scaled))[..., None]
+            sound = np.isfinite(scaled).all(axis=-1, keepdims=True)
+            result[odd] = np.where(sound, scaled, np.float32(np.nan))
+    return result

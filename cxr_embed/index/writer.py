@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed import __version__
@@ -32,7 +33,7 @@ from cxr_embed.index.layout import (
     writing,
 )
 from cxr_embed.index.search import CaseIndex
-from cxr_embed.index.table import IMAGE, case_table, join, keep, write_table
+from cxr_embed.index.table import IMAGE, PATIENT, case_table, image_ids, join, keep, write_table
 from cxr_embed.index.tokens import unit_tokens
 from cxr_embed.index.vectors import PooledVectors, pooled, unit
 from cxr_embed.manifest import Manifest
@@ -101,7 +102,7 @@ def build_index(
         kept, zero = _write_arrays(folder, store, (output, pool), chosen, progress)
         if not len(kept):
             raise CaseIndexError(f"{store.path}: none of the vectors has a direction, so there is nothing to index")
-        write_table(folder / CASES, case_table(store.ids[kept], *_owners(store, kept), manifest))
+        write_table(folder / CASES, case_table(store, kept, manifest))
         _copy_prompts(store, folder)
         record = Record(
             spec=store.spec,
@@ -153,11 +154,11 @@ def add_cases(
                 "build another index for this encoder"
             )
         chosen, notes = chosen_images(store, manifest)
-        chosen &= ~np.asarray(pc.is_in(_arrow(store.ids), value_set=old.table[IMAGE].combine_chunks()))
+        chosen &= ~np.asarray(pc.is_in(image_ids(store), value_set=old.table[IMAGE].combine_chunks()))
         kept, zero = _write_arrays(folder, store, (record.output, record.pool), chosen, progress, old.arrays)
         if not len(kept):
             return Written(record, 0, (*notes, *zero))
-        new = case_table(store.ids[kept], *_owners(store, kept), manifest)
+        new = case_table(store, kept, manifest)
         write_table(folder / CASES, join(old.table, new))
         if PROMPTS in record.files:
             shutil.copyfile(old.folder / PROMPTS, folder / PROMPTS)
@@ -252,7 +253,7 @@ def chosen_images(store: Store, manifest: Manifest | None) -> tuple[np.ndarray, 
         raise CaseIndexError(f"{store.path}: holds no image with a vector; embed some first")
     if manifest is None:
         return np.ones(len(store), bool), ()
-    stored = pc.index_in(_arrow(store.ids), value_set=manifest.table[IMAGE].combine_chunks())
+    stored = pc.index_in(image_ids(store), value_set=manifest.table[IMAGE].combine_chunks())
     chosen = np.asarray(stored.is_valid())
     if not chosen.any():
         raise CaseIndexError(f"{store.path}: none of the manifest's {len(manifest):,} images has a vector here")
@@ -261,23 +262,14 @@ def chosen_images(store: Store, manifest: Manifest | None) -> tuple[np.ndarray, 
         notes.append(f"{missing:,} images of the manifest have no vector in {store.path}: not indexed")
     if more := int((~chosen).sum()):
         notes.append(f"{more:,} images of {store.path} are not in the manifest: not indexed")
-    recorded = store.patient_ids[chosen]
-    told = np.asarray(manifest.table["patient_id"].to_pylist())[np.asarray(stored.drop_null())]
-    if differing := int(((recorded != told) & (recorded != "")).sum()):
+    recorded = pa.array(store.index.column("patient_id"), pa.string())
+    told = manifest.table[PATIENT].combine_chunks().take(stored)
+    differs = pc.and_(pc.not_equal(recorded, told), pc.not_equal(recorded, ""))
+    if differing := pc.sum(differs).as_py():
         notes.append(
             f"{differing:,} images have another patient in the manifest than in the store: the manifest's counts"
         )
     return chosen, tuple(notes)
-
-
-def _arrow(ids: np.ndarray) -> Any:
-    import pyarrow as pa
-
-    return pa.array(ids.tolist(), pa.string())
-
-
-def _owners(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return store.patient_ids[rows], store.content_ids[rows]
 
 
 def _default_pool(spec: EncoderSpec, output: str) -> str:
