@@ -182,10 +182,11 @@ def test_short_answers_are_asked_again_until_all_neighbours_are_known(
 def test_what_is_known_of_a_case_comes_back_as_it_was(both: tuple[CaseIndex, MilvusIndex]) -> None:
     index, other = both
     ids = index.ids[[5, 3, 149]]
-    told = other.cases_of(ids)
+    told = other.cases(other.rows_of(ids))
     assert told == index.cases(index.rows_of(ids))
-    assert {type(case["No Finding"]) for case in other.cases_of(index.ids)} == {int, type(None)}
-    assert (len(other), other.columns) == (CASES, [name for name in index.table.column_names if name != "content"])
+    assert other.cases(other.rows_of(ids), ["content"]) == index.cases(index.rows_of(ids), ["content"])
+    assert {type(case["No Finding"]) for case in other.cases(other.rows_of(index.ids))} == {int, type(None)}
+    assert (len(other), other.columns) == (CASES, index.columns)
     query, same = other.query_of("i7"), index.query_of("i7")
     np.testing.assert_array_equal(query.vector, same.vector)
     assert (query.name, query.patients, query.images) == (same.name, same.patients, same.images)
@@ -315,7 +316,7 @@ def test_other_vectors_and_other_columns_are_refused(folder: Path, tmp_path: Pat
         push(open_store(tmp_path / "two"), None, str(tmp_path / "two.db"), "two", output="tokens")
     with pytest.raises(CaseIndexError, match="no output 'x'"):
         push(store, None, uri, "cases", output="x")
-    with pytest.raises(CaseIndexError, match="--pool mean: features"):
+    with pytest.raises(CaseIndexError, match="--pool mean: features is"):
         push(store, None, uri, "cases", pool="mean")
 
 
@@ -324,7 +325,7 @@ def test_more_columns_than_a_collection_has_are_refused(tmp_path: Path) -> None:
     names = [f"finding{number}" for number in range(70)]
     lines = [",".join(["image_id,path,patient_id", *names]), ",".join(["i0,a.png,p0", *["1"] * 70])]
     (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(CaseIndexError, match="73 columns, a collection takes 61"):
+    with pytest.raises(CaseIndexError, match="74 columns, a collection takes 61"):
         push(open_store(tmp_path / "store"), read_manifest(tmp_path / "manifest.csv"), str(tmp_path / "w.db"), "wide")
 
 
@@ -340,7 +341,7 @@ def test_more_columns_than_a_collection_has_are_refused(tmp_path: Path) -> None:
         (lambda index: index.search(np.ones(WIDTH), 3, where='"No Finding" = 2'), "is 0, 1 or unknown"),
         (lambda index: index.search(np.ones(WIDTH), 3, before="yesterday"), "'yesterday' is no date"),
         (lambda index: index.search(np.ones(WIDTH), 3, only_same_patient=True), "patient is not known"),
-        (lambda index: index.cases_of(["i1", "nobody"]), "has no case nobody"),
+        (lambda index: index.rows_of(["i1", "nobody"]), "has no case nobody"),
     ],
 )
 def test_what_cannot_be_asked(
@@ -421,3 +422,38 @@ def test_importing_the_package_imports_no_client() -> None:
     code = "import sys, cxr_embed.index, cxr_embed.cli; print({'pymilvus', 'milvus_lite', 'grpc'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_the_command_line_answers_alike(folder: Path, tmp_path: Path) -> None:
+    uri = str(tmp_path / "cli.db")
+    options = ["--manifest", str(folder / "manifest.csv"), "--extra", "site", "--uri", uri, "--collection", "cases"]
+    pushed = run_cli("index", "push", str(folder / "store"), *options, "--json")
+    assert pushed.returncode == 0, pushed.stderr
+    told = json.loads(pushed.stdout)
+    assert (told["added"], told["cases"], told["index"]) == (CASES, CASES, "FLAT")
+    question = ["--image-id", "i3", "--not-image-id", "i5", "-k", "6", "--where", "age is known", "--one-per-patient"]
+    question += ["--exclude-same-patient", "--json"]
+    here = run_cli("search", str(folder / "index"), *question)
+    there = run_cli(
+        "search", "cases", "--engine", "milvus", "--uri", uri, *question, "--exclude-same-patient", "--json"
+    )
+    assert there.returncode == 0, there.stderr
+    assert json.loads(here.stdout) == json.loads(there.stdout)
+    few = run_cli("search", "cases", "--engine", "milvus", "--uri", uri, "--image-id", "i3", "-k", "999")
+    assert f"149 cases of the 999 wanted; {CASES} of {CASES} pass" in few.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--engine", "milvus"], "--engine milvus and --uri belong together"),
+        (["--uri", "x.db"], "--engine milvus and --uri belong together"),
+        (["--engine", "elastic"], "--engine is faiss or milvus, not 'elastic'"),
+        (["--engine", "milvus", "--uri", "x.db"], "x.db: no such file"),
+    ],
+)
+def test_engines_that_are_none(options: list[str], message: str, tmp_path: Path) -> None:
+    done = run_cli("search", "cases", "--image-id", "i1", *options, cwd=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

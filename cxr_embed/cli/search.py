@@ -10,7 +10,11 @@ import typer
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 
 if TYPE_CHECKING:
-    from cxr_embed.index import Query
+    import numpy as np
+
+    from cxr_embed.index import CaseIndex, Query
+    from cxr_embed.index.milvus import MilvusIndex
+    from cxr_embed.index.queries import Examples
 
 EXAMPLE = (
     "Example: `cxr-embed search index/hog --image new.dcm -k 5 --where 'view = PA and age > 60' --exclude-same-patient`"
@@ -19,7 +23,7 @@ _SHOWN = ("patient_id", "study_date", "view", "age", "sex")
 
 
 def search(
-    index: Annotated[Path, typer.Argument(help="The index's folder.", show_default=False)],
+    index: Annotated[Path, typer.Argument(help="The index's folder; with Milvus, the collection.", show_default=False)],
     image: Annotated[list[Path] | None, typer.Option(help="A radiograph to find the like of (repeatable).")] = None,
     image_id: Annotated[list[str] | None, typer.Option(help="A case of the index (repeatable).")] = None,
     text: Annotated[list[str] | None, typer.Option(help="Words, where the encoder reads them (repeatable).")] = None,
@@ -51,6 +55,10 @@ def search(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Of the encoder, for --image and --text.")] = None,
     device: Annotated[str, typer.Option(help="For the encoder: auto, cpu or cuda.")] = "auto",
+    engine: Annotated[str, typer.Option(help="faiss, or milvus for what `index push` filled.")] = "faiss",
+    uri: Annotated[
+        str | None, typer.Option(help="Of Milvus: http://HOST:PORT, or a file of the embedded one (.db).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Find the cases that are most similar to a radiograph, a case or words.
@@ -58,7 +66,7 @@ def search(
     Filters are exact: the nearest cases that pass are found whenever there are so many. A value that is unknown meets
     no condition. Several examples are searched for at once, by their mean; `--not-...` points away from one.
     """
-    from cxr_embed.index import CaseIndex, Rules
+    from cxr_embed.index import Rules
     from cxr_embed.index.queries import Asker, Examples
     from cxr_embed.index.results import check_target, write_neighbors
 
@@ -66,10 +74,10 @@ def search(
         check_target(out)
     if montage is not None:
         _check_montage(montage, root)
-    opened = CaseIndex(index)
+    opened = _open(index, engine, uri)
     rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
     # Faults of the search come before a model is loaded for it.
-    passing = opened.passing(where, before)
+    passing = opened.count(where, before)
     like = Examples(image or (), image_id or (), text or ())
     unlike = Examples(not_image or (), not_image_id or (), not_text or ())
     query = Asker(opened, weights, device).query(like, unlike, patient)
@@ -81,28 +89,34 @@ def search(
         for case, value in zip(cases, similarity[0, :found], strict=True)
     ]
     if out is not None:
-        write_neighbors(out, neighbors, list(opened.table.column_names))
+        write_neighbors(out, neighbors, opened.columns)
     if montage is not None and root is not None:
-        from cxr_embed.report.montage import draw_search
-
-        columns = opened.table.column_names  # with the files' digests
-        examples = opened.cases(opened.rows_of([*like.ids, *unlike.ids]), columns)
-        digests = opened.cases(rows[0, :found], ["content"])
-        shown = [{**case, **digest} for case, digest in zip(neighbors, digests, strict=True)]
-        asked = {case["image_id"]: case for case in examples}
-        draw_search(montage, root, like, unlike, asked, shown, _rules(where, before, rules), RESEARCH)
+        _draw(montage, root, opened, (like, unlike), rows[0, :found], neighbors, _rules(where, before, rules))
     if as_json:
         told = _query_json(query, k, where, before, rules)
         print_json({"query": told, "neighbors": neighbors, "note": RESEARCH})
         return
     _print(query, neighbors)
     if found < k:
-        left = len(opened) if passing is None else int(passing.sum())
-        typer.echo(f"note: {plural(found, 'case')} of the {k} wanted; {left:,} of {len(opened):,} pass the filters")
+        typer.echo(f"note: {plural(found, 'case')} of the {k} wanted; {passing:,} of {len(opened):,} pass the filters")
     for file in (out, montage):
         if file is not None:
             typer.echo(f"{file}: {plural(found, 'case')}")
     typer.echo(RESEARCH)
+
+
+def _open(index: Path, engine: str, uri: str | None) -> CaseIndex | MilvusIndex:
+    if engine not in ("faiss", "milvus"):
+        fail(f"--engine is faiss or milvus, not {engine!r}", 2)
+    if (engine == "milvus") != (uri is not None):
+        fail("--engine milvus and --uri belong together: what to search with, and where it is", 2)
+    if uri is None:
+        from cxr_embed.index import CaseIndex
+
+        return CaseIndex(index)
+    from cxr_embed.index.milvus import MilvusIndex
+
+    return MilvusIndex(uri, str(index))
 
 
 def _check_montage(montage: Path, root: Path | None) -> None:
@@ -113,6 +127,25 @@ def _check_montage(montage: Path, root: Path | None) -> None:
         fail("--montage needs --root: the folder of the radiographs, what the manifest's paths start from", 2)
     if not root.is_dir():
         fail(f"{root}: no such folder (--root)", 2)
+
+
+def _draw(
+    montage: Path,
+    root: Path,
+    opened: CaseIndex | MilvusIndex,
+    examples: tuple[Examples, Examples],
+    found: np.ndarray,
+    neighbors: list[dict[str, Any]],
+    rules: str,
+) -> None:
+    """The query, of what is like it and what is not, and the neighbours; with the files' digests."""
+    from cxr_embed.report.montage import draw_search
+
+    like, unlike = examples
+    cases = opened.cases(opened.rows_of([*like.ids, *unlike.ids]), opened.columns)
+    digests = opened.cases(found, ["content"])
+    shown = [{**case, **digest} for case, digest in zip(neighbors, digests, strict=True)]
+    draw_search(montage, root, like, unlike, {case["image_id"]: case for case in cases}, shown, rules, RESEARCH)
 
 
 def _rules(where: str | None, before: str | None, rules: Any) -> str:

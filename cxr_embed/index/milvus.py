@@ -6,7 +6,7 @@ Milvus proposes; similarities are taken from the vectors that it sends back, as 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.milvus_client import ROW, TIMEOUT, VECTOR, asking, connect, index_kind, read_record
 from cxr_embed.index.milvus_filter import ALL, KEY, Field, among, both, expression, no_one_of
 from cxr_embed.index.search import Query, Rules
-from cxr_embed.index.table import PATIENT
+from cxr_embed.index.table import CONTENT, PATIENT
 from cxr_embed.index.vectors import unit
 from cxr_embed.index.where import Condition, parse, taken_before
 from cxr_embed.store import Prompts
@@ -53,6 +53,7 @@ class MilvusIndex:
 
     def __init__(self, uri: str, collection: str) -> None:
         self.uri, self.collection = uri, collection
+        self._met: dict[str, int] = {}
         self.client = connect(uri)
         record = read_record(self.client, uri, collection)
         with asking(uri):
@@ -120,22 +121,40 @@ class MilvusIndex:
         patient = found[0][self._patient.name]
         return Query(np.asarray(found[0][VECTOR], np.float32), image_id, (patient,) if patient else (), (image_id,))
 
-    def cases_of(self, ids: Sequence[str] | np.ndarray) -> list[dict[str, Any]]:
-        """What is known of cases, in their order: column to value; None where it is unknown, dates as text.
+    def rows_of(self, ids: Sequence[str] | np.ndarray) -> np.ndarray:
+        """`(M,)` numbers for cases, in their order; they count the cases that this object has met so far.
 
         Raises:
-            CaseIndexError: for ids that are not there.
+            CaseIndexError: naming ids that are not there.
         """
         wanted = np.asarray(ids, dtype=np.str_).tolist()
-        fields = self.record.fields
-        found = {}
-        for start in range(0, len(wanted), _ASKED_FOR):
-            part = wanted[start : start + _ASKED_FOR]
-            for row in self._rows(among(KEY, part), [field.name for field in fields.values()]):
-                found[row[KEY]] = {column: field.decode(row[field.name]) for column, field in fields.items()}
-        missing = [image_id for image_id in wanted if image_id not in found]
-        if missing:
+        unmet = [image_id for image_id in dict.fromkeys(wanted) if image_id not in self._met]
+        there = {row[KEY] for part in _parts(unmet) for row in self._rows(among(KEY, part), [])}
+        if missing := [image_id for image_id in unmet if image_id not in there]:
             raise CaseIndexError(f"{self.uri}: {self.collection} has no case {', '.join(missing[:5])}")
+        return self._numbers(wanted)
+
+    def cases(self, rows: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """What is known of cases: column to value; None where it is unknown, dates as text.
+
+        Args:
+            rows: `(M,)`, what `rows_of` or `search_rows` told.
+            columns: all but the file's digest by default.
+
+        Raises:
+            CaseIndexError: for a case that was deleted meanwhile.
+        """
+        met = list(self._met)
+        wanted = [met[row] for row in np.asarray(rows, np.int64).tolist()]
+        names = [name for name in self.columns if name != CONTENT] if columns is None else columns
+        fields = {name: self.record.fields[name] for name in names}
+        found = {
+            row[KEY]: {column: field.decode(row[field.name]) for column, field in fields.items()}
+            for part in _parts(wanted)
+            for row in self._rows(among(KEY, part), [field.name for field in fields.values()])
+        }
+        if missing := [image_id for image_id in wanted if image_id not in found]:
+            raise CaseIndexError(f"{self.uri}: {self.collection} has lost the case {missing[0]}; search again")
         return [dict(found[image_id]) for image_id in wanted]
 
     def search(
@@ -158,18 +177,39 @@ class MilvusIndex:
         if isinstance(queries, np.ndarray):
             queries = [Query(vector, str(number)) for number, vector in enumerate(np.atleast_2d(queries))]
         asked = [queries] if isinstance(queries, Query) else list(queries)
+        rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
+        rows, similarity = self.search_rows(asked, k, where=where, before=before, rules=rules)
+        met = np.array([*self._met, ""], dtype=np.str_)  # -1 is blank
+        return Neighbors(np.array([query.name for query in asked]), met[rows], similarity)
+
+    def search_rows(
+        self,
+        queries: Sequence[Query],
+        k: int,
+        *,
+        where: str | Condition | None = None,
+        before: str | datetime.date | None = None,
+        rules: Rules = Rules(),  # noqa: B008, frozen
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`search` that tells numbers as `rows_of` does instead of ids; see `CaseIndex.search_rows`.
+
+        Raises:
+            CaseIndexError: see `search`.
+        """
         if not 1 <= k <= LARGEST - _SPARE:
             raise CaseIndexError(f"-k is the number of neighbours, 1 to {LARGEST - _SPARE:,} with Milvus, not {k}")
-        rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
-        rules.check(asked)
+        rules.check(queries)
         passing = self._passing(where, before)
-        ids = np.full((len(asked), k), "", dtype=object)
-        similarity = np.full((len(asked), k), np.nan, np.float32)
-        for number, query in enumerate(asked):
+        rows = np.full((len(queries), k), -1, np.int64)
+        similarity = np.full((len(queries), k), np.nan, np.float32)
+        for number, query in enumerate(queries):
             found = self._nearest(self._unit(query), k, self._allowed(query, rules, passing), rules.one_per_patient)
-            ids[number, : len(found)] = [hit.image_id for hit in found]
+            rows[number, : len(found)] = self._numbers([hit.image_id for hit in found])
             similarity[number, : len(found)] = [hit.similarity for hit in found]
-        return Neighbors(np.array([query.name for query in asked]), ids.astype(np.str_), similarity)
+        return rows, similarity
+
+    def _numbers(self, ids: Sequence[str]) -> np.ndarray:
+        return np.array([self._met.setdefault(image_id, len(self._met)) for image_id in ids], np.int64)
 
     @property
     def _patient(self) -> Field:
@@ -271,6 +311,11 @@ class MilvusIndex:
         with asking(self.uri):
             told = self.client.query(self.collection, filter=allowed, output_fields=["count(*)"], timeout=TIMEOUT)
         return int(told[0]["count(*)"])
+
+
+def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Ids, so many at a time as one question names."""
+    return (ids[start : start + _ASKED_FOR] for start in range(0, len(ids), _ASKED_FOR))
 
 
 def _chosen(hits: Sequence[_Hit], one_per_patient: bool) -> list[_Hit]:

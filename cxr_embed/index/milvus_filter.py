@@ -40,7 +40,7 @@ _FAR = 1e9  # nothing that we keep is larger; Milvus has no word for infinity
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _OPPOSITE: dict[Op, Op] = {"=": "!=", "!=": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 
-ColumnKind = Literal["text", "date", "number", "finding"]
+ColumnKind = Literal["text", "date", "number", "finding", "bytes"]
 _TYPES: dict[str, pa.DataType] = {"text": TEXT, "date": pa.date32(), "number": pa.float64(), "finding": FINDING}
 
 
@@ -73,23 +73,28 @@ class Field:
             return UNKNOWN_NUMBER if self.numeric else ""
         if self.numeric:
             return float(value)
+        if isinstance(value, bytes):
+            return value.hex()
         return value.isoformat() if isinstance(value, datetime.date) else str(value)
 
-    def decode(self, value: Any) -> str | float | int | None:
+    def decode(self, value: Any) -> str | float | bytes | None:
         """The inverse of `encode`, with dates as text and None for what is unknown."""
         if self.numeric:
             number = float(value)
             return None if number < 0 else int(number) if self.kind == "finding" else number
-        return value or None
+        return (bytes.fromhex(value) if self.kind == "bytes" else value) or None
 
 
 def fields_of(schema: pa.Schema) -> dict[str, Field]:
     """The fields that hold the columns of a case table; names that Milvus does not allow are respelt."""
-    kinds: dict[pa.DataType, ColumnKind] = {pa.date32(): "date", pa.float64(): "number", FINDING: "finding"}
+    kinds: dict[pa.DataType, ColumnKind] = {
+        pa.date32(): "date",
+        pa.float64(): "number",
+        FINDING: "finding",
+        pa.binary(32): "bytes",
+    }
     fields: dict[str, Field] = {}
     for column in schema:
-        if pa.types.is_fixed_size_binary(column.type):
-            continue
         name = spelt = "c_" + re.sub(r"[^A-Za-z0-9_]", "_", column.name)[:200]
         used = {field.name for field in fields.values()}
         number = 2

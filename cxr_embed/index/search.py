@@ -189,6 +189,11 @@ class CaseIndex:
         """`(N,)` patient ids, in the order of `ids`; blank where nobody knows."""
         return np.array([value or "" for value in self._columns[PATIENT].array.to_pylist()], dtype=np.str_)
 
+    @property
+    def columns(self) -> list[str]:
+        """Of the case table."""
+        return list(self._columns)
+
     def rows_of(self, ids: Sequence[str] | np.ndarray) -> np.ndarray:
         """`(M,)` rows of image ids, in their order.
 
@@ -292,6 +297,15 @@ class CaseIndex:
             found, values = self._nearest(query, min(k, len(self)), passing, rules)
             rows[number, : len(found)], similarity[number, : len(found)] = found, values
         return rows, similarity
+
+    def count(self, where: str | Condition | None = None, before: str | datetime.date | None = None) -> int:
+        """Cases that pass the filters.
+
+        Raises:
+            CaseIndexError: for a condition that is none, or columns that are not here.
+        """
+        passing = self.passing(where, before)
+        return len(self) if passing is None else int(np.count_nonzero(passing))
 
     def passing(self, where: str | Condition | None, before: str | datetime.date | None) -> np.ndarray | None:
         """`(N,)` bool, the cases that pass the filters; None where there is no filter.
