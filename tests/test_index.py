@@ -328,6 +328,22 @@ def test_foreign_folders_and_other_encoders_are_refused(tmp_path: Path) -> None:
     assert verify_index(tmp_path / "i") == []
 
 
+def test_a_damaged_record_can_be_built_over_but_another_programs_file_cannot(tmp_path: Path) -> None:
+    index = make_index(tmp_path, random_vectors(3))
+    record = index.path / "index.json"
+    record.write_text(record.read_text().replace('"cases": 3', '"cases": 4'))
+    store = open_store(tmp_path / "store")
+    with pytest.raises(CaseIndexError, match="damaged"):
+        add_cases(index.path, store)
+    build_index(store, index.path)
+    assert verify_index(index.path) == []
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.json").write_text("{}")
+    with pytest.raises(CaseIndexError, match="a folder with other files in it"):
+        build_index(store, tmp_path / "site")
+    assert [path.name for path in (tmp_path / "site").iterdir()] == ["index.json"]
+
+
 def test_two_writers(tmp_path: Path) -> None:
     from cxr_embed.index.layout import writing
 

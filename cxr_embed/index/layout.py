@@ -212,8 +212,7 @@ def writing(root: Path) -> Iterator[Path]:
         CaseIndexError: where another process writes, or the folder holds other things or cannot be written.
     """
     try:
-        foreign = root.is_dir() and not (root / HEADER).is_file() and _foreign(root)
-        if foreign:
+        if root.is_dir() and _foreign(root):
             raise CaseIndexError(f"{root}: a folder with other files in it; give a new folder for the index")
         root.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(root / LOCK)
@@ -271,7 +270,10 @@ def clean(root: Path) -> None:
 
 def leftovers(root: Path) -> list[Path]:
     """Generations and half-written records that index.json does not name: a writer was killed."""
-    current = Record.read(root).generation if (root / HEADER).exists() else ""
+    try:
+        current = Record.read(root).generation
+    except CaseIndexError:
+        current = ""  # none yet, or damaged: only a build comes here then, and it replaces all
     return [
         Path(entry.path)
         for entry in sorted(os.scandir(root), key=lambda entry: entry.name)
@@ -280,5 +282,8 @@ def leftovers(root: Path) -> list[Path]:
 
 
 def _foreign(root: Path) -> bool:
+    """Whether a folder holds what no index of this project left there."""
+    if (root / HEADER).exists():
+        return FORMAT.encode() not in (root / HEADER).read_bytes()
     known = {path.name for path in leftovers(root)} | {LOCK}
     return any(entry.name not in known for entry in os.scandir(root))
