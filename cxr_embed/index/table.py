@@ -154,6 +154,7 @@ class Column:
 
     @cached_property
     def _values(self) -> tuple[np.ndarray, list[Any] | None]:
+        """Codes `(N,)` and what they stand for, or numbers `(N,)` and None; nothing for plain text."""
         kind = self.array.type
         if kind == TEXT:
             return np.asarray(self.array.indices.fill_null(-1)), [*self.array.dictionary.to_pylist(), None]
@@ -161,6 +162,10 @@ class Column:
             return np.asarray(self.array.fill_null(2)), [0, 1, None]
         if kind == pa.float64():
             return np.asarray(self.array.fill_null(math.nan)), None
+        if kind == pa.date32():
+            coded = self.array.dictionary_encode()
+            days = [day.isoformat() for day in coded.dictionary.to_pylist()]
+            return np.asarray(coded.indices.fill_null(-1)), [*days, None]
         return np.empty(0), None
 
     def take(self, rows: list[int]) -> list[Any]:
@@ -170,5 +175,4 @@ class Column:
             return [values[code] for code in codes[rows].tolist()]
         if len(codes):
             return [None if math.isnan(value) else value for value in codes[rows].tolist()]
-        found = [self.array[row].as_py() for row in rows]
-        return [value.isoformat() if hasattr(value, "isoformat") else value for value in found]
+        return [self.array[row].as_py() for row in rows]
