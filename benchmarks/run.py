@@ -10,11 +10,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import duplicates
 import encoder
 import evaluate
 import foundation
+import index
+import milvus
 import probe
 import storage
+import tokens
 import zeroshot
 from common import Line, machine
 
@@ -26,6 +30,10 @@ PARTS: dict[str, Callable[[Path], list[Line]]] = {
     "zeroshot": zeroshot.run,
     "probe": probe.run,
     "evaluate": evaluate.run,
+    "index": index.run,
+    "tokens": tokens.run,
+    "duplicates": duplicates.run,
+    "milvus": milvus.run,
     "install": storage.install,
     "foundation": foundation.run,
     "gpu": encoder.gpu,

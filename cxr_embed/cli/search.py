@@ -19,17 +19,27 @@ if TYPE_CHECKING:
 EXAMPLE = (
     "Example: `cxr-embed search index/hog --image new.dcm -k 5 --where 'view = PA and age > 60' --exclude-same-patient`"
 )
+Files = Annotated[list[Path] | None, typer.Option(help="A radiograph to find the like of (repeatable).")]
+Cases = Annotated[list[str] | None, typer.Option(help="A case of the index (repeatable).")]
+Texts = Annotated[list[str] | None, typer.Option(help="Words, where the encoder reads them (repeatable).")]
+NotFiles = Annotated[list[Path] | None, typer.Option(help="A radiograph to stay away from (repeatable).")]
+NotCases = Annotated[list[str] | None, typer.Option(help="A case to stay away from (repeatable).")]
+NotTexts = Annotated[list[str] | None, typer.Option(help="Words to stay away from (repeatable).")]
+Montage = Annotated[Path | None, typer.Option(help="Draw the query and the neighbours into a file: .png or .pdf.")]
+Root = Annotated[
+    Path | None, typer.Option(help="Folder of the radiographs, for --montage: what the manifest's paths start from.")
+]
 _SHOWN = ("patient_id", "study_date", "view", "age", "sex")
 
 
 def search(
     index: Annotated[Path, typer.Argument(help="The index's folder; with Milvus, the collection.", show_default=False)],
-    image: Annotated[list[Path] | None, typer.Option(help="A radiograph to find the like of (repeatable).")] = None,
-    image_id: Annotated[list[str] | None, typer.Option(help="A case of the index (repeatable).")] = None,
-    text: Annotated[list[str] | None, typer.Option(help="Words, where the encoder reads them (repeatable).")] = None,
-    not_image: Annotated[list[Path] | None, typer.Option(help="A radiograph to stay away from (repeatable).")] = None,
-    not_image_id: Annotated[list[str] | None, typer.Option(help="A case to stay away from (repeatable).")] = None,
-    not_text: Annotated[list[str] | None, typer.Option(help="Words to stay away from (repeatable).")] = None,
+    image: Files = None,
+    image_id: Cases = None,
+    text: Texts = None,
+    not_image: NotFiles = None,
+    not_image_id: NotCases = None,
+    not_text: NotTexts = None,
     k: Annotated[int, typer.Option("-k", help="Neighbours wanted.")] = 10,
     where: Annotated[
         str | None, typer.Option(help="Only cases that meet a condition: 'view = PA and age between 40 and 60'.")
@@ -46,13 +56,8 @@ def search(
         bool, typer.Option("--one-per-patient", help="Only the nearest case of each patient.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the neighbours to a file: .csv or .parquet.")] = None,
-    montage: Annotated[
-        Path | None, typer.Option(help="Draw the query and the neighbours into a file: .png or .pdf.")
-    ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the radiographs, for --montage: what the manifest's paths start from."),
-    ] = None,
+    montage: Montage = None,
+    root: Root = None,
     weights: Annotated[Path | None, typer.Option(help="Of the encoder, for --image and --text.")] = None,
     device: Annotated[str, typer.Option(help="For the encoder: auto, cpu or cuda.")] = "auto",
     engine: Annotated[str, typer.Option(help="faiss, or milvus for what `index push` filled.")] = "faiss",
@@ -66,7 +71,7 @@ def search(
     Filters are exact: the nearest cases that pass are found whenever there are so many. A value that is unknown meets
     no condition. Several examples are searched for at once, by their mean; `--not-...` points away from one.
     """
-    from cxr_embed.index import Rules
+    from cxr_embed.index import CaseIndex, Rules
     from cxr_embed.index.queries import Asker, Examples
     from cxr_embed.index.results import check_target, write_neighbors
 
@@ -99,9 +104,10 @@ def search(
     _print(query, neighbors)
     if found < k:
         typer.echo(f"note: {plural(found, 'case')} of the {k} wanted; {passing:,} of {len(opened):,} pass the filters")
-    for file in (out, montage):
-        if file is not None:
-            typer.echo(f"{file}: {plural(found, 'case')}")
+    for doubt in opened.doubts(where) if isinstance(opened, CaseIndex) else ():
+        typer.echo(f"note: {doubt}")
+    for file in filter(None, (out, montage)):
+        typer.echo(f"{file}: {plural(found, 'case')}")
     typer.echo(RESEARCH)
 
 
