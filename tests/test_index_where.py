@@ -22,6 +22,7 @@ from cxr_embed.index.where import (
     Not,
     OneOf,
     Or,
+    absent_words,
     mask,
     negation,
     parse,
@@ -236,6 +237,13 @@ def test_unknown_values_meet_no_comparison() -> None:
     for text in ("view = PA", "view != PA", "not (view = PA)", "age > 0", "not (age > 0)", '"No Finding" != 1'):
         assert not mask(parse(text), table).any()
     assert mask(parse("view is not known"), table).all()
+
+
+def test_words_that_no_case_has_are_told() -> None:
+    rows = [{"view": view, "age": 1.0, "study_date": None, "No Finding": 0} for view in ("PA", "AP", None)]
+    told = absent_words(parse("not (view = pa or view in (PA, LL, pa)) and age > 3"), table_of(rows))
+    assert told == ("no case has the view 'pa'; there are PA, AP", "no case has the view 'LL'; there are PA, AP")
+    assert absent_words(parse("view != PA and view is known"), table_of(rows)) == ()
 
 
 def test_a_case_is_not_before_its_own_day() -> None:

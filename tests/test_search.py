@@ -167,6 +167,12 @@ def test_batches_give_what_single_queries_give(tmp_path: Path) -> None:
         np.testing.assert_array_equal(alone.similarity[0], together.similarity[number])
 
 
+def test_dates_that_nobody_knows_are_told(tmp_path: Path) -> None:
+    index = make_index(tmp_path, np.eye(3, dtype=np.float32))
+    with pytest.raises(CaseIndexError, match="knows no study_date; build it with a manifest that has one"):
+        index.search(np.ones(3, np.float32), 1, before="2020-01-01")
+
+
 def test_one_case_and_none(tmp_path: Path) -> None:
     index = make_index(tmp_path, np.ones((1, 4), np.float32))
     assert index.search(np.ones(4, np.float32), 3).ids.tolist() == [["c0", "", ""]]
@@ -279,6 +285,11 @@ def test_a_table_for_people_and_files_for_programs(searched: Path, tmp_path: Pat
     assert lines[1].split() == ["image_id", "similarity", "patient_id", "study_date", "view", "age", "findings"]
     assert "note: 11 cases of the 30 wanted; 12 of 12 pass the filters" in lines
     assert lines[-1] == "For research; not a medical device."
+    slip = run_cli("search", "index", "--image-id", "i4", "--where", "view = pa", cwd=searched).stdout.splitlines()
+    assert slip[-3:-1] == [
+        "note: 0 cases of the 10 wanted; 0 of 12 pass the filters",
+        "note: no case has the view 'pa'; there are PA, AP",
+    ]
     written = (tmp_path / "n.csv").read_text().splitlines()
     assert written[0] == "image_id,similarity,patient_id,path,study_date,view,age,Effusion"
     assert len(written) == 12

@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.layout import CANDIDATES, CASES, PROMPTS, TOKENS, VECTORS, Record
-from cxr_embed.index.table import IMAGE, PATIENT, Column, read_table
+from cxr_embed.index.table import DATE, IMAGE, PATIENT, Column, read_table
 from cxr_embed.index.tokens import TokenVectors
 from cxr_embed.index.vectors import PooledVectors, unit
-from cxr_embed.index.where import Condition, mask, parse, taken_before
+from cxr_embed.index.where import Condition, absent_words, mask, parse, taken_before
 from cxr_embed.store import Header, Prompts
 from cxr_embed.store.prompts import load_prompts
 from cxr_embed.types import EncoderSpec, Neighbors
@@ -317,9 +317,15 @@ class CaseIndex:
         if where is not None:
             passing = mask(parse(where) if isinstance(where, str) else where, self.table)
         if before is not None:
+            if DATE not in self.table.column_names:
+                raise CaseIndexError(f"--before: {self.path} knows no {DATE}; build it with a manifest that has one")
             earlier = mask(taken_before(before), self.table)
             passing = earlier if passing is None else passing & earlier
         return passing
+
+    def doubts(self, where: str | None) -> tuple[str, ...]:
+        """What in a condition may be a slip: words that no case has."""
+        return absent_words(parse(where), self.table) if where is not None else ()
 
     def _queries(self, queries: np.ndarray | Query | Sequence[Query]) -> list[Query]:
         if isinstance(queries, Query):

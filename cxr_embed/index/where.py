@@ -27,6 +27,7 @@ from cxr_embed.index.table import CONTENT, DATE, FINDING, TEXT
 
 Op = Literal["=", "!=", "<", "<=", ">", ">="]
 _LONGEST = 4000  # characters; deeper nesting than fits would overrun Python's stack
+_NAMED = 5  # words of a column that a message names
 _GRAMMAR = r"""
 ?start: either
 ?either: both (OR both)*
@@ -189,6 +190,26 @@ def mask(condition: Condition, table: pa.Table) -> np.ndarray:
     """
     truth = _evaluate(condition, table)
     return np.asarray(truth.fill_null(False)).astype(bool)
+
+
+def absent_words(condition: Condition, table: pa.Table) -> tuple[str, ...]:
+    """Sentences on words that a condition asks for and no case has, as `pa` where views are `PA`: often a slip."""
+    if isinstance(condition, And | Or):
+        return tuple(dict.fromkeys(told for part in condition.parts for told in absent_words(part, table)))
+    if isinstance(condition, Not):
+        return absent_words(condition.part, table)
+    values = condition.values if isinstance(condition, OneOf) else ()
+    values = (condition.value,) if isinstance(condition, Compare) else values
+    column = table[condition.column].combine_chunks()
+    if column.type != TEXT:
+        return ()
+    known = column.dictionary.to_pylist()
+    return tuple(
+        f"no case has the {condition.column} {value!r}; there are {', '.join(known[:_NAMED])}"
+        + (", ..." if len(known) > _NAMED else "")
+        for value in values
+        if value not in known
+    )
 
 
 def value_of(column: str, value: str, kind: pa.DataType) -> Any:
