@@ -409,7 +409,9 @@ def test_a_token_comes_from_the_environment(server: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(pymilvus, "MilvusClient", lambda uri, **options: seen.append({"uri": uri, **options}))
     monkeypatch.setenv("MILVUS_TOKEN", "user:secret")
     milvus_client.connect(server)
-    assert seen == [{"uri": server, "token": "user:secret", "timeout": milvus_client.TIMEOUT}]
+    assert [(call["uri"], call["token"], call["timeout"]) for call in seen] == [
+        (server, "user:secret", milvus_client.TIMEOUT)
+    ]
 
 
 def test_the_library_tells_its_tracebacks_to_nobody(capfd: pytest.CaptureFixture[str]) -> None:

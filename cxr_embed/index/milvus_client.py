@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PROPERTY, FORMAT, VERSION = "cxr_embed", "cxr_embed.milvus", 1
 VECTOR, ROW, DIGEST = "vector", "row", "digest"
 TIMEOUT = 60  # seconds for one call; without a limit pymilvus tries for minutes before it says that nobody is there
+# pymilvus asks an idle server every 10 s whether it lives; gRPC's own rule for servers ends connections for that.
+_PATIENT = {"grpc.keepalive_time_ms": 300_000, "grpc.keepalive_permit_without_calls": False}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 
@@ -138,7 +140,9 @@ def connect(uri: str, *, create: bool = False) -> MilvusClient:
         try:
             if file:
                 Path(uri).absolute().parent.mkdir(parents=True, exist_ok=True)
-            return pymilvus.MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=TIMEOUT)
+            return pymilvus.MilvusClient(
+                uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=TIMEOUT, grpc_options=_PATIENT
+            )
         except pymilvus.MilvusException as error:
             why = "is another process using it? It serves one at a time" if file else "is the server running?"
             raise CaseIndexError(f"{uri}: cannot be opened ({error.message}); {why}") from None
