@@ -44,6 +44,14 @@ def train(
         str | None,
         typer.Option(help="Learn from this split; train by default, where there are splits.", show_default=False),
     ] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Learn from so many positives, and negatives, of each finding; from all by default.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[str | None, typer.Option(help="One of the encoder's outputs; its first by default.")] = None,
     pool: Annotated[
         str, typer.Option(help="Tokens to one vector: mean, max, flatten, or attention (learned, needs torch).")
@@ -72,7 +80,7 @@ def train(
     ] = None,
     extra: Extra = None,
     uncertain: Uncertain = "unknown",
-    seed: Annotated[int, typer.Option(min=0, help="Of folds and first weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw, folds and first weights.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Train a probe: one classifier for each finding, on the images where its label is known.
@@ -81,7 +89,7 @@ def train(
     named.
     """
     from cxr_embed.manifest import read_labels
-    from cxr_embed.probe.cases import match_cases
+    from cxr_embed.probe.cases import few_cases, match_cases
     from cxr_embed.probe.files import make_trained, save_probe
     from cxr_embed.probe.vectors import StoreSource
     from cxr_embed.store import open_store
@@ -94,6 +102,8 @@ def train(
     labels = read_labels(manifest, extra=extra or ())
     part = _default_split(labels, split)
     cases = match_cases(opened, labels, split=part, findings=findings, uncertain=_uncertain(uncertain))
+    if shots is not None:
+        cases = few_cases(cases, shots, seed)
     probe.fit_source(StoreSource(opened, cases.ids, chosen, probe.pooling), cases.values, cases.patients)
     trained = make_trained(probe, opened, chosen, cases, manifest, split=part, uncertain=uncertain)
     notes = list(cases.notes)

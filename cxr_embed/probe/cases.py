@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxr_embed.manifest import Manifest, Uncertain
+from cxr_embed.probe.shots import draw_order, hashes
 from cxr_embed.probe.vectors import ProbeError, find_ids
 from cxr_embed.store import Store
 
@@ -93,6 +94,35 @@ def match_cases(
     if known and np.isnan(values).all():
         raise ProbeError(f"all labels of the {len(rows):,} images are missing (blank or -1): nothing to learn from")
     return Cases(labels.ids[rows], patients, chosen, values, (*notes, *note))
+
+
+def few_cases(cases: Cases, shots: int, seed: int) -> Cases:
+    """As many positives and negatives of each finding, drawn by patient as few-label curves draw them.
+
+    A finding that has too few is noted, and all its labels become unknown.
+
+    Args:
+        cases: to draw from.
+        shots: positives, and negatives, of each finding.
+        seed: another one gives another draw.
+
+    Raises:
+        ProbeError: where no finding has so many.
+    """
+    images, patients = hashes(cases.ids), hashes(cases.patients)
+    values, notes = np.full_like(cases.values, np.nan), list(cases.notes)
+    for column, finding in enumerate(cases.findings):
+        order = draw_order(images, patients, cases.values[:, column], finding, seed)
+        lacking = order.lacking(shots)
+        if lacking:
+            notes.append(f"{finding} is left out: {lacking}")
+            continue
+        drawn = order.shots(shots)
+        values[drawn, column] = cases.values[drawn, column]
+    kept = ~np.isnan(values).all(axis=1)
+    if not kept.any():
+        raise ProbeError(f"no finding has {shots:,} positives and {shots:,} negatives to draw; ask for fewer")
+    return Cases(cases.ids[kept], cases.patients[kept], cases.findings, values[kept], tuple(notes))
 
 
 def split_rows(labels: Manifest, split: str | None) -> np.ndarray:
