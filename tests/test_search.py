@@ -19,8 +19,8 @@ from cxr_embed import CaseIndex, embed, open_store, read_manifest
 from cxr_embed.cli import main
 from cxr_embed.errors import CaseIndexError, EncoderError
 from cxr_embed.index import Query, queries
+from cxr_embed.index.asked import best
 from cxr_embed.index.queries import Asker, Examples
-from cxr_embed.index.search import best
 from cxr_embed.index.writer import build_index
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec, TextRule

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.errors import CaseIndexError
+from cxr_embed.index.asked import Query, Rules
 from cxr_embed.index.milvus_client import ROW, TIMEOUT, VECTOR, asking, connect, index_kind, read_record
 from cxr_embed.index.milvus_filter import ALL, KEY, Field, among, both, expression, no_one_of
-from cxr_embed.index.search import Query, Rules
 from cxr_embed.index.table import CONTENT, PATIENT
 from cxr_embed.index.vectors import unit
 from cxr_embed.index.where import Condition, parse, taken_before

@@ -25,9 +25,9 @@ from cxr_embed.index.milvus_client import (
     read_record,
 )
 from cxr_embed.index.milvus_filter import KEY, among, fields_of
+from cxr_embed.index.sources import chosen_images
 from cxr_embed.index.table import case_table
 from cxr_embed.index.vectors import pooled, unit
-from cxr_embed.index.writer import chosen_images
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Store
 from cxr_embed.store.writer import describe

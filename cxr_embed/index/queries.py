@@ -14,7 +14,7 @@ from cxr_embed.encoders import encoder_card, load_encoder, load_text_encoder
 from cxr_embed.encoders.table import is_own
 from cxr_embed.errors import CaseIndexError, EncoderError, ImageError
 from cxr_embed.images import read_image
-from cxr_embed.index.search import Query
+from cxr_embed.index.asked import Query
 from cxr_embed.index.vectors import pooled, unit
 from cxr_embed.store import Prompts
 from cxr_embed.types import Encoder, EncoderSpec

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed import __version__
@@ -33,12 +31,12 @@ from cxr_embed.index.layout import (
     writing,
 )
 from cxr_embed.index.search import CaseIndex
-from cxr_embed.index.table import IMAGE, PATIENT, case_table, image_ids, join, keep, write_table
+from cxr_embed.index.sources import chosen_images, copy_prompts, identity
+from cxr_embed.index.table import IMAGE, case_table, image_ids, join, keep, write_table
 from cxr_embed.index.tokens import unit_tokens
 from cxr_embed.index.vectors import PooledVectors, pooled, unit
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Store
-from cxr_embed.store.prompts import PROMPTS as STORE_PROMPTS
 from cxr_embed.store.writer import describe, utc_now
 from cxr_embed.types import EncoderSpec
 
@@ -103,7 +101,7 @@ def build_index(
         if not len(kept):
             raise CaseIndexError(f"{store.path}: none of the vectors has a direction, so there is nothing to index")
         write_table(folder / CASES, case_table(store, kept, manifest))
-        _copy_prompts(store, folder)
+        copy_prompts(store, folder)
         record = Record(
             spec=store.spec,
             output=output,
@@ -162,7 +160,7 @@ def add_cases(
         write_table(folder / CASES, join(old.table, new))
         if PROMPTS in record.files:
             shutil.copyfile(old.folder / PROMPTS, folder / PROMPTS)
-        _copy_prompts(store, folder)
+        copy_prompts(store, folder)
         count = record.cases + len(kept)
         record = replace(
             record, cases=count, stores=(*record.stores, identity(store)), generation=folder.name, created=utc_now()
@@ -236,42 +234,6 @@ def remove_cases(
         return Written(publish(root, record), int(gone.sum()), doubts)
 
 
-def identity(store: Store) -> dict[str, Any]:
-    """What tells one state of a store from every other: digests of its header and of its last shard."""
-    last = max((path.name for path in (store.path / "shards").iterdir()), default="")
-    header = hashlib.sha256(store.header.to_bytes()).hexdigest()
-    return {"header": header, "created": store.header.created, "shards": store.shards, "last_shard": last}
-
-
-def chosen_images(store: Store, manifest: Manifest | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """`(N,)` bool, the store's images that the manifest lists (all without one), and notes for the user.
-
-    Raises:
-        CaseIndexError: where none is left.
-    """
-    if not len(store):
-        raise CaseIndexError(f"{store.path}: holds no image with a vector; embed some first")
-    if manifest is None:
-        return np.ones(len(store), bool), ()
-    stored = pc.index_in(image_ids(store), value_set=manifest.table[IMAGE].combine_chunks())
-    chosen = np.asarray(stored.is_valid())
-    if not chosen.any():
-        raise CaseIndexError(f"{store.path}: none of the manifest's {len(manifest):,} images has a vector here")
-    notes = []
-    if missing := len(manifest) - int(chosen.sum()):
-        notes.append(f"{missing:,} images of the manifest have no vector in {store.path}: not indexed")
-    if more := int((~chosen).sum()):
-        notes.append(f"{more:,} images of {store.path} are not in the manifest: not indexed")
-    recorded = pa.array(store.index.column("patient_id"), pa.string())
-    told = manifest.table[PATIENT].combine_chunks().take(stored)
-    differs = pc.and_(pc.not_equal(recorded, told), pc.not_equal(recorded, ""))
-    if differing := pc.sum(differs).as_py():
-        notes.append(
-            f"{differing:,} images have another patient in the manifest than in the store: the manifest's counts"
-        )
-    return chosen, tuple(notes)
-
-
 def _default_pool(spec: EncoderSpec, output: str) -> str:
     if len(spec.outputs[output]) == 1:
         return "none"
@@ -333,12 +295,6 @@ def _write_arrays(
         return kept, ()
     named = ", ".join(dropped[:_NAMED]) + (", ..." if len(dropped) > _NAMED else "")
     return kept, (f"{len(dropped):,} images have a vector that is zero: it has no direction ({named}): not indexed",)
-
-
-def _copy_prompts(store: Store, folder: Path) -> None:
-    source = store.path / STORE_PROMPTS
-    if source.exists():
-        shutil.copyfile(source, folder / PROMPTS)
 
 
 def _mapped(folder: Path, name: str = VECTORS) -> np.ndarray:

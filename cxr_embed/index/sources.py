@@ -1,0 +1,62 @@
+"""What an index takes from a store: which images, its prompts, and what it was."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxr_embed.errors import CaseIndexError
+from cxr_embed.index.layout import PROMPTS
+from cxr_embed.index.table import IMAGE, PATIENT, image_ids
+from cxr_embed.manifest import Manifest
+from cxr_embed.store import Store
+from cxr_embed.store.prompts import PROMPTS as STORE_PROMPTS
+
+
+def identity(store: Store) -> dict[str, Any]:
+    """What tells one state of a store from every other: digests of its header and of its last shard."""
+    last = max((path.name for path in (store.path / "shards").iterdir()), default="")
+    header = hashlib.sha256(store.header.to_bytes()).hexdigest()
+    return {"header": header, "created": store.header.created, "shards": store.shards, "last_shard": last}
+
+
+def chosen_images(store: Store, manifest: Manifest | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """`(N,)` bool, the store's images that the manifest lists (all without one), and notes for the user.
+
+    Raises:
+        CaseIndexError: where none is left.
+    """
+    if not len(store):
+        raise CaseIndexError(f"{store.path}: holds no image with a vector; embed some first")
+    if manifest is None:
+        return np.ones(len(store), bool), ()
+    stored = pc.index_in(image_ids(store), value_set=manifest.table[IMAGE].combine_chunks())
+    chosen = np.asarray(stored.is_valid())
+    if not chosen.any():
+        raise CaseIndexError(f"{store.path}: none of the manifest's {len(manifest):,} images has a vector here")
+    notes = []
+    if missing := len(manifest) - int(chosen.sum()):
+        notes.append(f"{missing:,} images of the manifest have no vector in {store.path}: not indexed")
+    if more := int((~chosen).sum()):
+        notes.append(f"{more:,} images of {store.path} are not in the manifest: not indexed")
+    recorded = pa.array(store.index.column("patient_id"), pa.string())
+    told = manifest.table[PATIENT].combine_chunks().take(stored)
+    differs = pc.and_(pc.not_equal(recorded, told), pc.not_equal(recorded, ""))
+    if differing := pc.sum(differs).as_py():
+        notes.append(
+            f"{differing:,} images have another patient in the manifest than in the store: the manifest's counts"
+        )
+    return chosen, tuple(notes)
+
+
+def copy_prompts(store: Store, folder: Path) -> None:
+    """Takes a store's prompts along, where it has some."""
+    source = store.path / STORE_PROMPTS
+    if source.exists():
+        shutil.copyfile(source, folder / PROMPTS)
