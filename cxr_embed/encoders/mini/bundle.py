@@ -12,7 +12,7 @@ import numpy as np
 from cxr_embed.errors import EncoderError
 
 PATH = Path(__file__).with_name("mini.safetensors")
-SHA256 = "0f1e18e4e4e8a88092780b8c77e4ca9e5a1b9a8fdd1e10f2fcc8079243ce9f3d"
+SHA256 = "7948b7b7937144116f1aaa89ef848df820b68ba2083dfb7444c3562b0b3621fd"
 PARTS = ("image", "head", "text")
 
 
