@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 .PHONY: help demo test soak check format benchmarks clean
 
 help:
-	@echo "make demo               install the core, embed a few synthetic chests, show the store"
+	@echo "make demo               install the core; phantoms embedded, probed, screened, searched, reported"
 	@echo "make demo IMAGES=DIR    the same with your own folder of radiographs"
 	@echo "make test               install the tests' needs and run them (make test EXTRAS=dev,peers,cxr-foundation,milvus: all)"
 	@echo "make soak               the long tests"
@@ -28,7 +28,7 @@ $(VENV)/.$(subst $(comma),-,$(EXTRAS)): pyproject.toml | $(BIN)/python
 	@touch $@
 
 demo: $(VENV)/.core
-	@$(BIN)/python examples/demo.py $(if $(IMAGES),--images "$$IMAGES")
+	@$(BIN)/cxr-embed demo $(if $(IMAGES),--images "$$IMAGES")
 
 test: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
 	$(BIN)/python -m pytest -m "not soak" $(PYTEST_ARGS)

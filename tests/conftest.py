@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic_chests
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-
-_spec = importlib.util.spec_from_file_location("synthetic_chests", ROOT / "examples" / "synthetic_chests.py")
-assert _spec is not None
-assert _spec.loader is not None
-synthetic_chests = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(synthetic_chests)
 
 
 def real_data_folder() -> Path | None:

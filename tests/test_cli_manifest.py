@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import synthetic_chests
+import synthetic_chests
 from PIL import Image
 
 from cxr_embed.cli import main

@@ -91,21 +91,3 @@ def test_the_example_of_the_python_api_runs(make_images, tmp_path: Path) -> None
     assert "12 radiographs, findings: Effusion" in done.stdout
     assert "12 embedded, 0 unchanged, 0 failed" in done.stdout
     assert "most alike of different patients" in done.stdout
-
-
-@pytest.mark.parametrize("own", [False, True])
-def test_the_tour(tmp_path: Path, own: bool) -> None:
-    command = [sys.executable, str(ROOT / "examples" / "demo.py"), "--out", str(tmp_path / "demo")]
-    if own:
-        subprocess.run(command, check=True, capture_output=True)  # the drawings of an earlier tour stay out of it
-        images = tmp_path / "my images"
-        subprocess.run(
-            [sys.executable, str(ROOT / "examples" / "synthetic_chests.py"), str(images), "--count", "4"], check=True
-        )
-        (images / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-        command += ["--images", str(images)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert ("sound; 4 images" if own else "sound; 24 images") in done.stdout, done.stdout + done.stderr
-    assert done.returncode == (1 if own else 0)  # a broken file among one's own is told in the status
-    assert "Traceback" not in done.stderr
-    assert "$ cxr-embed embed" in done.stdout

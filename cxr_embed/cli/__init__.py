@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cxr_embed.cli import (
+    demo,
     embed,
     encoders,
     evaluate,
@@ -39,6 +40,7 @@ app = typer.Typer(
     help="Embed chest radiographs once, then do everything else on the cached vectors.\n\n"
     "For research; not a medical device.",
 )
+app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
 app.command("embed", epilog=embed.EXAMPLE)(embed.embed)
 app.command("encoders", epilog=encoders.EXAMPLE)(encoders.encoders)
 app.command("phantom", epilog=phantom.EXAMPLE)(phantom.phantom)

@@ -1,8 +1,8 @@
-"""Draws a few plain synthetic chests as PNG and DICOM files, so that the tour works with no data at hand.
+"""Draws a few plain synthetic chests as PNG and DICOM files, for tests that need files and no findings.
 
 They are drawings, made to be recognised as a chest and nothing more: no finding in them means anything.
 
-    python examples/synthetic_chests.py FOLDER --count 24
+    python tests/synthetic_chests.py FOLDER --count 24
 """
 
 from __future__ import annotations

@@ -1,0 +1,105 @@
+"""`cxr-embed demo`: the whole way from radiographs to a report, each command printed as a user would type it."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxr_embed.cli.common import RESEARCH, fail
+
+EXAMPLE = "Example: `cxr-embed demo --images radiographs/`"
+
+
+def demo(
+    images: Annotated[
+        Path | None,
+        typer.Option(help="A folder of your own radiographs; phantoms are drawn without one.", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for what is made.")] = Path("demo"),
+    count: Annotated[int, typer.Option(min=50, help="Phantoms.")] = 400,
+) -> None:
+    """Embed, probe, screen by prompt, find similar cases, report: all of it in a minute, with nothing to fetch.
+
+    Phantoms are synthetic and `mini` is a demonstration encoder: the figures say that it all works, and nothing about
+    patients.
+    """
+    started = time.perf_counter()
+    if images is not None and not images.is_dir():
+        fail(f"{images}: no such folder (--images)", 2)
+    # Your own images share no store with phantoms, nor with those of another folder.
+    folder = out / "own" / images.resolve().name if images else out / "phantoms"
+    if folder.exists():
+        fail(f"{folder}: is there already, from an earlier demo; remove it, or give another --out", 2)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    status = _own(images, folder) if images else _phantoms(folder, count)
+    typer.echo(f"\n{time.perf_counter() - started:.0f} s. Everything is in {folder}. Next: your own data, README.md.")
+    typer.echo(RESEARCH)
+    raise SystemExit(status)
+
+
+def _phantoms(folder: Path, count: int) -> int:
+    """The way of labelled images: probes, prompts, neighbours and a report."""
+    cases, manifest = folder, str(folder / "manifest.csv")
+    store, probe, index = str(folder / "vectors"), str(folder / "probe"), str(folder / "index")
+    scores, prompts = str(folder / "probe.csv"), str(folder / "prompts.csv")
+    test = ("--labels", manifest, "--split", "test")
+    _run("phantom", str(cases), "--count", str(count), "--size", "256")
+    _run("embed", manifest, "--store", store)
+    _run("probe", "train", store, manifest, "--shots", "16", "--out", probe)
+    _run("probe", "predict", probe, store, *test, "--out", scores)
+    _run("zeroshot", store, "--prompts", "phantom8", *test, "--out", prompts)
+    _run("index", "build", store, "--manifest", manifest, "--output", "contrastive", "--out", index)
+    chosen = _first(manifest, "Cardiomegaly")
+    root = ("--root", str(cases))
+    alike = ("-k", "5", "--exclude-same-patient", "--montage", str(folder / "similar.png"), *root)
+    _run("search", index, "--image-id", chosen, *alike)
+    words = ("-k", "5", "--one-per-patient", "--montage", str(folder / "words.png"), *root)
+    _run("search", index, "--text", "large pleural effusion", *words)
+    report = ("--split", "test", "--against", prompts, "--store", store, "--probe", probe)
+    _run("report", scores, manifest, *report, "--out", str(folder / "report.html"))
+    return 0
+
+
+def _own(images: Path, folder: Path) -> int:
+    """The way without labels: prompts and neighbours. 1 where some file could not be embedded."""
+    folder.mkdir()
+    manifest, store, index = str(folder / "manifest.csv"), str(folder / "vectors"), str(folder / "index")
+    root = ("--root", str(images))
+    _run("manifest", "scan", str(images), "--out", manifest)
+    broken = _run("embed", manifest, *root, "--store", store, may_fail=True)
+    if not (folder / "vectors" / "store.json").is_file():
+        raise SystemExit(broken or 1)
+    _run("zeroshot", store, "--prompts", "nih14", "--out", str(folder / "prompts.csv"))
+    _run("index", "build", store, "--manifest", manifest, "--output", "contrastive", "--out", index)
+    chosen = _first(str(folder / "prompts.csv"))
+    _run("search", index, "--image-id", chosen, "-k", "5", "--montage", str(folder / "similar.png"), *root)
+    words = ("-k", "5", "--montage", str(folder / "words.png"), *root)
+    _run("search", index, "--text", "large pleural effusion", *words)
+    typer.echo("\nProbes need labels: README.md, 'Probes with few labels'.")
+    return broken
+
+
+def _run(*words: str, may_fail: bool = False) -> int:
+    """Prints a command and runs it; ends the demo with its status where that is not 0, unless it may fail."""
+    from cxr_embed.cli import app
+
+    typer.echo(f"\n$ cxr-embed {shlex.join(words)}")
+    try:
+        status = app(list(words), standalone_mode=False) or 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    if status and not may_fail:
+        raise SystemExit(status)
+    return int(status)
+
+
+def _first(table: str, finding: str | None = None) -> str:
+    """The first image of a manifest or score file; with a finding, the first that shows it."""
+    import csv
+
+    with open(table, newline="", encoding="utf-8") as file:
+        return next(row["image_id"] for row in csv.DictReader(file) if finding is None or row[finding] == "1")

@@ -1,0 +1,74 @@
+"""`cxr-embed demo`: every step runs with what is installed, and says what a user would type."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic_chests
+from helpers import run_cli
+from PIL import Image
+
+
+def typed(output: str) -> list[list[str]]:
+    return [shlex.split(line) for line in re.findall(r"^\$ cxr-embed (.*)$", output, re.MULTILINE)]
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("demo")
+    # As few as hold 16 patients with and without each finding.
+    done = run_cli("demo", "--count", "250", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+def test_the_whole_way(shown: tuple[Path, str]) -> None:
+    folder, output = shown
+    verbs = [words[0] for words in typed(output)]
+    assert verbs == ["phantom", "embed", "probe", "probe", "zeroshot", "index", "search", "search", "report"]
+    assert "For research; not a medical device." in output
+    made = folder / "demo" / "phantoms"
+    assert "<svg" in (made / "report.html").read_text()
+    for picture in ("similar.png", "words.png"):
+        assert Image.open(made / picture).size[0] > 500
+
+
+def test_what_is_printed_is_what_was_done(shown: tuple[Path, str]) -> None:
+    folder, output = shown
+    again = next(words for words in typed(output) if words[0] == "search" and "--text" in words)
+    done = run_cli(*again, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in output
+
+
+def test_an_earlier_demo_is_not_touched(shown: tuple[Path, str]) -> None:
+    folder, _ = shown
+    before = (folder / "demo" / "phantoms" / "report.html").read_bytes()
+    done = run_cli("demo", cwd=folder)
+    assert done.returncode == 2
+    assert "remove it, or give another --out" in done.stderr
+    assert (folder / "demo" / "phantoms" / "report.html").read_bytes() == before
+
+
+def test_own_radiographs_with_a_broken_one(tmp_path: Path) -> None:
+    images = tmp_path / "my images"
+    images.mkdir()
+    for number in range(6):
+        pixels = (synthetic_chests.chest(number, 256) >> 4).astype(np.uint8)
+        Image.fromarray(pixels).save(images / f"c{number}.png")
+    (images / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    done = run_cli("demo", "--images", str(images), cwd=tmp_path)
+    assert done.returncode == 1  # a broken file among one's own is told in the status
+    assert "Traceback" not in done.stderr
+    assert [words[0] for words in typed(done.stdout)] == ["manifest", "embed", "zeroshot", "index", "search", "search"]
+    assert (tmp_path / "demo" / "own" / "my images" / "similar.png").is_file()
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    done = run_cli("demo", "--images", "nowhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: nowhere: no such folder (--images)\n"
