@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -33,6 +34,9 @@ def test_the_whole_way(shown: tuple[Path, str]) -> None:
     assert "For research; not a medical device." in output
     made = folder / "demo" / "phantoms"
     assert "<svg" in (made / "report.html").read_text()
+    report = json.loads((made / "report.json").read_text())
+    assert report["data"]["origins"] == ["phantoms"]
+    assert report["published"] is None  # figures of patients are no measure of phantoms
     for picture in ("similar.png", "words.png"):
         assert Image.open(made / picture).size[0] > 500
 

@@ -23,7 +23,7 @@ from cxr_embed.phantom.render import Phantom
 
 Format = Literal["png", "dicom"]
 MIN_SIZE, MAX_SIZE = 64, 2048
-_COLUMNS = ("image_id", "path", "patient_id", "study_date", "view", "age", "sex", "split", *FINDINGS)
+_COLUMNS = ("image_id", "path", "patient_id", "study_date", "view", "age", "sex", "split", "source", *FINDINGS)
 _TRUTH = (
     *("image_id", "finding", "side", "grade", "severity", "zone", "kind", "diameter_mm", "ctr"),
     *("x", "y", "width", "height"),
@@ -120,7 +120,14 @@ def _path(study: Study, format: Format) -> str:
 def _row(study: Study, format: Format) -> list[object]:
     names = {finding.name for finding in study.findings}
     described = (study.image_id, _path(study, format), study.patient.patient_id, study.date, study.view)
-    return [*described, study.age, study.patient.sex, study.split, *(int(name in names) for name in FINDINGS)]
+    return [
+        *described,
+        study.age,
+        study.patient.sex,
+        study.split,
+        "phantom",
+        *(int(name in names) for name in FINDINGS),
+    ]
 
 
 def _truth(study: Study, phantom: Phantom, finding: Finding) -> Iterator[list[object]]:

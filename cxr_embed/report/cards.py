@@ -26,6 +26,7 @@ _SAME = (
     ("OpenI", "Indiana"),
     ("VinDr",),
     ("BRAX",),
+    ("phantoms", "phantom"),
 )
 _RANDOM = "random numbers"  # what weights say of themselves that were never trained
 _PLACE = re.compile(r"(?<![\w:/.<~])(?:~?/|[A-Za-z]:\\)[^\s,;:()'\"]*[/\\][^\s,;:()'\"]*")

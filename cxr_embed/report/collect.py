@@ -77,6 +77,8 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
         steps(f"probing {encoder} for shortcuts")
         shortcuts += _shortcuts(store, encoder, inputs, labels, cases[0].ids)
     columns = tuple(dict.fromkeys(column for joined in cases for column in joined.columns))
+    data = origins(labels, inputs.labels.name)
+    findings = [found["finding"] for found in scored[0]["evaluation"]["findings"]]
     report: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -85,10 +87,10 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
         "note": RESEARCH,
         "settings": _settings(inputs),
         "labels": file_record(inputs.labels),
-        "data": {**describe_labels(labels, columns, inputs.uncertain), "origins": origins(labels, inputs.labels.name)},
+        "data": {**describe_labels(labels, columns, inputs.uncertain), "origins": data},
         "scores": scored,
         "comparisons": comparisons,
-        "published": published_for([found["finding"] for found in scored[0]["evaluation"]["findings"]]),
+        "published": published_for(findings) if data != ["phantoms"] else None,
         "few_labels": curve,
         "shortcuts": shortcuts,
         "encoders": [store_card(store, name) for store, name in zip(stores, encoders, strict=True)],
