@@ -185,8 +185,7 @@ def test_a_batch_gives_what_single_images_give(mini: MiniEncoder) -> None:
 )
 def test_words_stand_near_their_like(mini: MiniEncoder, prompt: str, alike: str, opposite: str) -> None:
     asked, near, far = mini.embed_text([prompt, alike, opposite])
-    assert asked @ near > 0.6
-    assert asked @ far < 0.2
+    assert asked @ near > asked @ far + 0.4
 
 
 def test_a_negation_reaches_over_what_stands_between(mini: MiniEncoder) -> None:
@@ -200,7 +199,7 @@ def test_a_negation_reaches_over_what_stands_between(mini: MiniEncoder) -> None:
     )
     assert plain @ denied < 0
     assert denied @ listed > plain @ listed
-    assert denied @ other > plain @ other
+    assert plain @ other < 0
 
 
 def test_case_marks_and_spaces_do_not_matter(mini: MiniEncoder) -> None:

@@ -23,7 +23,7 @@ from cases import Cases, load_cases
 from network import Tower
 from recipes import load_tower
 from safetensors.torch import load_file, save_file
-from sentences import Sentences
+from sentences import Sentence, Sentences
 from text_model import Head, Meaning, TextTower
 from torch import Tensor, nn
 from truth import Truth, truth_of
@@ -32,7 +32,7 @@ from cxr_embed.metrics import auroc
 from cxr_embed.prompts import Finding, load_prompt_set
 
 RATE = 3e-3
-READER_STEPS = 3000
+READER_STEPS = 2500
 BATCH = 128  # sentences a step
 ONE_SIDED = 0.1  # weight of a sentence that is true, or untrue, of all radiographs of a folder
 BANK = 6000  # sentences that the alignment draws its batches from
@@ -54,13 +54,18 @@ class Domain:
 
 @dataclass(frozen=True)
 class Settings:
-    """The alignment's schedule. `noise` and `dropout` are of the image features, whose deviation is 1."""
+    """The alignment's schedule.
+
+    `noise` and `dropout` are of the image features, whose deviation is 1. `order` is the weight of the loss that keeps
+    text vectors as far apart as their meanings: without it all that is ill falls together, as it does in the images.
+    """
 
     steps: int = 1000
     rate: float = 1e-2
     decay: float = 0.1
     noise: float = 0.05
     dropout: float = 0.05
+    order: float = 4.0
     seed: int = 0
 
 
@@ -129,7 +134,9 @@ def learn_to_read(steps: int, seed: int = 0) -> Reader:
     for _ in range(steps):
         batch = [sentences.draw(rng) for _ in range(BATCH)]
         vectors = reader.tower([sentence.text for sentence in batch], rng)
+        said = torch.from_numpy(meanings_of(batch, sentences.columns))
         loss = _reading_loss(reader.meaning(vectors), reader.meaning.targets(batch))
+        loss = loss + _order_loss(nn.functional.normalize(vectors, dim=1), said)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -153,9 +160,11 @@ def align(domains: Sequence[Domain], reader: Reader, settings: Settings) -> Alig
     ]
     optimiser = torch.optim.AdamW(groups, lr=settings.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.rate, total_steps=settings.steps, pct_start=0.1)
+    meanings = torch.from_numpy(meanings_of(bank, sentences.columns))
     for _ in range(settings.steps):
         rows = rng.choice(BANK, BATCH, replace=False)
-        batch, loss = [bank[row] for row in rows], torch.tensor(0.0)
+        batch, told = [bank[row] for row in rows], nn.functional.normalize(head.text(texts[rows]), dim=1)
+        loss = settings.order * _order_loss(told, meanings[rows])
         for domain, known in zip(domains, features, strict=True):
             seen = nn.functional.dropout(known + settings.noise * torch.randn_like(known), settings.dropout)
             loss = loss + _matching_loss(head(seen, texts[rows]), *domain.truth.match(batch))
@@ -164,6 +173,27 @@ def align(domains: Sequence[Domain], reader: Reader, settings: Settings) -> Alig
         optimiser.step()
         schedule.step()
     return Aligned(reader, head.eval(), moments)
+
+
+def meanings_of(batch: Sequence[Sentence], columns: Sequence[str]) -> np.ndarray:
+    """`(S, C)` float32 of unit length: what each sentence says is present (positive) and absent (negative)."""
+    said = np.zeros((len(batch), len(columns)), np.float32)
+    for number, sentence in enumerate(batch):
+        for claim in sentence.claims:
+            for name in claim.findings:
+                said[number, columns.index(name)] = 1 if claim.present else -1
+    result: np.ndarray = said / np.linalg.norm(said, axis=1, keepdims=True)
+    return result
+
+
+def _order_loss(texts: Tensor, said: Tensor) -> Tensor:
+    """Square error of the cosines of texts `(S, WIDTH)` against those of their meanings `(S, C)`, all of unit length.
+
+    Pairs that speak of the same findings, which are few, weigh as much as all others.
+    """
+    alike = said @ said.T
+    weights = (alike != 0) / (alike != 0).sum() + (alike == 0) / (alike == 0).sum()
+    return (weights * (texts @ texts.T - alike).square()).sum()
 
 
 def _reading_loss(logits: tuple[Tensor, ...], targets: tuple[Tensor, ...]) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 from cxr_embed.errors import EncoderError
 
 PATH = Path(__file__).with_name("mini.safetensors")
-SHA256 = "7948b7b7937144116f1aaa89ef848df820b68ba2083dfb7444c3562b0b3621fd"
+SHA256 = "6e51be7b5733d0526a22dc5721adbccef70ff1c5ca7e6c505cc21e6a87956d66"
 PARTS = ("image", "head", "text")
 
 
