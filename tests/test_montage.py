@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,21 @@ def test_the_folder_of_the_radiographs_is_asked_for(index: Path) -> None:
     done = run_cli("search", str(index), "--image-id", "i0", *wanted)
     assert done.returncode == 2
     assert "no such folder" in done.stderr
+
+
+def test_what_is_no_radiograph_is_told(radiographs: Path) -> None:
+    """Most pictures of noise are none: the cases say so, and so does a query."""
+    for words in (
+        ("embed", "manifest.csv", "--encoder", "hog", "--store", "s"),
+        ("index", "build", "s", "--manifest", "manifest.csv", "--out", "i"),
+    ):
+        assert run_cli(*words, cwd=radiographs).returncode == 0
+    done = run_cli("search", "i", "--image", "i0.png", "-k", "2", "--json", cwd=radiographs)
+    told = json.loads(done.stdout)
+    assert told["query"]["notes"] == ["i0.png does not look like a chest radiograph: its neighbours mean little"]
+    assert "not like a chest radiograph" in [case["looks"] for case in told["neighbors"]]
+    plain = run_cli("search", "i", "--image", "i0.png", "-k", "2", "--where", "looks is not known", cwd=radiographs)
+    strange = int(open_store(radiographs / "s").unlike_chest.sum())
+    assert strange > 3
+    assert f"{6 - strange:,} of 6 pass the filters" in plain.stdout
+    assert "note: i0.png does not look like a chest radiograph" in plain.stdout

@@ -29,7 +29,7 @@ Montage = Annotated[Path | None, typer.Option(help="Draw the query and the neigh
 Root = Annotated[
     Path | None, typer.Option(help="Folder of the radiographs, for --montage: what the manifest's paths start from.")
 ]
-_SHOWN = ("patient_id", "study_date", "view", "age", "sex")
+_SHOWN = ("patient_id", "study_date", "view", "age", "sex", "looks")
 
 
 def search(
@@ -102,6 +102,8 @@ def search(
         print_json({"query": told, "neighbors": neighbors, "note": RESEARCH})
         return
     _print(query, neighbors)
+    for note in query.notes:
+        typer.echo(f"note: {note}")
     if found < k:
         typer.echo(f"note: {plural(found, 'case')} of the {k} wanted; {passing:,} of {len(opened):,} pass the filters")
     for doubt in opened.doubts(where) if isinstance(opened, CaseIndex) else ():
@@ -163,7 +165,7 @@ def _rules(where: str | None, before: str | None, rules: Any) -> str:
 
 
 def _query_json(query: Query, k: int, where: str | None, before: str | None, rules: Any) -> dict[str, Any]:
-    told = {"where": where, "before": before, **vars(rules)}
+    told = {"where": where, "before": before, **vars(rules), "notes": list(query.notes)}
     return {"name": query.name, "patients": list(query.patients), "k": k, **{n: v for n, v in told.items() if v}}
 
 

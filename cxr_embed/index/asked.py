@@ -19,12 +19,14 @@ class Query:
         name: what the answer calls it: an image id, a file, a text.
         patients: whose it is; none where nobody knows, or for words.
         images: ids that are no answer: the query's own.
+        notes: what the user should know of it.
     """
 
     vector: np.ndarray
     name: str = ""
     patients: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from cxr_embed.encoders import encoder_card, load_encoder, load_text_encoder
 from cxr_embed.encoders.table import is_own
 from cxr_embed.errors import CaseIndexError, EncoderError, ImageError
-from cxr_embed.images import read_image
+from cxr_embed.images import looks_like_chest, read_image
 from cxr_embed.index.asked import Query
 from cxr_embed.index.vectors import pooled, unit
 from cxr_embed.store import Prompts
@@ -114,7 +114,8 @@ class Asker:
         known = bool(pictures) and all(query.patients for query in pictures)
         patients = tuple(dict.fromkeys(p for query in pictures for p in query.patients)) if known else ()
         images = tuple(dict.fromkeys(image for query in (*parts, *others) for image in query.images))
-        return Query(vector, name, patients or ((patient,) if patient and not pictures else ()), images)
+        notes = tuple(dict.fromkeys(note for query in (*parts, *others) for note in query.notes))
+        return Query(vector, name, patients or ((patient,) if patient and not pictures else ()), images, notes)
 
     def _each(self, examples: Examples, patient: str | None) -> list[Query]:
         found = self.of_files(examples.files, patient)
@@ -147,7 +148,13 @@ class Asker:
             vectors = encoder.embed(batch)[self.index.output]
             if self.index.pool == "mean":
                 vectors = pooled(vectors, vectors.shape[1:])
-            queries.append(Query(np.asarray(vectors[0], np.float32), str(file), (patient,) if patient else ()))
+            notes = (
+                ()
+                if looks_like_chest(image.pixels, image.max_value)
+                else (f"{file} does not look like a chest radiograph: its neighbours mean little",)
+            )
+            vector = np.asarray(vectors[0], np.float32)
+            queries.append(Query(vector, str(file), (patient,) if patient else (), notes=notes))
         return queries
 
     def of_texts(self, texts: Sequence[str]) -> list[Query]:

@@ -19,6 +19,7 @@ from cxr_embed.store import Store
 from cxr_embed.store.layout import file_digest
 
 IMAGE, PATIENT, CONTENT, PATH, DATE, AGE = "image_id", "patient_id", "content", "path", "study_date", "age"
+LOOKS, NOT_A_CHEST = "looks", "not like a chest radiograph"  # a column where some picture does not, and what it says
 TEXT = pa.dictionary(pa.int32(), pa.string())
 FINDING = pa.int8()
 _UNKNOWN = ("", "-1", "-1.0")  # as labels: blank, or uncertain
@@ -28,7 +29,8 @@ def case_table(store: Store, rows: np.ndarray, manifest: Manifest | None) -> pa.
     """The table of some of a store's images, in their order.
 
     `image_id` and `path` are text, `content` (SHA-256 of the file) 32 bytes, `study_date` a date, `age` a number,
-    findings 1, 0 or null (blank and -1), everything else dictionary-encoded text. Blank is null.
+    findings 1, 0 or null (blank and -1), everything else dictionary-encoded text. Blank is null. Where some picture was
+    found not to look like a chest radiograph, `looks` says so, and is null for the others.
 
     Args:
         store: the images', with their patients.
@@ -41,17 +43,21 @@ def case_table(store: Store, rows: np.ndarray, manifest: Manifest | None) -> pa.
     chosen = pa.array(rows, pa.int64())
     contents = pa.array(store.index.column("content"), pa.binary(32))
     columns = {IMAGE: image_ids(store).take(chosen), PATIENT: None, CONTENT: contents.take(chosen)}
+    strange = np.asarray(store.unlike_chest)[rows].tolist()
+    words = pa.array([NOT_A_CHEST if each else None for each in strange], pa.string())
+    looks = {LOOKS: words.dictionary_encode()} if any(strange) else {}
     if manifest is None:
         columns[PATIENT] = _text(pa.array(store.index.column("patient_id"), pa.string()).take(chosen))
-        return pa.table(columns)
-    if CONTENT in manifest.table.column_names:
-        raise CaseIndexError(f"the manifest's column {CONTENT} has the name of a column of the index: rename it")
+        return pa.table(columns | looks)
+    for own in (CONTENT, LOOKS):
+        if own in manifest.table.column_names:
+            raise CaseIndexError(f"the manifest's column {own} has the name of a column of the index: rename it")
     places = pc.index_in(columns[IMAGE], value_set=manifest.table[IMAGE].combine_chunks())
     for name in manifest.table.column_names:
         if name != IMAGE:
             values = manifest.table[name].combine_chunks().take(places)
             columns[name] = _typed(name, values, manifest.findings)
-    return pa.table(columns)
+    return pa.table(columns | looks)
 
 
 def image_ids(store: Store) -> pa.Array:
