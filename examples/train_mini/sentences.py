@@ -72,8 +72,11 @@ class Sentences:
             self._used = False
             first = self._one(rng)
             if rng.random() < _TWO_SENTENCES:
-                second = self._one(rng)
-                if not _names(first) & _names(second):
+                used, second = self._used, self._one(rng)
+                if _names(first) & _names(second):
+                    # The second is dropped. Its held-out parts don't make the first one held out; training draws again.
+                    self._used = used if self._held_out else self._used
+                else:
                     link = (". ", ", ", " and ", "; ")[rng.integers(4)]
                     first = Sentence(first.text + link + second.text, first.claims + second.claims)
             if self._used == self._held_out:
@@ -135,9 +138,13 @@ class Sentences:
         size = side = ""
         if present and group.get("sided") and rng.random() < _SIDED:
             side = ("left", "right", "both")[rng.integers(3)]
-            words = self._text(self._pick(self._words["sides"][side], rng), rng)
-            place = self._text(self._pick(self._words["places"][side], rng), rng)
-            noun = f"{words} {noun}" if rng.random() < 0.6 else f"{noun} {place}"
+            used, placed = self._used, []
+            for kind in ("sides", "places"):
+                self._used = used
+                placed.append((self._text(self._pick(self._words[kind][side], rng), rng), self._used))
+            before = rng.random() < 0.6
+            words, self._used = placed[0 if before else 1]  # what the other one held out does not count
+            noun = f"{words} {noun}" if before else f"{noun} {words}"
         if present and group.get("sized") and rng.random() < _SIZED:
             size = ("small", "moderate", "large")[rng.integers(3)]
             noun = f"{self._text(self._pick(self._words['sizes'][size], rng), rng)} {noun}"
