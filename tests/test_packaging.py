@@ -32,6 +32,7 @@ def test_it_carries_its_data_and_types(unpacked: Path) -> None:
     recipes = {f"cxr_embed/data_manifests/{path.name}" for path in (ROOT / "data_manifests").glob("*.yaml")}
     assert len(recipes) >= 2
     assert recipes <= files
+    assert {"cxr_embed/encoders/mini/mini.safetensors", "cxr_embed/images/likeness.safetensors"} <= files
     assert any(name.endswith("licenses/LICENSE") for name in files)
     assert not [name for name in files if name.split("/")[0] in ("tests", "benchmarks", "examples", "shared")]
 
