@@ -31,8 +31,9 @@ from cxr_embed.types import EncoderSpec
 pytest.importorskip("pymilvus", reason="Milvus is an extra: pip install 'cxr-embed[milvus]'")
 pytest.importorskip("milvus_lite", reason="the embedded Milvus does not run on this system")
 
-from cxr_embed.index import milvus, milvus_client, milvus_push
+from cxr_embed.index import milvus, milvus_client, milvus_push, milvus_remove
 from cxr_embed.index.milvus import MilvusIndex
+from cxr_embed.index.milvus_filter import KEY
 from cxr_embed.index.milvus_push import push
 
 CASES, WIDTH = 150, 6
@@ -459,3 +460,62 @@ def test_engines_that_are_none(options: list[str], message: str, tmp_path: Path)
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def held(file: Path, vector: bytes, image_ids: set[str]) -> tuple[bool, set[str]]:
+    """Whether any file of the embedded Milvus holds the vector, and which of the ids one of its tables holds."""
+    import pyarrow.parquet
+
+    tables = [pyarrow.parquet.read_table(path) for path in file.rglob("*.parquet")]
+    known = {value for table in tables if KEY in table.column_names for value in table[KEY].to_pylist()}
+    return any(vector in path.read_bytes() for path in file.rglob("*") if path.is_file()), known & image_ids
+
+
+def test_what_is_removed_is_in_no_file_of_the_embedded_milvus(folder: Path, tmp_path: Path) -> None:
+    uri = str(tmp_path / "cases.db")
+    push(open_store(folder / "store"), read_manifest(folder / "manifest.csv"), uri, "c")
+    vector = MilvusIndex(uri, "c").query_of("i50").vector.tobytes()
+    from milvus_lite.server_manager import server_manager_instance
+
+    server_manager_instance.release_all()
+    assert held(Path(uri), vector, {"i50", "i43"}) == (True, {"i50", "i43"})
+    command = ("index", "remove", "c", "--engine", "milvus", "--uri", uri)
+    refused = run_cli(*command, "i8", "--patient", "nobody")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"error: {uri}: c has no case of the patient nobody")
+    assert "no case i999" in run_cli(*command, "i999").stderr
+    assert "name the cases to remove" in run_cli(*command).stderr
+    done = run_cli(*command, "i50", "--patient", "p3", "--json")
+    patient = [number for number in range(CASES) if number % 40 == 3]
+    assert json.loads(done.stdout)["removed"] == 1 + len(patient)
+    assert held(Path(uri), vector, {"i50", "i43"}) == (False, set())
+    index, other = CaseIndex(folder / "index"), MilvusIndex(uri, "c")
+    assert len(other) == CASES - 1 - len(patient)
+    left = "image_id not in (i50, " + ", ".join(f"i{number}" for number in patient) + ")"
+    mine, there = index.search(index.query_of("i0"), 200, where=left), other.search(other.query_of("i0"), 200)
+    assert there.ids.tolist() == mine.ids.tolist()
+    assert other.cases(other.rows_of(["i5"])) == index.cases(index.rows_of(["i5"]))
+
+
+@pytest.mark.parametrize("when", ["copying", "the old one is gone"])
+def test_a_killed_removal_is_repaired_by_the_next(folder: Path, tmp_path: Path, when: str) -> None:
+    uri = str(tmp_path / "cases.db")
+    push(open_store(folder / "store"), read_manifest(folder / "manifest.csv"), uri, "c")
+    left = MilvusIndex(uri, "c")
+    if when == "copying":
+        milvus_push.create(left.client, uri, "c_without", left.record)
+    else:
+        left.client.rename_collection("c", "c_without")
+    assert milvus_remove.remove(uri, "c", ["i7"]) == milvus_remove.Removed(1, CASES - 1, ())
+    assert left.client.list_collections() == ["c"]
+    with pytest.raises(CaseIndexError, match="has no case i7"):
+        MilvusIndex(uri, "c").query_of("i7")
+
+
+def test_a_server_is_told_to_compact_and_says_when_files_go(folder: Path, server: str) -> None:
+    push(open_store(folder / "store"), read_manifest(folder / "manifest.csv"), server, "c")
+    removed = milvus_remove.remove(server, "c", ["i7", "i9"])
+    assert (removed.removed, removed.cases) == (2, CASES - 2)
+    assert "garbage collection" in removed.notes[0]
+    with pytest.raises(CaseIndexError, match="has no case i9"):
+        MilvusIndex(server, "c").query_of("i9")

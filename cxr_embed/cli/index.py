@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -143,9 +144,20 @@ def remove(
     index: IndexPath,
     image_ids: Annotated[list[str] | None, typer.Argument(help="Cases to remove.", show_default=False)] = None,
     patient: Annotated[list[str] | None, typer.Option(help="Remove all cases of a patient (repeatable).")] = None,
+    engine: Annotated[str, typer.Option(help="faiss, or milvus for what `index push` filled.")] = "faiss",
+    uri: Annotated[
+        str | None, typer.Option(help="Of Milvus: http://HOST:PORT, or a file of the embedded one (.db).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take cases out: afterwards no file of the index holds their vectors or what was known of them."""
+    """Take cases out: afterwards no file of the index holds their vectors or what was known of them.
+
+    With Milvus INDEX is the collection; a server deletes its files later, by itself.
+    """
+    check_engine(engine, uri)
+    if uri is not None:
+        _remove_from_milvus(str(index), image_ids or (), patient or (), uri, as_json)
+        return
     from cxr_embed.index.writer import remove_cases
 
     with progress_bar() as progress:
@@ -153,6 +165,29 @@ def remove(
     if not as_json:
         typer.echo("note: the store, the manifest and backups hold these cases as before", err=True)
     _tell(index, written, "removed", as_json)
+
+
+def check_engine(engine: str, uri: str | None) -> None:
+    """Ends the program where --engine and --uri do not belong together."""
+    if engine not in ("faiss", "milvus"):
+        fail(f"--engine is faiss or milvus, not {engine!r}", 2)
+    if (engine == "milvus") != (uri is not None):
+        fail("--engine milvus and --uri belong together: what to search with, and where it is", 2)
+
+
+def _remove_from_milvus(
+    collection: str, image_ids: Sequence[str], patients: Sequence[str], uri: str, as_json: bool
+) -> None:
+    from cxr_embed.index.milvus_remove import remove as remove_from
+
+    removed = remove_from(uri, collection, image_ids, patients)
+    if as_json:
+        print_json({"uri": uri, "collection": collection, **vars(removed)})
+        return
+    for note in ("the store, the manifest and backups hold these cases as before", *removed.notes):
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(f"{uri}, {collection}: {plural(removed.removed, 'case')} removed, {removed.cases:,} left")
+    typer.echo(RESEARCH)
 
 
 @app.command("info", epilog="Example: `cxr-embed index info index/hog`")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
+from cxr_embed.cli.index import check_engine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,10 +115,7 @@ def search(
 
 
 def _open(index: Path, engine: str, uri: str | None) -> CaseIndex | MilvusIndex:
-    if engine not in ("faiss", "milvus"):
-        fail(f"--engine is faiss or milvus, not {engine!r}", 2)
-    if (engine == "milvus") != (uri is not None):
-        fail("--engine milvus and --uri belong together: what to search with, and where it is", 2)
+    check_engine(engine, uri)
     if uri is None:
         from cxr_embed.index import CaseIndex
 

@@ -109,6 +109,10 @@ class MilvusIndex:
         """
         return self._count(self._passing(where, before) or ALL)
 
+    def count_of_patient(self, patient: str) -> int:
+        """A patient's cases; 0 for one who is not there."""
+        return self._count(among(self._patient.name, [patient]))
+
     def query_of(self, image_id: str) -> Query:
         """A case as a query.
 

@@ -104,7 +104,7 @@ def push(
     client = connect(uri, create=True)
     before = read_record(client, uri, collection)
     if before is None:
-        _create(client, uri, collection, record)
+        create(client, uri, collection, record)
     else:
         _check_same(before, record, f"{uri}: collection {collection}")
         there = index_kind(client, uri, collection)
@@ -134,7 +134,12 @@ def push(
     return pushed
 
 
-def _create(client: MilvusClient, uri: str, collection: str, record: Record) -> None:
+def create(client: MilvusClient, uri: str, collection: str, record: Record) -> None:
+    """Makes an empty collection.
+
+    Raises:
+        CaseIndexError: for more columns than a collection takes, or a server that refuses.
+    """
     from pymilvus import DataType
 
     if len(record.fields) + 3 > _MOST_FIELDS:
