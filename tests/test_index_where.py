@@ -244,6 +244,9 @@ def test_words_that_no_case_has_are_told() -> None:
     told = absent_words(parse("not (view = pa or view in (PA, LL, pa)) and age > 3"), table_of(rows))
     assert told == ("no case has the view 'pa'; there are PA, AP", "no case has the view 'LL'; there are PA, AP")
     assert absent_words(parse("view != PA and view is known"), table_of(rows)) == ()
+    assert absent_words(parse("age between 40 and 60"), table_of(rows)) == ()
+    empty = absent_words(parse("age between 60 and 40"), table_of(rows))
+    assert empty == ("nothing is between 60 and 40: the lower one comes first",)
 
 
 def test_a_case_is_not_before_its_own_day() -> None:

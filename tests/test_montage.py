@@ -16,7 +16,14 @@ from cxr_embed.errors import CaseIndexError
 from cxr_embed.images import read_image
 from cxr_embed.index.queries import Examples
 from cxr_embed.index.writer import build_index
-from cxr_embed.report.montage import case_panel, check_target, describe_case, draw_search
+from cxr_embed.report.montage import (
+    Panel,
+    case_panel,
+    check_target,
+    describe_case,
+    draw_search,
+    write_montage,
+)
 
 
 @pytest.fixture
@@ -64,6 +71,27 @@ def test_what_is_known_is_told_below() -> None:
     assert title == "2   0.912"
     assert lines == ["a", "patient p · 2020-01-02", "PA · 61 years", "Effusion"]
     assert describe_case({"image_id": "b"}) == ("b", [])
+    uid = "1.2.840.113619.2.30.1.1762295590.1623.978668949.886.7"
+    many = dict.fromkeys(
+        ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Infiltration", "Nodule", "Pneumothorax"), 1
+    )
+    title, lines = describe_case({"image_id": uid, **many}, 0.5, 1)
+    assert lines[0] == "\N{HORIZONTAL ELLIPSIS}" + uid[-29:]
+    assert len(lines) == 3
+    assert lines[-1].endswith("\N{HORIZONTAL ELLIPSIS}")
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_last_lines_are_whole_and_any_letter_is_drawn(tmp_path: Path) -> None:
+    panel = Panel("\u80ba $x$ \\frac", ("$\\nonsense{$",), why="$_$")
+
+    def rows(rules: str) -> int:
+        write_montage(tmp_path / "m.png", [panel], [panel], rules=rules, note="For research; not a medical device.")
+        return int(np.asarray(Image.open(tmp_path / "m.png")).shape[0])
+
+    assert rows("view = PA " * 40) > rows("view = PA")
+    pixels = np.asarray(Image.open(tmp_path / "m.png").convert("L"))
+    assert (pixels[:, -4:] == 255).all()  # nothing runs off the page
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from index_world import Asked, brute_force, make_index, thorough
 
 from cxr_embed import CaseIndex, embed, open_store, read_manifest
 from cxr_embed.cli import main
-from cxr_embed.errors import CaseIndexError, EncoderError
+from cxr_embed.cli.search import _print
+from cxr_embed.errors import CaseIndexError, EncoderError, UnknownWordsWarning
 from cxr_embed.index import Query, queries
 from cxr_embed.index.asked import best
 from cxr_embed.index.queries import Asker, Examples
@@ -427,3 +429,107 @@ def test_another_encoder_is_named(searched: Path, tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert "toy" in done.stderr
     assert len(done.stderr.splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["-k", "0"], "at least 1, not 0"),
+        (["--exclude-same-patient"], "its patient is not known"),
+        (["--image-id", "i99"], "has no case i99"),
+        (["--not-text", "effusion"], "words cannot be compared"),
+        (["--exclude-same-patient", "--only-same-patient"], "give one of them"),
+    ],
+)
+def test_faults_are_told_before_an_encoder_is_loaded(
+    searched: Path,
+    arguments: list[str],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(queries, "load_encoder", lambda name, **_: loaded.append(name))
+    monkeypatch.chdir(searched)
+    monkeypatch.setattr("sys.argv", ["cxr-embed", "search", "index", "--image", "images/i1.png", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert told in capsys.readouterr().err
+    assert loaded == []
+
+
+def test_a_patient_is_stated_only_where_the_index_does_not_know(searched: Path, tmp_path: Path) -> None:
+    index = CaseIndex(searched / "index")
+    owner = index.query_of("i1").patients[0]
+    assert Asker(index).query(Examples(ids=["i1"]), patient=owner).patients == (owner,)
+    with pytest.raises(CaseIndexError, match=f"--patient nobody: the index has i1 as {owner}'s"):
+        Asker(index).query(Examples(ids=["i1"]), patient="nobody")
+    spec = EncoderSpec("toy", "1", "none", {"features": (4,)})
+    with StoreWriter(tmp_path / "store", spec) as writer:
+        for number, vector in enumerate(np.eye(4)):
+            row = Row(f"i{number}", "" if number < 2 else "p", number.to_bytes(32, "big"))
+            writer.add_vector(row, {"features": vector})
+        writer.flush("toy")
+    build_index(open_store(tmp_path / "store"), tmp_path / "index")
+    query = Asker(CaseIndex(tmp_path / "index")).query(Examples(ids=["i0"]), patient="p")
+    assert (query.patients, query.images) == (("p",), ("i0",))
+
+
+def test_a_patient_without_a_case_is_told(searched: Path) -> None:
+    command = ("search", "index", "--image", "images/i1.png", "--patient", "nobody", "-k", "3", "--json")
+    told = json.loads(run_cli(*command, "--exclude-same-patient", cwd=searched).stdout)
+    assert "no case is of the patient nobody" in told["query"]["notes"]
+    assert len(told["neighbors"]) == 3
+    told = json.loads(run_cli(*command, "--only-same-patient", cwd=searched).stdout)
+    assert told["neighbors"] == []
+    few = "0 cases of the 3 wanted; 12 of 12 pass the filters, and fewer meet the rule on patients"
+    assert few in told["query"]["notes"]
+
+
+def test_words_that_were_never_learned_are_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    class Reader:
+        def embed_text(self, prompts: list[str]) -> np.ndarray:
+            warnings.warn("toy never learned 'zzqx'", UnknownWordsWarning, stacklevel=2)
+            return np.ones((len(prompts), 4), np.float32)
+
+    spec = EncoderSpec("toy", "1", "none", {"features": (4,)}, weights="w", text=TextRule("features", "clip"))
+    with StoreWriter(tmp_path / "store", spec) as writer:
+        writer.add_vector(Row("i0", "p0", bytes(32)), {"features": np.ones(4)})
+        writer.flush("toy")
+    build_index(open_store(tmp_path / "store"), tmp_path / "index")
+    monkeypatch.setattr(queries, "load_text_encoder", lambda *_, **__: Reader())
+    assert Asker(CaseIndex(tmp_path / "index")).query(Examples(texts=["zzqx"])).notes == ("toy never learned 'zzqx'",)
+    assert not recwarn.list
+
+
+UID = "1.2.840.113619.2.30.1.1762295590.1623.978668949.886.7.1.22.333.4444"
+
+
+@pytest.mark.parametrize(
+    ("image_id", "dated", "spared"),
+    [
+        ("i1", False, ""),
+        ("i1", True, "sex: no room"),
+        (UID, False, "sex, age, view: no room"),
+        ("[/b] :x: [red]", True, "sex"),
+    ],
+)
+def test_no_word_of_the_table_is_cut(
+    image_id: str, dated: bool, spared: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    about = {"study_date": "2020-01-01"} if dated else {}
+    shown = {"Consolidation": 1, "Pleural_Thickening": 1, "Pneumothorax": 1, "Hernia": 0, "looks": "not like a chest"}
+    known = {"patient_id": "nih-12345", **about, "view": "PA", "age": 61.0, "sex": "F", **shown}
+    notes = _print([{"image_id": image_id, "similarity": 0.25, **known}] * 2)
+    lines = capsys.readouterr().out.splitlines()
+    words = " ".join(lines).replace(",", " ").split()
+    assert {"Consolidation", "Pleural_Thickening", "Pneumothorax", "like", "chest", "0.2500", "nih-12345"} <= set(words)
+    assert any(line.startswith(image_id + " ") for line in lines)
+    assert "Hernia" not in words
+    assert ("F" in words) == (not spared)
+    assert "".join(notes).startswith(spared)
+    if image_id != UID:
+        assert max(map(len, lines)) <= 80

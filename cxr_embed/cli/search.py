@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.index import check_engine
@@ -13,7 +15,7 @@ from cxr_embed.cli.index import check_engine
 if TYPE_CHECKING:
     import numpy as np
 
-    from cxr_embed.index import CaseIndex, Query
+    from cxr_embed.index import CaseIndex, Query, Rules
     from cxr_embed.index.milvus import MilvusIndex
     from cxr_embed.index.queries import Examples
 
@@ -30,7 +32,8 @@ Montage = Annotated[Path | None, typer.Option(help="Draw the query and the neigh
 Root = Annotated[
     Path | None, typer.Option(help="Folder of the radiographs, for --montage: what the manifest's paths start from.")
 ]
-_SHOWN = ("patient_id", "study_date", "view", "age", "sex", "looks")
+_SHOWN = ("patient_id", "study_date", "view", "age", "sex")
+_SPARED = ("sex", "age", "view", "study_date")  # columns that a narrow terminal does without, the first one first
 
 
 def search(
@@ -83,10 +86,11 @@ def search(
     opened = _open(index, engine, uri)
     rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
     # Faults of the search come before a model is loaded for it.
+    opened.check_wanted(k)
     passing = opened.count(where, before)
     like = Examples(image or (), image_id or (), text or ())
     unlike = Examples(not_image or (), not_image_id or (), not_text or ())
-    query = Asker(opened, weights, device).query(like, unlike, patient)
+    query = Asker(opened, weights, device).query(like, unlike, patient, rules)
     rows, similarity = opened.search_rows([query], k, where=where, before=before, rules=rules)
     found = int((rows[0] >= 0).sum())
     cases = opened.cases(rows[0, :found])
@@ -98,17 +102,15 @@ def search(
         write_neighbors(out, neighbors, opened.columns)
     if montage is not None and root is not None:
         _draw(montage, root, opened, (like, unlike), rows[0, :found], neighbors, _rules(where, before, rules))
+    notes = [*query.notes, *_shortage(opened, found, k, passing, rules), *_stranger(opened, query, rules)]
+    notes += opened.doubts(where) if isinstance(opened, CaseIndex) else ()
     if as_json:
-        told = _query_json(query, k, where, before, rules)
+        told = _query_json(query, k, where, before, rules, notes)
         print_json({"query": told, "neighbors": neighbors, "note": RESEARCH})
         return
-    _print(query, neighbors)
-    for note in query.notes:
+    typer.echo(f"nearest to {query.name}")
+    for note in (*_print(neighbors), *notes):
         typer.echo(f"note: {note}")
-    if found < k:
-        typer.echo(f"note: {plural(found, 'case')} of the {k} wanted; {passing:,} of {len(opened):,} pass the filters")
-    for doubt in opened.doubts(where) if isinstance(opened, CaseIndex) else ():
-        typer.echo(f"note: {doubt}")
     for file in filter(None, (out, montage)):
         typer.echo(f"{file}: {plural(found, 'case')}")
     typer.echo(RESEARCH)
@@ -154,7 +156,7 @@ def _draw(
     draw_search(montage, root, like, unlike, {case["image_id"]: case for case in cases}, shown, rules, RESEARCH)
 
 
-def _rules(where: str | None, before: str | None, rules: Any) -> str:
+def _rules(where: str | None, before: str | None, rules: Rules) -> str:
     """What the neighbours had to meet, in words."""
     told = [where] if where else []
     told += [f"taken before {before}"] if before else []
@@ -162,34 +164,76 @@ def _rules(where: str | None, before: str | None, rules: Any) -> str:
     return "cases that meet: " + ", ".join(told) if told else ""
 
 
-def _query_json(query: Query, k: int, where: str | None, before: str | None, rules: Any) -> dict[str, Any]:
-    told = {"where": where, "before": before, **vars(rules), "notes": list(query.notes)}
+def _shortage(opened: CaseIndex | MilvusIndex, found: int, k: int, passing: int, rules: Rules) -> list[str]:
+    """Why there are fewer than k."""
+    if found >= k:
+        return []
+    fewer = ", and fewer meet the rule on patients" if any(vars(rules).values()) else ""
+    return [f"{plural(found, 'case')} of the {k} wanted; {passing:,} of {len(opened):,} pass the filters{fewer}"]
+
+
+def _stranger(opened: CaseIndex | MilvusIndex, query: Query, rules: Rules) -> list[str]:
+    """A word on a patient without a case here: often a slip, and then --exclude-same-patient excludes nobody."""
+    if not (rules.exclude_same_patient or rules.only_same_patient):
+        return []
+    return [f"no case is of the patient {name}" for name in query.patients if not opened.count_of_patient(name)]
+
+
+def _query_json(
+    query: Query, k: int, where: str | None, before: str | None, rules: Rules, notes: list[str]
+) -> dict[str, Any]:
+    told = {"where": where, "before": before, **vars(rules), "notes": notes}
     return {"name": query.name, "patients": list(query.patients), "k": k, **{n: v for n, v in told.items() if v}}
 
 
-def _print(query: Query, neighbors: list[dict[str, Any]]) -> None:
+def _print(neighbors: list[dict[str, Any]]) -> list[str]:
+    """Prints the neighbours; no word is cut in two, rather are columns left out, which a note then says."""
     from rich.console import Console
     from rich.table import Table
 
-    columns = [name for name in _SHOWN if any(case.get(name) is not None for case in neighbors)]
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("image_id", no_wrap=True)
-    table.add_column("similarity", justify="right")
-    for name in columns:
-        table.add_column(name, justify="right" if name == "age" else "left", no_wrap=True)
+    room = Console().width
     findings = _findings(neighbors)
-    if any(findings):
-        table.add_column("findings", overflow="fold")
-    for case, positive in zip(neighbors, findings, strict=True):
-        values = [told(case.get(name)) for name in columns]
-        table.add_row(case["image_id"], f"{case['similarity']:.4f}", *values, *([positive] if any(findings) else []))
-    typer.echo(f"nearest to {query.name}")
-    Console().print(table)
+    columns = {name: [told(case.get(name)) for case in neighbors] for name in _SHOWN}
+    columns = {name: values for name, values in columns.items() if any(values)}
+    fixed = {
+        "image_id": [str(case["image_id"]) for case in neighbors],
+        "similarity": [f"{case['similarity']:.4f}" for case in neighbors],
+    }
+    word = max((cell_len(word) for cell in findings for word in cell.split()), default=0)
+    left_out = []
+    for name in _SPARED:
+        if name in columns and _width(fixed | columns, word) > room:
+            del columns[name]
+            left_out.append(name)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in (*fixed, *columns):
+        table.add_column(name, justify="right" if name in ("age", "similarity") else "left", no_wrap=True)
+    if word:
+        table.add_column("findings", min_width=word)
+    for cells in zip(*(fixed | columns).values(), *([findings] if word else []), strict=True):
+        table.add_row(*cells)
+    # What is left is never cut: a terminal breaks its lines, and a pipe has no width.
+    wide = max(room, _width(fixed | columns, word))
+    Console(highlight=False, markup=False, emoji=False, width=wide).print(table)
+    return [f"{', '.join(left_out)}: no room here; --json and --out tell them"] if left_out else []
+
+
+def _width(columns: Mapping[str, list[str]], word: int) -> int:
+    """Characters of a table of these columns, and of findings whose longest word has so many."""
+    widths = [max(cell_len(cell) for cell in [name, *values]) for name, values in columns.items()]
+    widths += [max(word, len("findings"))] if word else []
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _findings(neighbors: list[dict[str, Any]]) -> list[str]:
-    """The findings that each case is known to show."""
-    return [", ".join(name for name, value in case.items() if type(value) is int and value == 1) for case in neighbors]
+    """The findings that each case is known to show, and what its picture looks like where that is odd."""
+    return [
+        ", ".join(
+            [name for name, value in case.items() if type(value) is int and value == 1]
+            + ([case["looks"]] if case.get("looks") else [])
+        )
+        for case in neighbors
+    ]
 
 
 def told(value: Any) -> str:

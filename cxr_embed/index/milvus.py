@@ -109,6 +109,16 @@ class MilvusIndex:
         """
         return self._count(self._passing(where, before) or ALL)
 
+    @staticmethod
+    def check_wanted(k: int) -> None:
+        """Refuses a number of neighbours that is none, or more than Milvus tells at once.
+
+        Raises:
+            CaseIndexError: for k < 1, or k beyond 16,384 less a few.
+        """
+        if not 1 <= k <= LARGEST - _SPARE:
+            raise CaseIndexError(f"-k is the number of neighbours, 1 to {LARGEST - _SPARE:,} with Milvus, not {k}")
+
     def count_of_patient(self, patient: str) -> int:
         """A patient's cases; 0 for one who is not there."""
         return self._count(among(self._patient.name, [patient]))
@@ -200,8 +210,7 @@ class MilvusIndex:
         Raises:
             CaseIndexError: see `search`.
         """
-        if not 1 <= k <= LARGEST - _SPARE:
-            raise CaseIndexError(f"-k is the number of neighbours, 1 to {LARGEST - _SPARE:,} with Milvus, not {k}")
+        self.check_wanted(k)
         rules.check(queries)
         passing = self._passing(where, before)
         rows = np.full((len(queries), k), -1, np.int64)

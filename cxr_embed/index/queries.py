@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,9 @@ import numpy as np
 
 from cxr_embed.encoders import encoder_card, load_encoder, load_text_encoder
 from cxr_embed.encoders.table import is_own
-from cxr_embed.errors import CaseIndexError, EncoderError, ImageError
+from cxr_embed.errors import CaseIndexError, EncoderError, ImageError, UnknownWordsWarning
 from cxr_embed.images import looks_like_chest, read_image
-from cxr_embed.index.asked import Query
+from cxr_embed.index.asked import NO_RULES, Query, Rules
 from cxr_embed.index.vectors import pooled, unit
 from cxr_embed.store import Prompts
 from cxr_embed.types import Encoder, EncoderSpec
@@ -65,6 +66,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.files) + len(self.ids) + len(self.texts)
 
+    @property
+    def names(self) -> list[str]:
+        """What an answer calls each."""
+        return [*map(str, self.files), *self.ids, *self.texts]
+
 
 @dataclass(frozen=True)
 class Asker:
@@ -80,52 +86,83 @@ class Asker:
     weights: str | os.PathLike[str] | None = None
     device: str = "auto"
 
-    def query(self, like: Examples, unlike: Examples = Examples(), patient: str | None = None) -> Query:
+    def query(
+        self,
+        like: Examples,
+        unlike: Examples = Examples(),
+        patient: str | None = None,
+        rules: Rules = NO_RULES,
+    ) -> Query:
         """One query of all examples: the mean direction of the likes, minus that of the unlikes.
+
+        What can be told without an encoder is told before one is loaded.
 
         Args:
             like, unlike: at least one like.
-            patient: whose the files are, where it matters.
+            patient: whose the files are, or the cases of whom nobody knows, where it matters.
+            rules: that the query will be asked with.
 
         Raises:
             CaseIndexError: for no like, examples that cancel each other, several examples over tokens, words where
-                the encoder has none, ids that are not in the index.
+                the encoder has none, ids that are not in the index, rules that need a patient who is not known.
             ImageError: for a file that is no radiograph.
             EncoderError: where the encoder is needed and cannot be loaded, or another one is found.
         """
         if not len(like):
             raise CaseIndexError("a search needs --image, --image-id or --text")
-        parts, others = self._each(like, patient), self._each(unlike, None)
-        if len(parts) == 1 and not others:
-            return parts[0]
-        if self.index.pool == "tokens":
+        if self.index.pool == "tokens" and len(like) + len(unlike) > 1:
             raise CaseIndexError(
                 "an index of tokens takes one example a search; build one with --pool mean to combine several"
             )
+        cases = {image_id: self.index.query_of(image_id) for image_id in (*like.ids, *unlike.ids)}
+        name = " + ".join(like.names) + "".join(f" - {other}" for other in unlike.names)
+        patients = self._patients(like, [cases[image_id] for image_id in like.ids], patient)
+        rules.check([Query(np.empty(0), name, patients)])
+        self._check_texts([*like.texts, *unlike.texts])
+        files = self.of_files([*like.files, *unlike.files])
+        texts = self.of_texts([*like.texts, *unlike.texts])
+        parts = [*files[: len(like.files)], *(cases[i] for i in like.ids), *texts[: len(like.texts)]]
+        others = [*files[len(like.files) :], *(cases[i] for i in unlike.ids), *texts[len(like.texts) :]]
+        images = tuple(cases)
+        notes = tuple(dict.fromkeys(note for query in (*parts, *others) for note in query.notes))
+        if len(parts) == 1 and not others:
+            return Query(parts[0].vector, name, patients, images, notes)
         vector = unit(np.mean([unit(query.vector) for query in parts], axis=0))
         if others:
             away = unit(np.mean([unit(query.vector) for query in others], axis=0))
             vector = vector - away
         if not np.linalg.norm(vector) > 1e-6:
             raise CaseIndexError("the examples cancel each other: no direction is left to search in")
-        name = " + ".join(query.name for query in parts) + "".join(f" - {query.name}" for query in others)
-        # Words belong to nobody. A file of an unknown patient may be anybody's: then nobody is known.
-        pictures = parts[: len(like.files) + len(like.ids)]
-        known = bool(pictures) and all(query.patients for query in pictures)
-        patients = tuple(dict.fromkeys(p for query in pictures for p in query.patients)) if known else ()
-        images = tuple(dict.fromkeys(image for query in (*parts, *others) for image in query.images))
-        notes = tuple(dict.fromkeys(note for query in (*parts, *others) for note in query.notes))
-        return Query(vector, name, patients or ((patient,) if patient and not pictures else ()), images, notes)
+        return Query(vector, name, patients, images, notes)
 
-    def _each(self, examples: Examples, patient: str | None) -> list[Query]:
-        found = self.of_files(examples.files, patient)
-        found += [self.index.query_of(image_id) for image_id in examples.ids]
-        texts = self.of_texts(examples.texts)
-        if patient:
-            texts = [Query(query.vector, query.name, (patient,)) for query in texts]
-        return found + texts
+    def _patients(self, like: Examples, cases: Sequence[Query], patient: str | None) -> tuple[str, ...]:
+        """Whose the query is; none where one of its pictures may be anybody's. Words alone belong to nobody."""
+        stated = (patient,) if patient else ()
+        if not like.files and not cases:
+            return stated
+        known = [case for case in cases if case.patients]
+        if stated and not like.files and len(known) == len(cases) and stated[0] not in known[0].patients:
+            raise CaseIndexError(
+                f"--patient {patient}: the index has {known[0].name} as {known[0].patients[0]}'s; leave --patient out"
+            )
+        owners = [stated for _ in like.files] + [case.patients or stated for case in cases]
+        return tuple(dict.fromkeys(owner for each in owners for owner in each)) if all(owners) else ()
 
-    def of_files(self, files: Sequence[Path], patient: str | None = None) -> list[Query]:
+    def _check_texts(self, texts: Sequence[str]) -> None:
+        """Refuses words that cannot be embedded for this index."""
+        if not texts:
+            return
+        spec = self.index.spec
+        if spec.text is None or spec.text.output != self.index.output:
+            what = f"the output {self.index.output} of {spec.name}"
+            hint = (
+                f"index --output {spec.text.output}" if spec.text else "`cxr-embed encoders` says which embed prompts"
+            )
+            raise CaseIndexError(f"--text: words cannot be compared with {what}; {hint}")
+        if any(not text.strip() for text in texts):
+            raise CaseIndexError("--text: the words are blank")
+
+    def of_files(self, files: Sequence[Path]) -> list[Query]:
         """Radiographs as queries.
 
         Raises:
@@ -154,7 +191,7 @@ class Asker:
                 else (f"{file} does not look like a chest radiograph: its neighbours mean little",)
             )
             vector = np.asarray(vectors[0], np.float32)
-            queries.append(Query(vector, str(file), (patient,) if patient else (), notes=notes))
+            queries.append(Query(vector, str(file), notes=notes))
         return queries
 
     def of_texts(self, texts: Sequence[str]) -> list[Query]:
@@ -166,22 +203,19 @@ class Asker:
         """
         if not texts:
             return []
-        spec = self.index.spec
-        if spec.text is None or spec.text.output != self.index.output:
-            what = f"the output {self.index.output} of {spec.name}"
-            hint = (
-                f"index --output {spec.text.output}" if spec.text else "`cxr-embed encoders` says which embed prompts"
-            )
-            raise CaseIndexError(f"--text: words cannot be compared with {what}; {hint}")
-        if any(not text.strip() for text in texts):
-            raise CaseIndexError("--text: the words are blank")
+        self._check_texts(texts)
         saved = self.index.prompts
         known = dict(zip(saved.prompts, saved.vectors, strict=True))
         missing = [text for text in dict.fromkeys(texts) if text not in known]
+        notes: tuple[str, ...] = ()
         if missing:
-            encoder = load_text_encoder(spec, weights=self.weights, device=self.device)
-            known.update(zip(missing, encoder.embed_text(missing), strict=True))
-        return [Query(np.asarray(known[text], np.float32), text) for text in texts]
+            encoder = load_text_encoder(self.index.spec, weights=self.weights, device=self.device)
+            with warnings.catch_warnings(record=True) as doubts:
+                warnings.simplefilter("ignore")
+                warnings.simplefilter("always", UnknownWordsWarning)
+                known.update(zip(missing, encoder.embed_text(missing), strict=True))
+            notes = tuple(str(doubt.message) for doubt in doubts)
+        return [Query(np.asarray(known[text], np.float32), text, notes=notes) for text in texts]
 
 
 def matching_encoder(spec: EncoderSpec, weights: str | os.PathLike[str] | None, device: str) -> Encoder:

@@ -239,8 +239,7 @@ class CaseIndex:
         Raises:
             CaseIndexError: see `search`.
         """
-        if k < 1:
-            raise CaseIndexError(f"-k is the number of neighbours, at least 1, not {k}")
+        self.check_wanted(k)
         rules.check(queries)
         passing = self.passing(where, before)
         rows = np.full((len(queries), k), -1, np.int64)
@@ -249,6 +248,20 @@ class CaseIndex:
             found, values = self._nearest(query, min(k, len(self)), passing, rules)
             rows[number, : len(found)], similarity[number, : len(found)] = found, values
         return rows, similarity
+
+    @staticmethod
+    def check_wanted(k: int) -> None:
+        """Refuses a number of neighbours that is none.
+
+        Raises:
+            CaseIndexError: for k < 1.
+        """
+        if k < 1:
+            raise CaseIndexError(f"-k is the number of neighbours, at least 1, not {k}")
+
+    def count_of_patient(self, patient: str) -> int:
+        """A patient's cases; 0 for one who is not here."""
+        return len(self.rows_of_patient(patient))
 
     def count(self, where: str | Condition | None = None, before: str | datetime.date | None = None) -> int:
         """Cases that pass the filters.
@@ -276,7 +289,7 @@ class CaseIndex:
         return passing
 
     def doubts(self, where: str | None) -> tuple[str, ...]:
-        """What in a condition may be a slip: words that no case has."""
+        """What in a condition may be a slip: words that no case has, ranges that are empty."""
         return absent_words(parse(where), self.table) if where is not None else ()
 
     def _queries(self, queries: np.ndarray | Query | Sequence[Query]) -> list[Query]:

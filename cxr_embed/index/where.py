@@ -193,11 +193,16 @@ def mask(condition: Condition, table: pa.Table) -> np.ndarray:
 
 
 def absent_words(condition: Condition, table: pa.Table) -> tuple[str, ...]:
-    """Sentences on words that a condition asks for and no case has, as `pa` where views are `PA`: often a slip."""
+    """Sentences on what no case can have, words as `pa` where views are `PA` or an empty range: often a slip."""
     if isinstance(condition, And | Or):
         return tuple(dict.fromkeys(told for part in condition.parts for told in absent_words(part, table)))
     if isinstance(condition, Not):
         return absent_words(condition.part, table)
+    if isinstance(condition, Between):
+        kind = table[condition.column].type
+        if value_of(condition.column, condition.low, kind) <= value_of(condition.column, condition.high, kind):
+            return ()
+        return (f"nothing is between {condition.low} and {condition.high}: the lower one comes first",)
     values = condition.values if isinstance(condition, OneOf) else ()
     values = (condition.value,) if isinstance(condition, Compare) else values
     column = table[condition.column].combine_chunks()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".pdf")
 _ACROSS, _DPI = 5, 150  # neighbours in a row, dots an inch
-_CELL, _WORDS, _GAP, _FOOT = 2.1, 0.72, 0.06, 0.34  # inches of a panel, its words, its margin, and the last line
+_CELL, _WORDS, _GAP, _FOOT = 2.1, 0.8, 0.06, 0.2  # inches of a panel, its words, its margin, and below the last line
+_LINE, _ACROSS_INCH = 0.15, 15  # inches of a line at the bottom, and letters in an inch of it
 _SIDE = 640  # pixels: more than a panel shows
-_LETTERS = 36  # of a line under a panel
+_LETTERS, _NAME = 36, 30  # of a line under a panel, of a case's name
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,14 @@ def describe_case(case: dict[str, Any], similarity: float | None = None, place: 
         )
     ]
     # Two lines of findings fit.
-    lines = [line for line in lines if line] + textwrap.wrap(", ".join(findings), _LETTERS)[:2]
+    more = " \N{HORIZONTAL ELLIPSIS}"
+    lines = [line for line in lines if line]
+    lines += textwrap.wrap(", ".join(findings), _LETTERS, max_lines=2, placeholder=more)
     if similarity is None:
         return name, lines
-    return f"{place}   {similarity:.3f}", [name, *lines]
+    # Long names, such as UIDs, differ at their end.
+    end = name if len(name) <= _NAME else "\N{HORIZONTAL ELLIPSIS}" + name[1 - _NAME :]
+    return f"{place}   {similarity:.3f}", [end, *lines]
 
 
 def draw_search(
@@ -173,20 +179,24 @@ def write_montage(path: Path, asked: Sequence[Panel], neighbors: Sequence[Panel]
     check_target(path)
     across = 1 + max(2, min(_ACROSS, len(neighbors)))
     rows = max(len(asked), -(-len(neighbors) // _ACROSS), 1)
-    wide, high = across * _CELL, rows * (_CELL + _WORDS) + _FOOT
+    wide = across * _CELL
+    nothing = "" if neighbors else "No case was found"
+    words = [line for text in (nothing, rules, note) for line in textwrap.wrap(text, int(wide * _ACROSS_INCH))]
+    high = rows * (_CELL + _WORDS) + _FOOT + _LINE * len(words)
     places = [(row, 0, panel, STYLES[1].colour) for row, panel in enumerate(asked)]
     places += [(n // _ACROSS, 1 + n % _ACROSS, panel, RULE) for n, panel in enumerate(neighbors)]
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with matplotlib.rc_context(SETTINGS):
+    with matplotlib.rc_context({**SETTINGS, "text.parse_math": False}):  # a $ in a name is a $
         figure = Figure(figsize=(wide, high), facecolor="white")
         FigureCanvasAgg(figure)
         for row, column, panel, edge in places:
             left, top, size = column * _CELL + _GAP, high - row * (_CELL + _WORDS) - _GAP, _CELL - 2 * _GAP
             _draw(figure.add_axes((left / wide, (top - size) / high, size / wide, size / high)), panel, edge)
-        words = ". ".join(line for line in (rules, note) if line)
-        figure.text(_GAP / wide, 0.08 / high, words, fontsize=SMALL, color=SOFT)
+        figure.text(_GAP / wide, 0.08 / high, "\n".join(words), fontsize=SMALL, color=SOFT, linespacing=1.25)
         try:
-            figure.savefig(partial, format=path.suffix[1:].lower(), dpi=_DPI, metadata=_no_date(path))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph")  # a box stands for a letter that the font lacks
+                figure.savefig(partial, format=path.suffix[1:].lower(), dpi=_DPI, metadata=_no_date(path))
             os.replace(partial, path)
         except OSError as error:
             raise CaseIndexError(
