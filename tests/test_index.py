@@ -136,6 +136,29 @@ def test_cases_come_and_go(tmp_path: Path, kind: str) -> None:
         assert trace not in everything, trace
 
 
+def test_cases_whose_file_is_another_now_are_told(tmp_path: Path) -> None:
+    make_store(tmp_path / "s", random_vectors(4), list("abcd"))
+    build_index(open_store(tmp_path / "s"), tmp_path / "i")
+    assert add_cases(tmp_path / "i", open_store(tmp_path / "s")).notes == ()
+    with StoreWriter(tmp_path / "later", toy_spec(8), dtype="float32") as writer:
+        for number, vector in enumerate(random_vectors(5)):
+            content = (100 if number == 2 else number).to_bytes(32, "big")
+            writer.add_vector(Row(f"c{number}", f"p{number}", content), {"features": vector})
+        writer.flush("toy")
+    added = add_cases(tmp_path / "i", open_store(tmp_path / "later"))
+    assert added.changed == 1
+    assert len(added.notes) == 1
+    assert added.notes[0].startswith("1 images are indexed from another file than ")
+    assert "(c2): left as they are; `index remove` them first" in added.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["ivf-sq8", "ivf-pq"])
+def test_faiss_says_nothing_on_stderr(tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    make_store(tmp_path / "s", random_vectors(300), ["p"] * 300)
+    build_index(open_store(tmp_path / "s"), tmp_path / "i", kind=kind)
+    assert capfd.readouterr().err == ""
+
+
 def centroids(index: CaseIndex) -> np.ndarray:
     similar = index.similar
     return np.array(similar.faiss.quantizer.reconstruct_n(0, similar.faiss.nlist))
@@ -426,7 +449,7 @@ def test_the_verbs(folder: Path) -> None:
     assert "6 of 3 patients" in run("index", "info", "ix")
     assert json.loads(run("index", "add", "ix", "s", "--json"))["added"] == 2
     removed = run("index", "remove", "ix", "i7", "--patient", "p0")
-    assert removed.startswith("ix: 5 cases, flat")
+    assert removed.startswith("ix: 3 cases removed, now 5 cases, flat")
     assert run("index", "verify", "ix") == "ix: sound; every checksum matches\n"
 
 

@@ -91,7 +91,8 @@ def _tell(path: Path, written: Written, what: str, as_json: bool) -> None:
         return
     for note in written.notes:
         typer.echo(f"note: {note}")
-    typer.echo(f"{path}: {plural(record.cases, 'case')}, {structure(record)}")
+    changed = f"{plural(written.changed, 'case')} {what}, now " if what != "built" else ""
+    typer.echo(f"{path}: {changed}{plural(record.cases, 'case')}, {structure(record)}")
     typer.echo(RESEARCH)
 
 

@@ -129,8 +129,9 @@ def _thrifty(index: Any) -> None:
     if hasattr(index, "pq"):
         index.pq.cp.max_points_per_centroid = _TRAINING
         index.pq.cp.niter = 8
+        index.pq.cp.min_points_per_centroid = 1  # it warns on stderr of fewer than 39 a code, and a list
     if hasattr(index, "cp"):
-        index.cp.min_points_per_centroid = 1  # it warns on stderr of fewer than 39 a list
+        index.cp.min_points_per_centroid = 1
 
 
 def write(path: Path, index: Any) -> None:

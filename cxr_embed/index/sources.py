@@ -13,10 +13,12 @@ import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.layout import PROMPTS
-from cxr_embed.index.table import IMAGE, PATIENT, image_ids
+from cxr_embed.index.table import CONTENT, IMAGE, PATIENT, image_ids
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Store
 from cxr_embed.store.prompts import PROMPTS as STORE_PROMPTS
+
+_NAMED = 3
 
 
 def identity(store: Store) -> dict[str, Any]:
@@ -53,6 +55,27 @@ def chosen_images(store: Store, manifest: Manifest | None) -> tuple[np.ndarray, 
             f"{differing:,} images have another patient in the manifest than in the store: the manifest's counts"
         )
     return chosen, tuple(notes)
+
+
+def changed_files(store: Store, chosen: np.ndarray, places: pa.Array, table: pa.Table) -> tuple[str, ...]:
+    """A note on images that are indexed already, from other files than the store's vectors are of.
+
+    Args:
+        store: that is added.
+        chosen: `(N,)` bool, its images that are asked for.
+        places: `(N,)` of its images in the index's table; null where they are new.
+        table: the index's.
+    """
+    stored = pa.array(store.index.column("content"), pa.binary(32))
+    indexed = table[CONTENT].combine_chunks().cast(pa.binary(32)).take(places)
+    differs = np.asarray(pc.not_equal(stored, indexed).fill_null(False)) & chosen
+    if not differs.any():
+        return ()
+    named = ", ".join(store.ids[differs][:_NAMED].tolist()) + (", ..." if differs.sum() > _NAMED else "")
+    return (
+        f"{int(differs.sum()):,} images are indexed from another file than {store.path} has ({named}): left as they "
+        "are; `index remove` them first to have the new vectors",
+    )
 
 
 def copy_prompts(store: Store, folder: Path) -> None:

@@ -31,7 +31,7 @@ from cxr_embed.index.layout import (
     writing,
 )
 from cxr_embed.index.search import CaseIndex
-from cxr_embed.index.sources import chosen_images, copy_prompts, identity
+from cxr_embed.index.sources import changed_files, chosen_images, copy_prompts, identity
 from cxr_embed.index.table import IMAGE, case_table, image_ids, join, keep, write_table
 from cxr_embed.index.tokens import unit_tokens
 from cxr_embed.index.vectors import PooledVectors, pooled, unit
@@ -152,7 +152,9 @@ def add_cases(
                 "build another index for this encoder"
             )
         chosen, notes = chosen_images(store, manifest)
-        chosen &= ~np.asarray(pc.is_in(image_ids(store), value_set=old.table[IMAGE].combine_chunks()))
+        places = pc.index_in(image_ids(store), value_set=old.table[IMAGE].combine_chunks())
+        notes += changed_files(store, chosen, places, old.table)
+        chosen &= ~np.asarray(places.is_valid())
         kept, zero = _write_arrays(folder, store, (record.output, record.pool), chosen, progress, old.arrays)
         if not len(kept):
             return Written(record, 0, (*notes, *zero))
