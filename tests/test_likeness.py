@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from helpers import SPEC, fill, make_mean, row, run_cli, vectors
 from PIL import Image, ImageDraw
 
-from cxr_embed import embed, open_store
+from cxr_embed import embed, load_encoder, open_store, read_manifest
+from cxr_embed.errors import CxrEmbedError
 from cxr_embed.images import likeness, looks_like_chest, read_image
 from cxr_embed.phantom import render_study, sample_studies
 from cxr_embed.store import StoreWriter, layout, verify_store
@@ -143,3 +145,18 @@ def test_stores_from_before_the_check_are_read(tmp_path: Path, monkeypatch: pyte
     store = open_store(tmp_path / "s")
     assert store.ids[store.unlike_chest].tolist() == ["i3"]
     assert verify_store(tmp_path / "s") == []
+
+
+def test_a_damaged_installation_blames_no_radiograph(
+    make_images: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "likeness.safetensors"
+    monkeypatch.setattr(likeness, "WEIGHTS", damaged)
+    likeness.check_weights.cache_clear()
+    manifest = read_manifest(make_images(2))
+    for content in (None, b"not safetensors"):
+        if content is not None:
+            damaged.write_bytes(content)
+        with pytest.raises(CxrEmbedError, match=r"likeness.safetensors of cxr-embed is damaged .* install it again"):
+            embed(manifest, encoder=load_encoder("hog"), store=tmp_path / "store")
+    likeness.check_weights.cache_clear()

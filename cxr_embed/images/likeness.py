@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cxr_embed.errors import CxrEmbedError
+
 SIDE = 32
 WEIGHTS = Path(__file__).with_name("likeness.safetensors")
 _SAMPLES = 4  # of each block and axis: means of all pixels would look the same, and cost more than decoding
@@ -50,13 +52,22 @@ def looks_like_chest(pixels: np.ndarray, max_value: int) -> bool:
     """
     if min(pixels.shape) < SIDE:
         return False
-    w = _weights()
+    w = check_weights()
     hidden = np.maximum(w["hidden.weight"] @ thumbnail(pixels, max_value) + w["hidden.bias"], 0)
     return bool(w["out.weight"] @ hidden + w["out.bias"][0] > w["threshold"][0])
 
 
 @lru_cache(maxsize=1)
-def _weights() -> dict[str, np.ndarray]:
+def check_weights() -> dict[str, np.ndarray]:
+    """The network's arrays, which come with the package; read once.
+
+    Raises:
+        CxrEmbedError: where the installation lacks them.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    return {name: values.astype(np.float32) for name, values in load(WEIGHTS.read_bytes()).items()}
+    try:
+        return {name: values.astype(np.float32) for name, values in load(WEIGHTS.read_bytes()).items()}
+    except (OSError, SafetensorError) as error:
+        raise CxrEmbedError(f"{WEIGHTS.name} of cxr-embed is damaged ({error}); install it again") from None

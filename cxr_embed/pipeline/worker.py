@@ -49,6 +49,9 @@ class Worker:
     """Reads, decodes and infers for one run: in a process of its own, or for an encoder object in the run's."""
 
     def __init__(self, setup: Setup, encoder: Encoder) -> None:
+        from cxr_embed.images.likeness import check_weights
+
+        check_weights()  # where our own data is missing, no radiograph is to blame
         self.setup, self.encoder = setup, encoder
         self.batch_size = setup.batch_size
         self.unlike: set[int] = set()  # keys of the chunk whose picture does not look like a chest
@@ -235,10 +238,10 @@ def main() -> None:
         try:
             encoder = make_encoder(setup)
             engine = "" if setup.kind == "decoder" else encoder.engine
+            worker = Worker(setup, encoder)
         except CxrEmbedError as error:
             connection.send(Unusable(str(error)))
             return
-        worker = Worker(setup, encoder)
         connection.send(Ready(engine))
         while True:
             try:
