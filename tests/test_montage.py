@@ -19,7 +19,7 @@ from cxr_embed.index.writer import build_index
 from cxr_embed.report.montage import (
     Panel,
     case_panel,
-    check_target,
+    check_montage,
     describe_case,
     draw_search,
     write_montage,
@@ -129,7 +129,7 @@ def test_words_and_missing_files_have_a_place(radiographs: Path) -> None:
 @pytest.mark.parametrize("name", ["out.jpg", "out", "nowhere/out.png"])
 def test_a_place_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(CaseIndexError, match="montage"):
-        check_target(tmp_path / name)
+        check_montage(tmp_path / name)
 
 
 def test_the_folder_of_the_radiographs_is_asked_for(index: Path) -> None:

@@ -128,9 +128,9 @@ def _open(index: Path, engine: str, uri: str | None) -> CaseIndex | MilvusIndex:
 
 
 def _check_montage(montage: Path, root: Path | None) -> None:
-    from cxr_embed.report.montage import check_target
+    from cxr_embed.report.montage import check_montage
 
-    check_target(montage)
+    check_montage(montage)
     if root is None:
         fail("--montage needs --root: the folder of the radiographs, what the manifest's paths start from", 2)
     if not root.is_dir():

@@ -18,16 +18,24 @@ from cxr_embed.store.layout import sync
 SUFFIXES = (".csv", ".parquet")
 
 
-def check_target(path: Path) -> None:
-    """Refuses a file that `write_neighbors` could not write.
+def check_target(
+    path: Path, suffixes: Sequence[str] = SUFFIXES, what: str = "neighbours are", option: str = "--out"
+) -> None:
+    """Refuses a file that could not be written.
+
+    Args:
+        path: of the file.
+        suffixes: that it may have.
+        what: would be in it, for the message.
+        option: that named it.
 
     Raises:
         CaseIndexError: for another suffix, a folder, or a place that is none.
     """
-    if path.suffix.lower() not in SUFFIXES or path.is_dir():
-        raise CaseIndexError(f"{path}: neighbours are a file whose name ends in {' or '.join(SUFFIXES)}")
+    if path.suffix.lower() not in suffixes or path.is_dir():
+        raise CaseIndexError(f"{path}: {what} a file whose name ends in {' or '.join(suffixes)}")
     if not path.absolute().parent.is_dir():
-        raise CaseIndexError(f"{path}: cannot be written ({path.parent} is no folder); give another --out")
+        raise CaseIndexError(f"{path}: cannot be written ({path.parent} is no folder); give another {option}")
 
 
 def write_neighbors(path: Path, neighbors: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from cxr_embed.errors import CaseIndexError, ImageError
 from cxr_embed.images import read_image
 from cxr_embed.index.queries import Examples
+from cxr_embed.index.results import check_target
 from cxr_embed.manifest import leaves_root
 from cxr_embed.report.drawing import INK, NORMAL, RULE, SETTINGS, SMALL, SOFT, STYLES, short
 
@@ -46,16 +47,13 @@ class Panel:
     why: str = ""
 
 
-def check_target(path: Path) -> None:
+def check_montage(path: Path) -> None:
     """Refuses a file that `write_montage` could not write.
 
     Raises:
         CaseIndexError: for another suffix, a folder, or a place that is none.
     """
-    if path.suffix.lower() not in SUFFIXES or path.is_dir():
-        raise CaseIndexError(f"{path}: a montage is a file whose name ends in {' or '.join(SUFFIXES)}")
-    if not path.absolute().parent.is_dir():
-        raise CaseIndexError(f"{path}: cannot be written ({path.parent} is no folder); give another --montage")
+    check_target(path, SUFFIXES, "a montage is", "--montage")
 
 
 def file_panel(path: Path, title: str, lines: Sequence[str] = (), content: str = "") -> Panel:
@@ -176,7 +174,7 @@ def write_montage(path: Path, asked: Sequence[Panel], neighbors: Sequence[Panel]
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    check_target(path)
+    check_montage(path)
     across = 1 + max(2, min(_ACROSS, len(neighbors)))
     rows = max(len(asked), -(-len(neighbors) // _ACROSS), 1)
     wide = across * _CELL
