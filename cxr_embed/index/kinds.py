@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.layout import Kind, Measured
 from cxr_embed.store.layout import file_digest
-
-if TYPE_CHECKING:
-    from cxr_embed.index.vectors import PooledVectors
 
 KINDS = ("flat", "hnsw", "ivf-fp16", "ivf-sq8", "ivf-pq")
 MEMORY = 4_000_000_000  # bytes that the structure may take unless told otherwise
@@ -28,7 +24,6 @@ _HNSW_CASES = 200_000  # beyond, a graph takes longer to build than lists, and m
 _LINKS = 32  # of a node in HNSW
 _TRAINING = 40  # cases for each list: FAISS itself asks for 39
 _SAMPLE = 128  # queries that recall is measured with: 1,280 neighbours
-_TIMED = 25
 _BLOCK = 1 << 16
 _SAME = 1 - 1e-5  # a cosine that means one and the same vector, in half precision too
 _CHECKED_BYTES = 1 << 27  # up to so many, a file's digest is compared before FAISS sees it: 0.15 s
@@ -270,17 +265,3 @@ def _efforts(kind: Kind, most: int) -> Iterator[Kind]:
             if effort >= most:
                 break
             effort = min(most, max(effort + 1, effort * 3 // 2))
-
-
-def timed(similar: PooledVectors) -> float:
-    """Milliseconds of one query, the middle one of a few, as a search makes it."""
-    taken = []
-    for row in np.linspace(0, similar.count - 1, _TIMED).astype(int):
-        start = time.perf_counter()
-        if similar.count <= similar.exact_below:
-            similar.exact(similar.vectors[row], None)
-        else:
-            rows = similar.candidates(similar.vectors[row], (NEIGHBOURS + 6) * similar.kind.fetch, None)
-            similar.exact(similar.vectors[row], rows)
-        taken.append(time.perf_counter() - start)
-    return round(float(np.median(taken)) * 1000, 4)

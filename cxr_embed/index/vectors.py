@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,12 +10,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from cxr_embed.errors import CaseIndexError
+from cxr_embed.index import kinds
 from cxr_embed.index.layout import Kind
 
 # Values that are compared one by one rather than searched: 65,536 cases of 128 take about 3 ms.
 EXACT_VALUES = 1 << 23
 _BLOCK_VALUES = 1 << 20  # gathered at a time
 _SMALL = np.float32(1e-30)
+_TIMED = 25
 
 
 class Vectors(Protocol):
@@ -71,8 +74,6 @@ class PooledVectors:
 
     def candidates(self, query: np.ndarray, count: int, selector: np.ndarray | None) -> np.ndarray:
         """See `Vectors.candidates`."""
-        from cxr_embed.index import kinds
-
         if self._path is None:
             rows = np.arange(self.count) if selector is None else np.flatnonzero(selector)
             similarity = self.exact(query, rows)
@@ -85,10 +86,22 @@ class PooledVectors:
     @cached_property
     def faiss(self) -> Any:
         """The FAISS index, mapped at the first search."""
-        from cxr_embed.index import kinds
-
         assert self._path is not None
         return kinds.load(self._path, self.kind, self.count, self.width, self._sha256)
+
+
+def timed(similar: PooledVectors) -> float:
+    """Milliseconds of one query, the middle one of a few, as a search makes it."""
+    taken = []
+    for row in np.linspace(0, similar.count - 1, _TIMED).astype(int):
+        start = time.perf_counter()
+        if similar.count <= similar.exact_below:
+            similar.exact(similar.vectors[row], None)
+        else:
+            rows = similar.candidates(similar.vectors[row], (kinds.NEIGHBOURS + 6) * similar.kind.fetch, None)
+            similar.exact(similar.vectors[row], rows)
+        taken.append(time.perf_counter() - start)
+    return round(float(np.median(taken)) * 1000, 4)
 
 
 def pooled(vectors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -34,7 +34,7 @@ from cxr_embed.index.search import CaseIndex
 from cxr_embed.index.sources import changed_files, chosen_images, copy_prompts, identity
 from cxr_embed.index.table import IMAGE, case_table, image_ids, join, keep, write_table
 from cxr_embed.index.tokens import unit_tokens
-from cxr_embed.index.vectors import PooledVectors, pooled, unit
+from cxr_embed.index.vectors import PooledVectors, pooled, timed, unit
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Store
 from cxr_embed.store.writer import describe, utc_now
@@ -317,7 +317,7 @@ def _with_candidates(
     if record.pool == "tokens":
         return token_candidates.write(folder, record, kind, _mapped(folder, TOKENS), vectors, progress, index)
     if kind.name == "flat":
-        milliseconds = kinds.timed(PooledVectors(vectors, kind))
+        milliseconds = timed(PooledVectors(vectors, kind))
         return replace(record, kind=kind, measured=Measured(1.0, 0, milliseconds)), ()
     index = index if index is not None else kinds.build(vectors, kind, progress)
     if progress is not None:
@@ -326,7 +326,7 @@ def _with_candidates(
     kinds.write(folder / CANDIDATES, index)
     similar = PooledVectors(vectors, kind, folder / CANDIDATES)
     similar.faiss = index  # what was just written
-    measured = replace(measured, milliseconds=kinds.timed(similar))
+    measured = replace(measured, milliseconds=timed(similar))
     notes: tuple[str, ...] = ()
     if measured.recall is not None and measured.recall < kinds.RECALL:
         notes = (f"recall {measured.recall:.3f} is below {kinds.RECALL}: --kind flat finds every neighbour",)
