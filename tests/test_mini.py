@@ -109,6 +109,37 @@ def test_another_models_tensors_are_no_bundle(tmp_path: Path) -> None:
         load_encoder("mini", weights=tmp_path / "other.safetensors", device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("about", "tensors", "told"),
+    [
+        ({"vocabulary": "[1,"}, {}, "its vocabulary or source is missing"),
+        ({"vocabulary": None}, {}, "its vocabulary or source is missing"),
+        ({"source": None}, {}, "its vocabulary or source is missing"),
+        ({"vocabulary": '["effusion"]'}, {}, r"text.words.weight has shape \(343, 64\), not \(1, 64\)"),
+        ({}, {"head.scale": None}, "lacks head.scale"),
+        ({}, {"image.stem.1.bias": None}, "lacks image.stem.1.bias"),
+        ({}, {"head.weight": np.zeros((64, 100), np.float16)}, r"head.weight has shape \(64, 100\), not \(64, 256\)"),
+    ],
+)
+def test_a_bundle_that_is_not_whole_is_named(
+    tmp_path: Path, about: dict[str, str | None], tensors: dict[str, np.ndarray | None], told: str
+) -> None:
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
+
+    with safe_open(bundle.PATH, framework="numpy") as file:
+        known = {**file.metadata(), **about}
+    arrays = {**load_file(bundle.PATH), **tensors}
+    own = tmp_path / "own.safetensors"
+    save_file(
+        {name: value for name, value in arrays.items() if value is not None},
+        own,
+        metadata={name: value for name, value in known.items() if value is not None},
+    )
+    with pytest.raises(EncoderError, match=f"own.safetensors: {told}"):
+        load_encoder("mini", weights=own, device="cpu")
+
+
 def test_it_runs_without_torch_and_without_a_network() -> None:
     program = (
         "import socket, sys, warnings\n"
@@ -208,7 +239,7 @@ def test_case_marks_and_spaces_do_not_matter(mini: MiniEncoder) -> None:
 
 
 def test_split_words() -> None:
-    assert split_words("A 2.5 cm x-ray, Ümlaut; No.") == ["a", "#", "cm", "x", "ray", ",", "mlaut", ";", "no", "."]
+    assert split_words("A 2.5 cm x-ray, Ümlaut; No.") == ["a", "#", "cm", "x", "ray", ",", "ümlaut", ";", "no", "."]
     assert word_parts("ab") == [word_parts("abc")[0], *word_parts("ab")[1:]]
 
 
@@ -219,6 +250,9 @@ def test_unknown_words_are_told(mini: MiniEncoder) -> None:
         warnings.simplefilter("error")
         mini.embed_text(["No pleural effusion, clear lungs."])
     assert mini.unknown_words("Fracture; fracture, effusion of 3") == ("fracture",)
+    assert mini.unknown_words("нет effusion") == ("нет",)  # dropped in silence, it would mean its opposite
+    with pytest.warns(UnknownWordsWarning, match=f"never learned '{'x' * 40}...': it guesses"):
+        mini.embed_text(["x" * 5000])
 
 
 def test_a_misspelled_word_stands_near_the_right_one(mini: MiniEncoder) -> None:

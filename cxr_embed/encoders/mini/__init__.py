@@ -96,7 +96,7 @@ class MiniEncoder:
         vectors = self._text(prompts)
         unknown = dict.fromkeys(word for prompt in prompts for word in self.unknown_words(prompt))
         if unknown:
-            named = ", ".join(map(repr, unknown))
+            named = ", ".join(repr(word if len(word) <= 40 else word[:40] + "...") for word in unknown)
             told = f"{self._spec.name} never learned {named}: it guesses by spelling, so don't rely on these prompts"
             warnings.warn(told, UnknownWordsWarning, stacklevel=2)
         return vectors

@@ -65,4 +65,34 @@ def load_bundle(weights: str | Path | None = None) -> Bundle:
             parts[part][rest] = np.ascontiguousarray(values, np.float32)
     if about.get("format") != "cxr_embed.mini 1" or not all(parts.values()):
         raise EncoderError(f"{path}: no weights of mini; examples/train_mini makes such a file")
-    return Bundle(**parts, vocabulary=tuple(json.loads(about["vocabulary"])), source=about["source"], sha256=sha256)
+    vocabulary = _vocabulary(about)
+    if vocabulary is None or "source" not in about:
+        raise EncoderError(f"{path}: its vocabulary or source is missing; examples/train_mini makes such a file")
+    if weights is not None:
+        _check_shapes(path, tensors, len(vocabulary))
+    return Bundle(**parts, vocabulary=vocabulary, source=about["source"], sha256=sha256)
+
+
+def _vocabulary(about: dict[str, str]) -> tuple[str, ...] | None:
+    """The words; None where there is no list of words."""
+    try:
+        words = json.loads(about["vocabulary"])
+    except (KeyError, ValueError):
+        return None
+    return tuple(words) if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
+
+
+def _check_shapes(path: Path, tensors: dict[str, np.ndarray], words: int) -> None:
+    """Another bundle has the arrays of the package's own, and a row for each of its words.
+
+    Raises:
+        EncoderError: for the first array that is missing or has another shape.
+    """
+    from safetensors.numpy import load_file
+
+    for name, own in load_file(PATH).items():
+        wanted = (words, *own.shape[1:]) if name == "text.words.weight" else own.shape
+        if name not in tensors:
+            raise EncoderError(f"{path}: lacks {name}; examples/train_mini makes such a file")
+        if tensors[name].shape != wanted:
+            raise EncoderError(f"{path}: {name} has shape {tensors[name].shape}, not {wanted}")

@@ -18,7 +18,8 @@ MAX_WORDS = 48
 DILATIONS = (1, 2, 4)
 NUMBER = "#"
 PARTS = 2048  # rows of the table of word parts
-_WORD = re.compile(r"[a-z]+|[0-9]+(?:[.,][0-9]+)*|[.,;:]")
+_WORD = re.compile(r"[^\W\d_]+|[0-9]+(?:[.,][0-9]+)*|[.,;:]")  # words of any script: an unknown one must be told
+_ENGLISH = re.compile(f"[a-z{NUMBER}]")
 MARKS = ".,;:"
 
 
@@ -68,7 +69,7 @@ class TextTower:
 
     def _one(self, prompt: str) -> np.ndarray:
         words = split_words(prompt) if isinstance(prompt, str) else []
-        if not any(word not in MARKS for word in words):
+        if not any(map(_ENGLISH.search, words)):
             raise EncoderError(f"a prompt is a sentence in English letters, not {prompt!r}")
         if len(words) > MAX_WORDS:
             raise EncoderError(
