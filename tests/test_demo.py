@@ -76,3 +76,18 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     done = run_cli("demo", "--images", "nowhere", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == "error: nowhere: no such folder (--images)\n"
+
+
+def test_a_demo_that_made_nothing_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for _ in range(2):
+        done = run_cli("demo", "--images", "images", cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr == "error: images: no radiograph found\n"
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run_cli("demo", "--out", "file", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "error: file/phantoms: cannot be made (Not a directory); give another --out\n"

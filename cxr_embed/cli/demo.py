@@ -34,8 +34,15 @@ def demo(
     folder = out / "own" / images.resolve().name if images else out / "phantoms"
     if folder.exists():
         fail(f"{folder}: is there already, from an earlier demo; remove it, or give another --out", 2)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    status = _own(images, folder) if images else _phantoms(folder, count)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        fail(f"{folder}: cannot be made ({error.strerror}); give another --out")
+    try:
+        status = _own(images, folder) if images else _phantoms(folder, count)
+    finally:
+        if not any(folder.iterdir()):
+            folder.rmdir()  # a demo that made nothing is in nobody's way
     typer.echo(f"\n{time.perf_counter() - started:.0f} s. Everything is in {folder}. Next: your own data, README.md.")
     typer.echo(RESEARCH)
     raise SystemExit(status)
@@ -66,7 +73,6 @@ def _phantoms(folder: Path, count: int) -> int:
 
 def _own(images: Path, folder: Path) -> int:
     """The way without labels: prompts and neighbours. 1 where some file could not be embedded."""
-    folder.mkdir()
     manifest, store, index = str(folder / "manifest.csv"), str(folder / "vectors"), str(folder / "index")
     root = ("--root", str(images))
     _run("manifest", "scan", str(images), "--out", manifest)
