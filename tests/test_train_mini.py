@@ -115,8 +115,10 @@ def test_a_run_writes_a_tower_and_its_features(make_images: Callable[..., Path],
     np.testing.assert_allclose(told["features"], again, rtol=0.02, atol=0.02)
 
 
-def test_a_recipe_says_what_it_needs(make_images: Callable[..., Path], tmp_path: Path) -> None:
-    command = [sys.executable, FOLDER / "train_image.py", make_images(2).parent, "--recipe", "phantoms"]
+@pytest.mark.parametrize(("recipe", "told"), [("phantoms", "--start FILE"), ("contrast", "a batch of 64 at least")])
+def test_a_recipe_says_what_it_needs(make_images: Callable[..., Path], tmp_path: Path, recipe: str, told: str) -> None:
+    command = [sys.executable, FOLDER / "train_image.py", make_images(34).parent, "--recipe", recipe]
     ended = subprocess.run([*command, "--out", tmp_path / "x"], capture_output=True, text=True)
     assert ended.returncode == 1
-    assert "--start FILE" in ended.stderr
+    assert told in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from cases import Cases
 from network import Model, Tower
-from pretrain import pretrain
+from pretrain import BATCH, pretrain
 from safetensors.torch import load_file, save_file
 from train import Plan, train
 
@@ -53,7 +53,9 @@ def fit(recipe: Recipe, cases: Cases, seed: int, phantoms: Cases | None = None, 
         phantoms: what a recipe with `beside` needs.
         start: a tower's file, which a recipe with `start` needs.
     """
-    tower = None
+    tower, batch = None, BATCH if recipe.contrast else recipe.plan.batch
+    if len(cases) < batch:
+        raise SystemExit(f"{len(cases)} radiographs to learn from; this recipe takes a batch of {batch} at least")
     if recipe.contrast:
         tower = pretrain(cases, recipe.contrast, seed)
     elif recipe.start:
