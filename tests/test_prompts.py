@@ -145,7 +145,7 @@ def test_any_yaml_is_a_prompt_set_or_a_clear_error(value: object) -> None:
 
 
 def test_the_sets_that_come_along() -> None:
-    assert prompt_set_names() == ["chexpert13", "nih14", "quality"]
+    assert prompt_set_names() == ["chexpert13", "nih14", "phantom8", "quality"]
     recipe = yaml.safe_load((ROOT / "data_manifests" / "nih-chestxray14.yaml").read_text())
     nih = [name for name in recipe["findings"]["names"] if name != "No Finding"]
     assert [finding.name for finding in load_prompt_set("nih14").findings] == nih
