@@ -6,10 +6,12 @@ import csv
 import dataclasses
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from helpers import run_cli
+from PIL import Image
 
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.images import read_image
@@ -19,6 +21,8 @@ from cxr_embed.phantom import (
     FINDINGS,
     Finding,
     Phantom,
+    Study,
+    files,
     render,
     render_study,
     sample_finding,
@@ -42,6 +46,11 @@ def width(mask: np.ndarray) -> int:
     """Columns from the first to the last one that a mask touches."""
     columns = np.flatnonzero(mask.any(axis=0))
     return int(columns[-1] - columns[0] + 1)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def measured_ctr(phantom: Phantom) -> float:
@@ -314,6 +323,38 @@ def test_manifest_and_truth_agree_with_the_studies(tmp_path: Path) -> None:
         assert (row["finding"] in ("Nodule", "Mass")) == bool(row["diameter_mm"])
 
 
+@pytest.mark.parametrize("format", ["png", "dicom"])
+def test_masks_are_those_that_the_phantoms_were_made_with(tmp_path: Path, format: Literal["png", "dicom"]) -> None:
+    first, again, plain = (tmp_path / name for name in ("first", "again", "plain"))
+    studies = write_phantoms(first, 8, seed=6, size=96, format=format, masks=True)
+    write_phantoms(again, 8, seed=6, size=96, format=format, masks=True)
+    write_phantoms(plain, 8, seed=6, size=96, format=format)
+    expected = {}
+    for study in studies:
+        for name, mask in render_study(study, 96).masks.items():
+            expected[f"masks/{name}/{study.image_id}.png"] = mask
+    # One file for each finding that an image has, and no other.
+    assert {str(path.relative_to(first)) for path in (first / "masks").rglob("*.png")} == set(expected)
+    for name, mask in expected.items():
+        image = Image.open(first / name)
+        assert image.mode == "L"
+        assert np.array_equal(np.asarray(image), mask * 255)
+    assert contents(first) == contents(again)
+    assert {name: data for name, data in contents(first).items() if not name.startswith("masks")} == contents(plain)
+
+
+def test_a_mask_with_no_pixel_is_written_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unseen(study: Study, size: int) -> Phantom:
+        phantom = render_study(study, size)
+        return dataclasses.replace(phantom, masks={name: mask & False for name, mask in phantom.masks.items()})
+
+    monkeypatch.setattr(files, "render_study", unseen)
+    studies = write_phantoms(tmp_path / "p", 8, seed=6, size=64, masks=True)
+    written = list((tmp_path / "p" / "masks").rglob("*.png"))
+    assert len(written) == sum(len(study.findings) for study in studies) > 0
+    assert not any(np.asarray(Image.open(path)).any() for path in written)
+
+
 def test_boxes_hold_a_mask_and_leave_specks_out() -> None:
     mask = np.zeros((40, 40), dtype=bool)
     mask[5:15, 4:10] = mask[20:30, 25:37] = mask[39, 0] = True
@@ -335,7 +376,7 @@ def test_a_run_that_ends_early_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_phantoms(tmp_path / "p", 3, size=64, progress=stop)
+        write_phantoms(tmp_path / "p", 3, size=64, progress=stop, masks=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -358,6 +399,17 @@ def test_the_verb_writes_a_data_set_that_validates(tmp_path: Path) -> None:
     again = run_cli("phantom", "p", "--count", "6", cwd=tmp_path)
     assert again.returncode == 1
     assert again.stderr == "error: p: not an empty folder; name a new one\n"
+
+
+def test_the_verb_names_the_folder_of_masks(tmp_path: Path) -> None:
+    told = run_cli("phantom", "p", "--count", "3", "--size", "64", "--masks", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "p/masks shows it pixel by pixel: FINDING/IMAGE_ID.png" in told.stdout
+    # This phantom has no finding: the folder that is named is there all the same.
+    told = run_cli("phantom", "q", "--count", "1", "--seed", "1", "--size", "64", "--masks", "--json", cwd=tmp_path)
+    assert not any(json.loads(told.stdout)["findings"].values())
+    assert json.loads(told.stdout)["masks"] == "q/masks"
+    assert list((tmp_path / "q" / "masks").iterdir()) == []
 
 
 def test_the_verb_refuses_a_size_that_no_reader_takes(tmp_path: Path) -> None:

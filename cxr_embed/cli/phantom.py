@@ -21,23 +21,28 @@ def phantom(
     seed: Annotated[int, typer.Option(min=0, help="Of the cohort: the same seed, the same images.")] = 0,
     size: Annotated[int, typer.Option(min=64, max=2048, help="Pixels on a side.")] = 512,
     format: Annotated[Literal["png", "dicom"], typer.Option(help="png (8 bits) or dicom (12 bits).")] = "png",
+    masks: Annotated[
+        bool, typer.Option("--masks", help="Also write masks/FINDING/IMAGE_ID.png: where each finding is seen.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Make synthetic chest radiographs with findings whose place is known: images, manifest.csv and truth.csv."""
     from cxr_embed.phantom import write_phantoms
 
     with progress_bar() as bar:
-        studies = write_phantoms(
-            folder, count, seed, format, size, (lambda done: bar("drawing", done, count)) if bar else None
-        )
+        step = (lambda done: bar("drawing", done, count)) if bar else None
+        studies = write_phantoms(folder, count, seed, format, size, step, masks)
     patients, found = len({study.patient.patient_id for study in studies}), _counts(studies)
     if as_json:
         told = {"folder": str(folder), "images": len(studies), "patients": patients, "findings": found}
-        print_json({**told, "manifest": str(folder / "manifest.csv"), "truth": str(folder / "truth.csv")})
+        files = {"manifest": "manifest.csv", "truth": "truth.csv", **({"masks": "masks"} if masks else {})}
+        print_json({**told, **{name: str(folder / file) for name, file in files.items()}})
         return
     typer.echo(f"{folder}: {plural(len(studies), 'phantom')} of {plural(patients, 'patient')}")
     typer.echo(f"findings: {', '.join(f'{name} {number:,}' for name, number in found.items())}")
     typer.echo(f"{folder / 'manifest.csv'} lists them; {folder / 'truth.csv'} says where each finding is")
+    if masks:
+        typer.echo(f"{folder / 'masks'} shows it pixel by pixel: FINDING/IMAGE_ID.png")
     typer.echo(RESEARCH)
 
 

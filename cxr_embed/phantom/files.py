@@ -38,6 +38,7 @@ def write_phantoms(
     format: Format = "png",
     size: int = 512,
     progress: Callable[[int], object] | None = None,
+    masks: bool = False,
 ) -> list[Study]:
     """Writes a cohort: `images/`, `manifest.csv` and `truth.csv`.
 
@@ -51,6 +52,8 @@ def write_phantoms(
         format: `png` (8 bits) or `dicom` (12 bits).
         size: pixels on a side.
         progress: called with the number of images written so far.
+        masks: also writes where each finding of an image is seen, `masks/FINDING/IMAGE_ID.png`: 8 bits, 255 there and 0
+            elsewhere, of the image's size.
 
     Returns:
         The studies, in the order of the manifest.
@@ -69,10 +72,11 @@ def write_phantoms(
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise CxrEmbedError(f"{target}: not an empty folder; name a new one")
-        (partial / "images").mkdir(parents=True)
+        for name in ("images", "masks") if masks else ("images",):
+            (partial / name).mkdir(parents=True)
         studies = sample_studies(count, seed)
         truth: list[list[object]] = []
-        for number, boxes in enumerate(_write_images(partial, studies, format, size), 1):
+        for number, boxes in enumerate(_write_images(partial, studies, format, size, masks), 1):
             truth += boxes
             if progress:
                 progress(number)
@@ -86,13 +90,19 @@ def write_phantoms(
     return studies
 
 
-def _write_images(folder: Path, studies: list[Study], format: Format, size: int) -> Iterator[list[list[object]]]:
-    """Writes each study's image and gives its rows of truth, in order; NumPy leaves threads to run side by side."""
+def _write_images(
+    folder: Path, studies: list[Study], format: Format, size: int, masks: bool
+) -> Iterator[list[list[object]]]:
+    """Writes each study's files and gives its rows of truth, in order; NumPy leaves threads to run side by side."""
 
     def write_one(study: Study) -> list[list[object]]:
         phantom = render_study(study, size)
-        data = _dicom(study, phantom) if format == "dicom" else _png(phantom.pixels)
+        # Data sets of PNG files have 8 bits: the detector's 12 are rounded down.
+        data = _dicom(study, phantom) if format == "dicom" else _png(phantom.pixels >> (BITS - 8))
         _write(folder / _path(study, format), data)
+        for name, mask in phantom.masks.items() if masks else ():
+            (folder / "masks" / name).mkdir(exist_ok=True)
+            _write(folder / "masks" / name / f"{study.image_id}.png", _png(mask * np.uint8(255)))
         return [row for finding in phantom.findings for row in _truth(study, phantom, finding)]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -100,10 +110,9 @@ def _write_images(folder: Path, studies: list[Study], format: Format, size: int)
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """8 bits, as data sets of PNG files have them: the detector's 12 are rounded down."""
     import imagecodecs
 
-    return bytes(imagecodecs.png_encode((pixels >> (BITS - 8)).astype(np.uint8), level=1))
+    return bytes(imagecodecs.png_encode(pixels.astype(np.uint8), level=1))
 
 
 def _dicom(study: Study, phantom: Phantom) -> bytes:
