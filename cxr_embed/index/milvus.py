@@ -14,13 +14,12 @@ import numpy as np
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.asked import Query, Rules
-from cxr_embed.index.milvus_client import ROW, TIMEOUT, VECTOR, asking, connect, index_kind, read_record
+from cxr_embed.index.milvus_client import ROW, TIMEOUT, VECTOR, Record, asking, connect, index_kind, read_record
 from cxr_embed.index.milvus_filter import ALL, KEY, Field, among, both, expression, no_one_of
+from cxr_embed.index.searchable import Searchable
 from cxr_embed.index.table import CONTENT, PATIENT
-from cxr_embed.index.vectors import unit
 from cxr_embed.index.where import Condition, parse, taken_before
 from cxr_embed.store import Prompts
-from cxr_embed.types import EncoderSpec, Neighbors
 
 LARGEST = 16_384  # rows of one answer: Milvus's limit
 EXACT_CASES = 4096  # so few that pass a filter are all compared, where the index in Milvus is approximate
@@ -40,7 +39,7 @@ class _Hit:
     patient: str
 
 
-class MilvusIndex:
+class MilvusIndex(Searchable):
     """A collection that `cxr-embed index push` filled, searched as a `CaseIndex` is.
 
     Args:
@@ -50,6 +49,8 @@ class MilvusIndex:
     Raises:
         CaseIndexError: where nobody answers, or there is no such collection.
     """
+
+    record: Record
 
     def __init__(self, uri: str, collection: str) -> None:
         self.uri, self.collection = uri, collection
@@ -75,21 +76,6 @@ class MilvusIndex:
     def __len__(self) -> int:
         """Cases."""
         return self.count()
-
-    @property
-    def spec(self) -> EncoderSpec:
-        """The encoder that made the vectors."""
-        return self.record.spec
-
-    @property
-    def output(self) -> str:
-        """The encoder's output that is indexed."""
-        return self.record.output
-
-    @property
-    def pool(self) -> str:
-        """`none` or `mean`."""
-        return self.record.pool
 
     @property
     def columns(self) -> list[str]:
@@ -171,55 +157,23 @@ class MilvusIndex:
             raise CaseIndexError(f"{self.uri}: {self.collection} has lost the case {missing[0]}; search again")
         return [dict(found[image_id]) for image_id in wanted]
 
-    def search(
-        self,
-        queries: np.ndarray | Query | Sequence[Query],
-        k: int = 10,
-        *,
-        where: str | Condition | None = None,
-        before: str | datetime.date | None = None,
-        exclude_same_patient: bool = False,
-        only_same_patient: bool = False,
-        one_per_patient: bool = False,
-    ) -> Neighbors:
-        """The k nearest cases of each query among those that pass the filters; see `CaseIndex.search`.
-
-        Raises:
-            CaseIndexError: what `CaseIndex.search` raises; for k beyond 16,384 less a few, which Milvus does not
-                answer; where the server does not.
-        """
-        if isinstance(queries, np.ndarray):
-            queries = [Query(vector, str(number)) for number, vector in enumerate(np.atleast_2d(queries))]
-        asked = [queries] if isinstance(queries, Query) else list(queries)
-        rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
-        rows, similarity = self.search_rows(asked, k, where=where, before=before, rules=rules)
-        met = np.array([*self._met, ""], dtype=np.str_)  # -1 is blank
-        return Neighbors(np.array([query.name for query in asked]), met[rows], similarity)
-
-    def search_rows(
+    def _answers(
         self,
         queries: Sequence[Query],
         k: int,
-        *,
-        where: str | Condition | None = None,
-        before: str | datetime.date | None = None,
-        rules: Rules = Rules(),  # noqa: B008, frozen
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """`search` that tells numbers as `rows_of` does instead of ids; see `CaseIndex.search_rows`.
-
-        Raises:
-            CaseIndexError: see `search`.
-        """
-        self.check_wanted(k)
-        rules.check(queries)
+        where: str | Condition | None,
+        before: str | datetime.date | None,
+        rules: Rules,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         passing = self._passing(where, before)
-        rows = np.full((len(queries), k), -1, np.int64)
-        similarity = np.full((len(queries), k), np.nan, np.float32)
-        for number, query in enumerate(queries):
-            found = self._nearest(self._unit(query), k, self._allowed(query, rules, passing), rules.one_per_patient)
-            rows[number, : len(found)] = self._numbers([hit.image_id for hit in found])
-            similarity[number, : len(found)] = [hit.similarity for hit in found]
-        return rows, similarity
+        for query in queries:
+            vector = self._unit(query, (self.record.width,))
+            found = self._nearest(vector, k, self._allowed(query, rules, passing), rules.one_per_patient)
+            similarity = np.array([hit.similarity for hit in found], np.float32)
+            yield self._numbers([hit.image_id for hit in found]), similarity
+
+    def _ids_at(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(np.array([*self._met, ""], dtype=np.str_)[rows])
 
     def _numbers(self, ids: Sequence[str]) -> np.ndarray:
         return np.array([self._met.setdefault(image_id, len(self._met)) for image_id in ids], np.int64)
@@ -241,17 +195,6 @@ class MilvusIndex:
         elif rules.exclude_same_patient:
             patient = both(self._patient.known(), no_one_of(self._patient.name, query.patients))
         return both(passing, own, patient)
-
-    def _unit(self, query: Query) -> np.ndarray:
-        if query.vector.shape != (self.record.width,):
-            raise CaseIndexError(
-                f"{query.name or 'the query'}: a vector of shape {query.vector.shape}, the cases' have "
-                f"({self.record.width},)"
-            )
-        vector = unit(query.vector)
-        if np.isnan(vector[0]):
-            raise CaseIndexError(f"{query.name or 'the query'}: its vector is zero or not finite: it has no direction")
-        return vector
 
     def _nearest(self, vector: np.ndarray, k: int, allowed: str, one_per_patient: bool) -> list[_Hit]:
         """The k nearest; each round asks for more, until no case that was not seen can be among them."""

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -16,37 +15,9 @@ from cxr_embed.encoders.table import is_own
 from cxr_embed.errors import CaseIndexError, EncoderError, ImageError, UnknownWordsWarning
 from cxr_embed.images import looks_like_chest, read_image
 from cxr_embed.index.asked import NO_RULES, Query, Rules
+from cxr_embed.index.searchable import Searchable
 from cxr_embed.index.vectors import pooled, unit
-from cxr_embed.store import Prompts
 from cxr_embed.types import Encoder, EncoderSpec
-
-
-class Searched(Protocol):
-    """What a query must match: an index, here or elsewhere."""
-
-    @property
-    def spec(self) -> EncoderSpec:
-        """The encoder of its vectors."""
-        ...
-
-    @property
-    def output(self) -> str:
-        """Of the encoder."""
-        ...
-
-    @property
-    def pool(self) -> str:
-        """`none`, `mean` or `tokens`."""
-        ...
-
-    @property
-    def prompts(self) -> Prompts:
-        """Prompts whose vectors came along."""
-        ...
-
-    def query_of(self, image_id: str) -> Query:
-        """A case as a query."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -82,7 +53,7 @@ class Asker:
         device: for the encoder.
     """
 
-    index: Searched
+    index: Searchable
     weights: str | os.PathLike[str] | None = None
     device: str = "auto"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index.asked import NO_RULES, Query, Rules, best
+from cxr_embed.index.asked import Query, Rules, best
 from cxr_embed.index.layout import CANDIDATES, CASES, PROMPTS, TOKENS, VECTORS, Record
+from cxr_embed.index.searchable import Searchable
 from cxr_embed.index.table import DATE, IMAGE, PATIENT, Column, read_table
 from cxr_embed.index.tokens import TokenVectors
-from cxr_embed.index.vectors import PooledVectors, unit
+from cxr_embed.index.vectors import PooledVectors
 from cxr_embed.index.where import Condition, absent_words, mask, parse, taken_before
 from cxr_embed.store import Header, Prompts
 from cxr_embed.store.prompts import load_prompts
-from cxr_embed.types import EncoderSpec, Neighbors
 
 _SPARE = 6  # candidates beyond those asked for: what FAISS rounds may hide a neighbour behind them
 _NAMED = 5
 
 
-class CaseIndex:
+class CaseIndex(Searchable):
     """Cases, their vectors and what is known of them; read-only, mapped from its files.
 
     Args:
@@ -37,6 +37,8 @@ class CaseIndex:
     Raises:
         CaseIndexError: where there is none, it is damaged, or its parts do not belong together.
     """
+
+    record: Record
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -92,21 +94,6 @@ class CaseIndex:
         if array.shape != shape:
             raise CaseIndexError(f"{path}: {array.shape}, the index has {shape}; build the index again")
         return np.asarray(array)
-
-    @property
-    def spec(self) -> EncoderSpec:
-        """The encoder that made the vectors."""
-        return self.record.spec
-
-    @property
-    def output(self) -> str:
-        """The encoder's output that is indexed."""
-        return self.record.output
-
-    @property
-    def pool(self) -> str:
-        """`none`, `mean` or `tokens`; see `Record`."""
-        return self.record.pool
 
     @property
     def prompts(self) -> Prompts:
@@ -191,64 +178,6 @@ class CaseIndex:
         values = [self._columns[name].take(chosen) for name in names]
         return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
 
-    def search(
-        self,
-        queries: np.ndarray | Query | Sequence[Query],
-        k: int = 10,
-        *,
-        where: str | Condition | None = None,
-        before: str | datetime.date | None = None,
-        exclude_same_patient: bool = False,
-        only_same_patient: bool = False,
-        one_per_patient: bool = False,
-    ) -> Neighbors:
-        """The k nearest cases of each query among those that pass the filters; fewer only where fewer pass.
-
-        Args:
-            queries: vectors `(D,)` or `(Q, D)`, images `(Q, T, D)` where the index keeps tokens, or what `Query`
-                tells besides.
-            k: neighbours wanted.
-            where: a condition on the columns, e.g. `view = PA and age > 60`; see `cxr_embed.index.where`.
-            before: only cases whose study_date is earlier.
-            exclude_same_patient, only_same_patient, one_per_patient: see `Rules`.
-
-        Raises:
-            CaseIndexError: for queries of another width or without direction, k < 1, a condition that is none, or a
-                rule that needs a patient where a query has none.
-        """
-        asked = self._queries(queries)
-        rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
-        rows, similarity = self.search_rows(asked, k, where=where, before=before, rules=rules)
-        ids = np.array([[self._image_ids[row].as_py() if row >= 0 else "" for row in line] for line in rows.tolist()])
-        return Neighbors(np.array([query.name for query in asked]), ids.reshape(rows.shape).astype(np.str_), similarity)
-
-    def search_rows(
-        self,
-        queries: Sequence[Query],
-        k: int,
-        *,
-        where: str | Condition | None = None,
-        before: str | datetime.date | None = None,
-        rules: Rules = NO_RULES,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """`search` that tells rows instead of ids.
-
-        Returns:
-            `(Q, k)` int64 rows, -1 where fewer were found, and `(Q, k)` float32 similarities, NaN there.
-
-        Raises:
-            CaseIndexError: see `search`.
-        """
-        self.check_wanted(k)
-        rules.check(queries)
-        passing = self.passing(where, before)
-        rows = np.full((len(queries), k), -1, np.int64)
-        similarity = np.full((len(queries), k), np.nan, np.float32)
-        for number, query in enumerate(queries):
-            found, values = self._nearest(query, min(k, len(self)), passing, rules)
-            rows[number, : len(found)], similarity[number, : len(found)] = found, values
-        return rows, similarity
-
     @staticmethod
     def check_wanted(k: int) -> None:
         """Refuses a number of neighbours that is none.
@@ -292,25 +221,20 @@ class CaseIndex:
         """What in a condition may be a slip: words that no case has, ranges that are empty."""
         return absent_words(parse(where), self.table) if where is not None else ()
 
-    def _queries(self, queries: np.ndarray | Query | Sequence[Query]) -> list[Query]:
-        if isinstance(queries, Query):
-            return [queries]
-        if isinstance(queries, np.ndarray):
-            several = queries[None] if queries.ndim == 1 else queries
-            return [Query(vector, str(number)) for number, vector in enumerate(several)]
-        return list(queries)
+    def _answers(
+        self,
+        queries: Sequence[Query],
+        k: int,
+        where: str | Condition | None,
+        before: str | datetime.date | None,
+        rules: Rules,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        passing = self.passing(where, before)
+        return (self._nearest(query, min(k, len(self)), passing, rules) for query in queries)
 
-    def _unit(self, query: Query) -> np.ndarray:
-        shapes = dict.fromkeys([self.record.shape[-1:], self.record.shape])
-        if query.vector.shape not in shapes:
-            raise CaseIndexError(
-                f"{query.name or 'the query'}: a vector of shape {query.vector.shape}, the cases' have "
-                f"{' or '.join(map(str, shapes))}"
-            )
-        vector = unit(query.vector)
-        if np.isnan(vector).any():
-            raise CaseIndexError(f"{query.name or 'the query'}: its vector is zero or not finite: it has no direction")
-        return vector
+    def _ids_at(self, rows: np.ndarray) -> np.ndarray:
+        ids = [self._image_ids[row].as_py() if row >= 0 else "" for row in rows.ravel().tolist()]
+        return np.array(ids, dtype=np.str_).reshape(rows.shape)
 
     @cached_property
     def _patient_codes(self) -> np.ndarray:
@@ -325,7 +249,7 @@ class CaseIndex:
 
     def _nearest(self, query: Query, k: int, passing: np.ndarray | None, rules: Rules) -> tuple[np.ndarray, np.ndarray]:
         """Rows and similarities of one query's neighbours, at most k."""
-        vector = self._unit(query)
+        vector = self._unit(query, self.record.shape[-1:], self.record.shape)
         own = self.rows_of(query.images) if query.images else None
         codes = patients = None
         if rules.exclude_same_patient or rules.only_same_patient or rules.one_per_patient:

@@ -1,0 +1,155 @@
+"""What every index answers alike, wherever its vectors are; each kind of index finds the neighbours in its own way."""
+
+from __future__ import annotations
+
+import datetime
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxr_embed.errors import CaseIndexError
+from cxr_embed.index.asked import NO_RULES, Query, Rules
+from cxr_embed.index.vectors import unit
+from cxr_embed.index.where import Condition
+from cxr_embed.store import Prompts
+from cxr_embed.types import EncoderSpec, Neighbors
+
+if TYPE_CHECKING:
+    from cxr_embed.index import layout, milvus_client
+
+
+class Searchable(ABC):
+    """Cases that can be searched.
+
+    Attributes:
+        record: what is indexed, and where it came from.
+    """
+
+    record: layout.Record | milvus_client.Record
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """The encoder that made the vectors."""
+        return self.record.spec
+
+    @property
+    def output(self) -> str:
+        """The encoder's output that is indexed."""
+        return self.record.output
+
+    @property
+    def pool(self) -> str:
+        """`none`, `mean` or `tokens`; see `layout.Record`."""
+        return self.record.pool
+
+    @property
+    @abstractmethod
+    def prompts(self) -> Prompts:
+        """The prompts whose vectors came along."""
+
+    @staticmethod
+    @abstractmethod
+    def check_wanted(k: int) -> None:
+        """Refuses a number of neighbours that cannot be found.
+
+        Raises:
+            CaseIndexError: naming those that can.
+        """
+
+    @abstractmethod
+    def query_of(self, image_id: str) -> Query:
+        """A case as a query.
+
+        Raises:
+            CaseIndexError: for an id that is not here.
+        """
+
+    def search(
+        self,
+        queries: np.ndarray | Query | Sequence[Query],
+        k: int = 10,
+        *,
+        where: str | Condition | None = None,
+        before: str | datetime.date | None = None,
+        exclude_same_patient: bool = False,
+        only_same_patient: bool = False,
+        one_per_patient: bool = False,
+    ) -> Neighbors:
+        """The k nearest cases of each query among those that pass the filters; fewer only where fewer pass.
+
+        Args:
+            queries: vectors `(D,)` or `(Q, D)`, images `(Q, T, D)` where the index keeps tokens, or what `Query`
+                tells besides.
+            k: neighbours wanted.
+            where: a condition on the columns, e.g. `view = PA and age > 60`; see `cxr_embed.index.where`.
+            before: only cases whose study_date is earlier.
+            exclude_same_patient, only_same_patient, one_per_patient: see `Rules`.
+
+        Raises:
+            CaseIndexError: for queries of another width or without direction, a k that `check_wanted` refuses, a
+                condition that is none, or a rule that needs a patient where a query has none.
+        """
+        if isinstance(queries, np.ndarray):
+            queries = [Query(vector, str(number)) for number, vector in enumerate(np.atleast_2d(queries))]
+        asked = [queries] if isinstance(queries, Query) else list(queries)
+        rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
+        rows, similarity = self.search_rows(asked, k, where=where, before=before, rules=rules)
+        return Neighbors(np.array([query.name for query in asked]), self._ids_at(rows), similarity)
+
+    def search_rows(
+        self,
+        queries: Sequence[Query],
+        k: int,
+        *,
+        where: str | Condition | None = None,
+        before: str | datetime.date | None = None,
+        rules: Rules = NO_RULES,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`search` that tells rows, as `rows_of` numbers them, instead of ids.
+
+        Returns:
+            `(Q, k)` int64 rows, -1 where fewer were found, and `(Q, k)` float32 similarities, NaN there.
+
+        Raises:
+            CaseIndexError: see `search`.
+        """
+        self.check_wanted(k)
+        rules.check(queries)
+        rows = np.full((len(queries), k), -1, np.int64)
+        similarity = np.full((len(queries), k), np.nan, np.float32)
+        for number, (found, values) in enumerate(self._answers(queries, k, where, before, rules)):
+            rows[number, : len(found)], similarity[number, : len(found)] = found, values
+        return rows, similarity
+
+    @abstractmethod
+    def _answers(
+        self,
+        queries: Sequence[Query],
+        k: int,
+        where: str | Condition | None,
+        before: str | datetime.date | None,
+        rules: Rules,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of each query, at most k rows and their similarities, best first."""
+
+    @abstractmethod
+    def _ids_at(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of any shape to image ids; -1 is blank."""
+
+    @staticmethod
+    def _unit(query: Query, *shapes: tuple[int, ...]) -> np.ndarray:
+        """A query's vector, of unit length.
+
+        Raises:
+            CaseIndexError: where it has none of the shapes, or no direction.
+        """
+        name = query.name or "the query"
+        if query.vector.shape not in shapes:
+            told = " or ".join(map(str, dict.fromkeys(shapes)))
+            raise CaseIndexError(f"{name}: a vector of shape {query.vector.shape}, the cases' have {told}")
+        vector = unit(query.vector)
+        if np.isnan(vector).any():
+            raise CaseIndexError(f"{name}: its vector is zero or not finite: it has no direction")
+        return vector
