@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -16,13 +14,13 @@ import pyarrow.compute as pc
 from cxr_embed import __version__
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import kinds, token_candidates
-from cxr_embed.index.arrays import ROWS, array_file
+from cxr_embed.index.arrays import array_file
+from cxr_embed.index.generation import choose_kind, mapped, write_arrays, write_candidates
 from cxr_embed.index.layout import (
     CANDIDATES,
     CASES,
     PROMPTS,
     TOKENS,
-    VECTORS,
     Kind,
     Measured,
     Record,
@@ -33,17 +31,12 @@ from cxr_embed.index.layout import (
 from cxr_embed.index.search import CaseIndex
 from cxr_embed.index.sources import changed_files, chosen_images, copy_prompts, identity
 from cxr_embed.index.table import IMAGE, case_table, image_ids, join, keep, write_table
-from cxr_embed.index.tokens import unit_tokens
-from cxr_embed.index.vectors import PooledVectors, pooled, timed, unit
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Store
 from cxr_embed.store.writer import describe, utc_now
 from cxr_embed.types import EncoderSpec
 
 POOLS = ("mean", "tokens")
-_NAMED = 3
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ def build_index(
     pool: str | None = None,
     kind: str = "auto",
     memory: int = kinds.MEMORY,
-    progress: Progress | None = None,
+    progress: kinds.Progress | None = None,
 ) -> Written:
     """Builds an index, or replaces the one that is there.
 
@@ -97,7 +90,7 @@ def build_index(
     chosen, notes = chosen_images(store, manifest)
     root = Path(path)
     with writing(root) as folder:
-        kept, zero = _write_arrays(folder, store, (output, pool), chosen, progress)
+        kept, zero = write_arrays(folder, store, (output, pool), chosen, progress)
         if not len(kept):
             raise CaseIndexError(f"{store.path}: none of the vectors has a direction, so there is nothing to index")
         write_table(folder / CASES, case_table(store, kept, manifest))
@@ -116,7 +109,7 @@ def build_index(
             created=utc_now(),
             software=__version__,
         )
-        record, doubts = _with_candidates(record, folder, _choose(record, kind), progress)
+        record, doubts = write_candidates(record, folder, choose_kind(record, kind), progress)
         return Written(publish(root, record), len(kept), (*notes, *zero, *doubts))
 
 
@@ -125,7 +118,7 @@ def add_cases(
     store: Store,
     *,
     manifest: Manifest | None = None,
-    progress: Progress | None = None,
+    progress: kinds.Progress | None = None,
 ) -> Written:
     """Adds the cases that the index does not have yet; nothing is learned anew.
 
@@ -155,7 +148,7 @@ def add_cases(
         places = pc.index_in(image_ids(store), value_set=old.table[IMAGE].combine_chunks())
         notes += changed_files(store, chosen, places, old.table)
         chosen &= ~np.asarray(places.is_valid())
-        kept, zero = _write_arrays(folder, store, (record.output, record.pool), chosen, progress, old.arrays)
+        kept, zero = write_arrays(folder, store, (record.output, record.pool), chosen, progress, old.arrays)
         if not len(kept):
             return Written(record, 0, (*notes, *zero))
         new = case_table(store, kept, manifest)
@@ -171,14 +164,14 @@ def add_cases(
         if wanted.factory:
             index = kinds.read(old.folder / CANDIDATES)
             if record.pool == "tokens":
-                token_candidates.add(index, _mapped(folder, TOKENS)[len(old) :], progress)
+                token_candidates.add(index, mapped(folder, TOKENS)[len(old) :], progress)
             else:
-                kinds.add(index, _mapped(folder)[len(old) :], progress)
+                kinds.add(index, mapped(folder)[len(old) :], progress)
             if record.pool != "tokens" and kinds.lists(count) > 2 * getattr(index, "nlist", count):
                 notes += ("the index has grown fourfold since its lists were learned; built anew, it would be faster",)
         else:
-            wanted = _choose(record, record.wish.kind)
-        record, doubts = _with_candidates(record, folder, wanted, progress, index)
+            wanted = choose_kind(record, record.wish.kind)
+        record, doubts = write_candidates(record, folder, wanted, progress, index)
         return Written(publish(root, record), len(kept), (*notes, *zero, *doubts))
 
 
@@ -187,7 +180,7 @@ def remove_cases(
     ids: Sequence[str] = (),
     patients: Sequence[str] = (),
     *,
-    progress: Progress | None = None,
+    progress: kinds.Progress | None = None,
 ) -> Written:
     """Takes cases out: afterwards no file of the index holds their vectors, their ids or what was known of them.
 
@@ -229,10 +222,10 @@ def remove_cases(
             if record.pool == "tokens":
                 # Their codes are written anew: FAISS would leave some of those removed behind its last block.
                 index.reset()
-                token_candidates.add(index, _mapped(folder, TOKENS), progress)
+                token_candidates.add(index, mapped(folder, TOKENS), progress)
             elif not kinds.without(index, ~gone, old.vectors[gone]):
                 index, wanted = None, kinds.choose(len(kept), record.shape[-1], wanted.name)
-        record, doubts = _with_candidates(record, folder, wanted, progress, index)
+        record, doubts = write_candidates(record, folder, wanted, progress, index)
         return Written(publish(root, record), int(gone.sum()), doubts)
 
 
@@ -240,94 +233,3 @@ def _default_pool(spec: EncoderSpec, output: str) -> str:
     if len(spec.outputs[output]) == 1:
         return "none"
     return "tokens" if spec.text is not None and (spec.text.output, spec.text.kind) == (output, "elixr") else "mean"
-
-
-def _choose(record: Record, kind: str) -> Kind:
-    if record.pool == "tokens":
-        return token_candidates.choose(record.cases, record.shape, kind, record.wish.memory)
-    return kinds.choose(record.cases, record.shape[-1], kind, record.wish.memory)
-
-
-def _arrays(pool: str, vectors: np.ndarray, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """File to what it holds of vectors `(B, *shape)`; NaN where these have no direction."""
-    if pool != "tokens":
-        return {VECTORS: unit(pooled(vectors, shape))}
-    tokens, means = unit_tokens(vectors, shape)
-    return {VECTORS: means, TOKENS: tokens}
-
-
-def _write_arrays(
-    folder: Path,
-    store: Store,
-    what: tuple[str, str],
-    chosen: np.ndarray,
-    progress: Progress | None,
-    before: Mapping[str, np.ndarray] | None = None,
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Writes the chosen images' unit vectors of an output and a pool, behind those of `before`.
-
-    Returns:
-        Their positions in the store, without images whose vectors have no direction, and notes on these.
-    """
-    output, pool = what
-    shape = store.spec.outputs[output]
-    parts, dropped, start = [], [], 0
-    empty = _arrays(pool, np.empty((0, *shape), np.float32), shape)
-    with contextlib.ExitStack() as stack:
-        files = {
-            name: stack.enter_context(array_file(folder / name, array.shape[1:], array.dtype))
-            for name, array in empty.items()
-        }
-        for name, array in (before or {}).items():
-            files[name].copy(array)
-        for batch in store.batches(ROWS, output):
-            rows = np.arange(start, start + len(batch))
-            here = chosen[rows]
-            arrays = _arrays(pool, batch.vectors[here], shape)
-            sound = ~np.isnan(arrays[VECTORS][:, 0])
-            for name, array in arrays.items():
-                files[name].append(array[sound])
-            parts.append(rows[here][sound])
-            dropped += batch.ids[here][~sound].tolist()
-            start += len(batch)
-            if progress is not None:
-                progress("normalising", start, len(chosen))
-    kept = np.concatenate(parts) if parts else np.empty(0, np.int64)
-    if not dropped:
-        return kept, ()
-    named = ", ".join(dropped[:_NAMED]) + (", ..." if len(dropped) > _NAMED else "")
-    return kept, (f"{len(dropped):,} images have a vector that is zero: it has no direction ({named}): not indexed",)
-
-
-def _mapped(folder: Path, name: str = VECTORS) -> np.ndarray:
-    return np.asarray(np.load(folder / name, mmap_mode="r", allow_pickle=False))
-
-
-def _with_candidates(
-    record: Record, folder: Path, kind: Kind, progress: Progress | None, index: Any = None
-) -> tuple[Record, tuple[str, ...]]:
-    """Builds (or takes) the FAISS index, tunes, measures and writes it.
-
-    Returns:
-        The record with kind and figures, and notes.
-    """
-    if not record.cases:
-        return replace(record, kind=kind, measured=Measured()), ()
-    vectors = _mapped(folder)
-    if record.pool == "tokens":
-        return token_candidates.write(folder, record, kind, _mapped(folder, TOKENS), vectors, progress, index)
-    if kind.name == "flat":
-        milliseconds = timed(PooledVectors(vectors, kind))
-        return replace(record, kind=kind, measured=Measured(1.0, 0, milliseconds)), ()
-    index = index if index is not None else kinds.build(vectors, kind, progress)
-    if progress is not None:
-        progress("measuring recall", 0, 1)
-    kind, measured = kinds.tune(index, vectors, kind)
-    kinds.write(folder / CANDIDATES, index)
-    similar = PooledVectors(vectors, kind, folder / CANDIDATES)
-    similar.faiss = index  # what was just written
-    measured = replace(measured, milliseconds=timed(similar))
-    notes: tuple[str, ...] = ()
-    if measured.recall is not None and measured.recall < kinds.RECALL:
-        notes = (f"recall {measured.recall:.3f} is below {kinds.RECALL}: --kind flat finds every neighbour",)
-    return replace(record, kind=kind, measured=measured), notes
