@@ -119,6 +119,18 @@ def test_a_finding_shows_where_its_mask_is_and_hardly_elsewhere(name: str, view:
     assert change[mask].mean() > 4 * change[~mask].mean()
 
 
+@pytest.mark.parametrize("view", ["PA", "AP"])
+@pytest.mark.parametrize("name", FINDINGS)
+def test_a_finding_does_not_dim_what_lies_apart(name: str, view: str) -> None:
+    # Above the shoulders nothing of it is seen, nor is what it scatters.
+    apart = np.zeros((SIZE, SIZE), dtype=bool)
+    apart[:12, 12:24] = apart[:12, -24:-12] = True
+    for seed in range(3):
+        clean = render(sample_patient(seed), (), view, size=SIZE, seed=seed)  # type: ignore[arg-type]
+        ill = render(sample_patient(seed), [some(name)], view, size=SIZE, seed=seed)  # type: ignore[arg-type]
+        assert abs(ill.pixels[apart].mean() - clean.pixels[apart].mean()) < 1  # of 4095
+
+
 @pytest.mark.parametrize("name", ["Effusion", "Pneumothorax", "Nodule", "Mass", "Consolidation"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_side_is_the_patients(name: str, side: str) -> None:

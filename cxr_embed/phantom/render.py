@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -110,11 +110,15 @@ def render(
     enlarged = float(frame.magnification(HEART_DEPTH) / frame.magnification(0.0))
     large = next((finding for finding in findings if finding.name == "Cardiomegaly"), None)
     # The label is about the image, so a magnified heart must not become a large one, nor the other way round.
-    ctr = 0.57 + 0.11 * large.severity if large else min(patient.anatomy.ctr * enlarged, 0.53)
+    normal = min(patient.anatomy.ctr * enlarged, 0.53)
+    ctr = 0.57 + 0.11 * large.severity if large else normal
     cage = Cage(patient.anatomy, pose.inspiration, ctr / enlarged)
     chest = _build(frame, cage, pose, np.random.default_rng((3, seed)))
-    base = chest.attenuation(frame.beam)
-    low, high = _shown_range(base, chest.lungs, frame)
+    # No finding may dim the rest of the image, a large heart neither: what is shown is chosen from a chest without it.
+    plain = replace(cage, ctr=normal / enlarged)
+    usual = _build(frame, plain, pose, np.random.default_rng((3, seed))) if large else chest
+    base = usual.attenuation(frame.beam)
+    low, high = _shown_range(base, usual.lungs, frame)
     masks = {finding.name: apply_finding(chest, frame, cage, finding) for finding in findings}
     attenuation = chest.attenuation(frame.beam) if masks else base
     turn = _Turn(pose.angle, size)
