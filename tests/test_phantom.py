@@ -383,13 +383,31 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_a_run_that_ends_early_leaves_nothing(tmp_path: Path) -> None:
+def test_an_empty_folder_stays_the_one_that_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mounted").mkdir()
+    (tmp_path / "link").symlink_to("mounted")
+    before = (tmp_path / "mounted").stat().st_ino
+    write_phantoms(tmp_path / "link", 2, size=64)
+    assert (tmp_path / "mounted").stat().st_ino == before
+    assert sorted(path.name for path in (tmp_path / "mounted").iterdir()) == ["images", "manifest.csv", "truth.csv"]
+    # Who stands in the folder finds the images there.
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_phantoms(".", 2, size=64)
+    assert contents(Path()) == contents(tmp_path / "mounted")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_that_ends_early_leaves_nothing(tmp_path: Path, there: bool) -> None:
     def stop(_: int) -> None:
         raise KeyboardInterrupt
 
+    if there:
+        (tmp_path / "p").mkdir()
+
     with pytest.raises(KeyboardInterrupt):
         write_phantoms(tmp_path / "p", 3, size=64, progress=stop, masks=True)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.rglob("*")) == [tmp_path / "p"] * there
 
 
 # the verb

@@ -67,8 +67,10 @@ def write_phantoms(
             f"phantoms: count is 1 or more, size from {MIN_SIZE} to {MAX_SIZE}, seed 0 or more; "
             f"got {count}, {size} and {seed}"
         )
-    whole = Path(os.path.abspath(target))  # `.` has no name of its own
-    partial = whole.with_name(f".{whole.name}.{uuid.uuid4().hex}")
+    whole = Path(os.path.realpath(target))  # `.` has no name of its own, and a link stays one
+    # A folder that is there stays the same one: a shell may stand in it, a disk may be mounted there.
+    fresh = not whole.exists()
+    partial = (whole.parent if fresh else whole) / f".{whole.name}.{uuid.uuid4().hex}"
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise CxrEmbedError(f"{target}: not an empty folder; name a new one")
@@ -82,7 +84,11 @@ def write_phantoms(
                 progress(number)
         _write(partial / "manifest.csv", _table(_COLUMNS, [_row(study, format) for study in studies]))
         _write(partial / "truth.csv", _table(_TRUTH, truth))
-        os.rename(partial, whole)
+        if fresh:
+            os.rename(partial, whole)
+        else:
+            for path in sorted(partial.iterdir(), key=lambda path: path.suffix):  # the images before what lists them
+                os.rename(path, whole / path.name)
     except OSError as error:
         raise CxrEmbedError(f"{target}: cannot be written ({error.strerror}); name another folder") from None
     finally:
