@@ -22,6 +22,7 @@ from cxr_embed.cli import (
     manifest,
     phantom,
     probe,
+    probe_curve,
     probe_evaluate,
     report,
     search,
@@ -49,6 +50,7 @@ app.command("zeroshot", epilog=zeroshot.EXAMPLE)(zeroshot.zeroshot)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("report", epilog=report.EXAMPLE)(report.report)
+probe.app.command("curve", epilog=probe_curve.EXAMPLE)(probe_curve.curve)
 probe.app.command("evaluate", epilog=probe_evaluate.EXAMPLE)(probe_evaluate.evaluate)
 probe.app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare)
 index.app.command("evaluate", epilog=index_evaluate.EXAMPLE)(index_evaluate.evaluate)

@@ -1,21 +1,21 @@
-"""`cxr-embed probe train | predict | curve`."""
+"""`cxr-embed probe train | predict`, and what the verbs of probes share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
+from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
+from cxr_embed.cli.evaluate import AsJson, Extra, Uncertain, check_uncertain
 from cxr_embed.cli.probe_evaluate import thresholds_on
 
 if TYPE_CHECKING:
     from cxr_embed.manifest import Manifest
     from cxr_embed.probe.base import Probe
     from cxr_embed.probe.cases import Cases
-    from cxr_embed.probe.curve import Curve
     from cxr_embed.probe.files import TrainedProbe
     from cxr_embed.store import Store
 
@@ -29,10 +29,21 @@ ManifestPath = Annotated[Path, typer.Argument(help="Manifest, or a table of imag
 Findings = Annotated[
     list[str] | None, typer.Option("--finding", help="A finding to learn (repeatable); all of the labels by default.")
 ]
-Extra = Annotated[list[str] | None, typer.Option(help="A column of the labels that is no finding (repeatable).")]
-Uncertain = Annotated[str, typer.Option(help="What a label of -1 counts as: unknown, positive or negative.")]
-Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
-_SHOTS = "1,4,16,64,256,all"
+Shots = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Learn from so many positives, and negatives, of each finding; from all by default.",
+        show_default=False,
+    ),
+]
+Strength = Annotated[
+    float | None,
+    typer.Option(
+        help="scikit-learn's C, on standardised vectors; chosen for each finding by cross-validation by default.",
+        show_default=False,
+    ),
+]
 
 
 @app.command("train", epilog="Example: `cxr-embed probe train vectors/hog data/manifest.csv --out probes/hog`")
@@ -44,14 +55,7 @@ def train(
         str | None,
         typer.Option(help="Learn from this split; train by default, where there are splits.", show_default=False),
     ] = None,
-    shots: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Learn from so many positives, and negatives, of each finding; from all by default.",
-            show_default=False,
-        ),
-    ] = None,
+    shots: Shots = None,
     output: Annotated[str | None, typer.Option(help="One of the encoder's outputs; its first by default.")] = None,
     pool: Annotated[
         str, typer.Option(help="Tokens to one vector: mean, max, flatten, or attention (learned, needs torch).")
@@ -61,13 +65,7 @@ def train(
     balance: Annotated[
         str, typer.Option(help="none, balanced (positives weigh as much as negatives) or focal.")
     ] = "none",
-    strength: Annotated[
-        float | None,
-        typer.Option(
-            help="scikit-learn's C, on standardised vectors; chosen for each finding by cross-validation by default.",
-            show_default=False,
-        ),
-    ] = None,
+    strength: Strength = None,
     threshold: Annotated[
         str | None,
         typer.Option(
@@ -81,7 +79,7 @@ def train(
     extra: Extra = None,
     uncertain: Uncertain = "unknown",
     seed: Annotated[int, typer.Option(min=0, help="Of the draw, folds and first weights.")] = 0,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a probe: one classifier for each finding, on the images where its label is known.
 
@@ -96,12 +94,13 @@ def train(
 
     if threshold is not None and thresholds_split is None:
         fail("--threshold is chosen on cases that the probe does not learn from: name them with --thresholds-split", 2)
+    check_uncertain(uncertain)
     opened = open_store(store)
-    chosen = _output(opened, output)
+    chosen = stored_output(opened, output)
     probe = _make_probe(kind, pool, balance, strength, seed, opened.spec.outputs[chosen])
     labels = read_labels(manifest, extra=extra or ())
     part = _default_split(labels, split)
-    cases = match_cases(opened, labels, split=part, findings=findings, uncertain=_uncertain(uncertain))
+    cases = match_cases(opened, labels, split=part, findings=findings, uncertain=uncertain)  # type: ignore[arg-type]
     if shots is not None:
         cases = few_cases(cases, shots, seed)
     probe.fit_source(StoreSource(opened, cases.ids, chosen, probe.pooling), cases.values, cases.patients)
@@ -133,7 +132,7 @@ def predict(
     ] = None,
     split: Annotated[str | None, typer.Option(help="Predict this split of the labels only, e.g. test.")] = None,
     extra: Extra = None,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the probability of each finding for the images of a store; the file is like that of `zeroshot`.
 
@@ -175,77 +174,9 @@ def predict(
         counts = {"images": len(ids), "findings": list(names), "images_of_training_patients": len(seen)}
         print_json({"out": str(out), **about, **counts, "notes": notes, "note": RESEARCH})
         return
-    _tell_notes(notes)
+    tell_notes(notes)
     typer.echo(f"{out}: {plural(len(ids), 'image')}, {plural(len(names), 'finding')}; probabilities of {probe}")
     typer.echo(RESEARCH)
-
-
-@app.command(
-    "curve",
-    epilog="Example: `cxr-embed probe curve vectors/hog data/manifest.csv --store vectors/densenet --out curve`",
-)
-def curve(
-    store: StorePath,
-    manifest: ManifestPath,
-    out: Annotated[Path, typer.Option(help="Folder for curve.json and curve.csv.")] = Path("curve"),
-    more: Annotated[
-        list[Path] | None, typer.Option("--store", help="Another encoder's store, to compare with (repeatable).")
-    ] = None,
-    shots: Annotated[
-        str, typer.Option(help="Positives of a draw, and as many negatives; `all` is all images.")
-    ] = _SHOTS,
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of each size.")] = 10,
-    train: Annotated[str, typer.Option(help="The split to draw from.")] = "train",
-    test: Annotated[str, typer.Option(help="The split to test on.")] = "test",
-    output: Annotated[
-        list[str] | None, typer.Option(help="An output for each store, in their order; the first ones by default.")
-    ] = None,
-    pool: Annotated[str, typer.Option(help="Tokens to one vector: mean, max or flatten.")] = "mean",
-    findings: Findings = None,
-    extra: Extra = None,
-    uncertain: Uncertain = "unknown",
-    as_json: Json = False,
-) -> None:
-    """Measure how AUROC grows with labels, on one fixed test part.
-
-    For each finding and seed the same number of positive and negative images is drawn by patient; a larger draw
-    contains the smaller ones. Regularisation is chosen inside the draw. Several stores get the same draws and are
-    compared draw by draw.
-    """
-    from cxr_embed.manifest import read_labels
-    from cxr_embed.probe.curve import CurveEncoder, run_curve
-    from cxr_embed.probe.results import to_json, write_curve
-    from cxr_embed.store import open_store
-
-    sizes = _shots(shots)
-    stores = [open_store(path) for path in (store, *(more or ()))]
-    outputs: Sequence[str | None] = output or [None] * len(stores)
-    if len(outputs) != len(stores):
-        fail(f"--output is given once for each store, {len(stores)} times, or not at all", 2)
-    chosen = [_output(opened, name) for opened, name in zip(stores, outputs, strict=True)]
-    names = _names(stores)
-    encoders = [CurveEncoder(*parts) for parts in zip(names, stores, chosen, strict=True)]
-    labels = read_labels(manifest, extra=extra or ())
-    with progress_bar() as progress:
-        found = run_curve(
-            encoders,
-            labels,
-            shots=sizes,
-            seeds=range(seeds),
-            train=train,
-            test=test,
-            findings=findings,
-            pool=pool,
-            uncertain=_uncertain(uncertain),
-            progress=progress,
-        )
-    about = _about(encoders, manifest, train, test, pool, uncertain)
-    write_curve(out, found, about)
-    if as_json:
-        told = to_json(found, about)
-        print_json({"out": str(out), **{k: told[k] for k in ("encoders", "summary", "differences", "notes")}})
-        return
-    _print_curve(found, out)
 
 
 def _make_probe(kind: str, pool: str, balance: str, strength: float | None, seed: int, shape: tuple[int, ...]) -> Probe:
@@ -274,65 +205,15 @@ def _make_probe(kind: str, pool: str, balance: str, strength: float | None, seed
     return LinearProbe(strength or "auto", balance=balance, pool=pool, seed=seed)
 
 
-def _output(store: Store, output: str | None) -> str:
+def stored_output(store: Store, output: str | None) -> str:
+    """The output that was asked for, or the encoder's first; ends the program where the store has no such output."""
     if output is not None and output not in store.spec.outputs:
         fail(f"{store.path} has no output {output!r}; it has {', '.join(store.spec.outputs)}")
     return output or next(iter(store.spec.outputs))
 
 
-def _uncertain(word: str) -> Any:
-    if word not in ("unknown", "positive", "negative"):
-        fail(f"--uncertain is unknown, positive or negative, not {word!r}", 2)
-    return word
-
-
 def _default_split(labels: Manifest, split: str | None) -> str | None:
     return split or ("train" if "split" in labels.table.column_names else None)
-
-
-def _shots(text: str) -> tuple[int | None, ...]:
-    words = [word.strip() for word in text.split(",")]
-    numbers = [word for word in words if word != "all"]
-    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in numbers) or not words:
-        fail(f"--shots is a list such as {_SHOTS}, not {text!r}", 2)
-    sizes: tuple[int | None, ...] = tuple(sorted({int(word) for word in numbers}))
-    return (*sizes, None) if "all" in words else sizes
-
-
-def _names(stores: Sequence[Store]) -> list[str]:
-    """Encoders' names, as the report tells them: with the store's where two are alike."""
-    from cxr_embed.report.cards import store_names
-
-    told = store_names(stores)
-    twice = next((name for name in told if told.count(name) > 1), None)
-    if twice is not None:
-        fail(f"the store of {twice} is given twice", 2)
-    return told
-
-
-def _about(encoders: Sequence[Any], manifest: Path, train: str, test: str, pool: str, uncertain: str) -> dict[str, Any]:
-    import hashlib
-
-    from cxr_embed import __version__
-    from cxr_embed.store.writer import utc_now
-
-    with open(manifest, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {
-        "created": utc_now(),
-        "software": __version__,
-        "encoders": [
-            {
-                "name": encoder.name,
-                "store": str(encoder.store.path),
-                "fingerprint": encoder.store.spec.fingerprint,
-                "output": encoder.output,
-                "pool": pool,
-            }
-            for encoder in encoders
-        ],
-        "labels": {"file": manifest.name, "sha256": digest, "train": train, "test": test, "uncertain": uncertain},
-    }
 
 
 def _print_trained(trained: TrainedProbe, cases: Cases, notes: list[str], out: Path) -> None:
@@ -348,8 +229,8 @@ def _print_trained(trained: TrainedProbe, cases: Cases, notes: list[str], out: P
         if trained.thresholds:
             row.append(f"{trained.thresholds[name]:.4f}" if name in trained.thresholds else "-")
         rows.append(row)
-    _print_table(heads, rows)
-    _tell_notes([*notes, *(f"{name} is left out: {reason}" for name, reason in trained.undefined.items())])
+    print_table(heads, rows)
+    tell_notes([*notes, *(f"{name} is left out: {reason}" for name, reason in trained.undefined.items())])
     learned = len(trained.findings) - len(trained.undefined)
     typer.echo(
         f"{out}: {trained.probe.kind} probe of {plural(learned, 'finding')}, from {plural(len(cases), 'image')} of "
@@ -358,39 +239,8 @@ def _print_trained(trained: TrainedProbe, cases: Cases, notes: list[str], out: P
     typer.echo(RESEARCH)
 
 
-def _print_curve(curve: Curve, out: Path) -> None:
-    from cxr_embed.probe.results import differences, summarise, undefined_sizes
-
-    means = [row for row in summarise(curve) if row["finding"] is None]
-    pairs = [row for row in differences(curve) if row["finding"] is None]
-    first, *others = curve.encoders
-    minus = [f"{name} - {first}" for name in others] if len(others) > 1 else [f"minus {first}"] * len(others)
-    heads = ["shots", "findings", *curve.encoders, *minus]
-    rows, covered = [], set()
-    for size in curve.shots:
-        told = [row for row in (*means, *pairs) if row["shots"] == size]
-        covered.add(told[0]["findings_in_mean"])
-        of_all = f"{told[0]['findings_in_mean']} of {len(curve.findings)}"
-        rows.append([str(size or "all"), of_all, *(_mean(row, "minus" in row) for row in told)])
-    _print_table(heads, rows)
-    fewer = "; not every size covers the same findings" if len(covered) > 1 else ""
-    typer.echo(f"mean AUROC over findings, and its standard deviation over draws{fewer}")
-    _tell_notes([*curve.notes, *undefined_sizes(curve)])
-    typer.echo(
-        f"{out}: curve.json, curve.csv; trained on {plural(len(curve.train), 'image')}, tested on "
-        f"{plural(len(curve.test), 'image')}"
-    )
-    typer.echo(RESEARCH)
-
-
-def _mean(row: dict[str, Any], signed: bool) -> str:
-    if row["mean"] is None:
-        return "undefined"
-    mean = f"{row['mean']:+.3f}" if signed else f"{row['mean']:.3f}"
-    return mean if row["sd"] is None else f"{mean} ± {row['sd']:.3f}"
-
-
-def _print_table(heads: list[str], rows: list[list[str]]) -> None:
+def print_table(heads: list[str], rows: list[list[str]]) -> None:
+    """Prints a table, its first column to the left and figures to the right."""
     from rich.console import Console
     from rich.table import Table
 
@@ -402,6 +252,7 @@ def _print_table(heads: list[str], rows: list[list[str]]) -> None:
     Console(highlight=False, markup=False).print(table)
 
 
-def _tell_notes(notes: Sequence[str]) -> None:
+def tell_notes(notes: Sequence[str]) -> None:
+    """Prints a line for each note."""
     for note in notes:
         typer.echo(f"note: {note}")

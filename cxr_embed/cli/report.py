@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json, progress_bar
+from cxr_embed.cli.common import RESEARCH, plural, prevalences, print_json, progress_bar
 from cxr_embed.cli.evaluate import (
     Bootstraps,
     Calibrate,
@@ -20,6 +20,7 @@ from cxr_embed.cli.evaluate import (
     Threshold,
     ThresholdsSplit,
     Uncertain,
+    check_uncertain,
 )
 
 EXAMPLE = (
@@ -87,8 +88,7 @@ def report(
     from cxr_embed.evaluation import read_scores
     from cxr_embed.report import Inputs, check_target, collect, write_report
 
-    if uncertain not in ("unknown", "positive", "negative"):
-        fail(f"--uncertain is unknown, positive or negative, not {uncertain!r}", 2)
+    check_uncertain(uncertain)
     check_target(out, scores, labels, *(against or ()), *([curve] if curve is not None else []))
     stated = prevalences(prevalence, list(read_scores(scores).names), "the scores have") if prevalence else None
     inputs = Inputs(
