@@ -93,7 +93,7 @@ def test_scan_again_gives_the_same_manifest(run: Run, chests: Path) -> None:
     before = (chests / "manifest.csv").read_bytes()
     outcome = run("scan", chests)
     assert outcome.status == 0
-    assert "skipped 1 other files (1 x no PNG, JPEG, TIFF or DICOM file)" in outcome.err
+    assert "skipped 1 other file (1 x no PNG, JPEG, TIFF or DICOM file)" in outcome.err
     assert (chests / "manifest.csv").read_bytes() == before
 
 
@@ -198,7 +198,7 @@ def test_scan_of_a_set_that_contradicts_itself_writes_it_and_fails(run: Run, tmp
     outcome = run("scan", tmp_path, "--recipe", "nih-chestxray14")
     assert outcome.status == 1
     assert outcome.err == "problem: a patient is in two splits: nih-1 in test, train\n"
-    assert "2 images of 1 patients" in outcome.out
+    assert "2 images of 1 patient\n" in outcome.out
     assert "hashed" not in outcome.out, "published ids stay, and no key is made for them"
     assert not (Path(os.environ["HOME"]) / ".config").exists()
     as_json = run("scan", tmp_path, "--recipe", "nih-chestxray14", "--json")

@@ -62,7 +62,7 @@ def embed(
             print_json(vars(plan))
         else:
             typer.echo(
-                f"{plan.images:,} images: {plan.unchanged:,} unchanged, {plan.to_read:,} to read, "
+                f"{plural(plan.images, 'image')}: {plan.unchanged:,} unchanged, {plan.to_read:,} to read, "
                 f"{plan.missing:,} missing. Nothing was done."
             )
         return
@@ -141,12 +141,12 @@ def _print_summary(summary: EmbedSummary, store: Path) -> None:
     parts = [f"{summary.embedded:,} embedded", f"{summary.unchanged:,} unchanged"]
     parts += [f"{summary.reused:,} known by content"] if summary.reused else []
     parts += [f"{len(summary.failed):,} failed"] if summary.failed else []
-    typer.echo(f"{summary.images:,} images: {', '.join(parts)} in {summary.seconds:,.1f} s{rate}")
+    typer.echo(f"{plural(summary.images, 'image')}: {', '.join(parts)} in {summary.seconds:,.1f} s{rate}")
     if summary.engine:
         typer.echo(f"engine: {summary.engine}, batches of {summary.batch_size}")
     if source := open_store(store).spec.weights_source:
         typer.echo(f"weights: {source}")
-    typer.echo(f"{store}: {summary.stored:,} images with a vector")
+    typer.echo(f"{store}: {plural(summary.stored, 'image')} with a vector")
     if unlike := sorted(summary.unlike_chest):
         named = ", ".join(unlike[:_SHOWN_UNLIKE]) + (", ..." if len(unlike) > _SHOWN_UNLIKE else "")
         told = "does not look like a chest radiograph" if len(unlike) == 1 else "do not look like chest radiographs"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cxr_embed.cli.common import print_json
+from cxr_embed.cli.common import plural, print_json
 
 EXAMPLE = "Example: `cxr-embed encoders --json`"
 weights_app = typer.Typer(
@@ -100,7 +100,7 @@ def convert(
     weights = convert_pickle(published, network, pickle, sha256)
     target = out or weights_path(encoder)
     save_weights(target, weights, f"{published.url} (SHA-256 {published.sha256 or sha256})")
-    typer.echo(f"{target}: {len(weights)} tensors for {encoder}")
+    typer.echo(f"{target}: {plural(len(weights), 'tensor')} for {encoder}")
 
 
 @weights_app.command("random", epilog="Example: `cxr-embed weights random densenet121 --out random.safetensors`")
@@ -116,4 +116,4 @@ def random(
     _, network = published_weights(encoder)
     weights = random_weights(network, seed)
     save_weights(out, weights, f"random numbers (seed {seed}): not a trained model")
-    typer.echo(f"{out}: {len(weights)} tensors of random numbers; not a trained model")
+    typer.echo(f"{out}: {plural(len(weights), 'tensor')} of random numbers; not a trained model")

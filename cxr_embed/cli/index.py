@@ -210,7 +210,7 @@ def info(index: IndexPath, as_json: AsJson = False) -> None:
     lines = {
         "encoder": f"{spec.name}, revision {spec.revision} [{spec.fingerprint[:12]}]",
         "vectors": f"{record.output} {shape}{pooled}, {dtype}",
-        "cases": f"{len(opened):,} of {patients:,} patients" if patients else f"{len(opened):,}",
+        "cases": f"{len(opened):,} of {plural(patients, 'patient')}" if patients else f"{len(opened):,}",
         "search": structure(record),
         "columns": ", ".join(f"{name} ({known:,})" for name, known in columns.items()),
         "prompts": f"{len(opened.prompts):,}",

@@ -93,7 +93,8 @@ def _show(report: RetrievalReport) -> None:
     tell(
         screen,
         "intervals",
-        f"{report.bootstraps:,} draws of the queries' patients, seed {report.seed}; what is searched stays as it is",
+        f"{plural(report.bootstraps, 'draw')} of the queries' patients, seed {report.seed}; "
+        "what is searched stays as it is",
     )
     for note in report.notes:
         tell(screen, "note", note)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_embed.cli.common import print_json
+from cxr_embed.cli.common import plural, print_json
 
 if TYPE_CHECKING:
     from cxr_embed.datasets import ScanResult
@@ -84,20 +84,21 @@ def scan(
 def _tell(result: ScanResult, target: Path, folder: Path) -> None:
     """A scan's summary for people; what may need their attention goes to stderr."""
     patients = len(set(result.columns["patient_id"]))
-    typer.echo(f"{target}: {len(result):,} images of {patients:,} patients")
+    typer.echo(f"{target}: {plural(len(result), 'image')} of {plural(patients, 'patient')}")
     if target.resolve().parent != folder.resolve():
         typer.echo(f"paths are relative to {folder}: give `--root {shlex.quote(str(folder))}` when you embed")
     if result.skipped:
         kinds = Counter(reason for _, reason in result.skipped)
         told = "; ".join(f"{count:,} x {reason}" for reason, count in kinds.most_common(3))
-        more = f"; {len(kinds) - 3} other reasons" if len(kinds) > 3 else ""
-        typer.echo(f"skipped {len(result.skipped):,} other files ({told}{more}); --json names each", err=True)
+        more = f"; {plural(len(kinds) - 3, 'other reason')}" if len(kinds) > 3 else ""
+        typer.echo(f"skipped {plural(len(result.skipped), 'other file')} ({told}{more}); --json names each", err=True)
     if result.not_found:
-        typer.echo(f"{result.not_found:,} rows of the data set's table have no file here", err=True)
+        has = "has" if result.not_found == 1 else "have"
+        typer.echo(f"{plural(result.not_found, 'row')} of the data set's table {has} no file here", err=True)
     if result.without_patient:
         typer.echo(
-            f"warning: the patient of {result.without_patient:,} images is unknown; each is taken as a patient of its "
-            "own,\n  so splits may mix a patient's images. --patient-pattern REGEX takes the id from the path",
+            f"warning: the patient of {plural(result.without_patient, 'image')} is unknown; each is taken as a patient "
+            "of its own,\n  so splits may mix a patient's images. --patient-pattern REGEX takes the id from the path",
             err=True,
         )
     for problem in result.problems:
@@ -133,7 +134,8 @@ def validate(
     if as_json:
         print_json({"images": len(table), "patients": patients, "findings": findings, "problems": problems})
     else:
-        typer.echo(f"{manifest}: {len(table):,} images of {patients:,} patients, {len(findings)} findings")
+        counts = f"{plural(len(table), 'image')} of {plural(patients, 'patient')}, {plural(len(findings), 'finding')}"
+        typer.echo(f"{manifest}: {counts}")
         if findings:
             typer.echo(f"findings: {', '.join(findings)} (-1 and blank count as unknown)")
         for problem in problems:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from cxr_embed.cli.common import prevalences
+from cxr_embed.cli.common import plural, prevalences
 from cxr_embed.cli.evaluate import (
     AsJson,
     Bootstraps,
@@ -120,9 +120,14 @@ def _check_kept(trained: TrainedProbe, tested: _Predicted) -> None:
     if len(both):
         named = ", ".join(both[:3].tolist()).replace("\n", "")
         raise ProbeError(
-            f"{len(both):,} patients of these {len(tested.owners):,} images are among those that the probe's "
-            f"thresholds were chosen on ({named}); evaluate on others, by --split, or state a --threshold"
+            f"{_among(len(both), len(tested.owners))} that the probe's thresholds were chosen on ({named}); "
+            "evaluate on others, by --split, or state a --threshold"
         )
+
+
+def _among(patients: int, images: int) -> str:
+    """Words for patients who should not be tested."""
+    return f"{plural(patients, 'patient')} of these {images:,} images {'is' if patients == 1 else 'are'} among those"
 
 
 def _predict(trained: TrainedProbe, store: Store, labels: Manifest, parts: list[str | None]) -> _Predicted:
@@ -143,8 +148,8 @@ def _predict(trained: TrainedProbe, store: Store, labels: Manifest, parts: list[
     if len(seen):
         named = ", ".join(np.unique(patients[seen])[:3].tolist()).replace("\n", "")
         raise ProbeError(
-            f"{len(np.unique(patients[seen])):,} patients of these {len(ids):,} images are among those that the probe "
-            f"learned from ({named}); evaluate on others, by --split"
+            f"{_among(len(np.unique(patients[seen])), len(ids))} that the probe learned from ({named}); "
+            "evaluate on others, by --split"
         )
     learned = [number for number in range(len(trained.findings)) if number not in trained.probe.undefined_]
     names = tuple(trained.findings[number] for number in learned)

@@ -38,7 +38,7 @@ def info(
         return
     spec, unlike = opened.spec, told["unlike_chest"]
     shapes = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in spec.outputs.items())
-    patients = f"{told['patients']:,}" if told["patients"] or not told["images"] else "unknown"
+    patients = plural(told["patients"], "patient") if told["patients"] or not told["images"] else "unknown patients"
     lines = {
         "encoder": f"{spec.name}, revision {spec.revision} [{spec.fingerprint[:12]}]",
         "weights": f"{spec.weights_source} [{spec.weights[:12]}]"
@@ -47,7 +47,7 @@ def info(
         "pixels": spec.preprocessing,
         "vectors": f"{shapes}, {opened.header.dtype}",
         "computed by": ", ".join(f"{engine} ({count:,})" for engine, count in opened.engines.items()) or "nothing yet",
-        "images": f"{told['images']:,} of {patients} patients ({told['vectors']:,} different)",
+        "images": f"{told['images']:,} of {patients} ({told['vectors']:,} different)",
         "prompts": f"{prompts:,}",
         "failures": f"{told['failures']:,}" + (" (--failures lists them)" if told["failures"] and not failures else ""),
         "not a chest": f"{len(unlike):,} by the look of them: {', '.join(unlike[:_SHOWN])}"
@@ -105,4 +105,4 @@ def export(
     from cxr_embed.store.export import export_store
 
     count = export_store(open_store(store), target, output)
-    typer.echo(f"{target}: {count:,} images")
+    typer.echo(f"{target}: {plural(count, 'image')}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json, progress_bar
+from cxr_embed.cli.evaluate import check_uncertain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,8 +124,7 @@ def _hand_out(
 def _check(
     labels: Path | None, split: str | None, uncertain: str, prevalence: list[str] | None, report: Path | None
 ) -> None:
-    if uncertain not in ("unknown", "positive", "negative"):
-        fail(f"--uncertain is unknown, positive or negative, not {uncertain!r}", 2)
+    check_uncertain(uncertain)
     if labels is None and (split is not None or prevalence):
         fail("--split and --prevalence are for the report on --labels; give --labels too", 2)
     if report is not None and report.suffix not in (".md", ".json"):
@@ -242,7 +242,8 @@ def prompts(
             print_json([{"name": s.name, "title": s.title, "findings": [f.name for f in s.findings]} for s in sets])
             return
         for known in sets:
-            typer.echo(f"{known.name:12}{known.title} ({len(known.findings)} findings, {len(known.prompts)} prompts)")
+            counts = f"{plural(len(known.findings), 'finding')}, {plural(len(known.prompts), 'prompt')}"
+            typer.echo(f"{known.name:12}{known.title} ({counts})")
         return
     chosen = load_prompt_set(name)
     if as_json:
