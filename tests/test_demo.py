@@ -72,6 +72,19 @@ def test_own_radiographs_with_a_broken_one(tmp_path: Path) -> None:
     assert (tmp_path / "demo" / "own" / "my images" / "similar.png").is_file()
 
 
+def test_own_files_of_which_none_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    done = run_cli("demo", "--images", "images", cwd=tmp_path)
+    assert done.returncode == 1
+    assert [words[0] for words in typed(done.stdout)] == ["manifest", "embed"]
+    assert "1 image: 0 embedded, 0 unchanged, 1 failed" in done.stdout
+    assert done.stderr.splitlines()[-1] == (
+        "error: images: none of its files could be read, for the reasons above; "
+        "remove demo/own/images, and give --images a folder of radiographs"
+    )
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     done = run_cli("demo", "--images", "nowhere", cwd=tmp_path)
     assert done.returncode == 2

@@ -73,12 +73,19 @@ def _phantoms(folder: Path, count: int) -> int:
 
 def _own(images: Path, folder: Path) -> int:
     """The way without labels: prompts and neighbours. 1 where some file could not be embedded."""
+    from cxr_embed.store import open_store
+
     manifest, store, index = str(folder / "manifest.csv"), str(folder / "vectors"), str(folder / "index")
     root = ("--root", str(images))
     _run("manifest", "scan", str(images), "--out", manifest)
     broken = _run("embed", manifest, *root, "--store", store, may_fail=True)
-    if not (folder / "vectors" / "store.json").is_file():
+    if not (folder / "vectors" / "store.json").is_file() or broken > 1:  # above 1: interrupted
         raise SystemExit(broken or 1)
+    if not len(open_store(store)):
+        fail(
+            f"{images}: none of its files could be read, for the reasons above; "
+            f"remove {folder}, and give --images a folder of radiographs"
+        )
     _run("zeroshot", store, "--prompts", "nih14", "--out", str(folder / "prompts.csv"))
     _run("index", "build", store, "--manifest", manifest, "--output", "contrastive", "--out", index)
     chosen = _first(str(folder / "prompts.csv"))
