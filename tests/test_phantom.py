@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers import run_cli
 from PIL import Image
+from pydicom import dcmread
 
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.images import read_image
@@ -308,6 +309,23 @@ def test_png_and_dicom_hold_the_same_ranking(tmp_path: Path) -> None:
         assert len(np.unique(dicom.pixels)) == len(np.unique(drawn))
         assert (dicom.fields.view, dicom.fields.sex, dicom.fields.age) == (study.view, study.patient.sex, study.age)
         assert dicom.fields.study_date == study.date
+
+
+def test_dicom_files_have_what_their_class_asks_for(tmp_path: Path) -> None:
+    standard = pytest.importorskip("highdicom._standard_utils", reason="this highdicom has no tables of the standard")
+    (study,) = write_phantoms(tmp_path / "p", 1, size=64, format="dicom")
+    dataset = dcmread(tmp_path / "p" / "images" / f"{study.image_id}.dcm")
+    modules = standard.get_iod_module_map()[standard.get_sop_class_iod_map()[dataset.SOPClassUID]]
+    asked = {
+        (attribute["keyword"], attribute["type"])
+        for module in modules
+        if module["usage"] == "M"
+        for attribute in standard.get_module_attribute_map()[module["key"]]
+        if attribute["type"] in ("1", "2") and not attribute["path"]
+    }
+    assert len(asked) > 30
+    assert [name for name, _ in asked if name not in dataset] == []
+    assert [name for name, kind in asked if kind == "1" and dataset[name].is_empty] == []
 
 
 def test_manifest_and_truth_agree_with_the_studies(tmp_path: Path) -> None:

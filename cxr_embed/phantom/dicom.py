@@ -27,12 +27,23 @@ def dicom_bytes(study: Study, phantom: Phantom) -> bytes:
     dataset.ImagerPixelSpacing = [f"{phantom.pixel_mm:.4f}"] * 2
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, BITS, BITS - 1, 0
-    dataset.PresentationIntentType, dataset.PresentationLUTShape = "FOR PRESENTATION", "IDENTITY"
+    _qualify(dataset)
     dataset.WindowCenter, dataset.WindowWidth = str((MAX_VALUE + 1) // 2), str(MAX_VALUE + 1)
     dataset.PixelData = phantom.pixels.astype("<u2").tobytes()
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()
+
+
+def _qualify(dataset: Dataset) -> None:
+    """What the pixels mean; the standard asks for all of it (PS3.3, A.26)."""
+    dataset.ImageType, dataset.LossyImageCompression, dataset.BurnedInAnnotation = ["DERIVED", "PRIMARY"], "00", "NO"
+    dataset.PresentationIntentType, dataset.PresentationLUTShape = "FOR PRESENTATION", "IDENTITY"
+    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = "0", "1", "US"
+    # -1: brighter where less arrived.
+    dataset.PixelIntensityRelationship, dataset.PixelIntensityRelationshipSign = "LOG", -1
+    dataset.PatientOrientation, dataset.ImageLaterality, dataset.DetectorType = ["L", "F"], "U", ""
+    dataset.AnatomicRegionSequence, dataset.AcquisitionContextSequence = [], []
 
 
 def _describe(dataset: Dataset, study: Study) -> None:
