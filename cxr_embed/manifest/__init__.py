@@ -1,0 +1,25 @@
+"""The table of cases: one row a radiograph, checked as a whole before anything runs."""
+
+from cxr_embed.manifest.checks import CONTROL, DESCRIPTIVE, OPTIONAL, REQUIRED, check_columns, leaves_root
+from cxr_embed.manifest.files import check_overwrite, check_target, write_manifest
+from cxr_embed.manifest.rows import Rows
+from cxr_embed.manifest.table import Manifest, Uncertain, missing_files, read_labels, read_manifest, read_values
+
+__all__ = [
+    "CONTROL",
+    "DESCRIPTIVE",
+    "OPTIONAL",
+    "REQUIRED",
+    "Manifest",
+    "Rows",
+    "Uncertain",
+    "check_columns",
+    "check_overwrite",
+    "check_target",
+    "leaves_root",
+    "missing_files",
+    "read_labels",
+    "read_manifest",
+    "read_values",
+    "write_manifest",
+]

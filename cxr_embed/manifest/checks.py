@@ -1,0 +1,126 @@
+"""What must hold of a table of cases: its columns, and each of their values."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+
+from cxr_embed.manifest.rows import EXAMPLES, Rows
+
+REQUIRED = ("image_id", "path", "patient_id")
+OPTIONAL = ("study_date", "view", "age", "sex", "split")
+# Columns that describe a case and are no findings; `read_manifest(extra=...)` adds more.
+DESCRIPTIVE = ("study_id", "follow_up", "site", "source")
+FINDING_VALUES = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan, "-1": -1.0, "-1.0": -1.0}
+# A newline or NUL in an id tears up logs, and NumPy drops a NUL at a string's end: two ids would become one.
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SEXES = ("", "M", "F", "O")
+
+
+def check_names(names: list[str], required: Sequence[str], extra: Sequence[str]) -> list[str]:
+    """The problems of columns' names, as they stand in the file; `extra` are those that are no findings."""
+    problems = [f"column {name} is missing" for name in required if name not in names]
+    problems += [f"column {name} stands twice" for name, count in Counter(names).items() if name and count > 1]
+    problems += [
+        f"column {number} has no name (a table's row numbers? pandas leaves them out with index=False)"
+        for number, name in enumerate(names, 1)
+        if not name
+    ]
+    spellings: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        spellings.setdefault(name.casefold(), []).append(name)
+    problems += [f"columns {' and '.join(same)} differ only in case" for same in spellings.values() if len(same) > 1]
+    known = {name.casefold(): name for name in (*REQUIRED, *OPTIONAL)}
+    # As a finding, Split or Sex would go unchecked where its values happen to be 0 and 1.
+    problems += [
+        f"column {name}: write it {known[folded]} (or name it with --extra)"
+        for folded, same in spellings.items()
+        if folded in known and known[folded] not in same
+        for name in same
+        if name not in extra
+    ]
+    return problems + [f"--extra {name}: the manifest has no such column" for name in extra if name not in names]
+
+
+def check_ids(rows: Rows) -> list[str]:
+    """The problems of ids, and of control characters in any column that is known."""
+    problems = []
+    for name in (*REQUIRED, *OPTIONAL):
+        if rows.has(name):
+            problems += rows.where(name, lambda value: bool(CONTROL.search(value)), f"{name} holds a control character")
+    for name in REQUIRED:
+        if rows.has(name):
+            problems += rows.where(name, lambda value: not value, f"{name} is blank")
+    if rows.has("image_id"):
+        ids = rows.table["image_id"].to_pylist()
+        first: dict[str, int] = {}
+        twice = [n for n, image_id in enumerate(ids) if image_id and first.setdefault(image_id, n) != n]
+        problems += rows.told("image_id is not unique", twice, ids)
+    return problems
+
+
+def _check_paths(rows: Rows) -> list[str]:
+    what = "path must be relative and stay below the manifest's folder (or --root)"
+    return rows.where("path", leaves_root, what) if rows.has("path") else []
+
+
+def _check_split(rows: Rows) -> list[str]:
+    if not rows.has("patient_id", "split"):
+        return []
+    splits: dict[str, set[str]] = {}
+    for patient, split in zip(rows.table["patient_id"].to_pylist(), rows.table["split"].to_pylist(), strict=True):
+        if patient and split:
+            splits.setdefault(patient, set()).add(split)
+    both = [(patient, names) for patient, names in splits.items() if len(names) > 1]
+    if not both:
+        return []
+    shown = "; ".join(f"{patient} in {', '.join(sorted(names))}" for patient, names in both[:EXAMPLES])
+    more = f" and {len(both) - EXAMPLES} more" if len(both) > EXAMPLES else ""
+    return [f"a patient is in two splits: {shown}{more}"]
+
+
+def _check_values(rows: Rows) -> list[str]:
+    def no_date(value: str) -> bool:
+        try:
+            return bool(value) and datetime.date.fromisoformat(value).isoformat() != value
+        except ValueError:
+            return True
+
+    def no_age(value: str) -> bool:
+        # Not float() alone: it takes 1_0, nan and the digits of every script.
+        return bool(value) and not (re.fullmatch(r"[0-9]{1,3}(\.[0-9]+)?", value) and float(value) <= 130)
+
+    checks = {
+        "study_date": (no_date, "study_date is no date (YYYY-MM-DD)"),
+        "age": (no_age, "age is no number of years from 0 to 130"),
+        "sex": (lambda value: value not in _SEXES, "sex is not M, F, O or blank"),
+    }
+    return [told for name, (bad, what) in checks.items() if rows.has(name) for told in rows.where(name, bad, what)]
+
+
+def check_finding(rows: Rows, name: str) -> list[str]:
+    """The problem of a finding's values, if there is one."""
+    found = rows.where(name, lambda value: value not in FINDING_VALUES, f"finding {name} is not 0, 1, -1 or blank")
+    return [f"{found[0]} (if {name} is no finding, name it with --extra)"] if found else []
+
+
+CHECKS: tuple[Callable[[Rows], list[str]], ...] = (check_ids, _check_paths, _check_split, _check_values)
+
+
+def check_columns(columns: dict[str, list[str]]) -> list[str]:
+    """The problems of columns that are not written yet, without those of findings; rows count from 1."""
+    table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+    rows = Rows(table, range(1, len(table) + 1), "row")
+    return [problem for check in CHECKS for problem in check(rows)]
+
+
+def leaves_root(path: str) -> bool:
+    """Whether a relative path could lead out of the folder that it is relative to, on any system."""
+    parts = PurePosixPath(path.replace("\\", "/"))
+    return parts.is_absolute() or ".." in parts.parts or bool(re.match(r"[A-Za-z]:", path))

@@ -1,0 +1,172 @@
+"""Files to rows of text: CSV and Parquet, with the place of each row, so that a message can name it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet
+
+from cxr_embed.errors import ManifestError
+
+NO_MANIFEST = "no such manifest; `cxr-embed manifest scan DIR` makes one"
+EXAMPLES = 5  # rows that one kind of problem names before it only counts
+_CHUNK = 8192  # rows of a CSV that are Python objects at one time
+# pandas keeps a table's row numbers in such a column of a Parquet file; it is no finding.
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Text columns, and where each row stands in the file: `unit` is what `places` count."""
+
+    table: pa.Table
+    places: Sequence[int]
+    unit: Literal["line", "row"]
+
+    def select(self, columns: dict[str, int]) -> Rows:
+        table = pa.table([self.table.column(number) for number in columns.values()], names=list(columns))
+        return Rows(table, self.places, self.unit)
+
+    def has(self, *names: str) -> bool:
+        return set(names) <= set(self.table.column_names)
+
+    def where(self, column: str, bad: Callable[[str], bool], what: str) -> list[str]:
+        """The problem `what` with the rows whose value is bad; each distinct value is looked at once."""
+        wrong = {value for value in self.table[column].unique().to_pylist() if bad(value)}
+        if not wrong:
+            return []
+        values = self.table[column].to_pylist()
+        return self.told(what, [number for number, value in enumerate(values) if value in wrong], values)
+
+    def told(self, what: str, numbers: list[int], values: Sequence[str]) -> list[str]:
+        """The problem `what`, with the place and value of the first few rows that have it."""
+        shown = (f"{values[n]!r} in {self.unit} {self.places[n]}" for n in numbers[:EXAMPLES])
+        more = f" and {len(numbers) - EXAMPLES} more" if len(numbers) > EXAMPLES else ""
+        return [f"{what}: {', '.join(shown)}{more}"] if numbers else []
+
+
+def read_rows(path: Path, missing: str = NO_MANIFEST) -> tuple[Rows, list[str]]:
+    """The file as trimmed text, and the problems of rows that are none.
+
+    A type that is guessed would turn id 0012 into 12, so a CSV's values are never anything but text.
+
+    Args:
+        path: the file.
+        missing: what to say where there is none.
+
+    Raises:
+        ManifestError: for what is no table, or cannot be read.
+    """
+    message = ""
+    try:
+        if os.path.isdir(path):
+            message = f"a folder; `cxr-embed manifest scan {path}` makes a manifest of it"
+        elif path.suffix.lower() == ".parquet":
+            return _read_parquet(path)
+        else:
+            return _read_csv(path)
+    except FileNotFoundError:
+        message = missing
+    except UnicodeDecodeError:
+        message = "cannot be read as a table (not UTF-8 text); save it as CSV in UTF-8"
+    except (pa.ArrowException, _NotATable) as error:
+        message = f"cannot be read as a table ({reason(error)})"
+    except OSError as error:
+        message = f"cannot be read ({reason(error)})"
+    raise ManifestError(f"{path}: {message}", (message,))
+
+
+class _NotATable(Exception):
+    pass
+
+
+def reason(error: Exception) -> str:
+    """An error's text in one line, without Python's number of it."""
+    named = error.errno is not None and os.strerror(error.errno) if isinstance(error, OSError) else None
+    return named or (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _read_parquet(path: Path) -> tuple[Rows, list[str]]:
+    # Not read_table: it takes `site=A` in a folder's name for one more column.
+    with pa.parquet.ParquetFile(path) as file:
+        table = file.read()
+    table.validate(full=True)
+    names = [str(name).strip() for name in table.column_names]
+    kept = [number for number, name in enumerate(names) if not _PANDAS_INDEX.fullmatch(name)]
+    columns = [_as_text(table.column(number), names[number]) for number in kept]
+    return Rows(pa.table(columns, names=[names[n] for n in kept]), range(1, len(table) + 1), "row"), []
+
+
+def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """A typed column as trimmed text: null is blank, a whole number has no point, midnight no time."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind = column.type
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.int8())
+    try:
+        text = column.cast(pa.string())
+    except pa.ArrowException:
+        raise _NotATable(f"column {name} is of the type {kind}") from None
+    if pa.types.is_floating(kind):
+        # Arrow writes an id as 1e+10 where pandas made it a float, which it does when one value is null.
+        pairs = zip(column.to_pylist(), text.to_pylist(), strict=True)
+        values = [None if n is None or n != n else str(int(n)) if n.is_integer() else told for n, told in pairs]
+        text = pa.chunked_array([pa.array(values, pa.string())])
+    elif pa.types.is_decimal(kind):
+        text = pa.compute.replace_substring_regex(text, r"\.0+$", "")
+    elif pa.types.is_timestamp(kind):
+        text = pa.compute.replace_substring_regex(text, r" 00:00:00(\.0+)?(Z|[+-]\d{4})?$", "")
+    return pa.compute.utf8_trim_whitespace(text.fill_null(""))
+
+
+def _read_csv(path: Path) -> tuple[Rows, list[str]]:
+    chunks: list[list[pa.Array]] = []
+    places: list[int] = []
+    ragged: list[tuple[int, int]] = []
+    problems = []
+    with (
+        pa.input_stream(str(path), compression="detect") as raw,
+        io.TextIOWrapper(raw, "utf-8-sig", newline="") as text,
+    ):
+        reader = csv.reader(text, strict=True)
+        header: list[str] = []
+        batch: list[list[str]] = []
+        try:
+            header = [name.strip() for name in next((row for row in reader if row), [])]
+            line = reader.line_num
+            for row in reader:
+                # A quoted value may hold line breaks: a row is named by its first line.
+                line, first = reader.line_num, line + 1
+                if len(row) == len(header):
+                    batch.append(row)
+                    places.append(first)
+                elif row and (len(row) > 1 or row[0].strip()):
+                    ragged.append((first, len(row)))
+                if len(batch) == _CHUNK:
+                    chunks.append([pa.array(values, pa.string()) for values in zip(*batch, strict=True)])
+                    batch = []
+        except csv.Error as error:
+            problems = [f"the file cannot be read beyond line {reader.line_num} ({error}); is a quote left open?"]
+        if batch:
+            chunks.append([pa.array(values, pa.string()) for values in zip(*batch, strict=True)])
+    if not header:
+        raise _NotATable(problems[0] if problems else "the file is empty")
+    if len(header) == 1 and re.search(r"[;\t|]", header[0]):
+        raise _NotATable(f"one column only, {header[0][:60]!r}; separate the columns by commas")
+    if ragged:
+        shown = ", ".join(f"{count} in line {line}" for line, count in ragged[:EXAMPLES])
+        more = f" and {len(ragged) - EXAMPLES} more" if len(ragged) > EXAMPLES else ""
+        problems.insert(0, f"rows with another number of values than the {len(header)} columns: {shown}{more}")
+    columns = [pa.chunked_array([chunk[n] for chunk in chunks], pa.string()) for n in range(len(header))]
+    table = pa.table([pa.compute.utf8_trim_whitespace(column) for column in columns], names=header)
+    return Rows(table, places, "line"), problems
