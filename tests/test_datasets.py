@@ -17,11 +17,11 @@ from PIL import Image
 
 from cxr_embed.datasets import ScanResult, load_recipe, recipe_names
 from cxr_embed.datasets import scan as run
+from cxr_embed.datasets.patients import patient_key
 from cxr_embed.errors import ImageError, ManifestError
 from cxr_embed.manifest import check_columns, read_manifest, write_manifest
 
 datasets_scan = importlib.import_module("cxr_embed.datasets.scan")  # the attribute `scan` is the function
-patient_key = datasets_scan.patient_key
 KEY = b"k" * 32
 UID = "1.2.840.113619.2.5.1762583153.215519.978957063.78"
 

@@ -42,7 +42,7 @@ def scan(
     """
     from cxr_embed.datasets import load_recipe
     from cxr_embed.datasets import scan as run
-    from cxr_embed.datasets.scan import patient_key
+    from cxr_embed.datasets.patients import patient_key
     from cxr_embed.errors import ManifestError
     from cxr_embed.manifest import check_overwrite, check_target, write_manifest
 
