@@ -262,12 +262,12 @@ def test_the_run_stores_what_the_model_gives(make_images: Make, models: Path, tm
 def test_files_that_do_not_fit_a_slot_go_again_alone(
     make_images: Make, one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cxr_embed.pipeline import session
+    from cxr_embed.pipeline import crew
 
     manifest = make_images(30, side=64)
     shutil.copy(manifest.parent / "i1.png", manifest.parent / "i2.png")
     Image.fromarray(np.full((200, 200), 9, np.uint8)).save(manifest.parent / "i4.png")
-    monkeypatch.setattr(session, "FILE_SLOT_BYTES", 3 * 4300)  # a 64 x 64 PNG has some 4,200 bytes
+    monkeypatch.setattr(crew, "FILE_SLOT_BYTES", 3 * 4300)  # a 64 x 64 PNG has some 4,200 bytes
     summary = embed(manifest, "cxr-foundation", tmp_path / "s", weights=one)
     assert (summary.embedded, summary.reused) == (28, 1)
     assert [(failure.image_id, failure.kind) for failure in summary.failed] == [("i4", "too-large")]

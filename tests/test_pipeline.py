@@ -290,11 +290,11 @@ def test_decoders_and_a_device_give_the_same_vectors(
     for number in range(40, 60):
         (folder / f"i{number}.png").write_bytes(b"broken")
     embed(manifest, encoder=MEAN, store=tmp_path / "whole")
-    from cxr_embed.pipeline import run, session
+    from cxr_embed.pipeline import crew, run
 
-    split = session.split_workers
+    split = crew.split_workers
     monkeypatch.setattr(run, "resolve_device", lambda *_: "cuda")
-    monkeypatch.setattr(session, "split_workers", lambda setup, *rest: split(replace(setup, device="cpu"), *rest))
+    monkeypatch.setattr(crew, "split_workers", lambda setup, *rest: split(replace(setup, device="cpu"), *rest))
     summary = embed(manifest, encoder=MEAN, store=tmp_path / "split", workers=workers, precision="float32")
     assert summary.embedded + summary.reused == 130
     assert summary.embedded == 110

@@ -15,8 +15,10 @@ from cxr_embed.encoders import as_precision, load_encoder, resolve_device, resol
 from cxr_embed.errors import CxrEmbedError, EncoderError, StoreError
 from cxr_embed.manifest import Manifest, read_manifest
 from cxr_embed.pipeline.messages import Setup
-from cxr_embed.pipeline.session import Session, StopSignals, task_chunks
+from cxr_embed.pipeline.session import Session
+from cxr_embed.pipeline.stop import StopSignals
 from cxr_embed.pipeline.summary import EmbedSummary, Progress
+from cxr_embed.pipeline.tasks import task_chunks
 from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store.layout import HEADER, Dtype, Header
 from cxr_embed.store.reader import Store

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
-from cxr_embed.encoders.table import encoder_card, is_own
 from cxr_embed.errors import TRANSIENT_FAULTS, EncoderError, StoreError
 from cxr_embed.manifest import Manifest
+from cxr_embed.pipeline.crew import BATCH_SIZE, CHUNK, choose_crew
 from cxr_embed.pipeline.messages import (
     Decoded,
     Embedded,
@@ -30,19 +28,15 @@ from cxr_embed.pipeline.messages import (
     Setup,
 )
 from cxr_embed.pipeline.pool import Arena, OwnPool, OwnWorker, Pool, WorkerDied, WorkerProcess
+from cxr_embed.pipeline.stop import StopSignals
 from cxr_embed.pipeline.summary import EmbedSummary, Progress
+from cxr_embed.pipeline.tasks import Task, task_chunks
 from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store.layout import Row
 from cxr_embed.store.reader import Failure
 from cxr_embed.store.writer import StoreWriter
-from cxr_embed.types import CxrImage, Encoder, Stamp
+from cxr_embed.types import Encoder, Stamp
 
-# Files a worker takes at a time: large enough to hide the messages, small enough to share the work evenly.
-CHUNK = 16
-BATCH_SIZE = (2, 64)  # on a CPU and on a GPU, for an encoder of the user's
-SLOTS_PER_DECODER = 3
-# Of model inputs that are encoded files: a chunk of large ones may not fit, what does not is decoded again.
-FILE_SLOT_BYTES = 64 << 20
 # Buffered rows are published at least this often, so that a slow encoder loses at most a minute to a power cut.
 PUBLISH_SECONDS = 60.0
 # A file that changed this shortly before it was read may change again within its clock's step and keep its stamp.
@@ -52,47 +46,6 @@ MAX_DEATHS = 20
 
 
 AnyWorker = WorkerProcess | OwnWorker
-
-
-@dataclass(frozen=True)
-class Task:
-    """An image of the manifest, with the path to open."""
-
-    image_id: str
-    patient_id: str
-    path: str
-
-
-def task_chunks(manifest: Manifest, limit: int | None) -> Iterator[list[Task]]:
-    """The manifest's first `limit` images, a thousand at a time."""
-    root = str(manifest.root)
-    rows = itertools.islice(manifest.rows(), limit)
-    while chunk := list(itertools.islice(rows, 1024)):
-        yield [Task(image_id, patient, f"{root}/{path}") for image_id, path, patient in chunk]
-
-
-class StopSignals:
-    """While entered, the first Ctrl-C or SIGTERM only sets `requested`; a second Ctrl-C raises KeyboardInterrupt."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def _handle(self, number: int, frame: object) -> None:
-        del frame
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 class Session:
@@ -120,7 +73,7 @@ class Session:
         self.unlike: set[int] = set()  # keys whose picture does not look like a chest radiograph
         self.suspects: set[int] = set()
         self.deaths = 0
-        self.chunk = CHUNK
+        self.chunk = 0  # files that a worker takes at a time
         self.arena: Arena | None = None
         self.filled: dict[int, dict[int, InSlot]] = {}  # slots that wait for the device, with the files in them
 
@@ -164,29 +117,12 @@ class Session:
         workers: int | Literal["auto"],
     ) -> None:
         """Sends every task through the workers."""
-        from joblib import cpu_count
-
-        cores = cpu_count()
-        card = None if is_own(setup.encoder) else encoder_card(setup.encoder)
-        split = setup.device == "cuda" or (card is not None and card.one_model_a_machine)
-        batch = batch_size
-        if batch == "auto":
-            batch = (card.batch_size if card is not None else BATCH_SIZE)[setup.device == "cuda"]
-        self.summary.batch_size = batch
-        if not split:
-            self.chunk = max(CHUNK, batch)  # a worker that infers takes whole batches
-        most = -(-self.summary.images // self.chunk)
-        count = min(max(1, cores - 1 if split else cores) if workers == "auto" else workers, most)
-        setups, arena = whole_workers(setup, count, max(1, cores // count), batch), None
-        if split:
-            setups, arena = split_workers(replace(setup, threads=cores), count, batch, encoder)
-        numbered = enumerate(tasks)
+        crew = choose_crew(setup, encoder, self.summary.images, batch_size, workers)
+        self.summary.batch_size, self.chunk, self.arena = crew.batch_size, crew.chunk, crew.arena
         with ExitStack() as stack:
-            if arena is not None:
-                stack.callback(arena.close)
-            self.arena = arena
-            pool = stack.enter_context(Pool(setups, arena))
-            self._loop(pool, numbered)
+            if crew.arena is not None:
+                stack.callback(crew.arena.close)
+            self._loop(stack.enter_context(Pool(crew.setups, crew.arena)), enumerate(tasks))
 
     def work_here(
         self, tasks: Iterator[Task], encoder: Encoder, setup: Setup, batch_size: int | Literal["auto"]
@@ -411,20 +347,3 @@ class Session:
         """Publishes what is buffered."""
         self._publish()
         self._report()
-
-
-def whole_workers(setup: Setup, count: int, threads: int, batch: int) -> list[Setup]:
-    """CPU: each worker decodes and infers. A decoding thread beside it was measured slower."""
-    return [replace(setup, threads=threads, batch_size=batch)] * count
-
-
-def split_workers(setup: Setup, decoders: int, batch: int, encoder: Encoder) -> tuple[list[Setup], Arena]:
-    """GPU, or a large model: decoders fill slots of an arena, one worker a machine empties them."""
-    small, wide = (
-        encoder.preprocess(CxrImage(np.zeros(shape, np.uint8), 8, "", "png")) for shape in ((64, 64), (64, 80))
-    )
-    slot_bytes = CHUNK * (-(-small.nbytes // 64) * 64) if small.shape == wide.shape else FILE_SLOT_BYTES
-    shared = replace(setup, slot_bytes=slot_bytes, batch_size=batch)
-    slots = SLOTS_PER_DECODER * decoders + 2 * -(-batch // CHUNK)
-    kinds = [replace(shared, kind="device")] + [replace(shared, kind="decoder", threads=1)] * decoders
-    return kinds, Arena(slots, slot_bytes)
