@@ -67,18 +67,41 @@ def test_a_search_is_drawn(index: Path, radiographs: Path) -> None:
 def test_what_is_known_is_told_below() -> None:
     case = {"image_id": "a", "patient_id": "p", "study_date": "2020-01-02", "view": "PA", "age": 61.0, "sex": None}
     case |= {"Effusion": 1, "Mass": 0, "Edema": None, "path": "a.png"}
-    title, lines = describe_case(case, 0.91234, 2)
-    assert title == "2   0.912"
-    assert lines == ["a", "patient p · 2020-01-02", "PA · 61 years", "Effusion"]
-    assert describe_case({"image_id": "b"}) == ("b", [])
+    assert describe_case(case) == ["a", "patient p", "2020-01-02 · PA · 61 years", "Effusion"]
+    assert describe_case({"image_id": "b"}) == ["b"]
     uid = "1.2.840.113619.2.30.1.1762295590.1623.978668949.886.7"
     many = dict.fromkeys(
         ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Infiltration", "Nodule", "Pneumothorax"), 1
     )
-    title, lines = describe_case({"image_id": uid, **many}, 0.5, 1)
-    assert lines[0] == "\N{HORIZONTAL ELLIPSIS}" + uid[-29:]
-    assert len(lines) == 3
+    lines = describe_case({"image_id": uid, "patient_id": uid, **many})
+    assert lines[:2] == ["\N{HORIZONTAL ELLIPSIS}" + uid[-27:], "patient \N{HORIZONTAL ELLIPSIS}" + uid[-21:]]
+    assert len(lines) == 4
     assert lines[-1].endswith("\N{HORIZONTAL ELLIPSIS}")
+    strange = describe_case({"image_id": "c", "looks": "not like a chest radiograph", **many})
+    assert strange[:2] == ["c", "not like a chest radiograph"]
+    assert len(strange) == 3  # what is said beside it still fits
+
+
+def test_no_line_runs_into_the_next_panel(tmp_path: Path) -> None:
+    """Digits, as in hashed and in DICOM's own ids, are broad; the margin between two panels stays white."""
+    digits = {"image_id": "0" * 64, "patient_id": "0" * 64, "study_date": "2020-01-02", "view": "PA", "sex": "M"}
+    panel = Panel("not like", tuple(describe_case({**digits, "age": 61.0, "Pleural Effusion": 1})), np.eye(96))
+    write_montage(tmp_path / "m.png", [panel], [panel, panel], rules="", notes=[])
+    pixels = np.asarray(Image.open(tmp_path / "m.png").convert("L"))
+    across = pixels.shape[1] // 3
+    assert (pixels[across:, :] < 128).any()
+    for edge in (across, 2 * across, 3 * across):
+        assert (pixels[:, edge - 3 : edge] == 255).all()
+
+
+def test_a_picture_that_is_not_square_keeps_its_words_in_line(tmp_path: Path) -> None:
+    rows = []
+    for shape in ((96, 96), (60, 96), (96, 60)):
+        panel = Panel("1   0.912", ("below",), np.ones(shape))
+        write_montage(tmp_path / "m.png", [panel], [], rules="", notes=[])
+        dark = (np.asarray(Image.open(tmp_path / "m.png").convert("L")) < 100)[:, :100].any(axis=1)
+        rows.append(np.flatnonzero(dark)[-10:].tolist())
+    assert rows[0] == rows[1] == rows[2]
 
 
 @pytest.mark.filterwarnings("error")
@@ -86,7 +109,7 @@ def test_the_last_lines_are_whole_and_any_letter_is_drawn(tmp_path: Path) -> Non
     panel = Panel("\u80ba $x$ \\frac", ("$\\nonsense{$",), why="$_$")
 
     def rows(rules: str) -> int:
-        write_montage(tmp_path / "m.png", [panel], [panel], rules=rules, note="For research; not a medical device.")
+        write_montage(tmp_path / "m.png", [panel], [panel], rules=rules, notes=["For research"])
         return int(np.asarray(Image.open(tmp_path / "m.png")).shape[0])
 
     assert rows("view = PA " * 40) > rows("view = PA")
@@ -122,7 +145,7 @@ def test_the_file_that_was_embedded_is_shown(radiographs: Path) -> None:
 def test_words_and_missing_files_have_a_place(radiographs: Path) -> None:
     picture = radiographs / "words.pdf"
     unlike = Examples(files=[radiographs / "nowhere.png"])
-    draw_search(picture, radiographs, Examples(texts=["enlarged heart"]), unlike, {}, [], "", "For research")
+    draw_search(picture, radiographs, Examples(texts=["enlarged heart"]), unlike, {}, [], "", ["For research"])
     assert picture.read_bytes().startswith(b"%PDF")
 
 
@@ -158,3 +181,9 @@ def test_what_is_no_radiograph_is_told(radiographs: Path) -> None:
     assert strange > 3
     assert f"{6 - strange:,} of 6 pass the filters" in plain.stdout
     assert "note: i0.png does not look like a chest radiograph" in plain.stdout
+    heights = []
+    for example in (("--image-id", "i0"), ("--image", "i0.png")):
+        drawn = run_cli("search", "i", *example, "-k", "2", "--montage", "m.png", "--root", ".", cwd=radiographs)
+        assert drawn.returncode == 0, drawn.stderr
+        heights.append(Image.open(radiographs / "m.png").size[1])
+    assert heights[0] < heights[1]  # the picture says so too

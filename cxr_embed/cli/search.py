@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,10 +100,10 @@ def search(
     ]
     if out is not None:
         write_neighbors(out, neighbors, opened.columns)
-    if montage is not None and root is not None:
-        _draw(montage, root, opened, (like, unlike), rows[0, :found], neighbors, _rules(where, before, rules))
     notes = [*query.notes, *_shortage(opened, found, k, passing, rules), *_stranger(opened, query, rules)]
     notes += opened.doubts(where) if isinstance(opened, CaseIndex) else ()
+    if montage is not None and root is not None:
+        _draw(montage, root, opened, (like, unlike), rows[0, :found], neighbors, _rules(where, before, rules), notes)
     if as_json:
         told = _query_json(query, k, where, before, rules, notes)
         print_json({"query": told, "neighbors": neighbors, "note": RESEARCH})
@@ -145,6 +145,7 @@ def _draw(
     found: np.ndarray,
     neighbors: list[dict[str, Any]],
     rules: str,
+    notes: Sequence[str],
 ) -> None:
     """The query, of what is like it and what is not, and the neighbours; with the files' digests."""
     from cxr_embed.report.montage import draw_search
@@ -153,7 +154,9 @@ def _draw(
     cases = opened.cases(opened.rows_of([*like.ids, *unlike.ids]), opened.columns)
     digests = opened.cases(found, ["content"])
     shown = [{**case, **digest} for case, digest in zip(neighbors, digests, strict=True)]
-    draw_search(montage, root, like, unlike, {case["image_id"]: case for case in cases}, shown, rules, RESEARCH)
+    draw_search(
+        montage, root, like, unlike, {case["image_id"]: case for case in cases}, shown, rules, [*notes, RESEARCH]
+    )
 
 
 def _rules(where: str | None, before: str | None, rules: Rules) -> str:

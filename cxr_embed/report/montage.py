@@ -16,6 +16,7 @@ from cxr_embed.errors import CaseIndexError, ImageError
 from cxr_embed.images import read_image
 from cxr_embed.index.queries import Examples
 from cxr_embed.index.results import check_target
+from cxr_embed.index.table import LOOKS
 from cxr_embed.manifest import leaves_root
 from cxr_embed.report.drawing import INK, NORMAL, RULE, SETTINGS, SMALL, SOFT, STYLES, short
 
@@ -27,7 +28,7 @@ _ACROSS, _DPI = 5, 150  # neighbours in a row, dots an inch
 _CELL, _WORDS, _GAP, _FOOT = 2.1, 0.8, 0.06, 0.2  # inches of a panel, its words, its margin, and below the last line
 _LINE, _ACROSS_INCH = 0.15, 15  # inches of a line at the bottom, and letters in an inch of it
 _SIDE = 640  # pixels: more than a panel shows
-_LETTERS, _NAME = 36, 30  # of a line under a panel, of a case's name
+_LETTERS, _NAME = 36, 28  # of a line under a panel, of a name in it: names are often digits, which are broad
 
 
 @dataclass(frozen=True)
@@ -91,33 +92,31 @@ def case_panel(case: dict[str, Any], root: Path, title: str, lines: Sequence[str
     return file_panel(root / path, title, lines, content.hex() if content else "")
 
 
-def describe_case(case: dict[str, Any], similarity: float | None = None, place: int = 0) -> tuple[str, list[str]]:
-    """Title and lines below a case's picture.
+def describe_case(case: dict[str, Any]) -> list[str]:
+    """The lines below a case's picture.
 
     Args:
         case: column to value, None where it is unknown.
-        similarity: to the query.
-        place: among the neighbours, from 1.
     """
-    name = str(case["image_id"])
     age = f"{case['age']:g} years" if isinstance(case.get("age"), int | float) else None
     findings = [column for column, value in case.items() if type(value) is int and value == 1]
+    shown = (case.get("study_date"), case.get("view"), case.get("sex"), age)
     lines = [
-        " \N{MIDDLE DOT} ".join(str(value) for value in values if value not in (None, ""))
-        for values in (
-            (case.get("patient_id") and f"patient {case['patient_id']}", case.get("study_date")),
-            (case.get("view"), case.get("sex"), age),
-        )
+        _end(str(case["image_id"])),
+        f"patient {_end(str(case['patient_id']), _NAME - 6)}" if case.get("patient_id") else "",
+        " \N{MIDDLE DOT} ".join(str(value) for value in shown if value not in (None, "")),
+        case.get(LOOKS) or "",
     ]
-    # Two lines of findings fit.
-    more = " \N{HORIZONTAL ELLIPSIS}"
-    lines = [line for line in lines if line]
-    lines += textwrap.wrap(", ".join(findings), _LETTERS, max_lines=2, placeholder=more)
-    if similarity is None:
-        return name, lines
-    # Long names, such as UIDs, differ at their end.
-    end = name if len(name) <= _NAME else "\N{HORIZONTAL ELLIPSIS}" + name[1 - _NAME :]
-    return f"{place}   {similarity:.3f}", [end, *lines]
+    # Two lines of findings fit, one where a picture looks like something else.
+    more, room = " \N{HORIZONTAL ELLIPSIS}", 1 if lines[-1] else 2
+    return [line for line in lines if line] + textwrap.wrap(
+        ", ".join(findings), _LETTERS, max_lines=room, placeholder=more
+    )
+
+
+def _end(name: str, most: int = _NAME) -> str:
+    """Long names, such as UIDs, differ at their end."""
+    return name if len(name) <= most else "\N{HORIZONTAL ELLIPSIS}" + name[1 - most :]
 
 
 def draw_search(
@@ -128,7 +127,7 @@ def draw_search(
     asked: Mapping[str, dict[str, Any]],
     neighbors: Sequence[dict[str, Any]],
     rules: str,
-    note: str,
+    notes: Sequence[str],
 ) -> None:
     """Draws a search: every example with its sign, then the neighbours with their similarity.
 
@@ -138,26 +137,26 @@ def draw_search(
         like, unlike: the examples.
         asked: the cases among the examples, by id.
         neighbors: cases, nearest first, with `similarity`; `content` (the file's digest, 32 bytes) where it is known.
-        rules, note: see `write_montage`.
+        rules, notes: see `write_montage`.
 
     Raises:
         CaseIndexError: where it cannot be written.
     """
     examples = []
-    for sign, given in (("like ", like), ("not like ", unlike)):
-        examples += [file_panel(file, sign + file.name) for file in given.files]
-        for image_id in given.ids:
-            title, lines = describe_case(asked[image_id])
-            examples.append(case_panel(asked[image_id], root, sign + title, lines))
-        examples += [Panel(sign + "these words", why=text) for text in given.texts]
+    for sign, given in (("like", like), ("not like", unlike)):
+        examples += [file_panel(file, sign, [_end(file.name)]) for file in given.files]
+        examples += [case_panel(asked[name], root, sign, describe_case(asked[name])) for name in given.ids]
+        examples += [Panel(f"{sign} these words", why=text) for text in given.texts]
     answers = []
     for place, case in enumerate(neighbors, start=1):
         known = {name: value for name, value in case.items() if name not in ("similarity", "content")}
-        answers.append(case_panel(case, root, *describe_case(known, case["similarity"], place)))
-    write_montage(path, examples, answers, rules=rules, note=note)
+        answers.append(case_panel(case, root, f"{place}   {case['similarity']:.3f}", describe_case(known)))
+    write_montage(path, examples, answers, rules=rules, notes=notes)
 
 
-def write_montage(path: Path, asked: Sequence[Panel], neighbors: Sequence[Panel], *, rules: str, note: str) -> None:
+def write_montage(
+    path: Path, asked: Sequence[Panel], neighbors: Sequence[Panel], *, rules: str, notes: Sequence[str]
+) -> None:
     """Writes the picture by atomic rename: the examples in the first column, then the neighbours, nearest first.
 
     Args:
@@ -165,7 +164,7 @@ def write_montage(path: Path, asked: Sequence[Panel], neighbors: Sequence[Panel]
         asked: the examples.
         neighbors: the answer.
         rules: what the neighbours had to meet; blank for nothing.
-        note: below all of it.
+        notes: below all of it.
 
     Raises:
         CaseIndexError: where it cannot be written.
@@ -179,7 +178,7 @@ def write_montage(path: Path, asked: Sequence[Panel], neighbors: Sequence[Panel]
     rows = max(len(asked), -(-len(neighbors) // _ACROSS), 1)
     wide = across * _CELL
     nothing = "" if neighbors else "No case was found"
-    words = [line for text in (nothing, rules, note) for line in textwrap.wrap(text, int(wide * _ACROSS_INCH))]
+    words = [line for text in (nothing, rules, *notes) for line in textwrap.wrap(text, int(wide * _ACROSS_INCH))]
     high = rows * (_CELL + _WORDS) + _FOOT + _LINE * len(words)
     places = [(row, 0, panel, STYLES[1].colour) for row, panel in enumerate(asked)]
     places += [(n // _ACROSS, 1 + n % _ACROSS, panel, RULE) for n, panel in enumerate(neighbors)]
@@ -224,7 +223,7 @@ def _draw(axes: Axes, panel: Panel, edge: str) -> None:
         axes.set_facecolor("black")
         low, high = np.percentile(panel.pixels, (0.5, 99.5))
         axes.imshow(panel.pixels, cmap="gray", vmin=low, vmax=max(high, low + 1), interpolation="antialiased")
-        axes.set_anchor("C")
+        axes.set_aspect("equal", adjustable="datalim")  # a picture that is not square gets black margins
     lines = [short(line, _LETTERS + 2) for line in panel.lines]
     axes.text(
         0,
