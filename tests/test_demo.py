@@ -13,6 +13,9 @@ import synthetic_chests
 from helpers import run_cli
 from PIL import Image
 
+from cxr_embed.cli.demo import FEWEST
+from cxr_embed.phantom import FINDINGS, sample_studies
+
 
 def typed(output: str) -> list[list[str]]:
     return [shlex.split(line) for line in re.findall(r"^\$ cxr-embed (.*)$", output, re.MULTILINE)]
@@ -21,8 +24,7 @@ def typed(output: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("demo")
-    # As few as hold 16 patients with and without each finding.
-    done = run_cli("demo", "--count", "250", cwd=folder)
+    done = run_cli("demo", "--count", str(FEWEST), cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout
 
@@ -39,6 +41,23 @@ def test_the_whole_way(shown: tuple[Path, str]) -> None:
     assert report["published"] is None  # figures of patients are no measure of phantoms
     for picture in ("similar.png", "words.png"):
         assert Image.open(made / picture).size[0] > 500
+
+
+def test_every_finding_gets_its_16_labels(shown: tuple[Path, str]) -> None:
+    _, output = shown
+    assert "probe: linear probe of 8 findings" in output
+    assert "left out" not in output
+    ill = [study for study in sample_studies(FEWEST) if study.split == "train"]
+    for name in FINDINGS:
+        patients = {s.patient.patient_id for s in ill if name in {finding.name for finding in s.findings}}
+        assert len(patients) >= 16, name
+
+
+def test_too_few_phantoms_are_refused_before_any_is_drawn(tmp_path: Path) -> None:
+    done = run_cli("demo", "--count", str(FEWEST - 1), cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"greater than or equal to {FEWEST}" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_printed_is_what_was_done(shown: tuple[Path, str]) -> None:

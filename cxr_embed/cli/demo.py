@@ -12,6 +12,7 @@ import typer
 from cxr_embed.cli.common import RESEARCH, fail
 
 EXAMPLE = "Example: `cxr-embed demo --images radiographs/`"
+FEWEST = 280  # of its phantoms, 16 patients or more have each finding in the training part: what the probes ask for
 
 
 def demo(
@@ -20,7 +21,7 @@ def demo(
         typer.Option(help="A folder of your own radiographs; phantoms are drawn without one.", show_default=False),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for what is made.")] = Path("demo"),
-    count: Annotated[int, typer.Option(min=50, help="Phantoms.")] = 400,
+    count: Annotated[int, typer.Option(min=FEWEST, help="Phantoms.")] = 400,
 ) -> None:
     """Embed, probe, screen by prompt, find similar cases, report: all of it in a minute, with nothing to fetch.
 
