@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -458,6 +461,21 @@ def test_the_verb_names_the_folder_of_masks(tmp_path: Path) -> None:
     assert not any(json.loads(told.stdout)["findings"].values())
     assert json.loads(told.stdout)["masks"] == "q/masks"
     assert list((tmp_path / "q" / "masks").iterdir()) == []
+
+
+def test_a_job_that_its_batch_system_ends_leaves_nothing(tmp_path: Path) -> None:
+    ended = (
+        "import os, signal\n"
+        "from cxr_embed.cli import main\n"
+        "from cxr_embed.phantom import files\n"
+        "files.render_study = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", ended, "phantom", "p", "--count", "6", "--size", "64"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_verb_refuses_a_size_that_no_reader_takes(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -29,7 +32,7 @@ def phantom(
     """Make synthetic chest radiographs with findings whose place is known: images, manifest.csv and truth.csv."""
     from cxr_embed.phantom import write_phantoms
 
-    with progress_bar() as bar:
+    with _ended_in_order(), progress_bar() as bar:
         step = (lambda done: bar("drawing", done, count)) if bar else None
         studies = write_phantoms(folder, count, seed, format, size, step, masks)
     patients, found = len({study.patient.patient_id for study in studies}), _counts(studies)
@@ -44,6 +47,20 @@ def phantom(
     if masks:
         typer.echo(f"{folder / 'masks'} shows it pixel by pixel: FINDING/IMAGE_ID.png")
     typer.echo(RESEARCH)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Batch systems end a job by SIGTERM: what was drawn so far is then taken away, as after Ctrl-C."""
+
+    def end(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _counts(studies: list[Study]) -> dict[str, int]:
