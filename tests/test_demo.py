@@ -104,6 +104,14 @@ def test_own_files_of_which_none_can_be_read(tmp_path: Path) -> None:
     )
 
 
+def test_a_folder_that_is_named_like_an_option(tmp_path: Path) -> None:
+    (tmp_path / "-images").mkdir()
+    Image.fromarray((synthetic_chests.chest(0, 256) >> 4).astype(np.uint8)).save(tmp_path / "-images" / "c.png")
+    done = run_cli("demo", "--images", "./-images", "--out", "-out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "-out" / "own" / "-images" / "words.png").is_file()
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     done = run_cli("demo", "--images", "nowhere", cwd=tmp_path)
     assert done.returncode == 2

@@ -29,6 +29,7 @@ def demo(
     patients.
     """
     started = time.perf_counter()
+    images, out = images and _no_option(images), _no_option(out)
     if images is not None and not images.is_dir():
         fail(f"{images}: no such folder (--images)", 2)
     # Your own images share no store with phantoms, nor with those of another folder.
@@ -47,6 +48,11 @@ def demo(
     typer.echo(f"\n{time.perf_counter() - started:.0f} s. Everything is in {folder}. Next: your own data, README.md.")
     typer.echo(RESEARCH)
     raise SystemExit(status)
+
+
+def _no_option(path: Path) -> Path:
+    """A path that no command takes for an option; a Path drops the `./` that a user writes before a dash."""
+    return path.absolute() if str(path).startswith("-") else path
 
 
 def _phantoms(folder: Path, count: int) -> int:
