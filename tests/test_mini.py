@@ -54,7 +54,7 @@ def module(name: str) -> ModuleType:
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
-    """Model inputs `(count, 1, 160, 160)`."""
+    """Model inputs `(count, 1, SIDE, SIDE)`."""
     rng = np.random.default_rng(seed)
     return pixels.standardise(rng.random((count, 1, pixels.SIDE, pixels.SIDE), dtype=np.float32))
 
@@ -148,7 +148,7 @@ def test_it_runs_without_torch_and_without_a_network() -> None:
         "import numpy as np\n"
         "from cxr_embed.encoders import load_encoder\n"
         "encoder = load_encoder('mini', device='cpu', precision='float32', threads=1)\n"
-        "encoder.embed(np.zeros((1, 1, 160, 160), np.float32)), encoder.embed_text(['clear lungs'])\n"
+        "encoder.embed(np.zeros((1, 1, 224, 224), np.float32)), encoder.embed_text(['clear lungs'])\n"
         "assert not {'torch', 'tensorflow'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -71,8 +71,17 @@ class OpenVinoOps:
     def add(self, x: Any, y: Any) -> Any:
         return self.ops.add(x, y)
 
+    def double(self, x: Any) -> Any:
+        scales, axes = np.array([2, 2], np.float32), np.array([2, 3])
+        return self.ops.interpolate(
+            x, scales, "nearest", "scales", coordinate_transformation_mode="asymmetric", nearest_mode="floor", axes=axes
+        )
+
     def mean(self, x: Any) -> Any:
         return self.ops.reduce_mean(x, np.array([2, 3]), keep_dims=False)
+
+    def highest(self, x: Any) -> Any:
+        return self.ops.reduce_max(x, np.array([2, 3]), keep_dims=False)
 
 
 class OpenVinoEngine:
@@ -155,8 +164,14 @@ class TorchOps:
     def add(self, x: Any, y: Any) -> Any:
         return x + y
 
+    def double(self, x: Any) -> Any:
+        return self.f.interpolate(x, scale_factor=2)
+
     def mean(self, x: Any) -> Any:
         return x.float().mean(dim=(2, 3))
+
+    def highest(self, x: Any) -> Any:
+        return x.float().amax(dim=(2, 3))
 
 
 class TorchEngine:

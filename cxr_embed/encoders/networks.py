@@ -36,8 +36,14 @@ class Ops(Protocol):
     def add(self, x: Any, y: Any) -> Any:
         """Elementwise."""
 
+    def double(self, x: Any) -> Any:
+        """Every value to a block of 2 x 2."""
+
     def mean(self, x: Any) -> Any:
         """Global average pool: `(B, C, H, W)` to `(B, C)`."""
+
+    def highest(self, x: Any) -> Any:
+        """Global maximum: `(B, C, H, W)` to `(B, C)`."""
 
 
 Network = Callable[[Ops, Any], Any]

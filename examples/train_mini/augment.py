@@ -14,17 +14,20 @@ def standardised(pixels: torch.Tensor) -> torch.Tensor:
     return (pixels - mean) / deviation.clamp(min=0.025)
 
 
-def distorted(pixels: torch.Tensor, strength: float, flip: bool, generator: torch.Generator) -> torch.Tensor:
+def distorted(
+    pixels: torch.Tensor, places: torch.Tensor, strength: float, flip: bool, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Random turns, scales, shifts, tone curves, and a rectangle that is blanked out; standardised.
 
     Args:
         pixels: `(B, S, S)` uint8.
+        places: `(B, C, G, G)` uint8, which go where the pixels go.
         strength: 1 turns by up to 10 degrees, scales by up to 15 %, shifts by up to 8 % of the side.
         flip: whether half of them are mirrored (left and right then mean nothing).
         generator: of all that is random here.
 
     Returns:
-        `(B, 1, S, S)` float32.
+        `(B, 1, S, S)` float32, and the places as float32 from 0 to 1.
     """
     count = len(pixels)
 
@@ -36,12 +39,14 @@ def distorted(pixels: torch.Tensor, strength: float, flip: bool, generator: torc
     cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
     first = torch.stack([cosine * aspect * mirror, -sine, uniform(0.16)], dim=1)
     second = torch.stack([sine * aspect * mirror, cosine, uniform(0.16)], dim=1)
-    x = pixels[:, None].float() / 255
-    grid = functional.affine_grid(torch.stack([first, second], dim=1), list(x.shape), align_corners=False)
+    x, turn = pixels[:, None].float() / 255, torch.stack([first, second], dim=1)
+    grid = functional.affine_grid(turn, list(x.shape), align_corners=False)
     x = functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    coarse = functional.affine_grid(turn, list(places.shape), align_corners=False)
+    moved = functional.grid_sample(places.float() / 255, coarse, align_corners=False)
     gamma = torch.exp(uniform(0.4))[:, None, None, None]
     x = standardised(x.clamp(min=1e-3).pow(gamma))
-    return _blanked(x, 0.25 * strength, generator)
+    return _blanked(x, 0.25 * strength, generator), moved
 
 
 def _blanked(x: torch.Tensor, limit: float, generator: torch.Generator) -> torch.Tensor:

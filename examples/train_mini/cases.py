@@ -10,7 +10,12 @@ import numpy as np
 
 import cxr_embed
 from cxr_embed.encoders.mini.pixels import SIDE, shrink
+from cxr_embed.encoders.resample import center_square, resize_matrix
 from cxr_embed.images import read_image
+from cxr_embed.phantom import FINDINGS
+
+MARKED = tuple(FINDINGS)  # what phantoms have masks of
+CELLS = SIDE // 8  # on a side of a map of places
 
 
 @dataclass(frozen=True)
@@ -19,10 +24,12 @@ class Cases:
 
     Attributes:
         ids: `(N,)` str.
-        pixels: `(N, SIDE, SIDE)` uint8, 0..255 for the recipe's -1..1.
+        pixels: `(N, S, S)` uint8, 0..255 for the recipe's -1..1; S is SIDE, the side that `mini` sees, unless asked.
         labels: `(N, C)` float32 in {0, 1, NaN = unknown}.
         traits: `(N, 3)` float32: AP (1) or PA (0), male (1) or female (0), age in decades from 50; NaN = unknown.
         patients: `(N,)` str.
+        places: `(N, MARKED, CELLS, CELLS)` uint8: the part of a cell that the finding covers, 255 for all of it.
+        placed: `(N,)` bool: whether places are known, as they are of phantoms.
         findings: C names.
     """
 
@@ -31,6 +38,8 @@ class Cases:
     labels: np.ndarray
     traits: np.ndarray
     patients: np.ndarray
+    places: np.ndarray
+    placed: np.ndarray
     findings: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -51,34 +60,54 @@ class Cases:
 def joined(parts: Sequence[Cases]) -> Cases:
     """All of them one after the other, with the findings of each; unknown where a part does not have one."""
     findings = tuple(dict.fromkeys(name for part in parts for name in part.findings))
-    columns = ("ids", "pixels", "traits", "patients")
+    columns = ("ids", "pixels", "traits", "patients", "places", "placed")
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in columns}
     return Cases(labels=np.concatenate([part.asked(findings) for part in parts]), findings=findings, **arrays)
 
 
-def load_cases(folder: Path, split: str | None = None) -> Cases:
+def load_cases(folder: Path, split: str | None = None, side: int = SIDE) -> Cases:
     """Reads `folder/manifest.csv` and decodes its images.
 
     Args:
         folder: of the manifest, from which its paths lead.
         split: only the rows of this split; None takes all.
+        side: of the pixels.
+
+    Where there is a folder `masks`, as `cxr-embed phantom --masks` writes it, places are known.
     """
     manifest = cxr_embed.read_manifest(folder / "manifest.csv")
     rows = np.flatnonzero(manifest.column("split") == split) if split else np.arange(len(manifest))
     labels = manifest.labels()
-    pixels = np.empty((len(rows), SIDE, SIDE), dtype=np.uint8)
+    pixels = np.empty((len(rows), side, side), dtype=np.uint8)
+    places = np.zeros((len(rows), len(MARKED), CELLS, CELLS), dtype=np.uint8)
     paths = manifest.column("path")
     for place, row in enumerate(rows):
-        small = shrink(read_image(folder / paths[row]))
+        small = shrink(read_image(folder / paths[row]), side)
         pixels[place] = np.clip(np.rint((small + 1) * 127.5), 0, 255).astype(np.uint8)
+    masks = folder / "masks"
+    for place, row in enumerate(rows if masks.is_dir() else ()):
+        for number, finding in enumerate(MARKED):
+            if (path := masks / finding / f"{manifest.ids[row]}.png").is_file():
+                places[place, number] = _cells(path)
     return Cases(
         ids=manifest.ids[rows],
         pixels=pixels,
         labels=np.asarray(labels.values, dtype=np.float32)[rows],
         traits=_traits(manifest)[rows],
         patients=manifest.column("patient_id")[rows],
+        places=places,
+        placed=np.full(len(rows), masks.is_dir()),
         findings=tuple(labels.names),
     )
+
+
+def _cells(mask: Path) -> np.ndarray:
+    """`(CELLS, CELLS)` uint8 of a mask's file, cropped as the image is."""
+    square = center_square(read_image(mask).pixels)
+    matrix = resize_matrix(len(square), CELLS)
+    covered = matrix @ (matrix @ (square > 0).astype(np.float32)).T
+    result: np.ndarray = np.clip(np.rint(covered.T * 255), 0, 255).astype(np.uint8)
+    return result
 
 
 def _traits(manifest: cxr_embed.Manifest) -> np.ndarray:

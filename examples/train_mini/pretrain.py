@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from augment import distorted
 from cases import Cases
-from network import WIDTHS, Tower
+from network import FEATURES, Tower
 from torch import nn
 from torch.nn import functional
 from train import warmed_cosine
@@ -36,20 +36,20 @@ def pretrain(cases: Cases, epochs: int, seed: int, rate: float = 2e-3) -> Tower:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     tower = Tower().to(memory_format=torch.channels_last)
-    projector = nn.Sequential(nn.Linear(WIDTHS[-1], WIDTHS[-1]), nn.ReLU(), nn.Linear(WIDTHS[-1], PROJECTED))
+    projector = nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.ReLU(), nn.Linear(FEATURES, PROJECTED))
     optimizer = torch.optim.AdamW([*tower.parameters(), *projector.parameters()], lr=rate, weight_decay=0.05)
     steps = epochs * (len(cases) // BATCH)
     schedule = warmed_cosine(optimizer, steps)
-    pixels = torch.from_numpy(cases.pixels)
+    pixels, places = torch.from_numpy(cases.pixels), torch.from_numpy(cases.places)
     patients = torch.from_numpy(np.unique(cases.patients, return_inverse=True)[1])
     for _ in range(epochs):
         for rows in torch.randperm(len(cases), generator=generator).split(BATCH):
             if len(rows) < BATCH:
                 continue
             twice = rows.repeat(2)
-            x = distorted(pixels[twice], 1.5, True, generator).contiguous(memory_format=torch.channels_last)
+            x, _ = distorted(pixels[twice], places[twice], 1.5, True, generator)
             with torch.autocast("cpu", torch.bfloat16):
-                projected = projector(tower(x))
+                projected = projector(tower(x.contiguous(memory_format=torch.channels_last)))
             loss = contrast(projected, patients[twice])
             optimizer.zero_grad()
             loss.backward()

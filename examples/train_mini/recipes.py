@@ -37,11 +37,8 @@ RECIPES = {
     "contrast": Recipe(Plan(epochs=30, flip=True), contrast=15),
     "phantoms": Recipe(Plan(epochs=30, flip=True), start=True, beside=True),
     "long": Recipe(Plan(epochs=60, flip=True), start=True, beside=True),
-    "final": Recipe(Plan(epochs=80, flip=True), start=True, beside=True),
-    # Half of every batch are phantoms, for what is small: nodules and lines.
-    "finish": Recipe(Plan(epochs=20, rate=1e-3, flip=True, beside=32), start=True, beside=True),
     # Made of phantoms alone: the start of others. Their labels are true and their patients many, so nothing is mixed.
-    "teach": Recipe(Plan(epochs=10, flip=True, mixup=0.0)),
+    "teach": Recipe(Plan(epochs=8, flip=True, mixup=0.0)),
 }
 
 

@@ -1,4 +1,4 @@
-"""Supervised training of the image tower on noisy labels: mixup, a cosine schedule, averaged weights."""
+"""Supervised training of the image tower: noisy labels with mixup, phantoms' places, averaged weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from network import Model, Tower
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+COVERED = 0.08  # of a cell: enough to count as marked, and as little as a thin line covers
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -24,9 +26,11 @@ class Plan:
         decay: of the weights (AdamW).
         batch: images a step.
         mixup: of the Beta distribution that mixing shares are drawn from (Zhang et al., 2018); 0 mixes nothing.
+            The second set, phantoms, has true labels and is never mixed.
         strength: of the distortions.
         flip: whether mirrored images count as the same.
         traits: weight of the loss of view, sex and age.
+        places: weight of the loss of what phantoms mark.
         dropout: of the features before the heads.
         average: decay of the averaged weights, the ones that are kept.
         beside: images of the second set that join every batch.
@@ -40,16 +44,16 @@ class Plan:
     strength: float = 1.0
     flip: bool = False
     traits: float = 0.2
+    places: float = 2.0
     dropout: float = 0.2
     average: float = 0.99
-    beside: int = 8
+    beside: int = 16
 
 
 def loss_of(
-    answer: tuple[torch.Tensor, torch.Tensor], labels: torch.Tensor, traits: torch.Tensor, weight: float
+    findings: torch.Tensor, others: torch.Tensor, labels: torch.Tensor, traits: torch.Tensor, weight: float
 ) -> torch.Tensor:
     """Cross-entropy of the known findings, and `weight` times that of view and sex and the square error of age."""
-    findings, others = answer
     known = ~labels.isnan()
     entropy = functional.binary_cross_entropy_with_logits(findings, labels.nan_to_num(), reduction="none")
     loss = (entropy * known).sum() / known.sum().clamp(min=1)
@@ -59,6 +63,13 @@ def loss_of(
     square = (others[:, 2:] - told[:, 2:]).square() * 0.25
     side = (torch.cat([binary, square], dim=1) * seen).sum() / seen.sum().clamp(min=1)
     return loss + weight * side
+
+
+def loss_of_places(logits: torch.Tensor, covered: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of cells `(B, C, G, G)`, where a cell that a finding covers weighs as much as eight."""
+    there = (covered > COVERED).float()
+    entropy = functional.binary_cross_entropy_with_logits(logits, there, reduction="none")
+    return (entropy * (1 + 7 * there)).mean()
 
 
 def train(cases: Cases, plan: Plan, seed: int, start: Tower | None = None, beside: Cases | None = None) -> Model:
@@ -79,9 +90,9 @@ def train(cases: Cases, plan: Plan, seed: int, start: Tower | None = None, besid
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate, weight_decay=plan.decay)
     steps = plan.epochs * (len(cases) // plan.batch)
     schedule = warmed_cosine(optimizer, steps)
-    pixels, labels, traits = (torch.from_numpy(x) for x in (both.pixels, both.labels, both.traits))
+    pixels, places, placed = (torch.from_numpy(x) for x in (both.pixels, both.places, both.placed))
+    labels, traits = torch.from_numpy(both.labels), torch.from_numpy(both.traits)
     draw = np.random.default_rng(seed)
-    partner = torch.cat([part.roll(1) for part in torch.arange(plan.batch + plan.beside).split(plan.batch)])
     for _ in range(plan.epochs):
         for rows in torch.randperm(len(cases), generator=generator).split(plan.batch):
             if len(rows) < plan.batch:
@@ -89,12 +100,16 @@ def train(cases: Cases, plan: Plan, seed: int, start: Tower | None = None, besid
             if beside:
                 second = torch.randint(len(cases), len(both), (plan.beside,), generator=generator)
                 rows = torch.cat([rows, second])
-            x, y, t = distorted(pixels[rows], plan.strength, plan.flip, generator), labels[rows], traits[rows]
+            x, covered = distorted(pixels[rows], places[rows], plan.strength, plan.flip, generator)
+            y, t, known = labels[rows], traits[rows], placed[rows]
             if plan.mixup:
                 share = float(draw.beta(plan.mixup, plan.mixup))
-                x, y, t = (share * a + (1 - share) * a[partner[: len(a)]] for a in (x, y, t))
+                x, y, t = (_mixed(part, plan.batch, share) for part in (x, y, t))
             with torch.autocast("cpu", torch.bfloat16):
-                loss = loss_of(model(x.contiguous(memory_format=torch.channels_last)), y, t, plan.traits)
+                findings, others, cells = model(x.contiguous(memory_format=torch.channels_last))
+            loss = loss_of(findings, others, y, t, plan.traits)
+            if known.any():
+                loss = loss + plan.places * loss_of_places(cells[known], covered[known])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -102,6 +117,12 @@ def train(cases: Cases, plan: Plan, seed: int, start: Tower | None = None, besid
             averaged.update_parameters(model)
     kept: Model = averaged.module
     return kept.eval()
+
+
+def _mixed(values: torch.Tensor, count: int, share: float) -> torch.Tensor:
+    """The first `count` mixed with their neighbours; the others as they are."""
+    first = values[:count]
+    return torch.cat([share * first + (1 - share) * first.roll(1, 0), values[count:]])
 
 
 def warmed_cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:

@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400, help="phantoms that are used")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    real, phantoms = load_cases(options.folder, "train"), load_cases(options.phantoms, "train")
+    real, phantoms = (load_cases(folder, "train", not_chests.SIDE) for folder in (options.folder, options.phantoms))
     phantoms = phantoms.take(np.arange(min(options.count, len(phantoms))))
     scores = cross_validated(real, phantoms.pixels / np.float32(255))
     threshold = float(np.quantile(scores, FALSE_ALARMS))

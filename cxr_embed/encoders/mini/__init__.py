@@ -72,11 +72,11 @@ class MiniEncoder:
         return self._engine
 
     def preprocess(self, image: CxrImage) -> np.ndarray:
-        """`(1, 160, 160)` float32 of mean 0 and deviation 1."""
+        """`(1, 224, 224)` float32 of mean 0 and deviation 1."""
         return standardise(shrink(image))[None]
 
     def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """`(B, 1, 160, 160)` float32 to `features (B, 256)` and `contrastive (B, D)`, the latter of unit length."""
+        """`(B, 1, 224, 224)` float32 to `features (B, 256)` and `contrastive (B, D)`, the latter of unit length."""
         features = self._start()(np.ascontiguousarray(batch, dtype=np.float32))
         head = self._bundle.head
         aligned = features @ head["weight"].T + head["bias"]

@@ -12,7 +12,7 @@ import numpy as np
 from cxr_embed.errors import EncoderError
 
 PATH = Path(__file__).with_name("mini.safetensors")
-SHA256 = "6e51be7b5733d0526a22dc5721adbccef70ff1c5ca7e6c505cc21e6a87956d66"
+SHA256 = "c7c9c392c0d5cd2e545d1b799f5f3c30683acfac03849ea05a72018f35b61cdd"
 PARTS = ("image", "head", "text")
 
 

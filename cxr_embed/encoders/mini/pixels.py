@@ -7,7 +7,7 @@ import numpy as np
 from cxr_embed.encoders.resample import crop_and_resize
 from cxr_embed.types import CxrImage
 
-SIDE = 160
+SIDE = 224
 DEVIATION_FLOOR = 0.05  # of -1..1: a blank image stays blank instead of becoming amplified noise
 RECIPE = (
     f"grey; 0..max to -1..1; centre crop to the shorter side; resize to {SIDE} (order 1, Gaussian anti-aliasing, "
@@ -15,9 +15,9 @@ RECIPE = (
 )
 
 
-def shrink(image: CxrImage) -> np.ndarray:
-    """Centre crop to the shorter side and resize: `(SIDE, SIDE)` float32, 0..max as -1..1."""
-    return crop_and_resize(image.pixels, image.max_value, SIDE) / np.float32(1024)
+def shrink(image: CxrImage, side: int = SIDE) -> np.ndarray:
+    """Centre crop to the shorter side and resize: `(side, side)` float32, 0..max as -1..1."""
+    return crop_and_resize(image.pixels, image.max_value, side) / np.float32(1024)
 
 
 def standardise(pixels: np.ndarray) -> np.ndarray:

@@ -10,11 +10,16 @@ from typing import Any
 from cxr_embed.encoders.networks import Ops
 
 STAGES = 4
-FEATURES = 256
+FEATURES = 256  # 192 means of the last stage, 64 maxima of the fine map
 
 
 def tower(ops: Ops, x: Any) -> Any:
-    """`(B, 1, S, S)` standardised pixels to `(B, 256)` features."""
+    """`(B, 1, S, S)` standardised pixels to `(B, 256)` features.
+
+    Means of the last stage see what is large; maxima of a fine map, where coarse stages are enlarged and added to finer
+    ones (Lin et al., 2017), see what is small or thin.
+    """
+    stages = []
     for conv, norm in ((0, 1), (3, 4)):
         x = ops.relu(ops.norm(ops.conv(x, f"stem.{conv}.weight", stride=2, pad=1), f"stem.{norm}"))
     for stage in range(STAGES):
@@ -24,4 +29,10 @@ def tower(ops: Ops, x: Any) -> Any:
         if stage:
             x = ops.norm(ops.conv(x, f"{prefix}.shortcut.0.weight", stride=stride), f"{prefix}.shortcut.1")
         x = ops.relu(ops.add(y, x))
-    return ops.mean(x)
+        stages.append(x)
+    fine = ops.conv(stages[-1], "narrow.2.weight")
+    for stage in (2, 1):
+        fine = ops.add(ops.double(fine), ops.conv(stages[stage], f"narrow.{stage - 1}.weight"))
+    fine = ops.relu(ops.norm(fine, "joined"))
+    fine = ops.relu(ops.norm(ops.conv(fine, "fine.0.weight", pad=1), "fine.1"))
+    return ops.concat(ops.mean(x), ops.highest(fine))
