@@ -25,7 +25,7 @@ from cxr_embed.errors import EncoderError, UnknownWordsWarning
 from cxr_embed.images import read_image
 from cxr_embed.metrics import auroc
 from cxr_embed.phantom import render_study, sample_studies
-from cxr_embed.prompts import Finding, PromptSet
+from cxr_embed.prompts import Finding, PromptSet, load_prompt_set
 from cxr_embed.screening import score_store
 from cxr_embed.types import CxrImage
 
@@ -185,7 +185,7 @@ def test_the_text_tower_is_the_one_that_was_trained(mini: MiniEncoder) -> None:
 
 
 def test_a_blank_picture_gives_finite_vectors(mini: MiniEncoder) -> None:
-    blank = mini.preprocess(CxrImage(np.zeros((200, 200), np.uint8), 8, "", "png"))
+    blank = mini.preprocess(CxrImage(np.zeros((280, 280), np.uint8), 8, "", "png"))
     assert not blank.std()
     assert all(np.isfinite(array).all() for array in mini.embed(blank[None]).values())
 
@@ -292,29 +292,17 @@ def phantoms(mini: MiniEncoder) -> tuple[np.ndarray, list[set[str]]]:
     return vectors, [{finding.name for finding in study.findings} | {study.view} for study in studies]
 
 
-@pytest.mark.parametrize(
-    ("finding", "positive", "negative", "at_least"),
-    [
-        ("Cardiomegaly", "enlarged heart", "heart size is normal", 0.8),
-        ("Effusion", "pleural effusion", "no pleural effusion", 0.8),
-        ("Edema", "pulmonary edema", "no pulmonary edema", 0.8),
-        ("AP", "portable AP chest radiograph", "PA upright chest radiograph", 0.95),
-    ],
-)
-def test_prompts_rank_phantoms(
-    mini: MiniEncoder,
-    phantoms: tuple[np.ndarray, list[set[str]]],
-    finding: str,
-    positive: str,
-    negative: str,
-    at_least: float,
-) -> None:
+def test_prompts_rank_phantoms(mini: MiniEncoder, phantoms: tuple[np.ndarray, list[set[str]]]) -> None:
+    """On 600 phantoms the mean is 0.969, and nodules have 0.816."""
     vectors, findings = phantoms
-    yes, no = mini.embed_text([positive, negative])
-    labels = np.array([finding in shown for shown in findings])
-    value = auroc(labels, vectors @ yes - vectors @ no).value
-    assert value is not None
-    assert value >= at_least
+    found = {}
+    view = next(finding for finding in load_prompt_set("quality").findings if finding.name == "View AP")
+    for finding in (*load_prompt_set("phantom8").findings, view):
+        yes, no = (mini.embed_text(prompts).mean(axis=0) for prompts in (finding.positive, finding.negative))
+        labels = np.array([finding.name.removeprefix("View ") in shown for shown in findings])
+        found[finding.name] = auroc(labels, vectors @ yes - vectors @ no).value or 0.0
+    assert np.mean(list(found.values())) >= 0.9, found
+    assert min(found.values()) >= 0.65, found
 
 
 def test_the_view_of_real_radiographs(mini: MiniEncoder, real_data: Path) -> None:
