@@ -120,6 +120,11 @@ def test_a_run_tells_them_and_the_store_keeps_it(mixed: Path, tmp_path: Path) ->
     ]
     again = run_cli("embed", str(mixed), "--store", "s", "--encoder", "hog", "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["unlike_chest"] == []
+    Image.fromarray(page()).save(mixed.with_name("r.png"))
+    with mixed.open("a") as file:
+        file.write("r,r.png,r\n")
+    later = run_cli("embed", str(mixed), "--store", "s", "--encoder", "hog", "--json", cwd=tmp_path)
+    assert json.loads(later.stdout)["unlike_chest"] == ["r"]  # a copy that comes later is told too
 
 
 def test_an_encoder_of_your_own_is_looked_after_too(mixed: Path, tmp_path: Path) -> None:

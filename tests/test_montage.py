@@ -176,13 +176,23 @@ def test_what_is_no_radiograph_is_told(radiographs: Path) -> None:
     told = json.loads(done.stdout)
     assert told["query"]["notes"] == ["i0.png does not look like a chest radiograph: its neighbours mean little"]
     assert "not like a chest radiograph" in [case["looks"] for case in told["neighbors"]]
+    case = next(iter(open_store(radiographs / "s").ids[open_store(radiographs / "s").unlike_chest]))
+    told = json.loads(run_cli("search", "i", "--image-id", case, "-k", "2", "--json", cwd=radiographs).stdout)
+    assert told["query"]["notes"] == [f"{case} does not look like a chest radiograph: its neighbours mean little"]
     plain = run_cli("search", "i", "--image", "i0.png", "-k", "2", "--where", "looks is not known", cwd=radiographs)
     strange = int(open_store(radiographs / "s").unlike_chest.sum())
     assert strange > 3
     assert f"{6 - strange:,} of 6 pass the filters" in plain.stdout
     assert "note: i0.png does not look like a chest radiograph" in plain.stdout
+    done = run_cli("index", "duplicates", "i", "--threshold", "0.001", "--json", cwd=radiographs)
+    told = json.loads(done.stdout)
+    alike = {image["image_id"] for group in told["groups"] for image in group["images"]}
+    unlike = alike & set(open_store(radiographs / "s").ids[open_store(radiographs / "s").unlike_chest].tolist())
+    assert len(unlike) > 1
+    assert f"{len(unlike)} of these images do not look like a chest radiograph" in "\n".join(told["notes"])
     heights = []
-    for example in (("--image-id", "i0"), ("--image", "i0.png")):
+    chest = next(iter(open_store(radiographs / "s").ids[~open_store(radiographs / "s").unlike_chest]))
+    for example in (("--image-id", chest), ("--image", "i0.png")):
         drawn = run_cli("search", "i", *example, "-k", "2", "--montage", "m.png", "--root", ".", cwd=radiographs)
         assert drawn.returncode == 0, drawn.stderr
         heights.append(Image.open(radiographs / "m.png").size[1])

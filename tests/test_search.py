@@ -24,7 +24,8 @@ from cxr_embed.index import Query, queries
 from cxr_embed.index.asked import best
 from cxr_embed.index.queries import Asker, Examples
 from cxr_embed.index.writer import build_index
-from cxr_embed.store import Row, StoreWriter
+from cxr_embed.store import Row, StoreWriter, add_prompts
+from cxr_embed.store.prompts import prompt_source
 from cxr_embed.types import EncoderSpec, TextRule
 
 WHERE = [None, "view = PA", "not (view = PA) or Effusion = 1", "view is not known"]
@@ -502,6 +503,14 @@ def test_words_that_were_never_learned_are_a_note(
     monkeypatch.setattr(queries, "load_text_encoder", lambda *_, **__: Reader())
     assert Asker(CaseIndex(tmp_path / "index")).query(Examples(texts=["zzqx"])).notes == ("toy never learned 'zzqx'",)
     assert not recwarn.list
+    # So are those of a prompt whose vector came along with the index.
+    source = prompt_source("embedded by toy", ["zzqx"])
+    add_prompts(tmp_path / "store", ["zzqx", "heart"], np.ones((2, 4), np.float32), [source, "embedded by toy"])
+    build_index(open_store(tmp_path / "store"), tmp_path / "with")
+    asker = Asker(CaseIndex(tmp_path / "with"))
+    told = "toy never learned 'zzqx': it guesses by spelling, so don't rely on it"
+    assert asker.query(Examples(texts=["zzqx"])).notes == (told,)
+    assert asker.query(Examples(texts=["heart"])).notes == ()
 
 
 UID = "1.2.840.113619.2.30.1.1762295590.1623.978668949.886.7.1.22.333.4444"

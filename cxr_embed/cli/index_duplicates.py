@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "Example: `cxr-embed index duplicates index/hog --manifest data/manifest.csv --out data/clean.csv`"
 _SHOWN = 20  # groups at a terminal; --json has them all
+_NAMED = 5
 
 
 def duplicates(
@@ -62,7 +63,7 @@ def duplicates(
         kept = [number for number, image_id in enumerate(listed) if image_id not in removed]
         write_manifest(out, {name: rows.table[name].take(kept).to_pylist() for name in rows.table.column_names})
         written = _Written(out, len(kept), len(listed))
-    notes = [*found.notes, *cases.notes]
+    notes = [*found.notes, *cases.notes, *_strangers(opened, found)]
     if not (cases.splits != "").any():
         notes.append("no split is known, so none can leak: give --manifest with a column split")
     if as_json:
@@ -123,6 +124,21 @@ def _cases(opened: Any, rows: Rows | None) -> _Cases:
         if fallback is not None:
             columns[name] = np.where(columns[name] == "", fallback, columns[name])
     return _Cases(columns["patient_id"], columns["split"], order, tuple(notes))
+
+
+def _strangers(opened: Any, found: Duplicates) -> list[str]:
+    """A note on images of the groups that do not look like chest radiographs."""
+    from cxr_embed.index.table import LOOKS
+
+    if LOOKS not in opened.table.column_names:
+        return []
+    looks = opened.table[LOOKS].to_pylist()
+    strange = sorted(str(opened.ids[row]) for group in found.groups for row in group.rows if looks[row])
+    if not strange:
+        return []
+    named = ", ".join(strange[:_NAMED]) + (", ..." if len(strange) > _NAMED else "")
+    counted = "1 of these images does" if len(strange) == 1 else f"{len(strange):,} of these images do"
+    return [f"{counted} not look like a chest radiograph ({named}): pictures of that kind are alike by themselves"]
 
 
 def _show(ids: np.ndarray, cases: _Cases, found: Duplicates) -> None:

@@ -29,6 +29,11 @@ class Query:
     notes: tuple[str, ...] = ()
 
 
+def stranger_note(name: str) -> str:
+    """What is said of a query that is no chest radiograph."""
+    return f"{name} does not look like a chest radiograph: its neighbours mean little"
+
+
 @dataclass(frozen=True)
 class Rules:
     """Which cases may be an answer, beside the filter.

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index.asked import Query, Rules
+from cxr_embed.index.asked import Query, Rules, stranger_note
 from cxr_embed.index.milvus_client import ROW, TIMEOUT, VECTOR, Record, asking, connect, index_kind, read_record
 from cxr_embed.index.milvus_filter import ALL, KEY, Field, among, both, expression, no_one_of
 from cxr_embed.index.searchable import Searchable
-from cxr_embed.index.table import CONTENT, PATIENT
+from cxr_embed.index.table import CONTENT, LOOKS, PATIENT
 from cxr_embed.index.where import Condition, parse, taken_before
 from cxr_embed.store import Prompts
 
@@ -115,11 +115,14 @@ class MilvusIndex(Searchable):
         Raises:
             CaseIndexError: for an id that is not there.
         """
-        found = self._rows(among(KEY, [image_id]), [VECTOR, self._patient.name])
+        looks = [self.record.fields[name].name for name in self.columns if name == LOOKS]
+        found = self._rows(among(KEY, [image_id]), [VECTOR, self._patient.name, *looks])
         if not found:
             raise CaseIndexError(f"{self.uri}: {self.collection} has no case {image_id}")
         patient = found[0][self._patient.name]
-        return Query(np.asarray(found[0][VECTOR], np.float32), image_id, (patient,) if patient else (), (image_id,))
+        notes = tuple(stranger_note(image_id) for name in looks if found[0][name])
+        vector = np.asarray(found[0][VECTOR], np.float32)
+        return Query(vector, image_id, (patient,) if patient else (), (image_id,), notes)
 
     def rows_of(self, ids: Sequence[str] | np.ndarray) -> np.ndarray:
         """`(M,)` numbers for cases, in their order; they count the cases that this object has met so far.

@@ -14,9 +14,10 @@ from cxr_embed.encoders import encoder_card, load_encoder, load_text_encoder
 from cxr_embed.encoders.table import is_own
 from cxr_embed.errors import CaseIndexError, EncoderError, ImageError, UnknownWordsWarning
 from cxr_embed.images import looks_like_chest, read_image
-from cxr_embed.index.asked import NO_RULES, Query, Rules
+from cxr_embed.index.asked import NO_RULES, Query, Rules, stranger_note
 from cxr_embed.index.searchable import Searchable
 from cxr_embed.index.vectors import pooled, unit
+from cxr_embed.store.prompts import unlearned_words
 from cxr_embed.types import Encoder, EncoderSpec
 
 
@@ -156,11 +157,7 @@ class Asker:
             vectors = encoder.embed(batch)[self.index.output]
             if self.index.pool == "mean":
                 vectors = pooled(vectors, vectors.shape[1:])
-            notes = (
-                ()
-                if looks_like_chest(image.pixels, image.max_value)
-                else (f"{file} does not look like a chest radiograph: its neighbours mean little",)
-            )
+            notes = () if looks_like_chest(image.pixels, image.max_value) else (stranger_note(str(file)),)
             vector = np.asarray(vectors[0], np.float32)
             queries.append(Query(vector, str(file), notes=notes))
         return queries
@@ -178,14 +175,19 @@ class Asker:
         saved = self.index.prompts
         known = dict(zip(saved.prompts, saved.vectors, strict=True))
         missing = [text for text in dict.fromkeys(texts) if text not in known]
+        sources = dict(zip(saved.prompts, saved.sources, strict=True))
+        guessed = {word: None for text in texts for word in unlearned_words(sources.get(text, ""))}
         notes: tuple[str, ...] = ()
+        if guessed:
+            named = ", ".join(map(repr, guessed))
+            notes = (f"{self.index.spec.name} never learned {named}: it guesses by spelling, so don't rely on it",)
         if missing:
             encoder = load_text_encoder(self.index.spec, weights=self.weights, device=self.device)
             with warnings.catch_warnings(record=True) as doubts:
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("always", UnknownWordsWarning)
                 known.update(zip(missing, encoder.embed_text(missing), strict=True))
-            notes = tuple(str(doubt.message) for doubt in doubts)
+            notes += tuple(str(doubt.message) for doubt in doubts)
         return [Query(np.asarray(known[text], np.float32), text, notes=notes) for text in texts]
 
 

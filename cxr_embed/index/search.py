@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index.asked import Query, Rules, best
+from cxr_embed.index.asked import Query, Rules, best, stranger_note
 from cxr_embed.index.layout import CANDIDATES, CASES, PROMPTS, TOKENS, VECTORS, Record
 from cxr_embed.index.searchable import Searchable
-from cxr_embed.index.table import DATE, IMAGE, PATIENT, Column, read_table
+from cxr_embed.index.table import DATE, IMAGE, LOOKS, PATIENT, Column, read_table
 from cxr_embed.index.tokens import TokenVectors
 from cxr_embed.index.vectors import PooledVectors
 from cxr_embed.index.where import Condition, absent_words, mask, parse, taken_before
@@ -164,7 +164,9 @@ class CaseIndex(Searchable):
         row = int(self.rows_of([image_id])[0])
         patient = self._columns[PATIENT].take([row])[0]
         vector = self.tokens[row].astype(np.float32) if self.pool == "tokens" else self.vectors[row]
-        return Query(vector, image_id, (patient,) if patient else (), (image_id,))
+        strange = LOOKS in self._columns and self._columns[LOOKS].take([row])[0]
+        notes = (stranger_note(image_id),) if strange else ()
+        return Query(vector, image_id, (patient,) if patient else (), (image_id,), notes)
 
     def cases(self, rows: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """What is known of some rows: column to value; None where it is unknown, dates as text.

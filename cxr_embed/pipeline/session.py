@@ -71,6 +71,7 @@ class Session:
         self.broken: dict[bytes, Fault] = {}  # content that failed in this run
         self.retries: list[int] = []  # keys whose worker died: each goes alone to the next
         self.unlike: set[int] = set()  # keys whose picture does not look like a chest radiograph
+        self.strange: set[bytes] = set()  # content of this run that does not
         self.suspects: set[int] = set()
         self.deaths = 0
         self.chunk = 0  # files that a worker takes at a time
@@ -232,8 +233,11 @@ class Session:
         return Row(task.image_id, task.patient_id, file.content, file.stamp)
 
     def _reuse(self, key: int) -> None:
-        self.writer.add_row(self._row(key))
+        content, row = self.read[key].content, self._row(key)
+        self.writer.add_row(row)
         self.summary.reused += 1
+        if content in self.strange or self.writer.index.is_unlike_chest(content):
+            self.summary.unlike_chest.append(row.image_id)
 
     def _store(self, key: int, vectors: dict[str, np.ndarray]) -> None:
         file = self.read[key]
@@ -251,7 +255,8 @@ class Session:
         waiting = self.claimed.pop(file.content)
         if unlike:
             self.unlike.discard(key)
-            self.summary.unlike_chest += [task.image_id, *(self.in_flight[copy].image_id for copy in waiting)]
+            self.strange.add(file.content)
+            self.summary.unlike_chest.append(task.image_id)
         for copy in waiting:
             self._reuse(copy)
 

@@ -19,7 +19,7 @@ from cxr_embed.errors import EncoderError, StoreError, UnknownWordsWarning
 from cxr_embed.prompts import PromptSet
 from cxr_embed.store import Store, add_prompts, read_prompts
 from cxr_embed.store.layout import sync
-from cxr_embed.store.prompts import check_prompts, prompt_width
+from cxr_embed.store.prompts import check_prompts, prompt_source, prompt_width, unlearned_words
 from cxr_embed.types import KnowsWords
 from cxr_embed.zeroshot import Cosines, Ensemble, ScoreKind, Scorer, Scores
 
@@ -30,7 +30,6 @@ _SAMPLE = 20_000
 _TEXT_BATCH = 32  # prompts between two steps of the progress bar
 _ROWS = 65_536  # of the scores' file written at once
 _NAMED = 5
-_UNKNOWN = "; words that it never learned: "  # in a prompt's source, before the words
 
 Progress = Callable[[str, int, int], None]
 
@@ -150,7 +149,7 @@ def _prompt_vectors(
     added = check_prompts(store.spec, missing, np.concatenate(parts), store.path)
     unknown = [encoder.unknown_words(prompt) if isinstance(encoder, KnowsWords) else () for prompt in missing]
     came = f"embedded by {store.spec.name}, {encoder.engine}"
-    new = [came + (_UNKNOWN + " ".join(words) if words else "") for words in unknown]
+    new = [prompt_source(came, words) for words in unknown]
     notes = _word_notes(store, prompts, {**sources, **dict(zip(missing, new, strict=True))})
     try:
         add_prompts(store.path, missing, added, new)
@@ -162,7 +161,7 @@ def _prompt_vectors(
 
 def _word_notes(store: Store, prompts: PromptSet, sources: Mapping[str, str]) -> tuple[str, ...]:
     """A note on prompts with words that the encoder never learned. It stands in their source, so each run tells it."""
-    guessed = {prompt: sources[prompt].partition(_UNKNOWN)[2].split() for prompt in prompts.prompts}
+    guessed = {prompt: unlearned_words(sources[prompt]) for prompt in prompts.prompts}
     guessed = {prompt: words for prompt, words in guessed.items() if words}
     if not guessed:
         return ()

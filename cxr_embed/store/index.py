@@ -168,6 +168,11 @@ class Index:
         values: list[Any] = self._rows([name], rows)[name].to_pylist() if rows else []
         return values
 
+    def is_unlike_chest(self, content: bytes) -> bool:
+        """Whether a content's picture was seen not to look like a chest; no for content that is not here."""
+        place = self.find_content(content)
+        return place is not None and bool(self.unlike_chest(*(np.array([number]) for number in place))[0])
+
     def unlike_chest(self, shard: np.ndarray, vector: np.ndarray) -> np.ndarray:
         """Of vectors at the given `places`: whether their picture was seen not to look like a chest. `(N,)` bool."""
         result = np.zeros(len(shard), bool)

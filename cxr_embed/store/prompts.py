@@ -24,6 +24,7 @@ from cxr_embed.types import EncoderSpec, canonical_json
 
 PROMPTS = "prompts.arrow"
 _FORMAT = b"cxr_embed.prompts 1"
+_UNLEARNED = "; words that it never learned: "  # in a prompt's source, before the words
 _NAMED = 3  # prompts that an error message names before it only counts
 
 
@@ -49,6 +50,16 @@ class Prompts:
         texts = canonical_json([fingerprint, self.prompts, self.sources])
         values = np.ascontiguousarray(self.vectors, dtype="<f4").tobytes()
         return hashlib.sha256(len(texts).to_bytes(8, "little") + texts + values).hexdigest().encode()
+
+
+def prompt_source(came: str, unlearned: Sequence[str]) -> str:
+    """Where a prompt's vector came from, with the words of it that the encoder only guessed."""
+    return came + (_UNLEARNED + " ".join(unlearned) if unlearned else "")
+
+
+def unlearned_words(source: str) -> tuple[str, ...]:
+    """The words of a prompt that its encoder never learned, as its source tells them."""
+    return tuple(source.partition(_UNLEARNED)[2].split())
 
 
 def prompt_width(spec: EncoderSpec, where: str | os.PathLike[str]) -> int:
