@@ -118,6 +118,12 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert done.stderr == "error: nowhere: no such folder (--images)\n"
 
 
+def test_a_count_of_your_own_images_is_refused(tmp_path: Path) -> None:
+    done = run_cli("demo", "--images", str(tmp_path), "--count", "300", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: --count is of phantoms, and --images takes all of your own; leave one out\n"
+
+
 def test_a_demo_that_made_nothing_is_in_nobodys_way(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for _ in range(2):

@@ -13,6 +13,7 @@ from cxr_embed.cli.common import RESEARCH, fail
 
 EXAMPLE = "Example: `cxr-embed demo --images radiographs/`"
 FEWEST = 280  # of its phantoms, 16 patients or more have each finding in the training part: what the probes ask for
+USUAL = 400
 
 
 def demo(
@@ -21,7 +22,9 @@ def demo(
         typer.Option(help="A folder of your own radiographs; phantoms are drawn without one.", show_default=False),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for what is made.")] = Path("demo"),
-    count: Annotated[int, typer.Option(min=FEWEST, help="Phantoms.")] = 400,
+    count: Annotated[
+        int | None, typer.Option(min=FEWEST, help=f"Phantoms; {USUAL} by default.", show_default=False)
+    ] = None,
 ) -> None:
     """Embed, probe, screen by prompt, find similar cases, report: all of it in a minute, with nothing to fetch.
 
@@ -32,6 +35,8 @@ def demo(
     images, out = images and _no_option(images), _no_option(out)
     if images is not None and not images.is_dir():
         fail(f"{images}: no such folder (--images)", 2)
+    if images is not None and count is not None:
+        fail("--count is of phantoms, and --images takes all of your own; leave one out", 2)
     # Your own images share no store with phantoms, nor with those of another folder.
     folder = out / "own" / images.resolve().name if images else out / "phantoms"
     if folder.exists():
@@ -41,7 +46,7 @@ def demo(
     except OSError as error:
         fail(f"{folder}: cannot be made ({error.strerror}); give another --out")
     try:
-        status = _own(images, folder) if images else _phantoms(folder, count)
+        status = _own(images, folder) if images else _phantoms(folder, count or USUAL)
     finally:
         if not any(folder.iterdir()):
             folder.rmdir()  # a demo that made nothing is in nobody's way
