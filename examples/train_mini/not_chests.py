@@ -7,7 +7,7 @@ from scipy import ndimage
 
 SIDE = 160
 _Y, _X = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
-_KINDS = 9
+_KINDS = 10
 
 
 def draw(chests: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -41,6 +41,8 @@ def _one(chest: np.ndarray, kind: int, rng: np.random.Generator) -> np.ndarray:
         angle = rng.uniform(0, 2 * np.pi)
         slope = np.cos(angle) * _X + np.sin(angle) * _Y + rng.uniform(0, 0.5) * (_X**2 + _Y**2)
         picture = _unit(slope) * (rng.random() < 0.75)
+    elif kind == 8:
+        picture = _section(rng)
     else:
         picture = _lines(rng)
     return ndimage.gaussian_filter(picture, rng.uniform(0, 3)) if rng.random() < 0.3 else picture
@@ -69,7 +71,8 @@ def _enlarged(chest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _cloud(rng: np.random.Generator) -> np.ndarray:
     """Noise whose spectrum falls as a power of the frequency: from grain to the clouds that photographs resemble."""
     frequency = np.fft.fftfreq(SIDE)
-    falls = (np.hypot(frequency[:, None], frequency) + 1 / SIDE) ** -rng.uniform(0, 2.2)
+    power = 0 if rng.random() < 0.25 else rng.uniform(0, 2.2)
+    falls = (np.hypot(frequency[:, None], frequency) + 1 / SIDE) ** -power
     return _unit(np.fft.ifft2(np.fft.fft2(rng.standard_normal((SIDE, SIDE))) * falls).real)
 
 
@@ -85,6 +88,22 @@ def _slice(rng: np.random.Generator) -> np.ndarray:
     body = (_X / rng.uniform(0.6, 1)) ** 2 + ((_Y - rng.uniform(-0.1, 0.1)) / rng.uniform(0.45, 0.9)) ** 2 < 1
     organs = sum(rng.uniform(-0.5, 0.5) * _ellipse(rng) for _ in range(rng.integers(1, 8)))
     return _unit(body * (0.5 + organs) + rng.uniform(0, 0.1) * rng.standard_normal(_X.shape))
+
+
+def _section(rng: np.random.Generator) -> np.ndarray:
+    """A chest cut across: two dark lungs, a heart and a spine in a body with air all around it."""
+    wide, deep = rng.uniform(0.65, 1.0), rng.uniform(0.45, 0.85)
+    across, down = _X / wide, (_Y - rng.uniform(-0.1, 0.1)) / deep
+    picture = np.where(across**2 + down**2 < 1, rng.uniform(0.4, 0.8), 0.0)
+    apart, tall, air = rng.uniform(0.38, 0.55), rng.uniform(0.45, 0.75), rng.uniform(0, 0.25)
+    for side in (-1, 1):
+        lung = ((across - side * apart) / rng.uniform(0.25, 0.4)) ** 2 + (down / tall) ** 2 < 1
+        picture = np.where(lung, air, picture)
+    heart = ((across - rng.uniform(0, 0.25)) / 0.3) ** 2 + ((down + 0.15) / 0.35) ** 2 < 1
+    picture = np.where(heart & (rng.random() < 0.7), rng.uniform(0.5, 0.9), picture)
+    spine = (across / 0.15) ** 2 + ((down - 0.6) / 0.2) ** 2 < 1
+    picture = np.where(spine, rng.uniform(0.7, 1.0), picture)
+    return _unit(picture + rng.uniform(0, 0.1) * rng.standard_normal(_X.shape))
 
 
 def _lines(rng: np.random.Generator) -> np.ndarray:
