@@ -110,6 +110,8 @@ def test_the_truth_of_a_table() -> None:
         labels=np.array([[1, 0], [0, 1]], np.float32),
         traits=np.array([[1, 0, 0], [0, 0, 0]], np.float32),
         patients=np.array(["p", "q"]),
+        places=np.zeros((2, 8, 1, 1), np.uint8),
+        placed=np.zeros(2, bool),
         findings=("Effusion", "No Finding"),
     )
     columns = ("AP", "Abnormal", "Effusion", "Lateral", "Mass", "PA", "Support Devices")
