@@ -502,7 +502,10 @@ def test_what_a_model_does_wrong_is_said_before_a_run(
     change(folders["foreign"], "config.json", auto_map={"AutoModel": "evil.Model"})
     with pytest.raises(EncoderError, match="foreign is a no_such_model model; of models with text"):
         engine(folders["foreign"])
-    config = transformers.ViTMAEConfig(**VISION, decoder_hidden_size=16, decoder_num_attention_heads=2)
+    # Of four patches it would keep the same one for both pictures in one case of four.
+    config = transformers.ViTMAEConfig(
+        **VISION | {"patch_size": 4}, decoder_hidden_size=16, decoder_num_attention_heads=2
+    )
     loud(transformers.ViTMAEModel(config)).save_pretrained(folders["random"])
     save_processor(folders["random"], 32)
     with pytest.raises(EncoderError, match="gives one picture two vectors: it draws at random"):
