@@ -236,8 +236,11 @@ class Session:
         content, row = self.read[key].content, self._row(key)
         self.writer.add_row(row)
         self.summary.reused += 1
-        if content in self.strange or self.writer.index.is_unlike_chest(content):
-            self.summary.unlike_chest.append(row.image_id)
+        index = self.writer.index
+        if content in self.strange or index.is_unlike_chest(content):
+            known = index.find_image(row.image_id)
+            if known is None or known.content != content:  # a file that was only read again is no news
+                self.summary.unlike_chest.append(row.image_id)
 
     def _store(self, key: int, vectors: dict[str, np.ndarray]) -> None:
         file = self.read[key]

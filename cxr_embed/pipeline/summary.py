@@ -19,7 +19,7 @@ class EmbedSummary:
         reused: files that are new or touched but whose content was embedded before.
         embedded: contents that went through the encoder.
         failed: images without a vector, now or from an earlier run, with the reasons.
-        unlike_chest: images embedded or known by content in this run that do not look like chest radiographs.
+        unlike_chest: images embedded, or new and known by content, that do not look like chest radiographs.
         seconds: wall time.
         engine: what computed the vectors; empty where nothing was.
         batch_size: the one that was used in the end.

@@ -171,7 +171,7 @@ class Index:
     def is_unlike_chest(self, content: bytes) -> bool:
         """Whether a content's picture was seen not to look like a chest; no for content that is not here."""
         place = self.find_content(content)
-        return place is not None and bool(self.unlike_chest(*(np.array([number]) for number in place))[0])
+        return place is not None and bool(self._shards[place[0]].table["unlike_chest"][place[1]].as_py())
 
     def unlike_chest(self, shard: np.ndarray, vector: np.ndarray) -> np.ndarray:
         """Of vectors at the given `places`: whether their picture was seen not to look like a chest. `(N,)` bool."""
