@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -137,7 +137,11 @@ class EncoderSpec:
 
 
 class Encoder(Protocol):
-    """Pixels to vectors. `preprocess` needs no weights and no framework, so decoding workers can run it."""
+    """Pixels to vectors. `preprocess` needs no weights and no framework, so decoding workers can run it.
+
+    What else an encoder may have is described where it is asked for, in `cxr_embed.encoders.checked`: `notes`,
+    `input_form`, `unknown_words`, `close`.
+    """
 
     @property
     def spec(self) -> EncoderSpec:
@@ -170,15 +174,6 @@ class TextEncoder(Encoder, Protocol):
         Raises:
             EncoderError: for an empty prompt, or one that is longer than the model reads.
         """
-        ...
-
-
-@runtime_checkable
-class KnowsWords(Protocol):
-    """A text encoder with a vocabulary of its own: other words it can only guess."""
-
-    def unknown_words(self, prompt: str) -> tuple[str, ...]:
-        """The prompt's words that it never learned, each once."""
         ...
 
 

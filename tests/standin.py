@@ -1,8 +1,12 @@
 """A stand-in for google/cxr-foundation: the same signatures, dtypes and shapes, and numbers that a test can check.
 
-    python tests/standin.py FOLDER any-batch batch-1 ...
+    python tests/standin.py FOLDER any-batch batch-1 published ...
 
 It knows nothing about radiographs. It must run in a process of its own: TensorFlow and torch do not share one.
+
+The first variants are kinder than the real model. `published` and those after it are what public scripts tell of its
+graph: TensorFlow 1's style with its tensors' names, one image a call whatever the input's shape says, 1280 pixels from
+the minimum to the maximum, an op of tensorflow-text.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import numpy as np
 
 NOTE = "a stand-in made by the tests: not google/cxr-foundation"
 CELLS, CHANNELS, TOKENS, LENGTH = 8, 1376, 32, 128
+SIDE, FINE = 1280, 40  # of the published graph's picture and of its last map
 
 
 def constants() -> dict[str, np.ndarray]:
@@ -30,19 +35,45 @@ def constants() -> dict[str, np.ndarray]:
     }
 
 
-def expected_image(pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """What the stand-in makes of the pixels inside the PNG: `(H, W)` uint8 or uint16, sides divisible by 8."""
+def expected_image(pixels: np.ndarray, variant: str = "any-batch") -> dict[str, np.ndarray]:
+    """What a variant makes of the pixels inside the PNG: `(H, W)` uint8 or uint16; sides divisible by 8."""
     weights = constants()
-    scaled = pixels.astype(np.float64) * (257 if pixels.dtype == np.uint8 else 1) / 65535
-    height, width = pixels.shape
-    cells = scaled.reshape(CELLS, height // CELLS, CELLS, width // CELLS).mean(axis=(1, 3))
-    features = np.sin((cells[..., None] * 6 + 1) * weights["channels"])  # (8, 8, 1376)
+    if "decoded" in VARIANTS[variant]:
+        picture = expected_picture(pixels, VARIANTS[variant]["decoded"])
+        fine = picture.reshape(FINE, SIDE // FINE, FINE, SIDE // FINE).mean(axis=(1, 3))
+        fine_features = np.sin((fine[..., None] * 6 + 1) * weights["channels"])  # (40, 40, 1376)
+        field = FINE // CELLS
+        features = fine_features.reshape(CELLS, field, CELLS, field, CHANNELS).mean(axis=(1, 3))
+        features *= VARIANTS[variant].get("other", 1.0)
+    else:
+        scaled = pixels.astype(np.float64) * (257 if pixels.dtype == np.uint8 else 1) / 65535
+        height, width = pixels.shape
+        cells = scaled.reshape(CELLS, height // CELLS, CELLS, width // CELLS).mean(axis=(1, 3))
+        features = np.sin((cells[..., None] * 6 + 1) * weights["channels"])  # (8, 8, 1376)
     pairs = features.reshape(TOKENS, 2 * CHANNELS)
     return {
         "elixr_c": features,
         "contrastive": pairs @ weights["contrastive"],
         "general": pairs @ weights["general"],
     }
+
+
+def expected_picture(pixels: np.ndarray, decoded: int) -> np.ndarray:
+    """The published graph's preparation in float64: `(H, W)` to `(1280, 1280)` from 0 to 1."""
+    bits = 8 * pixels.dtype.itemsize
+    values = pixels.astype(np.float64)
+    if bits != decoded:
+        values = values // 256 if decoded == 8 else values * 257
+    for _ in range(2):  # down, then across: bilinear is separable
+        at = np.arange(SIDE, dtype=np.float32) * (
+            np.float32(len(values)) / np.float32(SIDE)
+        )  # float32, as the op has it
+        low = np.floor(at).astype(int)
+        share = (at - np.floor(at)).astype(np.float64)[:, None]
+        values = values[low] * (1 - share) + values[np.minimum(low + 1, len(values) - 1)] * share
+        values = values.T
+    span = values.max() - values.min()
+    return (values - values.min()) / span if span > 0 else values * 0
 
 
 def expected_text(ids: np.ndarray, paddings: np.ndarray) -> np.ndarray:
@@ -57,8 +88,10 @@ def build(
     rename: tuple[str, str] | None = None,
     nan: bool = False,
     tokens: int = TOKENS,
+    decoded: int | None = None,
+    **published: Any,
 ) -> None:
-    """Writes both SavedModels."""
+    """Writes both SavedModels; ELIXR-C in the published style where it is said to how many bits that `decoded`s."""
     import tensorflow as tf
 
     weights = constants()
@@ -107,9 +140,136 @@ def build(
                 }
             )
 
-    for name, model in (("elixr-c-v2-pooled", ElixrC()), ("pax-elixr-b-text", QFormer())):
+    kind = [] if decoded else [("elixr-c-v2-pooled", ElixrC())]
+    for name, model in (*kind, ("pax-elixr-b-text", QFormer())):
         tf.saved_model.save(model, str(folder / name), signatures={"serving_default": model.serve})
+    if decoded:
+        build_published(folder / "elixr-c-v2-pooled", decoded, **published)
     (folder / "SOURCE").write_text(NOTE + "\n")
+
+
+def build_published(
+    folder: Path,
+    decoded: int,
+    free_input: bool = True,
+    free_output: bool = False,
+    named: bool = True,
+    other: float = 1.0,
+    locked: bool = False,
+    op: str = "",
+    heavy: bool = False,
+) -> None:
+    """Writes an ELIXR-C in the published style.
+
+    Args:
+        folder: of the SavedModel.
+        decoded: 8 or 16, the bits to which it decodes the PNG.
+        free_input: the input's shape says any batch; it is one all the same.
+        free_output: neither does the output's shape say one.
+        named: the tensors have the published names.
+        other: a factor between the map of that name and the output; other than 1 it is not the published network.
+        locked: the network itself gives one row, whatever the batch.
+        op: the type of another op in the graph, which nothing registers.
+        heavy: EfficientNet-B0 with random weights instead of sines.
+    """
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401 - registers the op below
+    from tensorflow_text.python.ops import sentencepiece_tokenizer
+
+    v1 = tf.compat.v1
+    prefix = "EfficientNet" if named else "Network"
+    with tf.Graph().as_default(), v1.Session() as session:
+        serialized = v1.placeholder(tf.string, [None] if free_input else [1])  # Placeholder:0
+        first = tf.reshape(serialized[:1], [])
+        parsed = tf.io.parse_single_example(
+            first, {name: tf.io.FixedLenFeature([], tf.string) for name in ("image/encoded", "image/format")}
+        )
+        dtype = {8: tf.uint8, 16: tf.uint16}[decoded]
+        pixels = tf.io.decode_png(parsed["image/encoded"], channels=1, dtype=dtype)
+        resized = tf.cast(v1.image.resize_bilinear(pixels[None], [SIDE, SIDE]), tf.float32)
+        low, high = tf.reduce_min(resized), tf.reduce_max(resized)
+        picture = tf.cond(high > low, lambda: (resized - low) / (high - low), lambda: resized * 0)
+        rgb = tf.image.grayscale_to_rgb(picture, name=f"{prefix}/grayscale_to_rgb")
+        cells = efficientnet_b0(rgb) if heavy else sines(rgb)
+        cells = tf.gather(cells, [0]) if locked else cells
+        cells = tf.identity(cells, name=f"{prefix}/dropout/Identity")
+        pooled = v1.nn.avg_pool2d(
+            cells * other, FINE // CELLS, FINE // CELLS, "VALID", name="average_pooling2d/AvgPool"
+        )
+        features = tf.reshape(pooled, [1, CELLS, CELLS, CHANNELS])
+        if free_output:
+            features = v1.placeholder_with_default(features, [None, CELLS, CELLS, CHANNELS])
+        sentencepiece_tokenizer.gen_sentencepiece_tokenizer.sentencepiece_op(model=b"")
+        session.run(v1.global_variables_initializer())
+        info = v1.saved_model.utils.build_tensor_info
+        signature = v1.saved_model.signature_def_utils.build_signature_def(
+            {"input_example": info(serialized)},
+            {"feature_maps_0": info(features), "image_mean": info(tf.reduce_mean(picture))},
+            "tensorflow/serving/predict",
+        )
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map={"serving_default": signature})
+        builder.save()
+    if op:
+        file = folder / "saved_model.pb"
+        file.write_bytes(file.read_bytes().replace(b"SentencepieceOp", op.encode()))
+
+
+def sines(rgb: Any) -> Any:
+    """A network that a test can check: `(B, 1280, 1280, 3)` to `(B, 40, 40, 1376)`."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    weights = v1.get_variable("channels", initializer=constants()["channels"], use_resource=False)
+    cells = tf.reduce_mean(v1.nn.avg_pool2d(rgb, SIDE // FINE, SIDE // FINE, "VALID"), axis=3, keepdims=True)
+    return tf.sin((cells * 6.0 + 1.0) * weights)
+
+
+def efficientnet_b0(rgb: Any) -> Any:
+    """EfficientNet-B0's layers (Tan and Le, 2019, arXiv 1905.11946), random weights, 1376 channels at the end."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    rng = np.random.default_rng(1905)
+
+    def variable(*shape: int) -> Any:
+        value = (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:-1]))).astype(np.float32)
+        return v1.Variable(value, use_resource=False)
+
+    def normal(x: Any) -> Any:
+        width = x.shape[-1]
+        mean, spread = (v1.Variable(np.full(width, value, np.float32), use_resource=False) for value in (0.0, 1.0))
+        return v1.nn.fused_batch_norm(x, spread, mean, mean=mean, variance=spread, is_training=False)[0]
+
+    def conv(x: Any, width: int, size: int = 1, stride: int = 1) -> Any:
+        return normal(v1.nn.conv2d(x, variable(size, size, x.shape[-1], width), stride, "SAME"))
+
+    def block(x: Any, width: int, size: int, stride: int, expansion: int) -> Any:
+        inner = tf.nn.swish(conv(x, x.shape[-1] * expansion)) if expansion > 1 else x
+        filters = variable(size, size, inner.shape[-1], 1)
+        inner = v1.nn.depthwise_conv2d(inner, filters, [1, stride, stride, 1], "SAME")
+        inner = tf.nn.swish(normal(inner))
+        squeezed = tf.reduce_mean(inner, [1, 2], keepdims=True)
+        squeezed = tf.nn.swish(
+            v1.nn.conv2d(squeezed, variable(1, 1, inner.shape[-1], max(1, x.shape[-1] // 4)), 1, "SAME")
+        )
+        inner *= tf.sigmoid(v1.nn.conv2d(squeezed, variable(1, 1, squeezed.shape[-1], inner.shape[-1]), 1, "SAME"))
+        result = conv(inner, width)
+        return result + x if stride == 1 and width == x.shape[-1] else result
+
+    x = tf.nn.swish(conv(rgb, 32, 3, 2))
+    stages = (
+        (16, 3, 1, 1, 1),
+        (24, 3, 2, 6, 2),
+        (40, 5, 2, 6, 2),
+        (80, 3, 2, 6, 3),
+        (112, 5, 1, 6, 3),
+        (192, 5, 2, 6, 4),
+    )
+    for width, size, stride, expansion, count in (*stages, (320, 3, 1, 6, 1)):
+        for number in range(count):
+            x = block(x, width, size, stride if number == 0 else 1, expansion)
+    return tf.nn.swish(conv(x, CHANNELS))
 
 
 # Each variant that the tests use; `build`'s arguments.
@@ -121,6 +281,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no-tokens": {"rename": ("img_emb", "image")},
     "no-feature": {"rename": ("image_feature", "pixels")},
     "16-tokens": {"tokens": 16},
+    "published": {"fixed_batch": True, "decoded": 8},
+    "published-16": {"fixed_batch": True, "decoded": 16, "free_input": False},
+    "free-output": {"fixed_batch": True, "decoded": 8, "free_output": True},
+    "other-names": {"fixed_batch": True, "decoded": 16, "named": False},
+    "other-network": {"fixed_batch": True, "decoded": 8, "other": 1.01},
+    "locked": {"fixed_batch": True, "decoded": 8, "locked": True},
+    "strange-op": {"decoded": 8, "op": "SentencePlaceOp"},
+    "heavy": {"fixed_batch": True, "decoded": 8, "heavy": True},
 }
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +26,19 @@ from standin import NOTE, VARIANTS, expected_image, expected_text
 
 from cxr_embed import embed, load_encoder, open_store
 from cxr_embed.encoders import load_text_encoder, tensorflow_process
-from cxr_embed.encoders.cxr_foundation import (
-    CxrFoundationEncoder,
-    load_tokenizer,
-    notebook_pixels,
-    png,
-    serving_pixels,
-    tokenize,
-)
-from cxr_embed.errors import EncoderError, EncoderUnusable, StoreError
+from cxr_embed.encoders.checked import CheckedEncoder
+from cxr_embed.encoders.cxr_foundation import CxrFoundationEncoder
+from cxr_embed.encoders.cxr_foundation.pixels import notebook_pixels, png, serving_pixels
+from cxr_embed.encoders.cxr_foundation.tokens import load_tokenizer, tokenize
+from cxr_embed.errors import EncoderError, EncoderUnusable, ImageError, StoreError
 from cxr_embed.types import CxrImage
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parents[1] / "shared" / "reference" / "bert-uncased-golden-ids.json"
 ALL = ("contrastive", "general", "elixr_c")
+# Those that load; and of them those whose network is proven, so that images go in batches.
+SOUND = ("any-batch", "batch-1", "published", "published-16", "free-output", "other-names", "other-network", "locked")
+IN_BATCHES = ("published", "published-16", "free-output")
 Make = Callable[..., Path]
 
 needs_tensorflow = pytest.mark.skipif(
@@ -72,12 +73,18 @@ def one(models: Path) -> Path:
     return models / "any-batch"
 
 
-@pytest.fixture(scope="session", params=["any-batch", "batch-1"])
-def encoder(request: pytest.FixtureRequest, models: Path) -> CxrFoundationEncoder:
+@pytest.fixture(scope="session", params=SOUND)
+def variant(request: pytest.FixtureRequest) -> str:
+    """Each variant of the stand-in that loads."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def encoder(variant: str, models: Path) -> Iterator[CheckedEncoder]:
     """One running encoder a variant."""
-    made = load_encoder("cxr-foundation", weights=models / request.param, outputs=ALL)
-    assert isinstance(made, CxrFoundationEncoder)
-    return made
+    made = load_encoder("cxr-foundation", weights=models / variant, outputs=ALL)
+    yield made
+    made.close()
 
 
 def images(count: int, seed: int = 0) -> list[CxrImage]:
@@ -154,6 +161,46 @@ def test_prompts_become_the_golden_ids(vocabulary: Path) -> None:
     assert (ids.dtype, paddings.dtype) == (np.int32, np.float32)
 
 
+TEXT = """
+import sys
+import tensorflow as tf, tensorflow_text as text
+from pathlib import Path
+from cxr_embed.encoders.cxr_foundation.tokens import load_tokenizer, tokenize
+folder = Path(sys.argv[1])
+theirs = text.BertTokenizer(str(folder / "vocab.txt"), token_out_type=tf.int32, lower_case=True)
+tokenizer = load_tokenizer(folder)
+# Latin, Greek, Cyrillic, Armenian, Hebrew; letters with marks; punctuation, signs, ligatures, full width.
+blocks = [(0x21, 0x591), (0x1E00, 0x2000), (0x2010, 0x2C00), (0xFB00, 0xFB07), (0xFF01, 0xFF5F)]
+prompts = [f"no {chr(c)}effu{chr(c)}sion" for start, stop in blocks for c in range(start, stop) if chr(c).isprintable()]
+prompts += ["Straße", "İstanbul", "STRASSE ẞ", "soft\u00adhyphen", "zero\u200bwidth", "ΣΑΣ", "½ Lung", "e\u0301te"]
+different = []
+for prompt, expected in zip(prompts, theirs.tokenize(prompts).merge_dims(1, 2).to_list()):
+    ids, paddings = tokenize(tokenizer, [prompt])
+    if ids[0, 1 : 1 + len(expected)].tolist() != expected or paddings.sum() != 127 - len(expected):
+        different.append(prompt)
+print(len(prompts), different)
+"""
+
+
+@needs_tensorflow
+def test_ids_are_those_of_tensorflow_text(vocabulary: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", TEXT, str(vocabulary)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    count, _, different = done.stdout.partition(" ")
+    assert int(count) > 3000
+    assert different.strip() == "[]"
+
+
+@needs_tensorflow
+def test_long_prompts_are_cut_on_request(vocabulary: Path) -> None:
+    tokenizer = load_tokenizer(vocabulary)
+    whole, paddings = tokenize(tokenizer, ["lung " * 126])
+    cut, padded = tokenize(tokenizer, ["lung " * 126 + "effusion"], cut=True)
+    np.testing.assert_array_equal(cut, whole)
+    np.testing.assert_array_equal(padded, paddings)
+    assert (whole[0, 127], paddings[0, 126:].tolist()) == (0, [0.0, 1.0])  # [SEP] counts as padding, as everywhere
+
+
 @needs_tensorflow
 def test_words_that_look_like_control_tokens_are_words(vocabulary: Path) -> None:
     tokenizer = load_tokenizer(vocabulary)
@@ -186,7 +233,7 @@ def test_a_wrong_vocabulary_is_refused(vocabulary: Path, tmp_path: Path) -> None
 
 
 @needs_tensorflow
-def test_text_vectors_are_the_models(encoder: CxrFoundationEncoder, vocabulary: Path) -> None:
+def test_text_vectors_are_the_models(encoder: CheckedEncoder, vocabulary: Path) -> None:
     prompts = ["no pneumothorax", "small pneumothorax", "Airspace Opacity"]
     vectors = encoder.embed_text(prompts)
     assert (vectors.shape, vectors.dtype) == ((3, 128), np.float32)
@@ -201,7 +248,7 @@ def test_text_vectors_are_the_models(encoder: CxrFoundationEncoder, vocabulary: 
 
 @needs_tensorflow
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_vectors_are_those_of_the_pixels(encoder: CxrFoundationEncoder, count: int) -> None:
+def test_vectors_are_those_of_the_pixels(encoder: CheckedEncoder, variant: str, count: int) -> None:
     pictures = images(count, seed=count)
     vectors = encoder.embed([encoder.preprocess(image) for image in pictures])
     assert {name: array.shape for name, array in vectors.items()} == {
@@ -210,8 +257,140 @@ def test_vectors_are_those_of_the_pixels(encoder: CxrFoundationEncoder, count: i
         "elixr_c": (count, 8, 8, 1376),
     }
     for row, image in enumerate(pictures):
-        for name, plain in expected_image(notebook_pixels(image.pixels)).items():
-            np.testing.assert_allclose(vectors[name][row], plain, atol=1e-5)
+        for name, plain in expected_image(notebook_pixels(image.pixels), variant).items():
+            np.testing.assert_allclose(vectors[name][row], plain, atol=2e-5)
+
+
+@needs_tensorflow
+def test_a_batch_is_equal_to_one_by_one(encoder: CheckedEncoder, variant: str) -> None:
+    pictures = images(5, seed=9)
+    by_signature = encoder.encoder._process.images
+    alone = [by_signature([png(notebook_pixels(image.pixels))]) for image in pictures]
+    for _ in range(2):  # `preprocess` gives PNG files first, then what the encoder has found out to take
+        together = encoder.embed([encoder.preprocess(image) for image in pictures])
+        for name in ALL:
+            plain = np.concatenate([found[name] for found in alone])
+            assert np.abs(together[name] - plain).max() <= 1e-5 * np.abs(plain).max()
+    assert ("in batches" in encoder.engine) == (variant in IN_BATCHES) == bool(encoder.input_form)
+    unproven = {
+        "other-network": r"one by one: in batches its features would be \S+ apart from its signature's, 1e-05",
+        "locked": "one by one: its network takes no batches",
+    }
+    assert len(encoder.notes) == (variant in unproven)
+    assert variant not in unproven or re.search(unproven[variant], encoder.notes[0])
+
+
+@needs_tensorflow
+def test_blank_radiographs_prove_nothing(models: Path) -> None:
+    made = load_encoder("cxr-foundation", weights=models / "other-network", outputs=["elixr_c"])
+    blank = CxrImage(np.full((64, 64), 7, np.uint8), 8, "", "png")
+    first, second = made.embed([made.preprocess(blank)] * 2)["elixr_c"]
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(
+        first, expected_image(np.zeros((64, 64), np.uint8), "other-network")["elixr_c"], atol=1e-5
+    )
+    assert not made.notes
+    made.embed([made.preprocess(blank), *(made.preprocess(image) for image in images(1))])
+    assert "would be" in made.notes[0]
+    made.close()
+
+
+@needs_tensorflow
+def test_the_serving_recipe_is_refused_where_the_graph_would_drop_the_image(
+    make_images: Make, models: Path, tmp_path: Path
+) -> None:
+    eight, twelve = CxrImage(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64), 8, "", "png"), images(1)[0]
+    for variant, fails in (("published", True), ("published-16", False)):
+        made = load_encoder("cxr-foundation", weights=models / variant, pixels="serving", outputs=["elixr_c"])
+        for _ in range(2):  # before the network is proven and after
+            made.embed([made.preprocess(image) for image in (twelve, twelve)])
+            if not fails:
+                found = made.embed([made.preprocess(eight)] * 2)["elixr_c"][0]
+                np.testing.assert_allclose(
+                    found, expected_image(serving_pixels(eight.pixels), variant)["elixr_c"], atol=2e-5
+                )
+                continue
+            with pytest.raises(ImageError, match="nothing of an 8-bit image is left by the serving recipe"):
+                made.embed([made.preprocess(image) for image in (twelve, eight)])
+        made.close()
+    summary = embed(
+        make_images(20, side=64), "cxr-foundation", tmp_path / "s", weights=models / "published", pixels="serving"
+    )
+    assert (summary.embedded, len(summary.failed)) == (0, 20)
+    assert "use the notebook recipe" in summary.failed[0].reason
+
+
+PREPARATION = """
+import io, sys
+import numpy as np, tensorflow as tf
+from cxr_embed.encoders.cxr_foundation.pixels import decoded_at, legacy_bilinear, png, prepared
+rng = np.random.default_rng(0)
+sizes = [tuple(rng.integers(8, 1700, 2)) for _ in range(36)] + [(8, 8), (1280, 1280), (2560, 640), (3001, 17)]
+count = 0
+for size in sizes:
+    for dtype in (np.uint8, np.uint16):
+        for depth in (8, 16, 8 if count % 2 else 16):
+            top = np.iinfo(dtype).max
+            low, high = sorted(rng.integers(0, top + 1, 2))
+            pixels = rng.integers(low, high + 1, size).astype(dtype)
+            kind = {8: tf.uint8, 16: tf.uint16}[depth]
+            decoded = tf.io.decode_png(png(pixels).tobytes(), channels=1, dtype=kind)
+            assert (decoded.numpy()[..., 0] == decoded_at(pixels, depth)).all()
+            resized = tf.compat.v1.image.resize_bilinear(decoded[None], [1280, 1280])
+            ours = legacy_bilinear(decoded.numpy()[..., 0], 1280)
+            assert resized.numpy()[0, ..., 0].tobytes() == ours.tobytes(), size
+            least, most = tf.reduce_min(resized), tf.reduce_max(resized)
+            picture = (resized - least) / (most - least) if most > least else resized * 0
+            assert picture.numpy()[0, ..., 0].tobytes() == prepared(pixels, depth).tobytes(), size
+            count += 1
+print(len(sizes), count)
+"""
+
+
+@needs_tensorflow
+def test_the_preparation_is_tensorflows_to_the_bit() -> None:
+    done = subprocess.run([sys.executable, "-c", PREPARATION], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    sizes, count = map(int, done.stdout.split())
+    assert sizes >= 40
+    assert count >= 200
+
+
+@needs_tensorflow
+def test_decoders_prepare_as_soon_as_the_network_is_proven(make_images: Make, models: Path) -> None:
+    from cxr_embed.pipeline.messages import EmbedFiles, ReadFiles, Setup
+    from cxr_embed.pipeline.pool import Arena
+    from cxr_embed.pipeline.worker import Worker, make_encoder
+
+    manifest = make_images(2, side=64)
+    spec = load_encoder("cxr-foundation", weights=models / "published").spec
+    arena = Arena(2, 1 << 24)
+    setup = Setup("decoder", "cxr-foundation", spec.fingerprint, str(models / "published"), "cpu", "float32", 1, 2)
+    worker = Worker(replace(setup, arena=arena.descriptor, slot_bytes=1 << 24), make_encoder(setup))
+    files = [(0, str(manifest.parent / "i0.png")), (1, str(manifest.parent / "i1.png"))]
+    shapes = []
+    for form in ("", "prepared for a graph that decodes to 8"):
+        worker.answer(ReadFiles(files))
+        shapes.append([place.shape for place in worker.answer(EmbedFiles([0, 1], 0, form)).inputs])
+    assert [len(shape) for shape in shapes[0]] == [1, 1]  # PNG files
+    assert shapes[1] == [(1280, 1280)] * 2
+    arena.close()
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("variant", ["published", "other-network"])
+def test_a_run_embeds_right_either_way(make_images: Make, models: Path, tmp_path: Path, variant: str) -> None:
+    manifest = make_images(40, side=64)
+    summary = embed(manifest, "cxr-foundation", tmp_path / "s", weights=models / variant, dtype="float32")
+    assert (summary.embedded, summary.failed) == (40, [])
+    assert ("in batches" in summary.engine) == (variant == "published") == (not summary.notes)
+    store = open_store(tmp_path / "s")
+    assert "the graph decodes to 8 bits" in next(iter(store.engines))
+    for image_id in store.ids[::4]:
+        vector = store.read([image_id], output="general").vectors[0]
+        pixels = np.asarray(Image.open(manifest.parent / f"{image_id}.png"))
+        plain = expected_image(notebook_pixels(pixels), variant)["general"]
+        assert np.abs(vector - plain).max() <= 1e-5 * np.abs(plain).max()
 
 
 @needs_tensorflow
@@ -288,10 +467,10 @@ def test_the_text_side_belongs_to_the_stores_model(models: Path, one: Path) -> N
 @needs_tensorflow
 def test_a_process_that_dies_is_replaced(one: Path) -> None:
     encoder = load_encoder("cxr-foundation", weights=one)
-    assert isinstance(encoder, CxrFoundationEncoder)
+    assert isinstance(encoder.encoder, CxrFoundationEncoder)
     batch = [encoder.preprocess(image) for image in images(3)]
     before = encoder.embed(batch)
-    running = encoder._process._running
+    running = encoder.encoder._process._running
     assert running is not None
     os.kill(running._process.pid, signal.SIGKILL)
     after = encoder.embed(batch)
@@ -304,6 +483,7 @@ def test_a_process_that_dies_is_replaced(one: Path) -> None:
 def test_a_process_that_always_dies_is_reported(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = tmp_path / "server.py"
     source = Path(tensorflow_process._SERVER).read_text()
+    shutil.copy(tensorflow_process._SERVER.with_name("saved_models.py"), tmp_path)
     server.write_text(
         source.replace(
             "def images(self, files",
@@ -322,10 +502,14 @@ def test_a_process_that_always_dies_is_reported(one: Path, tmp_path: Path, monke
 
 
 @needs_tensorflow
-def test_a_fault_of_one_file_is_told_and_the_process_lives(encoder: CxrFoundationEncoder) -> None:
+def test_a_fault_of_one_file_is_told_and_the_process_lives(one: Path) -> None:
+    encoder = load_encoder("cxr-foundation", weights=one)
     good = encoder.preprocess(images(1)[0])
+    bad = np.frombuffer(b"\x89PNG\r\n\x1a\n not really", np.uint8)
     with pytest.raises(EncoderError, match=r"TensorFlow failed: InvalidArgumentError: .*PNG"):
-        encoder.embed([good, np.frombuffer(b"\x89PNG\r\n\x1a\n not really", np.uint8)])
+        encoder.embed([bad])
+    with pytest.raises(EncoderError, match="not a PNG file"):
+        encoder.embed([good, bad])
     assert encoder.embed([good])["general"].shape == (1, 32, 768)
 
 
@@ -359,13 +543,13 @@ def test_what_is_wrong_with_another_model_is_said(models: Path) -> None:
     script = (
         "import sys, json, tensorflow as tf\n"
         "sys.path.insert(0, sys.argv[1])\n"
-        "import tensorflow_server as server\n"
+        "import saved_models as server\n"
         "for folder in sys.argv[2:]:\n"
         "    kind = server.ELIXR_C if 'elixr-c' in folder else server.QFORMER\n"
         "    try: server.Signature(tf, folder, kind)\n"
         "    except server.Unfit as error: print(json.dumps(str(error)))\n"
     )
-    home = str(Path(tensorflow_process.__file__).parent)
+    home = str(tensorflow_process._SERVER.parent)
     folders = [str(models / name) for name in expected]
     done = subprocess.run([sys.executable, "-c", script, home, *folders], capture_output=True, text=True)
     told = [json.loads(line) for line in done.stdout.splitlines()]
@@ -398,6 +582,106 @@ def test_an_interpreter_without_tensorflow_is_told(one: Path, tmp_path: Path, mo
     monkeypatch.setenv("CXR_EMBED_TF_PYTHON", str(tmp_path / "nothing"))
     with pytest.raises(EncoderError, match=r"nothing cannot be started .*check CXR_EMBED_TF_PYTHON"):
         encoder.embed([encoder.preprocess(images(1)[0])])
+
+
+HIDE = """
+import importlib.metadata, platform, sys
+asked = importlib.metadata.version
+def version(name):
+    if name != "tensorflow-text":
+        return asked(name)
+    if {other!r}:
+        return {other!r}
+    raise importlib.metadata.PackageNotFoundError(name)
+importlib.metadata.version = version
+if {system!r}:
+    platform.system = lambda: {system!r}
+"""
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(
+    ("other", "system", "words"),
+    [
+        (
+            "",
+            "",
+            r"op of tensorflow-text \(SentencepieceOp\); install it: `\S+ -m pip install 'tensorflow-text==2\.\d+\.\*'`",
+        ),
+        ("2.11.0", "", r"tensorflow-text 2.11.0 does not fit tensorflow 2\.\d+\.\d+: `\S+ -m pip install"),
+        ("", "Windows", r"there is no tensorflow-text for Windows \S+ with Python .*; embed on Linux"),
+    ],
+    ids=["missing", "another minor", "no wheel"],
+)
+def test_what_loads_without_tensorflow_text(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str, system: str, words: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HIDE.format(other=other, system=system))
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("CXR_EMBED_TF_PYTHON", str(python))
+    with pytest.raises(EncoderUnusable, match=words) as found:
+        load_encoder("cxr-foundation", weights=models / "published").engine  # noqa: B018
+    assert "download" not in str(found.value)
+    if not other:
+        kind = load_encoder("cxr-foundation", weights=models / "any-batch")  # its graph has no such op
+        assert kind.embed([kind.preprocess(image) for image in images(3)])["general"].shape == (3, 32, 768)
+        kind.close()
+
+
+@needs_tensorflow
+def test_an_op_that_nobody_knows_is_named(models: Path) -> None:
+    words = "ops that neither tensorflow nor tensorflow-text knows: SentencePlaceOp; is this another model"
+    with pytest.raises(EncoderUnusable, match=words):
+        load_encoder("cxr-foundation", weights=models / "strange-op").engine  # noqa: B018
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("saved_model.pb", "saved_model.pb is cut off or damaged"),
+        ("variables/variables.data-00000-of-00001", "not a SavedModel that TensorFlow can load"),
+    ],
+)
+def test_half_a_download_is_said_where_the_files_say_so(models: Path, tmp_path: Path, name: str, words: str) -> None:
+    copy = tmp_path / "models"
+    shutil.copytree(models / "published", copy)
+    file = copy / "elixr-c-v2-pooled" / name
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(EncoderUnusable, match=rf"{words}.*half a download\?.*get it again"):
+        load_encoder("cxr-foundation", weights=copy).engine  # noqa: B018
+
+
+@needs_tensorflow
+def test_a_q_former_that_the_gpu_refuses_runs_on_the_cpu() -> None:
+    script = (
+        "import contextlib, sys, types\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import server\n"
+        "where, loaded = ['gpu'], []\n"
+        "@contextlib.contextmanager\n"
+        "def device(name):\n"
+        "    where.append(name); yield; where.pop()\n"
+        "class Signature:\n"
+        "    batch = 1\n"
+        "    def __init__(self, *rest): loaded.append(where[-1])\n"
+        "    def call(self, **given):\n"
+        "        if where[-1] == 'gpu': raise RuntimeError('platform CUDA is not among the platforms of the module')\n"
+        "server.Signature = Signature\n"
+        "tf = types.SimpleNamespace(device=device, zeros=lambda *rest: None)\n"
+        "made = object.__new__(server.Server)\n"
+        "made.tf, made.device, made.qformer_device, made.notes = tf, 'gpu', 'gpu', []\n"
+        "made._load_qformer('folder')\n"
+        "with made._on_qformers_device(): print(loaded, made.qformer_device, where[-1], made.notes[0], sep='|')\n"
+    )
+    home = str(tensorflow_process._SERVER.parent)
+    done = subprocess.run([sys.executable, "-c", script, home], capture_output=True, text=True)
+    assert done.stdout.strip() == (
+        "['gpu', '/CPU:0']|cpu|/CPU:0|the Q-Former runs on the CPU: the GPU refused it "
+        "(platform CUDA is not among the platforms of the module)"
+    ), done.stderr
 
 
 BOTH = """
@@ -437,7 +721,7 @@ def test_the_process_ends_with_the_session(one: Path) -> None:
     script = (
         "import sys, os, signal\nfrom cxr_embed import load_encoder\n"
         "encoder = load_encoder('cxr-foundation', weights=sys.argv[1])\nencoder.engine\n"
-        "print(encoder._process._running._process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+        "print(encoder.encoder._process._running._process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(one)], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL

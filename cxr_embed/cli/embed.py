@@ -151,6 +151,8 @@ def _print_summary(summary: EmbedSummary, store: Path) -> None:
         named = ", ".join(unlike[:_SHOWN_UNLIKE]) + (", ..." if len(unlike) > _SHOWN_UNLIKE else "")
         told = "does not look like a chest radiograph" if len(unlike) == 1 else "do not look like chest radiographs"
         typer.echo(f"note: {plural(len(unlike), 'image')} {told} ({named}); embedded all the same")
+    for note in summary.notes:
+        typer.echo(f"note: {note}")
     for failure in summary.failed[:_SHOWN_FAILURES]:
         typer.echo(f"failed: {failure.image_id} [{failure.kind}] {failure.reason}", err=True)
     if len(summary.failed) > _SHOWN_FAILURES:

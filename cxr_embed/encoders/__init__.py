@@ -7,13 +7,14 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from cxr_embed.encoders.checked import CheckedEncoder
 from cxr_embed.encoders.table import ENCODERS, EncoderCard, encoder_card, is_own
 from cxr_embed.errors import EncoderError
-from cxr_embed.types import Encoder, EncoderSpec, Precision, TextEncoder
+from cxr_embed.types import Encoder, EncoderSpec, Precision
 
-__all__ = ["ENCODERS", "EncoderCard", "encoder_card", "load_encoder", "load_text_encoder"]
+__all__ = ["ENCODERS", "CheckedEncoder", "EncoderCard", "encoder_card", "load_encoder", "load_text_encoder"]
 
 
 def resolve_device(device: str, name: str) -> str:
@@ -76,7 +77,7 @@ def load_encoder(
     threads: int | None = None,
     outputs: Sequence[str] | None = None,
     pixels: str | None = None,
-) -> Encoder:
+) -> CheckedEncoder:
     """Loads an encoder by its name in the table.
 
     Args:
@@ -89,6 +90,9 @@ def load_encoder(
         threads: CPU threads to use; all by default.
         outputs: the outputs to compute, of those that the encoder has.
         pixels: one of the encoder's pixel recipes.
+
+    Returns:
+        The encoder behind `CheckedEncoder`: whatever it answers has a row an input and the declared shapes.
 
     Raises:
         EncoderError: for an unknown name, missing weights or packages, or a device that is not here.
@@ -114,12 +118,12 @@ def load_encoder(
     elif pixels is not None:
         raise EncoderError(f"{name} has one pixel recipe; leave out --pixels")
     encoder: Encoder = importlib.import_module(card.module).make(name, **options)
-    return encoder
+    return CheckedEncoder(encoder)
 
 
 def load_text_encoder(
     spec: EncoderSpec, *, weights: str | os.PathLike[str] | None = None, device: str = "auto"
-) -> TextEncoder:
+) -> CheckedEncoder:
     """The text side of the encoder that made a store's vectors, to embed prompts that the store does not hold yet.
 
     Raises:
@@ -139,7 +143,7 @@ def load_text_encoder(
             f"{encoder.spec.name} [{encoder.spec.fingerprint[:12]}, weights {encoder.spec.weights[:12]}]; "
             "name the right one with --weights"
         )
-    return cast(TextEncoder, encoder)
+    return encoder
 
 
 def _require(card: EncoderCard, name: str) -> None:
@@ -156,11 +160,10 @@ def _checked(option: str, given: Sequence[str], known: Sequence[str], name: str)
     return tuple(word for word in known if word in given)
 
 
-def _own_encoder(name: str, options: dict[str, Any]) -> Encoder:
+def _own_encoder(name: str, options: dict[str, Any]) -> CheckedEncoder:
     module, _, function = name.partition(":")
     try:
         make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise EncoderError(f"no encoder can be made from {name!r}: {error}; is its folder on PYTHONPATH?") from None
-    encoder: Encoder = make(name, **options)
-    return encoder
+    return CheckedEncoder(make(name, **options))

@@ -65,8 +65,8 @@ class EncoderCard:
     @property
     def missing(self) -> list[str]:
         """The modules that it needs and that cannot be imported here."""
-        elsewhere = "tensorflow" if os.environ.get(PYTHON_VARIABLE) else ""
-        return [m for m in self.needs if m != elsewhere and importlib.util.find_spec(m) is None]
+        elsewhere = ("tensorflow", "tensorflow_text") if os.environ.get(PYTHON_VARIABLE) else ()
+        return [m for m in self.needs if m not in elsewhere and importlib.util.find_spec(m) is None]
 
     @property
     def is_family(self) -> bool:
@@ -125,7 +125,7 @@ _CARDS = (
         "HAI-DEF",
         "tensorflow",
         extra="cxr-foundation",
-        needs=("tensorflow",),
+        needs=("tensorflow", "tensorflow_text"),
         # The revision that public scripts name; later ones would be another fingerprint.
         hub=HubModel(
             "google/cxr-foundation",

@@ -16,10 +16,11 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,12 +28,35 @@ from cxr_embed.errors import EncoderError, EncoderUnusable
 from cxr_embed.processes import ending, grow, shared_file, signals_blocked
 
 PYTHON_VARIABLE = "CXR_EMBED_TF_PYTHON"
-_SERVER = Path(__file__).with_name("tensorflow_server.py")
+_SERVER = Path(__file__).parent / "tensorflow_server" / "server.py"
 _TOKENS = 128
 _MEMORY_BYTES = 256 << 20
 # A call that ends the process is tried once more in a new one; after so many deaths without an answer between them,
 # trying again is no use.
 _MAX_DEATHS = 6
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the process loaded.
+
+    Attributes:
+        engine: TensorFlow's version and device.
+        notes: what a user should know of it.
+        facts: versions, signatures, devices and what was found in the graphs; plain JSON values.
+    """
+
+    engine: str
+    notes: tuple[str, ...]
+    facts: Mapping[str, Any]
+
+
+class Comparison(NamedTuple):
+    """How far two ways lie apart, over the largest value, and the seconds an image that each took."""
+
+    apart: float
+    signature_seconds: float
+    network_seconds: float
 
 
 class TensorFlowProcess:
@@ -60,32 +84,53 @@ class TensorFlowProcess:
         self._lock = threading.Lock()
         self._running: _Running | None = None
         self._deaths = 0
-        self._engine = ""
+        self._loaded: Loaded | None = None
 
     @property
-    def engine(self) -> str:
-        """TensorFlow's version and device; starts the process.
+    def loaded(self) -> Loaded:
+        """What was loaded; starts the process, the first time.
 
         Raises:
             EncoderError: where it cannot start.
         """
         with self._lock:
-            self._start()
-        return self._engine
+            if self._loaded is None:
+                self._start()
+            assert self._loaded is not None
+            return self._loaded
 
     def images(self, files: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """B encoded files (1-D uint8 each) to `{output: (B, *shape) float32}`.
+        """B PNG files (1-D uint8 each) by the model's signature, to `{output: (B, *shape) float32}`.
 
         Raises:
             EncoderError: where the model fails; TensorFlow's reason is in it.
             EncoderUnusable: where the process dies again and again.
         """
+        return self._in_groups(files, lambda group: {"do": "images", "files": _places(group)})
+
+    def pictures(self, pictures: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """B prepared pictures, `(1280, 1280)` float32 each, in batches by the network itself; otherwise as `images`."""
+        return self._in_groups(pictures, lambda group: {"do": "pictures", "pictures": [len(group), 0]})
+
+    def compare(self, files: Sequence[np.ndarray], pictures: Sequence[np.ndarray]) -> Comparison:
+        """The same B radiographs both ways: as PNG files by the signature, prepared by the network.
+
+        Raises:
+            EncoderError, EncoderUnusable: as `images`; the network may not take such batches.
+        """
+        after = sum(file.nbytes for file in files)
+        padding = np.zeros(-after % 4, np.uint8)  # floats lie at multiples of their size
+        request = {"do": "compare", "files": _places(files), "pictures": [len(pictures), after + padding.nbytes]}
+        told, _ = self._call(request, [*files, padding, *pictures], 0)
+        return Comparison(told["apart"], *told["seconds"])
+
+    def _in_groups(
+        self, inputs: Sequence[np.ndarray], request: Callable[[list[np.ndarray]], dict[str, Any]]
+    ) -> dict[str, np.ndarray]:
         parts = []
-        for group in _groups(files):
-            starts = np.cumsum([0, *(file.nbytes for file in group)]).tolist()
-            places = [[start, file.nbytes] for start, file in zip(starts, group, strict=False)]
+        for group in _groups(inputs):
             result_bytes = sum(len(group) * _bytes(shape) for shape in self._outputs.values())
-            parts.append(self._call({"do": "images", "files": places}, group, result_bytes))
+            parts.append(self._call(request(group), group, result_bytes)[1])
         return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
 
     def prompts(self, ids: np.ndarray, paddings: np.ndarray) -> np.ndarray:
@@ -94,15 +139,17 @@ class TensorFlowProcess:
         Raises:
             EncoderError, EncoderUnusable: as `images`.
         """
-        found = self._call({"do": "prompts", "prompts": len(ids)}, [ids, paddings], len(ids) * _bytes((_TOKENS,)))
-        return found["text"]
+        request = {"do": "prompts", "prompts": len(ids)}
+        return self._call(request, [ids, paddings], len(ids) * _bytes((_TOKENS,)))[1]["text"]
 
     def close(self) -> None:
         """Ends the process; the next call would start another."""
         with self._lock:
             self._stop()
 
-    def _call(self, request: dict[str, Any], arrays: list[np.ndarray], result_bytes: int) -> dict[str, np.ndarray]:
+    def _call(
+        self, request: dict[str, Any], arrays: list[np.ndarray], result_bytes: int
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with self._lock:
             for last in (False, True):
                 running = self._start()
@@ -125,7 +172,8 @@ class TensorFlowProcess:
         if self._running is None:
             self._running = _Running()
             try:
-                self._engine = self._running.request(self._load)["engine"]
+                told = self._running.request(self._load)
+                self._loaded = Loaded(told["engine"], tuple(told["notes"]), told["facts"])
             except _Died as died:
                 self._stop()
                 raise EncoderUnusable(f"the TensorFlow process could not start: it {died}") from None
@@ -150,8 +198,8 @@ class _Running:
     def __init__(self) -> None:
         other = os.environ.get(PYTHON_VARIABLE)
         python = other or sys.executable
-        # The server's folder has modules named as packages are (`transformers`): it must not be searched.
-        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+        environment = dict(os.environ)
+        environment.pop("PYTHONSAFEPATH", None)  # the server imports the file beside it
         for name in ("PYTHONPATH", "PYTHONHOME") if other else ():
             environment.pop(name, None)  # ours would mislead another environment
         memory = shared_file(mmap.PAGESIZE)
@@ -202,8 +250,10 @@ class _Running:
             raise EncoderError(f"TensorFlow failed: {answer['error']}")
         return answer
 
-    def ask(self, message: dict[str, Any], arrays: list[np.ndarray], result_bytes: int) -> dict[str, np.ndarray]:
-        """Puts arrays into the shared memory, one after the other, and gets arrays out of it."""
+    def ask(
+        self, message: dict[str, Any], arrays: list[np.ndarray], result_bytes: int
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Puts arrays into the shared memory, one after the other, and gets an answer and arrays out of it."""
         start = -(-sum(array.nbytes for array in arrays) // 64) * 64
         try:
             grow(self._memory, start + result_bytes)
@@ -214,13 +264,14 @@ class _Running:
         with mmap.mmap(self._memory.fileno(), 0) as memory:
             at = 0
             for array in arrays:
-                memory[at : at + array.nbytes] = np.ascontiguousarray(array).tobytes()
+                memory[at : at + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
                 at += array.nbytes
-            results = self.request({**message, "results": start})["results"]
-            return {
+            told = self.request({**message, "results": start})
+            results = {
                 name: np.frombuffer(memory[at : at + _bytes(tuple(shape))], np.float32).reshape(shape)
-                for name, (at, shape) in results.items()
+                for name, (at, shape) in told.pop("results").items()
             }
+            return told, results
 
     def _last_line(self) -> str:
         with contextlib.suppress(OSError, ValueError):
@@ -228,6 +279,12 @@ class _Running:
             lines = self._log.read().decode(errors="replace").strip().splitlines()
             return f" ({lines[-1][:200]})" if lines else ""
         return ""
+
+
+def _places(files: Sequence[np.ndarray]) -> list[list[int]]:
+    """Where files lie that follow one another: `[start, size]` each."""
+    sizes = [file.nbytes for file in files]
+    return [[start, size] for start, size in zip(np.cumsum([0, *sizes]).tolist(), sizes, strict=False)]
 
 
 def _groups(files: Sequence[np.ndarray], limit: int = _MEMORY_BYTES) -> list[list[np.ndarray]]:

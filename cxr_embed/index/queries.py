@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_embed.encoders import encoder_card, load_encoder, load_text_encoder
+from cxr_embed.encoders import CheckedEncoder, encoder_card, load_encoder, load_text_encoder
 from cxr_embed.encoders.table import is_own
 from cxr_embed.errors import CaseIndexError, EncoderError, ImageError, UnknownWordsWarning
 from cxr_embed.images import looks_like_chest, read_image
@@ -18,7 +18,7 @@ from cxr_embed.index.asked import NO_RULES, Query, Rules, stranger_note
 from cxr_embed.index.searchable import Searchable
 from cxr_embed.index.vectors import pooled, unit
 from cxr_embed.store.prompts import unlearned_words
-from cxr_embed.types import Encoder, EncoderSpec
+from cxr_embed.types import EncoderSpec
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class Asker:
         return [Query(np.asarray(known[text], np.float32), text, notes=notes) for text in texts]
 
 
-def matching_encoder(spec: EncoderSpec, weights: str | os.PathLike[str] | None, device: str) -> Encoder:
+def matching_encoder(spec: EncoderSpec, weights: str | os.PathLike[str] | None, device: str) -> CheckedEncoder:
     """The encoder that made vectors of this spec.
 
     Raises:

@@ -14,9 +14,11 @@ from cxr_embed.types import CxrImage, Encoder
 
 # Files a worker takes at a time: large enough to hide the messages, small enough to share the work evenly.
 CHUNK = 16
+# The same where model inputs are encoded files or prepared pictures of several MB, of which a slot holds some.
+FILE_CHUNK = 8
 BATCH_SIZE = (2, 64)  # on a CPU and on a GPU, for an encoder of the user's
 SLOTS_PER_DECODER = 3
-# Of model inputs that are encoded files: a chunk of large ones may not fit, what does not is decoded again.
+# Of those: a chunk of large ones may not fit, what does not is decoded again.
 FILE_SLOT_BYTES = 64 << 20
 
 
@@ -61,12 +63,24 @@ def choose_crew(
     batch = batch_size
     if batch == "auto":
         batch = (card.batch_size if card is not None else BATCH_SIZE)[setup.device == "cuda"]
-    chunk = CHUNK if split else max(CHUNK, batch)  # a worker that infers takes whole batches
+    files = split and gives_files(encoder)
+    chunk = FILE_CHUNK if files else CHUNK if split else max(CHUNK, batch)  # a worker that infers takes whole batches
     most = -(-images // chunk)
     count = min(max(1, cores - 1 if split else cores) if workers == "auto" else workers, most)
     if split:
-        return Crew(*split_workers(replace(setup, threads=cores), count, batch, encoder), batch, chunk)
+        slot_bytes = FILE_SLOT_BYTES if files else chunk * -(-_blank(encoder, 64).nbytes // 64) * 64
+        crew = split_workers(replace(setup, threads=cores, slot_bytes=slot_bytes), count, batch, chunk)
+        return Crew(*crew, batch, chunk)
     return Crew(whole_workers(setup, count, max(1, cores // count), batch), None, batch, chunk)
+
+
+def gives_files(encoder: Encoder) -> bool:
+    """Whether model inputs differ in size: encoded files, not pictures of one shape."""
+    return _blank(encoder, 64).shape != _blank(encoder, 80).shape
+
+
+def _blank(encoder: Encoder, width: int) -> np.ndarray:
+    return encoder.preprocess(CxrImage(np.zeros((64, width), np.uint8), 8, "", "png"))
 
 
 def whole_workers(setup: Setup, count: int, threads: int, batch: int) -> list[Setup]:
@@ -74,13 +88,9 @@ def whole_workers(setup: Setup, count: int, threads: int, batch: int) -> list[Se
     return [replace(setup, threads=threads, batch_size=batch)] * count
 
 
-def split_workers(setup: Setup, decoders: int, batch: int, encoder: Encoder) -> tuple[list[Setup], Arena]:
+def split_workers(setup: Setup, decoders: int, batch: int, chunk: int) -> tuple[list[Setup], Arena]:
     """GPU, or a large model: decoders fill slots of an arena, one worker a machine empties them."""
-    small, wide = (
-        encoder.preprocess(CxrImage(np.zeros(shape, np.uint8), 8, "", "png")) for shape in ((64, 64), (64, 80))
-    )
-    slot_bytes = CHUNK * (-(-small.nbytes // 64) * 64) if small.shape == wide.shape else FILE_SLOT_BYTES
-    shared = replace(setup, slot_bytes=slot_bytes, batch_size=batch)
-    slots = SLOTS_PER_DECODER * decoders + 2 * -(-batch // CHUNK)
+    shared = replace(setup, batch_size=batch)
+    slots = SLOTS_PER_DECODER * decoders + 2 * -(-batch // chunk)
     kinds = [replace(shared, kind="device")] + [replace(shared, kind="decoder", threads=1)] * decoders
-    return kinds, Arena(slots, slot_bytes)
+    return kinds, Arena(slots, setup.slot_bytes)

@@ -87,10 +87,14 @@ class Hashed(NamedTuple):
 
 
 class EmbedFiles(NamedTuple):
-    """Keys of the chunk's files to embed; the rest is dropped. `slot` is where a decoder puts its pixels."""
+    """Keys of the chunk's files to embed; the rest is dropped. `slot` is where a decoder puts its pixels.
+
+    `input_form` is how the device's encoder takes them best by now (`CheckedEncoder.input_form`).
+    """
 
     keys: list[int]
     slot: int | None
+    input_form: str = ""
 
 
 class InSlot(NamedTuple):
@@ -123,12 +127,18 @@ class RunSlots(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """Vectors `{output: (len(keys), ...)}` and faults of a chunk; `unlike` as in `Decoded`."""
+    """Vectors `{output: (len(keys), ...)}` and faults of a chunk; `unlike` as in `Decoded`.
+
+    `engine`, `notes` and `input_form` are the encoder's after it: it may have found something out.
+    """
 
     keys: list[int]
     vectors: dict[str, np.ndarray]
     faults: dict[int, Fault]
     batch_size: int
+    engine: str = ""
+    notes: tuple[str, ...] = ()
+    input_form: str = ""
     unlike: frozenset[int] = frozenset()
 
 

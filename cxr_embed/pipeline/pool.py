@@ -12,11 +12,11 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 
+from cxr_embed.encoders.checked import CheckedEncoder
 from cxr_embed.errors import EncoderError
 from cxr_embed.pipeline.messages import Message, Ready, Setup, Unusable
 from cxr_embed.pipeline.worker import Worker
 from cxr_embed.processes import ending, shared_file, signals_blocked
-from cxr_embed.types import Encoder
 
 # A chunk that takes longer than this is stuck in a decoder; a cold network drive is far faster.
 CHUNK_SECONDS = 600.0
@@ -151,7 +151,7 @@ class Pool:
 class OwnWorker:
     """The worker of a run whose encoder is an object in this process: it answers at once."""
 
-    def __init__(self, setup: Setup, encoder: Encoder) -> None:
+    def __init__(self, setup: Setup, encoder: CheckedEncoder) -> None:
         self.kind, self.ready, self.busy = setup.kind, True, False
         self.keys: list[int] = []
         self.slot: int | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cxr_embed.encoders import as_precision, load_encoder, resolve_device, resolve_precision
+from cxr_embed.encoders import CheckedEncoder, as_precision, load_encoder, resolve_device, resolve_precision
 from cxr_embed.errors import CxrEmbedError, EncoderError, StoreError
 from cxr_embed.manifest import Manifest, read_manifest
 from cxr_embed.pipeline.messages import Setup
@@ -84,7 +84,7 @@ def embed(
     """
     started = time.perf_counter()
     table = _manifest(manifest, batch_size, workers, limit)
-    here = None if isinstance(encoder, str) else encoder
+    here = None if isinstance(encoder, str) else CheckedEncoder(encoder)
     with_a_name = (weights, device, precision, outputs, pixels, workers)
     if here is not None and with_a_name != (None, "auto", "auto", None, None, "auto"):
         raise EncoderError(
@@ -119,8 +119,8 @@ def embed(
 
 def _work(
     run: Session,
-    loaded: Encoder,
-    here: Encoder | None,
+    loaded: CheckedEncoder,
+    here: CheckedEncoder | None,
     setup: Setup,
     batch_size: int | Literal["auto"],
     workers: int | Literal["auto"],
@@ -189,13 +189,13 @@ def _spec_encoder(
     precision: str,
     outputs: Sequence[str] | None,
     pixels: str | None,
-) -> Encoder:
+) -> CheckedEncoder:
     """The encoder as far as its spec and `preprocess` need it: no engine is started, no GPU is looked for."""
     plain = precision if precision in ("bf16", "float32") else "float32"
     return load_encoder(encoder, weights=weights, device="cpu", precision=plain, outputs=outputs, pixels=pixels)
 
 
-def _precision(here: Encoder | None, name: str, precision: str, device: str, store: Path) -> Precision:
+def _precision(here: CheckedEncoder | None, name: str, precision: str, device: str, store: Path) -> Precision:
     """The arithmetic of the run: what is asked for, else what the store holds, else the fastest that is native."""
     if here is not None:
         return "bf16" if "bf16" in here.engine.split() else "float32"

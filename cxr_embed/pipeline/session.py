@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cxr_embed.encoders.checked import CheckedEncoder
 from cxr_embed.errors import TRANSIENT_FAULTS, EncoderError, StoreError
 from cxr_embed.manifest import Manifest
 from cxr_embed.pipeline.crew import BATCH_SIZE, CHUNK, choose_crew
@@ -35,7 +36,7 @@ from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store.layout import Row
 from cxr_embed.store.reader import Failure
 from cxr_embed.store.writer import StoreWriter
-from cxr_embed.types import Encoder, Stamp
+from cxr_embed.types import Stamp
 
 # Buffered rows are published at least this often, so that a slow encoder loses at most a minute to a power cut.
 PUBLISH_SECONDS = 60.0
@@ -77,6 +78,7 @@ class Session:
         self.chunk = 0  # files that a worker takes at a time
         self.arena: Arena | None = None
         self.filled: dict[int, dict[int, InSlot]] = {}  # slots that wait for the device, with the files in them
+        self.input_form = ""  # how the device's encoder takes its inputs best by now
 
     # Planning
 
@@ -112,7 +114,7 @@ class Session:
     def work(
         self,
         tasks: Iterator[Task],
-        encoder: Encoder,
+        encoder: CheckedEncoder,
         setup: Setup,
         batch_size: int | Literal["auto"],
         workers: int | Literal["auto"],
@@ -126,7 +128,7 @@ class Session:
             self._loop(stack.enter_context(Pool(crew.setups, crew.arena)), enumerate(tasks))
 
     def work_here(
-        self, tasks: Iterator[Task], encoder: Encoder, setup: Setup, batch_size: int | Literal["auto"]
+        self, tasks: Iterator[Task], encoder: CheckedEncoder, setup: Setup, batch_size: int | Literal["auto"]
     ) -> None:
         """Sends every task through an encoder in this process."""
         batch = BATCH_SIZE[0] if batch_size == "auto" else batch_size
@@ -187,7 +189,7 @@ class Session:
                 self._fail(key, fault, None, Stamp())
             worker.keys = [file.key for file in message.files if self._settle(file)]
             if worker.keys:
-                worker.send(EmbedFiles(worker.keys, worker.slot))
+                worker.send(EmbedFiles(worker.keys, worker.slot, self.input_form))
             else:
                 self._idle(worker)
         elif isinstance(message, Decoded):
@@ -202,6 +204,8 @@ class Session:
             self._idle(worker)
             self.deaths = 0
             self.unlike |= message.unlike
+            self.summary.engine, self.input_form = message.engine or self.summary.engine, message.input_form
+            self.summary.notes = list(dict.fromkeys([*self.summary.notes, *message.notes]))
             self.summary.batch_size = min(self.summary.batch_size, message.batch_size)
             self._fail_all(message.faults)
             for position, key in enumerate(message.keys):

@@ -25,6 +25,7 @@ class EmbedSummary:
         batch_size: the one that was used in the end.
         interrupted: whether a signal ended the run early.
         stored: images with a vector in the store, once the run ended.
+        notes: what else a user should know, in sentences.
     """
 
     images: int = 0
@@ -38,6 +39,7 @@ class EmbedSummary:
     batch_size: int = 0
     interrupted: bool = False
     stored: int = 0
+    notes: list[str] = field(default_factory=list)
 
     @property
     def done(self) -> int:
@@ -59,6 +61,7 @@ class EmbedSummary:
             "batch_size": self.batch_size,
             "interrupted": self.interrupted,
             "stored": self.stored,
+            "notes": list(self.notes),
         }
 
 

@@ -37,7 +37,7 @@ from cxr_embed.processes import stderr_silenced
 from cxr_embed.types import Stamp
 
 if TYPE_CHECKING:
-    from cxr_embed.types import Encoder
+    from cxr_embed.encoders.checked import CheckedEncoder
 
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -48,7 +48,7 @@ _ALIGNMENT = 64
 class Worker:
     """Reads, decodes and infers for one run: in a process of its own, or for an encoder object in the run's."""
 
-    def __init__(self, setup: Setup, encoder: Encoder) -> None:
+    def __init__(self, setup: Setup, encoder: CheckedEncoder) -> None:
         from cxr_embed.images.likeness import check_weights
 
         check_weights()  # where our own data is missing, no radiograph is to blame
@@ -90,6 +90,8 @@ class Worker:
         faults: dict[int, Fault] = {}
         keys, inputs = [], []
         self.unlike.clear()
+        if message.slot is not None:
+            self.encoder.input_form = message.input_form
         for key in message.keys:
             try:
                 inputs.append(self.decode(key))
@@ -164,7 +166,7 @@ class Worker:
         while start < len(keys):
             stop = min(start + self.batch_size, len(keys))
             try:
-                parts.append(self._checked(inputs[start:stop]))
+                parts.append(self._embed(inputs[start:stop]))
                 done += keys[start:stop]
                 start = stop
             except EncoderUnusable:
@@ -175,28 +177,24 @@ class Worker:
                     continue
                 for at in range(start, stop):
                     try:
-                        parts.append(self._checked(inputs[at : at + 1]))
+                        parts.append(self._embed(inputs[at : at + 1]))
                         done.append(keys[at])
                     except EncoderUnusable:
                         raise
                     except Exception as reason:
                         kind = "out-of-memory" if is_out_of_memory(reason) else "encoder"
-                        faults[keys[at]] = Fault(kind, f"the encoder failed: {type(reason).__name__}: {reason}")
+                        own = isinstance(reason, CxrEmbedError)
+                        told = str(reason) if own else f"{type(reason).__name__}: {reason}"
+                        faults[keys[at]] = Fault(kind, f"the encoder failed: {told}")
                 start = stop
         vectors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
-        return Embedded(done, vectors, faults, self.batch_size)
+        encoder = self.encoder
+        return Embedded(done, vectors, faults, self.batch_size, encoder.engine, encoder.notes, encoder.input_form)
 
-    def _checked(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
+    def _embed(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
         alike = all(array.shape == inputs[0].shape for array in inputs)
-        batch = np.stack(inputs) if alike else inputs
-        vectors = self.encoder.embed(batch)
-        for output, shape in self.encoder.spec.outputs.items():
-            array = vectors[output]
-            if array.shape != (len(batch), *shape):
-                raise ValueError(f"output {output} has shape {array.shape}, expected {(len(batch), *shape)}")
-            if not np.isfinite(array).all():
-                raise ValueError(f"output {output} is not finite")
-        return vectors
+        files = inputs[0].ndim == 1 and inputs[0].dtype == np.uint8
+        return self.encoder.embed(np.stack(inputs) if alike and not files else inputs)
 
 
 def file_stamp(path: str) -> Stamp:
@@ -213,7 +211,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
 
 
-def make_encoder(setup: Setup) -> Encoder:
+def make_encoder(setup: Setup) -> CheckedEncoder:
     """The encoder that a worker process needs.
 
     Raises:

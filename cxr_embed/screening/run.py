@@ -20,7 +20,6 @@ from cxr_embed.prompts import PromptSet
 from cxr_embed.store import Store, add_prompts, read_prompts
 from cxr_embed.store.layout import sync
 from cxr_embed.store.prompts import check_prompts, prompt_source, prompt_width, unlearned_words
-from cxr_embed.types import KnowsWords
 from cxr_embed.zeroshot import Cosines, Ensemble, ScoreKind, Scorer, Scores
 
 SUFFIXES = (".csv", ".parquet")
@@ -147,7 +146,7 @@ def _prompt_vectors(
             f"model cannot embed them:\n  {error}"
         ) from None
     added = check_prompts(store.spec, missing, np.concatenate(parts), store.path)
-    unknown = [encoder.unknown_words(prompt) if isinstance(encoder, KnowsWords) else () for prompt in missing]
+    unknown = [encoder.unknown_words(prompt) for prompt in missing]
     came = f"embedded by {store.spec.name}, {encoder.engine}"
     new = [prompt_source(came, words) for words in unknown]
     notes = _word_notes(store, prompts, {**sources, **dict(zip(missing, new, strict=True))})

@@ -1,0 +1,103 @@
+"""The door that every encoder passes: what it answers is what it was asked for, or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cxr_embed.errors import EncoderError
+from cxr_embed.types import CxrImage, Encoder, EncoderSpec
+
+
+class CheckedEncoder:
+    """An encoder whose every answer is checked: a row an input, the declared shapes, no NaN.
+
+    Attributes:
+        encoder: the encoder itself.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder: Any = encoder.encoder if isinstance(encoder, CheckedEncoder) else encoder
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What the encoder computes."""
+        spec: EncoderSpec = self.encoder.spec
+        return spec
+
+    @property
+    def engine(self) -> str:
+        """What it runs on."""
+        return str(self.encoder.engine)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of this run of it, in sentences."""
+        return tuple(getattr(self.encoder, "notes", ()))
+
+    @property
+    def input_form(self) -> str:
+        """In which form it takes inputs best by now: blank at first.
+
+        An encoder may find out while it runs that more can be prepared for it. Whoever runs `preprocess` in another
+        process hands the word on to the encoder there.
+        """
+        return str(getattr(self.encoder, "input_form", ""))
+
+    @input_form.setter
+    def input_form(self, form: str) -> None:
+        if form != self.input_form:
+            self.encoder.input_form = form
+
+    def preprocess(self, image: CxrImage) -> np.ndarray:
+        """One image to one model input."""
+        given: np.ndarray = self.encoder.preprocess(image)
+        return given
+
+    def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """B model inputs to `{output: (B, *shape) float32}`.
+
+        Raises:
+            EncoderError: also where the answer has other rows or shapes, or values that are not finite.
+        """
+        found: Mapping[str, np.ndarray] = self.encoder.embed(batch)
+        for output, shape in self.spec.outputs.items():
+            if output not in found:
+                raise EncoderError(f"{self.spec.name} gave no output {output}; it gave {', '.join(found) or 'none'}")
+            _check(f"output {output}", np.asarray(found[output]), (len(batch), *shape))
+        return dict(found)
+
+    def embed_text(self, prompts: Sequence[str]) -> np.ndarray:
+        """P prompts to `(P, D)` float32.
+
+        Raises:
+            EncoderError: also where the encoder embeds no prompts, or the answer is not one finite row a prompt.
+        """
+        if not hasattr(self.encoder, "embed_text"):
+            raise EncoderError(f"{self.spec.name} embeds no prompts; `cxr-embed encoders` says which do")
+        found = np.asarray(self.encoder.embed_text(prompts))
+        if len(found) == len(prompts) and not np.isfinite(found).all():
+            bad = prompts[int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])]
+            raise EncoderError(f"the model returned values that are not finite for the prompt {bad!r}")
+        text = self.spec.text
+        width = self.spec.outputs[text.output][-1] if text is not None else found.shape[-1]
+        _check("the text side", found, (len(prompts), width))
+        return found
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        """The prompt's words that the encoder never learned; none where it has no vocabulary of its own."""
+        return tuple(self.encoder.unknown_words(prompt)) if hasattr(self.encoder, "unknown_words") else ()
+
+    def close(self) -> None:
+        """Lets go of what the encoder holds beside memory (a process); the next call starts it again."""
+        if hasattr(self.encoder, "close"):
+            self.encoder.close()
+
+
+def _check(what: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise EncoderError(f"{what} has shape {array.shape}, expected {shape}")
+    if not np.isfinite(array).all():
+        raise EncoderError(f"{what} is not finite")

@@ -1,0 +1,94 @@
+"""Whatever an encoder answers has as many rows as it was asked for, of the declared shapes, or is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import MeanEncoder
+
+from cxr_embed import embed, load_encoder
+from cxr_embed.encoders import CheckedEncoder
+from cxr_embed.errors import EncoderError
+from cxr_embed.types import EncoderSpec, TextRule
+
+Wrong = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+WRONG: dict[str, tuple[Wrong, str]] = {
+    "one row": (
+        lambda found: {**found, "means": found["means"][:1]},
+        r"output means has shape \(1, 16\), expected \(5,",
+    ),
+    "a row more": (
+        lambda found: {**found, "peak": np.ones((6, 1))},
+        r"output peak has shape \(6, 1\), expected \(5, 1\)",
+    ),
+    "another width": (lambda found: {**found, "means": found["means"][:, :3]}, r"shape \(5, 3\), expected \(5, 16\)"),
+    "no output": (lambda found: {"means": found["means"]}, "gave no output peak; it gave means"),
+    "NaN": (lambda found: {**found, "peak": found["peak"] * np.nan}, "output peak is not finite"),
+}
+
+
+class Wrongly(MeanEncoder):
+    """The plain encoder, with its answers changed."""
+
+    def __init__(self, change: Wrong) -> None:
+        self.change = change
+
+    def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        return self.change(super().embed(batch))
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_answer_is_an_error(name: str) -> None:
+    change, words = WRONG[name]
+    with pytest.raises(EncoderError, match=words):
+        CheckedEncoder(Wrongly(change)).embed(np.ones((5, 4, 4), np.float32))
+
+
+def test_a_right_answer_passes() -> None:
+    found = CheckedEncoder(Wrongly(lambda found: found)).embed(np.ones((5, 4, 4), np.float32))
+    assert {name: array.shape for name, array in found.items()} == {"means": (5, 16), "peak": (5, 1)}
+
+
+def test_every_encoder_passes_the_door(make_images: Callable[..., Path], tmp_path: Path) -> None:
+    assert isinstance(load_encoder("hog"), CheckedEncoder)
+    assert isinstance(load_encoder("mini"), CheckedEncoder)
+    assert isinstance(load_encoder("helpers:make_mean"), CheckedEncoder)
+    # An object that `embed` is given passes it too; what fails as a batch is tried image by image.
+    summary = embed(make_images(4), Wrongly(WRONG["NaN"][0]), tmp_path / "nan")
+    assert [failure.kind for failure in summary.failed] == ["encoder"] * 4
+    summary = embed(make_images(4), Wrongly(WRONG["one row"][0]), tmp_path / "one")
+    assert (summary.embedded, summary.failed) == (4, [])
+
+
+class Talker(MeanEncoder):
+    """An encoder with a text side that gives what it is told to."""
+
+    spec = EncoderSpec("talker", "1", "none", {"means": (16,), "peak": (1,)}, text=TextRule("means", "clip"))
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.vectors = vectors
+
+    def embed_text(self, prompts: Sequence[str]) -> np.ndarray:
+        return self.vectors
+
+
+@pytest.mark.parametrize(
+    ("vectors", "words"),
+    [
+        (np.ones((1, 16)), r"the text side has shape \(1, 16\), expected \(2, 16\)"),
+        (np.ones((2, 15)), r"the text side has shape \(2, 15\), expected \(2, 16\)"),
+        (np.array([[1.0] * 16, [np.nan] * 16]), "values that are not finite for the prompt 'b'"),
+    ],
+)
+def test_wrong_prompt_vectors_are_an_error(vectors: np.ndarray, words: str) -> None:
+    with pytest.raises(EncoderError, match=words):
+        CheckedEncoder(Talker(vectors)).embed_text(["a", "b"])
+
+
+def test_an_encoder_without_words_says_so() -> None:
+    with pytest.raises(EncoderError, match="mean embeds no prompts"):
+        CheckedEncoder(MeanEncoder()).embed_text(["a"])
+    assert CheckedEncoder(MeanEncoder()).unknown_words("a") == ()
