@@ -606,7 +606,7 @@ if {system!r}:
         (
             "",
             "",
-            r"op of tensorflow-text \(SentencepieceOp\); install it: `\S+ -m pip install 'tensorflow-text==2\.\d+\.\*'`",
+            r"tensorflow-text \(SentencepieceOp\); install it: `\S+ -m pip install 'tensorflow-text==2\.\d+\.\*'`",
         ),
         ("2.11.0", "", r"tensorflow-text 2.11.0 does not fit tensorflow 2\.\d+\.\d+: `\S+ -m pip install"),
         ("", "Windows", r"there is no tensorflow-text for Windows \S+ with Python .*; embed on Linux"),

@@ -243,7 +243,7 @@ def test_a_flipped_bit_anywhere_is_found_and_named(tmp_path: Path) -> None:
     fill(tmp_path / "s", range(30))
     rng = np.random.default_rng(0)
     files = every_file(tmp_path / "s")
-    assert len(files) == 1 + 3 * 4
+    assert len(files) == 1 + 3 * 5
     for file in files:
         data = file.read_bytes()
         for at in {0, len(data) - 1, *rng.integers(0, len(data), 6).tolist()}:

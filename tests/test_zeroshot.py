@@ -294,6 +294,9 @@ class TextSide:
         self.asked: list[str] = []
         self.bad = bad
 
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        return ()
+
     def embed_text(self, prompts: Sequence[str]) -> np.ndarray:
         self.asked += prompts
         vectors = [np.random.default_rng(list(prompt.encode())).standard_normal(8) for prompt in prompts]

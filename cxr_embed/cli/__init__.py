@@ -43,7 +43,6 @@ app = typer.Typer(
 )
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
 app.command("embed", epilog=embed.EXAMPLE)(embed.embed)
-app.command("encoders", epilog=encoders.EXAMPLE)(encoders.encoders)
 app.command("phantom", epilog=phantom.EXAMPLE)(phantom.phantom)
 app.command("prompts", epilog=zeroshot.PROMPTS_EXAMPLE)(zeroshot.prompts)
 app.command("zeroshot", epilog=zeroshot.EXAMPLE)(zeroshot.zeroshot)
@@ -62,6 +61,7 @@ app.add_typer(store.app, name="store")
 app.add_typer(index.app, name="index")
 app.add_typer(imports.app, name="import")
 app.add_typer(exports.app, name="export")
+app.add_typer(encoders.app, name="encoders")
 app.add_typer(encoders.weights_app, name="weights")
 
 

@@ -135,6 +135,7 @@ def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
 
 
 def _print_summary(summary: EmbedSummary, store: Path) -> None:
+    from cxr_embed.cli.store import told_equal
     from cxr_embed.store import open_store
 
     rate = f" ({summary.embedded / summary.seconds:,.1f} images/s)" if summary.embedded else ""
@@ -151,6 +152,8 @@ def _print_summary(summary: EmbedSummary, store: Path) -> None:
         named = ", ".join(unlike[:_SHOWN_UNLIKE]) + (", ..." if len(unlike) > _SHOWN_UNLIKE else "")
         told = "does not look like a chest radiograph" if len(unlike) == 1 else "do not look like chest radiographs"
         typer.echo(f"note: {plural(len(unlike), 'image')} {told} ({named}); embedded all the same")
+    if summary.equal_vectors:
+        typer.echo(f"note: {told_equal(summary.equal_vectors)}")
     for note in summary.notes:
         typer.echo(f"note: {note}")
     for failure in summary.failed[:_SHOWN_FAILURES]:

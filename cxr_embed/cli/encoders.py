@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cxr_embed.cli.common import plural, print_json
 
-EXAMPLE = "Example: `cxr-embed encoders --json`"
+if TYPE_CHECKING:
+    from cxr_embed.types import CxrImage
+
+EXAMPLE = "Example: `cxr-embed encoders --json`; `cxr-embed encoders check mini` runs one"
+CHECK_EXAMPLE = "Example: `cxr-embed encoders check cxr-foundation`"
+app = typer.Typer(rich_markup_mode="markdown")
 weights_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Convert published weights, or make random ones for tests."
 )
@@ -51,8 +57,14 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def encoders(as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False) -> None:
+@app.callback(invoke_without_command=True, epilog=EXAMPLE)
+def encoders(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
     """List the encoders: vectors, licence, and whether each can run here."""
+    if context.invoked_subcommand is not None:
+        return
     rows = _rows()
     if as_json:
         print_json(rows)
@@ -77,6 +89,100 @@ def encoders(as_json: Annotated[bool, typer.Option("--json", help="Print the tab
     if extras:
         typer.echo(f"What is not installed comes with {' or '.join(extras)}.")
     typer.echo(f"Converted weights are looked for in {folder}; those of the Hub in its own cache.")
+
+
+@app.command("check", epilog=CHECK_EXAMPLE)
+def check(
+    encoder: Annotated[str, typer.Argument(help="A name from `cxr-embed encoders`, or package.module:function.")],
+    weights: Annotated[Path | None, typer.Option(help="Safetensors file or checkpoint folder of the encoder.")] = None,
+    pixels: Annotated[str | None, typer.Option(help="Which of the encoder's pixel recipes to use.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    images: Annotated[int, typer.Option(min=2, help="Synthetic radiographs to run it on.")] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Load an encoder, run it on a few synthetic radiographs, and tell what a maintainer would ask for.
+
+    Files and digests, versions, device, time an image; for cxr-foundation what its graphs are and whether they run in
+    batches. Exit status 1 where it does not load, or gives radiographs that differ one vector.
+    """
+    from cxr_embed.encoders import load_encoder
+    from cxr_embed.encoders.check import check_encoder
+
+    loaded = load_encoder(encoder, weights=weights, pixels=pixels, device=device)
+    try:
+        told = check_encoder(loaded, _phantoms(images))
+    finally:
+        loaded.close()
+    if as_json:
+        print_json(told)
+    else:
+        for name, value in _checked_lines(told):
+            typer.echo(f"{name:<14} {value}")
+    if not told["vectors"]["different"]:
+        if not as_json:
+            typer.echo("error: radiographs that differ have the same vector", err=True)
+        raise typer.Exit(1)
+
+
+def _phantoms(count: int) -> list[CxrImage]:
+    """Synthetic radiographs of both depths that files have."""
+    from cxr_embed.phantom import render_study, sample_studies
+    from cxr_embed.types import CxrImage
+
+    pixels = [render_study(study).pixels for study in sample_studies(count)]
+    return [
+        CxrImage(shot, 12, "", "png") if number % 2 else CxrImage((shot >> 4).astype("uint8"), 8, "", "png")
+        for number, shot in enumerate(pixels)
+    ]
+
+
+def _checked_lines(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The check as label and text."""
+    spec, own, seconds = told["spec"], told["own"], told["seconds_an_image"]
+    yield "encoder", f"{spec['name']}, revision {spec['revision']} [{told['fingerprint'][:12]}]"
+    if spec["weights"]:
+        yield "weights", f"{spec['weights_source']} [{spec['weights'][:12]}]"
+    for file in told["files"]:
+        yield "file", f"{file['file']}, {file['bytes']:,} bytes, SHA-256 {file['sha256'][:12]}"
+    if own:
+        yield "versions", ", ".join(f"{name} {version}" for name, version in own["versions"].items())
+        for model, label in (("elixr_c", "ELIXR-C"), ("qformer", "Q-Former")):
+            facts = own["models"][model]
+            yield label, _model_line(facts)
+            for what in ("inputs", "outputs"):
+                yield f"  {what}", "; ".join(f"{name}: {kind}" for name, kind in facts[what].items())
+        depth = own["decode_depth"]
+        yield "decodes to", f"{depth} bits" if depth else "a depth that is not plain from the graph"
+        yield "batches", _batches_line(own["batches"], told["images"])
+    yield "engine", told["engine"]
+    for note in told["notes"]:
+        yield "note", note
+    yield (
+        "time an image",
+        f"{1000 * seconds['alone']:.0f} ms alone, {1000 * seconds['in_a_batch']:.0f} ms of "
+        + plural(told["images"], "image"),
+    )
+    yield "vectors", "differ" if told["vectors"]["different"] else "the same for radiographs that differ"
+
+
+def _model_line(facts: dict[str, Any]) -> str:
+    said = [facts[name] or "any" for name in ("input_batch", "output_batch")]
+    driven = f"{facts['driven_by']} a call" if facts["driven_by"] else "any batch"
+    ops = ", ".join(facts["ops_to_register"]) or "none"
+    return (
+        f"on {facts['device']}; {driven} (its input says {said[0]}, its output {said[1]}); ops of other packages: {ops}"
+    )
+
+
+def _batches_line(batches: dict[str, Any], images: int) -> str:
+    if "apart" not in batches:
+        return f"no: {batches['why']}"
+    times = f"{1000 * batches['signature_seconds']:.0f} ms an image by the signature, "
+    times += f"{1000 * batches['network_seconds']:.0f} ms in batches"
+    apart = (
+        f"{batches['apart']:.1e} apart, {batches['allowed']:.0e} is allowed" if batches["apart"] else "equal to the bit"
+    )
+    return f"{'yes' if batches['proven'] else 'no'}: {images} images both ways are {apart}; {times}"
 
 
 @weights_app.command("convert", epilog="Example: `cxr-embed weights convert densenet121 ~/Downloads/FILE.pt`")

@@ -52,18 +52,39 @@ def info(
         "failures": f"{told['failures']:,}" + (" (--failures lists them)" if told["failures"] and not failures else ""),
         "not a chest": f"{len(unlike):,} by the look of them: {', '.join(unlike[:_SHOWN])}"
         + (", ... (--json lists them)" if len(unlike) > _SHOWN else ""),
+        "equal": told_equal(told["equal_vectors"], told["unchecked_vectors"]),
         "on disk": f"{human_bytes(told['bytes'])} in {plural(told['shards'], 'shard')}, created {told['created']}",
     }
     if spec.text is None:
         del lines["prompts"]
     if not unlike:
         del lines["not a chest"]
+    if not lines["equal"]:
+        del lines["equal"]
     for name, value in lines.items():
         typer.echo(f"{name:<12} {value}")
     if failures:
         for failure in opened.failures:
             typer.echo(f"{failure.image_id}\t{failure.kind}\t{failure.reason}")
     typer.echo(RESEARCH)
+
+
+def told_equal(groups: list[list[str]], unchecked: int = 0) -> str:
+    """Images of different files with one vector, in words; blank where there are none."""
+    told = []
+    if groups:
+        count = sum(map(len, groups))
+        named = ", ".join(
+            " = ".join(group[:_SHOWN]) + (" = ..." if len(group) > _SHOWN else "") for group in groups[:2]
+        )
+        more = ", ..." if len(groups) > 2 else ""
+        told.append(
+            f"{count:,} images share {plural(len(groups), 'vector')} though their files differ ({named}{more}): "
+            "copies saved anew, or the encoder sees no difference"
+        )
+    if unchecked:
+        told.append(f"not looked for among {plural(unchecked, 'vector')} of an earlier release")
+    return "; ".join(told)
 
 
 @app.command("verify", epilog="Example: `cxr-embed store verify vectors/hog`")

@@ -113,6 +113,9 @@ def embed(
         run = Session(table, writer, limit, progress, stop, _version())
         _work(run, loaded, here, setup, batch_size, workers)
         run.summary.stored = len(writer.index)
+    if run.new:
+        groups = Store(store).equal_vectors()
+        run.summary.equal_vectors = [group for group in groups if not run.new.isdisjoint(group)]
     run.summary.seconds = time.perf_counter() - started
     return run.summary
 

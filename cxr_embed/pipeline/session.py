@@ -74,6 +74,7 @@ class Session:
         self.unlike: set[int] = set()  # keys whose picture does not look like a chest radiograph
         self.strange: set[bytes] = set()  # content of this run that does not
         self.suspects: set[int] = set()
+        self.new: set[str] = set()  # images whose content was embedded in this run
         self.deaths = 0
         self.chunk = 0  # files that a worker takes at a time
         self.arena: Arena | None = None
@@ -258,6 +259,7 @@ class Session:
             return
         self._row(key)
         self.summary.embedded += 1
+        self.new.add(task.image_id)
         self.buffered.add(file.content)
         waiting = self.claimed.pop(file.content)
         if unlike:

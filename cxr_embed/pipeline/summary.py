@@ -25,6 +25,8 @@ class EmbedSummary:
         batch_size: the one that was used in the end.
         interrupted: whether a signal ended the run early.
         stored: images with a vector in the store, once the run ended.
+        equal_vectors: ids of images whose files differ and whose vectors are the same, a list each; those with an image
+            of this run in them.
         notes: what else a user should know, in sentences.
     """
 
@@ -39,6 +41,7 @@ class EmbedSummary:
     batch_size: int = 0
     interrupted: bool = False
     stored: int = 0
+    equal_vectors: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -61,6 +64,7 @@ class EmbedSummary:
             "batch_size": self.batch_size,
             "interrupted": self.interrupted,
             "stored": self.stored,
+            "equal_vectors": self.equal_vectors,
             "notes": list(self.notes),
         }
 

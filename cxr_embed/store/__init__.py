@@ -8,6 +8,7 @@ Layout of a store::
         shard.json             counts, engine, and size and SHA-256 of each file
         rows.arrow             one row an image: ids, content id, file stamp, error
         <output>.npy           (M, ...) vectors of the first M rows
+        checksums.npy          (outputs, M) uint32, CRC-32C of each vector; not in shards of earlier releases
     prompts.arrow              prompts' vectors, where the encoder has text: one file, replaced as a whole
     incoming/                  shards being written; a publisher renames them into shards/
 

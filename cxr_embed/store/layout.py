@@ -23,7 +23,7 @@ from cxr_embed.types import EncoderSpec, Precision, Stamp, canonical_json
 FORMAT = "cxr_embed.store"
 VERSION = 1
 HEADER, LOCK, SHARDS, INCOMING = "store.json", "writer.lock", "shards", "incoming"
-SHARD_JSON, ROWS = "shard.json", "rows.arrow"
+SHARD_JSON, ROWS, CHECKSUMS = "shard.json", "rows.arrow", "checksums.npy"
 SHARD_NAME = re.compile(r"(\d{8})-([0-9a-f]{16})")
 
 Dtype = Literal["float16", "float32"]
@@ -209,6 +209,8 @@ def write_shard(
     try:
         for output, array in vectors.items():
             _write_npy(folder / output_file(output), array)
+        if vectors:
+            _write_npy(folder / CHECKSUMS, np.stack([row_checksums(array) for array in vectors.values()]))
         table = pa.Table.from_pydict(
             {
                 "image_id": [row.image_id for row in rows],
@@ -237,6 +239,14 @@ def write_shard(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder, info_digest(info)
+
+
+def row_checksums(array: np.ndarray) -> np.ndarray:
+    """CRC-32C of each row's bytes: `(M, ...)` to `(M,)` uint32."""
+    from google_crc32c import value
+
+    rows = np.ascontiguousarray(array)
+    return np.fromiter(map(value, rows), np.uint32, len(rows))
 
 
 def _write_npy(path: Path, array: np.ndarray) -> None:

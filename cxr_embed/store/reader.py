@@ -13,10 +13,20 @@ import numpy as np
 
 from cxr_embed.errors import StoreError
 from cxr_embed.store.index import Index, ShardRows
-from cxr_embed.store.layout import SHARD_JSON, Header, ShardInfo, output_file, shard_paths
+from cxr_embed.store.layout import (
+    CHECKSUMS,
+    SHARD_JSON,
+    Header,
+    ShardInfo,
+    file_digest,
+    output_file,
+    row_checksums,
+    shard_paths,
+)
 from cxr_embed.types import Embeddings, EncoderSpec
 
 _NAMED = 5  # ids that an error message names before it only counts
+_NO_CHANCE = 64  # so many different vectors never have one checksum by chance
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class Store:
         self._shard_paths = shard_paths(self.path)
         self._infos: dict[int, ShardInfo] = {}
         self._arrays: dict[tuple[int, str], np.ndarray] = {}
+        self._checksums: dict[int, np.ndarray | None] = {}
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}, {self.spec.name}, {len(self)} images)"
@@ -120,6 +131,70 @@ class Store:
         """The images whose last try failed, with the reasons."""
         return [Failure(image_id, *why) for image_id, why in sorted(self.index.failures.items())]
 
+    def checksums(self, number: int) -> np.ndarray | None:
+        """CRC-32C of a shard's vectors, `(outputs, M)` uint32; None for a shard of an earlier release.
+
+        Raises:
+            StoreError: where the file is damaged.
+        """
+        if number not in self._checksums:
+            path, info = self._shard_paths[number] / CHECKSUMS, self._info(number)
+            found = None
+            if CHECKSUMS in info.files:
+                try:
+                    if file_digest(path) != info.files[CHECKSUMS]:
+                        raise StoreError(f"{path.parent}: {path.name} is damaged, its checksum differs")
+                    found = np.load(path, allow_pickle=False)
+                except (OSError, ValueError) as error:
+                    raise StoreError(f"{path.parent}: {path.name} cannot be read ({type(error).__name__})") from None
+            self._checksums[number] = found
+        return self._checksums[number]
+
+    def equal_vectors(self) -> list[list[str]]:
+        """Images whose files differ and whose vectors are the same in every output: a list of ids each.
+
+        Copies that were saved anew are such images, and so is everything that an encoder cannot tell apart. Vectors of
+        earlier releases, which have no checksums, are not looked at (`unchecked`).
+        """
+        ids, shard, vector = self._places
+        sums = np.zeros((len(ids), len(self.spec.outputs)), np.uint64)
+        looked = np.zeros(len(ids), bool)
+        for number, rows in _by_shard(shard):
+            found = self.checksums(number)
+            if found is not None:
+                sums[rows], looked[rows] = found[:, vector[rows]].T, True
+        keys = np.zeros(len(ids), np.uint64)
+        for column in sums.T:  # one number for all outputs
+            keys = keys * np.uint64(0x9E3779B97F4A7C15) + column
+        _, group, size = np.unique(keys, return_inverse=True, return_counts=True)
+        order = np.flatnonzero(looked & (size[group] > 1))
+        order = order[np.argsort(group[order], kind="stable")]
+        edges = np.flatnonzero(np.diff(group[order])) + 1
+        groups = []
+        for part in np.split(order, edges) if len(order) else ():
+            places = {(int(shard[row]), int(vector[row])) for row in part}  # images of one file share one
+            if len(places) > 1:
+                groups += self._equal(part, len(places))
+        return [ids[group].tolist() for group in groups]
+
+    def _equal(self, rows: np.ndarray, places: int) -> list[np.ndarray]:
+        """Rows of equal checksums, parted by their vectors where chance may have made the checksums equal."""
+        if places > _NO_CHANCE:
+            return [rows]
+        _, shard, vector = self._places
+        by_vector: dict[bytes, list[int]] = {}
+        for row in rows:
+            place = slice(int(vector[row]), int(vector[row]) + 1)
+            held = b"".join(self._vectors(int(shard[row]), output)[place].tobytes() for output in self.spec.outputs)
+            by_vector.setdefault(held, []).append(int(row))
+        same = [np.array(group) for group in by_vector.values()]
+        return [group for group in same if len({(int(shard[row]), int(vector[row])) for row in group}) > 1]
+
+    @property
+    def unchecked(self) -> int:
+        """Vectors of earlier releases, which have no checksums."""
+        return sum(self._info(n).vectors for n in range(self.shards) if CHECKSUMS not in self._info(n).files)
+
     def read(self, ids: Sequence[str] | np.ndarray | None = None, output: str | None = None) -> Embeddings:
         """Vectors by image id.
 
@@ -185,8 +260,23 @@ class Store:
         shape = (len(shard), *self.spec.outputs[output])
         result: np.ndarray = np.empty(shape, dtype=self.header.dtype)
         for number, part in _by_shard(shard):
-            result[part] = self._vectors(number, output)[vector[part]]
+            result[part] = found = self._vectors(number, output)[vector[part]]
+            self._check(number, output, vector[part], found)
         return result
+
+    def _check(self, number: int, output: str, rows: np.ndarray, vectors: np.ndarray) -> None:
+        """Refuses vectors whose bytes are not those that were written."""
+        sums = self.checksums(number)
+        if sums is None:
+            return
+        written = sums[list(self.spec.outputs).index(output)][rows]
+        bad = np.flatnonzero(row_checksums(vectors) != written)
+        if len(bad):
+            file = self._shard_paths[number] / output_file(output)
+            ids, shard, vector = self._places
+            image_id = ids[np.flatnonzero((shard == number) & (vector == rows[bad[0]]))[0]]
+            told = f"{file}: the vector of {image_id} has changed since it was written"
+            raise StoreError(f"{told}; `cxr-embed store verify` tells more")
 
     def _vectors(self, number: int, output: str) -> np.ndarray:
         key = (number, output)
@@ -223,6 +313,8 @@ class Store:
             "vectors": sum(self._info(number).vectors for number in range(self.shards)),
             "failures": len(self.index.failures),
             "unlike_chest": self.ids[self.unlike_chest].tolist(),
+            "equal_vectors": self.equal_vectors(),
+            "unchecked_vectors": self.unchecked,
             "shards": self.shards,
             "bytes": self.nbytes,
             "dtype": self.header.dtype,

@@ -12,6 +12,7 @@ import numpy as np
 from cxr_embed.errors import StoreError
 from cxr_embed.store.index import Index, ShardRows
 from cxr_embed.store.layout import (
+    CHECKSUMS,
     ROWS,
     SHARD_JSON,
     SHARD_NAME,
@@ -91,6 +92,8 @@ def _verify_shard(shard: Path, header: Header) -> tuple[list[str], ShardRows | N
     if info.fingerprint != header.spec.fingerprint:
         found.append("another encoder's shard")
     expected = {ROWS, *(output_file(output) for output in header.spec.outputs)}
+    if CHECKSUMS in info.files:  # earlier releases wrote none
+        expected.add(CHECKSUMS)
     present = {entry.name for entry in os.scandir(shard)} - {SHARD_JSON}
     found += [f"{name} is missing" for name in sorted(expected - present)]
     found += [f"{name} does not belong here" for name in sorted(present - expected)]

@@ -95,11 +95,6 @@ class CxrFoundationEncoder:
         return (*self._process.loaded.notes, *([self._note] if self._note else []))
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What the TensorFlow process found: versions, signatures, devices, batches; plain JSON values."""
-        return dict(self._process.loaded.facts)
-
-    @property
     def input_form(self) -> str:
         """Blank where `preprocess` gives PNG files, else that it gives prepared pictures, and for which depth."""
         return f"{_PREPARED}{self._depth}" if self._way == "network" else ""
@@ -150,12 +145,28 @@ class CxrFoundationEncoder:
         """
         return self._process.prompts(*tokenize(self._tokenizer, prompts))
 
-    def compare(self, files: Sequence[np.ndarray]) -> Comparison | None:
-        """How far apart the signature and the network are on PNG files of the recipe; None where there is one way.
+    def check(self, images: Sequence[CxrImage]) -> dict[str, Any]:
+        """What the TensorFlow process found, and how far apart both ways are on some radiographs; JSON values.
 
         Raises:
-            EncoderError: where the network fails on a batch.
+            EncoderError: where the model fails.
         """
+        told: dict[str, Any] = dict(self._process.loaded.facts)
+        recipe = notebook_pixels if self._pixels == "notebook" else serving_pixels
+        files = [png(recipe(image.pixels)) for image in images]
+        try:
+            found = self._compare(files)
+        except EncoderUnusable:
+            raise
+        except EncoderError as error:
+            return {**told, "batches": {"proven": False, "why": str(error)}}
+        if found is None:
+            why = "the graph has not the published network's tensors, or decodes to a depth that is not plain"
+            return {**told, "batches": {"proven": False, "why": why}}
+        return {**told, "batches": {"proven": found.apart <= TOLERANCE, "allowed": TOLERANCE, **found._asdict()}}
+
+    def _compare(self, files: Sequence[np.ndarray]) -> Comparison | None:
+        """How far apart the signature and the network are on PNG files of the recipe; None where there is one way."""
         facts = self._process.loaded.facts
         depth = facts["decode_depth"]
         if not facts["takes_batches"] or depth is None:
@@ -192,7 +203,7 @@ class CxrFoundationEncoder:
             told.append((first >> 8).astype(np.uint8))
         self._way = "signature"
         try:
-            found = self.compare([png(pixels) for pixels in told])
+            found = self._compare([png(pixels) for pixels in told])
         except EncoderUnusable:
             raise
         except EncoderError as error:
