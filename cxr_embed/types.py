@@ -112,6 +112,14 @@ class EncoderSpec:
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
     @property
+    def probe_output(self) -> str:
+        """The output that probes learn from unless another is named: `general` where there is one, else the first.
+
+        cxr-foundation has tokens for prompts and tokens for general use; its publishers train classifiers on both.
+        """
+        return "general" if "general" in self.outputs else next(iter(self.outputs))
+
+    @property
     def model(self) -> tuple[str, str, str]:
         """Name, revision and weights: encoders that agree in these embed prompts alike, whatever their pixels are."""
         return self.name, self.revision, self.weights
@@ -168,11 +176,11 @@ class Encoder(Protocol):
 class TextEncoder(Encoder, Protocol):
     """An encoder whose prompts lie in one space with its images; `spec.text` says how they are compared."""
 
-    def embed_text(self, prompts: Sequence[str]) -> np.ndarray:
-        """P prompts to `(P, D)` float32.
+    def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
+        """P prompts to `(P, D)` float32; with `cut`, the beginning of a prompt that is longer than the model reads.
 
         Raises:
-            EncoderError: for an empty prompt, or one that is longer than the model reads.
+            EncoderError: for an empty prompt, or, unless it may be cut, one that is longer than the model reads.
         """
         ...
 

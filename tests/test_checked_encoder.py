@@ -92,3 +92,18 @@ def test_an_encoder_without_words_says_so() -> None:
     with pytest.raises(EncoderError, match="mean embeds no prompts"):
         CheckedEncoder(MeanEncoder()).embed_text(["a"])
     assert CheckedEncoder(MeanEncoder()).unknown_words("a") == ()
+
+
+def test_long_prompts_are_cut_on_request() -> None:
+    mini = load_encoder("mini", device="cpu")
+    with pytest.raises(EncoderError, match="shorten it, or have it cut"):
+        mini.embed_text(["lung " * 200])
+    cut, whole = mini.embed_text(["effusion " + "lung " * 200, "effusion " + "lung " * 47], cut=True)
+    np.testing.assert_array_equal(cut, whole)
+
+
+def test_probes_learn_from_the_general_tokens_by_default() -> None:
+    both = EncoderSpec("cxr-foundation", "1", "", {"contrastive": (32, 128), "general": (32, 768)})
+    assert both.probe_output == "general"
+    assert EncoderSpec("cxr-foundation", "1", "", {"contrastive": (32, 128)}).probe_output == "contrastive"
+    assert MeanEncoder.spec.probe_output == "means"

@@ -73,13 +73,21 @@ def one(models: Path) -> Path:
     return models / "any-batch"
 
 
-@pytest.fixture(scope="session", params=SOUND)
+@pytest.fixture(scope="module", params=SOUND)
 def variant(request: pytest.FixtureRequest) -> str:
     """Each variant of the stand-in that loads."""
     return str(request.param)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def _several_at_once() -> Iterator[None]:
+    """The network takes batches here as it does on a GPU; of three, so that the last one is short."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensorflow_process, "_AT_ONCE", {"cpu": 3, "gpu": 8})
+        yield
+
+
+@pytest.fixture(scope="module")
 def encoder(variant: str, models: Path) -> Iterator[CheckedEncoder]:
     """One running encoder a variant."""
     made = load_encoder("cxr-foundation", weights=models / variant, outputs=ALL)

@@ -372,6 +372,12 @@ def test_bad_prompts_are_refused(prompts: Any, told: str, siglip: Path) -> None:
         encoder.embed_text(prompts)
 
 
+def test_long_prompts_are_cut_on_request(siglip: Path) -> None:
+    encoder: Any = load_encoder("hf:tiny", weights=siglip)
+    cut, whole = encoder.embed_text(["no effusion " * 6, "no effusion " * 5], cut=True)
+    np.testing.assert_array_equal(cut, whole)
+
+
 def test_each_side_does_without_the_other(clip: Path, tmp_path: Path, images: list[CxrImage]) -> None:
     blind, mute = tmp_path / "blind", tmp_path / "mute"
     for folder in (blind, mute):

@@ -297,7 +297,7 @@ class TextSide:
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         return ()
 
-    def embed_text(self, prompts: Sequence[str]) -> np.ndarray:
+    def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
         self.asked += prompts
         vectors = [np.random.default_rng(list(prompt.encode())).standard_normal(8) for prompt in prompts]
         return np.stack(vectors).astype(np.float32) if self.bad is None else np.full((len(prompts), 8), self.bad)

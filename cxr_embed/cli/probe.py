@@ -56,7 +56,9 @@ def train(
         typer.Option(help="Learn from this split; train by default, where there are splits.", show_default=False),
     ] = None,
     shots: Shots = None,
-    output: Annotated[str | None, typer.Option(help="One of the encoder's outputs; its first by default.")] = None,
+    output: Annotated[
+        str | None, typer.Option(help="One of the encoder's outputs; `general` where it has one, else its first.")
+    ] = None,
     pool: Annotated[
         str, typer.Option(help="Tokens to one vector: mean, max, flatten, or attention (learned, needs torch).")
     ] = "mean",
@@ -206,10 +208,10 @@ def _make_probe(kind: str, pool: str, balance: str, strength: float | None, seed
 
 
 def stored_output(store: Store, output: str | None) -> str:
-    """The output that was asked for, or the encoder's first; ends the program where the store has no such output."""
+    """The output that was asked for, or the one that probes learn from; ends the program where there is none such."""
     if output is not None and output not in store.spec.outputs:
         fail(f"{store.path} has no output {output!r}; it has {', '.join(store.spec.outputs)}")
-    return output or next(iter(store.spec.outputs))
+    return output or store.spec.probe_output
 
 
 def _default_split(labels: Manifest, split: str | None) -> str | None:

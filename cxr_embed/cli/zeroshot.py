@@ -58,6 +58,9 @@ def zeroshot(
     ensemble: Annotated[str, typer.Option(help="Average a finding's `scores`, or its prompts' `vectors`.")] = "scores",
     weights: Annotated[Path | None, typer.Option(help="Of the text model, for prompts that are new.")] = None,
     device: Annotated[str, typer.Option(help="Of the text model: auto, cpu or cuda.")] = "auto",
+    cut_prompts: Annotated[
+        bool, typer.Option("--cut-prompts", help="Read the beginning of prompts that are longer than it reads.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary and report as JSON.")] = False,
 ) -> None:
     """Score every image of a store against prompts, and report how well that works.
@@ -92,6 +95,7 @@ def zeroshot(
             ensemble=ensemble,  # type: ignore[arg-type]
             weights=weights,
             device=device,
+            cut_prompts=cut_prompts,
             progress=progress,
         )
     about = {

@@ -148,6 +148,11 @@ def load_text_encoder(
 
 def _require(card: EncoderCard, name: str) -> None:
     missing = card.missing
+    if missing == ["tensorflow_text"]:
+        raise EncoderError(
+            f"{name} needs tensorflow-text of tensorflow's minor version: pip install 'cxr-embed[{card.extra}]'; "
+            "it has wheels for Linux and for macOS on Apple silicon, with Python 3.11 to 3.13"
+        )
     if missing:
         package = f"cxr-embed[{card.extra}]" if card.extra else "cxr-embed"
         raise EncoderError(f"{name} needs {', '.join(missing)}, which is not installed: pip install '{package}'")

@@ -69,15 +69,16 @@ class CheckedEncoder:
             _check(f"output {output}", np.asarray(found[output]), (len(batch), *shape))
         return dict(found)
 
-    def embed_text(self, prompts: Sequence[str]) -> np.ndarray:
-        """P prompts to `(P, D)` float32.
+    def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
+        """P prompts to `(P, D)` float32; with `cut`, the beginning of a prompt that is longer than the model reads.
 
         Raises:
             EncoderError: also where the encoder embeds no prompts, or the answer is not one finite row a prompt.
         """
         if not hasattr(self.encoder, "embed_text"):
             raise EncoderError(f"{self.spec.name} embeds no prompts; `cxr-embed encoders` says which do")
-        found = np.asarray(self.encoder.embed_text(prompts))
+        # An encoder that never cuts need not know the word.
+        found = np.asarray(self.encoder.embed_text(prompts, **({"cut": True} if cut else {})))
         if len(found) == len(prompts) and not np.isfinite(found).all():
             bad = prompts[int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])]
             raise EncoderError(f"the model returned values that are not finite for the prompt {bad!r}")

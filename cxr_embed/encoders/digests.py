@@ -6,10 +6,12 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from cxr_embed.encoders.weights import weights_folder
+from cxr_embed.errors import EncoderError
 
 _MEMORY = "digests.json"
 # Smaller files are hashed each time: that is faster than looking them up.
@@ -25,11 +27,25 @@ def folder_digest(folder: Path, files: Iterable[Path]) -> str:
 
     Raises:
         OSError: where a file cannot be read.
+        EncoderError: where the Hub's cache holds other bytes than the Hub announced.
     """
     total = hashlib.sha256()
     for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in files):
-        total.update(f"{name} {file_sha256(path)}\n".encode())
+        digest = file_sha256(path)
+        announced = announced_sha256(path)
+        if announced not in ("", digest):
+            raise EncoderError(
+                f"{path}: its bytes are not those that the Hub announced (half a download?); delete "
+                f"{os.path.realpath(path)} and get it again"
+            )
+        total.update(f"{name} {digest}\n".encode())
     return total.hexdigest()
+
+
+def announced_sha256(path: Path) -> str:
+    """The SHA-256 that the Hub announced for a file of its cache, where it names the bytes; blank for other files."""
+    blob = Path(os.path.realpath(path))
+    return blob.name if blob.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", blob.name) else ""
 
 
 def file_sha256(path: Path) -> str:

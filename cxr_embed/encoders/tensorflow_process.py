@@ -31,6 +31,9 @@ PYTHON_VARIABLE = "CXR_EMBED_TF_PYTHON"
 _SERVER = Path(__file__).parent / "tensorflow_server" / "server.py"
 _TOKENS = 128
 _MEMORY_BYTES = 256 << 20
+# Pictures that the network takes at once: on a GPU what public scripts use; on a CPU two at once took twice the time of
+# one and one (EfficientNet-B0, 2 cores), and EfficientNet-L2 needs GBs for each.
+_AT_ONCE = {"gpu": 8, "cpu": 1}
 # A call that ends the process is tried once more in a new one; after so many deaths without an answer between them,
 # trying again is no use.
 _MAX_DEATHS = 6
@@ -80,6 +83,7 @@ class TensorFlowProcess:
             "device": device,
             "threads": threads,
             "outputs": list(outputs),
+            "at_once": _AT_ONCE,
         }
         self._lock = threading.Lock()
         self._running: _Running | None = None

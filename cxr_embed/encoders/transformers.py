@@ -156,11 +156,12 @@ class TransformersEncoder:
         self._tried_runner  # noqa: B018 (loads)
         return {self._model.output: require_finite(self._embed(batch), self._source)}
 
-    def embed_text(self, prompts: Sequence[str]) -> np.ndarray:
-        """P prompts to `(P, D)` float32.
+    def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
+        """P prompts to `(P, D)` float32; with `cut`, of the first tokens of one that has too many.
 
         Raises:
-            EncoderError: for a checkpoint without text, an empty prompt, or one of more tokens than it reads.
+            EncoderError: for a checkpoint without text, an empty prompt, or one of more tokens than it reads, unless
+                it may be cut.
         """
         if self._model.text is None:
             raise EncoderError(f"{self._spec.name} embeds no prompts: its checkpoint has no text side")
@@ -171,7 +172,7 @@ class TransformersEncoder:
                 raise EncoderError(f"a prompt is a sentence, not {prompt!r}")
         if not prompts:
             return np.empty((0, self._model.width), np.float32)
-        tokens = self._tokens(list(prompts))
+        tokens = self._tokens(list(prompts), cut)
         starts = range(0, len(tokens), _PROMPTS_AT_ONCE)
         parts = [self._embed_tokens(tokens[at : at + _PROMPTS_AT_ONCE]) for at in starts]
         return require_finite(np.concatenate(parts), self._source)
@@ -226,14 +227,16 @@ class TransformersEncoder:
             return output.last_hidden_state[:, 0]
         raise EncoderError(f"{self._source} has neither a pooled output nor a class token")
 
-    def _tokens(self, prompts: list[str]) -> list[list[int]]:
-        with quiet():
-            tokens: list[list[int]] = self._tokenizer(prompts)["input_ids"]
+    def _tokens(self, prompts: list[str], cut: bool) -> list[list[int]]:
         limit = self._checkpoint.shapes[_POSITIONS][0]
+        with quiet():  # the tokenizer knows which of its own tokens must stay at the end
+            shorter = {"truncation": True, "max_length": limit} if cut else {}
+            tokens: list[list[int]] = self._tokenizer(prompts, **shorter)["input_ids"]
         for prompt, ids in zip(prompts, tokens, strict=True):
             if len(ids) > limit:
                 raise EncoderError(
-                    f"the prompt {prompt[:40]!r}... has {len(ids)} tokens, {self._spec.name} reads {limit}; shorten it"
+                    f"the prompt {prompt[:40]!r}... has {len(ids)} tokens, {self._spec.name} reads {limit}; "
+                    "shorten it, or have it cut"
                 )
         return tokens
 

@@ -43,6 +43,7 @@ def screen(
     ensemble: Ensemble = "scores",
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
+    cut_prompts: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Screening, Report]:
     """Scores every image of a store against prompts, and compares the scores with labels where there are any.
@@ -53,7 +54,7 @@ def screen(
         labels: a table of `image_id` and findings, or a manifest.
         split, uncertain: which labels count, and what -1 counts as: as `match_labels` takes them.
         goal, prevalence: as `make_report` takes them.
-        score, ensemble, weights, device, progress: as `score_store` takes them.
+        score, ensemble, weights, device, cut_prompts, progress: as `score_store` takes them.
 
     Raises:
         PromptError, ManifestError, StoreError, EncoderError: for what cannot be used, before anything is scored.
@@ -73,6 +74,7 @@ def screen(
         keep=truth.labelled if truth is not None else None,
         weights=weights,
         device=device,
+        cut_prompts=cut_prompts,
         progress=progress,
     )
     duplicates = 0

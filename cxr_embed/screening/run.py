@@ -63,6 +63,7 @@ def score_store(
     keep: np.ndarray | None = None,
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
+    cut_prompts: bool = False,
     progress: Progress | None = None,
 ) -> Screening:
     """Scores every image that has a vector.
@@ -73,6 +74,7 @@ def score_store(
         score, ensemble: as `Scorer` takes them.
         keep: `(N,)` bool, the images whose cosines the report needs; a sample by default.
         weights, device: of the text model, for prompts that the store does not hold yet.
+        cut_prompts: read the beginning of a prompt that is longer than the text model reads.
         progress: called with a word for the step, what is done and how much there is.
 
     Raises:
@@ -88,7 +90,9 @@ def score_store(
     # Faults of the prompt set come before a model is loaded for it.
     width = store.spec.outputs[rule.output][-1]
     Scorer(prompts.findings, dict.fromkeys(prompts.prompts, np.ones(width)), rule, score, ensemble)
-    vectors, embedded, notes = _prompt_vectors(store, prompts, weights, device, progress)
+    vectors, embedded, notes = _prompt_vectors(
+        store, prompts, progress, weights=weights, device=device, cut=cut_prompts
+    )
     scorer = Scorer(prompts.findings, vectors, rule, score, ensemble)
     kept = _sample(len(store)) if keep is None else np.flatnonzero(keep)
     place = np.full(len(store), -1)
@@ -121,7 +125,13 @@ def _sample(count: int) -> np.ndarray:
 
 
 def _prompt_vectors(
-    store: Store, prompts: PromptSet, weights: str | os.PathLike[str] | None, device: str, progress: Progress | None
+    store: Store,
+    prompts: PromptSet,
+    progress: Progress | None,
+    *,
+    weights: str | os.PathLike[str] | None,
+    device: str,
+    cut: bool,
 ) -> tuple[dict[str, np.ndarray], int, tuple[str, ...]]:
     """Vectors of all prompts, how many were embedded for it, and notes."""
     known = read_prompts(store)
@@ -136,7 +146,7 @@ def _prompt_vectors(
         for start in range(0, len(missing), _TEXT_BATCH):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UnknownWordsWarning)  # a note says it
-                parts.append(encoder.embed_text(missing[start : start + _TEXT_BATCH]))
+                parts.append(encoder.embed_text(missing[start : start + _TEXT_BATCH], cut=cut))
             if progress is not None:
                 progress("embedding prompts", min(start + _TEXT_BATCH, len(missing)), len(missing))
     except EncoderError as error:

@@ -137,13 +137,13 @@ class CxrFoundationEncoder:
             [given if given.ndim == 2 else prepared(png_pixels(given), self._depth) for given in batch]
         )
 
-    def embed_text(self, prompts: Sequence[str]) -> np.ndarray:
-        """`(P, 128)` float32: `contrastive_txt_emb` of each prompt.
+    def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
+        """`(P, 128)` float32: `contrastive_txt_emb` of each prompt; with `cut`, of its first 126 word pieces.
 
         Raises:
-            EncoderError: for an empty prompt, or one of more than 126 word pieces.
+            EncoderError: for an empty prompt, or, unless it may be cut, one of more than 126 word pieces.
         """
-        return self._process.prompts(*tokenize(self._tokenizer, prompts))
+        return self._process.prompts(*tokenize(self._tokenizer, prompts, cut=cut))
 
     def check(self, images: Sequence[CxrImage]) -> dict[str, Any]:
         """What the TensorFlow process found, and how far apart both ways are on some radiographs; JSON values.

@@ -84,8 +84,8 @@ class MiniEncoder:
         vectors = {"features": features, "contrastive": aligned}
         return {output: vectors[output] for output in self._spec.outputs}
 
-    def embed_text(self, prompts: Sequence[str]) -> np.ndarray:
-        """P prompts to `(P, D)` float32 of unit length.
+    def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
+        """P prompts to `(P, D)` float32 of unit length; with `cut`, of the first words of one that has too many.
 
         Warns:
             UnknownWordsWarning: for words that training never saw; they are read by their spelling.
@@ -93,12 +93,12 @@ class MiniEncoder:
         Raises:
             EncoderError: for a prompt without words, or with too many.
         """
-        vectors = self._text(prompts)
+        vectors = self._text(prompts, cut)
         unknown = dict.fromkeys(word for prompt in prompts for word in self.unknown_words(prompt))
         if unknown:
             named = ", ".join(repr(word if len(word) <= 40 else word[:40] + "...") for word in unknown)
             told = f"{self._spec.name} never learned {named}: it guesses by spelling, so don't rely on these prompts"
-            warnings.warn(told, UnknownWordsWarning, stacklevel=2)
+            warnings.warn(told, UnknownWordsWarning, stacklevel=3)
         return vectors
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:

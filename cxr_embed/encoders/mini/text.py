@@ -56,8 +56,8 @@ class TextTower:
         words = dict.fromkeys(split_words(prompt))
         return tuple(word for word in words if word not in self._rows and word not in MARKS)
 
-    def __call__(self, prompts: Sequence[str]) -> np.ndarray:
-        """P prompts to `(P, D)` float32 of unit length.
+    def __call__(self, prompts: Sequence[str], cut: bool = False) -> np.ndarray:
+        """P prompts to `(P, D)` float32 of unit length; with `cut`, of the first words of one that has too many.
 
         Raises:
             EncoderError: for a prompt without words, or with more than `MAX_WORDS`.
@@ -65,15 +65,18 @@ class TextTower:
         if isinstance(prompts, str):
             raise EncoderError("prompts are a list of sentences, not one")
         width = len(self._weights["out.bias"])
-        return np.stack([self._one(prompt) for prompt in prompts]) if len(prompts) else np.empty((0, width), np.float32)
+        vectors = [self._one(prompt, cut) for prompt in prompts]
+        return np.stack(vectors) if vectors else np.empty((0, width), np.float32)
 
-    def _one(self, prompt: str) -> np.ndarray:
+    def _one(self, prompt: str, cut: bool) -> np.ndarray:
         words = split_words(prompt) if isinstance(prompt, str) else []
         if not any(map(_ENGLISH.search, words)):
             raise EncoderError(f"a prompt is a sentence in English letters, not {prompt!r}")
+        words = words[:MAX_WORDS] if cut else words
         if len(words) > MAX_WORDS:
             raise EncoderError(
-                f"the prompt {prompt[:40]!r}... has {len(words)} words, mini reads {MAX_WORDS}; shorten it"
+                f"the prompt {prompt[:40]!r}... has {len(words)} words, mini reads {MAX_WORDS}; "
+                "shorten it, or have it cut"
             )
         w = self._weights
         x = np.stack([self._word(word) for word in words])  # (L, E)

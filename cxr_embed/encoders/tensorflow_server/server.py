@@ -27,9 +27,6 @@ from saved_models import CELLS, ELIXR_C, FEATURES, FIELD, QFORMER, SIDE, TOKENS,
 
 # Our names of the image outputs.
 FROM_QFORMER = {"contrastive": "all_contrastive_img_emb", "general": "img_emb"}
-# Pictures that the network takes at once, on a GPU (what public scripts use) and on a CPU, where more gain nothing and
-# EfficientNet-L2 needs several GB for each.
-AT_ONCE = {"gpu": 8, "cpu": 2}
 # Which package registers an op that TensorFlow itself does not know.
 OP_PACKAGES = {"SentencepieceOp": "tensorflow-text"}
 
@@ -46,6 +43,7 @@ class Server:
             if unknown := graph.unregistered():
                 raise Unfit(f"{request[name]}: {_register(unknown, trouble)}")
         self.device = "gpu" if tf.config.list_logical_devices("GPU") else "cpu"
+        self.at_once = request["at_once"][self.device]
         self.elixr_c = Signature(tf, request["elixr_c"], ELIXR_C, unknown_batch=1)
         self.network = network(self.elixr_c.model)
         self.notes: list[str] = []
@@ -112,7 +110,7 @@ class Server:
 
     def batched(self, pictures: np.ndarray) -> Iterator[Any]:
         """Prepared pictures `(B, 1280, 1280)` float32 by the network itself: `(b, 8, 8, 1376)`, some at a time."""
-        tf, step = self.tf, AT_ONCE[self.device]
+        tf, step = self.tf, self.at_once
         for start in range(0, len(pictures), step):
             part = tf.constant(pictures[start : start + step])
             (cells,) = self.network(tf.repeat(part[..., None], 3, axis=3))
