@@ -223,8 +223,8 @@ def heavy(work: Path) -> list[Line]:
     rate = statistics.median(rates)
     return [
         Line(
-            f"heavier stand-in (random EfficientNet-B0 at 1280), {HEAVY_IMAGES} radiographs of 1024 x 1024, against the "
-            "published loop, Q-Former and the first images' both ways included",
+            f"heavier stand-in (random EfficientNet-B0 at 1280), {HEAVY_IMAGES} radiographs of 1024 x 1024, against "
+            "the published loop, Q-Former and the first images' both ways included",
             "1.5x",
             f"{fast / slow:.2f}x ({slow:.2f} and {fast:.2f} images/s; {_apart(ours, theirs):.0e} apart)",
         ),

@@ -279,7 +279,7 @@ def test_a_batch_is_equal_to_one_by_one(encoder: CheckedEncoder, variant: str) -
         for name in ALL:
             plain = np.concatenate([found[name] for found in alone])
             assert np.abs(together[name] - plain).max() <= 1e-5 * np.abs(plain).max()
-    assert ("in batches" in encoder.engine) == (variant in IN_BATCHES) == bool(encoder.input_form)
+    assert ("by its network" in encoder.engine) == (variant in IN_BATCHES) == bool(encoder.input_form)
     unproven = {
         "other-network": r"one by one: in batches its features would be \S+ apart from its signature's, 1e-05",
         "locked": "one by one: its network takes no batches",
@@ -391,7 +391,7 @@ def test_a_run_embeds_right_either_way(make_images: Make, models: Path, tmp_path
     manifest = make_images(40, side=64)
     summary = embed(manifest, "cxr-foundation", tmp_path / "s", weights=models / variant, dtype="float32")
     assert (summary.embedded, summary.failed) == (40, [])
-    assert ("in batches" in summary.engine) == (variant == "published") == (not summary.notes)
+    assert ("by its network" in summary.engine) == (variant == "published") == (not summary.notes)
     store = open_store(tmp_path / "s")
     assert "the graph decodes to 8 bits" in next(iter(store.engines))
     for image_id in store.ids[::4]:

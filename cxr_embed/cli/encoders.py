@@ -143,7 +143,7 @@ def _checked_lines(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if spec["weights"]:
         yield "weights", f"{spec['weights_source']} [{spec['weights'][:12]}]"
     for file in told["files"]:
-        yield "file", f"{file['file']}, {file['bytes']:,} bytes, SHA-256 {file['sha256'][:12]}"
+        yield "file", f"{file['file']}, {file['bytes']:,} bytes, SHA-256 {file['sha256'][:16]}"
     if own:
         yield "versions", ", ".join(f"{name} {version}" for name, version in own["versions"].items())
         for model, label in (("elixr_c", "ELIXR-C"), ("qformer", "Q-Former")):
@@ -179,9 +179,7 @@ def _batches_line(batches: dict[str, Any], images: int) -> str:
         return f"no: {batches['why']}"
     times = f"{1000 * batches['signature_seconds']:.0f} ms an image by the signature, "
     times += f"{1000 * batches['network_seconds']:.0f} ms in batches"
-    apart = (
-        f"{batches['apart']:.1e} apart, {batches['allowed']:.0e} is allowed" if batches["apart"] else "equal to the bit"
-    )
+    apart = f"{batches['apart']:.1e} apart, {batches['allowed']:.0e} is allowed"
     return f"{'yes' if batches['proven'] else 'no'}: {images} images both ways are {apart}; {times}"
 
 

@@ -87,7 +87,7 @@ class CxrFoundationEncoder:
         loaded = self._process.loaded
         depth = loaded.facts["decode_depth"]
         decodes = f"the graph decodes to {depth} bits" if depth else "the graph's depth is not known"
-        return f"{loaded.engine}; {decodes}; {'in batches' if self._way == 'network' else 'by its signature'}"
+        return f"{loaded.engine}; {decodes}; {'by its network' if self._way == 'network' else 'by its signature'}"
 
     @property
     def notes(self) -> tuple[str, ...]:
