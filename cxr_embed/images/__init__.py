@@ -2,6 +2,18 @@
 
 from cxr_embed.images.dicom import read_dicom_header
 from cxr_embed.images.likeness import looks_like_chest
+from cxr_embed.images.notes import NOTES
+from cxr_embed.images.prepare import stretch
 from cxr_embed.images.reader import SUFFIXES, decode_image, read_bytes, read_image, sniff
 
-__all__ = ["SUFFIXES", "decode_image", "looks_like_chest", "read_bytes", "read_dicom_header", "read_image", "sniff"]
+__all__ = [
+    "NOTES",
+    "SUFFIXES",
+    "decode_image",
+    "looks_like_chest",
+    "read_bytes",
+    "read_dicom_header",
+    "read_image",
+    "sniff",
+    "stretch",
+]

@@ -12,13 +12,18 @@ import numpy as np
 
 from cxr_embed.errors import ImageError
 
-_JPEG_LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+JPEG_LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 _JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 # High-throughput JPEG 2000 is the same container with another block coder.
 _HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
-SYNTAXES = frozenset((*_JPEG_LOSSY, *_JPEG_LOSSLESS, *_JPEG_LS, *_JPEG_2000, *_HTJ2K))
+LOSSLESS = frozenset((*_JPEG_LOSSLESS, _JPEG_LS[0], _JPEG_2000[0], *_HTJ2K[:2]))
+SYNTAXES = frozenset((*JPEG_LOSSY, *_JPEG_LOSSLESS, *_JPEG_LS, *_JPEG_2000, *_HTJ2K))
+
+_END = b"\xff\xd9"  # of every one of these formats
+# Frames are padded to an even length, or to that of a buffer: with zeros (PS3.5, 8.2), fill bytes or spaces.
+_PADDING = b"\0\xff "
 
 
 def decode_frame(frame: bytes, syntax: str, height: int, width: int, rgb: bool) -> np.ndarray:
@@ -39,8 +44,8 @@ def decode_frame(frame: bytes, syntax: str, height: int, width: int, rgb: bool) 
         raise ImageError("corrupt", "the compressed image in the DICOM file has no readable header")
     if size != (height, width):
         raise ImageError("corrupt", "the compressed image has another size than the DICOM header says")
-    # Frames are padded to an even length. Every one of these formats ends with the same marker.
-    if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
+    frame = frame.rstrip(_PADDING)
+    if not frame.endswith(_END):
         raise ImageError("truncated", "the compressed image in the DICOM file ends early")
     try:
         pixels = _decode(frame, syntax, rgb)
@@ -65,6 +70,12 @@ def codestream_size(frame: bytes) -> tuple[int, int] | None:
         x1, y1, x0, y0 = struct.unpack(">IIII", frame[8:24])
         return y1 - y0, x1 - x0
     return None
+
+
+def stream_bits(frame: bytes) -> int:
+    """The precision of a stream that `decode_frame` has read: bits of a value, with its sign."""
+    start = _start_of_frame(frame)
+    return frame[start + 4] if start is not None else (frame[42] & 0x7F) + 1  # JPEG 2000: Ssiz of the first component
 
 
 def _start_of_frame(frame: bytes) -> int | None:
@@ -95,7 +106,7 @@ def _decode(frame: bytes, syntax: str, rgb: bool) -> np.ndarray:
         start = _start_of_frame(frame)
         assert start is not None
         precision, channels = frame[start + 4], frame[start + 9]
-        if syntax in _JPEG_LOSSY and channels == 1 and precision == 8:
+        if syntax in JPEG_LOSSY and channels == 1 and precision == 8:
             import simplejpeg
 
             pixels = simplejpeg.decode_jpeg(frame, "GRAY", strict=True)
