@@ -20,7 +20,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from test_dicom import close, compressed, dicom, fault, lut, ramp, window
+from test_dicom import NATIVE, close, compressed, dicom, fault, lut, ramp, window
 from test_images import coloured, pillow, png, png_chunk, rgb, tiff
 
 from cxr_embed.errors import ImageError
@@ -262,6 +262,22 @@ class TestEndOfStreams:
         expected = decode_image(dicom(pixels, 8, syntax, frame)).pixels
         np.testing.assert_array_equal(decode_image(dicom(pixels, 8, syntax, frame + padding)).pixels, expected)
         assert fault(dicom(pixels, 8, syntax, frame[:-9] + padding)) == "truncated"
+
+    @pytest.mark.parametrize("padding", [b"\xff", b"\0", b" "])
+    @pytest.mark.parametrize("syntax", [*NATIVE[:3], uid.JPEGLSLossless])
+    def test_padding_after_the_pixels(self, syntax: str, padding: bytes) -> None:
+        frame = compressed(syntax, ramp(12), 12) if syntax == uid.JPEGLSLossless else b""
+        data = dicom(ramp(12), 12, syntax, frame)
+        for count in range(1, 30):
+            np.testing.assert_array_equal(decode_image(data + padding * count).pixels, ramp(12))
+
+    def test_a_jpeg_2000_file_instead_of_its_stream(self) -> None:
+        whole = imagecodecs.jpeg2k_encode(ramp(12), level=0, reversible=True, codecformat="jp2", bitspersample=12)
+        assert whole[4:8] == b"jP  "
+        data = dicom(ramp(12), 12, uid.JPEG2000Lossless, whole)
+        np.testing.assert_array_equal(decode_image(data).pixels, ramp(12))
+        assert fault(dicom(ramp(12), 12, uid.JPEG2000Lossless, whole[:-9])) == "truncated"
+        assert fault(dicom(ramp(12), 12, uid.JPEG2000Lossless, whole[:60])) in ("truncated", "corrupt")
 
     @pytest.mark.parametrize("fragments", [1, 4])
     @pytest.mark.parametrize("syntax", [uid.JPEG2000Lossless, uid.JPEGLSLossless, uid.RLELossless])

@@ -58,7 +58,8 @@ _SLICE_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.128": "PT",
 }
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-_ENCAPSULATED = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff"  # PixelData of undefined length
+_ENCAPSULATED = re.compile(rb"\xe0\x7f\x10\x00O[BW]\0\0\xff\xff\xff\xff")  # PixelData of undefined length
+_PIXEL_DATA = 0x7FE00010
 _SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 _HEAD = 1 << 16  # bytes in which the deflated syntax would be named
 # What may leave a header as modality, as view and as sex: the standard's terms and those that large data sets show.
@@ -296,12 +297,7 @@ def _parse(data: bytes) -> Dataset:
     if _DEFLATED in data[:_HEAD]:
         _check_inflated(data)
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data), force=data[128:132] != b"DICM")
-        if "PixelData" not in dataset and _ENCAPSULATED in data:
-            # pydicom drops pixels that lack the mark after the last fragment.
-            dataset = pydicom.dcmread(io.BytesIO(data + _SEQUENCE_END), force=data[128:132] != b"DICM")
-            if not _whole_fragments(dataset.get("PixelData")):
-                raise EOFError
+        dataset = _read_with_pixels(data)
         if not dataset.file_meta:  # old files have no group 0002: the parser told how it read
             implicit, _ = dataset.original_encoding
             dataset.file_meta.TransferSyntaxUID = (
@@ -316,6 +312,36 @@ def _parse(data: bytes) -> Dataset:
         if isinstance(error, zlib.error) and "incomplete" in str(error):
             raise ImageError("truncated", "the deflated DICOM file ends early") from None
         raise ImageError("corrupt", f"the DICOM file cannot be parsed ({type(error).__name__})") from None
+
+
+def _read_with_pixels(data: bytes) -> Dataset:
+    """Parses the file; where pydicom finds no pixels, once more without what may follow them."""
+    import pydicom
+
+    force = data[128:132] != b"DICM"
+    failure: Exception | None = None
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data), force=force)
+        if "PixelData" in dataset:
+            return dataset
+    except MemoryError:
+        raise
+    except Exception as error:
+        failure = error
+    # pydicom drops encapsulated pixels that lack the mark after the last fragment, and all pixels before fill bytes.
+    open_end = _ENCAPSULATED.search(data) is not None
+    source = io.BytesIO(data + _SEQUENCE_END if open_end else data)
+    try:
+        found = pydicom.filereader.read_partial(source, lambda tag, *_: tag > _PIXEL_DATA, force=force)
+        if "PixelData" in found and (not open_end or _whole_fragments(found.PixelData)):
+            return found
+    except MemoryError:
+        raise
+    except Exception as error:
+        failure = failure or error
+    if failure is not None:
+        raise failure
+    return dataset
 
 
 def _whole_fragments(value: bytes | None) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr_embed.errors import ImageError
-from cxr_embed.images.codestream import JPEG_LOSSY, LOSSLESS, SYNTAXES, decode_frame, stream_bits
+from cxr_embed.images.codestream import JPEG_LOSSY, LOSSLESS, SYNTAXES, decode_frame
 from cxr_embed.images.fields import kind_of, number, numbers, text, whole_number
 
 if TYPE_CHECKING:
@@ -158,8 +158,7 @@ def _compressed(dataset: Dataset, syntax: str, photometric: str) -> Stored:
         frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     except Exception as error:
         raise ImageError("corrupt", f"the DICOM pixel data is not well formed ({type(error).__name__})") from None
-    values = decode_frame(frame, syntax, int(dataset.Rows), int(dataset.Columns), rgb=photometric == "RGB")
-    precision = stream_bits(frame)
+    values, precision = decode_frame(frame, syntax, int(dataset.Rows), int(dataset.Columns), rgb=photometric == "RGB")
     if values.ndim == 3:
         # JPEG's own decoder has converted the colours; in the other formats they are as the header says.
         if photometric == "YBR_FULL" and syntax not in JPEG_LOSSY and values.dtype == np.uint8:
