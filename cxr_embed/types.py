@@ -11,6 +11,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 Precision = Literal["float32", "bf16"]
+# What becomes of a picture in colour: a tinted film, or coloured marks on a grey one.
+Colour = Literal["refuse", "grey"]
+# What is odd about a file that was read all the same; `images.notes` has the sentences.
+ImageNote = Literal["window", "rescale", "range", "aspect", "colour"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class CxrImage:
         content_id: SHA-256 of the file's bytes, 64 hexadecimal digits.
         source: `png`, `jpeg`, `tiff` or `dicom`.
         fields: what a DICOM header told; empty for other formats.
+        notes: what is odd about the file, though it was read; `images.NOTES` has a sentence for each.
     """
 
     pixels: np.ndarray
@@ -49,6 +54,7 @@ class CxrImage:
     content_id: str
     source: str
     fields: DicomFields = field(default_factory=DicomFields)
+    notes: tuple[ImageNote, ...] = ()
 
     @property
     def max_value(self) -> int:
