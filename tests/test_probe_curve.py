@@ -306,6 +306,17 @@ def test_thresholds_are_chosen_on_a_split_of_their_own_and_kept(typed: Path) -> 
     assert (done.returncode, "among those that the probe learned from" in done.stderr) == (1, True)
 
 
+def test_what_did_not_converge_is_told_as_typed(typed: Path) -> None:
+    train = ("probe", "train", "clear", "labels.csv", "--out", "weak", "--strength", "1e300")
+    done = run_cli(*train, cwd=typed)
+    assert done.returncode == 0, done.stderr
+    assert "is too weak to solve; give a smaller one" in done.stdout
+    assert "note: not fully trained: " in done.stdout
+    assert json.loads((typed / "weak" / "probe.json").read_text())["unconverged"]
+    done = run_cli("probe", "predict", "weak", "clear", "--out", "weak.csv", cwd=typed)
+    assert "note: not fully trained: " in done.stdout
+
+
 @pytest.mark.parametrize("kind", ["mlp", "knn"])
 def test_other_kinds_as_typed(typed: Path, kind: str) -> None:
     done = run_cli(

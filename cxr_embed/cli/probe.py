@@ -105,7 +105,7 @@ def train(
         cases = few_cases(cases, shots, seed)
     probe.fit_source(StoreSource(opened, cases.ids, chosen, probe.pooling), cases.values, cases.patients)
     trained = make_trained(probe, opened, chosen, cases, manifest, split=part, uncertain=uncertain)
-    notes = list(cases.notes)
+    notes = [*cases.notes, *_unconverged_notes(trained)]
     if thresholds_split is not None:
         trained, more = thresholds_on(trained, opened, labels, thresholds_split, threshold, uncertain)
         notes += more
@@ -168,6 +168,7 @@ def predict(
             "first): leave them out of any evaluation"
         )
     notes += [f"{name} has no scores: {reason}" for name, reason in trained.undefined.items()]
+    notes += _unconverged_notes(trained)
     about = {"encoder": trained.spec.name, "fingerprint": trained.spec.fingerprint, "probe": str(probe)}
     write_scores(out, Scores(ids, names, values[:, learned], "probability"), about)
     if as_json:
@@ -214,6 +215,14 @@ def stored_output(store: Store, output: str | None) -> str:
 
 def _default_split(labels: Manifest, split: str | None) -> str | None:
     return split or ("train" if "split" in labels.table.column_names else None)
+
+
+def _unconverged_notes(trained: TrainedProbe) -> list[str]:
+    """What was not fully trained, a line a reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in trained.unconverged.items():
+        names.setdefault(reason, []).append(name)
+    return [f"not fully trained: {', '.join(found)}: {reason}" for reason, found in names.items()]
 
 
 def _print_trained(trained: TrainedProbe, cases: Cases, notes: list[str], out: Path) -> None:

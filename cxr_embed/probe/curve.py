@@ -16,6 +16,7 @@ from cxr_embed.probe.shots import Order, draw_order, hashes, patients_for_test
 from cxr_embed.probe.vectors import ArraySource, Matrix, ProbeError, Standard, StoreSource, fit_standard, pool_vectors
 from cxr_embed.store import Store
 
+_UNSOLVED = "its solver did not converge"
 TEST_PART = 0.3  # of the patients, where the labels have no split
 Progress = Callable[[str, int, int], None]
 
@@ -238,10 +239,13 @@ class _EncoderRun:
             part = np.r_[:size, most : most + size]
             labels = np.repeat(np.array([1.0, 0.0], np.float32), size)[:, None]
             solver = make_solver(vectors[part])
-            strength, chosen = choose_strengths(solver, labels, self._patients[rows[part]], balance="none", seed=seed)
+            strength, chosen, _ = choose_strengths(
+                solver, labels, self._patients[rows[part]], balance="none", seed=seed
+            )
             signs = (2 * labels - 1).astype(np.int8)
-            coefficients, _ = solver.solve(make_columns(signs, strength, "none"))
-            found = self._tested(column, self._test_vectors @ coefficients[:, 0].astype(np.float32))
+            solution = solver.solve(make_columns(signs, strength, "none"))
+            scores = self._test_vectors @ solution.coefficients[:, 0].astype(np.float32)
+            found = self._tested(column, scores) if solution.solved[0] else Figure(None, _UNSOLVED)
             results.append(
                 Result(
                     self._encoder.name,
@@ -272,7 +276,8 @@ class _EncoderRun:
                 found = Figure(None, f"in the training part, {one_sided(values[:, column])}")
                 results.append(Result(name, finding, None, None, positives, negatives, None, False, False, found))
                 continue
-            found = self._tested(column, self._test_vectors @ probe.coef_[column].astype(np.float32))
+            scores = self._test_vectors @ probe.coef_[column].astype(np.float32)
+            found = self._tested(column, scores) if column not in probe.unconverged_ else Figure(None, _UNSOLVED)
             strength, chosen = float(probe.strengths_[column]), bool(probe.chosen_[column])
             results.append(Result(name, finding, None, None, positives, negatives, strength, chosen, False, found))
         return results

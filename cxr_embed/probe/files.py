@@ -104,6 +104,11 @@ class TrainedProbe:
         """Findings that could not be learned, with the reasons."""
         return {self.findings[number]: reason for number, reason in self.probe.undefined_.items()}
 
+    @property
+    def unconverged(self) -> dict[str, str]:
+        """Findings whose solver did not come to its end, with what it did not reach."""
+        return {self.findings[number]: reason for number, reason in self.probe.unconverged_.items()}
+
     def check_store(self, store: Store) -> None:
         """Refuses vectors that the probe was not made for.
 
@@ -151,6 +156,7 @@ class TrainedProbe:
             "output": self.output,
             "findings": list(self.findings),
             "undefined": self.undefined,
+            "unconverged": self.unconverged,
             "strengths": strengths,
             "thresholds": dict(self.thresholds),
             "thresholds_chosen": asdict(self.chosen) if self.chosen is not None else None,
@@ -251,6 +257,7 @@ def load_probe(path: Path) -> TrainedProbe:
         probe = KINDS[body["kind"]](**settings).restore(tensors)
         findings = tuple(body["findings"])
         probe.undefined_ = {findings.index(name): reason for name, reason in body["undefined"].items()}
+        probe.unconverged_ = {findings.index(name): reason for name, reason in body.get("unconverged", {}).items()}
         spec = EncoderSpec.from_json(body["encoder"]["spec"])
         if spec.fingerprint != body["encoder"]["fingerprint"]:
             raise ProbeError(f"{path}: its encoder's fingerprint does not match its spec; restore it from a copy")

@@ -48,15 +48,17 @@ class MLPProbe(Probe):
         findings = len(learned)
         shapes = ((source.width, self.hidden), (self.hidden,), (self.hidden,), ())
         layers = tuple(np.full((findings, *shape), np.nan, np.float32) for shape in shapes)
-        for number in np.flatnonzero(learned):
+        for number in np.flatnonzero(learned).tolist():
             known = ~np.isnan(labels[:, number])
             network = MLPClassifier(
                 (self.hidden,), alpha=self.decay, max_iter=self.epochs, random_state=self.seed, shuffle=True
             )
             with warnings.catch_warnings():
-                # `epochs` is where to stop, not a promise.
+                # Said by `fit`, of all findings at once.
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 network.fit(vectors[known], labels[known, number])
+            if network.n_iter_ >= self.epochs:
+                self.unconverged_[number] = f"its {self.epochs} epochs ended while the loss still fell"
             for layer, value in zip(
                 layers,
                 (network.coefs_[0], network.intercepts_[0], network.coefs_[1][:, 0], network.intercepts_[1][0]),
