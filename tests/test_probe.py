@@ -350,6 +350,29 @@ def test_what_no_solver_reaches_is_named(count: int) -> None:
     assert probe.strengths_[1] == 1e-3
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-5])
+@pytest.mark.parametrize("count", [60, 900])
+def test_vectors_that_are_all_alike_are_told(count: int, noise: float) -> None:
+    rng = np.random.default_rng(0)
+    vectors = (3 + noise * rng.standard_normal((count, 8))).astype(np.float32)
+    with pytest.warns(UserWarning, match=f"all {count} vectors are {'nearly ' if noise else ''}equal"):
+        LinearProbe(0.1).fit(vectors, np.arange(count) % 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LinearProbe(0.1).fit(vectors + 0.1 * rng.standard_normal((count, 8)), np.arange(count) % 2)
+
+
+@pytest.mark.parametrize("order", ["rising", "falling"])
+def test_neighbours_that_are_equally_alike_count_in_part(order: str) -> None:
+    # Two kinds of vectors, 10 of each; 4 of the first and 7 of the second show the finding.
+    vectors = np.repeat(np.eye(2, 3, dtype=np.float32), 10, axis=0)
+    labels = np.r_[np.arange(10) < 4, np.arange(10) < 7].astype(float)
+    if order == "falling":
+        vectors, labels = vectors[::-1], labels[::-1]
+    told = KNNProbe(neighbors=5).fit(vectors, labels).predict_proba(np.eye(2, 3, dtype=np.float32))[:, 0]
+    np.testing.assert_allclose(told, [(5 * 0.4 + 0.5) / 6, (5 * 0.7 + 0.5) / 6])
+
+
 def test_an_epoch_too_few_is_told() -> None:
     with pytest.warns(ConvergenceWarning, match="finding 0: its 2 epochs ended while the loss still fell"):
         MLPProbe(epochs=2).fit(*make_cases(30))

@@ -105,7 +105,7 @@ def train(
         cases = few_cases(cases, shots, seed)
     probe.fit_source(StoreSource(opened, cases.ids, chosen, probe.pooling), cases.values, cases.patients)
     trained = make_trained(probe, opened, chosen, cases, manifest, split=part, uncertain=uncertain)
-    notes = [*cases.notes, *_unconverged_notes(trained)]
+    notes = [*cases.notes, *([probe.alike_] if probe.alike_ else []), *_unconverged_notes(trained)]
     if thresholds_split is not None:
         trained, more = thresholds_on(trained, opened, labels, thresholds_split, threshold, uncertain)
         notes += more

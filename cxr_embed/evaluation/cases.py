@@ -47,6 +47,11 @@ class Cases:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def flat(self) -> list[str]:
+        """The findings of which every case has the same score."""
+        return [name for name, column in zip(self.names, self.scores.T, strict=True) if np.ptp(column) == 0]
+
     def keep(self, rows: np.ndarray, names: tuple[str, ...]) -> Cases:
         """These rows and findings alone."""
         chosen = [self.names.index(name) for name in names]

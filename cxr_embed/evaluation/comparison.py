@@ -144,6 +144,9 @@ def compare(
     undefined = [f"{f.name} ({f.auroc.difference.reason})" for f in findings if f.auroc.difference.value is None]
     if undefined:
         warnings.append(f"no difference, and no part in the mean: {'; '.join(undefined)}")
+    for which, cases in (("first", one), ("second", other)):
+        if flat := cases.flat:
+            warnings.append(f"every case has the same score in {which}: {', '.join(flat)}")
     few = [f"{f.name} ({f.positives})" for f in findings if 0 < f.positives < 10]
     if few:
         warnings.append(f"fewer than 10 positives, too few to judge by: {', '.join(few)}")

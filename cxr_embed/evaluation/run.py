@@ -86,8 +86,7 @@ def evaluate(
         findings.append(_result(cases, number, sample, choices[name], figures, made))
     mean, covered = _mean(samples, [finding.figures["auroc"] for finding in findings], bootstraps, seed)
     groups = measure_groups(cases, tuple(dict.fromkeys(by)), samples.of, bootstraps, seed)
-    flat = [name for name, column in zip(cases.names, cases.scores.T, strict=True) if np.ptp(column) == 0]
-    if flat:
+    if flat := cases.flat:
         warnings.append(f"every case has the same score: {', '.join(flat)}")
     warnings = [*doubts(findings, groups, samples.probable, cases.clustered), *cases.warnings, *warnings]
     counted = len(np.unique(cases.patients)) if cases.clustered else None

@@ -130,6 +130,8 @@ def run_curve(
     done = 0
     for encoder in encoders:
         run = _EncoderRun(encoder, parts[0], parts[1], pool)
+        if run.alike:
+            notes.append(f"{encoder.name}: {run.alike}")
         for (finding, seed), order in drawn.items():
             results += run.shots(finding, seed, order, sizes)
             done += 1
@@ -215,6 +217,7 @@ class _EncoderRun:
         self._patients = np.unique(train.patients, return_inverse=True)[1]
         self._source = StoreSource(encoder.store, train.ids, encoder.output, pool)
         self._standard = fit_standard(self._source)
+        self.alike = self._standard.alike
         self._test_vectors = self._read(test.ids, np.float32)
 
     def _read(self, ids: np.ndarray, dtype: type[np.floating]) -> np.ndarray:

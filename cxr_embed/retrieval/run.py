@@ -13,6 +13,7 @@ from cxr_embed.index import CaseIndex
 from cxr_embed.manifest import Manifest
 from cxr_embed.metrics import Estimate
 from cxr_embed.metrics.retrieval import means_by_patient
+from cxr_embed.metrics.spread import collapsed
 from cxr_embed.retrieval.cases import Cases, gather
 from cxr_embed.retrieval.measure import Measured, Part, measure
 from cxr_embed.retrieval.result import (
@@ -82,7 +83,7 @@ def evaluate_retrieval(
         tuple(differences),
         bootstraps,
         seed,
-        (*cases.notes, *_doubts(found[0], cases)),
+        (*cases.notes, *_alike(indexes), *_doubts(found[0], cases)),
     )
 
 
@@ -244,6 +245,10 @@ class _Run:
 
 def _apart(first: Part, second: Part) -> Part:
     return Part(first.rows, first.values - second.values, first.chance - second.chance)
+
+
+def _alike(indexes: Sequence[CaseIndex]) -> list[str]:
+    return [f"{index.path}: {told}" for index in indexes if (told := collapsed(index.vectors))]
 
 
 def _doubts(found: IndexRetrieval, cases: Cases) -> list[str]:
