@@ -233,6 +233,22 @@ class Neighbors:
         return len(self.query_ids)
 
 
+def in_means(names: Sequence[str], count_no_finding: bool = False) -> list[bool]:
+    """Whether each finding has a part in means over findings.
+
+    `No Finding`, however it is spelled, says that the others are absent: counted as one more finding, it would weigh
+    what the others weigh already. It has no part beside others unless that is asked for.
+    """
+    plain = ["".join(filter(str.isalpha, name)).casefold() in ("nofinding", "nofindings") for name in names]
+    return [count_no_finding or all(plain) or not left for left in plain]
+
+
+def left_out_of_means(names: Sequence[str], count_no_finding: bool = False) -> list[str]:
+    """A sentence where `in_means` leaves one of these out."""
+    left = [name for name, counted in zip(names, in_means(names, count_no_finding), strict=True) if not counted]
+    return [f"'{name}' says that findings are absent: no part in the mean (--count-no-finding)" for name in left]
+
+
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and no spaces: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -16,6 +16,7 @@ from cxr_embed.cli.evaluate import (
     Bootstraps,
     By,
     Calibrate,
+    CountNoFinding,
     Extra,
     LabelFile,
     Prevalence,
@@ -52,6 +53,7 @@ def evaluate(
     thresholds_split: ThresholdsSplit = None,
     calibrate: Calibrate = None,
     by: By = None,
+    count_no_finding: CountNoFinding = False,
     bootstraps: Bootstraps = 1000,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -86,6 +88,7 @@ def evaluate(
         thresholds_split=thresholds_split,
         calibrate=calibrate,  # type: ignore[arg-type]
         by=words(by),
+        count_no_finding=count_no_finding,
         bootstraps=bootstraps,
         seed=seed,
     )

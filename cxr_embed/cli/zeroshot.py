@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json, progress_bar
-from cxr_embed.cli.evaluate import check_uncertain
+from cxr_embed.cli.evaluate import CountNoFinding, check_uncertain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,6 +58,7 @@ def zeroshot(
     ensemble: Annotated[str, typer.Option(help="Average a finding's `scores`, or its prompts' `vectors`.")] = "scores",
     weights: Annotated[Path | None, typer.Option(help="Of the text model, for prompts that are new.")] = None,
     device: Annotated[str, typer.Option(help="Of the text model: auto, cpu or cuda.")] = "auto",
+    count_no_finding: CountNoFinding = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary and report as JSON.")] = False,
 ) -> None:
     """Score every image of a store against prompts, and report how well that works.
@@ -92,6 +93,7 @@ def zeroshot(
             ensemble=ensemble,  # type: ignore[arg-type]
             weights=weights,
             device=device,
+            count_no_finding=count_no_finding,
             progress=progress,
         )
     about = {

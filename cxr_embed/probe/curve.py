@@ -15,6 +15,7 @@ from cxr_embed.probe.selection import choose_strengths, make_columns, one_sided
 from cxr_embed.probe.shots import Order, draw_order, hashes, patients_for_test
 from cxr_embed.probe.vectors import ArraySource, Matrix, ProbeError, Standard, StoreSource, fit_standard, pool_vectors
 from cxr_embed.store import Store
+from cxr_embed.types import left_out_of_means
 
 _UNSOLVED = "its solver did not converge"
 TEST_PART = 0.3  # of the patients, where the labels have no split
@@ -76,6 +77,7 @@ class Curve:
         draws: (finding, seed) to its order of rows of `train`.
         results: one for each encoder, finding, size and seed.
         notes: what was left out or decided, in words.
+        count_no_finding: whether 'No Finding' has a part in means over findings; it is left out by default.
     """
 
     encoders: tuple[str, ...]
@@ -87,6 +89,7 @@ class Curve:
     draws: dict[tuple[str, int], Order]
     results: tuple[Result, ...]
     notes: tuple[str, ...]
+    count_no_finding: bool = False
 
 
 def run_curve(
@@ -100,6 +103,7 @@ def run_curve(
     findings: Sequence[str] | None = None,
     pool: str = "mean",
     uncertain: Uncertain = "unknown",
+    count_no_finding: bool = False,
     progress: Progress | None = None,
 ) -> Curve:
     """Draws, trains and tests.
@@ -117,6 +121,7 @@ def run_curve(
         findings: all by default.
         pool: how tokens become one vector.
         uncertain: what a label of -1 counts as.
+        count_no_finding: whether 'No Finding' has a part in means over findings; it is left out by default.
         progress: called with a word, what is done and how much there is.
 
     Raises:
@@ -145,6 +150,7 @@ def run_curve(
         notes.append(
             f"too few patients for some sizes, so that a draw has several images of one: {', '.join(sorted(repeated))}"
         )
+    notes += left_out_of_means(parts[0].findings, count_no_finding)
     names = tuple(encoder.name for encoder in encoders)
     return Curve(
         names,
@@ -155,6 +161,7 @@ def run_curve(
         drawn,
         tuple(results),
         tuple(dict.fromkeys(notes)),
+        count_no_finding,
     )
 
 

@@ -43,6 +43,7 @@ def screen(
     ensemble: Ensemble = "scores",
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
+    count_no_finding: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Screening, Report]:
     """Scores every image of a store against prompts, and compares the scores with labels where there are any.
@@ -52,7 +53,7 @@ def screen(
         prompts: a prompt set, its name, or a prompt file.
         labels: a table of `image_id` and findings, or a manifest.
         split, uncertain: which labels count, and what -1 counts as: as `match_labels` takes them.
-        goal, prevalence: as `make_report` takes them.
+        goal, prevalence, count_no_finding: as `make_report` takes them.
         score, ensemble, weights, device, progress: as `score_store` takes them.
 
     Raises:
@@ -79,4 +80,11 @@ def screen(
     if truth is not None:
         contents = opened.content_ids[truth.labelled]
         duplicates = len(contents) - len(np.unique(contents))
-    return screening, make_report(screening, truth, goal=goal, prevalence=prevalence, duplicates=duplicates)
+    return screening, make_report(
+        screening,
+        truth,
+        goal=goal,
+        prevalence=prevalence,
+        duplicates=duplicates,
+        count_no_finding=count_no_finding,
+    )

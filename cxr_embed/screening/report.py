@@ -20,6 +20,7 @@ from cxr_embed.metrics import (
 )
 from cxr_embed.screening.run import Screening
 from cxr_embed.screening.truth import Truth
+from cxr_embed.types import in_means, left_out_of_means
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ def make_report(
     goal: Goal | None = None,
     prevalence: Mapping[str, float] | float | None = None,
     duplicates: int = 0,
+    count_no_finding: bool = False,
 ) -> Report:
     """Compares scores with labels; without labels, the single prompts with the whole.
 
@@ -142,11 +144,18 @@ def make_report(
         prevalence: part of images with the finding where the screening is meant to be used: of each finding, or one
             for all. The labels' own where it is not stated.
         duplicates: labelled images whose file is another labelled image's too.
+        count_no_finding: whether 'No Finding' has a part in means over findings; it is left out by default.
     """
     findings = tuple(
         _finding_report(screening, truth, number, goal, prevalence) for number in range(len(screening.scores.names))
     )
-    defined = [finding.auroc.value for finding in findings if finding.auroc.value is not None]
+    meant = in_means(screening.scores.names, count_no_finding)
+    defined = [
+        finding.auroc.value
+        for finding, counted in zip(findings, meant, strict=True)
+        if counted and finding.auroc.value is not None
+    ]
+    left_out = left_out_of_means(screening.scores.names, count_no_finding) if truth is not None else []
     return Report(
         findings,
         float(np.mean(defined)) if defined else None,
@@ -154,7 +163,7 @@ def make_report(
         goal,
         len(screening.scores.ids),
         truth.counts() if truth is not None else None,
-        tuple(_warnings(findings, truth, duplicates)),
+        (*left_out, *_warnings(findings, truth, duplicates)),
     )
 
 
