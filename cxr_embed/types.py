@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 Precision = Literal["float32", "bf16"]
+# A column of score files: 1 where a probe learned from the image's patient, so that no judge takes it for a test.
+LEARNED = "learned_from"
 
 
 @dataclass(frozen=True)

@@ -257,7 +257,8 @@ def test_train_and_predict_as_typed(typed: Path) -> None:
     assert "note" not in done.stdout
     with open(typed / "s.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["image_id", "Mass", "Edema", "Hernia"]
+    assert list(rows[0]) == ["image_id", "learned_from", "Mass", "Edema", "Hernia"]
+    assert {row["learned_from"] for row in rows} == {"0"}
     assert [row["image_id"] for row in rows] == [f"i{n}" for n in range(COUNT) if n // 2 % 5 == 2]
     labels = [truth(int(row["image_id"][1:]))[0] for row in rows]
     assert roc_auc_score(labels, [float(row["Mass"]) for row in rows]) > 0.8
@@ -337,7 +338,7 @@ def test_findings_that_were_not_learned_get_no_column(typed: Path) -> None:
     assert "the probe learned from all of them" in done.stdout
     done = run_cli("probe", "predict", "one", "clear", "--out", "one-scores.csv", cwd=typed)
     assert "Nodule has no scores: all 120 labels are negative" in done.stdout
-    assert (typed / "one-scores.csv").read_text().startswith("image_id,Mass\n")
+    assert (typed / "one-scores.csv").read_text().startswith("image_id,learned_from,Mass\n")
 
 
 def test_curve_as_typed(typed: Path) -> None:

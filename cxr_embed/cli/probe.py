@@ -136,8 +136,8 @@ def predict(
 ) -> None:
     """Write the probability of each finding for the images of a store; the file is like that of `zeroshot`.
 
-    Another encoder's store is refused. Images of patients that the probe learned from are counted: their scores say
-    nothing about how well it works.
+    Another encoder's store is refused. Images of patients that the probe learned from have 1 in the column
+    `learned_from`: their scores say nothing about how well it works, and evaluations leave them out.
     """
     import numpy as np
 
@@ -146,6 +146,7 @@ def predict(
     from cxr_embed.probe.files import load_probe
     from cxr_embed.screening import check_scores_target, write_scores
     from cxr_embed.store import open_store
+    from cxr_embed.types import LEARNED
     from cxr_embed.zeroshot import Scores
 
     if split is not None and labels is None:
@@ -161,16 +162,22 @@ def predict(
     values = trained.predict(opened, ids)
     learned = [number for number in range(len(trained.findings)) if number not in trained.probe.undefined_]
     names = tuple(trained.findings[number] for number in learned)
-    seen = np.flatnonzero(trained.seen(patients))
+    learned_from = trained.seen(patients, ids)
+    seen = np.flatnonzero(learned_from)
+    known = len(trained.images) > 0 or not all(patient.startswith("\n") for patient in patients.tolist())
     if len(seen):
         notes.append(
             f"{len(seen):,} of {len(ids):,} images are of patients that the probe learned from ({ids[seen[0]]} is the "
-            "first): leave them out of any evaluation"
+            f"first): marked in the column {LEARNED}, and left out of evaluations"
+        )
+    if not known:
+        notes.append(
+            "whom this probe learned from is not known here: the store has no patients; name --labels, or train anew"
         )
     notes += [f"{name} has no scores: {reason}" for name, reason in trained.undefined.items()]
     notes += _unconverged_notes(trained)
     about = {"encoder": trained.spec.name, "fingerprint": trained.spec.fingerprint, "probe": str(probe)}
-    write_scores(out, Scores(ids, names, values[:, learned], "probability"), about)
+    write_scores(out, Scores(ids, names, values[:, learned], "probability", learned_from if known else None), about)
     if as_json:
         counts = {"images": len(ids), "findings": list(names), "images_of_training_patients": len(seen)}
         print_json({"out": str(out), **about, **counts, "notes": notes, "note": RESEARCH})

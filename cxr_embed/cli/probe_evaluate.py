@@ -147,7 +147,7 @@ def _predict(trained: TrainedProbe, store: Store, labels: Manifest, parts: list[
     matched = [match_cases(store, labels, split=part, known=False) for part in dict.fromkeys(parts)]
     ids, places = np.unique(np.concatenate([cases.ids for cases in matched]), return_index=True)
     patients = np.concatenate([cases.patients for cases in matched])[places]
-    seen = np.flatnonzero(trained.seen(patients))
+    seen = np.flatnonzero(trained.seen(patients, ids))
     if len(seen):
         named = ", ".join(np.unique(patients[seen])[:3].tolist()).replace("\n", "")
         raise ProbeError(

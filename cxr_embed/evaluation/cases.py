@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cxr_embed.errors import ManifestError
+from cxr_embed.evaluation.learned import learned_from
 from cxr_embed.evaluation.names import match_names, nearest
 from cxr_embed.evaluation.scores import ScoresError, ScoreTable, check_ids
 from cxr_embed.manifest import Manifest, Uncertain, read_labels
@@ -32,6 +33,7 @@ class Cases:
         clustered: whether patients are known.
         table: columns of the labels by name, each `(N,)` strings: sex, age, view and the like.
         warnings: what did not find its counterpart, in words.
+        seen: images that are left out because a probe learned from their patients.
     """
 
     ids: np.ndarray
@@ -43,6 +45,7 @@ class Cases:
     clustered: bool
     table: Mapping[str, np.ndarray]
     warnings: tuple[str, ...] = ()
+    seen: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -75,7 +78,7 @@ def join(
     split: str | None = None,
     uncertain: Uncertain = "unknown",
 ) -> Cases:
-    """Joins scores and labels.
+    """Joins scores and labels. Images of patients that a probe learned from are left out, where the scores say so.
 
     Args:
         scores: what `read_scores` gives.
@@ -87,7 +90,7 @@ def join(
     Raises:
         ManifestError: for labels that cannot be read, or a split that is not there.
         ScoresError: where scores and labels have no image or no finding in common, name different patients for one
-            image, or no label is known.
+            image, or no label is known; where a probe learned from the patients of all images.
     """
     source = str(labels) if isinstance(labels, str | os.PathLike) else "the labels"
     table = read_labels(labels) if isinstance(labels, str | os.PathLike) else labels
@@ -104,6 +107,23 @@ def join(
         )
     here = here[np.argsort(ids[here], kind="stable")]
     _tell_missing(scores, ids, len(here), split, warnings)
+    owners = _owners(scores, table, ids[here], rows[here], patients)
+    unseen = ~learned_from(scores, table, ids[here], owners, patients)
+    if not unseen.any():
+        where = f" in the split {split}" if split is not None else ""
+        raise ScoresError(
+            f"{scores.source}: the probe learned from the patients of all {len(here):,} images with labels{where}: no "
+            "test of it; give labels of others, or another --split"
+        )
+    if not unseen.all():
+        left = ids[here[~unseen]]
+        warnings.append(
+            f"{len(left):,} images of {scores.source} are of patients that the probe learned from ({_some(left)}) and "
+            "are left out"
+        )
+    here, owners = here[unseen], owners[unseen] if owners is not None else None
+    if split is None:
+        _tell_splits(table, rows[here], warnings)
     truth = table.labels(uncertain) if isinstance(table, Manifest) else table
     chosen = np.array([truth.names.index(name) for name in columns], dtype=np.int64)
     found = np.asarray(truth.values, np.float32)[rows[here]][:, chosen]
@@ -114,7 +134,6 @@ def join(
             f"{source}: every label of the {len(here):,} images with scores is unknown; nothing to compare with"
         )
     _tell_uncertain(table, columns, rows[here], warnings)
-    owners = _owners(scores, table, ids[here], rows[here], patients)
     described = {}
     if isinstance(table, Manifest):
         described = {name: table.column(name)[rows[here]] for name in table.table.column_names}
@@ -128,7 +147,18 @@ def join(
         owners is not None,
         described,
         tuple(warnings),
+        int((~unseen).sum()),
     )
+
+
+def _tell_splits(table: Manifest | Labels, rows: np.ndarray, warnings: list[str]) -> None:
+    """Which splits are judged, where none is named."""
+    if not isinstance(table, Manifest) or "split" not in table.table.column_names:
+        return
+    names, counts = np.unique(table.column("split")[rows], return_counts=True)
+    if names.tolist() != [""]:
+        told = [f"{name or 'none'} ({count:,})" for name, count in zip(names.tolist(), counts.tolist(), strict=True)]
+        warnings.append(f"no --split is named: judged are the images of {', '.join(told)}")
 
 
 def _names_of(table: Manifest | Labels) -> tuple[str, ...]:

@@ -19,6 +19,9 @@ from cxr_embed.manifest import Uncertain
 from cxr_embed.metrics import CalibrationKind, Estimate, ReliabilityBin, draws, from_draws, rarest_strata, reliability
 from cxr_embed.types import in_means, left_out_of_means
 
+_NOT_CHOSEN_ON = (
+    "{:,} images of the validation part are of patients that the probe learned from: nothing is chosen on them"
+)
 Prevalence = float | Mapping[str, float]
 
 
@@ -91,13 +94,13 @@ def evaluate(
     aurocs = {number: finding.figures["auroc"] for number, finding in enumerate(findings) if counted[number]}
     mean, covered = _mean(samples, aurocs, bootstraps, seed)
     groups = measure_groups(cases, tuple(dict.fromkeys(by)), samples.of, bootstraps, seed)
-    if flat := cases.flat:
-        warnings.append(f"every case has the same score: {', '.join(flat)}")
     warnings = [
         *doubts(findings, groups, samples.probable, cases.clustered),
         *left_out_of_means(cases.names, count_no_finding),
+        *([_NOT_CHOSEN_ON.format(validation.seen)] if validation is not None and validation.seen else []),
         *cases.warnings,
         *warnings,
+        *([f"every case has the same score: {', '.join(cases.flat)}"] if cases.flat else []),
     ]
     people = len(np.unique(cases.patients)) if cases.clustered else None
     return Evaluation(

@@ -203,7 +203,7 @@ def _leaks(
     """Test cases that training cases were too, in words."""
     told = []
     for trained, name in probes:
-        seen = np.unique(cases.patients[trained.seen(cases.patients)])
+        seen = np.unique(cases.patients[trained.seen(cases.patients, cases.ids)])
         if len(seen):
             told.append(
                 f"{len(seen):,} of the tested patients are among those that the probe {name} learned from "

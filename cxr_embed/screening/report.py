@@ -264,6 +264,8 @@ def _warnings(findings: tuple[FindingReport, ...], truth: Truth | None, duplicat
     renamed = [f"{f.name} = {f.label}" for f in findings if f.label is not None and f.label != f.name]
     if renamed:
         warnings.append(f"labels matched by a like name: {', '.join(renamed)}")
+    if any(truth.splits):
+        warnings.append(f"no --split is named: judged are the images of {', '.join(s or 'none' for s in truth.splits)}")
     if truth.unknown_ids:
         warnings.append(f"{truth.unknown_ids:,} labelled ids have no vector in the store and are left out")
     if truth.unlabelled:
