@@ -251,6 +251,16 @@ def left_out_of_means(names: Sequence[str], count_no_finding: bool = False) -> l
     return [f"'{name}' says that findings are absent: no part in the mean (--count-no-finding)" for name in left]
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """A count with its words: `1 image is`, `2 images are`."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def threshold_told(threshold: float) -> str:
+    """A threshold for people, with digits that tell it from zero."""
+    return f"{threshold:.4f}" if threshold == 0 or abs(threshold) >= 1e-3 else f"{threshold:.2g}"
+
+
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and no spaces: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

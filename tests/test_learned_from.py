@@ -87,7 +87,7 @@ def test_an_evaluation_without_a_split_leaves_them_out(typed: Path, name: str) -
     assert value == pytest.approx(plain_auroc(typed, ("test", "validate")))
     assert value < plain_auroc(typed, ("train", "test", "validate")) - 0.1
     assert (
-        f"80 images of {name} are of patients that the probe learned from (c0, c1, c10, ...) and are left out"
+        f"80 images of {name} are of patients that the probe learned from (c0, c1, c10, ...), and left out"
         in (told["warnings"])
     )
     assert "no --split is named: judged are the images of test (40), validate (40)" in told["warnings"]

@@ -561,7 +561,7 @@ def test_splits_and_findings_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match="no finding Nodule; they have Mass, Edema, Hernia"):
         match_cases(store, labels, findings=["Mass", "Nodule"])
     train = match_cases(store, labels, split="train")
-    with pytest.raises(ProbeError, match=r"1 patients are in the training and in the test part \(p1\)"):
+    with pytest.raises(ProbeError, match=r"1 patient is in the training and in the test part \(p1\)"):
         check_disjoint(train, train.pick(np.flatnonzero(train.patients == "p1")))
 
 

@@ -233,6 +233,8 @@ def _unconverged_notes(trained: TrainedProbe) -> list[str]:
 
 
 def _print_trained(trained: TrainedProbe, cases: Cases, notes: list[str], out: Path) -> None:
+    from cxr_embed.types import threshold_told
+
     described = trained.describe()
     heads = ["finding", "positive", "negative", "unknown"]
     heads += ["strength"] if described["strengths"] else []
@@ -243,7 +245,7 @@ def _print_trained(trained: TrainedProbe, cases: Cases, notes: list[str], out: P
         if described["strengths"]:
             row.append(f"{described['strengths'][name]:.3g}" if name in described["strengths"] else "-")
         if trained.thresholds:
-            row.append(f"{trained.thresholds[name]:.4f}" if name in trained.thresholds else "-")
+            row.append(threshold_told(trained.thresholds[name]) if name in trained.thresholds else "-")
         rows.append(row)
     print_table(heads, rows)
     tell_notes([*notes, *(f"{name} is left out: {reason}" for name, reason in trained.undefined.items())])

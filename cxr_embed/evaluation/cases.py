@@ -13,7 +13,7 @@ from cxr_embed.evaluation.learned import learned_from
 from cxr_embed.evaluation.names import match_names, nearest
 from cxr_embed.evaluation.scores import ScoresError, ScoreTable, check_ids
 from cxr_embed.manifest import Manifest, Uncertain, read_labels
-from cxr_embed.types import Labels
+from cxr_embed.types import Labels, counted
 
 LabelSource = Manifest | Labels | str | os.PathLike[str]
 _NAMED = 5
@@ -118,8 +118,9 @@ def join(
     if not unseen.all():
         left = ids[here[~unseen]]
         warnings.append(
-            f"{len(left):,} images of {scores.source} are of patients that the probe learned from ({_some(left)}) and "
-            "are left out"
+            f"{counted(len(left), 'image', 'images')} "
+            f"of {scores.source} {'is' if len(left) == 1 else 'are'} of patients "
+            f"that the probe learned from ({_some(left)}), and left out"
         )
     here, owners = here[unseen], owners[unseen] if owners is not None else None
     if split is None:
@@ -131,7 +132,8 @@ def join(
         raise ScoresError(f"{source}: a label is neither 0, 1 nor unknown (NaN)")
     if np.isnan(found).all():
         raise ScoresError(
-            f"{source}: every label of the {len(here):,} images with scores is unknown; nothing to compare with"
+            f"{source}: every label of the {counted(len(here), 'image', 'images')} with scores is unknown; nothing to "
+            "compare with"
         )
     _tell_uncertain(table, columns, rows[here], warnings)
     described = {}
@@ -213,13 +215,14 @@ def _findings(
 def _tell_missing(scores: ScoreTable, ids: np.ndarray, common: int, split: str | None, warnings: list[str]) -> None:
     unscored = ids[~np.isin(ids, scores.ids)]
     if len(unscored):
-        told = f"{len(unscored):,} labelled ids have no score ({_some(unscored)}) and are left out"
-        warnings.append(told)
+        told, out = ("labelled id has", "is") if len(unscored) == 1 else ("labelled ids have", "are")
+        warnings.append(f"{len(unscored):,} {told} no score ({_some(unscored)}) and {out} left out")
     lacking = len(scores.ids) - common
     if lacking:
         unlabelled = scores.ids[~np.isin(scores.ids, ids)]
         where = f" in the split {split}" if split is not None else ""
-        warnings.append(f"{lacking:,} scored ids have no label{where} ({_some(unlabelled)}) and are left out")
+        told, out = ("scored id has", "is") if lacking == 1 else ("scored ids have", "are")
+        warnings.append(f"{lacking:,} {told} no label{where} ({_some(unlabelled)}) and {out} left out")
 
 
 def _some(ids: np.ndarray) -> str:
@@ -232,7 +235,9 @@ def _tell_uncertain(table: Manifest | Labels, columns: tuple[str, ...], rows: np
         return
     count = sum(int(np.isin(table.column(name)[rows], ("-1", "-1.0")).sum()) for name in columns)
     if count:
-        warnings.append(f"{count:,} labels are uncertain (-1); --uncertain says what they count as")
+        warnings.append(
+            f"{counted(count, 'label is', 'labels are')} uncertain (-1); --uncertain says what that counts as"
+        )
 
 
 def _owners(
@@ -257,7 +262,8 @@ def _owners(
         if len(wrong):
             first = wrong[0]
             raise ScoresError(
-                f"{len(wrong):,} images have one patient in the labels and another in the scores, such as "
+                f"{counted(len(wrong), 'image has', 'images have')} "
+                f"one patient in the labels and another in the scores, such as "
                 f"{ids[first]}: {told[0][first]} and {other[first]}; correct patient_id"
             )
     return told[0] if told else None

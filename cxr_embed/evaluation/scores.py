@@ -98,11 +98,16 @@ def read_scores(scores: ScoreSource) -> ScoreTable:
 
     Raises:
         ManifestError: for a file that is no table, or whose ids are blank or not unique.
-        ScoresError: for values in memory with such ids.
+        ScoresError: for a probe's folder, or values in memory with such ids.
     """
     if isinstance(scores, ScoreTable):
         return scores
     if isinstance(scores, str | os.PathLike):
+        if (Path(scores) / "probe.json").is_file():
+            raise ScoresError(
+                f"{scores}: a probe, and scores are asked for; `cxr-embed probe predict {scores} STORE --out FILE` "
+                "writes its scores"
+            )
         rows = read_values(scores)
         known = (*REQUIRED, *OPTIONAL, *DESCRIPTIVE, LEARNED)
         names = tuple(name for name in rows.table.column_names if name not in known)

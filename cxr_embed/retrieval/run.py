@@ -26,7 +26,7 @@ from cxr_embed.retrieval.result import (
     Recall,
     RetrievalReport,
 )
-from cxr_embed.types import Labels, in_means, left_out_of_means
+from cxr_embed.types import Labels, counted, in_means, left_out_of_means
 
 FEW = 10  # queries that show a finding
 
@@ -283,5 +283,7 @@ def _doubts(found: IndexRetrieval, cases: Cases) -> list[str]:
     if few:
         told.append(f"fewer than {FEW} queries, too few to judge by: {', '.join(few)}")
     if unknown := int(np.isnan(cases.labels[cases.queries | cases.searched]).sum()):
-        told.append(f"{unknown:,} labels are unknown: such images neither ask nor answer for that finding")
+        told.append(
+            f"{counted(unknown, 'label is', 'labels are')} unknown: such images neither ask nor answer for that finding"
+        )
     return told

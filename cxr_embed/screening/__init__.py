@@ -10,7 +10,7 @@ import numpy as np
 from cxr_embed.manifest import Manifest, Uncertain, read_labels
 from cxr_embed.prompts import PromptSet, load_prompt_set
 from cxr_embed.screening.report import FindingReport, Goal, Report, make_report
-from cxr_embed.screening.run import Progress, Screening, check_scores_target, score_store, write_scores
+from cxr_embed.screening.run import Progress, Screening, check_names, check_scores_target, score_store, write_scores
 from cxr_embed.screening.truth import Truth, match_labels
 from cxr_embed.store import Store, open_store
 from cxr_embed.zeroshot import Ensemble, ScoreKind
@@ -61,6 +61,7 @@ def screen(
     """
     opened = store if isinstance(store, Store) else open_store(store)
     asked = prompts if isinstance(prompts, PromptSet) else load_prompt_set(prompts)
+    check_names(asked)
     truth = None
     if labels is not None and len(opened):
         table = labels if isinstance(labels, Manifest) else read_labels(labels)

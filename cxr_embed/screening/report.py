@@ -20,7 +20,7 @@ from cxr_embed.metrics import (
 )
 from cxr_embed.screening.run import Screening
 from cxr_embed.screening.truth import Truth
-from cxr_embed.types import in_means, left_out_of_means
+from cxr_embed.types import counted, in_means, left_out_of_means
 
 
 @dataclass(frozen=True)
@@ -267,15 +267,30 @@ def _warnings(findings: tuple[FindingReport, ...], truth: Truth | None, duplicat
     if any(truth.splits):
         warnings.append(f"no --split is named: judged are the images of {', '.join(s or 'none' for s in truth.splits)}")
     if truth.unknown_ids:
-        warnings.append(f"{truth.unknown_ids:,} labelled ids have no vector in the store and are left out")
+        warnings.append(
+            counted(
+                truth.unknown_ids,
+                "labelled id has no vector in the store and is left out",
+                "labelled ids have no vector in the store and are left out",
+            )
+        )
     if truth.unlabelled:
         warnings.append(
-            f"{truth.unlabelled:,} images have no label{' in this split' if truth.split else ''}: scored only"
+            f"{counted(truth.unlabelled, 'image has', 'images have')} no label"
+            f"{' in this split' if truth.split else ''}: scored only"
         )
     if truth.uncertain:
-        warnings.append(f"{truth.uncertain:,} labels are uncertain (-1); --uncertain says what they count as")
+        warnings.append(
+            f"{counted(truth.uncertain, 'label is', 'labels are')} uncertain (-1); --uncertain says what that counts as"
+        )
     if duplicates:
-        warnings.append(f"{duplicates:,} labelled images have the same file as another one, and count each")
+        warnings.append(
+            counted(
+                duplicates,
+                "labelled image has the same file as another one, and counts by itself",
+                "labelled images have the same file as another one, and count each",
+            )
+        )
     if any(finding.point is not None for finding in findings):
         warnings.append("thresholds were chosen on these very images; check them on others")
     if any(f.flags_per_1000 is not None and not f.prevalence_stated for f in findings):

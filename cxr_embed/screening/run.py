@@ -16,7 +16,8 @@ import pyarrow.parquet
 
 from cxr_embed.encoders import load_text_encoder
 from cxr_embed.errors import EncoderError, StoreError, UnknownWordsWarning
-from cxr_embed.prompts import PromptSet
+from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED
+from cxr_embed.prompts import PromptError, PromptSet
 from cxr_embed.store import Store, add_prompts, read_prompts
 from cxr_embed.store.layout import sync
 from cxr_embed.store.prompts import check_prompts, prompt_source, prompt_width, unlearned_words
@@ -171,6 +172,21 @@ def _word_notes(store: Store, prompts: PromptSet, sources: Mapping[str, str]) ->
         f"{len(guessed)} of {len(prompts.prompts)} prompts, the first {next(iter(guessed))!r}, have words that "
         f"{store.spec.name} never learned ({named}): it guesses by spelling, so don't rely on them",
     )
+
+
+def check_names(prompts: PromptSet) -> None:
+    """Refuses findings whose scores would be read as something else.
+
+    Raises:
+        PromptError: naming them.
+    """
+    columns = {*REQUIRED, *OPTIONAL, *DESCRIPTIVE, LEARNED}
+    wrong = [finding.name for finding in prompts.findings if finding.name.strip().casefold() in columns]
+    if wrong:
+        raise PromptError(
+            f"{prompts.name}: a finding named {wrong[0]}, which is a column of score files and manifests that is not a "
+            "finding; give it another name"
+        )
 
 
 def check_scores_target(path: Path) -> None:
