@@ -36,12 +36,14 @@ class Scores:
         values: `(N, F)` float32. A `margin` is a difference of logits; `softmax` and `sigmoid` lie in 0..1, yet
             neither is the probability of a finding. `probability` is a probe's.
         kind: what they are.
+        learned_from: `(N,)` bool, the images of patients that a probe learned from; None for scores of no probe.
     """
 
     ids: np.ndarray
     names: tuple[str, ...]
     values: np.ndarray
     kind: ScoreKind | Literal["probability"]
+    learned_from: np.ndarray | None = None
 
 
 class Cosines:

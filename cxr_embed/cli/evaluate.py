@@ -57,6 +57,10 @@ By = Annotated[
     str | None,
     typer.Option(help="The same by groups of the labels' columns, and differences between them: sex,age,view."),
 ]
+CountNoFinding = Annotated[
+    bool,
+    typer.Option("--count-no-finding", help="Give 'No Finding' a part in means; beside others it has none by default."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 
@@ -74,6 +78,7 @@ def evaluate(
     thresholds_split: ThresholdsSplit = None,
     calibrate: Calibrate = None,
     by: By = None,
+    count_no_finding: CountNoFinding = False,
     bootstraps: Bootstraps = 1000,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -101,6 +106,7 @@ def evaluate(
         thresholds_split=thresholds_split,
         calibrate=calibrate,  # type: ignore[arg-type]
         by=words(by),
+        count_no_finding=count_no_finding,
         bootstraps=bootstraps,
         seed=seed,
     )
@@ -140,6 +146,7 @@ def compare(
     extra: Extra = None,
     split: Split = None,
     uncertain: Uncertain = "unknown",
+    count_no_finding: CountNoFinding = False,
     bootstraps: Bootstraps = 1000,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -160,6 +167,7 @@ def compare(
         read_labels(labels, extra=extra or ()),
         split=split,
         uncertain=uncertain,  # type: ignore[arg-type]
+        count_no_finding=count_no_finding,
         bootstraps=bootstraps,
         seed=seed,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
-from cxr_embed.cli.evaluate import AsJson, Bootstraps, Extra, Seed, console, print_tables, tell
+from cxr_embed.cli.evaluate import AsJson, Bootstraps, CountNoFinding, Extra, Seed, console, print_tables, tell
 
 if TYPE_CHECKING:
     from cxr_embed.retrieval import RetrievalReport
@@ -31,6 +31,7 @@ def evaluate(
     k: Annotated[str, typer.Option("-k", help="Neighbours looked at, e.g. 5,10; the largest ones vote.")] = "5,10",
     split_queries: Annotated[str | None, typer.Option(help="Ask for images of this split only, e.g. test.")] = None,
     split_cases: Annotated[str | None, typer.Option(help="Search images of this split only, e.g. train.")] = None,
+    count_no_finding: CountNoFinding = False,
     bootstraps: Bootstraps = 1000,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -53,6 +54,7 @@ def evaluate(
         ks=_numbers(k),
         split_queries=split_queries,
         split_cases=split_cases,
+        count_no_finding=count_no_finding,
         bootstraps=bootstraps,
         seed=seed,
     )

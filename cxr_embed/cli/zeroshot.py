@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json, progress_bar
-from cxr_embed.cli.evaluate import check_uncertain
+from cxr_embed.cli.evaluate import CountNoFinding, Uncertain, check_uncertain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,9 +34,7 @@ def zeroshot(
         list[str] | None, typer.Option(help="A column of the labels that is no finding (repeatable).")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Report on this split of the labels only, e.g. test.")] = None,
-    uncertain: Annotated[
-        str, typer.Option(help="What a label of -1 counts as: unknown, positive or negative.")
-    ] = "unknown",
+    uncertain: Uncertain = "unknown",
     sensitivity: Annotated[
         float | None,
         typer.Option(
@@ -61,6 +59,7 @@ def zeroshot(
     cut_prompts: Annotated[
         bool, typer.Option("--cut-prompts", help="Read the beginning of prompts that are longer than it reads.")
     ] = False,
+    count_no_finding: CountNoFinding = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary and report as JSON.")] = False,
 ) -> None:
     """Score every image of a store against prompts, and report how well that works.
@@ -96,6 +95,7 @@ def zeroshot(
             weights=weights,
             device=device,
             cut_prompts=cut_prompts,
+            count_no_finding=count_no_finding,
             progress=progress,
         )
     about = {

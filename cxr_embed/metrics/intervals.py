@@ -23,6 +23,7 @@ _BLOCK = 1 << 18
 # Below this part of draws in which a figure is defined, the others would no longer stand for all.
 _DEFINED = 0.9
 _ROUNDING = 1e-9
+_NARROWEST = 0.1  # of what one patient weighs: an interval that draws of patients could give is wider
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ def error_from_draws(value: float, drawn: np.ndarray, moved: np.ndarray, units: 
 
     It can't have grown by more than all bins moved together, which is what its lower end allows for: it is 0 where
     perfect probabilities might have given the value too. The upper end is that of the draws, less what they added.
+    Where every patient went as was foretold, draws show nothing of what another one might do: an error of 0 has the
+    interval of `at_the_end` then, and a larger one none.
 
     Args:
         value: of the cases as they are.
@@ -168,7 +171,10 @@ def error_from_draws(value: float, drawn: np.ndarray, moved: np.ndarray, units: 
         return Estimate(value, reason=reason)
     low = value - float(np.nanquantile(moved, LEVEL))
     high = value + float(np.nanquantile(drawn, (1 + LEVEL) / 2) - np.nanmean(drawn))
-    return Estimate(value, max(low, 0.0), min(max(high, value), 1.0))
+    low, high = max(low, 0.0), min(max(high, value), 1.0)
+    if high - low < _NARROWEST / units:
+        return at_the_end(value, units) if is_end(value) else Estimate(value, reason=NO_SPREAD)
+    return Estimate(value, low, high)
 
 
 def _lacking(drawn: np.ndarray, defined: np.ndarray, units: int) -> str:

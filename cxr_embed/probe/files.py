@@ -80,6 +80,7 @@ class TrainedProbe:
         findings: the `C` names.
         labels: what it learned from.
         patients: `(P,)` patients that it learned from, sorted.
+        images: `(M,)` images that it learned from, sorted; empty for a probe of an earlier release.
         thresholds: finding to threshold on the probability, where some were chosen.
         chosen: how they were; None for none.
         chosen_on: `(Q,)` patients that they were chosen on, sorted.
@@ -93,6 +94,7 @@ class TrainedProbe:
     findings: tuple[str, ...]
     labels: LabelRecord
     patients: np.ndarray
+    images: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
     thresholds: Mapping[str, float] = field(default_factory=dict)
     chosen: ThresholdRecord | None = None
     chosen_on: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
@@ -103,6 +105,11 @@ class TrainedProbe:
     def undefined(self) -> dict[str, str]:
         """Findings that could not be learned, with the reasons."""
         return {self.findings[number]: reason for number, reason in self.probe.undefined_.items()}
+
+    @property
+    def unconverged(self) -> dict[str, str]:
+        """Findings whose solver did not come to its end, with what it did not reach."""
+        return {self.findings[number]: reason for number, reason in self.probe.unconverged_.items()}
 
     def check_store(self, store: Store) -> None:
         """Refuses vectors that the probe was not made for.
@@ -132,9 +139,9 @@ class TrainedProbe:
         source = StoreSource(store, unique, self.output, self.probe.pooling)
         return np.asarray(probability(self.probe.decision_source(source))[place], np.float32)
 
-    def seen(self, patients: np.ndarray) -> np.ndarray:
-        """`(N,)` bool: whether the probe learned from a patient."""
-        return np.isin(patients, self.patients)
+    def seen(self, patients: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """`(N,)` bool: whether the probe learned from a patient, or from the image where nobody knows whose it is."""
+        return np.asarray(np.isin(patients, self.patients) | np.isin(ids, self.images))
 
     def describe(self) -> dict[str, Any]:
         """Everything but the numbers, as plain JSON values."""
@@ -151,6 +158,7 @@ class TrainedProbe:
             "output": self.output,
             "findings": list(self.findings),
             "undefined": self.undefined,
+            "unconverged": self.unconverged,
             "strengths": strengths,
             "thresholds": dict(self.thresholds),
             "thresholds_chosen": asdict(self.chosen) if self.chosen is not None else None,
@@ -191,7 +199,15 @@ def make_trained(
     software = {name: version(name) for name in ("numpy", "scipy", "scikit-learn")}
     software |= {"cxr-embed": __version__, "python": platform.python_version()}
     return TrainedProbe(
-        probe, store.spec, output, cases.findings, record, patients, software=software, created=utc_now()
+        probe,
+        store.spec,
+        output,
+        cases.findings,
+        record,
+        patients,
+        np.unique(cases.ids),
+        software=software,
+        created=utc_now(),
     )
 
 
@@ -202,7 +218,8 @@ def save_probe(path: Path, trained: TrainedProbe) -> None:
         ProbeError: where it cannot be written, or the folder holds something else.
     """
     tensors = {name: np.ascontiguousarray(value) for name, value in trained.probe.tensors().items()}
-    tensors |= {"patients": _as_bytes(trained.patients), "chosen_on": _as_bytes(trained.chosen_on)}
+    known = {"patients": trained.patients, "images": trained.images, "chosen_on": trained.chosen_on}
+    tensors |= {name: _as_bytes(names) for name, names in known.items()}
     data = safetensors.numpy.save(tensors)
     digest = hashlib.sha256(data).hexdigest()
     body = {**trained.describe(), "tensors": {"file": f"{digest[:16]}.safetensors", "sha256": digest}}
@@ -251,6 +268,7 @@ def load_probe(path: Path) -> TrainedProbe:
         probe = KINDS[body["kind"]](**settings).restore(tensors)
         findings = tuple(body["findings"])
         probe.undefined_ = {findings.index(name): reason for name, reason in body["undefined"].items()}
+        probe.unconverged_ = {findings.index(name): reason for name, reason in body.get("unconverged", {}).items()}
         spec = EncoderSpec.from_json(body["encoder"]["spec"])
         if spec.fingerprint != body["encoder"]["fingerprint"]:
             raise ProbeError(f"{path}: its encoder's fingerprint does not match its spec; restore it from a copy")
@@ -261,6 +279,7 @@ def load_probe(path: Path) -> TrainedProbe:
             findings,
             LabelRecord(**body["labels"]),
             _as_names(tensors["patients"]),
+            _as_names(tensors["images"]) if "images" in tensors else np.empty(0, np.str_),
             body["thresholds"],
             ThresholdRecord(**body["thresholds_chosen"]) if body["thresholds_chosen"] is not None else None,
             _as_names(tensors["chosen_on"]),

@@ -16,10 +16,12 @@ import pyarrow.parquet
 
 from cxr_embed.encoders import load_text_encoder
 from cxr_embed.errors import EncoderError, StoreError, UnknownWordsWarning
-from cxr_embed.prompts import PromptSet
+from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED
+from cxr_embed.prompts import PromptError, PromptSet
 from cxr_embed.store import Store, add_prompts, read_prompts
 from cxr_embed.store.layout import sync
 from cxr_embed.store.prompts import check_prompts, prompt_source, prompt_width, unlearned_words
+from cxr_embed.types import LEARNED
 from cxr_embed.zeroshot import Cosines, Ensemble, ScoreKind, Scorer, Scores
 
 SUFFIXES = (".csv", ".parquet")
@@ -182,6 +184,21 @@ def _word_notes(store: Store, prompts: PromptSet, sources: Mapping[str, str]) ->
     )
 
 
+def check_names(prompts: PromptSet) -> None:
+    """Refuses findings whose scores would be read as something else.
+
+    Raises:
+        PromptError: naming them.
+    """
+    columns = {*REQUIRED, *OPTIONAL, *DESCRIPTIVE, LEARNED}
+    wrong = [finding.name for finding in prompts.findings if finding.name.strip().casefold() in columns]
+    if wrong:
+        raise PromptError(
+            f"{prompts.name}: a finding named {wrong[0]}, which is a column of score files and manifests that is not a "
+            "finding; give it another name"
+        )
+
+
 def check_scores_target(path: Path) -> None:
     """Refuses a file that `write_scores` could not write.
 
@@ -200,6 +217,8 @@ def check_scores_target(path: Path) -> None:
 
 def write_scores(path: Path, scores: Scores, about: dict[str, str]) -> None:
     """Writes `image_id` and one column a finding as CSV or Parquet (by its suffix), by atomic rename.
+
+    Scores of a probe have a column `learned_from` of 1 and 0 too: it goes where the rows go, as no second file would.
 
     Args:
         path: the file.
@@ -227,7 +246,8 @@ def write_scores(path: Path, scores: Scores, about: dict[str, str]) -> None:
 
 
 def _write_parquet(path: Path, scores: Scores, about: dict[str, str]) -> None:
-    fields = [pa.field("image_id", pa.string()), *(pa.field(name, pa.float32()) for name in scores.names)]
+    fields = [pa.field("image_id", pa.string()), *_learned_fields(scores)]
+    fields += [pa.field(name, pa.float32()) for name in scores.names]
     schema = pa.schema(fields, metadata=about)
     with pa.parquet.ParquetWriter(str(path), schema) as writer:
         for ids, columns in _parts(scores):
@@ -239,7 +259,7 @@ def _write_csv(path: Path, scores: Scores) -> None:
     careful = any("\r" in image_id for image_id in scores.ids.tolist())
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if careful else csv.QUOTE_MINIMAL)
-        writer.writerow(["image_id", *scores.names])
+        writer.writerow(["image_id", *(field.name for field in _learned_fields(scores)), *scores.names])
         for ids, columns in _parts(scores):
             # Arrow writes the fewest digits that give the same float32.
             writer.writerows(zip(ids, *(column.cast(pa.string()).to_pylist() for column in columns), strict=True))
@@ -247,5 +267,12 @@ def _write_csv(path: Path, scores: Scores) -> None:
 
 def _parts(scores: Scores) -> Iterator[tuple[list[str], list[pa.Array]]]:
     for start in range(0, len(scores.ids), _ROWS):
-        values = np.ascontiguousarray(scores.values[start : start + _ROWS].T)
-        yield scores.ids[start : start + _ROWS].tolist(), [pa.array(column) for column in values]
+        rows = slice(start, start + _ROWS)
+        columns = [pa.array(column) for column in np.ascontiguousarray(scores.values[rows].T)]
+        if scores.learned_from is not None:
+            columns.insert(0, pa.array(scores.learned_from[rows].astype(np.int8)))
+        yield scores.ids[rows].tolist(), columns
+
+
+def _learned_fields(scores: Scores) -> list[pa.Field]:
+    return [pa.field(LEARNED, pa.int8())] if scores.learned_from is not None else []
