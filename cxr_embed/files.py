@@ -13,6 +13,20 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
+def not_local(path: str | os.PathLike[str]) -> str | None:
+    """Why no file or folder can have such a path, in words; None where it can. Nothing is looked for."""
+    text = os.fspath(path)
+    # A Path has made one slash of two.
+    if address := re.match(r"([A-Za-z][A-Za-z0-9+.-]+:)/+(.*)", text):
+        return f"{address[1]}//{address[2]}: an address, not a place on this machine; copy or mount it, and name that"
+    if text.encode(errors="ignore").decode() != text:
+        shown = text.encode(errors="backslashreplace").decode()
+        return f"{shown}: the name is not in UTF-8, which libraries that open it need; rename it"
+    if "\0" in text:
+        return f"{text!r}: a name with a NUL character"
+    return None
+
+
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """A new file beside the target, which takes the target's name when the block has ended without an error.

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.files import partial_of, sweep
+from cxr_embed.files import not_local, partial_of, sweep
 from cxr_embed.phantom.cohort import Study, render_study, sample_studies
 from cxr_embed.phantom.findings import FINDINGS, Finding
 from cxr_embed.phantom.physics import BITS
@@ -66,6 +66,8 @@ def write_phantoms(
             f"phantoms: count is 1 or more, size from {MIN_SIZE} to {MAX_SIZE}, seed 0 or more; "
             f"got {count}, {size} and {seed}"
         )
+    if (why := not_local(out)) is not None:
+        raise CxrEmbedError(why)
     whole = Path(os.path.realpath(target))  # `.` has no name of its own, and a link stays one
     # A folder that is there stays the same one: a shell may stand in it, a disk may be mounted there.
     fresh = not whole.exists()

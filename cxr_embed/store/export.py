@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxr_embed.errors import StoreError
-from cxr_embed.files import written_aside
+from cxr_embed.files import not_local, written_aside
 from cxr_embed.store.prompts import read_prompts
 from cxr_embed.store.reader import Store
 
@@ -139,6 +139,8 @@ def _write_arrays(path: Path, arrays: Iterator[tuple[str, np.ndarray]]) -> None:
 @contextmanager
 def _written_aside(path: Path) -> Iterator[Path]:
     """The path of a file beside the target, which takes the target's name once it is complete and on the disk."""
+    if (why := not_local(path)) is not None:
+        raise StoreError(why)
     try:
         with written_aside(path) as partial:
             yield partial
