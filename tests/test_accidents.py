@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +17,11 @@ from helpers import fill, run_cli
 from index_world import make_index
 
 import cxr_embed
-from cxr_embed.errors import CxrEmbedError, EncoderError
+from cxr_embed.datasets import load_recipe
+from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError
 from cxr_embed.files import not_local
+from cxr_embed.manifest import patterns, rows
+from cxr_embed.prompts import load_prompt_set
 
 ROOT = Path(__file__).parents[1]
 RUN = [sys.executable, "-m", "cxr_embed"]
@@ -197,3 +202,43 @@ def test_the_readmes_own_encoder_runs(tmp_path: Path, make_images) -> None:  # t
     done = run_cli(*words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths})
     assert (done.returncode, done.stderr) == (0, "")
     assert cxr_embed.open_store(tmp_path / "s").read().vectors.shape == (3, 64)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_cell_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
+    monkeypatch.setattr(rows, "_LONGEST_LINE", 1 << 12)
+    data = b"image_id,path\n" + b"0" * (1 << 13)
+    path = tmp_path / ("m.csv.gz" if packed else "m.csv")
+    path.write_bytes(gzip.compress(data) if packed else data)
+    with pytest.raises(ManifestError, match="a line of more than"):
+        cxr_embed.read_manifest(path)
+
+
+def test_a_bomb_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_ROOM", 1 << 14)
+    (tmp_path / "m.csv.gz").write_bytes(gzip.compress(b"image_id,path\n" + b"0,0\n" * (1 << 20)))
+    with pytest.raises(ManifestError, match="unpacks to more than 200 times its size"):
+        cxr_embed.read_manifest(tmp_path / "m.csv.gz")
+
+
+@pytest.mark.parametrize("value", ["9" * 5_000_000, "1" + ":1" * 2000, "9" * 1100, "1." * 600])
+def test_numbers_that_yaml_reads_for_hours(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"findings:\n  A: {value}\n")
+    told = r"larger than 4 MiB|more than 1,000 digits in line 2"
+    with pytest.raises(CxrEmbedError, match=told):
+        load_prompt_set(str(path))
+    with pytest.raises(CxrEmbedError, match=told):
+        load_recipe(str(path))
+
+
+def test_a_pattern_that_backtracks_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "SECONDS", 0.05)
+    endless = re.compile(r"(a+)+$")
+    with pytest.raises(ManifestError, match=r"'\(a\+\)\+\$' takes longer than 0.05 s for 'aaaa"):
+        patterns.match_bounded(endless, "a" * 64 + "!")
+    found = patterns.match_bounded(endless, "aaa")
+    assert found is not None
+    assert patterns.match_bounded(endless, "aaab", whole=True) is None
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+    assert signal.getsignal(signal.SIGVTALRM) == signal.SIG_DFL
