@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import expit
 
 from cxr_embed.prompts import Finding, PromptError
+from cxr_embed.telemetry import import_openvino
 from cxr_embed.types import TextRule
 
 ScoreKind = Literal["margin", "softmax", "sigmoid"]
@@ -59,8 +60,8 @@ class Cosines:
     """
 
     def __init__(self, prompts: np.ndarray, shape: tuple[int, ...], dtype: str) -> None:
-        import openvino
-        from openvino import opset13 as ops
+        openvino = import_openvino()
+        ops = openvino.opset13
 
         tokens, width = math.prod(shape[:-1]), shape[-1]
         self._shape = (max(1, _BLOCK_VALUES // (tokens * width)), tokens, width)

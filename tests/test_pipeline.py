@@ -28,7 +28,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def _reachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE))  # workers import `helpers` too
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)  # workers import `helpers` too
 
 
 def counts(summary: EmbedSummary) -> tuple[int, int, int, int]:
@@ -228,7 +228,7 @@ def crashing(name, **options):
 def fussy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Encoders that fail in every way, as a module that workers can import."""
     (tmp_path / "fussy.py").write_text(ENCODERS)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{HERE}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{HERE}", prepend=os.pathsep)
     monkeypatch.syspath_prepend(str(tmp_path))
     return "fussy"
 

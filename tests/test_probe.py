@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 from helpers import content
@@ -474,7 +475,7 @@ def test_a_saved_probe_predicts_the_same(tmp_path: Path, kind: type[Probe]) -> N
     assert loaded.undefined == {"Hernia": f"all {len(cases)} labels are negative"}
     assert loaded.labels.counts["Edema"]["unknown"] == int(np.isnan(cases.values[:, 1]).sum())
     assert loaded.seen(np.array(["p1", "p0"])).tolist() == [True, False]
-    assert sorted(p.suffix for p in (tmp_path / "probe").iterdir()) == [".json", ".safetensors"]
+    assert sorted(p.suffix for p in (tmp_path / "probe").iterdir()) == [".json", ".lock", ".safetensors"]
     save_probe(tmp_path / "probe", trained)
     assert load_probe(tmp_path / "probe").created == trained.created
 
@@ -521,6 +522,41 @@ def test_damaged_probes_are_named(tmp_path: Path) -> None:
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(ProbeError, match="other files in it"):
         save_probe(tmp_path / "full", make_trained(probe, store, "features", cases, labels, split=None, uncertain=""))
+
+
+def test_a_probes_folder_has_one_writer_and_keeps_other_peoples_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cxr_embed.probe.folder.WAIT", 0)
+    store = open_store(make_store(tmp_path / "store"))
+    labels = write_labels(tmp_path / "labels.csv")
+    cases = match_cases(store, read_labels(labels))
+    folder, trained = tmp_path / "probe", []
+    for strength in (1.0, 2.0):
+        probe = LinearProbe(strength).fit_source(StoreSource(store, cases.ids, "features", "mean"), cases.values)
+        trained.append(make_trained(probe, store, "features", cases, labels, split=None, uncertain="unknown"))
+    folder.mkdir()
+    # A writer that was killed before there was a probe: its files are in nobody's way.
+    (folder / f".probe.json.{'0' * 32}.partial").write_text("half")
+    save_probe(folder, trained[0])
+    first = next(folder.glob("*.safetensors"))
+    (folder / "theirs.safetensors").write_bytes(b"weights")
+    (folder / "0123456789abcdef.safetensors").write_bytes(b"named as ours, by chance")
+    old = (folder / "probe.json").read_bytes()
+    with filelock.FileLock(folder / "writer.lock"), pytest.raises(ProbeError, match="another process is writing"):
+        save_probe(folder, trained[1])
+    assert load_probe(folder).describe() == trained[0].describe()
+    save_probe(folder, trained[1])
+    assert load_probe(folder).describe() == trained[1].describe()
+    assert not first.exists()
+    assert (folder / "probe.json").read_bytes() != old
+    names = {path.name for path in folder.iterdir()}
+    assert {"theirs.safetensors", "0123456789abcdef.safetensors"} < names
+    assert len(names) == 5
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "probe.json").write_text('{"moon": "lander"}')
+    with pytest.raises(ProbeError, match="other files in it"):
+        save_probe(tmp_path / "other", trained[0])
 
 
 def test_joins_are_by_id_and_name_what_is_left_out(tmp_path: Path) -> None:

@@ -13,15 +13,32 @@ import typer
 RESEARCH = "For research; not a medical device."
 
 
+_PRINTED: list[bool] = []  # JSON values
+
+
+class Failed(SystemExit):
+    """The end of the program after an error that was told."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(status)
+        self.message, self.status = message, status
+
+
 def fail(message: str, status: int = 1) -> NoReturn:
     """Prints an error to stderr and ends the program."""
     typer.echo(f"error: {message}", err=True)
-    raise SystemExit(status)
+    raise Failed(message, status)
 
 
 def print_json(value: Any) -> None:
     """Prints a value for a program to read."""
+    _PRINTED.append(True)
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def printed_json() -> bool:
+    """Whether a value was printed for a program to read."""
+    return bool(_PRINTED)
 
 
 def is_terminal() -> bool:

@@ -226,14 +226,21 @@ def info(index: IndexPath, as_json: AsJson = False) -> None:
 @app.command("verify", epilog="Example: `cxr-embed index verify index/hog`")
 def verify(index: IndexPath, as_json: AsJson = False) -> None:
     """Read every byte and compare checksums; exit status 1 where one differs."""
+    from cxr_embed.index.layout import leftovers
     from cxr_embed.index.verify import verify_index
 
     with progress_bar() as progress:
         damage = verify_index(index, (lambda done, total: progress("verifying", done, total)) if progress else None)
+    left = [path.name for path in leftovers(index)]
     if as_json:
-        print_json({"sound": not damage, "damage": [vars(fault) for fault in damage]})
+        print_json({"sound": not damage, "damage": [vars(fault) for fault in damage], "leftovers": left})
     elif not damage:
         typer.echo(f"{index}: sound; every checksum matches")
+        if left:
+            typer.echo(
+                f"note: {', '.join(left)}: not part of the index; a writer is at it, or was killed, and then the next "
+                "`index add` or `remove` deletes it"
+            )
     else:
         for fault in damage:
             typer.echo(f"damaged: {fault.where}: {fault.what}", err=True)

@@ -91,7 +91,8 @@ def search(
     like = Examples(image or (), image_id or (), text or ())
     unlike = Examples(not_image or (), not_image_id or (), not_text or ())
     query = Asker(opened, weights, device).query(like, unlike, patient, rules)
-    rows, similarity = opened.search_rows([query], k, where=where, before=before, rules=rules)
+    wanted = max(1, min(k, passing))  # every place costs memory, and more there cannot be
+    rows, similarity = opened.search_rows([query], wanted, where=where, before=before, rules=rules)
     found = int((rows[0] >= 0).sum())
     cases = opened.cases(rows[0, :found])
     neighbors = [

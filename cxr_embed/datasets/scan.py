@@ -16,6 +16,7 @@ from cxr_embed.errors import ImageError, ManifestError
 from cxr_embed.images import read_dicom_header
 from cxr_embed.images.dicom import tells_name
 from cxr_embed.manifest import CONTROL, check_columns, leaves_root
+from cxr_embed.manifest.patterns import match_bounded
 from cxr_embed.types import DicomFields
 
 
@@ -81,7 +82,7 @@ def scan(root: Path, recipe: Recipe, *, patient_key: bytes | None, patient_patte
             result.skipped.append((printable(relative), str(error)))
             continue
         seen.add(name)
-        if pattern and (match := pattern.search(relative)) and (told := (match[1] or "").strip()):
+        if pattern and (match := match_bounded(pattern, relative)) and (told := (match[1] or "").strip()):
             patient = told
             values["patient_id"] = hashed(patient, patient_key)
         values["image_id"] = anonymous(values["image_id"], patient, patient_key, named)
@@ -172,5 +173,5 @@ def _value(source: Source, relative: str, header: dict[str, str], row: dict[str,
 
 
 def _group(pattern: str, text: str) -> str:
-    match = re.fullmatch(pattern, text)
+    match = match_bounded(re.compile(pattern), text, whole=True)
     return str(match[1] or "") if match else ""

@@ -33,7 +33,8 @@ from typing import Any
 import filelock
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.store.layout import file_digest, sync, write_file_atomically
+from cxr_embed.files import not_local, sync
+from cxr_embed.store.layout import file_digest, write_file_atomically
 from cxr_embed.types import EncoderSpec, canonical_json
 
 FORMAT, VERSION = "cxr_embed.index", 1
@@ -211,6 +212,8 @@ def writing(root: Path) -> Iterator[Path]:
     Raises:
         CaseIndexError: where another process writes, or the folder holds other things or cannot be written.
     """
+    if (why := not_local(root)) is not None:
+        raise CaseIndexError(why)
     try:
         if root.is_dir() and _foreign(root):
             raise CaseIndexError(f"{root}: a folder with other files in it; give a new folder for the index")
@@ -233,11 +236,11 @@ def writing(root: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(CaseIndexError, OSError):
             clean(root)
-        lock.release()
         if not (root / HEADER).exists():
             with contextlib.suppress(OSError):
-                (root / LOCK).unlink()
+                (root / LOCK).unlink()  # while it is held: nobody else can have taken it
                 root.rmdir()
+        lock.release()
 
 
 def publish(root: Path, record: Record) -> Record:

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,9 @@ from cxr_embed.errors import ManifestError
 NO_MANIFEST = "no such manifest; `cxr-embed manifest scan DIR` makes one"
 EXAMPLES = 5  # rows that one kind of problem names before it only counts
 _CHUNK = 8192  # rows of a CSV that are Python objects at one time
+_LONGEST_LINE = 16 << 20  # characters
+# A packed table may grow to so many characters, or to so many times its bytes; real ones grow to ten or twenty times.
+_ROOM, _PACKED = 1 << 28, 200
 # pandas keeps a table's row numbers in such a column of a Parquet file; it is no finding.
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
@@ -129,6 +132,23 @@ def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     return pa.compute.utf8_trim_whitespace(text.fill_null(""))
 
 
+def _lines(text: io.TextIOBase, size: int) -> Iterator[str]:
+    """The lines of a text, as far as memory is safe from what was packed or made to fill it.
+
+    Args:
+        text: the file, unpacked as it is read.
+        size: bytes of the file.
+    """
+    room = max(_ROOM, _PACKED * size)
+    while line := text.readline(_LONGEST_LINE):
+        room -= len(line)
+        if len(line) == _LONGEST_LINE and not line.endswith(("\n", "\r")):
+            raise _NotATable(f"a line of more than {_LONGEST_LINE >> 20} MiB; is it a table?")
+        if room < 0:
+            raise _NotATable(f"it unpacks to more than {_PACKED} times its size; unpack it yourself if it should")
+        yield line
+
+
 def _read_csv(path: Path) -> tuple[Rows, list[str]]:
     chunks: list[list[pa.Array]] = []
     places: list[int] = []
@@ -138,7 +158,7 @@ def _read_csv(path: Path) -> tuple[Rows, list[str]]:
         pa.input_stream(str(path), compression="detect") as raw,
         io.TextIOWrapper(raw, "utf-8-sig", newline="") as text,
     ):
-        reader = csv.reader(text, strict=True)
+        reader = csv.reader(_lines(text, os.stat(path).st_size), strict=True)
         header: list[str] = []
         batch: list[list[str]] = []
         try:

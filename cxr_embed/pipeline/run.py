@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cxr_embed.encoders import CheckedEncoder, as_precision, load_encoder, resolve_device, resolve_precision
-from cxr_embed.errors import CxrEmbedError, EncoderError, StoreError
+from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
 from cxr_embed.images import prepared_encoder
 from cxr_embed.manifest import Manifest, read_manifest
 from cxr_embed.pipeline.messages import Setup
@@ -188,6 +188,11 @@ def _manifest(manifest: Manifest | str | os.PathLike[str], batch_size: Any, work
     for name, value in (("batch_size", batch_size), ("workers", workers), ("limit", limit)):
         if value is not None and value != "auto" and (not isinstance(value, int) or value < 1):
             raise CxrEmbedError(f"{name} must be 1 or more, not {value!r}")
+    if not isinstance(manifest, Manifest | str | os.PathLike):
+        raise ManifestError(
+            f"manifest is a Manifest or the path of one, not {type(manifest).__name__}; "
+            "`cxr-embed manifest scan FOLDER` makes one of a folder of images"
+        )
     return manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
 
 

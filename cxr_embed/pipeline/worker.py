@@ -33,7 +33,7 @@ from cxr_embed.pipeline.messages import (
     Setup,
     Unusable,
 )
-from cxr_embed.processes import stderr_silenced
+from cxr_embed.processes import end_with_peer, stderr_silenced
 from cxr_embed.types import Stamp
 
 if TYPE_CHECKING:
@@ -239,6 +239,7 @@ def make_encoder(setup: Setup) -> CheckedEncoder:
 def main() -> None:
     """Serves the run at the other end of the socket whose descriptor is the first argument, until it closes."""
     connection = Connection(int(sys.argv[1]))
+    end_with_peer(connection.fileno())
     try:
         setup: Setup = connection.recv()
         try:

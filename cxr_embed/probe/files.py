@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import safetensors.numpy
 
@@ -18,17 +19,16 @@ from cxr_embed import __version__
 from cxr_embed.probe.attention import AttentionProbe
 from cxr_embed.probe.base import Probe
 from cxr_embed.probe.cases import Cases
+from cxr_embed.probe.folder import FORMAT, PROBE_JSON, replace_probe
 from cxr_embed.probe.heads import KNNProbe, MLPProbe
 from cxr_embed.probe.linear import LinearProbe
 from cxr_embed.probe.loss import probability
 from cxr_embed.probe.vectors import ProbeError, StoreSource
 from cxr_embed.store import Store
-from cxr_embed.store.layout import write_file_atomically
 from cxr_embed.store.writer import describe, utc_now
 from cxr_embed.types import EncoderSpec
 
-FORMAT, VERSION = "cxr_embed.probe", 2
-PROBE_JSON = "probe.json"
+VERSION = 2
 KINDS: dict[str, type[Probe]] = {kind.kind: kind for kind in (LinearProbe, MLPProbe, KNNProbe, AttentionProbe)}
 
 
@@ -225,15 +225,9 @@ def save_probe(path: Path, trained: TrainedProbe) -> None:
     body = {**trained.describe(), "tensors": {"file": f"{digest[:16]}.safetensors", "sha256": digest}}
     text = json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n"
     try:
-        if path.is_dir() and any(path.iterdir()) and not (path / PROBE_JSON).is_file():
-            raise ProbeError(f"{path}: a folder with other files in it; give a new folder for the probe")
-        path.mkdir(parents=True, exist_ok=True)
-        # The numbers first: the JSON names them, and its rename is what makes them the probe.
-        write_file_atomically(path / body["tensors"]["file"], data)
-        write_file_atomically(path / PROBE_JSON, text)
-        for old in path.glob("*.safetensors"):
-            if old.name != body["tensors"]["file"]:
-                old.unlink()
+        replace_probe(path, body["tensors"]["file"], data, text)
+    except filelock.Timeout:
+        raise ProbeError(f"{path}: another process is writing a probe there; give another --out") from None
     except OSError as error:
         raise ProbeError(f"{path}: cannot be written ({error.strerror}); give another --out") from None
 
@@ -245,7 +239,8 @@ def load_probe(path: Path) -> TrainedProbe:
         ProbeError: where it is missing, damaged, or written by a newer release.
     """
     try:
-        body = json.loads((path / PROBE_JSON).read_bytes())
+        text = (path / PROBE_JSON).read_bytes()
+        body = json.loads(text)
     except (FileNotFoundError, NotADirectoryError):
         raise ProbeError(
             f"{path}: no probe here ({PROBE_JSON} is missing); `cxr-embed probe train` makes one"
@@ -258,6 +253,8 @@ def load_probe(path: Path) -> TrainedProbe:
         raise ProbeError(f"{path}: format version {body.get('version')}, this release reads {VERSION}; train it again")
     try:
         file = path / Path(body["tensors"]["file"]).name
+        if not file.exists() and (path / PROBE_JSON).read_bytes() != text:
+            return load_probe(path)  # it was replaced in between
         data = file.read_bytes()
         if hashlib.sha256(data).hexdigest() != body["tensors"]["sha256"]:
             raise ProbeError(f"{file}: damaged, its digest does not match; restore it from a copy")

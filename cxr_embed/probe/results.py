@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.files import write_together
 from cxr_embed.probe.curve import Curve, Result
 from cxr_embed.probe.selection import FIXED_STRENGTH, FOLDS, STRENGTHS
 from cxr_embed.probe.vectors import ProbeError
-from cxr_embed.store.layout import write_file_atomically
 from cxr_embed.types import in_means
 
 FORMAT, VERSION = "cxr_embed.curve", 1
@@ -120,7 +120,7 @@ def to_csv(curve: Curve) -> str:
 
 
 def write_curve(folder: Path, curve: Curve, about: dict[str, Any]) -> None:
-    """Writes `curve.json` and `curve.csv`, each by a rename.
+    """Writes `curve.json` and `curve.csv`, both or none.
 
     Raises:
         ProbeError: where they cannot be written.
@@ -128,8 +128,7 @@ def write_curve(folder: Path, curve: Curve, about: dict[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(to_json(curve, about), indent=1, ensure_ascii=False) + "\n"
-        write_file_atomically(folder / CURVE_JSON, text.encode())
-        write_file_atomically(folder / CURVE_CSV, to_csv(curve).encode())
+        write_together({folder / CURVE_CSV: to_csv(curve).encode(), folder / CURVE_JSON: text.encode()})
     except OSError as error:
         raise ProbeError(f"{folder}: cannot be written ({error.strerror}); give another --out") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.errors import CaseIndexError, ImageError
+from cxr_embed.files import written_aside
 from cxr_embed.images import read_image
 from cxr_embed.index.queries import Examples
 from cxr_embed.index.results import check_target
@@ -182,7 +182,6 @@ def write_montage(
     high = rows * (_CELL + _WORDS) + _FOOT + _LINE * len(words)
     places = [(row, 0, panel, STYLES[1].colour) for row, panel in enumerate(asked)]
     places += [(n // _ACROSS, 1 + n % _ACROSS, panel, RULE) for n, panel in enumerate(neighbors)]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with matplotlib.rc_context({**SETTINGS, "text.parse_math": False}):  # a $ in a name is a $
         figure = Figure(figsize=(wide, high), facecolor="white")
         FigureCanvasAgg(figure)
@@ -191,16 +190,13 @@ def write_montage(
             _draw(figure.add_axes((left / wide, (top - size) / high, size / wide, size / high)), panel, edge)
         figure.text(_GAP / wide, 0.08 / high, "\n".join(words), fontsize=SMALL, color=SOFT, linespacing=1.25)
         try:
-            with warnings.catch_warnings():
+            with written_aside(path) as partial, warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Glyph")  # a box stands for a letter that the font lacks
                 figure.savefig(partial, format=path.suffix[1:].lower(), dpi=_DPI, metadata=_no_date(path))
-            os.replace(partial, path)
         except OSError as error:
             raise CaseIndexError(
                 f"{path}: cannot be written ({error.strerror or error}); give another --montage"
             ) from None
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _no_date(path: Path) -> dict[str, None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import os
 import warnings
@@ -16,10 +15,10 @@ import pyarrow.parquet
 
 from cxr_embed.encoders import load_text_encoder
 from cxr_embed.errors import EncoderError, StoreError, UnknownWordsWarning
+from cxr_embed.files import written_aside
 from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED
 from cxr_embed.prompts import PromptError, PromptSet
 from cxr_embed.store import Store, add_prompts, read_prompts
-from cxr_embed.store.layout import sync
 from cxr_embed.store.prompts import check_prompts, prompt_source, prompt_width, unlearned_words
 from cxr_embed.types import LEARNED
 from cxr_embed.zeroshot import Cosines, Ensemble, ScoreKind, Scorer, Scores
@@ -229,20 +228,15 @@ def write_scores(path: Path, scores: Scores, about: dict[str, str]) -> None:
         StoreError: where it cannot be written.
     """
     check_scores_target(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".parquet":
-            _write_parquet(partial, scores, {**about, "score": scores.kind})
-        else:
-            _write_csv(partial, scores)
-        sync(partial)
-        os.replace(partial, path)
+        with written_aside(path) as partial:
+            if path.suffix.lower() == ".parquet":
+                _write_parquet(partial, scores, {**about, "score": scores.kind})
+            else:
+                _write_csv(partial, scores)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error}); give another --out") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _write_parquet(path: Path, scores: Scores, about: dict[str, str]) -> None:

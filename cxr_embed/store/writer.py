@@ -16,6 +16,7 @@ import filelock
 import numpy as np
 
 from cxr_embed.errors import StoreError
+from cxr_embed.files import not_local
 from cxr_embed.store.index import Index, ShardRows
 from cxr_embed.store.layout import (
     HEADER,
@@ -62,6 +63,8 @@ class StoreWriter:
         software: str = "",
     ) -> None:
         self.path = Path(path)
+        if (why := not_local(path)) is not None:
+            raise StoreError(why)
         self._created = False
         for name, value, known in (("dtype", dtype, get_args(Dtype)), ("precision", precision, get_args(Precision))):
             if value is not None and value not in known:
