@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 EXAMPLE = "Example: `cxr-embed zeroshot vectors/cxr --prompts nih14 --out scores.csv --labels data/manifest.csv`"
 PROMPTS_EXAMPLE = "Example: `cxr-embed prompts nih14`"
 _SENSITIVITY = 0.95
+CutPrompts = Annotated[
+    bool, typer.Option("--cut-prompts", help="Read the beginning of prompts that are longer than it reads.")
+]
 
 
 def zeroshot(
@@ -56,9 +59,7 @@ def zeroshot(
     ensemble: Annotated[str, typer.Option(help="Average a finding's `scores`, or its prompts' `vectors`.")] = "scores",
     weights: Annotated[Path | None, typer.Option(help="Of the text model, for prompts that are new.")] = None,
     device: Annotated[str, typer.Option(help="Of the text model: auto, cpu or cuda.")] = "auto",
-    cut_prompts: Annotated[
-        bool, typer.Option("--cut-prompts", help="Read the beginning of prompts that are longer than it reads.")
-    ] = False,
+    cut_prompts: CutPrompts = False,
     count_no_finding: CountNoFinding = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary and report as JSON.")] = False,
 ) -> None:
