@@ -481,6 +481,20 @@ class TestOddFields:
                 del table[0][keyword]
                 assert keyword in message(dicom(ramp(12), 12, **{sequence: table}))
 
+    def test_palettes_and_syntaxes(self) -> None:
+        palette: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+        for name in ("Red", "Green", "Blue"):
+            palette[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+            palette[f"{name}PaletteColorLookupTableData"] = bytes(512)
+        for keyword in list(palette)[1:]:
+            assert keyword in message(dicom(ramp(8), 8, **{**palette, keyword: None}))
+        assert "Palette" in message(
+            dicom(ramp(8), 8, **{**palette, "RedPaletteColorLookupTableDescriptor": [256, 0, 3]})
+        )
+        for syntax in (b"1.2.3", b"1.2.840.10008.1.1"):
+            data = dicom(ramp(12), 12).replace(b"1.2.840.10008.1.2.1\0", syntax.ljust(20, b"\0"), 1)
+            assert "TransferSyntaxUID" in message(data)
+
 
 class TestUpright:
     @pytest.mark.parametrize("orientation", range(1, 9))

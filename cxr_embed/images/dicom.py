@@ -23,8 +23,9 @@ import numpy as np
 
 from cxr_embed.errors import ImageError
 from cxr_embed.images.checks import MAX_FILE_BYTES, Picture, aspect_notes, check_size, to_grey
+from cxr_embed.images.colour import grey_of_channels
 from cxr_embed.images.display import display_table
-from cxr_embed.images.fields import number, numbers, whole_number
+from cxr_embed.images.fields import Unreadable, kind_of, number, numbers, value_of, whole_number
 from cxr_embed.images.stored import complete, padding, stored_values
 from cxr_embed.types import Colour, DicomFields, ImageNote
 
@@ -91,7 +92,7 @@ def decode_dicom(data: bytes, colour: Colour) -> Picture:
             fields = dicom_fields(dataset)
             photometric = complete(dataset)
             if not photometric.startswith("MONOCHROME"):
-                grey = _grey(dataset, photometric, colour)
+                grey = grey_of_channels(dataset, photometric, colour)
                 return replace(grey, notes=(*grey.notes, *_aspect(dataset)), fields=fields)
             stored = stored_values(dataset, photometric)
             if stored.values.ndim != 2:  # grey in a colour stream
@@ -108,7 +109,7 @@ def decode_dicom(data: bytes, colour: Colour) -> Picture:
             raise ImageError("corrupt", f"the DICOM image is damaged ({type(error).__name__})") from None
         # Values outside the declared bits are clipped, as a viewer does.
         index, low = stored.values, stored.low
-        if low or index.max() > stored.high:
+        if low or (stored.high < np.iinfo(index.dtype).max and index.max() > stored.high):
             index = np.clip(index, low, stored.high).astype(np.int32) - low
         return Picture(table[index], display.bits, (*display.notes, *aspect), fields)
 
@@ -134,40 +135,6 @@ def _aspect(dataset: Dataset) -> tuple[ImageNote, ...]:
         if len(found) == 2:
             return aspect_notes(*found)
     return ()
-
-
-def _grey(dataset: Dataset, photometric: str, colour: Colour) -> Picture:
-    """Colour pixels that are really grey. LUTs and windows are for monochrome images only (PS3.3, C.11).
-
-    A grey picture under the wrong one of two labels is in colour, RGB values read as YBR as well as YBR values read as
-    RGB. So what is grey under the other label is read so.
-    """
-    other = {"RGB": "YBR_FULL", "YBR_FULL": "RGB", "YBR_FULL_422": "RGB"}.get(photometric)
-    try:
-        return _grey_as_labelled(dataset, photometric, "refuse" if other else colour)
-    except ImageError as error:
-        if error.kind != "colour" or other is None:
-            raise
-        try:
-            return _grey_as_labelled(dataset, other, "refuse")
-        except ImageError:
-            if colour == "refuse":
-                raise error from None
-    return _grey_as_labelled(dataset, photometric, colour)
-
-
-def _grey_as_labelled(dataset: Dataset, photometric: str, colour: Colour) -> Picture:
-    from pydicom.pixels import apply_color_lut
-
-    stored = stored_values(dataset, photometric)
-    values, bits = stored.values, stored.bits
-    if photometric == "PALETTE COLOR":
-        values = apply_color_lut(values, dataset)
-        bits = 8 * values.dtype.itemsize
-    if values.dtype not in (np.uint8, np.uint16):
-        raise ImageError("unsupported", "the DICOM colour channels are signed")
-    pixels, notes = to_grey(np.minimum(values, 2**bits - 1), bits, colour)
-    return Picture(pixels, bits, notes)
 
 
 def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -> tuple[DicomFields, str]:
@@ -270,7 +237,8 @@ def dicom_fields(dataset: Dataset) -> DicomFields:
 
 
 def _text(dataset: Dataset, keyword: str) -> str:
-    return str(dataset.get(keyword) or "").strip()
+    value = value_of(dataset, keyword)
+    return "" if isinstance(value, Unreadable) else str(value or "").strip()
 
 
 def _iso_date(text: str) -> str:
@@ -298,7 +266,7 @@ def _parse(data: bytes) -> Dataset:
         _check_inflated(data)
     try:
         dataset = _read_with_pixels(data)
-        if not dataset.file_meta:  # old files have no group 0002: the parser told how it read
+        if "TransferSyntaxUID" not in dataset.file_meta:  # old files have no group 0002: the parser tells how it read
             implicit, _ = dataset.original_encoding
             dataset.file_meta.TransferSyntaxUID = (
                 pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
@@ -388,7 +356,10 @@ def _check_modality(dataset: Dataset) -> None:
 
 def _check_kind(dataset: Dataset) -> None:
     _check_modality(dataset)
-    if not dataset.get("PixelData"):
+    pixels = value_of(dataset, "PixelData")
+    if pixels and not isinstance(pixels, bytes):
+        raise ImageError("corrupt", f"the DICOM field PixelData {kind_of(dataset, 'PixelData')}; it should hold bytes")
+    if not pixels:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise ImageError("unsupported", "the DICOM pixels are floating point; a radiograph stores integers")
         raise ImageError("truncated", "the DICOM file has no pixel data: it ends early or is no image")

@@ -22,17 +22,31 @@ _DECIMAL_COMMA = re.compile(r"[+-]?(\d*),\d+(e[+-]?\d+)?", re.IGNORECASE | re.AS
 _AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
 
 
+class Unreadable:
+    """What stands for a value that pydicom cannot convert."""
+
+
+def value_of(dataset: Dataset, keyword: str) -> Any:
+    """The value as pydicom converts it; None where it is missing, an `Unreadable` where it cannot be converted."""
+    try:
+        return dataset.get(keyword)
+    except MemoryError:
+        raise
+    except Exception:  # its conversions raise many types, and quote the value
+        return Unreadable()
+
+
 def text(dataset: Dataset, keyword: str) -> str:
     """The field's text, the first of several; empty where it is missing or unreadable."""
-    value = _value(dataset, keyword)
+    value = value_of(dataset, keyword)
     if _is_several(value):
         value = value[0] if len(value) else None
-    return str("" if value is None or isinstance(value, _Unreadable) else value).strip()
+    return str("" if value is None or isinstance(value, Unreadable) else value).strip()
 
 
 def numbers(dataset: Dataset, keyword: str) -> list[float]:
     """The field's values, NaN for each that is not a number; `[]` where it is missing or empty."""
-    value = _value(dataset, keyword)
+    value = value_of(dataset, keyword)
     if _is_empty(value):
         return []
     return [_number(item) for item in (value if _is_several(value) else [value])]
@@ -73,7 +87,7 @@ def first_item(dataset: Dataset, keyword: str) -> Dataset | None:
     """
     from pydicom import Dataset
 
-    value = _value(dataset, keyword)
+    value = value_of(dataset, keyword)
     if _is_empty(value):
         return None
     if not _is_several(value) or not isinstance(value[0], Dataset):
@@ -84,31 +98,18 @@ def first_item(dataset: Dataset, keyword: str) -> Dataset | None:
 
 def kind_of(dataset: Dataset, keyword: str) -> str:
     """What a field holds, without its value: 'is missing', 'holds text', ..."""
-    value = _value(dataset, keyword)
+    value = value_of(dataset, keyword)
     if value is None and keyword not in dataset:
         return "is missing"
     if _is_empty(value):
         return "is empty"
-    if isinstance(value, _Unreadable):
+    if isinstance(value, Unreadable):
         return "cannot be read"
     if _is_several(value):
         return "holds a list"
     if isinstance(value, Real | Decimal):
         return "holds a number" if math.isfinite(value) else "holds a number that is not finite"
     return "holds bytes" if isinstance(value, bytes) else "holds text"
-
-
-class _Unreadable:
-    """What stands for a value that pydicom cannot convert."""
-
-
-def _value(dataset: Dataset, keyword: str) -> Any:
-    try:
-        return dataset.get(keyword)
-    except MemoryError:
-        raise
-    except Exception:  # its conversions raise many types, and quote the value
-        return _Unreadable()
 
 
 def _is_several(value: Any) -> bool:

@@ -200,7 +200,10 @@ def _directory(data: bytes) -> int:
 
 
 def _check_strips(tags: Any, size: int) -> None:
-    """Strips or tiles that lie beyond the end: some decoders would fill in grey."""
+    """Strips or tiles that lie beyond the end, and strips that are missing: some decoders would fill in grey."""
+    planes = tags.get(277, 1) if tags.get(284) == 2 else 1
+    if tags.get(273) and len(tags[273]) * tags.get(278, tags[257]) < tags[257] * planes:
+        raise ImageError("truncated", "the TIFF has fewer strips than its height needs")
     for starts, counts in ((273, 279), (324, 325)):
         for start, count in zip(tags.get(starts, ()), tags.get(counts, ()), strict=False):
             if start + count > size:

@@ -61,14 +61,19 @@ def stored_values(dataset: Dataset, photometric: str) -> Stored:
     """
     from pydicom.uid import RLELossless
 
-    meta = getattr(dataset, "file_meta", None)
-    syntax = meta.get("TransferSyntaxUID") if meta is not None else None
+    syntax = dataset.file_meta.TransferSyntaxUID
     bits, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
     signed = dataset.PixelRepresentation == 1
     if syntax in SYNTAXES:
         return _compressed(dataset, str(syntax), photometric)
-    if syntax is not None and not syntax.is_private and syntax.is_encapsulated and syntax != RLELossless:
+    if syntax.is_private or not syntax.is_transfer_syntax:
+        raise ImageError("unsupported", "the DICOM field TransferSyntaxUID names a syntax that is not known here")
+    if syntax.is_encapsulated and syntax != RLELossless:
         raise ImageError("no-decoder", f"no decoder here for {syntax.name}")
+    if photometric.startswith("MONOCHROME") and dataset.SamplesPerPixel == 3:
+        photometric = "RGB"  # grey in three channels
+    if photometric.startswith("YBR") and dataset.BitsAllocated > 8:
+        raise ImageError("unsupported", "the DICOM colour channels are YBR of more than 8 bits")
     # pydicom's own correction of the unused bits takes the value from the lowest ones, whatever HighBit says.
     dataset.pixel_array_options(correct_unused_bits=False)
     dataset.PhotometricInterpretation = photometric
@@ -80,6 +85,8 @@ def stored_values(dataset: Dataset, photometric: str) -> Stored:
                 "truncated", "the DICOM pixel data ends early: it is shorter than Rows and Columns say"
             ) from None
         raise
+    except RuntimeError:
+        raise ImageError("corrupt", "the run-length coded pixels in the DICOM file are damaged") from None
     if stored.ndim == 3 and stored.shape[0] == 1:
         stored = stored[0]
     if bits < allocated and stored.ndim == 2:
@@ -100,21 +107,31 @@ def complete(dataset: Dataset) -> str:
     Raises:
         ImageError: `corrupt`, for a field that nothing follows from.
     """
+    from pydicom.tag import Tag
+
     photometric = text(dataset, "PhotometricInterpretation").upper()
     samples = _one_of(dataset, "SamplesPerPixel", (1, 3), 3 if photometric.startswith(("RGB", "YBR")) else 1)
     photometric = photometric or ("MONOCHROME2" if samples == 1 else "RGB")
     if photometric not in _PHOTOMETRIC:
         told = kind_of(dataset, "PhotometricInterpretation")
         raise ImageError("unsupported", f"the DICOM field PhotometricInterpretation {told} that is not known here")
-    dataset.PhotometricInterpretation = photometric
-    dataset.SamplesPerPixel = samples
-    dataset.BitsAllocated = whole_number(dataset, "BitsAllocated")
-    dataset.BitsStored = whole_number(dataset, "BitsStored", int(dataset.BitsAllocated))
-    dataset.PixelRepresentation = _one_of(dataset, "PixelRepresentation", (0, 1), 0)
-    dataset.Rows, dataset.Columns = whole_number(dataset, "Rows"), whole_number(dataset, "Columns")
-    dataset.NumberOfFrames = 1
+    allocated = whole_number(dataset, "BitsAllocated")
+    values = {
+        "PhotometricInterpretation": photometric,
+        "SamplesPerPixel": samples,
+        "BitsAllocated": allocated,
+        "BitsStored": whole_number(dataset, "BitsStored", allocated),
+        "PixelRepresentation": _one_of(dataset, "PixelRepresentation", (0, 1), 0),
+        "Rows": whole_number(dataset, "Rows"),
+        "Columns": whole_number(dataset, "Columns"),
+        "NumberOfFrames": 1,
+    }
     if samples > 1:
-        dataset.PlanarConfiguration = _one_of(dataset, "PlanarConfiguration", (0, 1), 0)
+        values["PlanarConfiguration"] = _one_of(dataset, "PlanarConfiguration", (0, 1), 0)
+    for keyword, value in values.items():
+        if keyword in dataset:
+            del dataset[Tag(keyword)]  # its type may be another one
+        setattr(dataset, keyword, value)
     return photometric
 
 
@@ -145,7 +162,8 @@ def padding(dataset: Dataset, stored: Stored) -> np.ndarray:
     for start, stop in ranges:
         if stored.low < 0 and start >= 1 << 15:
             start, stop = start - (1 << 16), stop - (1 << 16)  # signed values that were written with an unsigned type
-        places.append(np.arange(max(start, stored.low), min(stop, stored.high) + 1) - stored.low)
+        if start <= stored.high and stop >= stored.low:
+            places.append(np.arange(max(start, stored.low), min(stop, stored.high) + 1) - stored.low)
     return np.concatenate(places)
 
 
@@ -164,7 +182,7 @@ def _compressed(dataset: Dataset, syntax: str, photometric: str) -> Stored:
         if photometric == "YBR_FULL" and syntax not in JPEG_LOSSY and values.dtype == np.uint8:
             values = np.asarray(convert_color_space(values, "YBR_FULL", "RGB"))
         return Stored(values=values, bits=min(bits, precision), signed=signed)
-    if values.max() >= 2**bits or (values.min() < 0 and values.min() < -(2 ** (bits - 1))):
+    if _has_more(values, bits):
         top = whole_number(dataset, "HighBit", bits - 1)
         top = top if bits - 1 <= top < precision else bits - 1
         values = _clear_other_bits(values, bits, signed, precision, top, lossless=syntax in LOSSLESS)
@@ -175,6 +193,14 @@ def _compressed(dataset: Dataset, syntax: str, photometric: str) -> Stored:
     elif precision < bits:
         bits = precision
     return Stored(values=values, bits=bits, signed=signed)
+
+
+def _has_more(values: np.ndarray, bits: int) -> bool:
+    """Whether some value needs more than so many bits."""
+    if bits >= 8 * values.dtype.itemsize:
+        return False
+    below = values.dtype.kind == "i" and values.min() < -(2 ** (bits - 1))
+    return bool(below or values.max() >= 2**bits)
 
 
 def _clear_other_bits(
