@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from helpers import run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -629,3 +631,27 @@ def test_cases_that_failed(real_data: Path) -> None:
     for name in ("pdf_doc", "pix_empty"):
         with pytest.raises(ImageError):
             read_image(folder / f"{name}.dcm")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_run_tells_what_was_odd(workers: str, tmp_path: Path, chest: Callable[..., np.ndarray]) -> None:
+    films = [chest(seed, 128) for seed in range(3)]
+    files = {
+        "a.dcm": dicom(films[0], 16),
+        "b.dcm": dicom(films[1], 12, PixelSpacing=[1, 2], WindowCenter=2000, WindowWidth=0.5),
+        "c.dcm": dicom(films[2], 12),
+        "d.dcm": dicom(films[2], 16, PatientSex="F"),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    rows = "".join(f"{name[0]},{name},{name[0]}\n" for name in files)
+    (tmp_path / "m.csv").write_text("image_id,path,patient_id\n" + rows)
+    command = ["embed", "m.csv", "--encoder", "hog", "--workers", workers]
+    told = run_cli(*command, "--store", "s", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    for note, ids in (("range", "a, d"), ("window", "b"), ("aspect", "b")):
+        assert f"{NOTES[note]} ({ids})" in told.stdout  # type: ignore[index]
+    as_json = json.loads(run_cli(*command, "--store", "t", "--json", cwd=tmp_path).stdout)
+    assert as_json["odd_files"] == {"range": ["a", "d"], "window": ["b"], "aspect": ["b"]}
+    again = json.loads(run_cli(*command, "--store", "t", "--json", cwd=tmp_path).stdout)
+    assert again["odd_files"] == {}

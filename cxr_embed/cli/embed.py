@@ -135,6 +135,7 @@ def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
 
 
 def _print_summary(summary: EmbedSummary, store: Path) -> None:
+    from cxr_embed.images import NOTES
     from cxr_embed.store import open_store
 
     rate = f" ({summary.embedded / summary.seconds:,.1f} images/s)" if summary.embedded else ""
@@ -151,6 +152,9 @@ def _print_summary(summary: EmbedSummary, store: Path) -> None:
         named = ", ".join(unlike[:_SHOWN_UNLIKE]) + (", ..." if len(unlike) > _SHOWN_UNLIKE else "")
         told = "does not look like a chest radiograph" if len(unlike) == 1 else "do not look like chest radiographs"
         typer.echo(f"note: {plural(len(unlike), 'image')} {told} ({named}); embedded all the same")
+    for note, ids in sorted(summary.odd_files.items()):
+        named = ", ".join(sorted(ids)[:_SHOWN_UNLIKE]) + (", ..." if len(ids) > _SHOWN_UNLIKE else "")
+        typer.echo(f"note: {plural(len(ids), 'image')} {NOTES[note]} ({named})")
     for failure in summary.failed[:_SHOWN_FAILURES]:
         typer.echo(f"failed: {failure.image_id} [{failure.kind}] {failure.reason}", err=True)
     if len(summary.failed) > _SHOWN_FAILURES:

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cxr_embed.types import Stamp
+from cxr_embed.types import ImageNote, Stamp
 
 WorkerKind = Literal["whole", "decoder", "device"]
 
@@ -104,7 +104,8 @@ class InSlot(NamedTuple):
 class Decoded(NamedTuple):
     """The model inputs of `keys` lie in the slot; `unfit` are files for which it had no room left.
 
-    `unlike` are those of the keys whose picture does not look like a chest radiograph.
+    `unlike` are those of the keys whose picture does not look like a chest radiograph; `odd` is what is odd
+    about their files.
     """
 
     slot: int
@@ -113,6 +114,7 @@ class Decoded(NamedTuple):
     faults: dict[int, Fault]
     unfit: list[int]
     unlike: frozenset[int]
+    odd: dict[int, tuple[ImageNote, ...]]
 
 
 class RunSlots(NamedTuple):
@@ -123,13 +125,14 @@ class RunSlots(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """Vectors `{output: (len(keys), ...)}` and faults of a chunk; `unlike` as in `Decoded`."""
+    """Vectors `{output: (len(keys), ...)}` and faults of a chunk; `unlike` and `odd` as in `Decoded`."""
 
     keys: list[int]
     vectors: dict[str, np.ndarray]
     faults: dict[int, Fault]
     batch_size: int
     unlike: frozenset[int] = frozenset()
+    odd: dict[int, tuple[ImageNote, ...]] | None = None
 
 
 Message = Any

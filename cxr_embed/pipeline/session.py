@@ -35,7 +35,7 @@ from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store.layout import Row
 from cxr_embed.store.reader import Failure
 from cxr_embed.store.writer import StoreWriter
-from cxr_embed.types import Encoder, Stamp
+from cxr_embed.types import Encoder, ImageNote, Stamp
 
 # Buffered rows are published at least this often, so that a slow encoder loses at most a minute to a power cut.
 PUBLISH_SECONDS = 60.0
@@ -71,6 +71,7 @@ class Session:
         self.broken: dict[bytes, Fault] = {}  # content that failed in this run
         self.retries: list[int] = []  # keys whose worker died: each goes alone to the next
         self.unlike: set[int] = set()  # keys whose picture does not look like a chest radiograph
+        self.odd: dict[int, tuple[ImageNote, ...]] = {}  # by key: what is odd about a file that has no vector yet
         self.strange: set[bytes] = set()  # content of this run that does not
         self.suspects: set[int] = set()
         self.deaths = 0
@@ -192,6 +193,7 @@ class Session:
                 self._idle(worker)
         elif isinstance(message, Decoded):
             self.unlike |= message.unlike
+            self.odd |= message.odd
             self._fail_all(message.faults)
             for key in message.unfit:
                 self._again(key)
@@ -202,6 +204,7 @@ class Session:
             self._idle(worker)
             self.deaths = 0
             self.unlike |= message.unlike
+            self.odd |= message.odd or {}
             self.summary.batch_size = min(self.summary.batch_size, message.batch_size)
             self._fail_all(message.faults)
             for position, key in enumerate(message.keys):
@@ -256,6 +259,8 @@ class Session:
         self.summary.embedded += 1
         self.buffered.add(file.content)
         waiting = self.claimed.pop(file.content)
+        for note in self.odd.pop(key, ()):
+            self.summary.odd_files.setdefault(note, []).append(task.image_id)
         if unlike:
             self.unlike.discard(key)
             self.strange.add(file.content)

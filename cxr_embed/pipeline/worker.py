@@ -37,7 +37,7 @@ from cxr_embed.processes import stderr_silenced
 from cxr_embed.types import Stamp
 
 if TYPE_CHECKING:
-    from cxr_embed.types import Encoder
+    from cxr_embed.types import Encoder, ImageNote
 
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -55,6 +55,7 @@ class Worker:
         self.setup, self.encoder = setup, encoder
         self.batch_size = setup.batch_size
         self.unlike: set[int] = set()  # keys of the chunk whose picture does not look like a chest
+        self.odd: dict[int, tuple[ImageNote, ...]] = {}  # by key: what is odd about a file of the chunk
         self.contents: dict[int, tuple[bytes, str, str]] = {}  # key to bytes, suffix and content id
         self.arena = mmap.mmap(setup.arena, 0) if setup.arena is not None else None
 
@@ -90,6 +91,7 @@ class Worker:
         faults: dict[int, Fault] = {}
         keys, inputs = [], []
         self.unlike.clear()
+        self.odd.clear()
         for key in message.keys:
             try:
                 inputs.append(self.decode(key))
@@ -98,7 +100,7 @@ class Worker:
                 faults[key] = Fault(error.kind, str(error))
         self.contents.clear()
         if message.slot is None:
-            return self.infer(keys, inputs, faults)._replace(unlike=frozenset(self.unlike))
+            return self.infer(keys, inputs, faults)._replace(unlike=frozenset(self.unlike), odd=dict(self.odd))
         return self.fill(message.slot, keys, inputs, faults)
 
     def fill(self, slot: int, keys: list[int], inputs: list[np.ndarray], faults: dict[int, Fault]) -> Decoded:
@@ -118,7 +120,7 @@ class Worker:
                 places.append(place)
                 fitting.append(key)
                 offset += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
-        return Decoded(slot, fitting, places, faults, unfit, frozenset(self.unlike))
+        return Decoded(slot, fitting, places, faults, unfit, frozenset(self.unlike), dict(self.odd))
 
     def decode(self, key: int) -> np.ndarray:
         """A file's model input.
@@ -136,6 +138,8 @@ class Worker:
                 image = decode_image(data, suffix, content_id)
             if not looks_like_chest(image.pixels, image.max_value):
                 self.unlike.add(key)
+            if image.notes:
+                self.odd[key] = image.notes
             return self.encoder.preprocess(image)
         except ImageError:
             raise
