@@ -25,8 +25,17 @@ from pydicom.encaps import encapsulate
 from test_dicom import NATIVE, close, compressed, dicom, fault, lut, ramp, window
 from test_images import coloured, pillow, png, png_chunk, rgb, tiff
 
+from cxr_embed import embed, load_encoder, open_store
 from cxr_embed.errors import ImageError
-from cxr_embed.images import NOTES, decode_image, looks_like_chest, read_image, stretch
+from cxr_embed.images import (
+    NOTES,
+    decode_image,
+    looks_like_chest,
+    preparation_of,
+    prepared_encoder,
+    read_image,
+    stretch,
+)
 from cxr_embed.images.fields import numbers
 from cxr_embed.images.prepare import LITTLE_USED, used_share
 from cxr_embed.types import CxrImage
@@ -655,3 +664,46 @@ def test_a_run_tells_what_was_odd(workers: str, tmp_path: Path, chest: Callable[
     assert as_json["odd_files"] == {"range": ["a", "d"], "window": ["b"], "aspect": ["b"]}
     again = json.loads(run_cli(*command, "--store", "t", "--json", cwd=tmp_path).stdout)
     assert again["odd_files"] == {}
+
+
+class TestPrepare:
+    @pytest.fixture
+    def films(self, tmp_path: Path, chest: Callable[..., np.ndarray]) -> Path:
+        """Films of 12 bits, each with a copy that says 16 under another patient."""
+        rows = ["image_id,path,patient_id"]
+        for seed in range(6):
+            film = chest(seed, 256)
+            (tmp_path / f"a{seed}.dcm").write_bytes(dicom(film, 12))
+            (tmp_path / f"b{seed}.dcm").write_bytes(dicom(film, 16))
+            rows += [f"{kind}{seed},{kind}{seed}.dcm,{kind}{seed}" for kind in "ab"]
+        (tmp_path / "m.csv").write_text("\n".join(rows) + "\n")
+        return tmp_path
+
+    def test_films_find_themselves(self, films: Path) -> None:
+        summary = embed(films / "m.csv", "hog", films / "s", prepare="stretch", workers=1)
+        assert summary.odd_files == {}
+        store = open_store(films / "s")
+        for seed in range(6):
+            a, b = store.read([f"a{seed}", f"b{seed}"]).vectors.astype(np.float32)
+            assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.999
+        built = run_cli("index", "build", "s", "--manifest", "m.csv", "--out", "i", cwd=films)
+        assert built.returncode == 0, built.stderr
+        found = run_cli("search", "i", "--image", "b3.dcm", "-k", "2", "--json", cwd=films)
+        assert found.returncode == 0, found.stderr
+        assert "a3" in found.stdout
+        assert "b3" in found.stdout
+
+    def test_a_preparation_is_part_of_the_fingerprint(self, films: Path) -> None:
+        plain, stretched = load_encoder("hog"), prepared_encoder(load_encoder("hog"), "stretch")
+        assert plain.spec.fingerprint != stretched.spec.fingerprint
+        assert plain.spec.model == stretched.spec.model
+        assert (preparation_of(plain.spec), preparation_of(stretched.spec)) == (None, "stretch")
+        image = read_image(films / "b0.dcm")
+        np.testing.assert_array_equal(stretched.preprocess(image), plain.preprocess(stretch(image)))
+        embed(films / "m.csv", "hog", films / "s", limit=1, workers=1)
+        refused = run_cli("embed", "m.csv", "--store", "s", "--encoder", "hog", "--prepare", "stretch", cwd=films)
+        assert refused.returncode == 1
+        assert "give another --store" in refused.stderr
+        unknown = run_cli("embed", "m.csv", "--store", "t", "--encoder", "hog", "--prepare", "sharpen", cwd=films)
+        assert unknown.returncode == 1
+        assert "--prepare is stretch, not 'sharpen'" in unknown.stderr

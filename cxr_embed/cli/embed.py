@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -30,6 +30,7 @@ def embed(
         str | None, typer.Option(help="Which of the encoder's outputs to store, e.g. contrastive,general.")
     ] = None,
     pixels: Annotated[str | None, typer.Option(help="Which of the encoder's pixel recipes to use.")] = None,
+    prepare: Annotated[str | None, typer.Option(help="stretch: values fill their range first (own store).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (fastest that is native here), float32 or bf16.")] = "auto",
     dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32.", show_default=False)] = None,
@@ -54,10 +55,9 @@ def embed(
         fail(f"--dtype is float16 or float32, not {dtype!r}", 2)
     table = read_manifest(manifest, root=root, extra=extra or ())
     chosen = [name.strip() for name in outputs.split(",")] if outputs is not None else None
+    recipe: dict[str, Any] = {"weights": weights, "outputs": chosen, "pixels": pixels, "prepare": prepare}
     if dry_run:
-        plan = plan_embedding(
-            table, encoder=encoder, store=store, weights=weights, outputs=chosen, pixels=pixels, limit=limit
-        )
+        plan = plan_embedding(table, encoder=encoder, store=store, limit=limit, **recipe)
         if as_json:
             print_json(vars(plan))
         else:
@@ -71,11 +71,9 @@ def embed(
             table,
             encoder=encoder,
             store=store,
-            weights=weights,
             device=device,
             precision=precision,
-            outputs=chosen,
-            pixels=pixels,
+            **recipe,
             dtype=dtype,  # type: ignore[arg-type]
             batch_size=_count("--batch-size", batch_size),
             workers=_count("--workers", workers),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,3 +45,26 @@ def stretch(image: CxrImage) -> CxrImage:
     table = np.rint(np.clip(values, 0, image.max_value)).astype(image.pixels.dtype)
     notes = tuple(note for note in image.notes if note != "range")
     return replace(image, pixels=table[image.pixels], notes=notes)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What may be done to a picture before an encoder sees it.
+
+    Attributes:
+        run: the picture to another one.
+        words: what it does, precise enough to tell it from another one: they become part of an encoder's fingerprint.
+    """
+
+    run: Callable[[CxrImage], CxrImage]
+    words: str
+
+
+PREPARATIONS: Mapping[str, Preparation] = {
+    "stretch": Preparation(stretch, "pixel quantiles 0.005 to 0.995 to the whole range, linear, cut off")
+}
+
+
+def prepare_image(image: CxrImage, name: str | None) -> CxrImage:
+    """The picture after a preparation of `PREPARATIONS`; as it is for None."""
+    return image if name is None else PREPARATIONS[name].run(image)

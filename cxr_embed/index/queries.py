@@ -13,7 +13,7 @@ import numpy as np
 from cxr_embed.encoders import encoder_card, load_encoder, load_text_encoder
 from cxr_embed.encoders.table import is_own
 from cxr_embed.errors import CaseIndexError, EncoderError, ImageError, UnknownWordsWarning
-from cxr_embed.images import looks_like_chest, read_image
+from cxr_embed.images import looks_like_chest, preparation_of, prepare_image, prepared_encoder, read_image
 from cxr_embed.index.asked import NO_RULES, Query, Rules, stranger_note
 from cxr_embed.index.searchable import Searchable
 from cxr_embed.index.vectors import pooled, unit
@@ -150,6 +150,7 @@ class Asker:
             except ImageError as error:
                 raise ImageError(error.kind, f"{file}: no radiograph to search for: {error}") from None
         encoder = matching_encoder(self.index.spec, self.weights, self.device)
+        prepare = preparation_of(self.index.spec)
         queries = []
         for file, image in zip(files, images, strict=True):
             given = encoder.preprocess(image)
@@ -157,7 +158,8 @@ class Asker:
             vectors = encoder.embed(batch)[self.index.output]
             if self.index.pool == "mean":
                 vectors = pooled(vectors, vectors.shape[1:])
-            notes = () if looks_like_chest(image.pixels, image.max_value) else (stranger_note(str(file)),)
+            seen = prepare_image(image, prepare)
+            notes = () if looks_like_chest(seen.pixels, seen.max_value) else (stranger_note(str(file)),)
             vector = np.asarray(vectors[0], np.float32)
             queries.append(Query(vector, str(file), notes=notes))
         return queries
@@ -202,11 +204,13 @@ def matching_encoder(spec: EncoderSpec, weights: str | os.PathLike[str] | None, 
         raise EncoderError(
             f"these vectors of {spec.name} were imported, so no model here is known to be theirs; search by --image-id"
         )
+    prepare = preparation_of(spec)
     outputs = tuple(spec.outputs) if card is not None and len(card.outputs) > 1 else None
     for pixels in (card.pixels if card is not None else ()) or (None,):
-        encoder = load_encoder(
+        loaded = load_encoder(
             spec.name, weights=weights, device=device, precision="float32", outputs=outputs, pixels=pixels
         )
+        encoder = prepared_encoder(loaded, prepare)
         if encoder.spec.fingerprint == spec.fingerprint:
             return encoder
     raise EncoderError(

@@ -48,6 +48,7 @@ class Setup:
     batch_size: int
     outputs: tuple[str, ...] | None = None
     pixels: str | None = None
+    prepare: str | None = None
     arena: int | None = None
     slot_bytes: int = 0
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from cxr_embed.encoders import as_precision, load_encoder, resolve_device, resolve_precision
 from cxr_embed.errors import CxrEmbedError, EncoderError, StoreError
+from cxr_embed.images import prepared_encoder
 from cxr_embed.manifest import Manifest, read_manifest
 from cxr_embed.pipeline.messages import Setup
 from cxr_embed.pipeline.session import Session
@@ -24,6 +25,8 @@ from cxr_embed.store.layout import HEADER, Dtype, Header
 from cxr_embed.store.reader import Store
 from cxr_embed.store.writer import StoreWriter
 from cxr_embed.types import Encoder, Precision
+
+_WITH_A_NAME = ("weights", "device", "precision", "outputs", "pixels", "prepare", "workers")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def embed(
     precision: str = "auto",
     outputs: Sequence[str] | None = None,
     pixels: str | None = None,
+    prepare: str | None = None,
     dtype: Dtype | None = None,
     batch_size: int | Literal["auto"] = "auto",
     workers: int | Literal["auto"] = "auto",
@@ -68,6 +72,7 @@ def embed(
         precision: `auto`, `float32` or `bf16`; `auto` keeps an existing store's.
         outputs: which of the encoder's outputs to store.
         pixels: which of the encoder's pixel recipes to use.
+        prepare: what is done to a picture before the encoder sees it, `stretch`; its vectors are another encoder's.
         dtype: `float16` (a new store's default) or `float32`.
         batch_size: images the encoder takes at once; halved when memory runs out.
         workers: processes; on a GPU, those that decode. `auto` takes one a core.
@@ -85,13 +90,11 @@ def embed(
     started = time.perf_counter()
     table = _manifest(manifest, batch_size, workers, limit)
     here = None if isinstance(encoder, str) else encoder
-    with_a_name = (weights, device, precision, outputs, pixels, workers)
-    if here is not None and with_a_name != (None, "auto", "auto", None, None, "auto"):
-        raise EncoderError(
-            "weights, device, precision, outputs, pixels and workers go with an encoder's name, not with an object"
-        )
+    with_a_name = (weights, device, precision, outputs, pixels, prepare, workers)
+    if here is not None and with_a_name != (None, "auto", "auto", None, None, None, "auto"):
+        raise EncoderError(f"{', '.join(_WITH_A_NAME)} go with an encoder's name, not with an object")
     name = encoder if isinstance(encoder, str) else encoder.spec.name
-    loaded = here or _spec_encoder(name, weights, precision, outputs, pixels)
+    loaded = here or _spec_encoder(name, weights, precision, outputs, pixels, prepare=prepare)
     chosen = _precision(here, name, precision, device, Path(store))
     setup = Setup(
         kind="whole",
@@ -104,6 +107,7 @@ def embed(
         batch_size=1,
         outputs=tuple(outputs) if outputs is not None else None,
         pixels=pixels,
+        prepare=prepare,
     )
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
@@ -147,6 +151,7 @@ def plan_embedding(
     weights: str | os.PathLike[str] | None = None,
     outputs: Sequence[str] | None = None,
     pixels: str | None = None,
+    prepare: str | None = None,
     limit: int | None = None,
 ) -> Plan:
     """What `embed` would do, judged by file stamps; neither files nor the store are touched.
@@ -155,7 +160,7 @@ def plan_embedding(
         ManifestError, EncoderError, StoreError: as `embed`.
     """
     table = _manifest(manifest, "auto", "auto", limit)
-    spec = _spec_encoder(encoder, weights, "auto", outputs, pixels).spec
+    spec = _spec_encoder(encoder, weights, "auto", outputs, pixels, prepare=prepare).spec
     index = None
     if (Path(store) / HEADER).exists():
         opened = Store(store)
@@ -189,10 +194,13 @@ def _spec_encoder(
     precision: str,
     outputs: Sequence[str] | None,
     pixels: str | None,
+    *,
+    prepare: str | None,
 ) -> Encoder:
     """The encoder as far as its spec and `preprocess` need it: no engine is started, no GPU is looked for."""
     plain = precision if precision in ("bf16", "float32") else "float32"
-    return load_encoder(encoder, weights=weights, device="cpu", precision=plain, outputs=outputs, pixels=pixels)
+    loaded = load_encoder(encoder, weights=weights, device="cpu", precision=plain, outputs=outputs, pixels=pixels)
+    return prepared_encoder(loaded, prepare)
 
 
 def _precision(here: Encoder | None, name: str, precision: str, device: str, store: Path) -> Precision:

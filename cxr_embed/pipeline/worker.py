@@ -128,7 +128,7 @@ class Worker:
         Raises:
             ImageError: also for what a decoder was not expected to raise: one file never stops a run.
         """
-        from cxr_embed.images import decode_image, looks_like_chest
+        from cxr_embed.images import decode_image, looks_like_chest, prepare_image
 
         data, suffix, content_id = self.contents[key]
         # libtiff tells of damage on stderr, across the progress bar and without the file's name; the error has both.
@@ -136,10 +136,11 @@ class Worker:
         try:
             with quiet:
                 image = decode_image(data, suffix, content_id)
-            if not looks_like_chest(image.pixels, image.max_value):
+            seen = prepare_image(image, self.setup.prepare)
+            if not looks_like_chest(seen.pixels, seen.max_value):
                 self.unlike.add(key)
-            if image.notes:
-                self.odd[key] = image.notes
+            if seen.notes:
+                self.odd[key] = seen.notes
             return self.encoder.preprocess(image)
         except ImageError:
             raise
@@ -224,11 +225,13 @@ def make_encoder(setup: Setup) -> Encoder:
         CxrEmbedError: where it cannot be loaded here.
     """
     from cxr_embed.encoders import load_encoder
+    from cxr_embed.images import prepared_encoder
 
     options: dict[str, Any] = {"device": setup.device, "precision": setup.precision, "threads": setup.threads}
     if setup.kind == "decoder":
         options |= {"device": "cpu", "precision": "float32"}  # its engine never starts
-    encoder = load_encoder(setup.encoder, weights=setup.weights, outputs=setup.outputs, pixels=setup.pixels, **options)
+    loaded = load_encoder(setup.encoder, weights=setup.weights, outputs=setup.outputs, pixels=setup.pixels, **options)
+    encoder = prepared_encoder(loaded, setup.prepare)
     if encoder.spec.fingerprint != setup.fingerprint:
         raise CxrEmbedError("the encoder's weights changed while the run was starting; start it again")
     return encoder
