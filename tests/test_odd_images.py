@@ -707,3 +707,21 @@ class TestPrepare:
         unknown = run_cli("embed", "m.csv", "--store", "t", "--encoder", "hog", "--prepare", "sharpen", cwd=films)
         assert unknown.returncode == 1
         assert "--prepare is stretch, not 'sharpen'" in unknown.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_run_that_goes_on_in_grey(workers: str, tmp_path: Path, chest: Callable[..., np.ndarray]) -> None:
+    grey = (chest(1, 128) >> 4).astype(np.uint8)
+    tint = np.stack([grey * 0.7, grey * 0.8, grey], axis=2).astype(np.uint8)
+    Image.fromarray(tint).save(tmp_path / "t.png")
+    Image.fromarray(grey).save(tmp_path / "g.png")
+    (tmp_path / "m.csv").write_text("image_id,path,patient_id\nt,t.png,t\ng,g.png,g\n")
+    command = ["embed", "m.csv", "--store", "s", "--encoder", "hog", "--workers", workers, "--json"]
+    first = json.loads(run_cli(*command, cwd=tmp_path).stdout)
+    assert [(fault["image_id"], fault["kind"]) for fault in first["failed"]] == [("t", "colour")]
+    done = run_cli(*command, "--colour", "grey", cwd=tmp_path)  # what failed for its colour is tried again
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["failed"], told["stored"], told["odd_files"]) == ([], 2, {"colour": ["t"]})
+    assert run_cli(*command, cwd=tmp_path).returncode == 0  # and is known from then on
+    assert run_cli(*command, "--colour", "red", cwd=tmp_path).returncode == 2

@@ -31,6 +31,7 @@ def embed(
     ] = None,
     pixels: Annotated[str | None, typer.Option(help="Which of the encoder's pixel recipes to use.")] = None,
     prepare: Annotated[str | None, typer.Option(help="stretch: values fill their range first (own store).")] = None,
+    colour: Annotated[str, typer.Option(help="refuse, or grey: read tinted or marked films as grey.")] = "refuse",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (fastest that is native here), float32 or bf16.")] = "auto",
     dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32.", show_default=False)] = None,
@@ -53,6 +54,8 @@ def embed(
 
     if dtype not in (None, "float16", "float32"):
         fail(f"--dtype is float16 or float32, not {dtype!r}", 2)
+    if colour not in ("refuse", "grey"):
+        fail(f"--colour is refuse or grey, not {colour!r}", 2)
     table = read_manifest(manifest, root=root, extra=extra or ())
     chosen = [name.strip() for name in outputs.split(",")] if outputs is not None else None
     recipe: dict[str, Any] = {"weights": weights, "outputs": chosen, "pixels": pixels, "prepare": prepare}
@@ -74,6 +77,7 @@ def embed(
             device=device,
             precision=precision,
             **recipe,
+            colour=colour,  # type: ignore[arg-type]
             dtype=dtype,  # type: ignore[arg-type]
             batch_size=_count("--batch-size", batch_size),
             workers=_count("--workers", workers),

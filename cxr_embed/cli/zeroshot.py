@@ -99,14 +99,8 @@ def zeroshot(
             count_no_finding=count_no_finding,
             progress=progress,
         )
-    about = {
-        "encoder": opened.spec.name,
-        "fingerprint": opened.spec.fingerprint,
-        "prompts": asked.name,
-        "prompts_digest": asked.digest,
-        "score": screening.scores.kind,
-        "ensemble": ensemble,
-    }
+    about = {"encoder": opened.spec.name, "fingerprint": opened.spec.fingerprint, "prompts": asked.name}
+    about |= {"prompts_digest": asked.digest, "score": screening.scores.kind, "ensemble": ensemble}
     _hand_out(screening, made, about, out, report, as_json)
 
 

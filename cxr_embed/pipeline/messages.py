@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cxr_embed.types import ImageNote, Stamp
+from cxr_embed.types import Colour, ImageNote, Stamp
 
 WorkerKind = Literal["whole", "decoder", "device"]
 
@@ -49,6 +49,7 @@ class Setup:
     outputs: tuple[str, ...] | None = None
     pixels: str | None = None
     prepare: str | None = None
+    colour: Colour = "refuse"
     arena: int | None = None
     slot_bytes: int = 0
 

@@ -24,7 +24,7 @@ from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store.layout import HEADER, Dtype, Header
 from cxr_embed.store.reader import Store
 from cxr_embed.store.writer import StoreWriter
-from cxr_embed.types import Encoder, Precision
+from cxr_embed.types import Colour, Encoder, Precision
 
 _WITH_A_NAME = ("weights", "device", "precision", "outputs", "pixels", "prepare", "workers")
 
@@ -50,6 +50,7 @@ def embed(
     outputs: Sequence[str] | None = None,
     pixels: str | None = None,
     prepare: str | None = None,
+    colour: Colour = "refuse",
     dtype: Dtype | None = None,
     batch_size: int | Literal["auto"] = "auto",
     workers: int | Literal["auto"] = "auto",
@@ -68,11 +69,10 @@ def embed(
             core. Or an `Encoder` object, which runs in this process: slower, but it may be made on the spot.
         store: the store's folder; made where it is missing.
         weights: a safetensors file or a checkpoint's folder for the encoder.
-        device: `auto`, `cpu` or `cuda`.
-        precision: `auto`, `float32` or `bf16`; `auto` keeps an existing store's.
-        outputs: which of the encoder's outputs to store.
-        pixels: which of the encoder's pixel recipes to use.
+        device, precision: as for `load_encoder`; the precision `auto` keeps an existing store's.
+        outputs, pixels: which of the encoder's outputs to store, which of its pixel recipes to use.
         prepare: what is done to a picture before the encoder sees it, `stretch`; its vectors are another encoder's.
+        colour: `grey` reads pictures in colour by their luma instead of refusing them.
         dtype: `float16` (a new store's default) or `float32`.
         batch_size: images the encoder takes at once; halved when memory runs out.
         workers: processes; on a GPU, those that decode. `auto` takes one a core.
@@ -108,13 +108,14 @@ def embed(
         outputs=tuple(outputs) if outputs is not None else None,
         pixels=pixels,
         prepare=prepare,
+        colour=colour,
     )
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         writer = stack.enter_context(
             StoreWriter(store, loaded.spec, dtype=dtype, precision=chosen, software=_version())
         )
-        run = Session(table, writer, limit, progress, stop, _version())
+        run = Session(table, writer, limit, progress, stop, _version(), colour=colour)
         _work(run, loaded, here, setup, batch_size, workers)
         run.summary.stored = len(writer.index)
     if run.new:

@@ -36,7 +36,7 @@ from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store.layout import Row
 from cxr_embed.store.reader import Failure
 from cxr_embed.store.writer import StoreWriter
-from cxr_embed.types import ImageNote, Stamp
+from cxr_embed.types import Colour, ImageNote, Stamp
 
 # Buffered rows are published at least this often, so that a slow encoder loses at most a minute to a power cut.
 PUBLISH_SECONDS = 60.0
@@ -60,9 +60,11 @@ class Session:
         progress: Progress | None,
         stop: StopSignals,
         software: str,
+        colour: Colour = "refuse",
     ) -> None:
         self.manifest, self.writer, self.limit = manifest, writer, limit
         self.progress, self.stop, self.software = progress, stop, software
+        self.colour = colour
         self.summary = EmbedSummary(images=min(len(manifest), limit or len(manifest)))
         self.published = time.monotonic()
         self.in_flight: dict[int, Task] = {}
@@ -106,6 +108,8 @@ class Session:
             return None
         known = self.writer.index.find_image(image_id)
         if known is None or known.error_kind is None or known.error_kind in TRANSIENT_FAULTS:
+            return None
+        if known.error_kind == "colour" and self.colour != "refuse":
             return None
         if known.software != self.software or (content is not None and content != known.content):
             return None

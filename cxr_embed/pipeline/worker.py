@@ -138,7 +138,7 @@ class Worker:
         quiet = stderr_silenced() if data[:4] in _TIFF else contextlib.nullcontext()
         try:
             with quiet:
-                image = decode_image(data, suffix, content_id)
+                image = decode_image(data, suffix, content_id, self.setup.colour)
             seen = prepare_image(image, self.setup.prepare)
             if not looks_like_chest(seen.pixels, seen.max_value):
                 self.unlike.add(key)
