@@ -144,19 +144,21 @@ def test_one_stem_with_several_suffixes(tmp_path: Path) -> None:
     assert scan(tmp_path).problems == []
 
 
-@pytest.mark.parametrize("key", [KEY, None])
-def test_image_ids_never_carry_a_uid(tmp_path: Path, key: bytes | None) -> None:
+def test_image_ids_carry_a_uid_only_where_ids_are_kept(tmp_path: Path) -> None:
     short = "2.25.329800735698586629295641978511506172918"
     dicom(tmp_path / UID / short / f"{UID}.1.dcm")
     dicom(tmp_path / f"{UID}.2.dcm")
     png(tmp_path / f"{UID}.2.png")  # the same stem: the long id that tells them apart must not carry it either
     png(tmp_path / f"CR.{short}.png")
-    result = scan(tmp_path, key)
+    result = scan(tmp_path)
     ids = result.columns["image_id"]
     assert len(set(ids)) == 4
     assert all(image_id.startswith("img-") and "." not in image_id for image_id in ids)
-    assert scan(tmp_path, key).columns["image_id"] == ids
+    assert scan(tmp_path).columns["image_id"] == ids
     assert not any(UID in patient or short in patient for patient in result.columns["patient_id"])
+    kept = by_path(scan(tmp_path, None), "image_id")
+    assert kept[f"CR.{short}.png"] == f"CR.{short}"
+    assert kept[f"{UID}/{short}/{UID}.1.dcm"] == f"{UID}/{short}/{UID}.1"
 
 
 def test_image_ids_never_carry_a_hashed_patient(tmp_path: Path) -> None:
@@ -583,7 +585,7 @@ def test_a_recipe_of_the_users_own(tmp_path: Path) -> None:
         png(root / name)
     extra = "  split: {path: '(train|test)/.*'}\n  site: {path: '(train)/.*', prefix: s-}\n"
     text = MINIMAL.replace("'([^/]*)/.*'", "'[^/]*/(p[0-9]+)/.*', prefix: x-") + extra
-    result = scan(root, recipe=recipe_file(tmp_path, text))
+    result = scan(root, None, recipe=recipe_file(tmp_path, text))
     assert result.columns["path"] == ["test/d.png", "test/p2/a.png", "train/p1/a.png", "train/p1/b/c.png"]
     assert result.columns["patient_id"] == ["unknown-test/d", "x-p2", "x-p1", "x-p1"]
     assert result.columns["split"] == ["test", "test", "train", "train"]

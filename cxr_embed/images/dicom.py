@@ -11,7 +11,6 @@ import os
 import re
 import stat
 import struct
-import unicodedata
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -158,34 +157,8 @@ def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -
     return fields, patient
 
 
-def tells_name(path: str | os.PathLike[str], text: str) -> bool:
-    """Whether a text, such as the file's own path, holds a part of the patient's name; the name stays in here.
-
-    Args:
-        path: a DICOM file.
-        text: where to look, in any mixture of capitals and small letters.
-
-    Raises:
-        ImageError: as `read_dicom_header`.
-    """
-    dataset = _read_header(path, ["SpecificCharacterSet", "PatientName"])
-    with _quietly():
-        try:
-            name = str(dataset.get("PatientName") or "")
-        except Exception:  # a name in a damaged character set is none that a path could hold
-            return False
-    # Initials and 'de' are in too many words; a name in other scripts is short.
-    parts = {part for part in _words(name) if len(part) > 2 or not part.isascii()}
-    return not parts.isdisjoint(_words(text))
-
-
-def _words(text: str) -> list[str]:
-    # Some file systems take names apart into letters and accents.
-    return re.split(r"[\W\d_]+", unicodedata.normalize("NFC", text).casefold())
-
-
-def _read_header(path: str | os.PathLike[str], tags: list[str]) -> Dataset:
-    """Some elements of the header.
+def _read_header(path: str | os.PathLike[str], tags: list[str] | None) -> Dataset:
+    """Some elements of the header; all of them without `tags`.
 
     Raises:
         ImageError: where the file cannot be read or parsed.
@@ -201,7 +174,7 @@ def _read_header(path: str | os.PathLike[str], tags: list[str]) -> Dataset:
                 if _DEFLATED in head:
                     _check_inflated(head + file.read(MAX_FILE_BYTES))
                 file.seek(0)
-                return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(tags), force=True)
+                return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags and list(tags), force=True)
         except ImageError:
             raise
         except OSError as error:
