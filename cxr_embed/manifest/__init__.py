@@ -3,7 +3,15 @@
 from cxr_embed.manifest.checks import CONTROL, DESCRIPTIVE, OPTIONAL, REQUIRED, check_columns, leaves_root
 from cxr_embed.manifest.files import check_overwrite, check_target, write_manifest
 from cxr_embed.manifest.rows import Rows
-from cxr_embed.manifest.table import Manifest, Uncertain, missing_files, read_labels, read_manifest, read_values
+from cxr_embed.manifest.table import (
+    Manifest,
+    Uncertain,
+    missing_files,
+    read_labels,
+    read_manifest,
+    read_paths,
+    read_values,
+)
 
 __all__ = [
     "CONTROL",
@@ -20,6 +28,7 @@ __all__ = [
     "missing_files",
     "read_labels",
     "read_manifest",
+    "read_paths",
     "read_values",
     "write_manifest",
 ]

@@ -133,6 +133,18 @@ def read_values(path: str | os.PathLike[str]) -> Rows:
     return rows
 
 
+def read_paths(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Image id to path of a manifest, of which nothing else is looked at.
+
+    Raises:
+        ManifestError: with all problems at once in `problems`.
+    """
+    rows = read_values(path)
+    if not rows.has("path"):
+        _refuse(Path(path), ["column path is missing"])
+    return dict(zip(rows.table["image_id"].to_pylist(), rows.table["path"].to_pylist(), strict=True))
+
+
 def _read_checked(
     path: Path, required: Sequence[str], extra: Sequence[str], missing: str
 ) -> tuple[pa.Table, tuple[str, ...]]:
