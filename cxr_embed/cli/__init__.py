@@ -30,6 +30,7 @@ from cxr_embed.cli import (
     zeroshot,
 )
 from cxr_embed.cli.common import fail
+from cxr_embed.cli.terminal import clean_output
 from cxr_embed.errors import CxrEmbedError
 
 app = typer.Typer(
@@ -84,6 +85,11 @@ def _root(
 
 def main() -> None:
     """Runs the command line; a user's mistake ends in one or two lines and status 1, never in a traceback."""
+    with clean_output():
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except CxrEmbedError as error:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
-from cxr_embed.cli.evaluate import AsJson, Bootstraps, Extra, Seed, console, print_tables, tell
+from cxr_embed.cli.evaluate import AsJson, Bootstraps, Extra, Seed, print_tables, tell
+from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
     from cxr_embed.retrieval import RetrievalReport

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.index import check_engine
+from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
     import numpy as np
@@ -196,10 +197,9 @@ def _query_json(
 
 def _print(neighbors: list[dict[str, Any]]) -> list[str]:
     """Prints the neighbours; no word is cut in two, rather are columns left out, which a note then says."""
-    from rich.console import Console
     from rich.table import Table
 
-    room = Console().width
+    room = console().width
     findings = _findings(neighbors)
     columns = {name: [told(case.get(name)) for case in neighbors] for name in _SHOWN}
     columns = {name: values for name, values in columns.items() if any(values)}
@@ -222,7 +222,7 @@ def _print(neighbors: list[dict[str, Any]]) -> list[str]:
         table.add_row(*cells)
     # What is left is never cut: a terminal breaks its lines, and a pipe has no width.
     wide = max(room, _width(fixed | columns, word))
-    Console(highlight=False, markup=False, emoji=False, width=wide).print(table)
+    console(width=wide).print(table)
     return [f"{', '.join(left_out)}: no room here; --json and --out tell them"] if left_out else []
 
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -60,6 +61,6 @@ def _read_memory() -> dict[str, list[int | str]]:
 def _write_memory(memory: dict[str, list[int | str]]) -> None:
     folder = weights_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{_MEMORY}.{os.getpid()}"
+    partial = folder / f".{_MEMORY}.{secrets.token_hex(8)}"
     partial.write_text(json.dumps(memory))
     os.replace(partial, folder / _MEMORY)

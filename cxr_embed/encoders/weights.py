@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import pickle
+import secrets
 import types
 import warnings
 from collections.abc import Mapping
@@ -100,7 +101,7 @@ def save_weights(path: Path, weights: Mapping[str, np.ndarray], source: str) -> 
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(dict(weights), partial, metadata={"source": source})

@@ -214,7 +214,7 @@ def writing(root: Path) -> Iterator[Path]:
     try:
         if root.is_dir() and _foreign(root):
             raise CaseIndexError(f"{root}: a folder with other files in it; give a new folder for the index")
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)  # of a new one: nobody else is to read of the cases
         lock = filelock.FileLock(root / LOCK)
         lock.acquire(blocking=False)
     except filelock.Timeout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cxr_embed.errors import CaseIndexError
+from cxr_embed.manifest import plain_cell
 from cxr_embed.store.layout import sync
 
 SUFFIXES = (".csv", ".parquet")
@@ -51,7 +53,7 @@ def write_neighbors(path: Path, neighbors: Sequence[dict[str, Any]], columns: Se
     """
     check_target(path)
     names = ["image_id", "similarity", *(name for name in columns if name not in ("image_id", "content"))]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         if path.suffix.lower() == ".parquet":
             table = pa.table({name: pa.array([case[name] for case in neighbors]) for name in names})
@@ -59,8 +61,8 @@ def write_neighbors(path: Path, neighbors: Sequence[dict[str, Any]], columns: Se
         else:
             with open(partial, "w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
-                writer.writerow(names)
-                writer.writerows([case[name] for name in names] for case in neighbors)
+                writer.writerow(map(plain_cell, names))
+                writer.writerows([plain_cell(case[name]) for name in names] for case in neighbors)
         sync(partial)
         os.replace(partial, path)
     except OSError as error:

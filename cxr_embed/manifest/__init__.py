@@ -1,7 +1,7 @@
 """The table of cases: one row a radiograph, checked as a whole before anything runs."""
 
 from cxr_embed.manifest.checks import CONTROL, DESCRIPTIVE, OPTIONAL, REQUIRED, check_columns, leaves_root
-from cxr_embed.manifest.files import check_overwrite, check_target, write_manifest
+from cxr_embed.manifest.files import check_overwrite, check_target, plain_cell, write_manifest
 from cxr_embed.manifest.rows import Rows
 from cxr_embed.manifest.table import (
     Manifest,
@@ -26,6 +26,7 @@ __all__ = [
     "check_target",
     "leaves_root",
     "missing_files",
+    "plain_cell",
     "read_labels",
     "read_manifest",
     "read_paths",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import re
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,9 @@ import pyarrow.parquet
 
 from cxr_embed.errors import ManifestError
 from cxr_embed.manifest.rows import read_rows, reason
+
+_FORMULA = frozenset("=+-@\t\r\n")  # what a formula begins with
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 def check_target(path: Path) -> None:
@@ -40,6 +45,12 @@ def check_overwrite(path: Path, columns: Sequence[str]) -> None:
         )
 
 
+def plain_cell(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula, for tables that people open; numbers stay as they are."""
+    text = value if isinstance(value, str) else ""
+    return "'" + text if text[:1] in _FORMULA and not _NUMBER.fullmatch(text) else value
+
+
 def write_manifest(path: Path, columns: dict[str, list[str]]) -> None:
     """Writes a manifest as CSV or Parquet (by its suffix), by atomic rename.
 
@@ -47,7 +58,7 @@ def write_manifest(path: Path, columns: dict[str, list[str]]) -> None:
         ManifestError: where it cannot be written.
     """
     check_target(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".parquet":

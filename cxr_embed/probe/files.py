@@ -210,7 +210,7 @@ def save_probe(path: Path, trained: TrainedProbe) -> None:
     try:
         if path.is_dir() and any(path.iterdir()) and not (path / PROBE_JSON).is_file():
             raise ProbeError(f"{path}: a folder with other files in it; give a new folder for the probe")
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)  # it names the patients that it learned from
         # The numbers first: the JSON names them, and its rename is what makes them the probe.
         write_file_atomically(path / body["tensors"]["file"], data)
         write_file_atomically(path / PROBE_JSON, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
@@ -195,7 +196,7 @@ def write_montage(
     high = rows * (_CELL + _WORDS) + _FOOT + _LINE * len(words)
     places = [(row, 0, panel, STYLES[1].colour) for row, panel in enumerate(asked)]
     places += [(n // _ACROSS, 1 + n % _ACROSS, panel, RULE) for n, panel in enumerate(neighbors)]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     with matplotlib.rc_context({**SETTINGS, "text.parse_math": False}):  # a $ in a name is a $
         figure = Figure(figsize=(wide, high), facecolor="white")
         FigureCanvasAgg(figure)

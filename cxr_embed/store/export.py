@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -140,7 +141,7 @@ def _write_arrays(path: Path, arrays: Iterator[tuple[str, np.ndarray]]) -> None:
 @contextmanager
 def _written_aside(path: Path) -> Iterator[Path]:
     """The path of a file beside the target, which takes the target's name once it is complete and on the disk."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         yield partial
         sync(partial)
