@@ -24,6 +24,7 @@ from cxr_embed.manifest.checks import (
     check_names,
 )
 from cxr_embed.manifest.rows import NO_MANIFEST, Rows, read_rows
+from cxr_embed.manifest.spellings import plain_values
 from cxr_embed.types import Labels
 
 Uncertain = Literal["unknown", "positive", "negative"]
@@ -155,6 +156,7 @@ def _read_checked(
     problems = check_names(names, required, extra) + unreadable
     # A column that stands twice is checked once, in its first place; the others could not be told apart.
     rows = rows.select({name: names.index(name) for name in names if name})
+    rows = plain_values(rows, list(dict.fromkeys(findings)))
     problems += [problem for check in CHECKS for problem in check(rows)]
     problems += [problem for name in dict.fromkeys(findings) for problem in check_finding(rows, name)]
     if not len(rows.table) and not unreadable:
