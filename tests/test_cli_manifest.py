@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -315,3 +316,28 @@ def test_a_table_with_labels_is_not_replaced(run: Run, tmp_path: Path) -> None:
     assert done.status == 1
     assert "columns that would be lost (Effusion)" in done.err
     assert manifest.read_text() == labelled
+
+
+def test_a_wrong_root_is_told_at_once_and_leaves_no_store(
+    make_images: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = make_images(5)
+    (tmp_path / "elsewhere").mkdir()
+    other = tmp_path / "elsewhere"
+    words = ["embed", str(path), "--encoder", "hog", "--store", str(tmp_path / "s"), "--root", str(other)]
+    monkeypatch.setattr(sys, "argv", ["cxr-embed", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    err = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert "none of the manifest's files is there; give --root" in err
+    assert [line.strip() for line in err.splitlines()[1:]] == [str(other / f"i{n}.png") for n in range(3)]
+    assert not (tmp_path / "s").exists()
+    # One that is there is enough, wherever it stands.
+    shutil.copy(path.parent / "i4.png", tmp_path / "elsewhere" / "i4.png")
+    with pytest.raises(SystemExit):
+        main()
+    assert "1 embedded" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cxr_embed.encoders import as_precision, load_encoder, resolve_device, resolve_precision
-from cxr_embed.errors import CxrEmbedError, EncoderError, StoreError
+from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
 from cxr_embed.manifest import Manifest, read_manifest
 from cxr_embed.pipeline.messages import Setup
 from cxr_embed.pipeline.session import Session
@@ -84,6 +84,7 @@ def embed(
     """
     started = time.perf_counter()
     table = _manifest(manifest, batch_size, workers, limit)
+    _check_files(table, limit)
     here = None if isinstance(encoder, str) else encoder
     with_a_name = (weights, device, precision, outputs, pixels, workers)
     if here is not None and with_a_name != (None, "auto", "auto", None, None, "auto"):
@@ -181,6 +182,23 @@ def _manifest(manifest: Manifest | str | os.PathLike[str], batch_size: Any, work
         if value is not None and value != "auto" and (not isinstance(value, int) or value < 1):
             raise CxrEmbedError(f"{name} must be 1 or more, not {value!r}")
     return manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
+
+
+def _check_files(table: Manifest, limit: int | None) -> None:
+    """Refuses a manifest of which no file is there, before a store is made for it: the root is another folder.
+
+    Raises:
+        ManifestError: with the first paths in full.
+    """
+    tried = []
+    for tasks in task_chunks(table, limit):
+        for task in tasks:
+            if os.path.lexists(task.path):
+                return
+        tried += [os.path.abspath(task.path) for task in tasks[: 3 - len(tried)]]
+    if tried:
+        shown = "".join(f"\n  {path}" for path in tried)
+        raise ManifestError(f"none of the manifest's files is there; give --root, the folder of its paths{shown}")
 
 
 def _spec_encoder(
