@@ -190,7 +190,7 @@ def _check_files(table: Manifest, limit: int | None) -> None:
     Raises:
         ManifestError: with the first paths in full.
     """
-    tried = []
+    tried: list[str] = []
     for tasks in task_chunks(table, limit):
         for task in tasks:
             if os.path.lexists(task.path):
