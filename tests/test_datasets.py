@@ -113,6 +113,34 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     assert "No such file" in reasons["gone.png"]
 
 
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.104.1"}, "of the class Encapsulated PDF Storage, not an image"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.5"}, "of the class RT Plan Storage, not an image"),
+        ({"SOPClassUID": "1.2.840.10008.1.3.10"}, "of the class Media Storage Directory Storage, not an image"),
+        ({"SOPClassUID": "", "Modality": "RTPLAN"}, "a treatment plan"),
+        ({"Rows": None}, "without an image"),
+    ],
+)
+def test_dicom_files_that_are_no_images_are_left_out(tmp_path: Path, tags: dict[str, str | None], reason: str) -> None:
+    import pydicom
+
+    dicom(tmp_path / "image.dcm")
+    path = dicom(tmp_path / "other.dcm")
+    dataset = pydicom.dcmread(path)
+    for name, value in tags.items():
+        if value is None:
+            del dataset[name]
+        else:
+            setattr(dataset, name, value)
+    dataset.save_as(path)
+    result = scan(tmp_path)
+    assert result.columns["path"] == ["image.dcm"]
+    ((name, told),) = result.skipped
+    assert (name, reason in told) == ("other.dcm", True), told
+
+
 def test_a_damaged_header_does_not_end_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dicom(tmp_path / "a.dcm")
     dicom(tmp_path / "b.dcm")

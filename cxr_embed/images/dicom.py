@@ -45,6 +45,10 @@ NOT_RADIOGRAPHS = {
     "SEG": "a segmentation",
     "KO": "a key object note",
     "PR": "a presentation state",
+    "DOC": "a document",
+    "RTPLAN": "a treatment plan",
+    "RTSTRUCT": "a set of contours",
+    "RTDOSE": "a dose distribution",
 }
 # SOP classes of the slices above, for files whose Modality is missing.
 _SLICE_CLASSES = {
@@ -65,7 +69,7 @@ _VIEWS = frozenset(
     )
 )
 _SEXES = {"M": "M", "F": "F", "O": "O", "MALE": "M", "FEMALE": "F", "OTHER": "O"}
-_HEADER_TAGS = ["Modality", "SOPClassUID", "ViewPosition", "StudyDate", "PatientAge", "PatientSex", "PatientID"]
+_HEADER_TAGS = ["Modality", "SOPClassUID", "ViewPosition", "StudyDate", "PatientAge", "PatientSex", "PatientID", "Rows"]
 
 
 def decode_dicom(data: bytes) -> tuple[np.ndarray, int, DicomFields]:
@@ -146,6 +150,8 @@ def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -
     with _quietly():
         try:
             _check_modality(dataset)
+            if "Rows" not in dataset:
+                raise ImageError("not-an-image", "a DICOM file without an image")
             patient = str(dataset.get("PatientID") or "").strip()
             fields = dicom_fields(dataset)
         except ImageError:
@@ -275,7 +281,19 @@ def _end_of_meta(data: bytes) -> int:
     return position
 
 
+def _class_name(dataset: Dataset) -> str:
+    """The standard's name of what a file holds; blank where it has none, or a maker's own. A directory is one too."""
+    from pydicom.uid import UID, UID_dictionary
+
+    meta = getattr(dataset, "file_meta", None)
+    told = _text(dataset, "SOPClassUID") or (_text(meta, "MediaStorageSOPClassUID") if meta is not None else "")
+    return UID(told).name if told in UID_dictionary else ""
+
+
 def _check_modality(dataset: Dataset) -> None:
+    name = _class_name(dataset)
+    if name and "Image Storage" not in name:
+        raise ImageError("not-a-radiograph", f"a DICOM file of the class {name}, not an image")
     modality = _SLICE_CLASSES.get(_text(dataset, "SOPClassUID"), _text(dataset, "Modality").upper())
     if modality in NOT_RADIOGRAPHS:
         raise ImageError("not-a-radiograph", f"{NOT_RADIOGRAPHS[modality]} (modality {modality}), not a radiograph")
