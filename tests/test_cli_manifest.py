@@ -341,3 +341,25 @@ def test_a_wrong_root_is_told_at_once_and_leaves_no_store(
     with pytest.raises(SystemExit):
         main()
     assert "1 embedded" in capsys.readouterr().out
+
+
+def test_links_that_lead_out_of_the_root_are_named(run: Run, make_images: Callable[..., Path], tmp_path: Path) -> None:
+    path = make_images(4)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for number in (1, 2):
+        (path.parent / f"i{number}.png").rename(outside / f"i{number}.png")
+    (path.parent / "i1.png").symlink_to(outside / "i1.png")
+    (path.parent / "deep").symlink_to(outside)
+    (path.parent / "i3.png").rename(path.parent / "kept.png")
+    (path.parent / "i3.png").symlink_to("kept.png")
+    path.write_text(path.read_text().replace("i2.png", "deep/i2.png"))
+    outcome = run("validate", path)
+    assert outcome.status == 0
+    assert f"warning: 2 paths of 4 lead out of {path.parent} through a link (first i1.png)" in outcome.err
+    assert run("validate", path, "--json").json["linked_away"] == ["i1.png", "deep/i2.png"]
+    # The root may be a link itself.
+    (tmp_path / "linked").symlink_to(path.parent)
+    (path.parent / "i1.png").unlink()
+    (outside / "i1.png").rename(path.parent / "i1.png")
+    assert run("validate", path, "--root", tmp_path / "linked", "--json").json["linked_away"] == ["deep/i2.png"]

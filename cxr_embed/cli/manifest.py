@@ -120,7 +120,7 @@ def validate(
 ) -> None:
     """Check a manifest and name every problem at once; missing files count as problems."""
     from cxr_embed.errors import ManifestError
-    from cxr_embed.manifest import missing_files, read_manifest
+    from cxr_embed.manifest import linked_away, missing_files, read_manifest
 
     try:
         table = read_manifest(manifest, root=root, extra=extra or ())
@@ -129,7 +129,7 @@ def validate(
             raise
         print_json({"images": 0, "patients": 0, "findings": [], "problems": list(error.problems or [str(error)])})
         raise typer.Exit(1) from None
-    missing = missing_files(table)
+    missing, away = missing_files(table), linked_away(table)
     problems = []
     if not os.path.isdir(table.root):
         problems = [f"{table.root}: no such folder"]
@@ -138,12 +138,23 @@ def validate(
         problems = [f"{len(missing):,} of {len(table):,} files are missing below {table.root}: {some}"]
     patients, findings = len(set(table.column("patient_id").tolist())), list(table.findings)
     if as_json:
-        print_json({"images": len(table), "patients": patients, "findings": findings, "problems": problems})
+        print_json(
+            {
+                "images": len(table),
+                "patients": patients,
+                "findings": findings,
+                "linked_away": away,
+                "problems": problems,
+            }
+        )
     else:
         counts = f"{plural(len(table), 'image')} of {plural(patients, 'patient')}, {plural(len(findings), 'finding')}"
         typer.echo(f"{manifest}: {counts}")
         if findings:
             typer.echo(f"findings: {', '.join(findings)} (-1 and blank count as unknown)")
+        if away:
+            links = f"{plural(len(away), 'path')} of {len(table):,} lead out of {table.root} through a link"
+            typer.echo(f"warning: {links} (first {away[0]}): right where you made it, and only there", err=True)
         for problem in problems:
             typer.echo(f"problem: {problem}", err=True)
     if problems:

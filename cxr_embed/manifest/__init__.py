@@ -6,6 +6,7 @@ from cxr_embed.manifest.rows import Rows
 from cxr_embed.manifest.table import (
     Manifest,
     Uncertain,
+    linked_away,
     missing_files,
     read_labels,
     read_manifest,
@@ -25,6 +26,7 @@ __all__ = [
     "check_overwrite",
     "check_target",
     "leaves_root",
+    "linked_away",
     "missing_files",
     "plain_cell",
     "read_labels",

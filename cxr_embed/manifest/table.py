@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -174,3 +174,16 @@ def _refuse(path: Path, problems: list[str]) -> None:
 def missing_files(manifest: Manifest) -> list[str]:
     """The paths in the manifest that are no files under its root."""
     return [path for _, path, _ in manifest.rows() if not os.path.isfile(manifest.root / path)]
+
+
+def linked_away(manifest: Manifest) -> list[str]:
+    """The paths in the manifest that lead to files outside its root, through a link."""
+    root = os.path.realpath(manifest.root)
+    real = cache(os.path.realpath)  # of folders, which many files share
+    away = []
+    for _, path, _ in manifest.rows():
+        folder, name = os.path.split(manifest.root / path)
+        file = os.path.join(real(folder), name)
+        if os.path.commonpath((root, os.path.realpath(file) if os.path.islink(file) else file)) != root:
+            away.append(path)
+    return away
