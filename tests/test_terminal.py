@@ -89,6 +89,14 @@ def run_of(folder: Path, verb: tuple[str, ...]) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
+def test_a_terminal_without_accents_gets_codes(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("image_id,path,patient_id,\u00c9panchement\na,a.png,p,1\n", encoding="utf-8")
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    done = run_cli("manifest", "validate", "m.csv", cwd=tmp_path, env=plain)
+    assert "findings: \\xc9panchement" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
 def test_json_keeps_the_name(tmp_path: Path) -> None:
     tables(tmp_path)
     done = run_cli("evaluate", "scores.csv", "labels.csv", "--bootstraps", "0", "--json", cwd=tmp_path)

@@ -38,7 +38,9 @@ class _CleanStream(io.TextIOBase):
         self.raw = raw
 
     def write(self, text: str) -> int:
-        self.raw.write(clean(_STYLE.sub("", text) if self.isatty() else text))
+        safe = clean(_STYLE.sub("", text) if self.isatty() else text)
+        # A plain locale has no accents: better a code than no message.
+        self.raw.write(safe.encode(self.encoding, "backslashreplace").decode(self.encoding))
         return len(text)
 
     def writelines(self, lines: Iterable[Any]) -> None:
@@ -59,7 +61,7 @@ class _CleanStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        return self.raw.encoding
+        return self.raw.encoding or "utf-8"
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]
