@@ -157,9 +157,14 @@ def test_files_that_were_away_and_come_back_are_no_failures_any_more(make_images
     manifest = read_manifest(tmp_path / "m.csv", root=folder)
     embed(manifest, encoder=MEAN, store=tmp_path / "s")
     folder.rename(tmp_path / "unplugged")  # a drive: the files keep their stamps
+    folder.mkdir()
+    with pytest.raises(ManifestError, match="none of the manifest's files is there"):
+        embed(manifest, encoder=MEAN, store=tmp_path / "s")
+    shutil.copy2(tmp_path / "unplugged" / "i0.png", folder / "i0.png")
     summary = embed(manifest, encoder=MEAN, store=tmp_path / "s")
     assert {f.kind for f in summary.failed} == {"missing"}
     assert len(open_store(tmp_path / "s")) == 4  # the vectors stay
+    shutil.rmtree(folder)
     (tmp_path / "unplugged").rename(folder)
     assert counts(embed(manifest, encoder=MEAN, store=tmp_path / "s")) == (0, 4, 0, 0)
     assert open_store(tmp_path / "s").failures == []

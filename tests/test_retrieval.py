@@ -396,8 +396,8 @@ def test_bad_options_are_refused(built: CaseIndex, options: dict[str, Any], told
 
 def test_nothing_to_evaluate_is_refused(tmp_path: Path) -> None:
     vectors, patients, columns = world()
-    with pytest.raises(CaseIndexError, match="no finding is known"):
-        evaluate_retrieval([make_index(tmp_path / "a", vectors, patients)])
+    with pytest.raises(CaseIndexError, match="no finding, no view and no second image of a patient is known"):
+        evaluate_retrieval([make_index(tmp_path / "a", vectors)])
     unowned = make_index(tmp_path / "b", vectors, [""] * CASES, columns)
     with pytest.raises(CaseIndexError, match="it knows the patient of no image"):
         evaluate_retrieval([unowned])
@@ -411,6 +411,26 @@ def test_nothing_to_evaluate_is_refused(tmp_path: Path) -> None:
     labels.write_text("image_id,Mass\nother,1\n")
     with pytest.raises(CaseIndexError, match="the labels have none of the images"):
         evaluate_retrieval([blank], read_labels(labels))
+
+
+def test_patients_and_views_need_no_finding(tmp_path: Path) -> None:
+    vectors, patients, columns = world()
+    full = make_index(tmp_path / "full", vectors, patients, columns)
+    bare = make_index(tmp_path / "bare", vectors, patients, {"view": columns["view"]})
+    expected = evaluate_retrieval([full], ks=(3, 5), bootstraps=50).indexes[0]
+    report = evaluate_retrieval([bare, bare], ks=(3, 5), bootstraps=50)
+    (found, _), (difference,) = report.indexes, report.differences
+    assert (found.same_patient, found.same_view) == (expected.same_patient, expected.same_view)
+    assert (found.findings, found.mean.precision[0].figure.value, found.mean_vote.value) == ((), None, None)
+    assert difference.same_patient[0].value == 0
+    assert any("no finding is known" in note for note in report.notes)
+    done = run_cli("index", "evaluate", str(bare.path), str(bare.path), "--bootstraps", "20")
+    assert done.returncode == 0, done.stderr
+    assert "same patient, recall@5" in done.stdout
+    assert "nDCG" not in done.stdout
+    assert run_cli("index", "evaluate", str(bare.path), "--bootstraps", "20", "--json").returncode == 0
+    with pytest.raises(CaseIndexError, match="--finding Mass: not in"):
+        evaluate_retrieval([bare], findings=["Mass"])
 
 
 def test_labels_of_a_file_replace_those_of_the_index(built: CaseIndex, tmp_path: Path) -> None:

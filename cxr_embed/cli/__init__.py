@@ -28,6 +28,7 @@ from cxr_embed.cli import (
     zeroshot,
 )
 from cxr_embed.cli.ending import check_all, run
+from cxr_embed.cli.terminal import clean_output
 
 app = typer.Typer(
     name="cxr-embed",
@@ -84,4 +85,5 @@ check_all(app)
 
 def main() -> None:
     """Runs the command line; what goes wrong ends in one or two lines and another status than 0."""
-    run(app)
+    with clean_output():
+        run(app)

@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 import typer
 
+from cxr_embed.cli.terminal import clean_json, console
+
 RESEARCH = "For research; not a medical device."
 
 
@@ -33,7 +35,7 @@ def fail(message: str, status: int = 1) -> NoReturn:
 def print_json(value: Any) -> None:
     """Prints a value for a program to read."""
     _PRINTED.append(True)
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(clean_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def printed_json() -> bool:
@@ -52,10 +54,9 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
     if not is_terminal():
         yield None
         return
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda step, done, total: bar.update(task, description=step, completed=done, total=total)
 

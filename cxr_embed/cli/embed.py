@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cxr_embed.cli.common import fail, is_terminal, plural, print_json
+from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
     from cxr_embed.pipeline.summary import EmbedSummary
@@ -108,7 +109,6 @@ def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
     if not is_terminal():
         yield None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -119,7 +119,7 @@ def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[failed]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task("starting", total=None, rate="", failed="")
 
         def show(summary: EmbedSummary) -> None:

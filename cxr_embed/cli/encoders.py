@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cxr_embed.cli import terminal
 from cxr_embed.cli.common import plural, print_json
 
 if TYPE_CHECKING:
@@ -69,12 +70,11 @@ def encoders(
     if as_json:
         print_json(rows)
         return
-    from rich.console import Console
     from rich.table import Table
 
     from cxr_embed.encoders.weights import weights_folder
 
-    console = Console()
+    console = terminal.console()
     columns = ["encoder", "vectors", "licence", "installed", "weights", "trained on"]
     shown = len(columns) if console.width >= 120 else len(columns) - 1
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json
+from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -189,13 +190,6 @@ def check_uncertain(uncertain: str) -> None:
     """Refuses another word for what -1 counts as."""
     if uncertain not in ("unknown", "positive", "negative"):
         fail(f"--uncertain is unknown, positive or negative, not {uncertain!r}", 2)
-
-
-def console() -> Console:
-    """Prints what it is given as it is: no colours by content, no markup."""
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False)
 
 
 def print_tables(console: Console, tables: Sequence[Table], *, beside: bool) -> None:

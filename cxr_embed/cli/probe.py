@@ -11,6 +11,7 @@ import typer
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.evaluate import AsJson, Extra, Uncertain, check_uncertain
 from cxr_embed.cli.probe_evaluate import thresholds_on
+from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
     from cxr_embed.manifest import Manifest
@@ -261,7 +262,6 @@ def _print_trained(trained: TrainedProbe, cases: Cases, notes: list[str], out: P
 
 def print_table(heads: list[str], rows: list[list[str]]) -> None:
     """Prints a table, its first column to the left and figures to the right."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -269,7 +269,7 @@ def print_table(heads: list[str], rows: list[list[str]]) -> None:
         table.add_column(head, justify="left" if not number else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
+    console().print(table)
 
 
 def tell_notes(notes: Sequence[str]) -> None:

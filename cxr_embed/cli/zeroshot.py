@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxr_embed.cli import terminal
 from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json, progress_bar
 from cxr_embed.cli.evaluate import CountNoFinding, Uncertain, check_uncertain
 
@@ -166,12 +167,11 @@ def _write_report(path: Path, report: Report, about: dict[str, str]) -> None:
 
 def _print(report: Report, screening: Screening, about: dict[str, str], out: Path) -> None:
     """The report for people, as wide as the terminal."""
-    from rich.console import Console
     from rich.measure import Measurement
 
     from cxr_embed.screening.tables import doubts, ranking_table, threshold_table, told_goal
 
-    console = Console(highlight=False, markup=False)
+    console = terminal.console()
     ranking, thresholds = ranking_table(report), threshold_table(report)
     tables = [_table(*ranking)]
     if thresholds is not None:

@@ -11,7 +11,6 @@ import os
 import re
 import stat
 import struct
-import unicodedata
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -49,6 +48,10 @@ NOT_RADIOGRAPHS = {
     "SEG": "a segmentation",
     "KO": "a key object note",
     "PR": "a presentation state",
+    "DOC": "a document",
+    "RTPLAN": "a treatment plan",
+    "RTSTRUCT": "a set of contours",
+    "RTDOSE": "a dose distribution",
 }
 # SOP classes of the slices above, for files whose Modality is missing.
 _SLICE_CLASSES = {
@@ -72,7 +75,7 @@ _VIEWS = frozenset(
     )
 )
 _SEXES = {"M": "M", "F": "F", "O": "O", "MALE": "M", "FEMALE": "F", "OTHER": "O"}
-_HEADER_TAGS = ["Modality", "SOPClassUID", "ViewPosition", "StudyDate", "PatientAge", "PatientSex", "PatientID"]
+_HEADER_TAGS = ["Modality", "SOPClassUID", "ViewPosition", "StudyDate", "PatientAge", "PatientSex", "PatientID", "Rows"]
 
 
 def decode_dicom(data: bytes, colour: Colour) -> Picture:
@@ -154,6 +157,8 @@ def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -
     with _quietly():
         try:
             _check_modality(dataset)
+            if "Rows" not in dataset:
+                raise ImageError("not-an-image", "a DICOM file without an image")
             patient = str(dataset.get("PatientID") or "").strip()
             fields = dicom_fields(dataset)
         except ImageError:
@@ -165,34 +170,8 @@ def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -
     return fields, patient
 
 
-def tells_name(path: str | os.PathLike[str], text: str) -> bool:
-    """Whether a text, such as the file's own path, holds a part of the patient's name; the name stays in here.
-
-    Args:
-        path: a DICOM file.
-        text: where to look, in any mixture of capitals and small letters.
-
-    Raises:
-        ImageError: as `read_dicom_header`.
-    """
-    dataset = _read_header(path, ["SpecificCharacterSet", "PatientName"])
-    with _quietly():
-        try:
-            name = str(dataset.get("PatientName") or "")
-        except Exception:  # a name in a damaged character set is none that a path could hold
-            return False
-    # Initials and 'de' are in too many words; a name in other scripts is short.
-    parts = {part for part in _words(name) if len(part) > 2 or not part.isascii()}
-    return not parts.isdisjoint(_words(text))
-
-
-def _words(text: str) -> list[str]:
-    # Some file systems take names apart into letters and accents.
-    return re.split(r"[\W\d_]+", unicodedata.normalize("NFC", text).casefold())
-
-
-def _read_header(path: str | os.PathLike[str], tags: list[str]) -> Dataset:
-    """Some elements of the header.
+def _read_header(path: str | os.PathLike[str], tags: list[str] | None) -> Dataset:
+    """Some elements of the header; all of them without `tags`.
 
     Raises:
         ImageError: where the file cannot be read or parsed.
@@ -208,7 +187,7 @@ def _read_header(path: str | os.PathLike[str], tags: list[str]) -> Dataset:
                 if _DEFLATED in head:
                     _check_inflated(head + file.read(MAX_FILE_BYTES))
                 file.seek(0)
-                return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(tags), force=True)
+                return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags and list(tags), force=True)
         except ImageError:
             raise
         except OSError as error:
@@ -348,7 +327,19 @@ def _end_of_meta(data: bytes) -> int:
     return position
 
 
+def _class_name(dataset: Dataset) -> str:
+    """The standard's name of what a file holds; blank where it has none, or a maker's own. A directory is one too."""
+    from pydicom.uid import UID, UID_dictionary
+
+    meta = getattr(dataset, "file_meta", None)
+    told = _text(dataset, "SOPClassUID") or (_text(meta, "MediaStorageSOPClassUID") if meta is not None else "")
+    return UID(told).name if told in UID_dictionary else ""
+
+
 def _check_modality(dataset: Dataset) -> None:
+    name = _class_name(dataset)
+    if name and "Image Storage" not in name:
+        raise ImageError("not-a-radiograph", f"a DICOM file of the class {name}, not an image")
     modality = _SLICE_CLASSES.get(_text(dataset, "SOPClassUID"), _text(dataset, "Modality").upper())
     if modality in NOT_RADIOGRAPHS:
         raise ImageError("not-a-radiograph", f"{NOT_RADIOGRAPHS[modality]} (modality {modality}), not a radiograph")

@@ -5,7 +5,7 @@ Layout of an index::
     index.json             what is indexed and how; digests of the generation's files; a digest of itself
     writer.lock            held by the one writer (a kernel lock: a dead process does not keep it)
     generation-<hex>/      never changed once index.json names it
-        cases.arrow        one row a case: ids and every column of the manifest
+        cases.arrow        one row a case: ids and every column of the manifest but the files' paths
         vectors.npy        (N, D) float32 of unit length, row i for case i: the truth
         tokens.npy         (N, T, D) float16 of unit length, where tokens are compared: then these are the truth, and
                            vectors.npy holds their means
@@ -217,7 +217,7 @@ def writing(root: Path) -> Iterator[Path]:
     try:
         if root.is_dir() and _foreign(root):
             raise CaseIndexError(f"{root}: a folder with other files in it; give a new folder for the index")
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)  # of a new one: nobody else is to read of the cases
         lock = filelock.FileLock(root / LOCK)
         lock.acquire(blocking=False)
     except filelock.Timeout:

@@ -12,6 +12,7 @@ import pyarrow.parquet
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.files import written_aside
+from cxr_embed.manifest import plain_cell
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -57,7 +58,7 @@ def write_neighbors(path: Path, neighbors: Sequence[dict[str, Any]], columns: Se
             else:
                 with open(partial, "w", encoding="utf-8", newline="") as file:
                     writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
-                    writer.writerow(names)
-                    writer.writerows([case[name] for name in names] for case in neighbors)
+                    writer.writerow(map(plain_cell, names))
+                    writer.writerows([plain_cell(case[name]) for name in names] for case in neighbors)
     except OSError as error:
         raise CaseIndexError(f"{path}: cannot be written ({error.strerror or error}); give another --out") from None

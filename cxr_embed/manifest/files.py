@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import pyarrow.parquet
 from cxr_embed.errors import ManifestError
 from cxr_embed.files import written_aside
 from cxr_embed.manifest.rows import read_rows, reason
+
+_FORMULA = frozenset("=+-@\t\r\n")  # what a formula begins with
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 def check_target(path: Path) -> None:
@@ -38,6 +42,12 @@ def check_overwrite(path: Path, columns: Sequence[str]) -> None:
         raise ManifestError(
             f"{path}: not replaced, it has columns that would be lost ({', '.join(lost[:5])}); use --out"
         )
+
+
+def plain_cell(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula, for tables that people open; numbers stay as they are."""
+    text = value if isinstance(value, str) else ""
+    return "'" + text if text[:1] in _FORMULA and not _NUMBER.fullmatch(text) else value
 
 
 def write_manifest(path: Path, columns: dict[str, list[str]]) -> None:

@@ -89,6 +89,7 @@ def embed(
     """
     started = time.perf_counter()
     table = _manifest(manifest, batch_size, workers, limit)
+    _check_files(table, limit)
     here = None if isinstance(encoder, str) else CheckedEncoder(encoder)
     with_a_name = (weights, device, precision, outputs, pixels, prepare, workers)
     if here is not None and with_a_name != (None, "auto", "auto", None, None, None, "auto"):
@@ -195,6 +196,23 @@ def _manifest(manifest: Manifest | str | os.PathLike[str], batch_size: Any, work
             "`cxr-embed manifest scan FOLDER` makes one of a folder of images"
         )
     return manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
+
+
+def _check_files(table: Manifest, limit: int | None) -> None:
+    """Refuses a manifest of which no file is there, before a store is made for it: the root is another folder.
+
+    Raises:
+        ManifestError: with the first paths in full.
+    """
+    tried: list[str] = []
+    for tasks in task_chunks(table, limit):
+        for task in tasks:
+            if os.path.lexists(task.path):
+                return
+        tried += [os.path.abspath(task.path) for task in tasks[: 3 - len(tried)]]
+    if tried:
+        shown = "".join(f"\n  {path}" for path in tried)
+        raise ManifestError(f"none of the manifest's files is there; give --root, the folder of its paths{shown}")
 
 
 def _spec_encoder(

@@ -51,7 +51,7 @@ def replace_probe(path: Path, tensors: str, data: bytes, text: bytes) -> None:
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Holds the lock of the one writer; a folder that no probe came into is gone again."""
-    path.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)  # it names the patients that it learned from
     with filelock.FileLock(path / LOCK, timeout=WAIT):
         try:
             yield

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.files import write_together
+from cxr_embed.manifest import plain_cell
 from cxr_embed.probe.curve import Curve, Result
 from cxr_embed.probe.selection import FIXED_STRENGTH, FOLDS, STRENGTHS
 from cxr_embed.probe.vectors import ProbeError
@@ -115,7 +116,8 @@ def to_csv(curve: Curve) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in _rows(curve))
+    for row in _rows(curve):
+        writer.writerow({key: "" if value is None else plain_cell(value) for key, value in row.items()})
     return file.getvalue()
 
 

@@ -48,6 +48,19 @@ class Panel:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where radiographs are.
+
+    Attributes:
+        root: the folder that paths are relative to.
+        paths: image id to path.
+    """
+
+    root: Path
+    paths: Mapping[str, str]
+
+
 def check_montage(path: Path) -> None:
     """Refuses a file that `write_montage` could not write.
 
@@ -75,21 +88,21 @@ def file_panel(path: Path, title: str, lines: Sequence[str] = (), content: str =
     return Panel(title, tuple(lines), image.pixels[::step, ::step])
 
 
-def case_panel(case: dict[str, Any], root: Path, title: str, lines: Sequence[str]) -> Panel:
+def case_panel(case: dict[str, Any], places: Places, title: str, lines: Sequence[str]) -> Panel:
     """The panel of a case of an index; its path stays below the root.
 
     Args:
-        case: with `path`, relative to the root, and `content`, the digest of the file in bytes.
-        root: folder of the images.
+        case: with `image_id`, and `content`, the digest of the file in bytes.
+        places: where the radiographs are.
         title, lines: below it.
     """
-    path = case.get("path")
+    path = places.paths.get(case["image_id"])
     if not path:
         return Panel(title, tuple(lines), why="no path is known")
     if leaves_root(path):
         return Panel(title, tuple(lines), why="its path leaves the folder")
     content = case.get("content")
-    return file_panel(root / path, title, lines, content.hex() if content else "")
+    return file_panel(places.root / path, title, lines, content.hex() if content else "")
 
 
 def describe_case(case: dict[str, Any]) -> list[str]:
@@ -121,7 +134,7 @@ def _end(name: str, most: int = _NAME) -> str:
 
 def draw_search(
     path: Path,
-    root: Path,
+    places: Places,
     like: Examples,
     unlike: Examples,
     asked: Mapping[str, dict[str, Any]],
@@ -133,7 +146,7 @@ def draw_search(
 
     Args:
         path: of the picture.
-        root: folder of the radiographs, what the cases' paths start from.
+        places: where the cases' radiographs are.
         like, unlike: the examples.
         asked: the cases among the examples, by id.
         neighbors: cases, nearest first, with `similarity`; `content` (the file's digest, 32 bytes) where it is known.
@@ -145,12 +158,12 @@ def draw_search(
     examples = []
     for sign, given in (("like", like), ("not like", unlike)):
         examples += [file_panel(file, sign, [_end(file.name)]) for file in given.files]
-        examples += [case_panel(asked[name], root, sign, describe_case(asked[name])) for name in given.ids]
+        examples += [case_panel(asked[name], places, sign, describe_case(asked[name])) for name in given.ids]
         examples += [Panel(f"{sign} these words", why=text) for text in given.texts]
     answers = []
     for place, case in enumerate(neighbors, start=1):
         known = {name: value for name, value in case.items() if name not in ("similarity", "content")}
-        answers.append(case_panel(case, root, f"{place}   {case['similarity']:.3f}", describe_case(known)))
+        answers.append(case_panel(case, places, f"{place}   {case['similarity']:.3f}", describe_case(known)))
     write_montage(path, examples, answers, rules=rules, notes=notes)
 
 

@@ -81,7 +81,9 @@ def gather(
     names = _chosen(about.findings, findings, about.source)
     splits = about.text("split")
     masks = [_in_split(splits, split, about.source) for split in (split_queries, split_cases)]
-    values = np.stack([about.finding(name) for name in names], axis=1)
+    values = np.array([about.finding(name) for name in names], np.float32).reshape(len(names), len(rows)).T
+    if not names:
+        notes.append(f"{about.source}: no finding is known; --labels gives some, or an index built with a manifest")
     if labels is not None and (unlabelled := int((about.places < 0).sum())):
         notes.append(
             f"{counted(unlabelled, 'image has', 'images have')} no labels in {about.source}: neighbours of no finding"
@@ -130,8 +132,6 @@ class _About:
 
 
 def _chosen(known: tuple[str, ...], wanted: Sequence[str], source: str) -> tuple[str, ...]:
-    if not known:
-        raise CaseIndexError(f"{source}: no finding is known; give --labels, or build the index with a manifest")
     matched = match_names(tuple(wanted), known, "--finding") if wanted else known
     missing = [name for name, found in zip(wanted, matched, strict=True) if found is None] if wanted else []
     if missing:

@@ -104,7 +104,7 @@ def measure(index: CaseIndex, cases: Cases, patients: np.ndarray, ks: Sequence[i
     return Measured(
         tuple(parts),
         tuple(blind),
-        np.stack(ballots, axis=1),
+        np.stack(ballots, axis=1) if ballots else np.empty((len(queries), 0)),
         _same_patient(cases, patients, queries, found[-1].marks[0], own, ks),
         _same_view(cases, patients, queries, found[at].marks[-1], pools[at], ks),
     )

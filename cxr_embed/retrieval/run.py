@@ -45,9 +45,10 @@ def evaluate_retrieval(
 ) -> RetrievalReport:
     """Says whether the nearest cases are of the same kind.
 
-    For a finding, every image that shows it asks for its neighbours among the images of other patients whose label is
-    known. Intervals hold 95% and are by patient: the queries' patients are drawn again, what is searched stays. What is
-    not defined has no number, its reason, and no part in a mean.
+    Whether neighbours are of the same patient and view needs no finding. For a finding, every image that shows it asks
+    for its neighbours among the images of other patients whose label is known. Intervals hold 95% and are by patient:
+    the queries' patients are drawn again, what is searched stays. What is not defined has no number, its reason, and no
+    part in a mean.
 
     Args:
         indexes: one or several, whose common images are compared; the last is the floor of the others.
@@ -64,12 +65,14 @@ def evaluate_retrieval(
     if not ks or min(ks) < 1:
         raise CaseIndexError(f"-k is a number of neighbours, at least 1, not {min(ks, default=0)}")
     cases = gather(indexes, labels, findings, split_queries, split_cases)
-    if not (cases.queries[:, None] & ~np.isnan(cases.labels)).any():
+    if cases.names and not (cases.queries[:, None] & ~np.isnan(cases.labels)).any():
         raise CaseIndexError("no label of the queries is known; give other --labels, --finding or --split-queries")
     patients = np.unique(cases.patients, return_inverse=True)[1]
     run = _Run(cases, patients, tuple(sorted(set(ks))), count_no_finding, bootstraps, seed)
     measured = [measure(index, cases, patients, run.ks) for index in indexes]
-    if np.isnan(measured[0].votes[~np.isnan(cases.labels[cases.queries])]).all():
+    if not cases.names and not len(measured[0].same_patient.rows) and not len(measured[0].same_view.rows):
+        raise CaseIndexError("no finding, no view and no second image of a patient is known; give --labels")
+    if cases.names and np.isnan(measured[0].votes[~np.isnan(cases.labels[cases.queries])]).all():
         raise CaseIndexError("no query has a labelled image of another patient to find; give other labels or splits")
     found = [run.index(index, of) for index, of in zip(indexes, measured, strict=True)]
     floor = len(indexes) - 1
@@ -111,10 +114,11 @@ class _Run:
     def index(self, index: CaseIndex, measured: Measured) -> IndexRetrieval:
         """All figures of one index."""
         cases = self.cases
-        votes = self._evaluate(measured)
+        votes = self._evaluate(measured) if cases.names else None
         views = self._views()
         findings = []
         for number, (name, part) in enumerate(zip(cases.names, measured.findings, strict=True)):
+            assert votes is not None
             ballot = votes.finding(name)
             known = cases.searched & ~np.isnan(cases.labels[:, number])
             findings.append(
@@ -148,8 +152,8 @@ class _Run:
             self._figures(whole),
             means,
             covered,
-            votes.mean_auroc,
-            votes.covered,
+            votes.mean_auroc if votes is not None else Estimate(None, reason="no finding is known"),
+            votes.covered if votes is not None else 0,
             self._recall(measured.same_patient, "no query has another image of its patient among the cases"),
             self._recall(measured.same_view, "no view is known"),
         )
@@ -170,7 +174,7 @@ class _Run:
             tuple(mean[:count]),
             tuple(mean[count:]),
             tuple(self._means([_apart(first.same_patient, second.same_patient)], "difference")),
-            self._compare(first, second),
+            self._compare(first, second) if names else None,
         )
 
     def _views(self) -> list[str]:
