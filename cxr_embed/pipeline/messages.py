@@ -44,8 +44,8 @@ class Setup:
     weights: str | None
     device: str
     precision: str
-    threads: int
-    batch_size: int
+    threads: int = 1
+    batch_size: int = 1
     outputs: tuple[str, ...] | None = None
     pixels: str | None = None
     prepare: str | None = None

@@ -104,8 +104,6 @@ def embed(
         weights=str(weights) if weights is not None else None,
         device="cpu" if here is not None else resolve_device(device, name),
         precision=chosen,
-        threads=1,
-        batch_size=1,
         outputs=tuple(outputs) if outputs is not None else None,
         pixels=pixels,
         prepare=prepare,
@@ -119,11 +117,15 @@ def embed(
         run = Session(table, writer, limit, progress, stop, _version(), colour=colour)
         _work(run, loaded, here, setup, batch_size, workers)
         run.summary.stored = len(writer.index)
-    if run.new:
-        groups = Store(store).equal_vectors()
-        run.summary.equal_vectors = [group for group in groups if not run.new.isdisjoint(group)]
+    run.summary.equal_vectors = _equal_vectors(run, store)
     run.summary.seconds = time.perf_counter() - started
     return run.summary
+
+
+def _equal_vectors(run: Session, store: str | os.PathLike[str]) -> list[list[str]]:
+    """Images of different files with one vector, where one of them was embedded in this run."""
+    groups = Store(store).equal_vectors() if run.new else []
+    return [group for group in groups if not run.new.isdisjoint(group)]
 
 
 def _work(
