@@ -152,7 +152,9 @@ def from_draws(value: float | None, drawn: np.ndarray, units: int, scale: Scale 
     return Estimate(value, float(expit(logit(value) - half)), float(expit(logit(value) + half)))
 
 
-def error_from_draws(value: float, drawn: np.ndarray, moved: np.ndarray, units: int) -> Estimate:
+def error_from_draws(
+    value: float, drawn: np.ndarray, moved: np.ndarray, units: int, patients: int | None = None
+) -> Estimate:
     """A calibration error with an interval. Chance alone makes it larger, in draws once more.
 
     It can't have grown by more than all bins moved together, which is what its lower end allows for: it is 0 where
@@ -165,6 +167,7 @@ def error_from_draws(value: float, drawn: np.ndarray, moved: np.ndarray, units: 
         drawn: `(R,)` its values in draws.
         moved: `(R,)` how far all bins moved in them.
         units: as `from_draws` takes them.
+        patients: all that there are, those with and those without a positive; `units` by default.
     """
     reason = _lacking(drawn, drawn[np.isfinite(drawn)], units)
     if reason:
@@ -172,7 +175,7 @@ def error_from_draws(value: float, drawn: np.ndarray, moved: np.ndarray, units: 
     low = value - float(np.nanquantile(moved, LEVEL))
     high = value + float(np.nanquantile(drawn, (1 + LEVEL) / 2) - np.nanmean(drawn))
     low, high = max(low, 0.0), min(max(high, value), 1.0)
-    if high - low < _NARROWEST / units:
+    if high - low < _NARROWEST / (patients or units):
         return at_the_end(value, units) if is_end(value) else Estimate(value, reason=NO_SPREAD)
     return Estimate(value, low, high)
 
