@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -72,6 +73,9 @@ def partial_of(path: Path, within: Path | None = None, folder: bool = False) -> 
         within: where it is made, if not beside the target.
         folder: whether it is one.
     """
+    if path.exists() and not path.is_file() and not folder:
+        # A rename would put a file in the place of a folder or, for the superuser, of a device.
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     place = within or path.parent
     sweep(path, place)
     partial, descriptor = _claim(path, place, folder)

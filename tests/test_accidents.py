@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import every_verb
 import numpy as np
 import pytest
 from helpers import fill, run_cli
@@ -25,6 +26,14 @@ from cxr_embed.prompts import load_prompt_set
 
 ROOT = Path(__file__).parents[1]
 RUN = [sys.executable, "-m", "cxr_embed"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every verb of the core was run."""
+    folder = tmp_path_factory.mktemp("every") / "world"
+    subprocess.run([sys.executable, str(ROOT / "tests" / "every_verb.py"), str(folder)], check=True)
+    return folder
 
 
 def one_error(done: subprocess.CompletedProcess[str], status: int = 1) -> str:
@@ -242,3 +251,18 @@ def test_a_pattern_that_backtracks_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
     assert patterns.match_bounded(endless, "aaab", whole=True) is None
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
     assert signal.getsignal(signal.SIGVTALRM) == signal.SIG_DFL
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("verb", sorted(every_verb.verbs() - {"demo", "embed", "index push", "weights convert"}))
+def test_odd_arguments_of_a_verb(world: Path, verb: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "fuzz_arguments.py"), str(world), verb], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_words_that_are_not_utf8(tmp_path: Path) -> None:
+    command = [b"search", b"index", b"--image-id", b"\xff"]
+    done = subprocess.run([*map(os.fsencode, RUN), *command], cwd=tmp_path, capture_output=True, text=True)
+    assert r"\udcff: not text in UTF-8" in one_error(done, 2)

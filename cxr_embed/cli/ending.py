@@ -23,11 +23,13 @@ _NO_MEMORY = "there is not enough memory for this; free some, raise the limit (`
 
 
 class _Checked(TyperCommand):
-    """A verb, whose paths are looked at before it is run."""
+    """A verb, whose paths and words are looked at before it is run."""
 
     def invoke(self, ctx: Any) -> Any:
         for value in ctx.params.values():
             for path in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(path, str) and path.encode(errors="ignore").decode() != path:
+                    fail(f"{path.encode(errors='backslashreplace').decode()}: not text in UTF-8", 2)
                 if isinstance(path, Path) and (why := not_local(path)) is not None:
                     fail(why, 2)
         return super().invoke(ctx)
