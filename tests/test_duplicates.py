@@ -151,7 +151,8 @@ def leaking(tmp_path: Path) -> CaseIndex:
 
 
 def manifest_of(index: CaseIndex, path: Path, extra: str = "") -> Path:
-    columns = {name: index.table[name].to_pylist() for name in ("image_id", "path", "patient_id", "split", "Mass")}
+    columns = {name: index.table[name].to_pylist() for name in ("image_id", "patient_id", "split", "Mass")}
+    columns["path"] = [f"{image_id}.png" for image_id in columns["image_id"]]  # an index keeps none
     lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
     path.write_text("\n".join(lines) + "\n" + extra)
     return path
