@@ -114,10 +114,19 @@ def embed(
         _work(run, loaded, here, setup, batch_size, workers)
         run.summary.stored = len(writer.index)
     if run.new:
-        groups = Store(store).equal_vectors()
-        run.summary.equal_vectors = [group for group in groups if not run.new.isdisjoint(group)]
+        _tell_equal(run, store)
     run.summary.seconds = time.perf_counter() - started
     return run.summary
+
+
+def _tell_equal(run: Session, store: str | os.PathLike[str]) -> None:
+    """Puts images of this run whose vectors equal another's into the summary."""
+    try:
+        groups = Store(store).equal_vectors()
+    except StoreError as error:  # an older shard's; what was embedded is in the store, and is told
+        run.summary.notes.append(f"equal vectors could not be looked for: {error}; see `cxr-embed store verify`")
+    else:
+        run.summary.equal_vectors = [group for group in groups if not run.new.isdisjoint(group)]
 
 
 def _work(
