@@ -144,7 +144,9 @@ def _checked_lines(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "weights", f"{spec['weights_source']} [{spec['weights'][:12]}]"
     for file in told["files"]:
         yield "file", f"{file['file']}, {file['bytes']:,} bytes, SHA-256 {file['sha256'][:16]}"
-    if own:
+    if "models" not in own:  # an encoder's own words
+        yield from ((str(name), str(value)) for name, value in own.items())
+    else:
         yield "versions", ", ".join(f"{name} {version}" for name, version in own["versions"].items())
         for model, label in (("elixr_c", "ELIXR-C"), ("qformer", "Q-Former")):
             facts = own["models"][model]

@@ -54,8 +54,7 @@ def zeroshot(
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Report to write: .md or .json.")] = None,
     score: Annotated[
-        str | None,
-        typer.Option(help="margin, softmax or sigmoid; the encoder's own by default.", show_default=False),
+        str | None, typer.Option(help="margin, softmax or sigmoid; the encoder's own by default.", show_default=False)
     ] = None,
     ensemble: Annotated[str, typer.Option(help="Average a finding's `scores`, or its prompts' `vectors`.")] = "scores",
     weights: Annotated[Path | None, typer.Option(help="Of the text model, for prompts that are new.")] = None,
@@ -100,8 +99,8 @@ def zeroshot(
             count_no_finding=count_no_finding,
             progress=progress,
         )
-    about = {"encoder": opened.spec.name, "fingerprint": opened.spec.fingerprint, "prompts": asked.name}
-    about |= {"prompts_digest": asked.digest, "score": screening.scores.kind, "ensemble": ensemble}
+    about = {"prompts": asked.name, "prompts_digest": asked.digest, "score": screening.scores.kind}
+    about = {"encoder": opened.spec.name, "fingerprint": opened.spec.fingerprint, **about, "ensemble": ensemble}
     _hand_out(screening, made, about, out, report, as_json)
 
 

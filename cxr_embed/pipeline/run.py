@@ -117,15 +117,19 @@ def embed(
         run = Session(table, writer, limit, progress, stop, _version(), colour=colour)
         _work(run, loaded, here, setup, batch_size, workers)
         run.summary.stored = len(writer.index)
-    run.summary.equal_vectors = _equal_vectors(run, store)
+    _tell_equal(run, store)
     run.summary.seconds = time.perf_counter() - started
     return run.summary
 
 
-def _equal_vectors(run: Session, store: str | os.PathLike[str]) -> list[list[str]]:
-    """Images of different files with one vector, where one of them was embedded in this run."""
-    groups = Store(store).equal_vectors() if run.new else []
-    return [group for group in groups if not run.new.isdisjoint(group)]
+def _tell_equal(run: Session, store: str | os.PathLike[str]) -> None:
+    """Puts images of this run whose vectors equal another's into the summary."""
+    try:
+        groups = Store(store).equal_vectors() if run.new else []
+    except StoreError as error:  # an older shard's; what was embedded is in the store, and is told
+        run.summary.notes.append(f"equal vectors could not be looked for: {error}; see `cxr-embed store verify`")
+    else:
+        run.summary.equal_vectors = [group for group in groups if not run.new.isdisjoint(group)]
 
 
 def _work(

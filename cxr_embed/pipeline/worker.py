@@ -188,6 +188,9 @@ class Worker:
                     except EncoderUnusable:
                         raise
                     except Exception as reason:
+                        if isinstance(reason, ImageError):  # in the words that a decoder has for it
+                            faults[keys[at]] = Fault(reason.kind, str(reason))
+                            continue
                         kind = "out-of-memory" if is_out_of_memory(reason) else "encoder"
                         own = isinstance(reason, CxrEmbedError)
                         told = str(reason) if own else f"{type(reason).__name__}: {reason}"
