@@ -45,6 +45,7 @@ def others() -> Iterator[list[str]]:
     """The rest."""
     test = ["--split", "test"]
     yield ["encoders"]
+    yield ["encoders", "check", "mini", "--images", "2"]
     yield ["prompts", "nih14"]
     yield ["manifest", "recipes"]
     yield ["manifest", "scan", "cases", "--out", "scanned.csv", "--recipe", "folder"]
@@ -57,7 +58,16 @@ def others() -> Iterator[list[str]]:
     yield ["probe", "compare", "scores.csv", "words.csv", "cases/manifest.csv", *test]
     yield ["evaluate", "scores.csv", "cases/manifest.csv", *test, "--bootstraps", "20"]
     yield ["report", "scores.csv", "cases/manifest.csv", *test, "--store", "store", "--out", "report.html"]
-    yield ["search", "index", "--text", "large pleural effusion", "--montage", "found.png", "--root", "cases"]
+    yield [
+        "search",
+        "index",
+        "--text",
+        "large pleural effusion",
+        "--montage",
+        "found.png",
+        "--manifest",
+        "cases/manifest.csv",
+    ]
     yield ["search", "index", "--image", "cases/" + first_image(), "-k", "3"]
     yield ["index", "info", "index"]
     yield ["index", "verify", "index"]

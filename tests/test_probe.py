@@ -474,7 +474,7 @@ def test_a_saved_probe_predicts_the_same(tmp_path: Path, kind: type[Probe]) -> N
     assert loaded.describe() == trained.describe()
     assert loaded.undefined == {"Hernia": f"all {len(cases)} labels are negative"}
     assert loaded.labels.counts["Edema"]["unknown"] == int(np.isnan(cases.values[:, 1]).sum())
-    assert loaded.seen(np.array(["p1", "p0"])).tolist() == [True, False]
+    assert loaded.seen(np.array(["p1", "p0"]), np.array(["new", "other"])).tolist() == [True, False]
     assert sorted(p.suffix for p in (tmp_path / "probe").iterdir()) == [".json", ".lock", ".safetensors"]
     save_probe(tmp_path / "probe", trained)
     assert load_probe(tmp_path / "probe").created == trained.created
