@@ -358,6 +358,8 @@ def test_inputs_of_another_form_are_refused(models: Path) -> None:
     with pytest.raises(EncoderError, match="is not what its `preprocess` gives"):
         made.embed([first, np.zeros((64, 64), np.uint8)])
     made.close()
+    assert made.input_form == ""  # another process has to prove its network again
+    assert made.preprocess(images(1)[0]).ndim == 1
 
 
 PREPARATION = """

@@ -7,7 +7,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from cxr_embed import open_store
+from cxr_embed import embed, open_store
 from cxr_embed.errors import EncoderError, ManifestError, StoreError
 from cxr_embed.manifest import read_labels, read_manifest
 from cxr_embed.metrics import Figure
@@ -770,3 +770,20 @@ def test_prompts_of_a_checkpoint_on_real_radiographs(real_data: Path, tmp_path: 
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["prompts_embedded"] == 0
     assert (tmp_path / "o.csv").read_bytes() == before
+
+
+def test_prompts_that_were_cut_are_told_in_each_run(tmp_path: Path, make_images: Callable[..., Path]) -> None:
+    embed(make_images(3), "mini", tmp_path / "s", outputs=["features", "contrastive"], device="cpu")
+    long = "effusion " + "lung " * 200
+    prompts = tmp_path / "p.yaml"
+    prompts.write_text(
+        "title: t\nsources: [x]\nfindings:\n  Effusion:\n"
+        f"    positive: ['{long}', effusion]\n    negative: [no effusion]\n"
+    )
+    command = ("zeroshot", str(tmp_path / "s"), "--prompts", str(prompts), "--out", str(tmp_path / "out.csv"), "--json")
+    assert run_cli(*command).returncode == 1
+    for cut in (("--cut-prompts",), ()):  # the second finds the vector in the store
+        done = run_cli(*command, *cut)
+        assert done.returncode == 0, done.stderr
+        (note,) = json.loads(done.stdout)["notes"]
+        assert note.startswith("only the beginning of 1 of 3 prompts was read, the first 'effusion lung")

@@ -202,8 +202,9 @@ class Worker:
 
     def _embed(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
         alike = all(array.shape == inputs[0].shape for array in inputs)
+        # Encoded files, and large pictures in a form that the encoder asked for, are handed on without a copy.
         files = inputs[0].ndim == 1 and inputs[0].dtype == np.uint8
-        return self.encoder.embed(np.stack(inputs) if alike and not files else inputs)
+        return self.encoder.embed(np.stack(inputs) if alike and not files and not self.encoder.input_form else inputs)
 
 
 def file_stamp(path: str) -> Stamp:

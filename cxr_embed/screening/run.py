@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from cxr_embed.encoders import load_text_encoder
+from cxr_embed.encoders import CheckedEncoder, load_text_encoder
 from cxr_embed.errors import EncoderError, StoreError, UnknownWordsWarning
 from cxr_embed.files import written_aside
 from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED
 from cxr_embed.prompts import PromptError, PromptSet
 from cxr_embed.store import Store, add_prompts, read_prompts
-from cxr_embed.store.prompts import check_prompts, prompt_source, prompt_width, unlearned_words
+from cxr_embed.store.prompts import CUT, check_prompts, prompt_source, prompt_width, unlearned_words
 from cxr_embed.types import LEARNED
 from cxr_embed.zeroshot import Cosines, Ensemble, ScoreKind, Scorer, Scores
 
@@ -159,7 +159,9 @@ def _prompt_vectors(
     added = check_prompts(store.spec, missing, np.concatenate(parts), store.path)
     unknown = [encoder.unknown_words(prompt) for prompt in missing]
     came = f"embedded by {store.spec.name}, {encoder.engine}"
-    new = [prompt_source(came, words) for words in unknown]
+    shortened = _cut(encoder, missing) if cut else set()
+    ways = [came + (CUT if prompt in shortened else "") for prompt in missing]
+    new = [prompt_source(way, words) for way, words in zip(ways, unknown, strict=True)]
     notes = _word_notes(store, prompts, {**sources, **dict(zip(missing, new, strict=True))})
     try:
         add_prompts(store.path, missing, added, new)
@@ -169,15 +171,39 @@ def _prompt_vectors(
     return {**vectors, **dict(zip(missing, added, strict=True))}, len(missing), notes
 
 
+def _cut(encoder: CheckedEncoder, prompts: Sequence[str]) -> set[str]:
+    """The prompts that the encoder does not read whole; each of them it embeds if it may cut."""
+    found = set()
+    for prompt in prompts:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnknownWordsWarning)
+                encoder.embed_text([prompt])
+        except EncoderError:
+            found.add(prompt)
+    return found
+
+
 def _word_notes(store: Store, prompts: PromptSet, sources: Mapping[str, str]) -> tuple[str, ...]:
-    """A note on prompts with words that the encoder never learned. It stands in their source, so each run tells it."""
+    """Notes on prompts that were cut, or have words that the encoder never learned.
+
+    Both stand in a prompt's source, so each run tells it.
+    """
+    notes = []
+    shortened = [prompt for prompt in prompts.prompts if CUT in sources[prompt]]
+    if shortened:
+        notes.append(
+            f"only the beginning of {len(shortened)} of {len(prompts.prompts)} prompts was read, the first "
+            f"{shortened[0][:60]!r}: they are longer than {store.spec.name} reads"
+        )
     guessed = {prompt: unlearned_words(sources[prompt]) for prompt in prompts.prompts}
     guessed = {prompt: words for prompt, words in guessed.items() if words}
     if not guessed:
-        return ()
+        return tuple(notes)
     words = list(dict.fromkeys(word for prompt in guessed for word in guessed[prompt]))
     named = ", ".join(words[:_NAMED]) + (f" and {len(words) - _NAMED} more" if len(words) > _NAMED else "")
     return (
+        *notes,
         f"{len(guessed)} of {len(prompts.prompts)} prompts, the first {next(iter(guessed))!r}, have words that "
         f"{store.spec.name} never learned ({named}): it guesses by spelling, so don't rely on them",
     )

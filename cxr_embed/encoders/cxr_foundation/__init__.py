@@ -188,8 +188,9 @@ class CxrFoundationEncoder:
         return self._process.compare(files, [prepared(png_pixels(file), depth) for file in files])
 
     def close(self) -> None:
-        """Ends the TensorFlow process; the next call starts another."""
+        """Ends the TensorFlow process; the next call starts another, whose network must prove itself anew."""
         self._process.close()
+        self._way, self._depth, self._note = "untried", None, ""
 
     def _parted(self, files: Sequence[np.ndarray], depth: int) -> tuple[list[np.ndarray], ImageError | None]:
         """The files of which something is left, and why another one is refused."""
