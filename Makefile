@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV   ?= .venv
 EXTRAS ?= dev
+# What a user names is text, never make's own language: a folder may be called $(...).
+override IMAGES := $(value IMAGES)
+export IMAGES
 BIN    := $(VENV)/bin
 
 .PHONY: help demo test soak check format benchmarks clean
@@ -28,7 +31,7 @@ $(VENV)/.$(subst $(comma),-,$(EXTRAS)): pyproject.toml | $(BIN)/python
 	@touch $@
 
 demo: $(VENV)/.core
-	@$(BIN)/cxr-embed demo $(if $(IMAGES),--images "$$IMAGES")
+	@$(BIN)/cxr-embed demo $(if $(value IMAGES),--images "$$IMAGES")
 
 test: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
 	$(BIN)/python -m pytest -m "not soak" $(PYTEST_ARGS)

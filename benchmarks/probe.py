@@ -122,7 +122,7 @@ def grid(count: int, goal: str) -> Line:
 
     def ours() -> None:
         kernel = vectors @ vectors.T
-        alpha, intercept = solve_kernel(kernel, columns)
+        alpha, intercept, _ = solve_kernel(kernel, columns)
         scores[:] = kernel @ alpha + intercept
 
     def fit(number: int, **options: object) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from cxr_embed.telemetry import opt_out
+
 if TYPE_CHECKING:
     from cxr_embed.encoders import load_encoder
     from cxr_embed.errors import CxrEmbedError
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from cxr_embed.pipeline.run import embed
     from cxr_embed.probe import LinearProbe
     from cxr_embed.store import open_store
+
+opt_out()
 
 try:
     __version__ = version("cxr-embed")

@@ -11,6 +11,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 Precision = Literal["float32", "bf16"]
+# What becomes of a picture in colour: a tinted film, or coloured marks on a grey one.
+Colour = Literal["refuse", "grey"]
+# What is odd about a file that was read all the same; `images.notes` has the sentences.
+ImageNote = Literal["window", "rescale", "range", "aspect", "colour"]
+# A column of score files: 1 where a probe learned from the image's patient, so that no judge takes it for a test.
+LEARNED = "learned_from"
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class CxrImage:
         content_id: SHA-256 of the file's bytes, 64 hexadecimal digits.
         source: `png`, `jpeg`, `tiff` or `dicom`.
         fields: what a DICOM header told; empty for other formats.
+        notes: what is odd about the file, though it was read; `images.NOTES` has a sentence for each.
     """
 
     pixels: np.ndarray
@@ -49,6 +56,7 @@ class CxrImage:
     content_id: str
     source: str
     fields: DicomFields = field(default_factory=DicomFields)
+    notes: tuple[ImageNote, ...] = ()
 
     @property
     def max_value(self) -> int:
@@ -234,6 +242,32 @@ class Neighbors:
 
     def __len__(self) -> int:
         return len(self.query_ids)
+
+
+def in_means(names: Sequence[str], count_no_finding: bool = False) -> list[bool]:
+    """Whether each finding has a part in means over findings.
+
+    `No Finding`, however it is spelled, says that the others are absent: counted as one more finding, it would weigh
+    what the others weigh already. It has no part beside others unless that is asked for.
+    """
+    plain = ["".join(filter(str.isalpha, name)).casefold() in ("nofinding", "nofindings") for name in names]
+    return [count_no_finding or all(plain) or not left for left in plain]
+
+
+def left_out_of_means(names: Sequence[str], count_no_finding: bool = False) -> list[str]:
+    """A sentence where `in_means` leaves one of these out."""
+    left = [name for name, counted in zip(names, in_means(names, count_no_finding), strict=True) if not counted]
+    return [f"'{name}' says that findings are absent: no part in the mean (--count-no-finding)" for name in left]
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """A count with its words: `1 image is`, `2 images are`."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def threshold_told(threshold: float) -> str:
+    """A threshold for people, with digits that tell it from zero."""
+    return f"{threshold:.4f}" if threshold == 0 or abs(threshold) >= 1e-3 else f"{threshold:.2g}"
 
 
 def canonical_json(value: Any) -> bytes:

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import expit
 
 from cxr_embed.prompts import Finding, PromptError
+from cxr_embed.telemetry import import_openvino
 from cxr_embed.types import TextRule
 
 ScoreKind = Literal["margin", "softmax", "sigmoid"]
@@ -36,12 +37,14 @@ class Scores:
         values: `(N, F)` float32. A `margin` is a difference of logits; `softmax` and `sigmoid` lie in 0..1, yet
             neither is the probability of a finding. `probability` is a probe's.
         kind: what they are.
+        learned_from: `(N,)` bool, the images of patients that a probe learned from; None for scores of no probe.
     """
 
     ids: np.ndarray
     names: tuple[str, ...]
     values: np.ndarray
     kind: ScoreKind | Literal["probability"]
+    learned_from: np.ndarray | None = None
 
 
 class Cosines:
@@ -57,8 +60,8 @@ class Cosines:
     """
 
     def __init__(self, prompts: np.ndarray, shape: tuple[int, ...], dtype: str) -> None:
-        import openvino
-        from openvino import opset13 as ops
+        openvino = import_openvino()
+        ops = openvino.opset13
 
         tokens, width = math.prod(shape[:-1]), shape[-1]
         self._shape = (max(1, _BLOCK_VALUES // (tokens * width)), tokens, width)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +72,19 @@ def make_mean(name: str, **options: object) -> MeanEncoder:
     """Makes the encoder that tests run in worker processes."""
     del name, options
     return MeanEncoder()
+
+
+class StuckEncoder(MeanEncoder):
+    """Never gets done with a batch, and says when it has begun."""
+
+    def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Waits."""
+        print("at it", flush=True)
+        threading.Event().wait()
+        return super().embed(batch)
+
+
+def make_stuck(name: str, **options: object) -> StuckEncoder:
+    """Makes the encoder of workers whose run is killed."""
+    del name, options
+    return StuckEncoder()

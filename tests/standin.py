@@ -156,6 +156,7 @@ def build_published(
     named: bool = True,
     other: float = 1.0,
     locked: bool = False,
+    beside: bool = False,
     op: str = "",
     heavy: bool = False,
 ) -> None:
@@ -169,6 +170,7 @@ def build_published(
         named: the tensors have the published names.
         other: a factor between the map of that name and the output; other than 1 it is not the published network.
         locked: the network itself gives one row, whatever the batch.
+        beside: the network does not hang on the tensor with the picture's name: it can't be cut out of the graph.
         op: the type of another op in the graph, which nothing registers.
         heavy: EfficientNet-B0 with random weights instead of sines.
     """
@@ -190,7 +192,7 @@ def build_published(
         low, high = tf.reduce_min(resized), tf.reduce_max(resized)
         picture = tf.cond(high > low, lambda: (resized - low) / (high - low), lambda: resized * 0)
         rgb = tf.image.grayscale_to_rgb(picture, name=f"{prefix}/grayscale_to_rgb")
-        cells = efficientnet_b0(rgb) if heavy else sines(rgb)
+        cells = efficientnet_b0(rgb) if heavy else sines(tf.repeat(picture, 3, axis=3) if beside else rgb)
         cells = tf.gather(cells, [0]) if locked else cells
         cells = tf.identity(cells, name=f"{prefix}/dropout/Identity")
         pooled = v1.nn.avg_pool2d(
@@ -287,6 +289,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "other-names": {"fixed_batch": True, "decoded": 16, "named": False},
     "other-network": {"fixed_batch": True, "decoded": 8, "other": 1.01},
     "locked": {"fixed_batch": True, "decoded": 8, "locked": True},
+    "beside": {"fixed_batch": True, "decoded": 8, "beside": True},
     "strange-op": {"decoded": 8, "op": "SentencePlaceOp"},
     "heavy": {"fixed_batch": True, "decoded": 8, "heavy": True},
 }

@@ -26,6 +26,11 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     ),
     "another width": (lambda found: {**found, "means": found["means"][:, :3]}, r"shape \(5, 3\), expected \(5, 16\)"),
     "no output": (lambda found: {"means": found["means"]}, "gave no output peak; it gave means"),
+    "no dict": (lambda found: found["means"], "mean gave ndarray, expected a dict of its outputs"),  # type: ignore[dict-item, return-value]
+    "complex": (lambda found: {**found, "peak": found["peak"] + 1j}, "output peak is complex64, expected float32"),
+    "text": (lambda found: {**found, "peak": np.full((5, 1), "a")}, "output peak is <U1, expected float32"),
+    "objects": (lambda found: {**found, "peak": found["peak"].astype(object)}, "output peak is object, expected"),
+    "too large": (lambda found: {**found, "peak": found["peak"] + np.float64(1e300)}, "output peak is not finite"),
     "NaN": (lambda found: {**found, "peak": found["peak"] * np.nan}, "output peak is not finite"),
 }
 
@@ -50,6 +55,22 @@ def test_a_wrong_answer_is_an_error(name: str) -> None:
 def test_a_right_answer_passes() -> None:
     found = CheckedEncoder(Wrongly(lambda found: found)).embed(np.ones((5, 4, 4), np.float32))
     assert {name: array.shape for name, array in found.items()} == {"means": (5, 16), "peak": (5, 1)}
+
+
+def test_answers_are_float32_and_nothing_else() -> None:
+    change: Wrong = lambda found: {"means": found["means"].astype(int), "peak": found["peak"].tolist(), "x": found}  # type: ignore[dict-item]  # noqa: E731
+    found = CheckedEncoder(Wrongly(change)).embed(np.ones((5, 4, 4), np.float32))
+    assert {name: array.dtype for name, array in found.items()} == {"means": np.float32, "peak": np.float32}
+
+
+def test_nothing_asked_is_nothing_answered() -> None:
+    for encoder in (load_encoder("mini"), load_encoder("hog"), CheckedEncoder(MeanEncoder())):
+        found = encoder.embed([])
+        assert {name: array.shape for name, array in found.items()} == {
+            name: (0, *shape) for name, shape in encoder.spec.outputs.items()
+        }
+    assert load_encoder("mini").embed_text([]).shape == (0, 64)
+    assert CheckedEncoder(Talker(np.ones((1, 16)))).embed_text([]).shape == (0, 16)
 
 
 def test_every_encoder_passes_the_door(make_images: Callable[..., Path], tmp_path: Path) -> None:
@@ -80,6 +101,8 @@ class Talker(MeanEncoder):
     [
         (np.ones((1, 16)), r"the text side has shape \(1, 16\), expected \(2, 16\)"),
         (np.ones((2, 15)), r"the text side has shape \(2, 15\), expected \(2, 16\)"),
+        (np.array([1.0, np.nan]), r"the text side has shape \(2,\), expected \(2, 16\)"),
+        (np.ones((2, 16)) * 1j, "the text side is complex128, expected float32"),
         (np.array([[1.0] * 16, [np.nan] * 16]), "values that are not finite for the prompt 'b'"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -315,3 +316,50 @@ def test_a_table_with_labels_is_not_replaced(run: Run, tmp_path: Path) -> None:
     assert done.status == 1
     assert "columns that would be lost (Effusion)" in done.err
     assert manifest.read_text() == labelled
+
+
+def test_a_wrong_root_is_told_at_once_and_leaves_no_store(
+    make_images: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = make_images(5)
+    (tmp_path / "elsewhere").mkdir()
+    other = tmp_path / "elsewhere"
+    words = ["embed", str(path), "--encoder", "hog", "--store", str(tmp_path / "s"), "--root", str(other)]
+    monkeypatch.setattr(sys, "argv", ["cxr-embed", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    err = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert "none of the manifest's files is there; give --root" in err
+    assert [line.strip() for line in err.splitlines()[1:]] == [str(other / f"i{n}.png") for n in range(3)]
+    assert not (tmp_path / "s").exists()
+    # One that is there is enough, wherever it stands.
+    shutil.copy(path.parent / "i4.png", tmp_path / "elsewhere" / "i4.png")
+    with pytest.raises(SystemExit):
+        main()
+    assert "1 embedded" in capsys.readouterr().out
+
+
+def test_links_that_lead_out_of_the_root_are_named(run: Run, make_images: Callable[..., Path], tmp_path: Path) -> None:
+    path = make_images(4)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for number in (1, 2):
+        (path.parent / f"i{number}.png").rename(outside / f"i{number}.png")
+    (path.parent / "i1.png").symlink_to(outside / "i1.png")
+    (path.parent / "deep").symlink_to(outside)
+    (path.parent / "i3.png").rename(path.parent / "kept.png")
+    (path.parent / "i3.png").symlink_to("kept.png")
+    path.write_text(path.read_text().replace("i2.png", "deep/i2.png"))
+    outcome = run("validate", path)
+    assert outcome.status == 0
+    assert f"warning: 2 paths of 4 lead out of {path.parent} through a link (first i1.png)" in outcome.err
+    assert run("validate", path, "--json").json["linked_away"] == ["i1.png", "deep/i2.png"]
+    # The root may be a link itself.
+    (tmp_path / "linked").symlink_to(path.parent)
+    (path.parent / "i1.png").unlink()
+    (outside / "i1.png").rename(path.parent / "i1.png")
+    assert run("validate", path, "--root", tmp_path / "linked", "--json").json["linked_away"] == ["deep/i2.png"]

@@ -37,7 +37,17 @@ HERE = Path(__file__).parent
 GOLDEN = HERE.parents[1] / "shared" / "reference" / "bert-uncased-golden-ids.json"
 ALL = ("contrastive", "general", "elixr_c")
 # Those that load; and of them those whose network is proven, so that images go in batches.
-SOUND = ("any-batch", "batch-1", "published", "published-16", "free-output", "other-names", "other-network", "locked")
+SOUND = (
+    "any-batch",
+    "batch-1",
+    "published",
+    "published-16",
+    "free-output",
+    "other-names",
+    "other-network",
+    "locked",
+    "beside",
+)
 IN_BATCHES = ("published", "published-16", "free-output")
 Make = Callable[..., Path]
 
@@ -321,11 +331,35 @@ def test_the_serving_recipe_is_refused_where_the_graph_would_drop_the_image(
             with pytest.raises(ImageError, match="nothing of an 8-bit image is left by the serving recipe"):
                 made.embed([made.preprocess(image) for image in (twelve, eight)])
         made.close()
+    # A refused image in the first batch does not keep the others from the network.
+    made = load_encoder("cxr-foundation", weights=models / "published", pixels="serving", outputs=["elixr_c"])
+    with pytest.raises(ImageError, match="nothing of an 8-bit image is left"):
+        made.embed([made.preprocess(image) for image in (twelve, eight, twelve)])
+    assert made.engine.endswith("by its network")
+    made.close()
     summary = embed(
         make_images(20, side=64), "cxr-foundation", tmp_path / "s", weights=models / "published", pixels="serving"
     )
     assert (summary.embedded, len(summary.failed)) == (0, 20)
+    # The same words from the process that infers and from those that decode.
+    assert {failure.reason.partition(",")[0] for failure in summary.failed} == {"this graph decodes to 8 bits"}
     assert "use the notebook recipe" in summary.failed[0].reason
+
+
+@needs_tensorflow
+def test_inputs_of_another_form_are_refused(models: Path) -> None:
+    made = load_encoder("cxr-foundation", weights=models / "published", outputs=["elixr_c"])
+    first, second = (made.preprocess(image) for image in images(2))
+    for wrong in (np.zeros((1280, 1280), np.float32), np.zeros((64, 64), np.uint8)):
+        with pytest.raises(EncoderError, match="is not what its `preprocess` gives"):
+            made.embed([first, wrong])
+    made.embed([first, second])
+    made.embed([first, np.zeros((1280, 1280), np.float32)])  # both are known by now
+    with pytest.raises(EncoderError, match="is not what its `preprocess` gives"):
+        made.embed([first, np.zeros((64, 64), np.uint8)])
+    made.close()
+    assert made.input_form == ""  # another process has to prove its network again
+    assert made.preprocess(images(1)[0]).ndim == 1
 
 
 PREPARATION = """

@@ -113,6 +113,34 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     assert "No such file" in reasons["gone.png"]
 
 
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.104.1"}, "of the class Encapsulated PDF Storage, not an image"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.5"}, "of the class RT Plan Storage, not an image"),
+        ({"SOPClassUID": "1.2.840.10008.1.3.10"}, "of the class Media Storage Directory Storage, not an image"),
+        ({"SOPClassUID": "", "Modality": "RTPLAN"}, "a treatment plan"),
+        ({"Rows": None}, "without an image"),
+    ],
+)
+def test_dicom_files_that_are_no_images_are_left_out(tmp_path: Path, tags: dict[str, str | None], reason: str) -> None:
+    import pydicom
+
+    dicom(tmp_path / "image.dcm")
+    path = dicom(tmp_path / "other.dcm")
+    dataset = pydicom.dcmread(path)
+    for name, value in tags.items():
+        if value is None:
+            del dataset[name]
+        else:
+            setattr(dataset, name, value)
+    dataset.save_as(path)
+    result = scan(tmp_path)
+    assert result.columns["path"] == ["image.dcm"]
+    ((name, told),) = result.skipped
+    assert (name, reason in told) == ("other.dcm", True), told
+
+
 def test_a_damaged_header_does_not_end_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dicom(tmp_path / "a.dcm")
     dicom(tmp_path / "b.dcm")
@@ -144,19 +172,21 @@ def test_one_stem_with_several_suffixes(tmp_path: Path) -> None:
     assert scan(tmp_path).problems == []
 
 
-@pytest.mark.parametrize("key", [KEY, None])
-def test_image_ids_never_carry_a_uid(tmp_path: Path, key: bytes | None) -> None:
+def test_image_ids_carry_a_uid_only_where_ids_are_kept(tmp_path: Path) -> None:
     short = "2.25.329800735698586629295641978511506172918"
     dicom(tmp_path / UID / short / f"{UID}.1.dcm")
     dicom(tmp_path / f"{UID}.2.dcm")
     png(tmp_path / f"{UID}.2.png")  # the same stem: the long id that tells them apart must not carry it either
     png(tmp_path / f"CR.{short}.png")
-    result = scan(tmp_path, key)
+    result = scan(tmp_path)
     ids = result.columns["image_id"]
     assert len(set(ids)) == 4
     assert all(image_id.startswith("img-") and "." not in image_id for image_id in ids)
-    assert scan(tmp_path, key).columns["image_id"] == ids
+    assert scan(tmp_path).columns["image_id"] == ids
     assert not any(UID in patient or short in patient for patient in result.columns["patient_id"])
+    kept = by_path(scan(tmp_path, None), "image_id")
+    assert kept[f"CR.{short}.png"] == f"CR.{short}"
+    assert kept[f"{UID}/{short}/{UID}.1.dcm"] == f"{UID}/{short}/{UID}.1"
 
 
 def test_image_ids_never_carry_a_hashed_patient(tmp_path: Path) -> None:
@@ -583,7 +613,7 @@ def test_a_recipe_of_the_users_own(tmp_path: Path) -> None:
         png(root / name)
     extra = "  split: {path: '(train|test)/.*'}\n  site: {path: '(train)/.*', prefix: s-}\n"
     text = MINIMAL.replace("'([^/]*)/.*'", "'[^/]*/(p[0-9]+)/.*', prefix: x-") + extra
-    result = scan(root, recipe=recipe_file(tmp_path, text))
+    result = scan(root, None, recipe=recipe_file(tmp_path, text))
     assert result.columns["path"] == ["test/d.png", "test/p2/a.png", "train/p1/a.png", "train/p1/b/c.png"]
     assert result.columns["patient_id"] == ["unknown-test/d", "x-p2", "x-p1", "x-p1"]
     assert result.columns["split"] == ["test", "test", "train", "train"]

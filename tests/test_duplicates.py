@@ -151,7 +151,9 @@ def leaking(tmp_path: Path) -> CaseIndex:
 
 
 def manifest_of(index: CaseIndex, path: Path, extra: str = "") -> Path:
-    columns = {name: index.table[name].to_pylist() for name in ("image_id", "path", "patient_id", "split", "Mass")}
+    ids = index.table["image_id"].to_pylist()
+    columns = {"image_id": ids, "path": [f"{image_id}.png" for image_id in ids]}  # an index keeps no paths
+    columns |= {name: index.table[name].to_pylist() for name in ("patient_id", "split", "Mass")}
     lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
     path.write_text("\n".join(lines) + "\n" + extra)
     return path

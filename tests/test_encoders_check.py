@@ -50,6 +50,25 @@ def test_an_encoder_that_sees_nothing_fails_the_check() -> None:
     assert done.stderr == "error: radiographs that differ have the same vector\n"
 
 
+class Telling(MeanEncoder):
+    """An encoder with a check of its own."""
+
+    def check(self, images: object) -> dict[str, object]:
+        return {"mood": "fine"}
+
+
+def make_telling(name: str, **options: object) -> Telling:
+    """Reached as `test_encoders_check:make_telling`."""
+    del name, options
+    return Telling()
+
+
+def test_what_an_encoder_of_the_users_tells_is_printed() -> None:
+    done = run_cli("encoders", "check", "test_encoders_check:make_telling", cwd=HERE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "mood           fine\n" in done.stdout
+
+
 def test_what_cannot_be_loaded_is_said() -> None:
     done = run_cli("encoders", "check", "cxr-fundation")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

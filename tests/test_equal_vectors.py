@@ -62,6 +62,18 @@ def test_the_command_tells_it(make_images: Make, tmp_path: Path) -> None:
     )
 
 
+def test_a_damaged_shard_does_not_swallow_the_summary(make_images: Make, tmp_path: Path) -> None:
+    manifest = make_images(6)
+    embed(manifest, MeanEncoder(), tmp_path / "s", limit=3)
+    file = next((tmp_path / "s" / "shards").glob(f"*/{CHECKSUMS}"))
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    summary = embed(manifest, MeanEncoder(), tmp_path / "s")
+    assert (summary.embedded, summary.equal_vectors) == (3, [])
+    (note,) = summary.notes
+    assert note.startswith("equal vectors could not be looked for: ")
+    assert f"{CHECKSUMS} is damaged" in note
+
+
 def test_copies_of_one_file_are_no_news(make_images: Make, tmp_path: Path) -> None:
     manifest = make_images(4)
     shutil.copy(manifest.parent / "i1.png", manifest.parent / "i2.png")

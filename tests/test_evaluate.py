@@ -19,7 +19,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import cxr_embed
 from cxr_embed.errors import CxrEmbedError, ManifestError
-from cxr_embed.evaluation import ScoresError, compare, evaluate, match_names
+from cxr_embed.evaluation import ScoresError, compare, evaluate, match_names, read_scores
 from cxr_embed.metrics import delong_difference, threshold_by_youden
 from cxr_embed.types import Labels
 from cxr_embed.zeroshot import Scores
@@ -192,7 +192,7 @@ def test_patients_come_from_either_file(tmp_path: Path) -> None:
         tmp_path / "l2.csv",
         [["image_id", "patient_id", "Mass"], *[[f"i{n}", f"p{n // 4 + (n == 39)}", n % 3 // 2] for n in range(40)]],
     )
-    with pytest.raises(ScoresError, match=r"1 images have one patient .* i39: p10 and p9"):
+    with pytest.raises(ScoresError, match=r"1 image has one patient .* i39: p10 and p9"):
         evaluate(tmp_path / "s.csv", both)
 
 
@@ -244,8 +244,8 @@ def test_what_does_not_fit_is_told(tables: tuple[Path, Path], tmp_path: Path) ->
         ("pleural thickening", "Pleural_Thickening"),
     ]
     text = " | ".join(found.warnings)
-    assert "1 labelled ids have no score (i239)" in text
-    assert "1 scored ids have no label (other)" in text
+    assert "1 labelled id has no score (i239)" in text
+    assert "1 scored id has no label (other)" in text
     assert "scores without labels, left out: Something" in text
     assert "labels without scores, left out: Mass" in text
     assert "matched by a like name: pleural thickening = Pleural_Thickening" in text
@@ -264,7 +264,7 @@ def test_what_does_not_fit_is_told(tables: tuple[Path, Path], tmp_path: Path) ->
             "image_id,Zebra\ni1,1\n",
             "no finding in common: A in the scores, Zebra in the labels",
         ),
-        ("image_id,A\ni1,0.5\n", "image_id,A\ni1,\n", "every label of the 1 images with scores is unknown"),
+        ("image_id,A\ni1,0.5\n", "image_id,A\ni1,\n", "every label of the 1 image with scores is unknown"),
         ("image_id,A\ni1,0.5\n", "image_id,A\ni1,2\n", "finding A is not 0, 1, -1 or blank"),
         ("image_id,A\ni1,0.5\n", "image_id,A\ni1,1\ni1,0\n", "image_id is not unique"),
         ("name,A\ni1,0.5\n", "image_id,A\ni1,1\n", "column image_id is missing"),
@@ -394,7 +394,7 @@ def test_a_patient_on_both_sides_is_named(tables: tuple[Path, Path], tmp_path: P
         scored = list(csv.reader(file))
     test = write(tmp_path / "test.csv", scored[:121])
     validation = write(tmp_path / "validation.csv", [scored[0], *scored[121:]])
-    with pytest.raises(ScoresError, match=rf"patients are tested and in the validation part: .*{first[0][1]}"):
+    with pytest.raises(ScoresError, match=rf"1 patient is tested and in the validation part: .*{first[0][1]}"):
         evaluate(test, labels, thresholds_from=validation, bootstraps=10)
 
 
@@ -657,3 +657,18 @@ def test_probe_compare_prints_differences(trained: Path, monkeypatch: pytest.Mon
     assert finding["auroc"]["first"] == expected
     assert finding["auroc"]["difference"]["value"] == pytest.approx(expected - finding["auroc"]["second"])
     assert found["findings_in_mean"] == 1
+
+
+def test_a_probe_is_not_its_scores(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "probe.json").write_text("{}")
+    with pytest.raises(ScoresError, match="a probe, and scores are asked for; `cxr-embed probe predict "):
+        read_scores(tmp_path / "p")
+
+
+def test_one_is_told_as_one(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("image_id,Mass\na,0.1\nb,0.9\nc,0.5\n")
+    (tmp_path / "l.csv").write_text("image_id,patient_id,Mass\na,p,0\nb,q,1\nd,r,1\n")
+    warnings = evaluate(tmp_path / "s.csv", tmp_path / "l.csv", bootstraps=0).warnings
+    assert "1 labelled id has no score (d) and is left out" in warnings
+    assert "1 scored id has no label (c) and is left out" in warnings

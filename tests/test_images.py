@@ -294,6 +294,15 @@ class TestTiff:
         data = tiff(grey8, compression=compression)
         assert fault(data[: int(len(data) * share)]) == "truncated"
 
+    def test_fewer_strips_than_the_height_needs(self, grey8: np.ndarray) -> None:
+        data = tiff(grey8, rowsperstrip=32)
+        assert decode_image(data).pixels.shape == grey8.shape
+        taller = data.replace(struct.pack("<HHII", 257, 4, 1, 128), struct.pack("<HHII", 257, 4, 1, 160))
+        assert taller != data
+        assert fault(taller) == "truncated"
+        planes = tiff(rgb(grey8).transpose(2, 0, 1), photometric="rgb", planarconfig="separate", rowsperstrip=32)
+        np.testing.assert_array_equal(decode_image(planes).pixels, grey8)
+
     @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
     def test_cut_with_the_directory_behind(self, grey8: np.ndarray, compression: str | None) -> None:
         data = pillow(grey8, "TIFF", compression=compression)

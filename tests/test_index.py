@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from cxr_embed.cli.index import as_bytes
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import kinds
 from cxr_embed.index.layout import CANDIDATES, CASES, VECTORS, Record
+from cxr_embed.index.table import write_table
 from cxr_embed.index.verify import verify_index
 from cxr_embed.index.writer import add_cases, build_index, remove_cases
 from cxr_embed.store import Row, StoreWriter
+from cxr_embed.store.layout import file_digest
 
 KINDS = ["flat", "hnsw", "ivf-fp16", "ivf-sq8", "ivf-pq"]
 
@@ -432,6 +435,41 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_no_file_of_an_index_holds_a_path(folder: Path) -> None:
+    assert b"images/" not in b"".join(contents(folder / "ix").values())
+    assert "path" not in CaseIndex(folder / "ix").columns
+
+
+def test_an_index_with_paths_of_an_earlier_release_opens_and_loses_them(folder: Path) -> None:
+    index = CaseIndex(folder / "ix")
+    paths = pa.array([f"SMITH/{image_id}.png" for image_id in index.ids.tolist()], pa.string())
+    table = index.table.add_column(3, "path", paths)
+    write_table(folder / CASES, table)
+    os.replace(folder / CASES, index.folder / CASES)  # the old one stays mapped
+    record = replace(index.record, files={**index.record.files, CASES: file_digest(index.folder / CASES)})
+    (folder / "ix" / "index.json").write_bytes(record.to_bytes())
+    old = CaseIndex(folder / "ix")
+    assert old.table.equals(index.table)
+    assert "path" not in old.cases([0])[0]
+    assert not verify_index(folder / "ix")
+    assert b"SMITH" in b"".join(contents(folder / "ix").values())
+    remove_cases(folder / "ix", [str(index.ids[0])])
+    assert b"SMITH" not in b"".join(contents(folder / "ix").values())
+
+
+def test_a_table_of_ids_is_enough(folder: Path) -> None:
+    """Imported vectors have no files, and may have told their patients when they were imported."""
+    store = open_store(folder / "s")
+    lines = ["image_id,view,Effusion", *(f"{image_id},PA,1" for image_id in store.ids.tolist())]
+    (folder / "known.csv").write_text("\n".join(lines) + "\n")
+    built = run_cli("index", "build", "s", "--manifest", "known.csv", "--out", "other", cwd=folder)
+    assert built.returncode == 0, built.stderr
+    index = CaseIndex(folder / "other")
+    assert index.patient_ids.tolist() == store.patient_ids.tolist()
+    assert index.cases([0], ["view", "Effusion"]) == [{"view": "PA", "Effusion": 1}]
+    assert run_cli("index", "add", "ix", "s", "--manifest", "known.csv", cwd=folder).returncode == 0
+
+
 def test_the_verbs(folder: Path) -> None:
     def run(*arguments: str) -> str:
         done = run_cli(*arguments, cwd=folder)
@@ -445,7 +483,7 @@ def test_the_verbs(folder: Path) -> None:
     told = json.loads(run("index", "info", "ix", "--json"))
     assert (told["cases"], told["patients"], told["kind"]["name"]) == (6, 3, "flat")
     assert told["fingerprint"] == SPEC.fingerprint
-    assert told["known"] == {"patient_id": 6, "path": 6, "view": 6, "Effusion": 6}
+    assert told["known"] == {"patient_id": 6, "view": 6, "Effusion": 6}
     assert "6 of 3 patients" in run("index", "info", "ix")
     assert json.loads(run("index", "add", "ix", "s", "--json"))["added"] == 2
     removed = run("index", "remove", "ix", "i7", "--patient", "p0")
@@ -461,7 +499,7 @@ def test_the_verbs(folder: Path) -> None:
         (["build", "s", "--out", "x", "--pool", "mean"], "--pool mean: features is (4,)"),
         (["build", "s", "--out", "x", "--kind", "annoy"], "--kind is auto, flat"),
         (["build", "s", "--out", "s"], "a folder with other files in it"),
-        (["build", "s", "--out", "x", "--manifest", "none.csv"], "none.csv: no such manifest"),
+        (["build", "s", "--out", "x", "--manifest", "none.csv"], "none.csv: no such file"),
         (["add", "x", "s"], "x: no index here"),
         (["remove", "ix"], "name the cases to remove"),
         (["remove", "ix", "i99"], "ix has no case i99"),

@@ -267,6 +267,36 @@ def test_deep_nesting_is_read_or_refused_but_never_overruns_the_stack() -> None:
         parse("(" * 3000 + "view = PA" + ")" * 3000)
 
 
+@pytest.mark.parametrize(
+    ("values", "text", "expected"),
+    [
+        (["5", "10", None, "-3.5"], "extra > 4", [True, True, False, False]),
+        (["5", "10", None, "-3.5"], "extra between -4 and 5.0", [True, False, False, True]),
+        (["5", "10", None, "5"], "extra <= 5", [True, False, False, True]),
+        (["2020-01-02", "2019-12-31", None, "2020-01-02"], "extra < 2020-01-01", [False, True, False, False]),
+        (["007", "70", None, "7"], "extra = 7", [False, False, False, True]),
+        ([None, None, None, None], "extra > 4", [False] * 4),
+    ],
+)
+def test_numbers_and_dates_in_a_column_of_text_have_an_order(
+    values: list[str | None], text: str, expected: list[bool]
+) -> None:
+    table = pa.table({"extra": pa.array(values, pa.string()).dictionary_encode().cast(TEXT)})
+    assert mask(parse(text), table).tolist() == expected
+    if "=" not in text:
+        assert absent_words(parse(text), table) == ()
+
+
+def test_what_has_no_order_is_named() -> None:
+    table = pa.table({"extra": pa.array(["5", "later"], pa.string()).dictionary_encode().cast(TEXT)})
+    with pytest.raises(CaseIndexError, match=r"extra is text \('later' for one\)"):
+        mask(parse("extra < 6"), table)
+    with pytest.raises(CaseIndexError, match="is compared with numbers, 'x' is none"):
+        mask(parse("extra < x"), pa.table({"extra": pa.array(["5"]).dictionary_encode().cast(TEXT)}))
+    with pytest.raises(CaseIndexError, match="days in a column of their own: --where 'NAME < 365'"):
+        taken_before("365")
+
+
 def test_a_table_of_no_rows() -> None:
     assert mask(parse("view = PA or age > 3"), table_of([])).tolist() == []
     assert mask(parse("view = PA"), table_of([])).dtype == np.bool_

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cxr_embed.errors import ManifestError
+from cxr_embed.evaluation import match_names
 from cxr_embed.manifest import leaves_root, missing_files, read_manifest, write_manifest
 
 HEADER = "image_id,path,patient_id"
@@ -63,8 +64,17 @@ def test_leading_zeros_and_spellings_stay(tmp_path: Path) -> None:
         b'"image_id","path","patient_id"\n"a","a.png","p"',
         b" image_id , path,patient_id \n a , a.png ,p \n",
         b"\nimage_id,path,patient_id\n\na,a.png,p\n\n  \n",
+        b"image_id;path;patient_id\na;a.png;p\n",
+        b"image_id\tpath\tpatient_id\r\na\ta.png\tp\r\n",
+        b"sep=;\nimage_id;path;patient_id\na;a.png;p\n",
+        b'"sep=,"\r\nimage_id,path,patient_id\r\na,a.png,p\r\n',
+        "image_id\tpath\tpatient_id\na\ta.png\tp\n".encode("utf-16"),
+        b"\xfe\xff" + "image_id,path,patient_id\na,a.png,p\n".encode("utf-16-be"),
     ],
-    ids=["bom", "crlf", "cr", "quotes", "spaces", "blank lines"],
+    ids=[
+        *("bom", "crlf", "cr", "quotes", "spaces", "blank lines", "semicolons", "tabs", "hint", "quoted hint"),
+        *("utf-16", "utf-16-be"),
+    ],
 )
 def test_csv_dialects(tmp_path: Path, data: bytes) -> None:
     assert list(read_manifest(manifest(tmp_path, data)).rows()) == [("a", "a.png", "p")]
@@ -127,8 +137,8 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
     text = (
         f"{HEADER},study_date,age,sex,split,F,G\n"
         "a,a.png,p,2020-13-01,200,X,train,2,1\n"
-        "a,../b.png,p,2020-01-01,x,M,test,1,nan\n"
-        ",c.png,,,,,,yes,\n"
+        "a,../b.png,p,2020-01-01,x,M,test,1,none\n"
+        ",c.png,,,,,,x,\n"
         "d,d.png,q\n"
     )
     assert problems(manifest(tmp_path, text)) == (
@@ -141,8 +151,8 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         "study_date is no date (YYYY-MM-DD): '2020-13-01' in line 2",
         "age is no number of years from 0 to 130: '200' in line 2, 'x' in line 3",
         "sex is not M, F, O or blank: 'X' in line 2",
-        "finding F is not 0, 1, -1 or blank: '2' in line 2, 'yes' in line 4 (if F is no finding, name it with --extra)",
-        "finding G is not 0, 1, -1 or blank: 'nan' in line 3 (if G is no finding, name it with --extra)",
+        "finding F is not 0, 1, -1 or blank: '2' in line 2, 'x' in line 4 (if F is no finding, name it with --extra)",
+        "finding G is not 0, 1, -1 or blank: 'none' in line 3 (if G is no finding, name it with --extra)",
     )
 
 
@@ -174,9 +184,7 @@ def test_known_columns_in_other_letters_are_no_findings(tmp_path: Path) -> None:
     assert read_manifest(path, extra=["Split"]).findings == ()
 
 
-@pytest.mark.parametrize(
-    "value", ["nan", "NaN", "None", "NA", "null", "true", "yes", "2", "-2", "0.5", "+1", "01", "1 0", "١"]
-)
+@pytest.mark.parametrize("value", ["None", "ja", "y", "positive", "2", "-2", "0.5", "1.01", "+1", "01", "1 0", "١"])
 def test_findings_outside_the_closed_set(tmp_path: Path, value: str) -> None:
     (told,) = problems(manifest(tmp_path, f"{HEADER},F\na,a.png,p,1\nb,b.png,p,{value}\n"))
     assert told.startswith(f"finding F is not 0, 1, -1 or blank: {value!r} in line 3")
@@ -228,10 +236,50 @@ def test_two_ids_that_numpy_would_take_for_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        *((each, 1) for each in ("True", "true", "TRUE", "yes", "Yes", "1.000", "1.")),
+        *((each, 0) for each in ("False", "no", "NO", "0.00", "-0.0")),
+        *((each, np.nan) for each in ("NA", "NaN", "nan", "n/a", "NULL", "<NA>", "-1.000")),
+    ],
+)
+def test_spellings_that_can_mean_one_thing_only(tmp_path: Path, value: str, label: float) -> None:
+    for extra in ("1", "1.0"):
+        table = read_manifest(manifest(tmp_path, f"{HEADER},F\na,a.png,p,{extra}\nb,b.png,q,{value}\n"))
+        np.testing.assert_array_equal(table.labels().values[:, 0], [1, label])
+    assert table.table["F"].to_pylist()[0] == "1.0", "what a manifest may say anyway stays as it is"
+
+
+def test_spellings_of_known_columns(tmp_path: Path) -> None:
+    sexes = ["m", "Male", "MALE", "f", "Female", "other", "NA", "M"]
+    rows = [f"i{n},a,p,{sex},NaN,NA" for n, sex in enumerate(sexes)]
+    table = read_manifest(manifest(tmp_path, "\n".join([f"{HEADER},sex,age,study_date", *rows])))
+    assert table.column("sex").tolist() == ["M", "M", "M", "F", "F", "O", "", "M"]
+    assert set(table.column("age")) == set(table.column("study_date")) == {""}
+
+
+def test_decimal_commas_where_commas_separate_nothing(tmp_path: Path) -> None:
+    text = f"{HEADER.replace(',', ';')};age;F\n1,5;a.png;2,5;48,5;1,0\n"
+    table = read_manifest(manifest(tmp_path, text))
+    assert list(table.rows()) == [("1,5", "a.png", "2,5")], "an id is text"
+    assert table.column("age").tolist() == ["48.5"]
+    assert table.labels().values.tolist() == [[1]]
+
+
+def test_a_finding_has_one_name_in_every_unicode_form(tmp_path: Path) -> None:
+    composed, apart = "\u00c9panchement", "E\u0301panchement"
+    for name in (composed, apart):
+        assert read_manifest(manifest(tmp_path, f"{HEADER},{name}\na,a,p,1\n")).findings == (composed,)
+    assert match_names((apart,), (composed,), "scores'") == (composed,)
+    (told,) = problems(manifest(tmp_path, f"{HEADER},{composed},{apart}\na,a,p,1,1\n"))
+    assert told == f"column {composed} stands twice"
+
+
+@pytest.mark.parametrize(
     ("column", "good", "bad"),
     [
-        ("age", ["", "0", "77", "077", "0.5", "130"], ["-1", "131", "nan", "inf", "1e1", "1_0", "058Y", "٧", "0x1"]),
-        ("sex", ["", "M", "F", "O"], ["m", "male", "U", "1"]),
+        ("age", ["", "0", "77", "077", "0.5", "130"], ["-1", "131", "inf", "1e1", "1_0", "058Y", "٧", "0x1"]),
+        ("sex", ["", "M", "F", "O"], ["mal", "Unknown", "U", "1"]),
         ("study_date", ["", "2020-02-29"], ["2021-02-29", "20200229", "29.02.2020", "2020-02-29 10:00", "2020-W01-1"]),
     ],
 )
@@ -282,12 +330,11 @@ def test_an_open_quote_is_told_with_the_problems_before_it(tmp_path: Path) -> No
         (b"\n \n\n", "missing"),
         (b"\xef\xbb\xbf", "the file is empty"),
         (b"image_id,path,patient_id\n", "no rows"),
-        (b"image_id;path;patient_id\na;a.png;p\n", "by commas"),
-        (b"image_id\tpath\tpatient_id\na\ta.png\tp\n", "by commas"),
+        (b"image_id|path|patient_id\na|a.png|p\n", "by commas"),
+        (b"image_id;path\tpatient_id\na;a.png\tp\n", "by commas"),
         ("image_id,path,patient_id\nä,a,p\n".encode("latin-1"), "not UTF-8"),
-        ("image_id,path,patient_id\na,a,p\n".encode("utf-16"), "not UTF-8"),
         (b"\x89PNG\r\n\x1a\n\0\0\xff\xfe", "not UTF-8"),
-        (b"PK\x03\x04 not a table", "missing"),
+        (b"PK\x03\x04 not a table", "save its sheet as CSV"),
     ],
 )
 def test_files_that_are_no_manifest(tmp_path: Path, data: bytes, part: str) -> None:
@@ -436,7 +483,7 @@ ROW = st.fixed_dictionaries(
         "path": st.sampled_from(["a.png", "b/c.png", "b/..c", "../a", "a/..", "/a", ""]),
         "patient_id": st.sampled_from(["p", "q", "r", ""]),
         "split": st.sampled_from(["train", "train", "test", ""]),
-        "F": st.sampled_from(["0", "1", "-1", "", "2", "nan"]),
+        "F": st.sampled_from(["0", "1", "-1", "", "2", "x"]),
         "sex": st.sampled_from(["M", "F", "O", "", "x"]),
     }
 )

@@ -261,6 +261,14 @@ def test_draws_that_cannot_make_an_interval_say_why() -> None:
     for scale in ("part", "difference", "plain"):
         assert from_draws(0.5, np.full(9, 0.5), 20, scale) == Estimate(0.5, reason=NO_SPREAD)
     assert "one draw" in from_draws(0.5, np.ones(1), 20).reason
+    still = np.zeros(1000)
+    perfect = error_from_draws(0.0, still, still, 20)
+    assert (perfect.low, perfect.high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
+    moved = np.random.default_rng(0).random(1000)
+    near = error_from_draws(1e-4, 1e-4 + 1e-5 * moved, 1e-5 * moved, 20)
+    assert (near.value, near.low, near.high, near.reason) == (1e-4, None, None, NO_SPREAD)
+    # Rare findings of many patients: narrow for a good reason.
+    assert error_from_draws(0.01, 0.01 + 1e-3 * moved, 1e-3 * moved, 20, 20_000).low is not None
     assert "no draws" in error_from_draws(0.5, np.empty(0), np.empty(0), 20).reason
     assert from_draws(0.0, np.zeros(9), 20) == Estimate(0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
 

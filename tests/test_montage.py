@@ -19,6 +19,7 @@ from cxr_embed.index.writer import build_index
 from cxr_embed.phantom import render_study, sample_studies
 from cxr_embed.report.montage import (
     Panel,
+    Places,
     case_panel,
     check_montage,
     describe_case,
@@ -50,7 +51,7 @@ def index(radiographs: Path) -> Path:
 
 def test_a_search_is_drawn(index: Path, radiographs: Path) -> None:
     picture = radiographs / "out.png"
-    wanted = ["--image-id", "i0", "--montage", str(picture), "--root", str(radiographs)]
+    wanted = ["--image-id", "i0", "--montage", str(picture), "--manifest", str(radiographs / "manifest.csv")]
     done = run_cli("search", str(index), *wanted, "-k", "3")
     assert done.returncode == 0, done.stderr
     assert f"{picture}: 3 cases" in done.stdout
@@ -121,24 +122,25 @@ def test_the_last_lines_are_whole_and_any_letter_is_drawn(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("case", "why"),
     [
-        ({"path": None}, "no path is known"),
-        ({}, "no path is known"),
-        ({"path": "gone.png"}, "no picture: missing"),
-        ({"path": "../i1.png"}, "its path leaves the folder"),
-        ({"path": "/etc/hostname"}, "its path leaves the folder"),
-        ({"path": "i1.png", "content": bytes(32)}, "another file than was embedded"),
+        ({"image_id": "other"}, "no path is known"),
+        ({"image_id": "blank"}, "no path is known"),
+        ({"image_id": "gone"}, "no picture: missing"),
+        ({"image_id": "above"}, "its path leaves the folder"),
+        ({"image_id": "root"}, "its path leaves the folder"),
+        ({"image_id": "i1", "content": bytes(32)}, "another file than was embedded"),
     ],
 )
 def test_what_cannot_be_shown_is_said(radiographs: Path, case: dict[str, Any], why: str) -> None:
-    panel = case_panel(case, radiographs, "1", [])
+    paths = {"blank": "", "gone": "gone.png", "above": "../i1.png", "root": "/etc/hostname", "i1": "i1.png"}
+    panel = case_panel(case, Places(radiographs, paths), "1", [])
     assert panel.pixels is None
     assert panel.why == why
 
 
 def test_the_file_that_was_embedded_is_shown(radiographs: Path) -> None:
     image = read_image(radiographs / "i1.png")
-    case = {"path": "i1.png", "content": bytes.fromhex(image.content_id)}
-    panel = case_panel(case, radiographs, "1", [])
+    case = {"image_id": "i1", "content": bytes.fromhex(image.content_id)}
+    panel = case_panel(case, Places(radiographs, {"i1": "i1.png"}), "1", [])
     assert panel.pixels is not None
     np.testing.assert_array_equal(panel.pixels, image.pixels)
 
@@ -146,7 +148,8 @@ def test_the_file_that_was_embedded_is_shown(radiographs: Path) -> None:
 def test_words_and_missing_files_have_a_place(radiographs: Path) -> None:
     picture = radiographs / "words.pdf"
     unlike = Examples(files=[radiographs / "nowhere.png"])
-    draw_search(picture, radiographs, Examples(texts=["enlarged heart"]), unlike, {}, [], "", ["For research"])
+    like = Examples(texts=["enlarged heart"])
+    draw_search(picture, Places(radiographs, {}), like, unlike, {}, [], "", ["For research"])
     assert picture.read_bytes().startswith(b"%PDF")
 
 
@@ -156,11 +159,11 @@ def test_a_place_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
         check_montage(tmp_path / name)
 
 
-def test_the_folder_of_the_radiographs_is_asked_for(index: Path) -> None:
+def test_the_manifest_and_its_folder_are_asked_for(index: Path, radiographs: Path) -> None:
     done = run_cli("search", str(index), "--image-id", "i0", "--montage", "out.png")
     assert done.returncode == 2
-    assert "--root" in done.stderr
-    wanted = ("--montage", "out.png", "--root", str(index / "nowhere"))
+    assert "--manifest" in done.stderr
+    wanted = ("--montage", "out.png", "--manifest", str(radiographs / "manifest.csv"), "--root", str(index / "nowhere"))
     done = run_cli("search", str(index), "--image-id", "i0", *wanted)
     assert done.returncode == 2
     assert "no such folder" in done.stderr
@@ -177,7 +180,7 @@ def test_what_is_no_radiograph_is_told(radiographs: Path) -> None:
         assert run_cli(*words, cwd=radiographs).returncode == 0
     done = run_cli("search", "i", "--image", "i0.png", "-k", "2", "--json", cwd=radiographs)
     told = json.loads(done.stdout)
-    assert told["query"]["notes"] == ["i0.png does not look like a chest radiograph: its neighbours mean little"]
+    assert told["query"]["notes"][0] == "i0.png does not look like a chest radiograph: its neighbours mean little"
     assert "not like a chest radiograph" in [case["looks"] for case in told["neighbors"]]
     case = next(iter(open_store(radiographs / "s").ids[open_store(radiographs / "s").unlike_chest]))
     told = json.loads(run_cli("search", "i", "--image-id", case, "-k", "2", "--json", cwd=radiographs).stdout)
@@ -197,7 +200,8 @@ def test_what_is_no_radiograph_is_told(radiographs: Path) -> None:
     heights = []
     chest = next(iter(open_store(radiographs / "s").ids[~open_store(radiographs / "s").unlike_chest]))
     for example in (("--image-id", chest), ("--image", "i0.png")):
-        drawn = run_cli("search", "i", *example, "-k", "2", "--montage", "m.png", "--root", ".", cwd=radiographs)
+        montage = ("--montage", "m.png", "--manifest", "manifest.csv")
+        drawn = run_cli("search", "i", *example, "-k", "2", *montage, cwd=radiographs)
         assert drawn.returncode == 0, drawn.stderr
         heights.append(Image.open(radiographs / "m.png").size[1])
     assert heights[0] < heights[1]  # the picture says so too

@@ -446,6 +446,7 @@ def test_the_verb_writes_a_data_set_that_validates(tmp_path: Path) -> None:
         "patients": summary["patients"],
         "findings": list(FINDINGS),
         "problems": [],
+        "linked_away": [],
     }
     again = run_cli("phantom", "p", "--count", "6", cwd=tmp_path)
     assert again.returncode == 1

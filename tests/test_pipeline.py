@@ -28,7 +28,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def _reachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE))  # workers import `helpers` too
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)  # workers import `helpers` too
 
 
 def counts(summary: EmbedSummary) -> tuple[int, int, int, int]:
@@ -157,9 +157,14 @@ def test_files_that_were_away_and_come_back_are_no_failures_any_more(make_images
     manifest = read_manifest(tmp_path / "m.csv", root=folder)
     embed(manifest, encoder=MEAN, store=tmp_path / "s")
     folder.rename(tmp_path / "unplugged")  # a drive: the files keep their stamps
+    folder.mkdir()
+    with pytest.raises(ManifestError, match="none of the manifest's files is there"):
+        embed(manifest, encoder=MEAN, store=tmp_path / "s")
+    shutil.copy2(tmp_path / "unplugged" / "i0.png", folder / "i0.png")
     summary = embed(manifest, encoder=MEAN, store=tmp_path / "s")
     assert {f.kind for f in summary.failed} == {"missing"}
     assert len(open_store(tmp_path / "s")) == 4  # the vectors stay
+    shutil.rmtree(folder)
     (tmp_path / "unplugged").rename(folder)
     assert counts(embed(manifest, encoder=MEAN, store=tmp_path / "s")) == (0, 4, 0, 0)
     assert open_store(tmp_path / "s").failures == []
@@ -228,7 +233,7 @@ def crashing(name, **options):
 def fussy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Encoders that fail in every way, as a module that workers can import."""
     (tmp_path / "fussy.py").write_text(ENCODERS)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{HERE}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{HERE}", prepend=os.pathsep)
     monkeypatch.syspath_prepend(str(tmp_path))
     return "fussy"
 

@@ -9,12 +9,14 @@ import sys
 import warnings
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 from helpers import content
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
@@ -29,7 +31,7 @@ from cxr_embed.probe.base import Probe
 from cxr_embed.probe.cases import check_disjoint, match_cases
 from cxr_embed.probe.files import load_probe, make_trained, save_probe
 from cxr_embed.probe.loss import loss, probability
-from cxr_embed.probe.selection import FIXED_STRENGTH, STRENGTHS, deal_folds
+from cxr_embed.probe.selection import FIXED_STRENGTH, STRENGTHS, Balance, deal_folds
 from cxr_embed.probe.vectors import ArraySource, Matrix, StoreSource, fit_standard, pool_vectors
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
@@ -302,7 +304,106 @@ def test_nothing_is_printed_or_warned() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         LinearProbe(10.0).fit(*make_cases(30, 200))
+
+
+# Few cases by their products, many in passes, fewer than dimensions in their own directions; separable and not.
+@pytest.mark.parametrize(("count", "width"), [(300, 20), (60, 200), (900, 32), (900, 300), (700, 800)])
+@pytest.mark.parametrize("strength", [1e3, 3e5, 1e6, 1e9])
+@pytest.mark.parametrize("balance", ["none", "balanced", "focal"])
+def test_weak_regularisation_is_solved_too(count: int, width: int, strength: float, balance: Balance) -> None:
+    vectors, labels = make_cases(count, width, findings=1)
+    probe = LinearProbe(strength, balance=balance).fit(vectors, labels)
+    assert probe.unconverged_ == {}
+    known = ~np.isnan(labels[:, 0])
+    # The slope is that of the vectors that the solver saw.
+    standard = ((vectors[known] - probe.mean_) / probe.scale_).astype(np.float32 if count > 640 else np.float64)
+    sign = 2 * labels[known, 0].astype(np.float64) - 1
+    side = {1: 1.0, -1: 1.0}
+    if balance == "balanced":
+        side = {kind: len(sign) / 2 / np.count_nonzero(sign == kind) for kind in (1, -1)}
+    weight = strength * np.where(sign > 0, side[1], side[-1])
+    coefficients, level = probe.coef_[0], probe.intercept_[0]
+    told = loss((standard @ coefficients + level) * sign, 2.0 if balance == "focal" else 0.0)
+    slope = np.r_[coefficients + standard.T @ (weight * sign * told.slope), (weight * sign * told.slope).sum()]
+    wide = np.c_[standard, np.ones(len(sign))].astype(np.float64)
+    bend = (wide.T * (weight * told.curvature)) @ wide + np.diag(np.r_[np.ones(width), 0])
+    step = np.linalg.solve(bend, slope)
+    assert np.abs(step).max() < 1e-3 * np.abs(coefficients).max()
+
+
+def test_weak_regularisation_among_those_to_choose_from() -> None:
+    vectors, labels = make_cases(900, 40, findings=2)
+    probe = LinearProbe(strengths=(1e6, 1e9)).fit(vectors, labels)
+    assert probe.chosen_.all()
+    assert set(probe.strengths_) == {1e6}
+    assert probe.unconverged_ == {}
+
+
+@pytest.mark.parametrize("count", [60, 900])
+def test_what_no_solver_reaches_is_named(count: int) -> None:
+    vectors, labels = make_cases(count, 30, findings=2)
+    labels[:, 1] = vectors[:, 1] > np.median(vectors[:, 1])
+    with pytest.warns(ConvergenceWarning, match=r"finding 1: strength 1e\+300 is too weak"):
+        probe = LinearProbe(1e300).fit(vectors, labels)
+    assert 1 in probe.unconverged_
+    with pytest.warns(ConvergenceWarning, match=r"finding 1: not chosen from, too weak to solve: 1e\+300"):
+        probe = LinearProbe(strengths=(1e-3, 1e300)).fit(vectors, labels)
+    assert probe.strengths_[1] == 1e-3
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-5])
+@pytest.mark.parametrize("count", [60, 900])
+def test_vectors_that_are_all_alike_are_told(count: int, noise: float) -> None:
+    rng = np.random.default_rng(0)
+    vectors = (3 + noise * rng.standard_normal((count, 8))).astype(np.float32)
+    with pytest.warns(UserWarning, match=f"all {count} vectors are {'nearly ' if noise else ''}equal"):
+        LinearProbe(0.1).fit(vectors, np.arange(count) % 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LinearProbe(0.1).fit(vectors + 0.1 * rng.standard_normal((count, 8)), np.arange(count) % 2)
+
+
+@pytest.mark.parametrize("order", ["rising", "falling"])
+def test_neighbours_that_are_equally_alike_count_in_part(order: str) -> None:
+    # Two kinds of vectors, 10 of each; 4 of the first and 7 of the second show the finding.
+    vectors = np.repeat(np.eye(2, 3, dtype=np.float32), 10, axis=0)
+    labels = np.r_[np.arange(10) < 4, np.arange(10) < 7].astype(float)
+    if order == "falling":
+        vectors, labels = vectors[::-1], labels[::-1]
+    told = KNNProbe(neighbors=5).fit(vectors, labels).predict_proba(np.eye(2, 3, dtype=np.float32))[:, 0]
+    np.testing.assert_allclose(told, [(5 * 0.4 + 0.5) / 6, (5 * 0.7 + 0.5) / 6])
+
+
+def test_an_epoch_too_few_is_told() -> None:
+    with pytest.warns(ConvergenceWarning, match="finding 0: its 2 epochs ended while the loss still fell"):
         MLPProbe(epochs=2).fit(*make_cases(30))
+
+
+@pytest.mark.parametrize("strength", [1e-3, 0.1, 1.0, 1e9])
+def test_attention_is_at_a_minimum_or_says_so(strength: float) -> None:
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((200, 4, 6))
+    labels = (rng.random(200) < 0.5).astype(np.float64)
+    tokens[np.arange(200), rng.integers(0, 4, 200), 0] += 3 * labels
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        probe = AttentionProbe(strength=strength).fit(tokens, labels)
+    assert (strength == 1e9) == (0 in probe.unconverged_)
+    if probe.unconverged_:
+        return
+
+    def objective(coefficients: np.ndarray, query: np.ndarray) -> float:
+        probe.coef_, probe.query_ = coefficients[None], query[None]
+        margin = probe.decision_function(tokens)[:, 0] * (2 * labels - 1)
+        return float(strength * np.logaddexp(0, -margin).sum() + (coefficients**2).sum() / 2 + (query**2).sum() / 2)
+
+    best = probe.coef_[0].copy(), probe.query_[0].copy()
+    size = float(np.linalg.norm(np.r_[best]))
+    for way in np.eye(6):
+        for moves in ((way, 0 * way), (0 * way, way)):
+            ends = [objective(best[0] + sign * moves[0] * 1e-5, best[1] + sign * moves[1] * 1e-5) for sign in (1, -1)]
+            assert abs(ends[0] - ends[1]) / 2e-5 < 0.02 * size
 
 
 def test_attention_finds_the_token_that_tells() -> None:
@@ -373,8 +474,8 @@ def test_a_saved_probe_predicts_the_same(tmp_path: Path, kind: type[Probe]) -> N
     assert loaded.describe() == trained.describe()
     assert loaded.undefined == {"Hernia": f"all {len(cases)} labels are negative"}
     assert loaded.labels.counts["Edema"]["unknown"] == int(np.isnan(cases.values[:, 1]).sum())
-    assert loaded.seen(np.array(["p1", "p0"])).tolist() == [True, False]
-    assert sorted(p.suffix for p in (tmp_path / "probe").iterdir()) == [".json", ".safetensors"]
+    assert loaded.seen(np.array(["p1", "p0"]), np.array(["new", "other"])).tolist() == [True, False]
+    assert sorted(p.suffix for p in (tmp_path / "probe").iterdir()) == [".json", ".lock", ".safetensors"]
     save_probe(tmp_path / "probe", trained)
     assert load_probe(tmp_path / "probe").created == trained.created
 
@@ -423,6 +524,41 @@ def test_damaged_probes_are_named(tmp_path: Path) -> None:
         save_probe(tmp_path / "full", make_trained(probe, store, "features", cases, labels, split=None, uncertain=""))
 
 
+def test_a_probes_folder_has_one_writer_and_keeps_other_peoples_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cxr_embed.probe.folder.WAIT", 0)
+    store = open_store(make_store(tmp_path / "store"))
+    labels = write_labels(tmp_path / "labels.csv")
+    cases = match_cases(store, read_labels(labels))
+    folder, trained = tmp_path / "probe", []
+    for strength in (1.0, 2.0):
+        probe = LinearProbe(strength).fit_source(StoreSource(store, cases.ids, "features", "mean"), cases.values)
+        trained.append(make_trained(probe, store, "features", cases, labels, split=None, uncertain="unknown"))
+    folder.mkdir()
+    # A writer that was killed before there was a probe: its files are in nobody's way.
+    (folder / f".probe.json.{'0' * 32}.partial").write_text("half")
+    save_probe(folder, trained[0])
+    first = next(folder.glob("*.safetensors"))
+    (folder / "theirs.safetensors").write_bytes(b"weights")
+    (folder / "0123456789abcdef.safetensors").write_bytes(b"named as ours, by chance")
+    old = (folder / "probe.json").read_bytes()
+    with filelock.FileLock(folder / "writer.lock"), pytest.raises(ProbeError, match="another process is writing"):
+        save_probe(folder, trained[1])
+    assert load_probe(folder).describe() == trained[0].describe()
+    save_probe(folder, trained[1])
+    assert load_probe(folder).describe() == trained[1].describe()
+    assert not first.exists()
+    assert (folder / "probe.json").read_bytes() != old
+    names = {path.name for path in folder.iterdir()}
+    assert {"theirs.safetensors", "0123456789abcdef.safetensors"} < names
+    assert len(names) == 5
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "probe.json").write_text('{"moon": "lander"}')
+    with pytest.raises(ProbeError, match="other files in it"):
+        save_probe(tmp_path / "other", trained[0])
+
+
 def test_joins_are_by_id_and_name_what_is_left_out(tmp_path: Path) -> None:
     store = open_store(make_store(tmp_path / "store"))
     labels = read_labels(write_labels(tmp_path / "labels.csv", 60, first=10))
@@ -461,7 +597,7 @@ def test_splits_and_findings_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match="no finding Nodule; they have Mass, Edema, Hernia"):
         match_cases(store, labels, findings=["Mass", "Nodule"])
     train = match_cases(store, labels, split="train")
-    with pytest.raises(ProbeError, match=r"1 patients are in the training and in the test part \(p1\)"):
+    with pytest.raises(ProbeError, match=r"1 patient is in the training and in the test part \(p1\)"):
         check_disjoint(train, train.pick(np.flatnonzero(train.patients == "p1")))
 
 

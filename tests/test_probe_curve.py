@@ -257,7 +257,8 @@ def test_train_and_predict_as_typed(typed: Path) -> None:
     assert "note" not in done.stdout
     with open(typed / "s.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["image_id", "Mass", "Edema", "Hernia"]
+    assert list(rows[0]) == ["image_id", "learned_from", "Mass", "Edema", "Hernia"]
+    assert {row["learned_from"] for row in rows} == {"0"}
     assert [row["image_id"] for row in rows] == [f"i{n}" for n in range(COUNT) if n // 2 % 5 == 2]
     labels = [truth(int(row["image_id"][1:]))[0] for row in rows]
     assert roc_auc_score(labels, [float(row["Mass"]) for row in rows]) > 0.8
@@ -306,6 +307,17 @@ def test_thresholds_are_chosen_on_a_split_of_their_own_and_kept(typed: Path) -> 
     assert (done.returncode, "among those that the probe learned from" in done.stderr) == (1, True)
 
 
+def test_what_did_not_converge_is_told_as_typed(typed: Path) -> None:
+    train = ("probe", "train", "clear", "labels.csv", "--out", "weak", "--strength", "1e300")
+    done = run_cli(*train, cwd=typed)
+    assert done.returncode == 0, done.stderr
+    assert "is too weak to solve; give a smaller one" in done.stdout
+    assert "note: not fully trained: " in done.stdout
+    assert json.loads((typed / "weak" / "probe.json").read_text())["unconverged"]
+    done = run_cli("probe", "predict", "weak", "clear", "--out", "weak.csv", cwd=typed)
+    assert "note: not fully trained: " in done.stdout
+
+
 @pytest.mark.parametrize("kind", ["mlp", "knn"])
 def test_other_kinds_as_typed(typed: Path, kind: str) -> None:
     done = run_cli(
@@ -326,7 +338,7 @@ def test_findings_that_were_not_learned_get_no_column(typed: Path) -> None:
     assert "the probe learned from all of them" in done.stdout
     done = run_cli("probe", "predict", "one", "clear", "--out", "one-scores.csv", cwd=typed)
     assert "Nodule has no scores: all 120 labels are negative" in done.stdout
-    assert (typed / "one-scores.csv").read_text().startswith("image_id,Mass\n")
+    assert (typed / "one-scores.csv").read_text().startswith("image_id,learned_from,Mass\n")
 
 
 def test_curve_as_typed(typed: Path) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import run_cli
-from index_world import make_index
+from index_world import make_index, make_store
 from sklearn.metrics import ndcg_score, roc_auc_score
 
+from cxr_embed import open_store
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import CaseIndex
+from cxr_embed.index.writer import build_index
 from cxr_embed.manifest import read_labels
 from cxr_embed.metrics.retrieval import chance, means_by_patient, ndcg_at, precision_at, recall_at, votes
 from cxr_embed.retrieval import RetrievalReport, evaluate_retrieval
@@ -154,7 +156,7 @@ def test_intervals_hold_the_truth() -> None:
 
 
 @pytest.mark.parametrize("block", [1 << 23, 250])
-def test_neighbours_are_brute_force_with_copies_in_row_order(
+def test_neighbours_are_brute_force_with_copies_in_a_drawn_order(
     tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cxr_embed.retrieval.neighbours._BLOCK_VALUES", block)
@@ -173,9 +175,66 @@ def test_neighbours_are_brute_force_with_copies_in_row_order(
                 if row != query and pool.cases[row] and not (pool.strangers and patients[row] == patients[query])
             ]
             similar = np.vecdot(index.vectors[cases[allowed]], index.vectors[cases[query]])
-            expected = np.array(allowed)[np.lexsort((allowed, -similar))][:7]
-            assert found.rows[place].tolist() == expected.tolist()
+            rows = found.rows[place]
+            assert len(set(rows.tolist())) == 7
+            assert set(rows.tolist()) <= set(allowed)
+            np.testing.assert_allclose(found.similarity[place], np.sort(similar)[::-1][:7], atol=1e-6)
+            again = np.vecdot(index.vectors[cases[rows]], index.vectors[cases[query]])
+            np.testing.assert_allclose(again, found.similarity[place], atol=1e-7)
             assert pool.sizes(np.ones(50, bool), np.array([query]), patients)[0] == len(allowed)
+
+
+def test_equals_count_by_all_their_orders(tmp_path: Path) -> None:
+    # Few different vectors, so that most neighbours are equally similar: every order of the rows, taken in turn.
+    rng = np.random.default_rng(3)
+    kinds = rng.normal(size=(2, 3)).astype(np.float32)
+    which, label = rng.integers(0, 2, 6), [1, 1, 0, 1, 0, 0]
+    patients = ["a", "a", "b", "c", "d", "e"]
+    index = make_index(
+        tmp_path, kinds[which], patients, columns={"Mass": list(map(str, label)), "view": ["PA", "AP"] * 3}
+    )
+    found = evaluate_retrieval([index], ks=(1, 2, 3), bootstraps=0).indexes[0]
+    similar = {(a, b): float(which[a] == which[b]) for a, b in itertools.permutations(range(6), 2)}
+    precision, ndcg, view = np.zeros((3, 720, 6, 3))
+    for number, order in enumerate(itertools.permutations(range(6))):
+        for query in range(6):
+            pool = [row for row in order if patients[row] != patients[query]]
+            near = sorted(pool, key=lambda row: -similar[query, row])
+            relevant = sum(label[row] for row in pool)
+            for place, k in enumerate((1, 2, 3)):
+                precision[number, query, place] = np.mean([label[row] for row in near[:k]])
+                gains = sum(label[row] / math.log2(rank + 2) for rank, row in enumerate(near[:k]))
+                ndcg[number, query, place] = gains / sum(1 / math.log2(r + 2) for r in range(min(k, relevant)))
+                view[number, query, place] = np.mean([row % 2 == query % 2 for row in near[:k]])
+    asks = [row for row in range(6) if label[row]]
+    figures = found.findings[0].figures
+    assert [at.figure.value for at in figures.precision] == pytest.approx(precision.mean(0)[asks].mean(0).tolist())
+    assert [at.figure.value for at in figures.ndcg] == pytest.approx(ndcg.mean(0)[asks].mean(0).tolist())
+    assert [at.figure.value for at in found.same_view.at] == pytest.approx(view.mean(0).mean(0).tolist())
+    own = [similar[0, 1], similar[1, 0]]
+    least = [sum(similar[query, row] for row in range(6) if row != query) for query in (0, 1)]
+    expected = np.mean([1 / n if same else 0 for same, n in zip(own, least, strict=True)])
+    assert found.same_patient.at[0].figure.value == pytest.approx(expected if all(own) else 0)
+
+
+@pytest.mark.parametrize("noise", [0, 1e-5])
+def test_vectors_that_are_all_alike_find_what_blind_draws_find(noise: float, tmp_path: Path) -> None:
+    vectors = np.ones((200, 8), np.float32) + noise * np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
+    labels = ["1"] * 50 + ["0"] * 150
+    index = make_index(tmp_path, vectors, [f"p{n}" for n in range(200)], columns={"Mass": labels})
+    report = evaluate_retrieval([index], ks=(5,), bootstraps=0)
+    at, vote = report.indexes[0].findings[0].figures.precision[0], report.indexes[0].mean_vote.value
+    assert vote is not None
+    assert 0.35 < vote < 0.65
+    assert at.figure.value == pytest.approx(49 / 199)
+    assert at.lift == pytest.approx(1)
+    assert any("all 200 vectors are" in note and "tell no image from another" in note for note in report.notes)
+
+
+def test_an_index_of_vectors_that_are_all_alike_is_told(tmp_path: Path) -> None:
+    store = open_store(make_store(tmp_path / "store", np.ones((30, 4), np.float32), ["p"] * 30))
+    (note,) = build_index(store, tmp_path / "index").notes
+    assert note.startswith("all 30 vectors are equal: they tell no image from another")
 
 
 def test_fewer_cases_than_k_leave_blanks(tmp_path: Path) -> None:
@@ -337,8 +396,8 @@ def test_bad_options_are_refused(built: CaseIndex, options: dict[str, Any], told
 
 def test_nothing_to_evaluate_is_refused(tmp_path: Path) -> None:
     vectors, patients, columns = world()
-    with pytest.raises(CaseIndexError, match="no finding is known"):
-        evaluate_retrieval([make_index(tmp_path / "a", vectors, patients)])
+    with pytest.raises(CaseIndexError, match="no finding, no view and no second image of a patient is known"):
+        evaluate_retrieval([make_index(tmp_path / "a", vectors)])
     unowned = make_index(tmp_path / "b", vectors, [""] * CASES, columns)
     with pytest.raises(CaseIndexError, match="it knows the patient of no image"):
         evaluate_retrieval([unowned])
@@ -352,6 +411,26 @@ def test_nothing_to_evaluate_is_refused(tmp_path: Path) -> None:
     labels.write_text("image_id,Mass\nother,1\n")
     with pytest.raises(CaseIndexError, match="the labels have none of the images"):
         evaluate_retrieval([blank], read_labels(labels))
+
+
+def test_patients_and_views_need_no_finding(tmp_path: Path) -> None:
+    vectors, patients, columns = world()
+    full = make_index(tmp_path / "full", vectors, patients, columns)
+    bare = make_index(tmp_path / "bare", vectors, patients, {"view": columns["view"]})
+    expected = evaluate_retrieval([full], ks=(3, 5), bootstraps=50).indexes[0]
+    report = evaluate_retrieval([bare, bare], ks=(3, 5), bootstraps=50)
+    (found, _), (difference,) = report.indexes, report.differences
+    assert (found.same_patient, found.same_view) == (expected.same_patient, expected.same_view)
+    assert (found.findings, found.mean.precision[0].figure.value, found.mean_vote.value) == ((), None, None)
+    assert difference.same_patient[0].value == 0
+    assert any("no finding is known" in note for note in report.notes)
+    done = run_cli("index", "evaluate", str(bare.path), str(bare.path), "--bootstraps", "20")
+    assert done.returncode == 0, done.stderr
+    assert "same patient, recall@5" in done.stdout
+    assert "nDCG" not in done.stdout
+    assert run_cli("index", "evaluate", str(bare.path), "--bootstraps", "20", "--json").returncode == 0
+    with pytest.raises(CaseIndexError, match="--finding Mass: not in"):
+        evaluate_retrieval([bare], findings=["Mass"])
 
 
 def test_labels_of_a_file_replace_those_of_the_index(built: CaseIndex, tmp_path: Path) -> None:

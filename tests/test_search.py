@@ -242,6 +242,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, chest: Callable[..., np.n
         Image.fromarray((chest(number, 96) >> 4).astype(np.uint8)).save(folder / "images" / f"i{number}.png")
         date, view = f"20{10 + number}-01-01", ["PA", "AP"][number % 2]
         lines.append(f"i{number},images/i{number}.png,p{number // 2},{date},{view},{40 + number},{number % 3 % 2}")
+    Image.fromarray((chest(1, 96) >> 4).astype(np.uint8)).save(folder / "new.png", compress_level=0)
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
     embed(folder / "manifest.csv", encoder="hog", store=folder / "store")
     build_index(open_store(folder / "store"), folder / "index", manifest=read_manifest(folder / "manifest.csv"))
@@ -294,7 +295,7 @@ def test_a_table_for_people_and_files_for_programs(searched: Path, tmp_path: Pat
         "note: no case has the view 'pa'; there are PA, AP",
     ]
     written = (tmp_path / "n.csv").read_text().splitlines()
-    assert written[0] == "image_id,similarity,patient_id,path,study_date,view,age,Effusion"
+    assert written[0] == "image_id,similarity,patient_id,study_date,view,age,Effusion"
     assert len(written) == 12
     import pyarrow.parquet as pq
 
@@ -334,8 +335,8 @@ def test_several_examples_and_minus_one(searched: Path) -> None:
         (["--image", "missing.png"], "missing.png: no radiograph to search for: the file does not exist"),
         (["--image", "manifest.csv"], "manifest.csv: no radiograph to search for"),
         (
-            ["--image", "images/i1.png", "--exclude-same-patient"],
-            "images/i1.png: its patient is not known; say --patient",
+            ["--image", "new.png", "--exclude-same-patient"],
+            "new.png: its patient is not known; say --patient",
         ),
         (["--text", "effusion"], "--text: words cannot be compared with the output features of hog"),
         (["--image-id", "i1", "--not-image-id", "i1"], "the examples cancel each other"),
@@ -452,7 +453,7 @@ def test_faults_are_told_before_an_encoder_is_loaded(
     loaded: list[str] = []
     monkeypatch.setattr(queries, "load_encoder", lambda name, **_: loaded.append(name))
     monkeypatch.chdir(searched)
-    monkeypatch.setattr("sys.argv", ["cxr-embed", "search", "index", "--image", "images/i1.png", *arguments])
+    monkeypatch.setattr("sys.argv", ["cxr-embed", "search", "index", "--image", "new.png", *arguments])
     with pytest.raises(SystemExit):
         main()
     assert told in capsys.readouterr().err
@@ -476,8 +477,26 @@ def test_a_patient_is_stated_only_where_the_index_does_not_know(searched: Path, 
     assert (query.patients, query.images) == (("p",), ("i0",))
 
 
+def test_a_file_that_is_indexed_is_its_case(searched: Path, tmp_path: Path) -> None:
+    command = ("search", "index", "-k", "30", "--exclude-same-patient", "--json")
+    copy = tmp_path / "under another name.png"
+    copy.write_bytes((searched / "images" / "i1.png").read_bytes())
+    by_file = json.loads(run_cli(*command, "--image", str(copy), cwd=searched).stdout)
+    by_id = json.loads(run_cli(*command, "--image-id", "i1", cwd=searched).stdout)
+    assert by_file["query"]["patients"] == by_id["query"]["patients"] == ["p0"]
+    assert f"{copy} is indexed, as i1: no answer to itself" in by_file["query"]["notes"]
+    assert {case["image_id"] for case in by_file["neighbors"]} == {case["image_id"] for case in by_id["neighbors"]}
+    assert {"i0", "i1"}.isdisjoint(case["image_id"] for case in by_file["neighbors"])
+    other = run_cli(*command, "--image", str(copy), "--patient", "p5", cwd=searched)
+    assert other.returncode == 1
+    assert "--patient p5: the index has i1 as p0's; leave --patient out" in other.stderr
+    # Of two pictures one is known: the query is anybody's until the other is stated.
+    both = run_cli(*command, "--image", str(copy), "--image", "new.png", cwd=searched)
+    assert "its patient is not known" in both.stderr
+
+
 def test_a_patient_without_a_case_is_told(searched: Path) -> None:
-    command = ("search", "index", "--image", "images/i1.png", "--patient", "nobody", "-k", "3", "--json")
+    command = ("search", "index", "--image", "new.png", "--patient", "nobody", "-k", "3", "--json")
     told = json.loads(run_cli(*command, "--exclude-same-patient", cwd=searched).stdout)
     assert "no case is of the patient nobody" in told["query"]["notes"]
     assert len(told["neighbors"]) == 3

@@ -45,7 +45,7 @@ print("interrupted" if summary.interrupted else "finished", flush=True)
 
 @pytest.fixture(autouse=True)
 def _reachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
 
 
 def start(manifest: Path, store: Path) -> subprocess.Popen[str]:
@@ -115,6 +115,16 @@ def kill_and_check(make_images: Make, tmp_path: Path, kills: int, images: int) -
 
 def test_kill_nine_a_few_times(make_images: Make, tmp_path: Path) -> None:
     kill_and_check(make_images, tmp_path, kills=5, images=60)
+
+
+def test_workers_end_with_a_killed_run_whatever_they_are_at(make_images: Make, tmp_path: Path) -> None:
+    words = ["embed", str(make_images(4)), "--encoder", "helpers:make_stuck", "--store", "s", "--workers", "2"]
+    command = [sys.executable, "-m", "cxr_embed", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"at it\n"
+    process.kill()
+    process.communicate(timeout=60)  # until the last worker has closed it too, which none would do by itself
 
 
 @pytest.mark.soak

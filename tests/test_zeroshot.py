@@ -7,7 +7,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from cxr_embed import open_store
+from cxr_embed import embed, open_store
 from cxr_embed.errors import EncoderError, ManifestError, StoreError
 from cxr_embed.manifest import read_labels, read_manifest
+from cxr_embed.metrics import Figure
 from cxr_embed.prompts import Finding, PromptError, PromptSet, load_prompt_set
 from cxr_embed.screening import Goal, match_labels, screen
+from cxr_embed.screening.report import FindingReport, PairReport, Report
+from cxr_embed.screening.tables import doubts
 from cxr_embed.store import Row, StoreWriter, add_prompts, read_prompts
-from cxr_embed.types import EncoderSpec, TextRule
+from cxr_embed.types import EncoderSpec, TextRule, threshold_told
 from cxr_embed.zeroshot import Cosines, Scorer
 
 ELIXR = TextRule("tokens", "elixr")
@@ -453,9 +456,39 @@ def test_the_report_counts_and_computes(tmp_path: Path) -> None:
     assert report.truth["labels_without_vectors"] == 1
     assert report.truth["images_without_labels"] == 10
     told = "\n".join(report.warnings)
-    for words in ("1 labelled ids have no vector", "10 images have no label", "prevalence is the labels' own"):
+    for words in ("1 labelled id has no vector", "10 images have no label", "prevalence is the labels' own"):
         assert words in told
     json.dumps(report.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ["patient_id", "Patient_ID", "split", "learned_from", "image_id"])
+def test_a_finding_that_would_be_read_as_a_column_is_refused(name: str, tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "s", EncoderSpec("t", "1", "none", {"v": (2,)}, text=TextRule("v", "clip"))) as writer:
+        writer.add_vector(Row("a", "p", content(0)), {"v": np.ones(2)})
+        writer.flush("toy engine")
+    with pytest.raises(PromptError, match=f"a finding named {name}, which is a column of score files"):
+        screen(tmp_path / "s", PromptSet("x", (Finding(name, ("yes",), ("no",)),)))
+
+
+def test_what_a_fault_of_polarity_means_is_told_of_those_that_there_are() -> None:
+    def told(auroc: float, pair: float, higher: float) -> str:
+        pairs = (PairReport("yes", "no", pair, None, higher), PairReport("aye", "nay", 0.9, None, 0.1))
+        finding = FindingReport("Up", "Up", 9, 3, Figure(auroc), pairs, ("doubt",), None, None, False, None, None)
+        return doubts(Report((finding,), auroc, 1, None, 9, {}, ()))[-1]
+
+    assert "swapped" not in told(0.8, 0.7, 0.6)
+    assert "useless threshold" in told(0.8, 0.7, 0.6)
+    for auroc, pair in ((0.4, 0.6), (0.6, 0.4)):
+        assert "swapped" in told(auroc, pair, 0.1)
+        assert "useless threshold" not in told(auroc, pair, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "told"),
+    [(0.0, "0.0000"), (0.5, "0.5000"), (-0.0148, "-0.0148"), (0.00004, "4e-05"), (-0.0009, "-0.0009"), (1e-9, "1e-09")],
+)
+def test_a_threshold_is_told_from_zero(threshold: float, told: str) -> None:
+    assert threshold_told(threshold) == told
 
 
 def test_swapped_prompts_are_flagged_by_name(tmp_path: Path) -> None:
@@ -519,7 +552,7 @@ def test_copies_of_a_file_are_counted(tmp_path: Path) -> None:
         writer.flush("toy engine")
     labels = read_labels(_written(tmp_path / "l.csv", "image_id,Mass\ni7,1\ncopy,1\ni2,0\n"))
     _, report = screen(path, ASKED, labels=labels)
-    assert any("1 labelled images have the same file" in warning for warning in report.warnings)
+    assert any("1 labelled image has the same file" in warning for warning in report.warnings)
 
 
 # ---- the verb
@@ -737,3 +770,20 @@ def test_prompts_of_a_checkpoint_on_real_radiographs(real_data: Path, tmp_path: 
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["prompts_embedded"] == 0
     assert (tmp_path / "o.csv").read_bytes() == before
+
+
+def test_prompts_that_were_cut_are_told_in_each_run(tmp_path: Path, make_images: Callable[..., Path]) -> None:
+    embed(make_images(3), "mini", tmp_path / "s", outputs=["features", "contrastive"], device="cpu")
+    long = "effusion " + "lung " * 200
+    prompts = tmp_path / "p.yaml"
+    prompts.write_text(
+        "title: t\nsources: [x]\nfindings:\n  Effusion:\n"
+        f"    positive: ['{long}', effusion]\n    negative: [no effusion]\n"
+    )
+    command = ("zeroshot", str(tmp_path / "s"), "--prompts", str(prompts), "--out", str(tmp_path / "out.csv"), "--json")
+    assert run_cli(*command).returncode == 1
+    for cut in (("--cut-prompts",), ()):  # the second finds the vector in the store
+        done = run_cli(*command, *cut)
+        assert done.returncode == 0, done.stderr
+        (note,) = json.loads(done.stdout)["notes"]
+        assert note.startswith("only the beginning of 1 of 3 prompts was read, the first 'effusion lung")

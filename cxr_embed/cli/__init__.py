@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated
 
 import typer
@@ -29,8 +27,8 @@ from cxr_embed.cli import (
     store,
     zeroshot,
 )
-from cxr_embed.cli.common import fail
-from cxr_embed.errors import CxrEmbedError
+from cxr_embed.cli.ending import check_all, run
+from cxr_embed.cli.terminal import clean_output
 
 app = typer.Typer(
     name="cxr-embed",
@@ -82,13 +80,10 @@ def _root(
     del version
 
 
+check_all(app)
+
+
 def main() -> None:
-    """Runs the command line; a user's mistake ends in one or two lines and status 1, never in a traceback."""
-    try:
-        app()
-    except CxrEmbedError as error:
-        fail(str(error))
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`): nothing more can be written, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+    """Runs the command line; what goes wrong ends in one or two lines and another status than 0."""
+    with clean_output():
+        run(app)

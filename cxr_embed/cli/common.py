@@ -10,18 +10,37 @@ from typing import Any, NoReturn
 
 import typer
 
+from cxr_embed.cli.terminal import clean_json, console
+
 RESEARCH = "For research; not a medical device."
+
+
+_PRINTED: list[bool] = []  # JSON values
+
+
+class Failed(SystemExit):
+    """The end of the program after an error that was told."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(status)
+        self.message, self.status = message, status
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
     """Prints an error to stderr and ends the program."""
     typer.echo(f"error: {message}", err=True)
-    raise SystemExit(status)
+    raise Failed(message, status)
 
 
 def print_json(value: Any) -> None:
     """Prints a value for a program to read."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    _PRINTED.append(True)
+    typer.echo(clean_json(json.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def printed_json() -> bool:
+    """Whether a value was printed for a program to read."""
+    return bool(_PRINTED)
 
 
 def is_terminal() -> bool:
@@ -35,10 +54,9 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
     if not is_terminal():
         yield None
         return
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda step, done, total: bar.update(task, description=step, completed=done, total=total)
 

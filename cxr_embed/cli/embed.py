@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cxr_embed.cli.common import fail, is_terminal, plural, print_json
+from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
     from cxr_embed.pipeline.summary import EmbedSummary
@@ -30,6 +31,8 @@ def embed(
         str | None, typer.Option(help="Which of the encoder's outputs to store, e.g. contrastive,general.")
     ] = None,
     pixels: Annotated[str | None, typer.Option(help="Which of the encoder's pixel recipes to use.")] = None,
+    prepare: Annotated[str | None, typer.Option(help="stretch: values fill their range first (own store).")] = None,
+    colour: Annotated[str, typer.Option(help="refuse, or grey: read tinted or marked films as grey.")] = "refuse",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (fastest that is native here), float32 or bf16.")] = "auto",
     dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32.", show_default=False)] = None,
@@ -52,12 +55,13 @@ def embed(
 
     if dtype not in (None, "float16", "float32"):
         fail(f"--dtype is float16 or float32, not {dtype!r}", 2)
+    if colour not in ("refuse", "grey"):
+        fail(f"--colour is refuse or grey, not {colour!r}", 2)
     table = read_manifest(manifest, root=root, extra=extra or ())
     chosen = [name.strip() for name in outputs.split(",")] if outputs is not None else None
+    recipe: dict[str, Any] = {"weights": weights, "outputs": chosen, "pixels": pixels, "prepare": prepare}
     if dry_run:
-        plan = plan_embedding(
-            table, encoder=encoder, store=store, weights=weights, outputs=chosen, pixels=pixels, limit=limit
-        )
+        plan = plan_embedding(table, encoder=encoder, store=store, limit=limit, **recipe)
         if as_json:
             print_json(vars(plan))
         else:
@@ -71,11 +75,10 @@ def embed(
             table,
             encoder=encoder,
             store=store,
-            weights=weights,
             device=device,
             precision=precision,
-            outputs=chosen,
-            pixels=pixels,
+            **recipe,
+            colour=colour,  # type: ignore[arg-type]
             dtype=dtype,  # type: ignore[arg-type]
             batch_size=_count("--batch-size", batch_size),
             workers=_count("--workers", workers),
@@ -106,7 +109,6 @@ def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
     if not is_terminal():
         yield None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -117,7 +119,7 @@ def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[failed]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task("starting", total=None, rate="", failed="")
 
         def show(summary: EmbedSummary) -> None:
@@ -136,6 +138,7 @@ def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
 
 def _print_summary(summary: EmbedSummary, store: Path) -> None:
     from cxr_embed.cli.store import told_equal
+    from cxr_embed.images import NOTES
     from cxr_embed.store import open_store
 
     rate = f" ({summary.embedded / summary.seconds:,.1f} images/s)" if summary.embedded else ""
@@ -156,6 +159,9 @@ def _print_summary(summary: EmbedSummary, store: Path) -> None:
         typer.echo(f"note: {told_equal(summary.equal_vectors)}")
     for note in summary.notes:
         typer.echo(f"note: {note}")
+    for note, ids in sorted(summary.odd_files.items()):
+        named = ", ".join(sorted(ids)[:_SHOWN_UNLIKE]) + (", ..." if len(ids) > _SHOWN_UNLIKE else "")
+        typer.echo(f"note: {plural(len(ids), 'image')} {NOTES[note]} ({named})")
     for failure in summary.failed[:_SHOWN_FAILURES]:
         typer.echo(f"failed: {failure.image_id} [{failure.kind}] {failure.reason}", err=True)
     if len(summary.failed) > _SHOWN_FAILURES:

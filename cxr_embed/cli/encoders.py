@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cxr_embed.cli import terminal
 from cxr_embed.cli.common import plural, print_json
 
 if TYPE_CHECKING:
@@ -69,12 +70,11 @@ def encoders(
     if as_json:
         print_json(rows)
         return
-    from rich.console import Console
     from rich.table import Table
 
     from cxr_embed.encoders.weights import weights_folder
 
-    console = Console()
+    console = terminal.console()
     columns = ["encoder", "vectors", "licence", "installed", "weights", "trained on"]
     shown = len(columns) if console.width >= 120 else len(columns) - 1
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -144,7 +144,9 @@ def _checked_lines(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "weights", f"{spec['weights_source']} [{spec['weights'][:12]}]"
     for file in told["files"]:
         yield "file", f"{file['file']}, {file['bytes']:,} bytes, SHA-256 {file['sha256'][:16]}"
-    if own:
+    if "models" not in own:  # an encoder's own words
+        yield from ((str(name), str(value)) for name, value in own.items())
+    else:
         yield "versions", ", ".join(f"{name} {version}" for name, version in own["versions"].items())
         for model, label in (("elixr_c", "ELIXR-C"), ("qformer", "Q-Former")):
             facts = own["models"][model]

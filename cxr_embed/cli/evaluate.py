@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json
+from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,6 +58,10 @@ By = Annotated[
     str | None,
     typer.Option(help="The same by groups of the labels' columns, and differences between them: sex,age,view."),
 ]
+CountNoFinding = Annotated[
+    bool,
+    typer.Option("--count-no-finding", help="Give 'No Finding' a part in means; beside others it has none by default."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 
@@ -74,6 +79,7 @@ def evaluate(
     thresholds_split: ThresholdsSplit = None,
     calibrate: Calibrate = None,
     by: By = None,
+    count_no_finding: CountNoFinding = False,
     bootstraps: Bootstraps = 1000,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -101,6 +107,7 @@ def evaluate(
         thresholds_split=thresholds_split,
         calibrate=calibrate,  # type: ignore[arg-type]
         by=words(by),
+        count_no_finding=count_no_finding,
         bootstraps=bootstraps,
         seed=seed,
     )
@@ -140,6 +147,7 @@ def compare(
     extra: Extra = None,
     split: Split = None,
     uncertain: Uncertain = "unknown",
+    count_no_finding: CountNoFinding = False,
     bootstraps: Bootstraps = 1000,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -160,6 +168,7 @@ def compare(
         read_labels(labels, extra=extra or ()),
         split=split,
         uncertain=uncertain,  # type: ignore[arg-type]
+        count_no_finding=count_no_finding,
         bootstraps=bootstraps,
         seed=seed,
     )
@@ -181,13 +190,6 @@ def check_uncertain(uncertain: str) -> None:
     """Refuses another word for what -1 counts as."""
     if uncertain not in ("unknown", "positive", "negative"):
         fail(f"--uncertain is unknown, positive or negative, not {uncertain!r}", 2)
-
-
-def console() -> Console:
-    """Prints what it is given as it is: no colours by content, no markup."""
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False)
 
 
 def print_tables(console: Console, tables: Sequence[Table], *, beside: bool) -> None:

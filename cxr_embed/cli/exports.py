@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cxr_embed.cli.common import is_terminal, plural
+from cxr_embed.cli.terminal import console
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,13 +29,12 @@ def npz(
 
     Patients are not in this layout; `cxr-embed store export` writes them, and one array of all vectors.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
     from cxr_embed.store import open_store
     from cxr_embed.store.export import export_npz
 
-    with Progress(console=Console(stderr=True), disable=not is_terminal(), transient=True) as bar:
+    with Progress(console=console(stderr=True), disable=not is_terminal(), transient=True) as bar:
         task = bar.add_task("exporting", total=None)
         opened = open_store(store)
         count = export_npz(opened, file, output, lambda done, total: bar.update(task, completed=done, total=total))

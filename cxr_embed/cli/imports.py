@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_embed.cli.common import fail, is_terminal, plural, print_json
+from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
     from cxr_embed.imports import ImportSummary, Source
@@ -138,7 +139,6 @@ def _import(
     dtype: str | None,
     as_json: bool,
 ) -> None:
-    from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from cxr_embed.imports import import_vectors
@@ -153,7 +153,7 @@ def _import(
     columns = (TextColumn("{task.description}"), *Progress.get_default_columns()[1:2], MofNCompleteColumn())
     try:
         with Progress(
-            *columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not is_terminal(), transient=True
+            *columns, TimeRemainingColumn(), console=console(stderr=True), disable=not is_terminal(), transient=True
         ) as bar:
             task = bar.add_task("checking", total=source.count)
 

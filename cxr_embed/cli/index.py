@@ -57,12 +57,12 @@ def build(
 ) -> None:
     """Build an index of a store's vectors, and measure how many of the true neighbours it finds."""
     from cxr_embed.index.writer import build_index
-    from cxr_embed.manifest import read_manifest
+    from cxr_embed.manifest import read_labels
     from cxr_embed.store import open_store
 
     limit = as_bytes(memory)
     opened = open_store(store)
-    cases = read_manifest(manifest, extra=extra or ()) if manifest is not None else None
+    cases = read_labels(manifest, extra=extra or ()) if manifest is not None else None
     with progress_bar() as progress:
         written = build_index(
             opened, out, manifest=cases, output=output, pool=pool, kind=kind, memory=limit, progress=progress
@@ -130,11 +130,11 @@ def add(
 ) -> None:
     """Add the cases of a store that the index does not have yet, without building it anew."""
     from cxr_embed.index.writer import add_cases
-    from cxr_embed.manifest import read_manifest
+    from cxr_embed.manifest import read_labels
     from cxr_embed.store import open_store
 
     opened = open_store(store)
-    cases = read_manifest(manifest, extra=extra or ()) if manifest is not None else None
+    cases = read_labels(manifest, extra=extra or ()) if manifest is not None else None
     with progress_bar() as progress:
         written = add_cases(index, opened, manifest=cases, progress=progress)
     _tell(index, written, "added", as_json)
@@ -226,14 +226,21 @@ def info(index: IndexPath, as_json: AsJson = False) -> None:
 @app.command("verify", epilog="Example: `cxr-embed index verify index/hog`")
 def verify(index: IndexPath, as_json: AsJson = False) -> None:
     """Read every byte and compare checksums; exit status 1 where one differs."""
+    from cxr_embed.index.layout import leftovers
     from cxr_embed.index.verify import verify_index
 
     with progress_bar() as progress:
         damage = verify_index(index, (lambda done, total: progress("verifying", done, total)) if progress else None)
+    left = [path.name for path in leftovers(index)]
     if as_json:
-        print_json({"sound": not damage, "damage": [vars(fault) for fault in damage]})
+        print_json({"sound": not damage, "damage": [vars(fault) for fault in damage], "leftovers": left})
     elif not damage:
         typer.echo(f"{index}: sound; every checksum matches")
+        if left:
+            typer.echo(
+                f"note: {', '.join(left)}: not part of the index; a writer is at it, or was killed, and then the next "
+                "`index add` or `remove` deletes it"
+            )
     else:
         for fault in damage:
             typer.echo(f"damaged: {fault.where}: {fault.what}", err=True)

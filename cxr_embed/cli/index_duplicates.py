@@ -11,6 +11,7 @@ import numpy as np
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
+from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
     from cxr_embed.index.duplicates import Duplicates, Group
@@ -142,7 +143,6 @@ def _strangers(opened: Any, found: Duplicates) -> list[str]:
 
 
 def _show(ids: np.ndarray, cases: _Cases, found: Duplicates) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     if not found.groups:
@@ -156,7 +156,7 @@ def _show(ids: np.ndarray, cases: _Cases, found: Duplicates) -> None:
             about = [str(column[row]) for column in (ids, cases.patients, cases.splits)]
             table.add_row(*first, *about, "stays" if row == group.kept else "")
             first = ["", ""]
-    Console(highlight=False, markup=False).print(table)
+    console().print(table)
     if len(found.groups) > _SHOWN:
         typer.echo(f"... and {plural(len(found.groups) - _SHOWN, 'group')} more: --json has them all")
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
-from cxr_embed.cli.evaluate import AsJson, Bootstraps, Extra, Seed, console, print_tables, tell
+from cxr_embed.cli.evaluate import AsJson, Bootstraps, CountNoFinding, Extra, Seed, print_tables, tell
+from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
     from cxr_embed.retrieval import RetrievalReport
@@ -31,6 +32,7 @@ def evaluate(
     k: Annotated[str, typer.Option("-k", help="Neighbours looked at, e.g. 5,10; the largest ones vote.")] = "5,10",
     split_queries: Annotated[str | None, typer.Option(help="Ask for images of this split only, e.g. test.")] = None,
     split_cases: Annotated[str | None, typer.Option(help="Search images of this split only, e.g. train.")] = None,
+    count_no_finding: CountNoFinding = False,
     bootstraps: Bootstraps = 1000,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -53,6 +55,7 @@ def evaluate(
         ks=_numbers(k),
         split_queries=split_queries,
         split_cases=split_cases,
+        count_no_finding=count_no_finding,
         bootstraps=bootstraps,
         seed=seed,
     )
@@ -78,15 +81,17 @@ def _show(report: RetrievalReport) -> None:
     screen = console()
     for index in report.indexes:
         tell(screen, index.name, f"{index.encoder}, neighbours of other patients")
-        for place in range(len(report.ks)):
+        for place in range(len(report.ks) if index.findings else 0):
             print_tables(screen, [finding_table(index, place)], beside=False)
-        print_tables(screen, [vote_table(index, report.ks[-1])], beside=False)
-        if index.by_view:
+        if index.findings:
+            print_tables(screen, [vote_table(index, report.ks[-1])], beside=False)
+        if index.by_view and index.findings:
             print_tables(screen, [view_table(index, len(report.ks) - 1)], beside=False)
         print_tables(screen, [other_table(index)], beside=False)
     for difference in report.differences:
         tell(screen, difference.name, f"minus {difference.floor}, on the same queries")
-        print_tables(screen, [difference_table(report, difference)], beside=False)
+        if difference.precision:
+            print_tables(screen, [difference_table(report, difference)], beside=False)
         tell(screen, f"same patient, recall@{report.ks[-1]}", apart(difference.same_patient[-1]))
     tell(screen, "n", "images that show the finding and ask for their neighbours")
     tell(screen, "base", "what neighbours drawn blindly would give (in view: drawn from that view); lift: P over base")

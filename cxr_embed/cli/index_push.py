@@ -33,11 +33,11 @@ def push(
     there twice. A secured server's token is read from the environment variable MILVUS_TOKEN.
     """
     from cxr_embed.index.milvus_push import push as push_cases
-    from cxr_embed.manifest import read_manifest
+    from cxr_embed.manifest import read_labels
     from cxr_embed.store import open_store
 
     opened = open_store(store)
-    cases = read_manifest(manifest, extra=extra or ()) if manifest is not None else None
+    cases = read_labels(manifest, extra=extra or ()) if manifest is not None else None
     with progress_bar() as progress:
         pushed = push_cases(opened, cases, uri, collection, output=output, pool=pool, progress=progress)
     if as_json:

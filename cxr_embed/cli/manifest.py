@@ -31,14 +31,17 @@ def scan(
         str | None, typer.Option(help="Regular expression on the path; its group is the patient's id.")
     ] = None,
     keep_patient_id: Annotated[
-        bool, typer.Option("--keep-patient-id", help="Keep DICOM patient ids in clear instead of a keyed hash.")
+        bool, typer.Option("--keep-patient-id", help="Hash nothing: patient ids, and image ids as the paths have them.")
     ] = False,
     key_file: Annotated[Path | None, typer.Option(help="Key of the hash; one is made for you by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Make a manifest from a folder of radiographs.
 
-    DICOM headers fill view, age, sex and date. Patient ids from headers are replaced by a keyed hash.
+    DICOM headers fill view, age, sex and date. A keyed hash replaces patient ids, unless a public data set's own table
+    has them, and the image ids of all paths in which a patient's id, a UID, or a name, birth date, accession number or
+    other id of a header stands, in any spelling; every other image id is its path. --keep-patient-id hashes nothing.
+    The column path stays as it is: keep the manifest with the images.
     """
     from cxr_embed.datasets import load_recipe
     from cxr_embed.datasets import scan as run
@@ -76,7 +79,10 @@ def scan(
     else:
         _tell(result, target, folder)
         if key_path is not None:
-            typer.echo(f"patient ids are hashed with the key in {key_path}: keep it, and keep it apart from the data")
+            what = "patient ids"
+            if result.neutral:
+                what += f", and {plural(result.neutral, 'image id')} that would tell of a person, an order or a UID,"
+            typer.echo(f"{what} are hashed with the key in {key_path}: keep it, and keep it apart from the data")
     if result.problems:
         raise typer.Exit(1)
 
@@ -114,7 +120,7 @@ def validate(
 ) -> None:
     """Check a manifest and name every problem at once; missing files count as problems."""
     from cxr_embed.errors import ManifestError
-    from cxr_embed.manifest import missing_files, read_manifest
+    from cxr_embed.manifest import linked_away, missing_files, read_manifest
 
     try:
         table = read_manifest(manifest, root=root, extra=extra or ())
@@ -123,7 +129,7 @@ def validate(
             raise
         print_json({"images": 0, "patients": 0, "findings": [], "problems": list(error.problems or [str(error)])})
         raise typer.Exit(1) from None
-    missing = missing_files(table)
+    missing, away = missing_files(table), linked_away(table)
     problems = []
     if not os.path.isdir(table.root):
         problems = [f"{table.root}: no such folder"]
@@ -132,12 +138,23 @@ def validate(
         problems = [f"{len(missing):,} of {len(table):,} files are missing below {table.root}: {some}"]
     patients, findings = len(set(table.column("patient_id").tolist())), list(table.findings)
     if as_json:
-        print_json({"images": len(table), "patients": patients, "findings": findings, "problems": problems})
+        print_json(
+            {
+                "images": len(table),
+                "patients": patients,
+                "findings": findings,
+                "linked_away": away,
+                "problems": problems,
+            }
+        )
     else:
         counts = f"{plural(len(table), 'image')} of {plural(patients, 'patient')}, {plural(len(findings), 'finding')}"
         typer.echo(f"{manifest}: {counts}")
         if findings:
             typer.echo(f"findings: {', '.join(findings)} (-1 and blank count as unknown)")
+        if away:
+            links = f"{plural(len(away), 'path')} of {len(table):,} lead out of {table.root} through a link"
+            typer.echo(f"warning: {links} (first {away[0]}): right where you made it, and only there", err=True)
         for problem in problems:
             typer.echo(f"problem: {problem}", err=True)
     if problems:

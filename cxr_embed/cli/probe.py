@@ -11,6 +11,7 @@ import typer
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.evaluate import AsJson, Extra, Uncertain, check_uncertain
 from cxr_embed.cli.probe_evaluate import thresholds_on
+from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
     from cxr_embed.manifest import Manifest
@@ -107,7 +108,7 @@ def train(
         cases = few_cases(cases, shots, seed)
     probe.fit_source(StoreSource(opened, cases.ids, chosen, probe.pooling), cases.values, cases.patients)
     trained = make_trained(probe, opened, chosen, cases, manifest, split=part, uncertain=uncertain)
-    notes = list(cases.notes)
+    notes = [*cases.notes, *([probe.alike_] if probe.alike_ else []), *_unconverged_notes(trained)]
     if thresholds_split is not None:
         trained, more = thresholds_on(trained, opened, labels, thresholds_split, threshold, uncertain)
         notes += more
@@ -138,8 +139,8 @@ def predict(
 ) -> None:
     """Write the probability of each finding for the images of a store; the file is like that of `zeroshot`.
 
-    Another encoder's store is refused. Images of patients that the probe learned from are counted: their scores say
-    nothing about how well it works.
+    Another encoder's store is refused. Images of patients that the probe learned from have 1 in the column
+    `learned_from`: their scores say nothing about how well it works, and evaluations leave them out.
     """
     import numpy as np
 
@@ -148,6 +149,7 @@ def predict(
     from cxr_embed.probe.files import load_probe
     from cxr_embed.screening import check_scores_target, write_scores
     from cxr_embed.store import open_store
+    from cxr_embed.types import LEARNED
     from cxr_embed.zeroshot import Scores
 
     if split is not None and labels is None:
@@ -163,15 +165,22 @@ def predict(
     values = trained.predict(opened, ids)
     learned = [number for number in range(len(trained.findings)) if number not in trained.probe.undefined_]
     names = tuple(trained.findings[number] for number in learned)
-    seen = np.flatnonzero(trained.seen(patients))
+    learned_from = trained.seen(patients, ids)
+    seen = np.flatnonzero(learned_from)
+    known = len(trained.images) > 0 or not all(patient.startswith("\n") for patient in patients.tolist())
     if len(seen):
         notes.append(
             f"{len(seen):,} of {len(ids):,} images are of patients that the probe learned from ({ids[seen[0]]} is the "
-            "first): leave them out of any evaluation"
+            f"first): marked in the column {LEARNED}, and left out of evaluations"
+        )
+    if not known:
+        notes.append(
+            "whom this probe learned from is not known here: the store has no patients; name --labels, or train anew"
         )
     notes += [f"{name} has no scores: {reason}" for name, reason in trained.undefined.items()]
+    notes += _unconverged_notes(trained)
     about = {"encoder": trained.spec.name, "fingerprint": trained.spec.fingerprint, "probe": str(probe)}
-    write_scores(out, Scores(ids, names, values[:, learned], "probability"), about)
+    write_scores(out, Scores(ids, names, values[:, learned], "probability", learned_from if known else None), about)
     if as_json:
         counts = {"images": len(ids), "findings": list(names), "images_of_training_patients": len(seen)}
         print_json({"out": str(out), **about, **counts, "notes": notes, "note": RESEARCH})
@@ -218,7 +227,17 @@ def _default_split(labels: Manifest, split: str | None) -> str | None:
     return split or ("train" if "split" in labels.table.column_names else None)
 
 
+def _unconverged_notes(trained: TrainedProbe) -> list[str]:
+    """What was not fully trained, a line a reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in trained.unconverged.items():
+        names.setdefault(reason, []).append(name)
+    return [f"not fully trained: {', '.join(found)}: {reason}" for reason, found in names.items()]
+
+
 def _print_trained(trained: TrainedProbe, cases: Cases, notes: list[str], out: Path) -> None:
+    from cxr_embed.types import threshold_told
+
     described = trained.describe()
     heads = ["finding", "positive", "negative", "unknown"]
     heads += ["strength"] if described["strengths"] else []
@@ -229,7 +248,7 @@ def _print_trained(trained: TrainedProbe, cases: Cases, notes: list[str], out: P
         if described["strengths"]:
             row.append(f"{described['strengths'][name]:.3g}" if name in described["strengths"] else "-")
         if trained.thresholds:
-            row.append(f"{trained.thresholds[name]:.4f}" if name in trained.thresholds else "-")
+            row.append(threshold_told(trained.thresholds[name]) if name in trained.thresholds else "-")
         rows.append(row)
     print_table(heads, rows)
     tell_notes([*notes, *(f"{name} is left out: {reason}" for name, reason in trained.undefined.items())])
@@ -243,7 +262,6 @@ def _print_trained(trained: TrainedProbe, cases: Cases, notes: list[str], out: P
 
 def print_table(heads: list[str], rows: list[list[str]]) -> None:
     """Prints a table, its first column to the left and figures to the right."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -251,7 +269,7 @@ def print_table(heads: list[str], rows: list[list[str]]) -> None:
         table.add_column(head, justify="left" if not number else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
+    console().print(table)
 
 
 def tell_notes(notes: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
-from cxr_embed.cli.evaluate import AsJson, Extra, Uncertain, check_uncertain
+from cxr_embed.cli.evaluate import AsJson, CountNoFinding, Extra, Uncertain, check_uncertain
 from cxr_embed.cli.probe import Findings, ManifestPath, StorePath, print_table, stored_output, tell_notes
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def curve(
     findings: Findings = None,
     extra: Extra = None,
     uncertain: Uncertain = "unknown",
+    count_no_finding: CountNoFinding = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure how AUROC grows with labels, on one fixed test part.
@@ -74,6 +75,7 @@ def curve(
             findings=findings,
             pool=pool,
             uncertain=uncertain,  # type: ignore[arg-type]
+            count_no_finding=count_no_finding,
             progress=progress,
         )
     about = _about(encoders, manifest, train, test, pool, uncertain)

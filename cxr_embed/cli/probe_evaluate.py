@@ -16,6 +16,7 @@ from cxr_embed.cli.evaluate import (
     Bootstraps,
     By,
     Calibrate,
+    CountNoFinding,
     Extra,
     LabelFile,
     Prevalence,
@@ -52,6 +53,7 @@ def evaluate(
     thresholds_split: ThresholdsSplit = None,
     calibrate: Calibrate = None,
     by: By = None,
+    count_no_finding: CountNoFinding = False,
     bootstraps: Bootstraps = 1000,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -86,6 +88,7 @@ def evaluate(
         thresholds_split=thresholds_split,
         calibrate=calibrate,  # type: ignore[arg-type]
         by=words(by),
+        count_no_finding=count_no_finding,
         bootstraps=bootstraps,
         seed=seed,
     )
@@ -144,7 +147,7 @@ def _predict(trained: TrainedProbe, store: Store, labels: Manifest, parts: list[
     matched = [match_cases(store, labels, split=part, known=False) for part in dict.fromkeys(parts)]
     ids, places = np.unique(np.concatenate([cases.ids for cases in matched]), return_index=True)
     patients = np.concatenate([cases.patients for cases in matched])[places]
-    seen = np.flatnonzero(trained.seen(patients))
+    seen = np.flatnonzero(trained.seen(patients, ids))
     if len(seen):
         named = ", ".join(np.unique(patients[seen])[:3].tolist()).replace("\n", "")
         raise ProbeError(

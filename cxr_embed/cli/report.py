@@ -11,6 +11,7 @@ from cxr_embed.cli.common import RESEARCH, plural, prevalences, print_json, prog
 from cxr_embed.cli.evaluate import (
     Bootstraps,
     Calibrate,
+    CountNoFinding,
     Extra,
     LabelFile,
     Prevalence,
@@ -71,6 +72,7 @@ def report(
     thresholds_split: ThresholdsSplit = None,
     calibrate: Calibrate = None,
     by: By = None,
+    count_no_finding: CountNoFinding = False,
     output: Output = None,
     pool: Pool = "mean",
     bootstraps: Bootstraps = 1000,
@@ -107,6 +109,7 @@ def report(
         thresholds_split=thresholds_split,
         calibrate=calibrate,  # type: ignore[arg-type]
         by=tuple(name.strip() for name in by.split(",") if name.strip()) if by is not None else None,
+        count_no_finding=count_no_finding,
         bootstraps=bootstraps,
         seed=seed,
         title=title,

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.index import check_engine
+from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cxr_embed.index import CaseIndex, Query, Rules
     from cxr_embed.index.milvus import MilvusIndex
     from cxr_embed.index.queries import Examples
+    from cxr_embed.report.montage import Places
 
 EXAMPLE = (
     "Example: `cxr-embed search index/hog --image new.dcm -k 5 --where 'view = PA and age > 60' --exclude-same-patient`"
@@ -29,9 +31,10 @@ NotFiles = Annotated[list[Path] | None, typer.Option(help="A radiograph to stay 
 NotCases = Annotated[list[str] | None, typer.Option(help="A case to stay away from (repeatable).")]
 NotTexts = Annotated[list[str] | None, typer.Option(help="Words to stay away from (repeatable).")]
 Montage = Annotated[Path | None, typer.Option(help="Draw the query and the neighbours into a file: .png or .pdf.")]
-Root = Annotated[
-    Path | None, typer.Option(help="Folder of the radiographs, for --montage: what the manifest's paths start from.")
+ManifestPath = Annotated[
+    Path | None, typer.Option(help="For --montage: where each case's radiograph is; an index keeps no paths.")
 ]
+Root = Annotated[Path | None, typer.Option(help="For --montage: folder of the radiographs, if not the manifest's own.")]
 _SHOWN = ("patient_id", "study_date", "view", "age", "sex")
 _SPARED = ("sex", "age", "view", "study_date")  # columns that a narrow terminal does without, the first one first
 
@@ -61,6 +64,7 @@ def search(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the neighbours to a file: .csv or .parquet.")] = None,
     montage: Montage = None,
+    manifest: ManifestPath = None,
     root: Root = None,
     weights: Annotated[Path | None, typer.Option(help="Of the encoder, for --image and --text.")] = None,
     device: Annotated[str, typer.Option(help="For the encoder: auto, cpu or cuda.")] = "auto",
@@ -81,8 +85,7 @@ def search(
 
     if out is not None:
         check_target(out)
-    if montage is not None:
-        _check_montage(montage, root)
+    places = _places(montage, manifest, root) if montage is not None else None
     opened = _open(index, engine, uri)
     rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
     # Faults of the search come before a model is loaded for it.
@@ -91,7 +94,8 @@ def search(
     like = Examples(image or (), image_id or (), text or ())
     unlike = Examples(not_image or (), not_image_id or (), not_text or ())
     query = Asker(opened, weights, device).query(like, unlike, patient, rules)
-    rows, similarity = opened.search_rows([query], k, where=where, before=before, rules=rules)
+    wanted = max(1, min(k, passing))  # every place costs memory, and more there cannot be
+    rows, similarity = opened.search_rows([query], wanted, where=where, before=before, rules=rules)
     found = int((rows[0] >= 0).sum())
     cases = opened.cases(rows[0, :found])
     neighbors = [
@@ -102,8 +106,8 @@ def search(
         write_neighbors(out, neighbors, opened.columns)
     notes = [*query.notes, *_shortage(opened, found, k, passing, rules), *_stranger(opened, query, rules)]
     notes += opened.doubts(where) if isinstance(opened, CaseIndex) else ()
-    if montage is not None and root is not None:
-        _draw(montage, root, opened, (like, unlike), rows[0, :found], neighbors, _rules(where, before, rules), notes)
+    if montage is not None and places is not None:
+        _draw(montage, places, opened, (like, unlike), rows[0, :found], neighbors, _rules(where, before, rules), notes)
     if as_json:
         told = _query_json(query, k, where, before, rules, notes)
         print_json({"query": told, "neighbors": neighbors, "note": RESEARCH})
@@ -127,19 +131,22 @@ def _open(index: Path, engine: str, uri: str | None) -> CaseIndex | MilvusIndex:
     return MilvusIndex(uri, str(index))
 
 
-def _check_montage(montage: Path, root: Path | None) -> None:
-    from cxr_embed.report.montage import check_montage
+def _places(montage: Path, manifest: Path | None, root: Path | None) -> Places:
+    """Where the radiographs are, if the montage can be written."""
+    from cxr_embed.manifest import read_paths
+    from cxr_embed.report.montage import Places, check_montage
 
     check_montage(montage)
-    if root is None:
-        fail("--montage needs --root: the folder of the radiographs, what the manifest's paths start from", 2)
-    if not root.is_dir():
+    if manifest is None:
+        fail("--montage needs --manifest: the table that says where each case's radiograph is", 2)
+    if root is not None and not root.is_dir():
         fail(f"{root}: no such folder (--root)", 2)
+    return Places(root or manifest.parent, read_paths(manifest))
 
 
 def _draw(
     montage: Path,
-    root: Path,
+    places: Places,
     opened: CaseIndex | MilvusIndex,
     examples: tuple[Examples, Examples],
     found: np.ndarray,
@@ -155,7 +162,7 @@ def _draw(
     digests = opened.cases(found, ["content"])
     shown = [{**case, **digest} for case, digest in zip(neighbors, digests, strict=True)]
     draw_search(
-        montage, root, like, unlike, {case["image_id"]: case for case in cases}, shown, rules, [*notes, RESEARCH]
+        montage, places, like, unlike, {case["image_id"]: case for case in cases}, shown, rules, [*notes, RESEARCH]
     )
 
 
@@ -191,10 +198,9 @@ def _query_json(
 
 def _print(neighbors: list[dict[str, Any]]) -> list[str]:
     """Prints the neighbours; no word is cut in two, rather are columns left out, which a note then says."""
-    from rich.console import Console
     from rich.table import Table
 
-    room = Console().width
+    room = console().width
     findings = _findings(neighbors)
     columns = {name: [told(case.get(name)) for case in neighbors] for name in _SHOWN}
     columns = {name: values for name, values in columns.items() if any(values)}
@@ -217,7 +223,7 @@ def _print(neighbors: list[dict[str, Any]]) -> list[str]:
         table.add_row(*cells)
     # What is left is never cut: a terminal breaks its lines, and a pipe has no width.
     wide = max(room, _width(fixed | columns, word))
-    Console(highlight=False, markup=False, emoji=False, width=wide).print(table)
+    console(width=wide).print(table)
     return [f"{', '.join(left_out)}: no room here; --json and --out tell them"] if left_out else []
 
 

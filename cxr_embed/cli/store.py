@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cxr_embed.cli.common import RESEARCH, human_bytes, is_terminal, plural, print_json
+from cxr_embed.cli.terminal import console
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Look into, check and export stores of vectors."
@@ -90,12 +91,11 @@ def told_equal(groups: list[list[str]], unchecked: int = 0) -> str:
 @app.command("verify", epilog="Example: `cxr-embed store verify vectors/hog`")
 def verify(store: StorePath, as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """Read every byte and compare checksums; exit status 1 and the shard's name where one differs."""
-    from rich.console import Console
     from rich.progress import Progress
 
     from cxr_embed.store import open_store, verify_store
 
-    with Progress(console=Console(stderr=True), disable=not is_terminal(), transient=True) as bar:
+    with Progress(console=console(stderr=True), disable=not is_terminal(), transient=True) as bar:
         task = bar.add_task("verifying", total=None)
         damage = verify_store(store, lambda done, total: bar.update(task, completed=done, total=total))
     if as_json:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxr_embed.cli import terminal
 from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json, progress_bar
-from cxr_embed.cli.evaluate import check_uncertain
+from cxr_embed.cli.evaluate import CountNoFinding, Uncertain, check_uncertain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,9 +38,7 @@ def zeroshot(
         list[str] | None, typer.Option(help="A column of the labels that is no finding (repeatable).")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Report on this split of the labels only, e.g. test.")] = None,
-    uncertain: Annotated[
-        str, typer.Option(help="What a label of -1 counts as: unknown, positive or negative.")
-    ] = "unknown",
+    uncertain: Uncertain = "unknown",
     sensitivity: Annotated[
         float | None,
         typer.Option(
@@ -55,13 +54,13 @@ def zeroshot(
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Report to write: .md or .json.")] = None,
     score: Annotated[
-        str | None,
-        typer.Option(help="margin, softmax or sigmoid; the encoder's own by default.", show_default=False),
+        str | None, typer.Option(help="margin, softmax or sigmoid; the encoder's own by default.", show_default=False)
     ] = None,
     ensemble: Annotated[str, typer.Option(help="Average a finding's `scores`, or its prompts' `vectors`.")] = "scores",
     weights: Annotated[Path | None, typer.Option(help="Of the text model, for prompts that are new.")] = None,
     device: Annotated[str, typer.Option(help="Of the text model: auto, cpu or cuda.")] = "auto",
     cut_prompts: CutPrompts = False,
+    count_no_finding: CountNoFinding = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary and report as JSON.")] = False,
 ) -> None:
     """Score every image of a store against prompts, and report how well that works.
@@ -97,16 +96,11 @@ def zeroshot(
             weights=weights,
             device=device,
             cut_prompts=cut_prompts,
+            count_no_finding=count_no_finding,
             progress=progress,
         )
-    about = {
-        "encoder": opened.spec.name,
-        "fingerprint": opened.spec.fingerprint,
-        "prompts": asked.name,
-        "prompts_digest": asked.digest,
-        "score": screening.scores.kind,
-        "ensemble": ensemble,
-    }
+    about = {"prompts": asked.name, "prompts_digest": asked.digest, "score": screening.scores.kind}
+    about = {"encoder": opened.spec.name, "fingerprint": opened.spec.fingerprint, **about, "ensemble": ensemble}
     _hand_out(screening, made, about, out, report, as_json)
 
 
@@ -172,12 +166,11 @@ def _write_report(path: Path, report: Report, about: dict[str, str]) -> None:
 
 def _print(report: Report, screening: Screening, about: dict[str, str], out: Path) -> None:
     """The report for people, as wide as the terminal."""
-    from rich.console import Console
     from rich.measure import Measurement
 
     from cxr_embed.screening.tables import doubts, ranking_table, threshold_table, told_goal
 
-    console = Console(highlight=False, markup=False)
+    console = terminal.console()
     ranking, thresholds = ranking_table(report), threshold_table(report)
     tables = [_table(*ranking)]
     if thresholds is not None:

@@ -6,28 +6,59 @@ import contextlib
 import os
 import re
 import secrets
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 from cxr_embed.errors import ManifestError
 from cxr_embed.images.dicom import keyed_hash
+from cxr_embed.images.identifiers import Identifiers, telling_parts
 
 # A hospital's unique identifier: numbers joined by dots (PS3.5, 9.1), also the short form that is made from a UUID
 # (B.2). As a file name it would carry into every store.
 _UID = re.compile(r"\d+(\.\d+){4,}|2\.25\.\d+")
-_LONG_ID = 5  # characters of a patient's id that are no accident inside a word
 
 
-def anonymous(image_id: str, patient: str, key: bytes | None, named: bool) -> str:
-    """An image id, which every store holds, without a UID and, if ids are hashed, without the patient's id and name."""
-    if named or _UID.search(image_id):
-        return "img-" + keyed_hash(image_id, key or b"")
-    if not key or not patient:
-        return image_id
-    word = re.escape(patient)
-    if len(patient) < _LONG_ID:
-        # Only as a word of its own: patient 1 is not in IMG_0001, but P123456 is patient 123456.
-        word = rf"(?<![0-9A-Za-z]){word}(?![0-9A-Za-z])"
-    return re.sub(word, keyed_hash(patient, key), image_id, flags=re.IGNORECASE)
+@dataclass
+class Telling:
+    """Paths of a scan that give a person or an order away: their image ids become a keyed hash.
+
+    A header speaks for its neighbours too: where it shows that a folder's name, or its file's without the suffix, gives
+    somebody away, so does every other path that has it.
+    """
+
+    _folders: set[str] = field(default_factory=set)
+    _stems: set[str] = field(default_factory=set)
+
+    def look(self, relative: str, identifiers: Identifiers) -> None:
+        """Learns from one file's header."""
+        if count := telling_parts(relative, identifiers):
+            self._add(relative, count)
+
+    def told(self, relative: str, end: int) -> None:
+        """Learns that a path has a patient's id up to a position."""
+        self._add(relative, 1 + relative[:end].count("/"))
+
+    def _add(self, relative: str, count: int) -> None:
+        parts = relative.split("/")
+        if count < len(parts):
+            self._folders.add("/".join(parts[:count]))
+        else:
+            self._stems.add(_stem(relative))
+
+    def __contains__(self, relative: str) -> bool:
+        folders = {parent.as_posix() for parent in PurePosixPath(relative).parents}
+        return bool(_UID.search(relative)) or _stem(relative) in self._stems or not folders.isdisjoint(self._folders)
+
+
+def _stem(relative: str) -> str:
+    """A path without its suffixes."""
+    folder, _, name = relative.rpartition("/")
+    return f"{folder}/{name.split('.', 1)[0]}"
+
+
+def neutral(image_id: str, key: bytes) -> str:
+    """An image id, which every store holds, that gives nobody away."""
+    return "img-" + keyed_hash(image_id, key)
 
 
 def hashed(patient: str, key: bytes | None) -> str:

@@ -14,6 +14,7 @@ import yaml
 
 from cxr_embed.errors import ManifestError
 from cxr_embed.manifest import CONTROL, leaves_root
+from cxr_embed.prompts import LARGEST_YAML, yaml_text
 
 
 def _compiled(pattern: str) -> str:
@@ -151,7 +152,7 @@ def load_recipe(name: str) -> Recipe:
     if not path.is_file():
         raise ManifestError(f"no recipe is named {name!r}; there are {', '.join(recipe_names())}, or give a .yaml file")
     try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Recipe.model_validate(yaml.safe_load(_text(path)))
     except pydantic.ValidationError as error:
         # pydantic names a rule of this module `Value error`.
         told = [(fault["loc"], fault["msg"].removeprefix("Value error, ")) for fault in error.errors()]
@@ -165,3 +166,8 @@ def load_recipe(name: str) -> Recipe:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # ValueError: not UTF-8, or a date such as 2020-13-45 that YAML takes for one.
         raise ManifestError(f"{name}: not YAML ({(str(error).splitlines() or [''])[0]})") from None
+
+
+def _text(path: Traversable) -> str:
+    with path.open("rb") as file:
+        return yaml_text(file.read(LARGEST_YAML + 1))

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxr_embed.datasets.folder import candidates, file_kind, printable
-from cxr_embed.datasets.patients import anonymous, compiled_pattern, hashed
+from cxr_embed.datasets.patients import Telling, compiled_pattern, hashed, neutral
 from cxr_embed.datasets.recipe import Recipe, Source
 from cxr_embed.datasets.tables import findings_of, first_of, read_splits, read_table
 from cxr_embed.errors import ImageError, ManifestError
 from cxr_embed.images import read_dicom_header
-from cxr_embed.images.dicom import tells_name
+from cxr_embed.images.identifiers import Identifiers, read_identifiers
 from cxr_embed.manifest import CONTROL, check_columns, leaves_root
+from cxr_embed.manifest.patterns import match_bounded
 from cxr_embed.types import DicomFields
 
 
@@ -28,6 +29,7 @@ class ScanResult:
         skipped: files that were no radiograph, with the reason.
         without_patient: images whose patient is unknown: each was taken as a patient of its own.
         not_found: rows of the data set's table whose file is not there.
+        neutral: images whose id is a keyed hash, because their path gives a person or an order away.
         problems: why the columns make no valid manifest, where the data set's own tables are at fault.
     """
 
@@ -35,6 +37,7 @@ class ScanResult:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     without_patient: int = 0
     not_found: int = 0
+    neutral: int = 0
     problems: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -48,11 +51,14 @@ class _Skipped(Exception):
 def scan(root: Path, recipe: Recipe, *, patient_key: bytes | None, patient_pattern: str | None = None) -> ScanResult:
     """Makes a manifest's columns from a folder.
 
+    With a key, patient ids become a keyed hash, wherever they come from but a public data set's own table; and so do
+    the image ids of paths that hold a UID, that patient's id, or what a DICOM header says of a person or an order:
+    names, birth date, accession number and other ids, in any spelling. Without a key, all of it stays as it is.
+
     Args:
         root: the data set's folder; paths in the result are relative to it.
         recipe: how the data set is laid out.
-        patient_key: key of the hash that replaces patient ids from DICOM headers and from `patient_pattern`; None keeps
-            them in clear. Ids from a public data set's own table stay as published.
+        patient_key: key of the hash; None keeps ids in clear.
         patient_pattern: regular expression searched in the relative path; its first group is the patient's id.
 
     Raises:
@@ -68,7 +74,7 @@ def scan(root: Path, recipe: Recipe, *, patient_key: bytes | None, patient_patte
     names += recipe.findings.names if recipe.findings else []
     result = ScanResult({name: [] for name in names})
     seen: set[str] = set()
-    long_ids: list[str] = []
+    telling = Telling()
     for relative in candidates(root, recipe.images, result.skipped):
         name = relative.rpartition("/")[2]
         try:
@@ -76,16 +82,17 @@ def scan(root: Path, recipe: Recipe, *, patient_key: bytes | None, patient_patte
             row = table.get(name, {})
             if recipe.table and (not row or name in seen):
                 raise _Skipped("a second file of its name" if name in seen else "not in the data set's table")
-            values, patient, named = _values(root / relative, relative, recipe, row, patient_key)
+            values, identifiers = _values(root / relative, relative, recipe, row, patient_key)
         except (ImageError, _Skipped) as error:
             result.skipped.append((printable(relative), str(error)))
             continue
         seen.add(name)
-        if pattern and (match := pattern.search(relative)) and (told := (match[1] or "").strip()):
-            patient = told
-            values["patient_id"] = hashed(patient, patient_key)
-        values["image_id"] = anonymous(values["image_id"], patient, patient_key, named)
-        long_ids.append(anonymous(relative, patient, patient_key, named))
+        if pattern and (match := match_bounded(pattern, relative)) and (told := (match[1] or "").strip()):
+            values["patient_id"] = hashed(told, patient_key)
+            telling.told(relative, match.end(1))
+        if patient_key is not None:
+            _look(telling, relative, recipe.columns["patient_id"], identifiers)
+            values |= _told_columns(values, recipe, identifiers, patient_key)
         values["path"] = relative
         if recipe.split:
             values["split"] = splits.get(name, "")
@@ -97,12 +104,35 @@ def scan(root: Path, recipe: Recipe, *, patient_key: bytes | None, patient_patte
         )
         raise ManifestError(f"{root}: no radiograph found{first}")
     result.not_found = len(table.keys() - seen)
-    ids = result.columns["image_id"] = _distinct(result.columns["image_id"], long_ids)
+    ids = result.columns["image_id"]
+    long_ids = paths = result.columns["path"]
+    if patient_key is not None:
+        away = [path in telling for path in paths]
+        ids = [neutral(own, patient_key) if tells else own for own, tells in zip(ids, away, strict=True)]
+        long_ids = [neutral(own, patient_key) if tells else own for own, tells in zip(paths, away, strict=True)]
+        result.neutral = sum(away)
+    ids = result.columns["image_id"] = _distinct(ids, long_ids)
     patients = result.columns["patient_id"]
     result.without_patient = patients.count("")
     result.columns["patient_id"] = [told or f"unknown-{own}" for told, own in zip(patients, ids, strict=True)]
     result.problems = check_columns(result.columns)
     return result
+
+
+def _look(telling: Telling, relative: str, patient: Source, identifiers: Identifiers | None) -> None:
+    """What a path tells by the recipe's own patient pattern, and by the file's header."""
+    if patient.path is not None and (match := re.fullmatch(patient.path, relative)) and match[1]:
+        telling.told(relative, match.end(1))
+    if identifiers is not None:
+        telling.look(relative, identifiers)
+
+
+def _told_columns(
+    values: dict[str, str], recipe: Recipe, identifiers: Identifiers | None, key: bytes
+) -> dict[str, str]:
+    """Columns that a recipe takes from the path, a study's id say, hashed where the header gives them away."""
+    taken = [n for n, source in recipe.columns.items() if source.path and n not in ("image_id", "patient_id")]
+    return {n: hashed(values[n], key) for n in taken if identifiers is not None and identifiers.in_text(values[n])}
 
 
 def _check_name(relative: str) -> None:
@@ -131,34 +161,38 @@ def _distinct(ids: list[str], long_ids: list[str]) -> list[str]:
 
 def _values(
     path: Path, relative: str, recipe: Recipe, row: dict[str, str], key: bytes | None
-) -> tuple[dict[str, str], str, bool]:
-    """A row's columns but for `path` and `split`, the patient's id in clear where a header has it, and whether the path
-    holds the patient's name, which matters only if ids are hashed.
+) -> tuple[dict[str, str], Identifiers | None]:
+    """A row's columns but for `path` and `split`, and what a DICOM header says of people where there is a key.
 
     Raises:
         ImageError, _Skipped: for a file that is no radiograph.
     """
-    fields, patient, named = DicomFields(), "", False
-    if file_kind(path) == "dicom" and any(source.dicom for source in recipe.columns.values()):
-        fields, patient = read_dicom_header(path, None)
-        named = key is not None and tells_name(path, relative)
+    fields, patient, identifiers = DicomFields(), "", None
+    if file_kind(path) == "dicom":
+        if any(source.dicom for source in recipe.columns.values()):
+            fields, patient = read_dicom_header(path, None)
+        identifiers = read_identifiers(path) if key is not None else None
     header = {
-        "patient_id": hashed(patient, key),
+        "patient_id": patient,
         "study_date": fields.study_date,
         "view": fields.view,
         "age": "" if fields.age is None else str(fields.age),
         "sex": fields.sex,
     }
-    values = {name: _value(source, relative, header, row) for name, source in recipe.columns.items()}
+    values = {}
+    for name, source in recipe.columns.items():
+        whose = source.dicom == "patient_id" or (name == "patient_id" and source.path is not None)
+        values[name] = _value(source, relative, header, row, key if whose else None)
     if not values["image_id"]:
         raise _Skipped("its path does not match the recipe's image_id")
     if recipe.findings:
         told = findings_of(row, recipe)
         values.update({name: str(int(name in told)) if told else "" for name in recipe.findings.names})
-    return values, patient, named
+    return values, identifiers
 
 
-def _value(source: Source, relative: str, header: dict[str, str], row: dict[str, str]) -> str:
+def _value(source: Source, relative: str, header: dict[str, str], row: dict[str, str], key: bytes | None) -> str:
+    """A column's value; hashed where there is a key."""
     if source.path is not None:
         value = _group(source.path, relative)
     elif source.dicom is not None:
@@ -168,9 +202,9 @@ def _value(source: Source, relative: str, header: dict[str, str], row: dict[str,
     if source.number is not None:
         value = _group(source.number, value)
     value = " ".join(CONTROL.sub(" ", value).split())
-    return source.prefix + value if value else ""
+    return source.prefix + hashed(value, key) if value else ""
 
 
 def _group(pattern: str, text: str) -> str:
-    match = re.fullmatch(pattern, text)
+    match = match_bounded(re.compile(pattern), text, whole=True)
     return str(match[1] or "") if match else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,7 +83,8 @@ def load_encoder(
 
     Args:
         name: e.g. `hog`, `cxr-foundation` or `hf:ORG/NAME`; or `package.module:function` for an encoder of your own, a
-            callable that takes this function's keyword arguments and returns an `Encoder`.
+            callable that returns an `Encoder` and is given those of `name`, `weights`, `device`, `precision` and
+            `threads` that it takes, by keyword.
         weights: a safetensors file or a checkpoint's folder; by default the weights folder or the Hub's cache is
             searched, and what the Hub has is downloaded.
         device: `auto`, `cpu` or `cuda`.
@@ -171,4 +173,25 @@ def _own_encoder(name: str, options: dict[str, Any]) -> CheckedEncoder:
         make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise EncoderError(f"no encoder can be made from {name!r}: {error}; is its folder on PYTHONPATH?") from None
-    return CheckedEncoder(make(name, **options))
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise EncoderError(f"no encoder can be made from {name!r}: {error}") from None
+    given = {"name": name, **options}
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        given = {key: value for key, value in given.items() if key in {parameter.name for parameter in parameters}}
+    try:
+        encoder: Encoder = make(**given)
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise  # in the encoder's own code: its author needs the traceback
+        raise EncoderError(
+            f"{name} cannot be called ({error}); it is given those of {', '.join(given)} that it takes, by keyword"
+        ) from None
+    missing = [part for part in ("spec", "engine", "preprocess", "embed") if not hasattr(encoder, part)]
+    if missing:
+        raise EncoderError(
+            f"{name} returned {type(encoder).__name__}, which has no {', '.join(missing)}; "
+            "README, 'An encoder of your own', shows one"
+        )
+    return CheckedEncoder(encoder)

@@ -62,12 +62,17 @@ class CheckedEncoder:
         Raises:
             EncoderError: also where the answer has other rows or shapes, or values that are not finite.
         """
-        found: Mapping[str, np.ndarray] = self.encoder.embed(batch)
-        for output, shape in self.spec.outputs.items():
+        shapes = {output: (len(batch), *shape) for output, shape in self.spec.outputs.items()}
+        if len(batch) == 0:
+            return {output: np.empty(shape, np.float32) for output, shape in shapes.items()}
+        found: Any = self.encoder.embed(batch)
+        if not isinstance(found, Mapping):
+            raise EncoderError(f"{self.spec.name} gave {type(found).__name__}, expected a dict of its outputs")
+        for output in shapes:
             if output not in found:
-                raise EncoderError(f"{self.spec.name} gave no output {output}; it gave {', '.join(found) or 'none'}")
-            _check(f"output {output}", np.asarray(found[output]), (len(batch), *shape))
-        return dict(found)
+                given = ", ".join(map(str, found)) or "none"
+                raise EncoderError(f"{self.spec.name} gave no output {output}; it gave {given}")
+        return {output: _checked(f"output {output}", found[output], shape) for output, shape in shapes.items()}
 
     def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
         """P prompts to `(P, D)` float32; with `cut`, the beginning of a prompt that is longer than the model reads.
@@ -77,15 +82,16 @@ class CheckedEncoder:
         """
         if not hasattr(self.encoder, "embed_text"):
             raise EncoderError(f"{self.spec.name} embeds no prompts; `cxr-embed encoders` says which do")
+        text = self.spec.text
+        if text is not None and not isinstance(prompts, str) and len(prompts) == 0:
+            return np.empty((0, self.spec.outputs[text.output][-1]), np.float32)
         # An encoder that never cuts need not know the word.
-        found = np.asarray(self.encoder.embed_text(prompts, **({"cut": True} if cut else {})))
-        if len(found) == len(prompts) and not np.isfinite(found).all():
+        found = _numbers("the text side", self.encoder.embed_text(prompts, **({"cut": True} if cut else {})))
+        if found.ndim == 2 and len(found) == len(prompts) and not np.isfinite(found).all():
             bad = prompts[int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])]
             raise EncoderError(f"the model returned values that are not finite for the prompt {bad!r}")
-        text = self.spec.text
         width = self.spec.outputs[text.output][-1] if text is not None else found.shape[-1]
-        _check("the text side", found, (len(prompts), width))
-        return found
+        return _checked("the text side", found, (len(prompts), width))
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         """The prompt's words that the encoder never learned; none where it has no vocabulary of its own."""
@@ -97,8 +103,19 @@ class CheckedEncoder:
             self.encoder.close()
 
 
-def _check(what: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+def _checked(what: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """An answer as float32, of that shape and finite."""
+    array = _numbers(what, given)
     if array.shape != shape:
         raise EncoderError(f"{what} has shape {array.shape}, expected {shape}")
     if not np.isfinite(array).all():
         raise EncoderError(f"{what} is not finite")
+    return array
+
+
+def _numbers(what: str, given: Any) -> np.ndarray:
+    array = np.asarray(given)
+    if array.dtype.kind in "cOSUMm":  # text, times, complex numbers: a cast would make something else of them
+        raise EncoderError(f"{what} is {array.dtype}, expected float32")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite
+        return array.astype(np.float32, copy=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cxr_embed.encoders.weights import weights_folder
 from cxr_embed.errors import EncoderError
+from cxr_embed.files import written_aside
 
 _MEMORY = "digests.json"
 # Smaller files are hashed each time: that is faster than looking them up.
@@ -76,6 +77,5 @@ def _read_memory() -> dict[str, list[int | str]]:
 def _write_memory(memory: dict[str, list[int | str]]) -> None:
     folder = weights_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{_MEMORY}.{os.getpid()}"
-    partial.write_text(json.dumps(memory))
-    os.replace(partial, folder / _MEMORY)
+    with written_aside(folder / _MEMORY) as partial:
+        partial.write_text(json.dumps(memory))

@@ -9,6 +9,7 @@ import numpy as np
 
 from cxr_embed.encoders.networks import Network
 from cxr_embed.errors import EncoderError
+from cxr_embed.telemetry import import_openvino
 from cxr_embed.types import Precision
 
 BATCH_NORM_EPSILON = 1e-5  # torch.nn.BatchNorm2d's default, which both families keep
@@ -29,9 +30,7 @@ def available_precisions(device: str) -> tuple[Precision, ...]:
         import torch
 
         return ("bf16", "float32") if torch.cuda.is_bf16_supported() else ("float32",)
-    import openvino
-
-    native = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    native = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return ("bf16", "float32") if "BF16" in native else ("float32",)
 
 
@@ -39,9 +38,7 @@ class OpenVinoOps:
     """Builds an OpenVINO graph from the weights, so that a CPU needs no torch."""
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
-        from openvino import opset13
-
-        self.ops: Any = opset13
+        self.ops: Any = import_openvino().opset13
         self.weights = weights
 
     def conv(self, x: Any, weight: str, stride: int = 1, pad: int = 0) -> Any:
@@ -90,8 +87,7 @@ class OpenVinoEngine:
     def __init__(
         self, network: Network, weights: Mapping[str, np.ndarray], side: int, precision: Precision, threads: int | None
     ) -> None:
-        import openvino
-
+        openvino = import_openvino()
         self.name = f"openvino {openvino.__version__.split('-')[0]} {precision} cpu"
         self._core = openvino.Core()
         parameter = openvino.opset13.parameter([1, 1, side, side], dtype=np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import pickle
@@ -17,6 +16,7 @@ import numpy as np
 
 from cxr_embed.encoders.networks import Network, weight_shapes
 from cxr_embed.errors import EncoderError
+from cxr_embed.files import written_aside
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,12 @@ def save_weights(path: Path, weights: Mapping[str, np.ndarray], source: str) -> 
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dict(weights), partial, metadata={"source": source})
-        os.replace(partial, path)
+        with written_aside(path) as partial:
+            save_file(dict(weights), partial, metadata={"source": source})
     except (OSError, SafetensorError) as error:
         raise EncoderError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def random_weights(network: Network, seed: int) -> dict[str, np.ndarray]:

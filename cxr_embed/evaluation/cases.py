@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cxr_embed.errors import ManifestError
+from cxr_embed.evaluation.learned import learned_from
 from cxr_embed.evaluation.names import match_names, nearest
 from cxr_embed.evaluation.scores import ScoresError, ScoreTable, check_ids
 from cxr_embed.manifest import Manifest, Uncertain, read_labels
-from cxr_embed.types import Labels
+from cxr_embed.types import Labels, counted
 
 LabelSource = Manifest | Labels | str | os.PathLike[str]
 _NAMED = 5
@@ -32,6 +33,7 @@ class Cases:
         clustered: whether patients are known.
         table: columns of the labels by name, each `(N,)` strings: sex, age, view and the like.
         warnings: what did not find its counterpart, in words.
+        seen: images that are left out because a probe learned from their patients.
     """
 
     ids: np.ndarray
@@ -43,9 +45,15 @@ class Cases:
     clustered: bool
     table: Mapping[str, np.ndarray]
     warnings: tuple[str, ...] = ()
+    seen: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def flat(self) -> list[str]:
+        """The findings of which every case has the same score."""
+        return [name for name, column in zip(self.names, self.scores.T, strict=True) if np.ptp(column) == 0]
 
     def keep(self, rows: np.ndarray, names: tuple[str, ...]) -> Cases:
         """These rows and findings alone."""
@@ -70,7 +78,7 @@ def join(
     split: str | None = None,
     uncertain: Uncertain = "unknown",
 ) -> Cases:
-    """Joins scores and labels.
+    """Joins scores and labels. Images of patients that a probe learned from are left out, where the scores say so.
 
     Args:
         scores: what `read_scores` gives.
@@ -82,7 +90,7 @@ def join(
     Raises:
         ManifestError: for labels that cannot be read, or a split that is not there.
         ScoresError: where scores and labels have no image or no finding in common, name different patients for one
-            image, or no label is known.
+            image, or no label is known; where a probe learned from the patients of all images.
     """
     source = str(labels) if isinstance(labels, str | os.PathLike) else "the labels"
     table = read_labels(labels) if isinstance(labels, str | os.PathLike) else labels
@@ -99,6 +107,24 @@ def join(
         )
     here = here[np.argsort(ids[here], kind="stable")]
     _tell_missing(scores, ids, len(here), split, warnings)
+    owners = _owners(scores, table, ids[here], rows[here], patients)
+    unseen = ~learned_from(scores, table, ids[here], owners, patients)
+    if not unseen.any():
+        where = f" in the split {split}" if split is not None else ""
+        raise ScoresError(
+            f"{scores.source}: the probe learned from the patients of all {len(here):,} images with labels{where}: no "
+            "test of it; give labels of others, or another --split"
+        )
+    if not unseen.all():
+        left = ids[here[~unseen]]
+        warnings.append(
+            f"{counted(len(left), 'image', 'images')} "
+            f"of {scores.source} {'is' if len(left) == 1 else 'are'} of patients "
+            f"that the probe learned from ({_some(left)}), and left out"
+        )
+    here, owners = here[unseen], owners[unseen] if owners is not None else None
+    if split is None:
+        _tell_splits(table, rows[here], warnings)
     truth = table.labels(uncertain) if isinstance(table, Manifest) else table
     chosen = np.array([truth.names.index(name) for name in columns], dtype=np.int64)
     found = np.asarray(truth.values, np.float32)[rows[here]][:, chosen]
@@ -106,10 +132,10 @@ def join(
         raise ScoresError(f"{source}: a label is neither 0, 1 nor unknown (NaN)")
     if np.isnan(found).all():
         raise ScoresError(
-            f"{source}: every label of the {len(here):,} images with scores is unknown; nothing to compare with"
+            f"{source}: every label of the {counted(len(here), 'image', 'images')} with scores is unknown; nothing to "
+            "compare with"
         )
     _tell_uncertain(table, columns, rows[here], warnings)
-    owners = _owners(scores, table, ids[here], rows[here], patients)
     described = {}
     if isinstance(table, Manifest):
         described = {name: table.column(name)[rows[here]] for name in table.table.column_names}
@@ -123,7 +149,18 @@ def join(
         owners is not None,
         described,
         tuple(warnings),
+        int((~unseen).sum()),
     )
+
+
+def _tell_splits(table: Manifest | Labels, rows: np.ndarray, warnings: list[str]) -> None:
+    """Which splits are judged, where none is named."""
+    if not isinstance(table, Manifest) or "split" not in table.table.column_names:
+        return
+    names, counts = np.unique(table.column("split")[rows], return_counts=True)
+    if names.tolist() != [""]:
+        told = [f"{name or 'none'} ({count:,})" for name, count in zip(names.tolist(), counts.tolist(), strict=True)]
+        warnings.append(f"no --split is named: judged are the images of {', '.join(told)}")
 
 
 def _names_of(table: Manifest | Labels) -> tuple[str, ...]:
@@ -178,13 +215,14 @@ def _findings(
 def _tell_missing(scores: ScoreTable, ids: np.ndarray, common: int, split: str | None, warnings: list[str]) -> None:
     unscored = ids[~np.isin(ids, scores.ids)]
     if len(unscored):
-        told = f"{len(unscored):,} labelled ids have no score ({_some(unscored)}) and are left out"
-        warnings.append(told)
+        told, out = ("labelled id has", "is") if len(unscored) == 1 else ("labelled ids have", "are")
+        warnings.append(f"{len(unscored):,} {told} no score ({_some(unscored)}) and {out} left out")
     lacking = len(scores.ids) - common
     if lacking:
         unlabelled = scores.ids[~np.isin(scores.ids, ids)]
         where = f" in the split {split}" if split is not None else ""
-        warnings.append(f"{lacking:,} scored ids have no label{where} ({_some(unlabelled)}) and are left out")
+        told, out = ("scored id has", "is") if lacking == 1 else ("scored ids have", "are")
+        warnings.append(f"{lacking:,} {told} no label{where} ({_some(unlabelled)}) and {out} left out")
 
 
 def _some(ids: np.ndarray) -> str:
@@ -197,7 +235,9 @@ def _tell_uncertain(table: Manifest | Labels, columns: tuple[str, ...], rows: np
         return
     count = sum(int(np.isin(table.column(name)[rows], ("-1", "-1.0")).sum()) for name in columns)
     if count:
-        warnings.append(f"{count:,} labels are uncertain (-1); --uncertain says what they count as")
+        warnings.append(
+            f"{counted(count, 'label is', 'labels are')} uncertain (-1); --uncertain says what that counts as"
+        )
 
 
 def _owners(
@@ -222,7 +262,8 @@ def _owners(
         if len(wrong):
             first = wrong[0]
             raise ScoresError(
-                f"{len(wrong):,} images have one patient in the labels and another in the scores, such as "
+                f"{counted(len(wrong), 'image has', 'images have')} "
+                f"one patient in the labels and another in the scores, such as "
                 f"{ids[first]}: {told[0][first]} and {other[first]}; correct patient_id"
             )
     return told[0] if told else None

@@ -31,6 +31,7 @@ from cxr_embed.metrics import (
     rarest_strata,
     spread_of,
 )
+from cxr_embed.types import in_means, left_out_of_means
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def compare(
     patients: Mapping[str, str] | None = None,
     split: str | None = None,
     uncertain: Uncertain = "unknown",
+    count_no_finding: bool = False,
     bootstraps: int = 1000,
     seed: int = 0,
 ) -> Comparison:
@@ -121,7 +123,7 @@ def compare(
     patient has two cases, AUROCs are compared by DeLong's test.
 
     Args:
-        first, second, labels, patients, split, uncertain, bootstraps, seed: as `evaluate` takes them.
+        first, second, labels, patients, split, uncertain, count_no_finding, bootstraps, seed: as `evaluate` takes them.
 
     Raises:
         ManifestError, ScoresError: as `evaluate` does, and where the scores have no image or finding in common.
@@ -144,13 +146,24 @@ def compare(
     undefined = [f"{f.name} ({f.auroc.difference.reason})" for f in findings if f.auroc.difference.value is None]
     if undefined:
         warnings.append(f"no difference, and no part in the mean: {'; '.join(undefined)}")
+    for which, cases in (("first", one), ("second", other)):
+        if flat := cases.flat:
+            warnings.append(f"every case has the same score in {which}: {', '.join(flat)}")
     few = [f"{f.name} ({f.positives})" for f in findings if 0 < f.positives < 10]
     if few:
         warnings.append(f"fewer than 10 positives, too few to judge by: {', '.join(few)}")
     if not one.clustered:
         warnings.append("no patient_id in any file: every image counts as a patient, and p is too small where not so")
-    defined = [n for n, f in enumerate(findings) if f.auroc.difference.value is not None]
-    mean = _mean(one, [pairs[n] for n in defined], [findings[n].auroc for n in defined], bootstraps, seed)
+    warnings += left_out_of_means(one.names, count_no_finding)
+    meant = in_means(one.names, count_no_finding)
+    defined = [n for n, f in enumerate(findings) if f.auroc.difference.value is not None and meant[n]]
+    mean = _mean(
+        one.keep(np.arange(len(one)), tuple(one.names[n] for n in defined)),
+        [pairs[n] for n in defined],
+        [findings[n].auroc for n in defined],
+        bootstraps,
+        seed,
+    )
     counted = count if one.clustered else None
     told = tuple(dict.fromkeys([*warnings, *one.warnings, *other.warnings]))
     return Comparison(tuple(findings), mean, len(defined), len(one), counted, bootstraps, seed, told)

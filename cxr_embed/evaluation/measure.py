@@ -177,7 +177,8 @@ def measure(sample: Sample, bootstraps: int, seed: tuple[int, ...]) -> tuple[dic
         else:
             every = np.concatenate(drawn[name]) if drawn[name] else np.empty(0)
             if name == "calibration_error":
-                found[name] = error_from_draws(value, every, np.concatenate(moved), sample.units(name))
+                patients = len(np.unique(sample.patients))
+                found[name] = error_from_draws(value, every, np.concatenate(moved), sample.units(name), patients)
             else:
                 found[name] = from_draws(value, every, sample.units(name), _SCALES.get(name, "part"))
     found |= _at_ends(sample, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from cxr_embed.errors import ManifestError
@@ -47,4 +48,4 @@ def nearest(asked: Sequence[str], labels: Sequence[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name).casefold()
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).casefold()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +17,11 @@ from cxr_embed.evaluation.scores import ScoresError, ScoreSource, read_scores
 from cxr_embed.evaluation.thresholds import Choice, Rule, check_apart, choose
 from cxr_embed.manifest import Uncertain
 from cxr_embed.metrics import CalibrationKind, Estimate, ReliabilityBin, draws, from_draws, rarest_strata, reliability
+from cxr_embed.types import in_means, left_out_of_means
 
+_NOT_CHOSEN_ON = (
+    "{:,} images of the validation part are of patients that the probe learned from: nothing is chosen on them"
+)
 Prevalence = float | Mapping[str, float]
 
 
@@ -34,6 +38,7 @@ def evaluate(
     thresholds_split: str | None = None,
     calibrate: CalibrationKind | None = None,
     by: Sequence[str] = (),
+    count_no_finding: bool = False,
     bootstraps: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
@@ -60,6 +65,7 @@ def evaluate(
         calibrate: `platt` or `isotonic`: makes probabilities of scores, fitted on the validation part, for Brier score,
             calibration error and net benefit. Everything else looks at the scores themselves.
         by: columns of the labels to make groups of: `sex`, `age` (in bands), `view`, or any other.
+        count_no_finding: whether 'No Finding' has a part in means over findings; it is left out by default.
         bootstraps: draws of patients for an interval.
         seed: of the draws.
 
@@ -84,15 +90,21 @@ def evaluate(
         sample = samples.of(number)
         figures, made = measure(sample, bootstraps, seed_of(seed, name))
         findings.append(_result(cases, number, sample, choices[name], figures, made))
-    mean, covered = _mean(samples, [finding.figures["auroc"] for finding in findings], bootstraps, seed)
+    counted = in_means(cases.names, count_no_finding)
+    aurocs = {number: finding.figures["auroc"] for number, finding in enumerate(findings) if counted[number]}
+    mean, covered = _mean(samples, aurocs, bootstraps, seed)
     groups = measure_groups(cases, tuple(dict.fromkeys(by)), samples.of, bootstraps, seed)
-    flat = [name for name, column in zip(cases.names, cases.scores.T, strict=True) if np.ptp(column) == 0]
-    if flat:
-        warnings.append(f"every case has the same score: {', '.join(flat)}")
-    warnings = [*doubts(findings, groups, samples.probable, cases.clustered), *cases.warnings, *warnings]
-    counted = len(np.unique(cases.patients)) if cases.clustered else None
+    warnings = [
+        *doubts(findings, groups, samples.probable, cases.clustered),
+        *left_out_of_means(cases.names, count_no_finding),
+        *([_NOT_CHOSEN_ON.format(validation.seen)] if validation is not None and validation.seen else []),
+        *cases.warnings,
+        *warnings,
+        *([f"every case has the same score: {', '.join(cases.flat)}"] if cases.flat else []),
+    ]
+    people = len(np.unique(cases.patients)) if cases.clustered else None
     return Evaluation(
-        tuple(findings), mean, covered, len(cases), counted, bootstraps, seed, groups, tuple(dict.fromkeys(warnings))
+        tuple(findings), mean, covered, len(cases), people, bootstraps, seed, groups, tuple(dict.fromkeys(warnings))
     )
 
 
@@ -171,9 +183,9 @@ def _result(
     )
 
 
-def _mean(samples: _Samples, figures: Iterable[Estimate], bootstraps: int, seed: int) -> tuple[Estimate, int]:
+def _mean(samples: _Samples, figures: Mapping[int, Estimate], bootstraps: int, seed: int) -> tuple[Estimate, int]:
     """The mean of the AUROCs that are defined, and of how many; drawn together, since findings share patients."""
-    values = {number: figure.value for number, figure in enumerate(figures) if figure.value is not None}
+    values = {number: figure.value for number, figure in figures.items() if figure.value is not None}
     if not values:
         return Estimate(None, reason="no finding has an AUROC"), 0
     cases = samples.cases

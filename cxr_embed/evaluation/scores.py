@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED, Rows, read_values
+from cxr_embed.types import LEARNED
 
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
@@ -50,12 +51,14 @@ class ScoreTable:
         ids: `(N,)` strings, each once.
         names: columns that may be findings.
         patients: image to patient; empty where the scores do not say.
+        learned: `(N,)` bool, the images of patients that a probe learned from; None where nobody says.
     """
 
     source: str
     ids: np.ndarray
     names: tuple[str, ...]
     patients: Mapping[str, str]
+    learned: np.ndarray | None
     _rows: Rows | None
     _values: np.ndarray | None
 
@@ -95,19 +98,24 @@ def read_scores(scores: ScoreSource) -> ScoreTable:
 
     Raises:
         ManifestError: for a file that is no table, or whose ids are blank or not unique.
-        ScoresError: for values in memory with such ids.
+        ScoresError: for a probe's folder, or values in memory with such ids.
     """
     if isinstance(scores, ScoreTable):
         return scores
     if isinstance(scores, str | os.PathLike):
+        if (Path(scores) / "probe.json").is_file():
+            raise ScoresError(
+                f"{scores}: a probe, and scores are asked for; `cxr-embed probe predict {scores} STORE --out FILE` "
+                "writes its scores"
+            )
         rows = read_values(scores)
-        known = (*REQUIRED, *OPTIONAL, *DESCRIPTIVE)
+        known = (*REQUIRED, *OPTIONAL, *DESCRIPTIVE, LEARNED)
         names = tuple(name for name in rows.table.column_names if name not in known)
         ids = np.array(rows.table["image_id"].to_pylist(), dtype=np.str_)
         patients = {}
         if rows.has("patient_id"):
             patients = dict(zip(ids.tolist(), rows.table["patient_id"].to_pylist(), strict=True))
-        return ScoreTable(str(Path(scores)), ids, names, patients, rows, None)
+        return ScoreTable(str(Path(scores)), ids, names, patients, _learned(rows, str(Path(scores))), rows, None)
     ids = np.asarray(scores.ids, dtype=np.str_)
     if np.shape(scores.values) != (len(ids), len(scores.names)):
         raise ScoresError(
@@ -115,7 +123,31 @@ def read_scores(scores: ScoreSource) -> ScoreTable:
             f"({len(ids)}, {len(scores.names)})"
         )
     check_ids(ids, "scores")
-    return ScoreTable("scores", ids, tuple(scores.names), {}, None, scores.values)
+    learned = getattr(scores, LEARNED, None)
+    if learned is not None and np.shape(learned) != (len(ids),):
+        raise ScoresError(f"{LEARNED} has the shape {np.shape(learned)}; {len(ids):,} ids ask for ({len(ids)},)")
+    learned = np.asarray(learned, bool) if learned is not None else None
+    return ScoreTable("scores", ids, tuple(scores.names), {}, learned, None, scores.values)
+
+
+def _learned(rows: Rows, source: str) -> np.ndarray | None:
+    """The column of a file, where it has one.
+
+    Raises:
+        ScoresError: for values other than 1 and 0.
+    """
+    if LEARNED not in rows.table.column_names:
+        return None
+    texts = rows.table[LEARNED].to_pylist()
+    known = {"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
+    values = [known.get((text or "").strip().lower()) for text in texts]
+    if None in values:
+        wrong = values.index(None)
+        raise ScoresError(
+            f"{source}: {LEARNED} is 1 where a probe learned from the image's patient and 0 elsewhere, not "
+            f"{texts[wrong]!r} in row {wrong + 2}"
+        )
+    return np.array(values, dtype=bool)
 
 
 def check_ids(ids: np.ndarray, source: str) -> None:

@@ -9,6 +9,7 @@ from cxr_embed.evaluation.comparison import Comparison
 from cxr_embed.evaluation.measure import DELONG
 from cxr_embed.evaluation.result import Evaluation, FindingResult, GroupResult
 from cxr_embed.metrics import Estimate
+from cxr_embed.types import counted
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,9 @@ def about_intervals(evaluation: Evaluation | Comparison) -> str:
         delong = any(finding.auroc_interval == DELONG for finding in evaluation.findings)
     else:
         delong = any(finding.test == DELONG for finding in evaluation.findings)
-    of = f"{evaluation.patients:,} patients" if evaluation.patients is not None else f"{evaluation.images:,} images"
-    draws = f"{evaluation.bootstraps:,} draws of {of}, seed {evaluation.seed}"
+    people, images = evaluation.patients, evaluation.images
+    of = counted(people, "patient", "patients") if people is not None else counted(images, "image", "images")
+    draws = f"{counted(evaluation.bootstraps, 'draw', 'draws')} of {of}, seed {evaluation.seed}"
     return f"{draws}; AUROC by DeLong, one image a patient" if delong else draws
 
 

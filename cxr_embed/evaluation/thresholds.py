@@ -21,6 +21,7 @@ from cxr_embed.metrics import (
     threshold_for_sensitivity,
     threshold_for_specificity,
 )
+from cxr_embed.types import counted
 
 RULES = "youden, f1, sensitivity=0.9, specificity=0.9, or a number"
 Rule = str | float | Mapping[str, float]
@@ -111,14 +112,16 @@ def check_apart(test: Cases, validation: Cases) -> None:
     images = np.intersect1d(test.ids, validation.ids)
     if len(images):
         raise ScoresError(
-            f"{len(images):,} images are tested and in the validation part: {', '.join(images[:3])}; choose thresholds "
+            f"{counted(len(images), 'image is', 'images are')} "
+            f"tested and in the validation part: {', '.join(images[:3])}; choose thresholds "
             "on others (--split and --thresholds-split keep parts of one file apart)"
         )
     if test.clustered and validation.clustered:
         patients = np.intersect1d(test.patients, validation.patients)
         if len(patients):
             raise ScoresError(
-                f"{len(patients):,} patients are tested and in the validation part: {', '.join(patients[:3])}; split "
+                f"{counted(len(patients), 'patient is', 'patients are')} "
+                f"tested and in the validation part: {', '.join(patients[:3])}; split "
                 "by patient"
             )
 

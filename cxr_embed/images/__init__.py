@@ -2,6 +2,23 @@
 
 from cxr_embed.images.dicom import read_dicom_header
 from cxr_embed.images.likeness import looks_like_chest
+from cxr_embed.images.notes import NOTES
+from cxr_embed.images.prepare import PREPARATIONS, prepare_image, stretch
+from cxr_embed.images.prepared import preparation_of, prepared_encoder
 from cxr_embed.images.reader import SUFFIXES, decode_image, read_bytes, read_image, sniff
 
-__all__ = ["SUFFIXES", "decode_image", "looks_like_chest", "read_bytes", "read_dicom_header", "read_image", "sniff"]
+__all__ = [
+    "NOTES",
+    "PREPARATIONS",
+    "SUFFIXES",
+    "decode_image",
+    "looks_like_chest",
+    "preparation_of",
+    "prepare_image",
+    "prepared_encoder",
+    "read_bytes",
+    "read_dicom_header",
+    "read_image",
+    "sniff",
+    "stretch",
+]

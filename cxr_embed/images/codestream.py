@@ -12,17 +12,24 @@ import numpy as np
 
 from cxr_embed.errors import ImageError
 
-_JPEG_LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+JPEG_LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 _JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 # High-throughput JPEG 2000 is the same container with another block coder.
 _HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
-SYNTAXES = frozenset((*_JPEG_LOSSY, *_JPEG_LOSSLESS, *_JPEG_LS, *_JPEG_2000, *_HTJ2K))
+LOSSLESS = frozenset((*_JPEG_LOSSLESS, _JPEG_LS[0], _JPEG_2000[0], *_HTJ2K[:2]))
+SYNTAXES = frozenset((*JPEG_LOSSY, *_JPEG_LOSSLESS, *_JPEG_LS, *_JPEG_2000, *_HTJ2K))
+
+_JP2 = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+_SIZ = b"\xff\x4f\xff\x51"  # how a JPEG 2000 stream begins
+_END = b"\xff\xd9"  # of every one of these formats
+# Frames are padded to an even length, or to that of a buffer: with zeros (PS3.5, 8.2), fill bytes or spaces.
+_PADDING = b"\0\xff "
 
 
-def decode_frame(frame: bytes, syntax: str, height: int, width: int, rgb: bool) -> np.ndarray:
-    """One JPEG, JPEG-LS or JPEG 2000 stream to `(height, width)` or `(height, width, 3)` integers.
+def decode_frame(frame: bytes, syntax: str, height: int, width: int, rgb: bool) -> tuple[np.ndarray, int]:
+    """One JPEG, JPEG-LS or JPEG 2000 stream to `(height, width)` or `(height, width, 3)` integers and their precision.
 
     Args:
         frame: the whole stream.
@@ -31,16 +38,21 @@ def decode_frame(frame: bytes, syntax: str, height: int, width: int, rgb: bool) 
         width: Columns of the header.
         rgb: whether three channels are stored as RGB; a JPEG stream often does not say so itself.
 
+    Returns:
+        The values, and how many bits each has by the stream's own header, the sign's among them.
+
     Raises:
         ImageError: `truncated` or `corrupt`.
     """
+    if frame.startswith(_JP2):  # a whole file instead of its stream; what it says of colours, the header says too
+        frame = frame[max(0, frame.find(_SIZ)) :]
     size = codestream_size(frame)
     if size is None:
         raise ImageError("corrupt", "the compressed image in the DICOM file has no readable header")
     if size != (height, width):
         raise ImageError("corrupt", "the compressed image has another size than the DICOM header says")
-    # Frames are padded to an even length. Every one of these formats ends with the same marker.
-    if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
+    frame = frame.rstrip(_PADDING)
+    if not frame.endswith(_END):
         raise ImageError("truncated", "the compressed image in the DICOM file ends early")
     try:
         pixels = _decode(frame, syntax, rgb)
@@ -52,7 +64,7 @@ def decode_frame(frame: bytes, syntax: str, height: int, width: int, rgb: bool) 
         ) from None
     if pixels.shape[:2] != (height, width) or pixels.dtype.kind not in "iu" or pixels.dtype.itemsize > 2:
         raise ImageError("corrupt", "the compressed image has another form than the DICOM header says")
-    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    return (pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels), _precision(frame)
 
 
 def codestream_size(frame: bytes) -> tuple[int, int] | None:
@@ -61,10 +73,15 @@ def codestream_size(frame: bytes) -> tuple[int, int] | None:
     if start is not None:
         height, width = struct.unpack(">HH", frame[start + 5 : start + 9])
         return height, width
-    if frame[:4] == b"\xff\x4f\xff\x51" and len(frame) >= 24:
+    if frame[:4] == _SIZ and len(frame) >= 24:
         x1, y1, x0, y0 = struct.unpack(">IIII", frame[8:24])
         return y1 - y0, x1 - x0
     return None
+
+
+def _precision(frame: bytes) -> int:
+    start = _start_of_frame(frame)
+    return frame[start + 4] if start is not None else (frame[42] & 0x7F) + 1  # JPEG 2000: Ssiz of the first component
 
 
 def _start_of_frame(frame: bytes) -> int | None:
@@ -95,7 +112,7 @@ def _decode(frame: bytes, syntax: str, rgb: bool) -> np.ndarray:
         start = _start_of_frame(frame)
         assert start is not None
         precision, channels = frame[start + 4], frame[start + 9]
-        if syntax in _JPEG_LOSSY and channels == 1 and precision == 8:
+        if syntax in JPEG_LOSSY and channels == 1 and precision == 8:
             import simplejpeg
 
             pixels = simplejpeg.decode_jpeg(frame, "GRAY", strict=True)

@@ -11,20 +11,22 @@ import os
 import re
 import stat
 import struct
-import unicodedata
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cxr_embed.errors import ImageError
-from cxr_embed.images.checks import MAX_FILE_BYTES, check_size, to_grey
-from cxr_embed.images.codestream import SYNTAXES, decode_frame
+from cxr_embed.images.checks import MAX_FILE_BYTES, Picture, aspect_notes, check_size, to_grey
+from cxr_embed.images.colour import grey_of_channels
 from cxr_embed.images.display import display_table
-from cxr_embed.types import DicomFields
+from cxr_embed.images.fields import Unreadable, kind_of, number, numbers, value_of, whole_number
+from cxr_embed.images.stored import complete, padding, stored_values
+from cxr_embed.types import Colour, DicomFields, ImageNote
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -46,6 +48,10 @@ NOT_RADIOGRAPHS = {
     "SEG": "a segmentation",
     "KO": "a key object note",
     "PR": "a presentation state",
+    "DOC": "a document",
+    "RTPLAN": "a treatment plan",
+    "RTSTRUCT": "a set of contours",
+    "RTDOSE": "a dose distribution",
 }
 # SOP classes of the slices above, for files whose Modality is missing.
 _SLICE_CLASSES = {
@@ -56,6 +62,9 @@ _SLICE_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.128": "PT",
 }
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
+_ENCAPSULATED = re.compile(rb"\xe0\x7f\x10\x00O[BW]\0\0\xff\xff\xff\xff")  # PixelData of undefined length
+_PIXEL_DATA = 0x7FE00010
+_SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 _HEAD = 1 << 16  # bytes in which the deflated syntax would be named
 # What may leave a header as modality, as view and as sex: the standard's terms and those that large data sets show.
 _MODALITIES = frozenset(("CR", "DX", "DR", "RG", "RF", "XR", "OT", "SC", "HC"))
@@ -66,14 +75,15 @@ _VIEWS = frozenset(
     )
 )
 _SEXES = {"M": "M", "F": "F", "O": "O", "MALE": "M", "FEMALE": "F", "OTHER": "O"}
-_HEADER_TAGS = ["Modality", "SOPClassUID", "ViewPosition", "StudyDate", "PatientAge", "PatientSex", "PatientID"]
+_HEADER_TAGS = ["Modality", "SOPClassUID", "ViewPosition", "StudyDate", "PatientAge", "PatientSex", "PatientID", "Rows"]
 
 
-def decode_dicom(data: bytes) -> tuple[np.ndarray, int, DicomFields]:
-    """DICOM bytes to `(H, W)` uint8 or uint16 (brighter = denser), its bits, and the allowed header fields.
+def decode_dicom(data: bytes, colour: Colour) -> Picture:
+    """DICOM bytes to a picture with the allowed header fields.
 
     With a VOI LUT or a window the pixels fill 16 bits; without one they are the stored values, shifted to start at 0,
-    with `bits` = BitsStored. Padding pixels become 0 (black).
+    with `bits` = BitsStored, or the compressed stream's own precision where that is smaller. Padding pixels become 0
+    (black).
 
     Raises:
         ImageError: of a kind for each fault; its text never holds a value from the header.
@@ -83,24 +93,28 @@ def decode_dicom(data: bytes) -> tuple[np.ndarray, int, DicomFields]:
         try:
             _check_kind(dataset)
             fields = dicom_fields(dataset)
-            stored, low, high = _stored_values(dataset)
-            if _text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2", ""):
-                return *_grey(stored, dataset), fields
-            if stored.ndim != 2:
-                raise ImageError("corrupt", "the DICOM pixels have several channels but are said to be grey")
-            table, bits = display_table(dataset, low, high)
-            padding = _padding(dataset, low, high)
+            photometric = complete(dataset)
+            if not photometric.startswith("MONOCHROME"):
+                grey = grey_of_channels(dataset, photometric, colour)
+                return replace(grey, notes=(*grey.notes, *_aspect(dataset)), fields=fields)
+            stored = stored_values(dataset, photometric)
+            if stored.values.ndim != 2:  # grey in a colour stream
+                stored = replace(stored, values=to_grey(stored.values, stored.bits, "refuse")[0])
+            display = display_table(dataset, stored.low, stored.high, stored.bits)
+            table = display.table
+            table[padding(dataset, stored)] = 0
+            aspect = _aspect(dataset)
         except ImageError:
             raise
         except MemoryError:
             raise ImageError("too-large", "not enough memory to decode the DICOM image") from None
         except Exception as error:  # pydicom and its plugins raise many types on damaged files
             raise ImageError("corrupt", f"the DICOM image is damaged ({type(error).__name__})") from None
-        if padding is not None:
-            table[padding] = 0
         # Values outside the declared bits are clipped, as a viewer does.
-        index = np.clip(stored, low, high).astype(np.int32) - low if low or stored.max() > high else stored
-        return table[index], bits, fields
+        index, low = stored.values, stored.low
+        if low or (stored.high < np.iinfo(index.dtype).max and index.max() > stored.high):
+            index = np.clip(index, low, stored.high).astype(np.int32) - low
+        return Picture(table[index], display.bits, (*display.notes, *aspect), fields)
 
 
 @contextmanager
@@ -117,17 +131,13 @@ def _quietly() -> Iterator[None]:
         logger.propagate = propagate
 
 
-def _grey(stored: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, int]:
-    """Colour pixels that are really grey. LUTs and windows are for monochrome images only (PS3.3, C.11)."""
-    from pydicom.pixels import apply_color_lut
-
-    bits = int(dataset.BitsStored)
-    if _text(dataset, "PhotometricInterpretation") == "PALETTE COLOR":
-        stored = apply_color_lut(stored, dataset)
-        bits = 8 * stored.dtype.itemsize
-    if stored.dtype not in (np.uint8, np.uint16):
-        raise ImageError("unsupported", "the DICOM colour channels are signed")
-    return to_grey(np.minimum(stored, 2**bits - 1), bits), bits
+def _aspect(dataset: Dataset) -> tuple[ImageNote, ...]:
+    """Whether the pixels are square, by the first field that tells."""
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
+        found = numbers(dataset, keyword)
+        if len(found) == 2:
+            return aspect_notes(*found)
+    return ()
 
 
 def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -> tuple[DicomFields, str]:
@@ -147,6 +157,8 @@ def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -
     with _quietly():
         try:
             _check_modality(dataset)
+            if "Rows" not in dataset:
+                raise ImageError("not-an-image", "a DICOM file without an image")
             patient = str(dataset.get("PatientID") or "").strip()
             fields = dicom_fields(dataset)
         except ImageError:
@@ -158,34 +170,8 @@ def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -
     return fields, patient
 
 
-def tells_name(path: str | os.PathLike[str], text: str) -> bool:
-    """Whether a text, such as the file's own path, holds a part of the patient's name; the name stays in here.
-
-    Args:
-        path: a DICOM file.
-        text: where to look, in any mixture of capitals and small letters.
-
-    Raises:
-        ImageError: as `read_dicom_header`.
-    """
-    dataset = _read_header(path, ["SpecificCharacterSet", "PatientName"])
-    with _quietly():
-        try:
-            name = str(dataset.get("PatientName") or "")
-        except Exception:  # a name in a damaged character set is none that a path could hold
-            return False
-    # Initials and 'de' are in too many words; a name in other scripts is short.
-    parts = {part for part in _words(name) if len(part) > 2 or not part.isascii()}
-    return not parts.isdisjoint(_words(text))
-
-
-def _words(text: str) -> list[str]:
-    # Some file systems take names apart into letters and accents.
-    return re.split(r"[\W\d_]+", unicodedata.normalize("NFC", text).casefold())
-
-
-def _read_header(path: str | os.PathLike[str], tags: list[str]) -> Dataset:
-    """Some elements of the header.
+def _read_header(path: str | os.PathLike[str], tags: list[str] | None) -> Dataset:
+    """Some elements of the header; all of them without `tags`.
 
     Raises:
         ImageError: where the file cannot be read or parsed.
@@ -201,7 +187,7 @@ def _read_header(path: str | os.PathLike[str], tags: list[str]) -> Dataset:
                 if _DEFLATED in head:
                     _check_inflated(head + file.read(MAX_FILE_BYTES))
                 file.seek(0)
-                return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(tags), force=True)
+                return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags and list(tags), force=True)
         except ImageError:
             raise
         except OSError as error:
@@ -230,7 +216,8 @@ def dicom_fields(dataset: Dataset) -> DicomFields:
 
 
 def _text(dataset: Dataset, keyword: str) -> str:
-    return str(dataset.get(keyword) or "").strip()
+    value = value_of(dataset, keyword)
+    return "" if isinstance(value, Unreadable) else str(value or "").strip()
 
 
 def _iso_date(text: str) -> str:
@@ -257,8 +244,8 @@ def _parse(data: bytes) -> Dataset:
     if _DEFLATED in data[:_HEAD]:
         _check_inflated(data)
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data), force=data[128:132] != b"DICM")
-        if not dataset.file_meta:  # old files have no group 0002: the parser told how it read
+        dataset = _read_with_pixels(data)
+        if "TransferSyntaxUID" not in dataset.file_meta:  # old files have no group 0002: the parser tells how it read
             implicit, _ = dataset.original_encoding
             dataset.file_meta.TransferSyntaxUID = (
                 pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
@@ -272,6 +259,44 @@ def _parse(data: bytes) -> Dataset:
         if isinstance(error, zlib.error) and "incomplete" in str(error):
             raise ImageError("truncated", "the deflated DICOM file ends early") from None
         raise ImageError("corrupt", f"the DICOM file cannot be parsed ({type(error).__name__})") from None
+
+
+def _read_with_pixels(data: bytes) -> Dataset:
+    """Parses the file; where pydicom finds no pixels, once more without what may follow them."""
+    import pydicom
+
+    force = data[128:132] != b"DICM"
+    failure: Exception | None = None
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data), force=force)
+        if "PixelData" in dataset:
+            return dataset
+    except MemoryError:
+        raise
+    except Exception as error:
+        failure = error
+    # pydicom drops encapsulated pixels that lack the mark after the last fragment, and all pixels before fill bytes.
+    open_end = _ENCAPSULATED.search(data) is not None
+    source = io.BytesIO(data + _SEQUENCE_END if open_end else data)
+    try:
+        found = pydicom.filereader.read_partial(source, lambda tag, *_: tag > _PIXEL_DATA, force=force)
+        if "PixelData" in found and (not open_end or _whole_fragments(found.PixelData)):
+            return found
+    except MemoryError:
+        raise
+    except Exception as error:
+        failure = failure or error
+    if failure is not None:
+        raise failure
+    return dataset
+
+
+def _whole_fragments(value: bytes | None) -> bool:
+    """Whether encapsulated pixel data ends where its last fragment ends."""
+    position, size = 0, len(value or b"")
+    while value and value[position : position + 4] == b"\xfe\xff\x00\xe0" and position + 8 <= size:
+        position += 8 + struct.unpack_from("<I", value, position + 4)[0]
+    return 0 < position == size
 
 
 def _check_inflated(data: bytes) -> None:
@@ -302,7 +327,19 @@ def _end_of_meta(data: bytes) -> int:
     return position
 
 
+def _class_name(dataset: Dataset) -> str:
+    """The standard's name of what a file holds; blank where it has none, or a maker's own. A directory is one too."""
+    from pydicom.uid import UID, UID_dictionary
+
+    meta = getattr(dataset, "file_meta", None)
+    told = _text(dataset, "SOPClassUID") or (_text(meta, "MediaStorageSOPClassUID") if meta is not None else "")
+    return UID(told).name if told in UID_dictionary else ""
+
+
 def _check_modality(dataset: Dataset) -> None:
+    name = _class_name(dataset)
+    if name and "Image Storage" not in name:
+        raise ImageError("not-a-radiograph", f"a DICOM file of the class {name}, not an image")
     modality = _SLICE_CLASSES.get(_text(dataset, "SOPClassUID"), _text(dataset, "Modality").upper())
     if modality in NOT_RADIOGRAPHS:
         raise ImageError("not-a-radiograph", f"{NOT_RADIOGRAPHS[modality]} (modality {modality}), not a radiograph")
@@ -310,96 +347,20 @@ def _check_modality(dataset: Dataset) -> None:
 
 def _check_kind(dataset: Dataset) -> None:
     _check_modality(dataset)
-    if "PixelData" not in dataset:
+    pixels = value_of(dataset, "PixelData")
+    if pixels and not isinstance(pixels, bytes):
+        raise ImageError("corrupt", f"the DICOM field PixelData {kind_of(dataset, 'PixelData')}; it should hold bytes")
+    if not pixels:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise ImageError("unsupported", "the DICOM pixels are floating point; a radiograph stores integers")
         raise ImageError("truncated", "the DICOM file has no pixel data: it ends early or is no image")
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
+    if number(dataset, "NumberOfFrames", 1) > 1:
         raise ImageError("multi-frame", "a run of several frames; a radiograph has one")
-    height, width = _number(dataset, "Rows"), _number(dataset, "Columns")
-    stored, allocated = _number(dataset, "BitsStored"), _number(dataset, "BitsAllocated")
+    height, width = whole_number(dataset, "Rows"), whole_number(dataset, "Columns")
+    allocated = whole_number(dataset, "BitsAllocated")
+    stored = whole_number(dataset, "BitsStored", allocated)
     check_size(height, width)
-    if not 1 <= stored <= allocated or allocated not in (8, 16):
-        raise ImageError("unsupported", f"{stored} bits stored in {allocated}; 1 to 16 bits in 8 or 16 are read")
-
-
-def _number(dataset: Dataset, keyword: str) -> int:
-    """A 16-bit number. Nothing longer may come into a message: with a wrong type it could be anything, say a date."""
-    value = dataset.get(keyword)
-    if not isinstance(value, int) or not 0 <= value < 1 << 16:
-        raise ImageError("corrupt", "the DICOM header does not tell the image's size")
-    return int(value)
-
-
-def _stored_values(dataset: Dataset) -> tuple[np.ndarray, int, int]:
-    """The stored values, `(H, W)` or `(H, W, 3)`, with the lowest and highest value that the header allows."""
-    from pydicom.uid import RLELossless
-
-    meta = getattr(dataset, "file_meta", None)
-    syntax = meta.get("TransferSyntaxUID") if meta is not None else None
-    bits, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
-    signed = int(dataset.get("PixelRepresentation") or 0) == 1
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    if syntax in SYNTAXES:
-        return _signed(_compressed_values(dataset, str(syntax)), signed, bits), low, high
-    if syntax is not None and not syntax.is_private and syntax.is_encapsulated and syntax != RLELossless:
-        raise ImageError("no-decoder", f"no decoder here for {syntax.name}")
-    # pydicom's own correction of the unused bits takes the value from the lowest ones, whatever HighBit says.
-    dataset.pixel_array_options(correct_unused_bits=False)
-    try:
-        stored = dataset.pixel_array
-    except (ValueError, AttributeError) as error:
-        if "less than expected" in str(error) or "bytes of pixel data" in str(error):
-            raise ImageError("truncated", "the DICOM pixel data ends early") from None
-        raise
-    if stored.ndim == 3 and stored.shape[0] == 1:
-        stored = stored[0]
-    if bits < allocated and stored.ndim == 2:
-        # Unused high bits may hold overlays or rubbish: push the value to the top, then back down with its sign.
-        top = int(dataset.get("HighBit", bits - 1))
-        if not bits - 1 <= top < allocated:
-            raise ImageError("corrupt", "the DICOM header's HighBit lies outside the pixel")
-        stored = (stored << (allocated - 1 - top)) >> (allocated - bits)
-    return stored, low, high
-
-
-def _compressed_values(dataset: Dataset, syntax: str) -> np.ndarray:
-    from pydicom.encaps import get_frame
-    from pydicom.pixels import convert_color_space
-
-    try:
-        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    except Exception as error:
-        raise ImageError("corrupt", f"the DICOM pixel data is not well formed ({type(error).__name__})") from None
-    photometric = _text(dataset, "PhotometricInterpretation")
-    stored = decode_frame(frame, syntax, int(dataset.Rows), int(dataset.Columns), rgb=photometric == "RGB")
-    # JPEG's own decoder has converted the colours; in the other formats they are as the header says.
-    if stored.ndim == 3 and photometric == "YBR_FULL" and not syntax.startswith("1.2.840.10008.1.2.4.5"):
-        stored = np.asarray(convert_color_space(stored, "YBR_FULL", "RGB"))
-    return stored
-
-
-def _signed(stored: np.ndarray, signed: bool, bits: int) -> np.ndarray:
-    """A codestream may hold negative values as such, sign-extended to 16 bits, or as plain two's complement."""
-    if signed and stored.dtype.kind == "u":
-        values = stored.astype(np.int32)
-        width = bits if values.max() < 2**bits else 8 * stored.dtype.itemsize
-        plain: np.ndarray = np.where(values >= 2 ** (width - 1), values - 2**width, values)
-        return plain
-    if not signed and stored.dtype.kind == "i":
-        stored = stored.astype(np.int32) & (2**bits - 1)
-    return stored
-
-
-def _padding(dataset: Dataset, low: int, high: int) -> slice | None:
-    """The table positions of the padding values (PixelPaddingValue to PixelPaddingRangeLimit), if there are any."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None or value == "":
-        return None
-    limit = dataset.get("PixelPaddingRangeLimit")
-    first, last = sorted((int(value), int(value if limit in (None, "") else limit)))
-    if low < 0 and first >= 1 << 15:
-        first, last = first - (1 << 16), last - (1 << 16)  # signed values that were written with an unsigned type
-    if last < low or first > high:
-        return None
-    return slice(max(first, low) - low, min(last, high) - low + 1)
+    if allocated not in (8, 16):
+        raise ImageError("unsupported", "the DICOM field BitsAllocated is neither 8 nor 16")
+    if not 1 <= stored <= allocated:
+        raise ImageError("unsupported", "the DICOM field BitsStored is not between 1 and BitsAllocated")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.errors import CxrEmbedError
+from cxr_embed.images.prepare import LITTLE_USED, used_share
 
 SIDE = 32
 WEIGHTS = Path(__file__).with_name("likeness.safetensors")
@@ -44,13 +45,16 @@ def thumbnail(pixels: np.ndarray, max_value: int) -> np.ndarray:
 
 
 def looks_like_chest(pixels: np.ndarray, max_value: int) -> bool:
-    """Whether the picture looks like an upright frontal chest radiograph.
+    """Whether the picture looks like an upright frontal chest radiograph, of more than nearly one shade.
+
+    The network sees contrast without its scale, encoders see the scale: so it is not asked of a picture that uses
+    under a tenth of its range.
 
     Args:
         pixels: `(H, W)`, brighter = denser.
         max_value: the largest value that a pixel can have.
     """
-    if min(pixels.shape) < SIDE:
+    if min(pixels.shape) < SIDE or used_share(pixels, max_value) < LITTLE_USED:
         return False
     w = check_weights()
     hidden = np.maximum(w["hidden.weight"] @ thumbnail(pixels, max_value) + w["hidden.bias"], 0)

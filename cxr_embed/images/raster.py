@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.errors import ImageError
-from cxr_embed.images.checks import check_size, to_grey
+from cxr_embed.images.checks import Picture, aspect_notes, check_size, to_grey
+from cxr_embed.types import Colour, ImageNote
 
 # EXIF orientation (tag 274) to the operation that shows the picture upright.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -28,31 +29,38 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def decode_png(data: bytes) -> tuple[np.ndarray, int]:
-    """PNG bytes to `(H, W)` uint8 or uint16 and the bit depth. Both decoders check every chunk's CRC."""
+def decode_png(data: bytes, colour: Colour) -> Picture:
+    """PNG bytes to `(H, W)` uint8 or uint16, upright. Both decoders check every chunk's CRC."""
     if len(data) < 33:
         raise ImageError("truncated", "the PNG ends early")
     if data[12:16] != b"IHDR":
         raise ImageError("corrupt", "the PNG has no header")
-    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
     check_size(height, width)
-    names = _png_chunks(data)
+    names, chunks = _png_chunks(data)
     if b"acTL" in names:
         raise ImageError("multi-frame", "an animated PNG; a radiograph has one frame")
     if names[-1:] != [b"IEND"]:
         raise ImageError("truncated", "the PNG ends early")
     bits = 16 if depth == 16 else 8
-    if colour == 0 and depth in (8, 16) and not interlaced and b"tRNS" not in names:
+    pixels: np.ndarray | None = None
+    notes: tuple[ImageNote, ...] = ()
+    if kind == 0 and depth in (8, 16) and not interlaced and b"tRNS" not in names:
         pixels = _decode_plain_png(data, (height, width), depth)
-        if pixels is not None:
-            return pixels, bits
-    import imagecodecs
+    if pixels is None:
+        import imagecodecs
 
-    try:
-        pixels = imagecodecs.png_decode(data)
-    except Exception as error:  # its text is not passed on: imagecodecs 2026.3 reads it from freed memory
-        raise ImageError("corrupt", f"the PNG is damaged ({type(error).__name__})") from None
-    return to_grey(pixels, bits), bits
+        try:
+            pixels = imagecodecs.png_decode(data)
+        except Exception as error:  # its text is not passed on: imagecodecs 2026.3 reads it from freed memory
+            raise ImageError("corrupt", f"the PNG is damaged ({type(error).__name__})") from None
+        pixels, notes = to_grey(pixels, bits, colour)
+    if b"sBIT" in chunks and kind != 3:
+        pixels, bits = _significant(pixels, bits, max(chunks[b"sBIT"][: 1 if kind in (0, 4) else 3], default=0))
+    if b"eXIf" in chunks:
+        pixels = _turned(pixels, _orientation(b"Exif\0\0" + chunks[b"eXIf"], "PNG"))
+    across, down = struct.unpack(">II", chunks[b"pHYs"][:8]) if len(chunks.get(b"pHYs", b"")) == 9 else (0, 0)
+    return Picture(pixels, bits, (*notes, *aspect_notes(across, down)))
 
 
 def _decode_plain_png(data: bytes, shape: tuple[int, int], depth: int) -> np.ndarray | None:
@@ -69,9 +77,10 @@ def _decode_plain_png(data: bytes, shape: tuple[int, int], depth: int) -> np.nda
     return pixels[..., 0]
 
 
-def _png_chunks(data: bytes) -> list[bytes]:
-    """The names of the chunks that are whole, as far as the first that is not or the end mark."""
+def _png_chunks(data: bytes) -> tuple[list[bytes], dict[bytes, bytes]]:
+    """The names of the chunks that are whole, up to the first that is not or the end mark; what the small ones hold."""
     names: list[bytes] = []
+    chunks: dict[bytes, bytes] = {}
     position = 8
     while position + 8 <= len(data) and names[-1:] != [b"IEND"]:
         length, name = struct.unpack_from(">I4s", data, position)
@@ -79,10 +88,25 @@ def _png_chunks(data: bytes) -> list[bytes]:
         if position > len(data):
             break
         names.append(name)
-    return names
+        if name in (b"sBIT", b"eXIf", b"pHYs"):
+            chunks[name] = data[position - length - 4 : position - 4]
+    return names, chunks
 
 
-def decode_jpeg(data: bytes) -> tuple[np.ndarray, int]:
+def _significant(pixels: np.ndarray, bits: int, significant: int) -> tuple[np.ndarray, int]:
+    """Pixels and bits of a PNG that says how many bits are significant.
+
+    By the PNG standard (11.3.2.7) such values are scaled up to the whole depth. Some writers leave them as they were:
+    then none is larger than those bits hold, and some have a bit where scaled ones would have none.
+    """
+    if not 1 <= significant < bits or pixels.max() >= 2**significant:
+        return pixels, bits
+    if not (pixels & (2 ** (bits - significant) - 1)).any():
+        return pixels, bits
+    return pixels.astype(np.uint8 if significant <= 8 else np.uint16), significant
+
+
+def decode_jpeg(data: bytes, colour: Colour) -> Picture:
     """JPEG bytes to `(H, W)` uint8, upright. Any warning of libjpeg (lost bytes, bad codes) is an error."""
     import simplejpeg
 
@@ -95,24 +119,42 @@ def decode_jpeg(data: bytes) -> tuple[np.ndarray, int]:
         if "Premature end" in str(error):
             raise ImageError("truncated", "the JPEG ends early") from None
         raise ImageError("corrupt", f"the JPEG is damaged or of an unusual kind ({error})") from None
-    return _upright(to_grey(pixels, 8), data), 8
+    pixels, notes = to_grey(pixels, 8, colour)
+    if b"Exif\0\0" in data[: 1 << 16]:
+        pixels = _turned(pixels, _orientation(data, "JPEG"))
+    across, down = struct.unpack_from(">HH", data, 14) if data[6:11] == b"JFIF\0" and len(data) >= 18 else (0, 0)
+    return Picture(pixels, 8, (*notes, *aspect_notes(across, down)))
 
 
-def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
-    if b"Exif\0\0" not in data[: 1 << 16]:
-        return pixels
+def _orientation(data: bytes, kind: str) -> int:
+    """EXIF orientation, 1 where there is none.
+
+    Args:
+        data: a JPEG, or Exif data with its mark in front.
+        kind: of file, for the error.
+    """
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            turn = _UPRIGHT.get(image.getexif().get(274, 1))
+            if data.startswith(b"Exif"):
+                exif = Image.Exif()
+                exif.load(data)
+            else:
+                with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+                    exif = image.getexif()
+            return int(exif.get(274, 1))
     except Exception as error:  # a picture that may lie on its side is worse than none
-        raise ImageError("corrupt", f"the JPEG's Exif data is damaged ({type(error).__name__})") from None
+        raise ImageError("corrupt", f"the {kind}'s Exif data is damaged ({type(error).__name__})") from None
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    turn = _UPRIGHT.get(orientation)
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def decode_tiff(data: bytes) -> tuple[np.ndarray, int]:
+def decode_tiff(data: bytes, colour: Colour) -> Picture:
     """TIFF bytes (one page, 8 to 16 bits) to `(H, W)` uint8 or uint16, white on black also where 0 means white."""
     from PIL import Image, ImageOps
 
@@ -134,6 +176,7 @@ def decode_tiff(data: bytes) -> tuple[np.ndarray, int]:
                     image = image.convert("L" if mode == "1" else "RGB")
                 elif mode not in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B"):
                     raise ImageError("unsupported", f"a TIFF with pixels of type {mode}; export it as 8 or 16 bit grey")
+                notes = aspect_notes(tags.get(282, 0), tags.get(283, 0))
                 pixels = np.asarray(ImageOps.exif_transpose(image))
     except ImageError:
         raise
@@ -146,8 +189,9 @@ def decode_tiff(data: bytes) -> tuple[np.ndarray, int]:
     if pixels.dtype.itemsize == 2:
         full = 2**bits - 1
         pixels = np.minimum(pixels.astype(np.uint16), full)
-        return (full - pixels if white_is_zero else pixels), bits
-    return to_grey(pixels, 8), 8
+        return Picture(full - pixels if white_is_zero else pixels, bits, notes)
+    pixels, colour_notes = to_grey(pixels, 8, colour)
+    return Picture(pixels, 8, (*colour_notes, *notes))
 
 
 def _directory(data: bytes) -> int:
@@ -156,7 +200,10 @@ def _directory(data: bytes) -> int:
 
 
 def _check_strips(tags: Any, size: int) -> None:
-    """Strips or tiles that lie beyond the end: some decoders would fill in grey."""
+    """Strips or tiles that lie beyond the end, and strips that are missing: some decoders would fill in grey."""
+    planes = tags.get(277, 1) if tags.get(284) == 2 else 1
+    if tags.get(273) and len(tags[273]) * tags.get(278, tags[257]) < tags[257] * planes:
+        raise ImageError("truncated", "the TIFF has fewer strips than its height needs")
     for starts, counts in ((273, 279), (324, 325)):
         for start, count in zip(tags.get(starts, ()), tags.get(counts, ()), strict=False):
             if start + count > size:

@@ -10,8 +10,9 @@ from pathlib import Path
 from cxr_embed.errors import ImageError
 from cxr_embed.images.checks import MAX_FILE_BYTES
 from cxr_embed.images.dicom import decode_dicom
+from cxr_embed.images.prepare import LITTLE_USED, used_share
 from cxr_embed.images.raster import decode_jpeg, decode_png, decode_tiff
-from cxr_embed.types import CxrImage
+from cxr_embed.types import Colour, CxrImage
 
 SUFFIXES = {
     ".png": "png",
@@ -80,13 +81,14 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def decode_image(data: bytes, suffix: str = "", content_id: str = "") -> CxrImage:
+def decode_image(data: bytes, suffix: str = "", content_id: str = "", colour: Colour = "refuse") -> CxrImage:
     """File contents to a radiograph.
 
     Args:
         data: the whole file.
         suffix: of its name, e.g. `.png`; a known suffix that contradicts the contents is an error.
         content_id: SHA-256 of `data` where the caller has it already.
+        colour: `grey` reads tinted films and coloured marks by their luma, instead of refusing them.
 
     Raises:
         ImageError: with a `kind` for each way in which a file can be no usable radiograph.
@@ -99,18 +101,22 @@ def decode_image(data: bytes, suffix: str = "", content_id: str = "") -> CxrImag
     if expected is not None and expected != actual:
         raise ImageError("wrong-suffix", f"named {suffix} but the contents are {actual.upper()}; rename the file")
     content_id = content_id or hashlib.sha256(data).hexdigest()
-    if actual == "dicom":
-        pixels, bits, fields = decode_dicom(data)
-        return CxrImage(pixels, bits, content_id, actual, fields)
-    decode = {"png": decode_png, "jpeg": decode_jpeg, "tiff": decode_tiff}[actual]
-    pixels, bits = decode(data)
-    return CxrImage(pixels, bits, content_id, actual)
+    decode = {"png": decode_png, "jpeg": decode_jpeg, "tiff": decode_tiff, "dicom": decode_dicom}[actual]
+    picture = decode(data, colour)
+    notes = picture.notes
+    if used_share(picture.pixels, 2**picture.bits - 1) < LITTLE_USED:
+        notes = (*notes, "range")
+    return CxrImage(picture.pixels, picture.bits, content_id, actual, picture.fields, notes)
 
 
-def read_image(path: str | os.PathLike[str]) -> CxrImage:
+def read_image(path: str | os.PathLike[str], colour: Colour = "refuse") -> CxrImage:
     """Reads a PNG, JPEG, TIFF or DICOM radiograph.
+
+    Args:
+        path: the file.
+        colour: as in `decode_image`.
 
     Raises:
         ImageError: see `decode_image`.
     """
-    return decode_image(read_bytes(path), Path(path).suffix)
+    return decode_image(read_bytes(path), Path(path).suffix, colour=colour)

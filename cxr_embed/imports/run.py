@@ -15,6 +15,7 @@ from cxr_embed.errors import CxrEmbedError, StoreError
 from cxr_embed.imports.sources import LONGEST_ID, Shape, Source, Vector
 from cxr_embed.imports.spec import expected_shape, imported_spec
 from cxr_embed.manifest import CONTROL, Manifest
+from cxr_embed.manifest.patterns import match_bounded
 from cxr_embed.store.layout import HEADER, Dtype, Header, Row
 from cxr_embed.store.writer import StoreWriter, describe
 from cxr_embed.types import EncoderSpec
@@ -263,5 +264,5 @@ def _compile(pattern: str | None) -> re.Pattern[str] | None:
 
 
 def _search(pattern: re.Pattern[str] | None, image_id: str) -> str:
-    found = pattern.search(image_id) if pattern is not None else None
+    found = match_bounded(pattern, image_id) if pattern is not None else None
     return (found[1] or "").strip() if found else ""

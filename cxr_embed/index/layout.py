@@ -5,7 +5,7 @@ Layout of an index::
     index.json             what is indexed and how; digests of the generation's files; a digest of itself
     writer.lock            held by the one writer (a kernel lock: a dead process does not keep it)
     generation-<hex>/      never changed once index.json names it
-        cases.arrow        one row a case: ids and every column of the manifest
+        cases.arrow        one row a case: ids and every column of the manifest but the files' paths
         vectors.npy        (N, D) float32 of unit length, row i for case i: the truth
         tokens.npy         (N, T, D) float16 of unit length, where tokens are compared: then these are the truth, and
                            vectors.npy holds their means
@@ -33,7 +33,8 @@ from typing import Any
 import filelock
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.store.layout import file_digest, sync, write_file_atomically
+from cxr_embed.files import not_local, sync
+from cxr_embed.store.layout import file_digest, write_file_atomically
 from cxr_embed.types import EncoderSpec, canonical_json
 
 FORMAT, VERSION = "cxr_embed.index", 1
@@ -211,10 +212,12 @@ def writing(root: Path) -> Iterator[Path]:
     Raises:
         CaseIndexError: where another process writes, or the folder holds other things or cannot be written.
     """
+    if (why := not_local(root)) is not None:
+        raise CaseIndexError(why)
     try:
         if root.is_dir() and _foreign(root):
             raise CaseIndexError(f"{root}: a folder with other files in it; give a new folder for the index")
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)  # of a new one: nobody else is to read of the cases
         lock = filelock.FileLock(root / LOCK)
         lock.acquire(blocking=False)
     except filelock.Timeout:
@@ -233,11 +236,11 @@ def writing(root: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(CaseIndexError, OSError):
             clean(root)
-        lock.release()
         if not (root / HEADER).exists():
             with contextlib.suppress(OSError):
-                (root / LOCK).unlink()
+                (root / LOCK).unlink()  # while it is held: nobody else can have taken it
                 root.rmdir()
+        lock.release()
 
 
 def publish(root: Path, record: Record) -> Record:

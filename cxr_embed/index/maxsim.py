@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.telemetry import import_openvino
+
 # Values that the engine takes at once: 1 MiB of float16, 2 MiB of float32, stay in the processor's cache.
 _BLOCK_VALUES = 1 << 19
 
@@ -25,8 +27,8 @@ class MaxSim:
     """
 
     def __init__(self, shape: tuple[int, int], queries: int = 1, length: int = 1) -> None:
-        import openvino
-        from openvino import opset13 as ops
+        openvino = import_openvino()
+        ops = openvino.opset13
 
         tokens, width = shape
         self._size = max(1, _BLOCK_VALUES // (tokens * width))

@@ -17,7 +17,7 @@ from cxr_embed.index.asked import Query, Rules, stranger_note
 from cxr_embed.index.milvus_client import ROW, TIMEOUT, VECTOR, Record, asking, connect, index_kind, read_record
 from cxr_embed.index.milvus_filter import ALL, KEY, Field, among, both, expression, no_one_of
 from cxr_embed.index.searchable import Searchable
-from cxr_embed.index.table import CONTENT, LOOKS, PATIENT
+from cxr_embed.index.table import CONTENT, LOOKS, PATH, PATIENT
 from cxr_embed.index.where import Condition, parse, taken_before
 from cxr_embed.store import Prompts
 
@@ -79,8 +79,8 @@ class MilvusIndex(Searchable):
 
     @property
     def columns(self) -> list[str]:
-        """Of the case table."""
-        return list(self.record.fields)
+        """Of the case table; without the files' paths, which earlier releases pushed."""
+        return [name for name in self.record.fields if name != PATH]
 
     @property
     def prompts(self) -> Prompts:
@@ -123,6 +123,10 @@ class MilvusIndex(Searchable):
         notes = tuple(stranger_note(image_id) for name in looks if found[0][name])
         vector = np.asarray(found[0][VECTOR], np.float32)
         return Query(vector, image_id, (patient,) if patient else (), (image_id,), notes)
+
+    def ids_of_content(self, content: bytes) -> list[str]:
+        """Image ids of the cases that were embedded from a file of this SHA-256."""
+        return [str(row[KEY]) for row in self._rows(among(self.record.fields[CONTENT].name, [content.hex()]), [])]
 
     def rows_of(self, ids: Sequence[str] | np.ndarray) -> np.ndarray:
         """`(M,)` numbers for cases, in their order; they count the cases that this object has met so far.

@@ -13,12 +13,12 @@ import numpy as np
 from cxr_embed.encoders import CheckedEncoder, encoder_card, load_encoder, load_text_encoder
 from cxr_embed.encoders.table import is_own
 from cxr_embed.errors import CaseIndexError, EncoderError, ImageError, UnknownWordsWarning
-from cxr_embed.images import looks_like_chest, read_image
+from cxr_embed.images import looks_like_chest, preparation_of, prepare_image, prepared_encoder, read_image
 from cxr_embed.index.asked import NO_RULES, Query, Rules, stranger_note
 from cxr_embed.index.searchable import Searchable
 from cxr_embed.index.vectors import pooled, unit
 from cxr_embed.store.prompts import unlearned_words
-from cxr_embed.types import EncoderSpec
+from cxr_embed.types import CxrImage, EncoderSpec
 
 
 @dataclass(frozen=True)
@@ -87,37 +87,41 @@ class Asker:
                 "an index of tokens takes one example a search; build one with --pool mean to combine several"
             )
         cases = {image_id: self.index.query_of(image_id) for image_id in (*like.ids, *unlike.ids)}
+        images = self._read([*like.files, *unlike.files])
+        known = [self._known(image) for image in images]
         name = " + ".join(like.names) + "".join(f" - {other}" for other in unlike.names)
-        patients = self._patients(like, [cases[image_id] for image_id in like.ids], patient)
+        patients = self._patients(known[: len(like.files)], [cases[image_id] for image_id in like.ids], patient)
         rules.check([Query(np.empty(0), name, patients)])
         self._check_texts([*like.texts, *unlike.texts])
-        files = self.of_files([*like.files, *unlike.files])
+        files = self._of_images([*like.files, *unlike.files], images, known)
         texts = self.of_texts([*like.texts, *unlike.texts])
         parts = [*files[: len(like.files)], *(cases[i] for i in like.ids), *texts[: len(like.texts)]]
         others = [*files[len(like.files) :], *(cases[i] for i in unlike.ids), *texts[len(like.texts) :]]
-        images = tuple(cases)
+        own = tuple(dict.fromkeys((*cases, *(image_id for query in files for image_id in query.images))))
         notes = tuple(dict.fromkeys(note for query in (*parts, *others) for note in query.notes))
         if len(parts) == 1 and not others:
-            return Query(parts[0].vector, name, patients, images, notes)
+            return Query(parts[0].vector, name, patients, own, notes)
         vector = unit(np.mean([unit(query.vector) for query in parts], axis=0))
         if others:
             away = unit(np.mean([unit(query.vector) for query in others], axis=0))
             vector = vector - away
         if not np.linalg.norm(vector) > 1e-6:
             raise CaseIndexError("the examples cancel each other: no direction is left to search in")
-        return Query(vector, name, patients, images, notes)
+        return Query(vector, name, patients, own, notes)
 
-    def _patients(self, like: Examples, cases: Sequence[Query], patient: str | None) -> tuple[str, ...]:
+    def _patients(
+        self, files: Sequence[Sequence[Query]], cases: Sequence[Query], patient: str | None
+    ) -> tuple[str, ...]:
         """Whose the query is; none where one of its pictures may be anybody's. Words alone belong to nobody."""
         stated = (patient,) if patient else ()
-        if not like.files and not cases:
+        pictures = [*files, *([case] for case in cases)]
+        if not pictures:
             return stated
-        known = [case for case in cases if case.patients]
-        if stated and not like.files and len(known) == len(cases) and stated[0] not in known[0].patients:
-            raise CaseIndexError(
-                f"--patient {patient}: the index has {known[0].name} as {known[0].patients[0]}'s; leave --patient out"
-            )
-        owners = [stated for _ in like.files] + [case.patients or stated for case in cases]
+        owners = [tuple(owner for case in same for owner in case.patients) for same in pictures]
+        if stated and all(owners) and stated[0] not in owners[0]:
+            name = pictures[0][0].name
+            raise CaseIndexError(f"--patient {patient}: the index has {name} as {owners[0][0]}'s; leave --patient out")
+        owners = [each or stated for each in owners]
         return tuple(dict.fromkeys(owner for each in owners for owner in each)) if all(owners) else ()
 
     def _check_texts(self, texts: Sequence[str]) -> None:
@@ -134,32 +138,42 @@ class Asker:
         if any(not text.strip() for text in texts):
             raise CaseIndexError("--text: the words are blank")
 
-    def of_files(self, files: Sequence[Path]) -> list[Query]:
-        """Radiographs as queries.
-
-        Raises:
-            ImageError: naming the file that is none.
-            EncoderError: where the encoder cannot be loaded, or is another one.
-        """
-        if not files:
-            return []
+    def _read(self, files: Sequence[Path]) -> list[CxrImage]:
         images = []
         for file in files:
             try:
                 images.append(read_image(file))
             except ImageError as error:
                 raise ImageError(error.kind, f"{file}: no radiograph to search for: {error}") from None
+        return images
+
+    def _known(self, image: CxrImage) -> list[Query]:
+        """The cases that were embedded from this very file."""
+        return [self.index.query_of(each) for each in self.index.ids_of_content(bytes.fromhex(image.content_id))]
+
+    def _of_images(
+        self, files: Sequence[Path], images: Sequence[CxrImage], known: Sequence[Sequence[Query]]
+    ) -> list[Query]:
+        """Radiographs as queries; one that is indexed is its case, and no answer to itself."""
+        if not images:
+            return []
         encoder = matching_encoder(self.index.spec, self.weights, self.device)
+        prepare = preparation_of(self.index.spec)
         queries = []
-        for file, image in zip(files, images, strict=True):
+        for file, image, cases in zip(files, images, known, strict=True):
             given = encoder.preprocess(image)
             batch = [given] if given.ndim == 1 and given.dtype == np.uint8 else given[None]
             vectors = encoder.embed(batch)[self.index.output]
             if self.index.pool == "mean":
                 vectors = pooled(vectors, vectors.shape[1:])
-            notes = () if looks_like_chest(image.pixels, image.max_value) else (stranger_note(str(file)),)
+            seen = prepare_image(image, prepare)
+            notes = [] if looks_like_chest(seen.pixels, seen.max_value) else [stranger_note(str(file))]
             vector = np.asarray(vectors[0], np.float32)
-            queries.append(Query(vector, str(file), notes=notes))
+            own = tuple(case.name for case in cases)
+            owners = tuple(dict.fromkeys(owner for case in cases for owner in case.patients))
+            if own:
+                notes.append(f"{file} is indexed, as {', '.join(own)}: no answer to itself")
+            queries.append(Query(vector, str(file), owners, own, tuple(notes)))
         return queries
 
     def of_texts(self, texts: Sequence[str]) -> list[Query]:
@@ -202,11 +216,13 @@ def matching_encoder(spec: EncoderSpec, weights: str | os.PathLike[str] | None, 
         raise EncoderError(
             f"these vectors of {spec.name} were imported, so no model here is known to be theirs; search by --image-id"
         )
+    prepare = preparation_of(spec)
     outputs = tuple(spec.outputs) if card is not None and len(card.outputs) > 1 else None
     for pixels in (card.pixels if card is not None else ()) or (None,):
-        encoder = load_encoder(
+        loaded = load_encoder(
             spec.name, weights=weights, device=device, precision="float32", outputs=outputs, pixels=pixels
         )
+        encoder = CheckedEncoder(prepared_encoder(loaded.encoder, prepare))
         if encoder.spec.fingerprint == spec.fingerprint:
             return encoder
     raise EncoderError(

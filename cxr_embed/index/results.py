@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.store.layout import sync
+from cxr_embed.files import written_aside
+from cxr_embed.manifest import plain_cell
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -51,20 +50,15 @@ def write_neighbors(path: Path, neighbors: Sequence[dict[str, Any]], columns: Se
     """
     check_target(path)
     names = ["image_id", "similarity", *(name for name in columns if name not in ("image_id", "content"))]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        if path.suffix.lower() == ".parquet":
-            table = pa.table({name: pa.array([case[name] for case in neighbors]) for name in names})
-            pa.parquet.write_table(table, partial)
-        else:
-            with open(partial, "w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
-                writer.writerow(names)
-                writer.writerows([case[name] for name in names] for case in neighbors)
-        sync(partial)
-        os.replace(partial, path)
+        with written_aside(path) as partial:
+            if path.suffix.lower() == ".parquet":
+                table = pa.table({name: pa.array([case[name] for case in neighbors]) for name in names})
+                pa.parquet.write_table(table, partial)
+            else:
+                with open(partial, "w", encoding="utf-8", newline="") as file:
+                    writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+                    writer.writerow(map(plain_cell, names))
+                    writer.writerows([plain_cell(case[name]) for name in names] for case in neighbors)
     except OSError as error:
         raise CaseIndexError(f"{path}: cannot be written ({error.strerror or error}); give another --out") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.asked import Query, Rules, best, stranger_note
 from cxr_embed.index.layout import CANDIDATES, CASES, PROMPTS, TOKENS, VECTORS, Record
 from cxr_embed.index.searchable import Searchable
-from cxr_embed.index.table import DATE, IMAGE, LOOKS, PATIENT, Column, read_table
+from cxr_embed.index.table import CONTENT, DATE, IMAGE, LOOKS, PATIENT, Column, read_table
 from cxr_embed.index.tokens import TokenVectors
 from cxr_embed.index.vectors import PooledVectors
 from cxr_embed.index.where import Condition, absent_words, mask, parse, taken_before
@@ -167,6 +167,12 @@ class CaseIndex(Searchable):
         strange = LOOKS in self._columns and self._columns[LOOKS].take([row])[0]
         notes = (stranger_note(image_id),) if strange else ()
         return Query(vector, image_id, (patient,) if patient else (), (image_id,), notes)
+
+    def ids_of_content(self, content: bytes) -> list[str]:
+        """Image ids of the cases that were embedded from a file of this SHA-256."""
+        digests = self._columns[CONTENT].array
+        rows = np.flatnonzero(pc.equal(digests, pa.scalar(content, digests.type)))
+        return [str(self._image_ids[row].as_py()) for row in rows.tolist()]
 
     def cases(self, rows: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """What is known of some rows: column to value; None where it is unknown, dates as text.

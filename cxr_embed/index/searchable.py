@@ -66,6 +66,10 @@ class Searchable(ABC):
             CaseIndexError: for an id that is not here.
         """
 
+    @abstractmethod
+    def ids_of_content(self, content: bytes) -> list[str]:
+        """Image ids of the cases that were embedded from a file of this SHA-256."""
+
     def search(
         self,
         queries: np.ndarray | Query | Sequence[Query],

@@ -47,6 +47,8 @@ def chosen_images(store: Store, manifest: Manifest | None) -> tuple[np.ndarray, 
         notes.append(f"{missing:,} images of the manifest have no vector in {store.path}: not indexed")
     if more := int((~chosen).sum()):
         notes.append(f"{more:,} images of {store.path} are not in the manifest: not indexed")
+    if PATIENT not in manifest.table.column_names:
+        return chosen, tuple(notes)
     recorded = pa.array(store.index.column("patient_id"), pa.string())
     told = manifest.table[PATIENT].combine_chunks().take(stored)
     differs = pc.and_(pc.not_equal(recorded, told), pc.not_equal(recorded, ""))

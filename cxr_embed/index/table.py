@@ -28,33 +28,36 @@ _UNKNOWN = ("", "-1", "-1.0")  # as labels: blank, or uncertain
 def case_table(store: Store, rows: np.ndarray, manifest: Manifest | None) -> pa.Table:
     """The table of some of a store's images, in their order.
 
-    `image_id` and `path` are text, `content` (SHA-256 of the file) 32 bytes, `study_date` a date, `age` a number,
-    findings 1, 0 or null (blank and -1), everything else dictionary-encoded text. Blank is null. Where some picture was
-    found not to look like a chest radiograph, `looks` says so, and is null for the others.
+    The manifest's `path` stays out: folders are often named after people. `image_id` is text, `content` (SHA-256 of the
+    file) 32 bytes, `study_date` a date, `age` a number, findings 1, 0 or null (blank and -1), everything else
+    dictionary-encoded text. Blank is null. Where some picture was found not to look like a chest radiograph, `looks`
+    says so, and is null for the others.
 
     Args:
         store: the images', with their patients.
         rows: `(N,)` positions in `store.ids`.
-        manifest: holds every one of the images; its patients replace the store's.
+        manifest: holds every one of the images; its patients, where it has any, replace the store's.
 
     Raises:
         CaseIndexError: for a manifest with a column of our own name.
     """
     chosen = pa.array(rows, pa.int64())
     contents = pa.array(store.index.column("content"), pa.binary(32))
-    columns = {IMAGE: image_ids(store).take(chosen), PATIENT: None, CONTENT: contents.take(chosen)}
+    owners = _text(pa.array(store.index.column("patient_id"), pa.string()).take(chosen))
+    columns = {IMAGE: image_ids(store).take(chosen), PATIENT: owners, CONTENT: contents.take(chosen)}
     strange = np.asarray(store.unlike_chest)[rows].tolist()
     words = pa.array([NOT_A_CHEST if each else None for each in strange], pa.string())
     looks = {LOOKS: words.dictionary_encode()} if any(strange) else {}
     if manifest is None:
-        columns[PATIENT] = _text(pa.array(store.index.column("patient_id"), pa.string()).take(chosen))
         return pa.table(columns | looks)
     for own in (CONTENT, LOOKS):
         if own in manifest.table.column_names:
             raise CaseIndexError(f"the manifest's column {own} has the name of a column of the index: rename it")
     places = pc.index_in(columns[IMAGE], value_set=manifest.table[IMAGE].combine_chunks())
+    if PATIENT in manifest.table.column_names:
+        columns[PATIENT] = _text(manifest.table[PATIENT].combine_chunks().take(places))
     for name in manifest.table.column_names:
-        if name != IMAGE:
+        if name not in (IMAGE, PATH, PATIENT):
             values = manifest.table[name].combine_chunks().take(places)
             columns[name] = _typed(name, values, manifest.findings)
     return pa.table(columns | looks)
@@ -76,8 +79,6 @@ def _text(values: pa.Array) -> pa.Array:
 
 
 def _typed(name: str, values: pa.Array, findings: Sequence[str]) -> pa.Array:
-    if name == PATH:
-        return values
     text = _text(values)
     if name not in (DATE, AGE) and name not in findings:
         return text
@@ -130,7 +131,7 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def read_table(path: Path, sha256: str, cases: int) -> pa.Table:
-    """Maps a case table.
+    """Maps a case table; without the files' paths, which earlier releases kept in it.
 
     Raises:
         CaseIndexError: where it is damaged, or has another number of rows.
@@ -145,7 +146,7 @@ def read_table(path: Path, sha256: str, cases: int) -> pa.Table:
         raise CaseIndexError(f"{path}: cannot be read ({type(error).__name__}); build the index again") from None
     if len(table) != cases or table.column_names[:3] != [IMAGE, PATIENT, CONTENT]:
         raise CaseIndexError(f"{path}: {len(table)} rows, the index has {cases} cases; build the index again")
-    return table
+    return table.drop_columns(PATH) if PATH in table.column_names else table
 
 
 @dataclass

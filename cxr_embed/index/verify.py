@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.index.arrays import ROWS
-from cxr_embed.index.layout import CANDIDATES, CASES, TOKENS, VECTORS, Record, leftovers
+from cxr_embed.index.layout import CANDIDATES, CASES, TOKENS, VECTORS, Record
 from cxr_embed.index.search import CaseIndex
 from cxr_embed.index.table import IMAGE
 from cxr_embed.store import Damage
@@ -24,6 +24,8 @@ _BLOCK = 1 << 16
 def verify_index(path: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None) -> list[Damage]:
     """Checks digests, sizes and what the parts say of each other; an empty list means that the index is sound.
 
+    What a killed writer left beside the index (`layout.leftovers`) is no damage: it was never part of it.
+
     Args:
         path: the index's folder.
         progress: called with the files done and their number.
@@ -34,10 +36,7 @@ def verify_index(path: str | os.PathLike[str], progress: Callable[[int, int], No
     root = Path(path)
     record = Record.read(root)
     folder = root / record.generation
-    damage = [
-        Damage(left.name, "a writer was killed and left it behind; the next `index add` or `remove` deletes it")
-        for left in leftovers(root)
-    ]
+    damage = []
     present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
     damage += [Damage(name, "does not belong here") for name in sorted(present - set(record.files))]
     sound = True

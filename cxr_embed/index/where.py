@@ -4,6 +4,7 @@
     not (Effusion = 1 or "No Finding" = 1) and site in (A, 'St. Mary')
     study_date >= 2018-06-30 and sex is known
 
+A column that the manifest carries along has an order where all of its values are numbers, or all dates.
 Names and words stand bare or in quotes (`'` or `"`, doubled inside). A value that is unknown (blank) is neither equal
 nor unequal to anything: as in SQL, a case passes only where the condition is known to hold. `is known` asks for that.
 """
@@ -23,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError
+from cxr_embed.index.ordering import ordered
 from cxr_embed.index.table import CONTENT, DATE, FINDING, TEXT
 
 Op = Literal["=", "!=", "<", "<=", ">", ">="]
@@ -199,12 +201,13 @@ def absent_words(condition: Condition, table: pa.Table) -> tuple[str, ...]:
     if isinstance(condition, Not):
         return absent_words(condition.part, table)
     if isinstance(condition, Between):
-        kind = table[condition.column].type
+        column = table[condition.column].combine_chunks()
+        kind = ordered(condition.column, column).type if column.type == TEXT else column.type
         if value_of(condition.column, condition.low, kind) <= value_of(condition.column, condition.high, kind):
             return ()
         return (f"nothing is between {condition.low} and {condition.high}: the lower one comes first",)
     values = condition.values if isinstance(condition, OneOf) else ()
-    values = (condition.value,) if isinstance(condition, Compare) else values
+    values = (condition.value,) if isinstance(condition, Compare) and condition.op in ("=", "!=") else values
     column = table[condition.column].combine_chunks()
     if column.type != TEXT:
         return ()
@@ -250,7 +253,8 @@ def as_date(text: str, where: str) -> datetime.date:
             return date
     except ValueError:
         pass
-    raise CaseIndexError(f"{where}: {text!r} is no date (YYYY-MM-DD)")
+    offset = "; days in a column of their own: --where 'NAME < 365'" if text.lstrip("-").isdigit() else ""
+    raise CaseIndexError(f"{where}: {text!r} is no date (YYYY-MM-DD){offset}")
 
 
 def check_column(column: str, names: Sequence[str]) -> str:
@@ -313,6 +317,8 @@ _COMPARE = {
 
 
 def _compare(name: str, column: Any, op: Op, text: str) -> Any:
+    if op not in ("=", "!=") and column.type == TEXT:
+        column = ordered(name, column)
     check_ordered(name, op, column.type)
     value = value_of(name, text, column.type)
     if column.type == TEXT:

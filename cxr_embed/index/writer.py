@@ -32,6 +32,7 @@ from cxr_embed.index.search import CaseIndex
 from cxr_embed.index.sources import changed_files, chosen_images, copy_prompts, identity
 from cxr_embed.index.table import IMAGE, case_table, image_ids, join, keep, write_table
 from cxr_embed.manifest import Manifest
+from cxr_embed.metrics.spread import collapsed
 from cxr_embed.store import Store
 from cxr_embed.store.writer import describe, utc_now
 from cxr_embed.types import EncoderSpec
@@ -110,7 +111,8 @@ def build_index(
             software=__version__,
         )
         record, doubts = write_candidates(record, folder, choose_kind(record, kind), progress)
-        return Written(publish(root, record), len(kept), (*notes, *zero, *doubts))
+        alike = _alike(folder)
+        return Written(publish(root, record), len(kept), (*notes, *zero, *alike, *doubts))
 
 
 def add_cases(
@@ -172,7 +174,8 @@ def add_cases(
         else:
             wanted = choose_kind(record, record.wish.kind)
         record, doubts = write_candidates(record, folder, wanted, progress, index)
-        return Written(publish(root, record), len(kept), (*notes, *zero, *doubts))
+        alike = _alike(folder)
+        return Written(publish(root, record), len(kept), (*notes, *zero, *alike, *doubts))
 
 
 def remove_cases(
@@ -227,6 +230,11 @@ def remove_cases(
                 index, wanted = None, kinds.choose(len(kept), record.shape[-1], wanted.name)
         record, doubts = write_candidates(record, folder, wanted, progress, index)
         return Written(publish(root, record), int(gone.sum()), doubts)
+
+
+def _alike(folder: Path) -> list[str]:
+    told = collapsed(mapped(folder))
+    return [told] if told else []
 
 
 def _default_pool(spec: EncoderSpec, output: str) -> str:

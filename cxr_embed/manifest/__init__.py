@@ -1,9 +1,18 @@
 """The table of cases: one row a radiograph, checked as a whole before anything runs."""
 
 from cxr_embed.manifest.checks import CONTROL, DESCRIPTIVE, OPTIONAL, REQUIRED, check_columns, leaves_root
-from cxr_embed.manifest.files import check_overwrite, check_target, write_manifest
+from cxr_embed.manifest.files import check_overwrite, check_target, plain_cell, write_manifest
 from cxr_embed.manifest.rows import Rows
-from cxr_embed.manifest.table import Manifest, Uncertain, missing_files, read_labels, read_manifest, read_values
+from cxr_embed.manifest.table import (
+    Manifest,
+    Uncertain,
+    linked_away,
+    missing_files,
+    read_labels,
+    read_manifest,
+    read_paths,
+    read_values,
+)
 
 __all__ = [
     "CONTROL",
@@ -17,9 +26,12 @@ __all__ = [
     "check_overwrite",
     "check_target",
     "leaves_root",
+    "linked_away",
     "missing_files",
+    "plain_cell",
     "read_labels",
     "read_manifest",
+    "read_paths",
     "read_values",
     "write_manifest",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cxr_embed.errors import ManifestError
+from cxr_embed.files import written_aside
 from cxr_embed.manifest.rows import read_rows, reason
+
+_FORMULA = frozenset("=+-@\t\r\n")  # what a formula begins with
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 def check_target(path: Path) -> None:
@@ -40,6 +44,12 @@ def check_overwrite(path: Path, columns: Sequence[str]) -> None:
         )
 
 
+def plain_cell(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula, for tables that people open; numbers stay as they are."""
+    text = value if isinstance(value, str) else ""
+    return "'" + text if text[:1] in _FORMULA and not _NUMBER.fullmatch(text) else value
+
+
 def write_manifest(path: Path, columns: dict[str, list[str]]) -> None:
     """Writes a manifest as CSV or Parquet (by its suffix), by atomic rename.
 
@@ -47,21 +57,21 @@ def write_manifest(path: Path, columns: dict[str, list[str]]) -> None:
         ManifestError: where it cannot be written.
     """
     check_target(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".parquet":
-            pa.parquet.write_table(pa.table({name: pa.array(v, pa.string()) for name, v in columns.items()}), partial)
-        else:
-            # Before Python 3.13 the writer leaves a lone \r without quotes, and it would read back as a new row.
-            careful = any("\r" in value for values in columns.values() for value in values)
-            with open(partial, "w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if careful else csv.QUOTE_MINIMAL)
-                writer.writerow(columns)
-                writer.writerows(zip(*columns.values(), strict=True))
-        os.replace(partial, path)
+        with written_aside(path) as partial:
+            _write(partial, path.suffix.lower(), columns)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be written ({reason(error)}); give another --out") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+
+
+def _write(partial: Path, suffix: str, columns: dict[str, list[str]]) -> None:
+    if suffix == ".parquet":
+        pa.parquet.write_table(pa.table({name: pa.array(v, pa.string()) for name, v in columns.items()}), partial)
+    else:
+        # Before Python 3.13 the writer leaves a lone \r without quotes, and it would read back as a new row.
+        careful = any("\r" in value for values in columns.values() for value in values)
+        with open(partial, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if careful else csv.QUOTE_MINIMAL)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))

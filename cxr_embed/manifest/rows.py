@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import os
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +22,11 @@ from cxr_embed.errors import ManifestError
 NO_MANIFEST = "no such manifest; `cxr-embed manifest scan DIR` makes one"
 EXAMPLES = 5  # rows that one kind of problem names before it only counts
 _CHUNK = 8192  # rows of a CSV that are Python objects at one time
+_LONGEST_LINE = 16 << 20  # characters
+# A packed table may grow to so many characters, or to so many times its bytes; real ones grow to ten or twenty times.
+_ROOM, _PACKED = 1 << 28, 200
+_HINT = re.compile(r'"?sep=([,;\t])"?\s*', re.IGNORECASE)
+_TEXT = ("image_id", "path", "patient_id")  # columns in which a comma between digits is no decimal sign
 # pandas keeps a table's row numbers in such a column of a Parquet file; it is no finding.
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
@@ -85,6 +92,32 @@ def read_rows(path: Path, missing: str = NO_MANIFEST) -> tuple[Rows, list[str]]:
     raise ManifestError(f"{path}: {message}", (message,))
 
 
+def _name(column: object) -> str:
+    """A column's name: an accent is one letter or two by the system that wrote it, and means the same."""
+    return unicodedata.normalize("NFC", str(column).strip())
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8, or what its first bytes say.
+
+    Raises:
+        _NotATable: for a workbook of Excel's.
+    """
+    with pa.input_stream(str(path), compression="detect") as raw:
+        head = raw.read(8)
+    if head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise _NotATable("a workbook of Excel or the like; save its sheet as CSV in UTF-8")
+    return "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
+def _delimiter(header: str) -> str:
+    """What stands between the columns: a semicolon or a tab only where no comma could."""
+    if hint := _HINT.fullmatch(header):
+        return hint[1]
+    others = [sign for sign in ";\t" if sign in header]
+    return others[0] if len(others) == 1 and "," not in header else ","
+
+
 class _NotATable(Exception):
     pass
 
@@ -100,7 +133,7 @@ def _read_parquet(path: Path) -> tuple[Rows, list[str]]:
     with pa.parquet.ParquetFile(path) as file:
         table = file.read()
     table.validate(full=True)
-    names = [str(name).strip() for name in table.column_names]
+    names = [_name(name) for name in table.column_names]
     kept = [number for number, name in enumerate(names) if not _PANDAS_INDEX.fullmatch(name)]
     columns = [_as_text(table.column(number), names[number]) for number in kept]
     return Rows(pa.table(columns, names=[names[n] for n in kept]), range(1, len(table) + 1), "row"), []
@@ -129,6 +162,23 @@ def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     return pa.compute.utf8_trim_whitespace(text.fill_null(""))
 
 
+def _lines(text: io.TextIOBase, size: int) -> Iterator[str]:
+    """The lines of a text, as far as memory is safe from what was packed or made to fill it.
+
+    Args:
+        text: the file, unpacked as it is read.
+        size: bytes of the file.
+    """
+    room = max(_ROOM, _PACKED * size)
+    while line := text.readline(_LONGEST_LINE):
+        room -= len(line)
+        if len(line) == _LONGEST_LINE and not line.endswith(("\n", "\r")):
+            raise _NotATable(f"a line of more than {_LONGEST_LINE >> 20} MiB; is it a table?")
+        if room < 0:
+            raise _NotATable(f"it unpacks to more than {_PACKED} times its size; unpack it yourself if it should")
+        yield line
+
+
 def _read_csv(path: Path) -> tuple[Rows, list[str]]:
     chunks: list[list[pa.Array]] = []
     places: list[int] = []
@@ -136,13 +186,18 @@ def _read_csv(path: Path) -> tuple[Rows, list[str]]:
     problems = []
     with (
         pa.input_stream(str(path), compression="detect") as raw,
-        io.TextIOWrapper(raw, "utf-8-sig", newline="") as text,
+        io.TextIOWrapper(raw, _encoding(path), newline="") as text,
     ):
-        reader = csv.reader(text, strict=True)
+        lines = _lines(text, os.stat(path).st_size)
+        first_line = next(lines, "")
+        delimiter = _delimiter(first_line)
+        if not _HINT.fullmatch(first_line):  # Excel's own hint is no row
+            lines = itertools.chain([first_line], lines)
+        reader = csv.reader(lines, strict=True, delimiter=delimiter)
         header: list[str] = []
         batch: list[list[str]] = []
         try:
-            header = [name.strip() for name in next((row for row in reader if row), [])]
+            header = [_name(name) for name in next((row for row in reader if row), [])]
             line = reader.line_num
             for row in reader:
                 # A quoted value may hold line breaks: a row is named by its first line.
@@ -161,12 +216,18 @@ def _read_csv(path: Path) -> tuple[Rows, list[str]]:
             chunks.append([pa.array(values, pa.string()) for values in zip(*batch, strict=True)])
     if not header:
         raise _NotATable(problems[0] if problems else "the file is empty")
-    if len(header) == 1 and re.search(r"[;\t|]", header[0]):
+    if len(header) == 1 and re.search(r"[;\t|:]", header[0]):
         raise _NotATable(f"one column only, {header[0][:60]!r}; separate the columns by commas")
     if ragged:
         shown = ", ".join(f"{count} in line {line}" for line, count in ragged[:EXAMPLES])
         more = f" and {len(ragged) - EXAMPLES} more" if len(ragged) > EXAMPLES else ""
         problems.insert(0, f"rows with another number of values than the {len(header)} columns: {shown}{more}")
     columns = [pa.chunked_array([chunk[n] for chunk in chunks], pa.string()) for n in range(len(header))]
-    table = pa.table([pa.compute.utf8_trim_whitespace(column) for column in columns], names=header)
+    columns = [pa.compute.utf8_trim_whitespace(column) for column in columns]
+    if delimiter != ",":  # where commas are the decimal signs
+        columns = [
+            column if name in _TEXT else pa.compute.replace_substring_regex(column, r"^([+-]?\d+),(\d+)$", r"\1.\2")
+            for name, column in zip(header, columns, strict=True)
+        ]
+    table = pa.table(columns, names=header)
     return Rows(table, places, "line"), problems

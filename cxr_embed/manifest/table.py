@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from cxr_embed.manifest.checks import (
     check_names,
 )
 from cxr_embed.manifest.rows import NO_MANIFEST, Rows, read_rows
+from cxr_embed.manifest.spellings import plain_values
 from cxr_embed.types import Labels
 
 Uncertain = Literal["unknown", "positive", "negative"]
@@ -133,6 +134,18 @@ def read_values(path: str | os.PathLike[str]) -> Rows:
     return rows
 
 
+def read_paths(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Image id to path of a manifest, of which nothing else is looked at.
+
+    Raises:
+        ManifestError: with all problems at once in `problems`.
+    """
+    rows = read_values(path)
+    if not rows.has("path"):
+        _refuse(Path(path), ["column path is missing"])
+    return dict(zip(rows.table["image_id"].to_pylist(), rows.table["path"].to_pylist(), strict=True))
+
+
 def _read_checked(
     path: Path, required: Sequence[str], extra: Sequence[str], missing: str
 ) -> tuple[pa.Table, tuple[str, ...]]:
@@ -143,6 +156,7 @@ def _read_checked(
     problems = check_names(names, required, extra) + unreadable
     # A column that stands twice is checked once, in its first place; the others could not be told apart.
     rows = rows.select({name: names.index(name) for name in names if name})
+    rows = plain_values(rows, list(dict.fromkeys(findings)))
     problems += [problem for check in CHECKS for problem in check(rows)]
     problems += [problem for name in dict.fromkeys(findings) for problem in check_finding(rows, name)]
     if not len(rows.table) and not unreadable:
@@ -160,3 +174,16 @@ def _refuse(path: Path, problems: list[str]) -> None:
 def missing_files(manifest: Manifest) -> list[str]:
     """The paths in the manifest that are no files under its root."""
     return [path for _, path, _ in manifest.rows() if not os.path.isfile(manifest.root / path)]
+
+
+def linked_away(manifest: Manifest) -> list[str]:
+    """The paths in the manifest that lead to files outside its root, through a link."""
+    root = os.path.realpath(manifest.root)
+    real = cache(os.path.realpath)  # of folders, which many files share
+    away = []
+    for _, path, _ in manifest.rows():
+        folder, name = os.path.split(manifest.root / path)
+        file = os.path.join(real(folder), name)
+        if os.path.commonpath((root, os.path.realpath(file) if os.path.islink(file) else file)) != root:
+            away.append(path)
+    return away

@@ -23,6 +23,7 @@ _BLOCK = 1 << 18
 # Below this part of draws in which a figure is defined, the others would no longer stand for all.
 _DEFINED = 0.9
 _ROUNDING = 1e-9
+_NARROWEST = 0.1  # of what one patient weighs: an interval that draws of patients could give is wider
 
 
 @dataclass(frozen=True)
@@ -151,24 +152,32 @@ def from_draws(value: float | None, drawn: np.ndarray, units: int, scale: Scale 
     return Estimate(value, float(expit(logit(value) - half)), float(expit(logit(value) + half)))
 
 
-def error_from_draws(value: float, drawn: np.ndarray, moved: np.ndarray, units: int) -> Estimate:
+def error_from_draws(
+    value: float, drawn: np.ndarray, moved: np.ndarray, units: int, patients: int | None = None
+) -> Estimate:
     """A calibration error with an interval. Chance alone makes it larger, in draws once more.
 
     It can't have grown by more than all bins moved together, which is what its lower end allows for: it is 0 where
     perfect probabilities might have given the value too. The upper end is that of the draws, less what they added.
+    Where every patient went as was foretold, draws show nothing of what another one might do: an error of 0 has the
+    interval of `at_the_end` then, and a larger one none.
 
     Args:
         value: of the cases as they are.
         drawn: `(R,)` its values in draws.
         moved: `(R,)` how far all bins moved in them.
         units: as `from_draws` takes them.
+        patients: all that there are, those with and those without a positive; `units` by default.
     """
     reason = _lacking(drawn, drawn[np.isfinite(drawn)], units)
     if reason:
         return Estimate(value, reason=reason)
     low = value - float(np.nanquantile(moved, LEVEL))
     high = value + float(np.nanquantile(drawn, (1 + LEVEL) / 2) - np.nanmean(drawn))
-    return Estimate(value, max(low, 0.0), min(max(high, value), 1.0))
+    low, high = max(low, 0.0), min(max(high, value), 1.0)
+    if high - low < _NARROWEST / (patients or units):
+        return at_the_end(value, units) if is_end(value) else Estimate(value, reason=NO_SPREAD)
+    return Estimate(value, low, high)
 
 
 def _lacking(drawn: np.ndarray, defined: np.ndarray, units: int) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from cxr_embed.errors import CxrEmbedError
+from cxr_embed.files import not_local, partial_of, sweep
 from cxr_embed.phantom.cohort import Study, render_study, sample_studies
 from cxr_embed.phantom.findings import FINDINGS, Finding
 from cxr_embed.phantom.physics import BITS
@@ -67,33 +66,42 @@ def write_phantoms(
             f"phantoms: count is 1 or more, size from {MIN_SIZE} to {MAX_SIZE}, seed 0 or more; "
             f"got {count}, {size} and {seed}"
         )
+    if (why := not_local(out)) is not None:
+        raise CxrEmbedError(why)
     whole = Path(os.path.realpath(target))  # `.` has no name of its own, and a link stays one
     # A folder that is there stays the same one: a shell may stand in it, a disk may be mounted there.
     fresh = not whole.exists()
-    partial = (whole.parent if fresh else whole) / f".{whole.name}.{uuid.uuid4().hex}"
+    place = whole.parent if fresh else whole
     try:
+        sweep(whole, place)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise CxrEmbedError(f"{target}: not an empty folder; name a new one")
-        for name in ("images", "masks") if masks else ("images",):
-            (partial / name).mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
         studies = sample_studies(count, seed)
-        truth: list[list[object]] = []
-        for number, boxes in enumerate(_write_images(partial, studies, format, size, masks), 1):
-            truth += boxes
-            if progress:
-                progress(number)
-        _write(partial / "manifest.csv", _table(_COLUMNS, [_row(study, format) for study in studies]))
-        _write(partial / "truth.csv", _table(_TRUTH, truth))
-        if fresh:
-            os.rename(partial, whole)
-        else:
-            for path in sorted(partial.iterdir(), key=lambda path: path.suffix):  # the images before what lists them
-                os.rename(path, whole / path.name)
+        with partial_of(whole, place, folder=True) as partial:
+            _write_cohort(partial, studies, format, size, masks, progress)
+            if fresh:
+                os.rename(partial, whole)
+            else:
+                for path in sorted(partial.iterdir(), key=lambda path: path.suffix):  # images before what lists them
+                    os.rename(path, whole / path.name)
     except OSError as error:
         raise CxrEmbedError(f"{target}: cannot be written ({error.strerror}); name another folder") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return studies
+
+
+def _write_cohort(
+    folder: Path, studies: list[Study], format: Format, size: int, masks: bool, progress: Callable[[int], object] | None
+) -> None:
+    for name in ("images", "masks") if masks else ("images",):
+        (folder / name).mkdir()
+    truth: list[list[object]] = []
+    for number, boxes in enumerate(_write_images(folder, studies, format, size, masks), 1):
+        truth += boxes
+        if progress:
+            progress(number)
+    _write(folder / "manifest.csv", _table(_COLUMNS, [_row(study, format) for study in studies]))
+    _write(folder / "truth.csv", _table(_TRUTH, truth))
 
 
 def _write_images(

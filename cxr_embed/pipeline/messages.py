@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cxr_embed.types import Stamp
+from cxr_embed.types import Colour, ImageNote, Stamp
 
 WorkerKind = Literal["whole", "decoder", "device"]
 
@@ -44,10 +44,12 @@ class Setup:
     weights: str | None
     device: str
     precision: str
-    threads: int
-    batch_size: int
+    threads: int = 1
+    batch_size: int = 1
     outputs: tuple[str, ...] | None = None
     pixels: str | None = None
+    prepare: str | None = None
+    colour: Colour = "refuse"
     arena: int | None = None
     slot_bytes: int = 0
 
@@ -108,7 +110,8 @@ class InSlot(NamedTuple):
 class Decoded(NamedTuple):
     """The model inputs of `keys` lie in the slot; `unfit` are files for which it had no room left.
 
-    `unlike` are those of the keys whose picture does not look like a chest radiograph.
+    `unlike` are those of the keys whose picture does not look like a chest radiograph; `odd` is what is odd
+    about their files.
     """
 
     slot: int
@@ -117,6 +120,7 @@ class Decoded(NamedTuple):
     faults: dict[int, Fault]
     unfit: list[int]
     unlike: frozenset[int]
+    odd: dict[int, tuple[ImageNote, ...]]
 
 
 class RunSlots(NamedTuple):
@@ -127,7 +131,7 @@ class RunSlots(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """Vectors `{output: (len(keys), ...)}` and faults of a chunk; `unlike` as in `Decoded`.
+    """Vectors `{output: (len(keys), ...)}` and faults of a chunk; `unlike` and `odd` as in `Decoded`.
 
     `engine`, `notes` and `input_form` are the encoder's after it: it may have found something out.
     """
@@ -140,6 +144,7 @@ class Embedded(NamedTuple):
     notes: tuple[str, ...] = ()
     input_form: str = ""
     unlike: frozenset[int] = frozenset()
+    odd: dict[int, tuple[ImageNote, ...]] | None = None
 
 
 Message = Any

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cxr_embed.encoders import CheckedEncoder, as_precision, load_encoder, resolve_device, resolve_precision
-from cxr_embed.errors import CxrEmbedError, EncoderError, StoreError
+from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
+from cxr_embed.images import prepared_encoder
 from cxr_embed.manifest import Manifest, read_manifest
 from cxr_embed.pipeline.messages import Setup
 from cxr_embed.pipeline.session import Session
@@ -23,7 +24,9 @@ from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store.layout import HEADER, Dtype, Header
 from cxr_embed.store.reader import Store
 from cxr_embed.store.writer import StoreWriter
-from cxr_embed.types import Encoder, Precision
+from cxr_embed.types import Colour, Encoder, Precision
+
+_WITH_A_NAME = ("weights", "device", "precision", "outputs", "pixels", "prepare", "workers")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ def embed(
     precision: str = "auto",
     outputs: Sequence[str] | None = None,
     pixels: str | None = None,
+    prepare: str | None = None,
+    colour: Colour = "refuse",
     dtype: Dtype | None = None,
     batch_size: int | Literal["auto"] = "auto",
     workers: int | Literal["auto"] = "auto",
@@ -64,10 +69,10 @@ def embed(
             core. Or an `Encoder` object, which runs in this process: slower, but it may be made on the spot.
         store: the store's folder; made where it is missing.
         weights: a safetensors file or a checkpoint's folder for the encoder.
-        device: `auto`, `cpu` or `cuda`.
-        precision: `auto`, `float32` or `bf16`; `auto` keeps an existing store's.
-        outputs: which of the encoder's outputs to store.
-        pixels: which of the encoder's pixel recipes to use.
+        device, precision: as for `load_encoder`; the precision `auto` keeps an existing store's.
+        outputs, pixels: which of the encoder's outputs to store, which of its pixel recipes to use.
+        prepare: what is done to a picture before the encoder sees it, `stretch`; its vectors are another encoder's.
+        colour: `grey` reads pictures in colour by their luma instead of refusing them.
         dtype: `float16` (a new store's default) or `float32`.
         batch_size: images the encoder takes at once; halved when memory runs out.
         workers: processes; on a GPU, those that decode. `auto` takes one a core.
@@ -84,14 +89,13 @@ def embed(
     """
     started = time.perf_counter()
     table = _manifest(manifest, batch_size, workers, limit)
+    _check_files(table, limit)
     here = None if isinstance(encoder, str) else CheckedEncoder(encoder)
-    with_a_name = (weights, device, precision, outputs, pixels, workers)
-    if here is not None and with_a_name != (None, "auto", "auto", None, None, "auto"):
-        raise EncoderError(
-            "weights, device, precision, outputs, pixels and workers go with an encoder's name, not with an object"
-        )
+    with_a_name = (weights, device, precision, outputs, pixels, prepare, workers)
+    if here is not None and with_a_name != (None, "auto", "auto", None, None, None, "auto"):
+        raise EncoderError(f"{', '.join(_WITH_A_NAME)} go with an encoder's name, not with an object")
     name = encoder if isinstance(encoder, str) else encoder.spec.name
-    loaded = here or _spec_encoder(name, weights, precision, outputs, pixels)
+    loaded = here or _spec_encoder(name, weights, precision, outputs, pixels, prepare=prepare)
     chosen = _precision(here, name, precision, device, Path(store))
     setup = Setup(
         kind="whole",
@@ -100,24 +104,32 @@ def embed(
         weights=str(weights) if weights is not None else None,
         device="cpu" if here is not None else resolve_device(device, name),
         precision=chosen,
-        threads=1,
-        batch_size=1,
         outputs=tuple(outputs) if outputs is not None else None,
         pixels=pixels,
+        prepare=prepare,
+        colour=colour,
     )
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         writer = stack.enter_context(
             StoreWriter(store, loaded.spec, dtype=dtype, precision=chosen, software=_version())
         )
-        run = Session(table, writer, limit, progress, stop, _version())
+        run = Session(table, writer, limit, progress, stop, _version(), colour=colour)
         _work(run, loaded, here, setup, batch_size, workers)
         run.summary.stored = len(writer.index)
-    if run.new:
-        groups = Store(store).equal_vectors()
-        run.summary.equal_vectors = [group for group in groups if not run.new.isdisjoint(group)]
+    _tell_equal(run, store)
     run.summary.seconds = time.perf_counter() - started
     return run.summary
+
+
+def _tell_equal(run: Session, store: str | os.PathLike[str]) -> None:
+    """Puts images of this run whose vectors equal another's into the summary."""
+    try:
+        groups = Store(store).equal_vectors() if run.new else []
+    except StoreError as error:  # an older shard's; what was embedded is in the store, and is told
+        run.summary.notes.append(f"equal vectors could not be looked for: {error}; see `cxr-embed store verify`")
+    else:
+        run.summary.equal_vectors = [group for group in groups if not run.new.isdisjoint(group)]
 
 
 def _work(
@@ -150,6 +162,7 @@ def plan_embedding(
     weights: str | os.PathLike[str] | None = None,
     outputs: Sequence[str] | None = None,
     pixels: str | None = None,
+    prepare: str | None = None,
     limit: int | None = None,
 ) -> Plan:
     """What `embed` would do, judged by file stamps; neither files nor the store are touched.
@@ -158,7 +171,7 @@ def plan_embedding(
         ManifestError, EncoderError, StoreError: as `embed`.
     """
     table = _manifest(manifest, "auto", "auto", limit)
-    spec = _spec_encoder(encoder, weights, "auto", outputs, pixels).spec
+    spec = _spec_encoder(encoder, weights, "auto", outputs, pixels, prepare=prepare).spec
     index = None
     if (Path(store) / HEADER).exists():
         opened = Store(store)
@@ -183,7 +196,29 @@ def _manifest(manifest: Manifest | str | os.PathLike[str], batch_size: Any, work
     for name, value in (("batch_size", batch_size), ("workers", workers), ("limit", limit)):
         if value is not None and value != "auto" and (not isinstance(value, int) or value < 1):
             raise CxrEmbedError(f"{name} must be 1 or more, not {value!r}")
+    if not isinstance(manifest, Manifest | str | os.PathLike):
+        raise ManifestError(
+            f"manifest is a Manifest or the path of one, not {type(manifest).__name__}; "
+            "`cxr-embed manifest scan FOLDER` makes one of a folder of images"
+        )
     return manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
+
+
+def _check_files(table: Manifest, limit: int | None) -> None:
+    """Refuses a manifest of which no file is there, before a store is made for it: the root is another folder.
+
+    Raises:
+        ManifestError: with the first paths in full.
+    """
+    tried: list[str] = []
+    for tasks in task_chunks(table, limit):
+        for task in tasks:
+            if os.path.lexists(task.path):
+                return
+        tried += [os.path.abspath(task.path) for task in tasks[: 3 - len(tried)]]
+    if tried:
+        shown = "".join(f"\n  {path}" for path in tried)
+        raise ManifestError(f"none of the manifest's files is there; give --root, the folder of its paths{shown}")
 
 
 def _spec_encoder(
@@ -192,10 +227,13 @@ def _spec_encoder(
     precision: str,
     outputs: Sequence[str] | None,
     pixels: str | None,
+    *,
+    prepare: str | None,
 ) -> CheckedEncoder:
     """The encoder as far as its spec and `preprocess` need it: no engine is started, no GPU is looked for."""
     plain = precision if precision in ("bf16", "float32") else "float32"
-    return load_encoder(encoder, weights=weights, device="cpu", precision=plain, outputs=outputs, pixels=pixels)
+    loaded = load_encoder(encoder, weights=weights, device="cpu", precision=plain, outputs=outputs, pixels=pixels)
+    return CheckedEncoder(prepared_encoder(loaded.encoder, prepare))
 
 
 def _precision(here: CheckedEncoder | None, name: str, precision: str, device: str, store: Path) -> Precision:

@@ -36,7 +36,7 @@ from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store.layout import Row
 from cxr_embed.store.reader import Failure
 from cxr_embed.store.writer import StoreWriter
-from cxr_embed.types import Stamp
+from cxr_embed.types import Colour, ImageNote, Stamp
 
 # Buffered rows are published at least this often, so that a slow encoder loses at most a minute to a power cut.
 PUBLISH_SECONDS = 60.0
@@ -60,9 +60,11 @@ class Session:
         progress: Progress | None,
         stop: StopSignals,
         software: str,
+        colour: Colour = "refuse",
     ) -> None:
         self.manifest, self.writer, self.limit = manifest, writer, limit
         self.progress, self.stop, self.software = progress, stop, software
+        self.colour = colour
         self.summary = EmbedSummary(images=min(len(manifest), limit or len(manifest)))
         self.published = time.monotonic()
         self.in_flight: dict[int, Task] = {}
@@ -72,6 +74,7 @@ class Session:
         self.broken: dict[bytes, Fault] = {}  # content that failed in this run
         self.retries: list[int] = []  # keys whose worker died: each goes alone to the next
         self.unlike: set[int] = set()  # keys whose picture does not look like a chest radiograph
+        self.odd: dict[int, tuple[ImageNote, ...]] = {}  # by key: what is odd about a file that has no vector yet
         self.strange: set[bytes] = set()  # content of this run that does not
         self.suspects: set[int] = set()
         self.new: set[str] = set()  # images whose content was embedded in this run
@@ -105,6 +108,8 @@ class Session:
             return None
         known = self.writer.index.find_image(image_id)
         if known is None or known.error_kind is None or known.error_kind in TRANSIENT_FAULTS:
+            return None
+        if known.error_kind == "colour" and self.colour != "refuse":
             return None
         if known.software != self.software or (content is not None and content != known.content):
             return None
@@ -195,6 +200,7 @@ class Session:
                 self._idle(worker)
         elif isinstance(message, Decoded):
             self.unlike |= message.unlike
+            self.odd |= message.odd
             self._fail_all(message.faults)
             for key in message.unfit:
                 self._again(key)
@@ -207,6 +213,7 @@ class Session:
             self.unlike |= message.unlike
             self.summary.engine, self.input_form = message.engine or self.summary.engine, message.input_form
             self.summary.notes = list(dict.fromkeys([*self.summary.notes, *message.notes]))
+            self.odd |= message.odd or {}
             self.summary.batch_size = min(self.summary.batch_size, message.batch_size)
             self._fail_all(message.faults)
             for position, key in enumerate(message.keys):
@@ -262,6 +269,8 @@ class Session:
         self.new.add(task.image_id)
         self.buffered.add(file.content)
         waiting = self.claimed.pop(file.content)
+        for note in self.odd.pop(key, ()):
+            self.summary.odd_files.setdefault(note, []).append(task.image_id)
         if unlike:
             self.unlike.discard(key)
             self.strange.add(file.content)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cxr_embed.store.reader import Failure
+from cxr_embed.types import ImageNote
 
 
 @dataclass
@@ -20,6 +21,7 @@ class EmbedSummary:
         embedded: contents that went through the encoder.
         failed: images without a vector, now or from an earlier run, with the reasons.
         unlike_chest: images embedded, or new and known by content, that do not look like chest radiographs.
+        odd_files: by what is odd about them (see `images.NOTES`), the images embedded whose files are odd.
         seconds: wall time.
         engine: what computed the vectors; empty where nothing was.
         batch_size: the one that was used in the end.
@@ -36,6 +38,7 @@ class EmbedSummary:
     embedded: int = 0
     failed: list[Failure] = field(default_factory=list)
     unlike_chest: list[str] = field(default_factory=list)
+    odd_files: dict[ImageNote, list[str]] = field(default_factory=dict)
     seconds: float = 0.0
     engine: str = ""
     batch_size: int = 0
@@ -58,6 +61,7 @@ class EmbedSummary:
             "embedded": self.embedded,
             "failed": [vars(failure) for failure in self.failed],
             "unlike_chest": sorted(self.unlike_chest),
+            "odd_files": {note: sorted(ids) for note, ids in sorted(self.odd_files.items())},
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.embedded / self.seconds, 1) if self.seconds else 0.0,
             "engine": self.engine,

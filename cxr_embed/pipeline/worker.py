@@ -33,11 +33,12 @@ from cxr_embed.pipeline.messages import (
     Setup,
     Unusable,
 )
-from cxr_embed.processes import stderr_silenced
+from cxr_embed.processes import end_with_peer, stderr_silenced
 from cxr_embed.types import Stamp
 
 if TYPE_CHECKING:
     from cxr_embed.encoders.checked import CheckedEncoder
+    from cxr_embed.types import ImageNote
 
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -55,6 +56,7 @@ class Worker:
         self.setup, self.encoder = setup, encoder
         self.batch_size = setup.batch_size
         self.unlike: set[int] = set()  # keys of the chunk whose picture does not look like a chest
+        self.odd: dict[int, tuple[ImageNote, ...]] = {}  # by key: what is odd about a file of the chunk
         self.contents: dict[int, tuple[bytes, str, str]] = {}  # key to bytes, suffix and content id
         self.arena = mmap.mmap(setup.arena, 0) if setup.arena is not None else None
 
@@ -92,6 +94,7 @@ class Worker:
         self.unlike.clear()
         if message.slot is not None:
             self.encoder.input_form = message.input_form
+        self.odd.clear()
         for key in message.keys:
             try:
                 inputs.append(self.decode(key))
@@ -100,7 +103,7 @@ class Worker:
                 faults[key] = Fault(error.kind, str(error))
         self.contents.clear()
         if message.slot is None:
-            return self.infer(keys, inputs, faults)._replace(unlike=frozenset(self.unlike))
+            return self.infer(keys, inputs, faults)._replace(unlike=frozenset(self.unlike), odd=dict(self.odd))
         return self.fill(message.slot, keys, inputs, faults)
 
     def fill(self, slot: int, keys: list[int], inputs: list[np.ndarray], faults: dict[int, Fault]) -> Decoded:
@@ -120,7 +123,7 @@ class Worker:
                 places.append(place)
                 fitting.append(key)
                 offset += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
-        return Decoded(slot, fitting, places, faults, unfit, frozenset(self.unlike))
+        return Decoded(slot, fitting, places, faults, unfit, frozenset(self.unlike), dict(self.odd))
 
     def decode(self, key: int) -> np.ndarray:
         """A file's model input.
@@ -128,16 +131,19 @@ class Worker:
         Raises:
             ImageError: also for what a decoder was not expected to raise: one file never stops a run.
         """
-        from cxr_embed.images import decode_image, looks_like_chest
+        from cxr_embed.images import decode_image, looks_like_chest, prepare_image
 
         data, suffix, content_id = self.contents[key]
         # libtiff tells of damage on stderr, across the progress bar and without the file's name; the error has both.
         quiet = stderr_silenced() if data[:4] in _TIFF else contextlib.nullcontext()
         try:
             with quiet:
-                image = decode_image(data, suffix, content_id)
-            if not looks_like_chest(image.pixels, image.max_value):
+                image = decode_image(data, suffix, content_id, self.setup.colour)
+            seen = prepare_image(image, self.setup.prepare)
+            if not looks_like_chest(seen.pixels, seen.max_value):
                 self.unlike.add(key)
+            if seen.notes:
+                self.odd[key] = seen.notes
             return self.encoder.preprocess(image)
         except ImageError:
             raise
@@ -182,6 +188,9 @@ class Worker:
                     except EncoderUnusable:
                         raise
                     except Exception as reason:
+                        if isinstance(reason, ImageError):  # in the words that a decoder has for it
+                            faults[keys[at]] = Fault(reason.kind, str(reason))
+                            continue
                         kind = "out-of-memory" if is_out_of_memory(reason) else "encoder"
                         own = isinstance(reason, CxrEmbedError)
                         told = str(reason) if own else f"{type(reason).__name__}: {reason}"
@@ -193,8 +202,9 @@ class Worker:
 
     def _embed(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
         alike = all(array.shape == inputs[0].shape for array in inputs)
+        # Encoded files, and large pictures in a form that the encoder asked for, are handed on without a copy.
         files = inputs[0].ndim == 1 and inputs[0].dtype == np.uint8
-        return self.encoder.embed(np.stack(inputs) if alike and not files else inputs)
+        return self.encoder.embed(np.stack(inputs) if alike and not files and not self.encoder.input_form else inputs)
 
 
 def file_stamp(path: str) -> Stamp:
@@ -217,12 +227,14 @@ def make_encoder(setup: Setup) -> CheckedEncoder:
     Raises:
         CxrEmbedError: where it cannot be loaded here.
     """
-    from cxr_embed.encoders import load_encoder
+    from cxr_embed.encoders import CheckedEncoder, load_encoder
+    from cxr_embed.images import prepared_encoder
 
     options: dict[str, Any] = {"device": setup.device, "precision": setup.precision, "threads": setup.threads}
     if setup.kind == "decoder":
         options |= {"device": "cpu", "precision": "float32"}  # its engine never starts
-    encoder = load_encoder(setup.encoder, weights=setup.weights, outputs=setup.outputs, pixels=setup.pixels, **options)
+    loaded = load_encoder(setup.encoder, weights=setup.weights, outputs=setup.outputs, pixels=setup.pixels, **options)
+    encoder = CheckedEncoder(prepared_encoder(loaded.encoder, setup.prepare))
     if encoder.spec.fingerprint != setup.fingerprint:
         raise CxrEmbedError("the encoder's weights changed while the run was starting; start it again")
     return encoder
@@ -231,6 +243,7 @@ def make_encoder(setup: Setup) -> CheckedEncoder:
 def main() -> None:
     """Serves the run at the other end of the socket whose descriptor is the first argument, until it closes."""
     connection = Connection(int(sys.argv[1]))
+    end_with_peer(connection.fileno())
     try:
         setup: Setup = connection.recv()
         try:

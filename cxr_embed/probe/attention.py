@@ -12,7 +12,8 @@ from cxr_embed.probe.selection import FOLDS, STRENGTHS, Balance, make_columns
 from cxr_embed.probe.vectors import ArraySource, ProbeError, Source, Standard
 
 _CHUNK = 512  # images whose tokens are float32 at one time
-_STEPS = 60
+_STEPS = 500
+_FLAT = 0.01  # of a finding's coefficients: a gradient under it is as good as none
 
 
 class AttentionProbe(Probe):
@@ -85,8 +86,11 @@ class AttentionProbe(Probe):
         columns = make_columns(signs, self.strengths_[learned], self.balance)
         weight = np.where(signs > 0, columns.positive, columns.negative) * columns.strength * np.abs(signs)
         start = [value[learned] for value in (self.coef_, self.query_, self.intercept_)]
-        found = _train(tokens, Standard(linear.mean_, linear.scale_), signs, weight, columns.gamma, start)
+        found, flat = _train(tokens, Standard(linear.mean_, linear.scale_), signs, weight, columns.gamma, start)
         self.coef_[learned], self.query_[learned], self.intercept_[learned] = found
+        self.unconverged_ = dict(linear.unconverged_)
+        for number in np.flatnonzero(learned)[~flat].tolist():
+            self.unconverged_[number] = f"its attention still changed after {_STEPS} steps; give a smaller strength"
 
     def _logits(self, vectors: np.ndarray) -> np.ndarray:
         tokens = vectors.reshape(len(vectors), -1, self.width or 1)  # (B, T, D)
@@ -109,8 +113,8 @@ class AttentionProbe(Probe):
 
 def _train(
     tokens: np.ndarray, standard: Standard, signs: np.ndarray, weight: np.ndarray, gamma: float, start: list[np.ndarray]
-) -> list[np.ndarray]:
-    """Coefficients, queries and intercepts from a start, by L-BFGS over all images."""
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Coefficients, queries and intercepts from a start, by L-BFGS over all images; `(C,)` bool what it solved."""
     try:
         import torch
     except ImportError:
@@ -144,4 +148,8 @@ def _train(
         return result
 
     optimizer.step(closure)
-    return [value.detach().numpy().astype(np.float64) for value in values]
+    closure()
+    slopes = np.concatenate([value.grad.numpy() for value in values[:2]], axis=1)
+    found = [value.detach().numpy().astype(np.float64) for value in values]
+    lengths = np.linalg.norm(np.concatenate(found[:2], axis=1), axis=1)
+    return found, np.linalg.norm(slopes, axis=1) <= _FLAT * lengths

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 
 from cxr_embed.probe.loss import probability
 from cxr_embed.probe.selection import one_sided
@@ -32,6 +34,8 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         mean_, scale_: `(D,)`, what pooled vectors are standardised by.
         shape_: of one image's vectors before pooling.
         undefined_: number of a finding to the reason why it could not be learned.
+        alike_: a sentence where the vectors were all but equal; empty otherwise.
+        unconverged_: number of a finding to what its solver did not reach; empty where all was solved.
         counts_: `(C, 3)` positive, negative and unknown labels.
     """
 
@@ -40,6 +44,8 @@ class Probe(BaseEstimator):  # type: ignore[misc]
     mean_: np.ndarray
     scale_: np.ndarray
     undefined_: dict[int, str]
+    alike_: str
+    unconverged_: dict[int, str]
     counts_: np.ndarray
 
     def fit(self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None = None) -> Self:
@@ -54,14 +60,24 @@ class Probe(BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ProbeError: for shapes that do not fit, other labels, vectors that are not finite, or nothing to learn.
+
+        Warns:
+            UserWarning: for vectors that are all but equal.
+            ConvergenceWarning: scikit-learn's, naming the findings whose solver did not come to its end.
         """
         X = np.asanyarray(X)
         if X.ndim < 2 or X.dtype.kind != "f":
             raise ProbeError(f"X is (N, D) or (N, T, D) of floats, not {X.dtype} {X.shape}")
-        return self.fit_source(ArraySource(X, self.pooling), Y, groups)
+        self.fit_source(ArraySource(X, self.pooling), Y, groups)
+        if self.alike_:
+            warnings.warn(self.alike_, UserWarning, stacklevel=2)
+        if self.unconverged_:
+            told = "; ".join(f"finding {number}: {reason}" for number, reason in self.unconverged_.items())
+            warnings.warn(f"not fully trained: {told}", ConvergenceWarning, stacklevel=2)
+        return self
 
     def fit_source(self, source: Source, Y: np.ndarray, groups: np.ndarray | None = None) -> Self:
-        """As `fit`, of pooled vectors that are read block by block."""
+        """As `fit`, of pooled vectors that are read block by block; what did not converge is in `unconverged_` only."""
         labels = check_labels(Y, source.count)
         patients = np.arange(len(labels))
         if groups is not None:
@@ -74,8 +90,9 @@ class Probe(BaseEstimator):  # type: ignore[misc]
             raise ProbeError(f"no finding can be learned: {'; '.join(dict.fromkeys(reasons))}")
         self.counts_ = np.stack([(labels == 1).sum(0), (labels == 0).sum(0), np.isnan(labels).sum(0)], axis=1)
         standard = fit_standard(source)
-        self.mean_, self.scale_ = standard.mean, standard.scale
+        self.mean_, self.scale_, self.alike_ = standard.mean, standard.scale, standard.alike
         learned = np.array([not reason for reason in reasons])
+        self.unconverged_ = {}
         self._learn(source, standard, labels, patients, learned)
         return self
 

@@ -11,6 +11,7 @@ from cxr_embed.manifest import Manifest, Uncertain
 from cxr_embed.probe.shots import draw_order, hashes
 from cxr_embed.probe.vectors import ProbeError, find_ids
 from cxr_embed.store import Store
+from cxr_embed.types import counted
 
 _NAMED = 5
 
@@ -87,7 +88,10 @@ def match_cases(
         )
     unlabelled = np.setdiff1d(store.ids, labels.ids)
     if len(unlabelled):
-        notes.append(f"{len(unlabelled):,} images of {store.path} have no row of labels: {_named(unlabelled)}")
+        notes.append(
+            f"{counted(len(unlabelled), 'image', 'images')} of {store.path} "
+            f"{'has' if len(unlabelled) == 1 else 'have'} no row of labels: {_named(unlabelled)}"
+        )
     patients, note = _patients(store, labels, rows, places)
     columns = [labels.findings.index(name) for name in chosen]
     values = labels.labels(uncertain).values[rows][:, columns]
@@ -150,7 +154,8 @@ def check_disjoint(train: Cases, test: Cases) -> None:
     both = np.intersect1d(train.patients, test.patients)
     if len(both):
         raise ProbeError(
-            f"{len(both):,} patients are in the training and in the test part ({_named(both)}); give each patient one "
+            f"{counted(len(both), 'patient is', 'patients are')} "
+            f"in the training and in the test part ({_named(both)}); give each patient one "
             "split, and name two different ones"
         )
 
@@ -163,13 +168,16 @@ def _patients(
     if len(differ):
         first = differ[0]
         raise ProbeError(
-            f"{store.path} and the labels name different patients for {len(differ):,} images: "
+            f"{store.path} and the labels name different patients for {counted(len(differ), 'image', 'images')}: "
             f"'{known[first]}' and '{told[first]}' for {labels.ids[rows[first]]}; correct the one that is wrong"
         )
     patients = np.where(told != "", told, known)
     nobody = labels.ids[rows][patients == ""]
     notes = (
-        (f"{len(nobody):,} images have no patient_id; each counts as a patient of its own: {_named(nobody)}",)
+        (
+            f"{counted(len(nobody), 'image has', 'images have')} "
+            f"no patient_id; each counts as a patient of its own: {_named(nobody)}",
+        )
         if len(nobody)
         else ()
     )

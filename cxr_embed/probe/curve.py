@@ -15,7 +15,9 @@ from cxr_embed.probe.selection import choose_strengths, make_columns, one_sided
 from cxr_embed.probe.shots import Order, draw_order, hashes, patients_for_test
 from cxr_embed.probe.vectors import ArraySource, Matrix, ProbeError, Standard, StoreSource, fit_standard, pool_vectors
 from cxr_embed.store import Store
+from cxr_embed.types import left_out_of_means
 
+_UNSOLVED = "its solver did not converge"
 TEST_PART = 0.3  # of the patients, where the labels have no split
 Progress = Callable[[str, int, int], None]
 
@@ -75,6 +77,7 @@ class Curve:
         draws: (finding, seed) to its order of rows of `train`.
         results: one for each encoder, finding, size and seed.
         notes: what was left out or decided, in words.
+        count_no_finding: whether 'No Finding' has a part in means over findings; it is left out by default.
     """
 
     encoders: tuple[str, ...]
@@ -86,6 +89,7 @@ class Curve:
     draws: dict[tuple[str, int], Order]
     results: tuple[Result, ...]
     notes: tuple[str, ...]
+    count_no_finding: bool = False
 
 
 def run_curve(
@@ -99,6 +103,7 @@ def run_curve(
     findings: Sequence[str] | None = None,
     pool: str = "mean",
     uncertain: Uncertain = "unknown",
+    count_no_finding: bool = False,
     progress: Progress | None = None,
 ) -> Curve:
     """Draws, trains and tests.
@@ -116,6 +121,7 @@ def run_curve(
         findings: all by default.
         pool: how tokens become one vector.
         uncertain: what a label of -1 counts as.
+        count_no_finding: whether 'No Finding' has a part in means over findings; it is left out by default.
         progress: called with a word, what is done and how much there is.
 
     Raises:
@@ -129,6 +135,8 @@ def run_curve(
     done = 0
     for encoder in encoders:
         run = _EncoderRun(encoder, parts[0], parts[1], pool)
+        if run.alike:
+            notes.append(f"{encoder.name}: {run.alike}")
         for (finding, seed), order in drawn.items():
             results += run.shots(finding, seed, order, sizes)
             done += 1
@@ -142,6 +150,7 @@ def run_curve(
         notes.append(
             f"too few patients for some sizes, so that a draw has several images of one: {', '.join(sorted(repeated))}"
         )
+    notes += left_out_of_means(parts[0].findings, count_no_finding)
     names = tuple(encoder.name for encoder in encoders)
     return Curve(
         names,
@@ -152,6 +161,7 @@ def run_curve(
         drawn,
         tuple(results),
         tuple(dict.fromkeys(notes)),
+        count_no_finding,
     )
 
 
@@ -214,6 +224,7 @@ class _EncoderRun:
         self._patients = np.unique(train.patients, return_inverse=True)[1]
         self._source = StoreSource(encoder.store, train.ids, encoder.output, pool)
         self._standard = fit_standard(self._source)
+        self.alike = self._standard.alike
         self._test_vectors = self._read(test.ids, np.float32)
 
     def _read(self, ids: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
@@ -238,10 +249,13 @@ class _EncoderRun:
             part = np.r_[:size, most : most + size]
             labels = np.repeat(np.array([1.0, 0.0], np.float32), size)[:, None]
             solver = make_solver(vectors[part])
-            strength, chosen = choose_strengths(solver, labels, self._patients[rows[part]], balance="none", seed=seed)
+            strength, chosen, _ = choose_strengths(
+                solver, labels, self._patients[rows[part]], balance="none", seed=seed
+            )
             signs = (2 * labels - 1).astype(np.int8)
-            coefficients, _ = solver.solve(make_columns(signs, strength, "none"))
-            found = self._tested(column, self._test_vectors @ coefficients[:, 0].astype(np.float32))
+            solution = solver.solve(make_columns(signs, strength, "none"))
+            scores = self._test_vectors @ solution.coefficients[:, 0].astype(np.float32)
+            found = self._tested(column, scores) if solution.solved[0] else Figure(None, _UNSOLVED)
             results.append(
                 Result(
                     self._encoder.name,
@@ -272,7 +286,8 @@ class _EncoderRun:
                 found = Figure(None, f"in the training part, {one_sided(values[:, column])}")
                 results.append(Result(name, finding, None, None, positives, negatives, None, False, False, found))
                 continue
-            found = self._tested(column, self._test_vectors @ probe.coef_[column].astype(np.float32))
+            scores = self._test_vectors @ probe.coef_[column].astype(np.float32)
+            found = self._tested(column, scores) if column not in probe.unconverged_ else Figure(None, _UNSOLVED)
             strength, chosen = float(probe.strengths_[column]), bool(probe.chosen_[column])
             results.append(Result(name, finding, None, None, positives, negatives, strength, chosen, False, found))
         return results

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import safetensors.numpy
 
@@ -18,17 +19,16 @@ from cxr_embed import __version__
 from cxr_embed.probe.attention import AttentionProbe
 from cxr_embed.probe.base import Probe
 from cxr_embed.probe.cases import Cases
+from cxr_embed.probe.folder import FORMAT, PROBE_JSON, replace_probe
 from cxr_embed.probe.heads import KNNProbe, MLPProbe
 from cxr_embed.probe.linear import LinearProbe
 from cxr_embed.probe.loss import probability
 from cxr_embed.probe.vectors import ProbeError, StoreSource
 from cxr_embed.store import Store
-from cxr_embed.store.layout import write_file_atomically
 from cxr_embed.store.writer import describe, utc_now
 from cxr_embed.types import EncoderSpec
 
-FORMAT, VERSION = "cxr_embed.probe", 2
-PROBE_JSON = "probe.json"
+VERSION = 2
 KINDS: dict[str, type[Probe]] = {kind.kind: kind for kind in (LinearProbe, MLPProbe, KNNProbe, AttentionProbe)}
 
 
@@ -80,6 +80,7 @@ class TrainedProbe:
         findings: the `C` names.
         labels: what it learned from.
         patients: `(P,)` patients that it learned from, sorted.
+        images: `(M,)` images that it learned from, sorted; empty for a probe of an earlier release.
         thresholds: finding to threshold on the probability, where some were chosen.
         chosen: how they were; None for none.
         chosen_on: `(Q,)` patients that they were chosen on, sorted.
@@ -93,6 +94,7 @@ class TrainedProbe:
     findings: tuple[str, ...]
     labels: LabelRecord
     patients: np.ndarray
+    images: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
     thresholds: Mapping[str, float] = field(default_factory=dict)
     chosen: ThresholdRecord | None = None
     chosen_on: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
@@ -103,6 +105,11 @@ class TrainedProbe:
     def undefined(self) -> dict[str, str]:
         """Findings that could not be learned, with the reasons."""
         return {self.findings[number]: reason for number, reason in self.probe.undefined_.items()}
+
+    @property
+    def unconverged(self) -> dict[str, str]:
+        """Findings whose solver did not come to its end, with what it did not reach."""
+        return {self.findings[number]: reason for number, reason in self.probe.unconverged_.items()}
 
     def check_store(self, store: Store) -> None:
         """Refuses vectors that the probe was not made for.
@@ -132,9 +139,9 @@ class TrainedProbe:
         source = StoreSource(store, unique, self.output, self.probe.pooling)
         return np.asarray(probability(self.probe.decision_source(source))[place], np.float32)
 
-    def seen(self, patients: np.ndarray) -> np.ndarray:
-        """`(N,)` bool: whether the probe learned from a patient."""
-        return np.isin(patients, self.patients)
+    def seen(self, patients: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """`(N,)` bool: whether the probe learned from a patient, or from the image where nobody knows whose it is."""
+        return np.asarray(np.isin(patients, self.patients) | np.isin(ids, self.images))
 
     def describe(self) -> dict[str, Any]:
         """Everything but the numbers, as plain JSON values."""
@@ -151,6 +158,7 @@ class TrainedProbe:
             "output": self.output,
             "findings": list(self.findings),
             "undefined": self.undefined,
+            "unconverged": self.unconverged,
             "strengths": strengths,
             "thresholds": dict(self.thresholds),
             "thresholds_chosen": asdict(self.chosen) if self.chosen is not None else None,
@@ -191,7 +199,15 @@ def make_trained(
     software = {name: version(name) for name in ("numpy", "scipy", "scikit-learn")}
     software |= {"cxr-embed": __version__, "python": platform.python_version()}
     return TrainedProbe(
-        probe, store.spec, output, cases.findings, record, patients, software=software, created=utc_now()
+        probe,
+        store.spec,
+        output,
+        cases.findings,
+        record,
+        patients,
+        np.unique(cases.ids),
+        software=software,
+        created=utc_now(),
     )
 
 
@@ -202,21 +218,16 @@ def save_probe(path: Path, trained: TrainedProbe) -> None:
         ProbeError: where it cannot be written, or the folder holds something else.
     """
     tensors = {name: np.ascontiguousarray(value) for name, value in trained.probe.tensors().items()}
-    tensors |= {"patients": _as_bytes(trained.patients), "chosen_on": _as_bytes(trained.chosen_on)}
+    known = {"patients": trained.patients, "images": trained.images, "chosen_on": trained.chosen_on}
+    tensors |= {name: _as_bytes(names) for name, names in known.items()}
     data = safetensors.numpy.save(tensors)
     digest = hashlib.sha256(data).hexdigest()
     body = {**trained.describe(), "tensors": {"file": f"{digest[:16]}.safetensors", "sha256": digest}}
     text = json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n"
     try:
-        if path.is_dir() and any(path.iterdir()) and not (path / PROBE_JSON).is_file():
-            raise ProbeError(f"{path}: a folder with other files in it; give a new folder for the probe")
-        path.mkdir(parents=True, exist_ok=True)
-        # The numbers first: the JSON names them, and its rename is what makes them the probe.
-        write_file_atomically(path / body["tensors"]["file"], data)
-        write_file_atomically(path / PROBE_JSON, text)
-        for old in path.glob("*.safetensors"):
-            if old.name != body["tensors"]["file"]:
-                old.unlink()
+        replace_probe(path, body["tensors"]["file"], data, text)
+    except filelock.Timeout:
+        raise ProbeError(f"{path}: another process is writing a probe there; give another --out") from None
     except OSError as error:
         raise ProbeError(f"{path}: cannot be written ({error.strerror}); give another --out") from None
 
@@ -228,7 +239,8 @@ def load_probe(path: Path) -> TrainedProbe:
         ProbeError: where it is missing, damaged, or written by a newer release.
     """
     try:
-        body = json.loads((path / PROBE_JSON).read_bytes())
+        text = (path / PROBE_JSON).read_bytes()
+        body = json.loads(text)
     except (FileNotFoundError, NotADirectoryError):
         raise ProbeError(
             f"{path}: no probe here ({PROBE_JSON} is missing); `cxr-embed probe train` makes one"
@@ -241,6 +253,8 @@ def load_probe(path: Path) -> TrainedProbe:
         raise ProbeError(f"{path}: format version {body.get('version')}, this release reads {VERSION}; train it again")
     try:
         file = path / Path(body["tensors"]["file"]).name
+        if not file.exists() and (path / PROBE_JSON).read_bytes() != text:
+            return load_probe(path)  # it was replaced in between
         data = file.read_bytes()
         if hashlib.sha256(data).hexdigest() != body["tensors"]["sha256"]:
             raise ProbeError(f"{file}: damaged, its digest does not match; restore it from a copy")
@@ -251,6 +265,7 @@ def load_probe(path: Path) -> TrainedProbe:
         probe = KINDS[body["kind"]](**settings).restore(tensors)
         findings = tuple(body["findings"])
         probe.undefined_ = {findings.index(name): reason for name, reason in body["undefined"].items()}
+        probe.unconverged_ = {findings.index(name): reason for name, reason in body.get("unconverged", {}).items()}
         spec = EncoderSpec.from_json(body["encoder"]["spec"])
         if spec.fingerprint != body["encoder"]["fingerprint"]:
             raise ProbeError(f"{path}: its encoder's fingerprint does not match its spec; restore it from a copy")
@@ -261,6 +276,7 @@ def load_probe(path: Path) -> TrainedProbe:
             findings,
             LabelRecord(**body["labels"]),
             _as_names(tensors["patients"]),
+            _as_names(tensors["images"]) if "images" in tensors else np.empty(0, np.str_),
             body["thresholds"],
             ThresholdRecord(**body["thresholds_chosen"]) if body["thresholds_chosen"] is not None else None,
             _as_names(tensors["chosen_on"]),

@@ -11,6 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 from cxr_embed.probe.base import Probe, all_vectors
 from cxr_embed.probe.vectors import ProbeError, Source, Standard
 
+_ROUNDING = 1e-6  # a cosine in a product of matrices is off by less
+
 
 class MLPProbe(Probe):
     """One hidden layer a finding (scikit-learn's `MLPClassifier`), on the images where it is known.
@@ -48,15 +50,17 @@ class MLPProbe(Probe):
         findings = len(learned)
         shapes = ((source.width, self.hidden), (self.hidden,), (self.hidden,), ())
         layers = tuple(np.full((findings, *shape), np.nan, np.float32) for shape in shapes)
-        for number in np.flatnonzero(learned):
+        for number in np.flatnonzero(learned).tolist():
             known = ~np.isnan(labels[:, number])
             network = MLPClassifier(
                 (self.hidden,), alpha=self.decay, max_iter=self.epochs, random_state=self.seed, shuffle=True
             )
             with warnings.catch_warnings():
-                # `epochs` is where to stop, not a promise.
+                # Said by `fit`, of all findings at once.
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 network.fit(vectors[known], labels[known, number])
+            if network.n_iter_ >= self.epochs:
+                self.unconverged_[number] = f"its {self.epochs} epochs ended while the loss still fell"
             for layer, value in zip(
                 layers,
                 (network.coefs_[0], network.intercepts_[0], network.coefs_[1][:, 0], network.intercepts_[1][0]),
@@ -83,7 +87,8 @@ class MLPProbe(Probe):
 class KNNProbe(Probe):
     """The part of positives among the labelled images that are most alike, by the cosine of standardised vectors.
 
-    The part is (positives + 1/2) / (neighbours + 1), so that it has a finite logit.
+    The part is (positives + 1/2) / (neighbours + 1), so that it has a finite logit. Of images that are equally alike,
+    where not all are among the neighbours, each counts in part.
 
     Args:
         neighbors: how many to look at; all that are labelled, where they are fewer.
@@ -119,12 +124,10 @@ class KNNProbe(Probe):
             known = np.flatnonzero(~np.isnan(labels))
             if not len(known):
                 continue
-            key = known.tobytes()
+            key, count = known.tobytes(), min(self.neighbors, len(known))
             if key not in nearest:
-                count = min(self.neighbors, len(known))
-                nearest[key] = known[np.argpartition(-alike[:, known], count - 1, axis=1)[:, :count]]
-            found = labels[nearest[key]]
-            part = (found.sum(axis=1, dtype=np.float64) + 0.5) / (found.shape[1] + 1)
+                nearest[key] = _shares(alike[:, known], count)
+            part = (nearest[key] @ labels[known].astype(np.float64) + 0.5) / (count + 1)
             result[:, number] = np.log(part / (1 - part))
         return result
 
@@ -136,6 +139,14 @@ class KNNProbe(Probe):
         """The inverse of `tensors`."""
         self.vectors_, self.labels_ = tensors["vectors"], tensors["labels"]
         return super().restore(tensors)
+
+
+def _shares(alike: np.ndarray, count: int) -> np.ndarray:
+    """`(B, N)` what each image counts for as one of the `count` most alike: 1, 0, or among equals what is left."""
+    least = -np.partition(-alike, count - 1, axis=1)[:, count - 1, None]
+    nearer, equal = alike > least + _ROUNDING, np.abs(alike - least) <= _ROUNDING
+    left = (count - nearer.sum(axis=1, keepdims=True)) / equal.sum(axis=1, keepdims=True)
+    return np.asarray(np.where(nearer, 1, equal * left))
 
 
 def _directions(vectors: np.ndarray) -> np.ndarray:

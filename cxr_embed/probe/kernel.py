@@ -2,7 +2,7 @@
 
 The solution lies in the span of the cases, so that Newton's method works on one number a case: with K the products of
 the standardised vectors, coefficients are X' alpha and logits K alpha + intercept. Each step solves the system
-I + W^(1/2) K W^(1/2), which is well conditioned however strong or weak the regularisation is (the same form as in
+I + W^(1/2) K W^(1/2), which is well conditioned unless the regularisation is very weak (the same form as in
 Rasmussen and Williams, 2006, section 3.4), with one more unknown for the intercept, which is not regularised.
 """
 
@@ -23,6 +23,7 @@ _STEPS, _HALVINGS = 100, 40
 _TOLERANCE, _SINGLE_TOLERANCE = 1e-4, 1e-5
 _BATCH_VALUES = 1 << 18  # of the systems of a batch: 1 MiB of float32 stays in a core's cache
 _SINGLE_STEPS = 12  # Newton's steps with float32 systems; few problems are so ill conditioned that they need more
+_STEEPEST = 1e10  # sum of a system's eigenvalues; beyond, float64 has too few digits for its step
 _LOOP_FROM = 32  # cases from which one system after the other beats one call for all
 _GROWTH = 0.6  # between strengths, logits grow by nearly the last growth to this power; it saved most steps
 
@@ -51,17 +52,18 @@ class Columns:
         )
 
 
-def solve_kernel(kernel: np.ndarray, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
-    """Solves every problem to rounding.
+def solve_kernel(kernel: np.ndarray, columns: Columns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Solves every problem to rounding, except some of very weak regularisation.
 
     Args:
         kernel: `(N, N)` float64 products of the standardised vectors.
         columns: the problems; each has a positive and a negative case.
 
     Returns:
-        `alpha` `(N, K)` and `intercept` `(K,)`, float64.
+        `alpha` `(N, K)` and `intercept` `(K,)`, float64, and `(K,)` bool which problems are solved.
     """
     alpha, intercept = np.zeros(columns.sign.shape), np.zeros(columns.sign.shape[1])
+    solved = np.zeros(columns.sign.shape[1], bool)
     paths = _paths(columns)
     sizes = np.array([np.count_nonzero(columns.sign[:, path[0]]) for path in paths])
 
@@ -74,12 +76,14 @@ def solve_kernel(kernel: np.ndarray, columns: Columns) -> tuple[np.ndarray, np.n
         for step in range(max(map(len, group))):
             now = np.array([number for number, path in enumerate(group) if step < len(path)])
             asked = np.array([group[number][step] for number in now])
-            batch.solve(now, columns.strength[asked])
+            # What is no number is no step down, and not solved.
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                solved[asked] = batch.solve(now, columns.strength[asked])
             alpha[rows[now].T, asked[None, :]], intercept[asked] = batch.alpha[now].T, batch.level[now]
 
     for _ in in_threads(follow, _batches(np.argsort(sizes, kind="stable"), sizes)):
         pass
-    return alpha, intercept
+    return alpha, intercept, solved
 
 
 def _batches(order: np.ndarray, sizes: np.ndarray) -> Iterator[np.ndarray]:
@@ -113,34 +117,56 @@ class _Batch:
     def __init__(self, kernel: np.ndarray, rows: np.ndarray, columns: Columns) -> None:
         self._kernel = kernel[rows[:, :, None], rows[:, None, :]]  # (P, M, M)
         self._single = self._kernel.astype(np.float32)
+        self._own = np.einsum("pii->pi", self._kernel).copy()
         self._sign = np.take_along_axis(columns.sign.T, rows, axis=1).astype(np.float64)
         self._weight = np.where(self._sign > 0, columns.positive[:, None], columns.negative[:, None])
         self._weight[self._sign == 0] = 0
         self._gamma = columns.gamma
         sums = [(self._weight * (self._sign == side)).sum(axis=1) for side in (1, -1)]
-        self.alpha, self.level = np.zeros(rows.shape), np.log(sums[0] / sums[1])
+        self._first = np.log(sums[0] / sums[1])
+        self.alpha, self.level = np.zeros(rows.shape), self._first.copy()
         self.logit = np.repeat(self.level[:, None], rows.shape[1], axis=1)
         self._strength = np.zeros(len(rows))
         self._size, self._growth = np.zeros(len(rows)), np.full(len(rows), np.inf)
 
-    def solve(self, now: np.ndarray, strength: np.ndarray) -> None:
-        """Takes the problems `now` to these strengths, which are no smaller than their last ones."""
+    def solve(self, now: np.ndarray, strength: np.ndarray) -> np.ndarray:
+        """Takes the problems `now` to these strengths, which are no smaller than their last ones: which are solved."""
         started = self._strength[now] > 0
         if started.any():
             self._start(now[started], strength[started])
         self._strength[now] = strength
         weight = self._weight * self._strength[:, None]
+        solved, wide = np.zeros(len(self.level), bool), np.zeros(len(self.level), bool)
         going = now
         for number in range(_STEPS):
-            single = number < _SINGLE_STEPS and self._sign.shape[1] >= _LOOP_FROM
-            moved = self._step(going, weight[going], single)
-            tolerance = _SINGLE_TOLERANCE if single else _TOLERANCE
-            going = going[moved > tolerance * np.maximum(1, np.abs(self.logit[going]).max(axis=1))]
+            if number == _SINGLE_STEPS or self._sign.shape[1] < _LOOP_FROM:
+                wide[:] = True
+            stuck, steep, small = np.zeros((3, len(going)), bool)
+            for single in (True, False):
+                part = np.flatnonzero(wide[going] != single)
+                if not len(part):
+                    continue
+                moved, stuck[part], steep[part] = self._step(going[part], weight[going[part]], single)
+                tolerance = _SINGLE_TOLERANCE if single else _TOLERANCE
+                most = tolerance * np.maximum(1, np.abs(self.logit[going[part]]).max(axis=1))
+                small[part] = moved <= most
+            solved[going[small & ~steep]] = True
+            # A way down that float32 does not show may be there in float64.
+            lost = (stuck & wide[going]) | (small & steep)
+            wide[going[stuck]] = True
+            going = going[~(solved[going] | lost)]
             if not len(going):
                 break
+        self._restart(now[~solved[now]])
         size = np.sqrt(np.einsum("pi,pi->p", self.alpha[now], self.logit[now] - self.level[now, None]))
         self._growth[now] = np.divide(size, self._size[now], out=np.full(len(now), np.inf), where=self._size[now] > 0)
         self._size[now] = size
+        return np.asarray(solved[now])
+
+    def _restart(self, lost: np.ndarray) -> None:
+        """Takes problems that were not solved back to where they began."""
+        self.alpha[lost], self.level[lost] = 0, self._first[lost]
+        self.logit[lost] = self._first[lost, None]
 
     def _start(self, now: np.ndarray, strength: np.ndarray) -> None:
         """A guess: under strong regularisation alpha grows like the strength, under weak one less and less."""
@@ -149,12 +175,18 @@ class _Batch:
         self.alpha[now] *= growth
         self.logit[now] = (self.logit[now] - level) * growth + level
 
-    def _step(self, now: np.ndarray, weight: np.ndarray, single: bool) -> np.ndarray:
-        """Newton's step, halved until the objective falls: the largest change of a logit of each problem `(P,)`."""
+    def _step(self, now: np.ndarray, weight: np.ndarray, single: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Newton's step, halved until the objective falls.
+
+        Returns:
+            The largest change of a logit in the whole step of each problem `(P,)`; `(P,)` bool whether no part of it
+            lowers the objective, and whether the system was too ill conditioned to believe the step.
+        """
         sign, alpha, level, logit = self._sign[now], self.alpha[now], self.level[now], self.logit[now]
         here = loss(sign * logit, self._gamma)
         left = -(weight * sign * here.slope + alpha)
-        step, rise = self._direction(now, np.sqrt(weight * here.curvature), left, alpha, single)
+        bend = weight * here.curvature
+        step, rise = self._direction(now, np.sqrt(bend), left, alpha, single)
         if sign.shape[1] < _LOOP_FROM:
             change = _product(self._kernel[now], step)
         else:  # without a copy of the matrices of the problems that are still going
@@ -166,12 +198,14 @@ class _Batch:
             share = part[:, None]
             a, b, z = alpha + share * step, level + part * rise, logit + share * change
             after = _objective(weight, loss(sign * z, self._gamma).value, a, z - b[:, None])
-            risen = after > before + 1e-12 * np.abs(before)
+            risen = ~(after <= before + 1e-12 * np.abs(before))
             if not risen.any():
                 break
             part[risen] /= 2
+        a[risen], b[risen], z[risen] = alpha[risen], level[risen], logit[risen]
         self.alpha[now], self.level[now], self.logit[now] = a, b, z
-        return np.asarray(part * np.abs(change).max(axis=1))
+        steep = ~(np.einsum("pi,pi->p", bend, self._own[now]) <= _STEEPEST)
+        return np.abs(change).max(axis=1), risen, steep
 
     def _direction(
         self, now: np.ndarray, root: np.ndarray, left: np.ndarray, alpha: np.ndarray, single: bool
@@ -209,8 +243,14 @@ def _plus_one(system: np.ndarray, root: np.ndarray) -> np.ndarray:
 
 
 def _solve(systems: np.ndarray, sides: np.ndarray) -> np.ndarray:
-    """Solutions `(P, R, M)` of `(P, M, M)` for sides `(P, R, M)`, in float64."""
-    return np.linalg.solve(systems, sides.transpose(0, 2, 1)).transpose(0, 2, 1)
+    """Solutions `(P, R, M)` of `(P, M, M)` for sides `(P, R, M)`, in float64; NaN for a system that is singular."""
+    columns = sides.transpose(0, 2, 1)
+    try:
+        return np.linalg.solve(systems, columns).transpose(0, 2, 1)
+    except np.linalg.LinAlgError:
+        if len(systems) == 1:
+            return np.full(sides.shape, np.nan)
+        return np.concatenate([_solve(systems[[number]], sides[[number]]) for number in range(len(systems))])
 
 
 def _product(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -9,8 +9,9 @@ import numpy as np
 
 from cxr_embed.probe.base import Probe, all_vectors
 from cxr_embed.probe.kernel import Columns, solve_kernel
+from cxr_embed.probe.newton import InMemory, Solution, solve_newton
 from cxr_embed.probe.selection import BALANCES, FOLDS, STRENGTHS, Balance, choose_strengths, make_columns
-from cxr_embed.probe.smooth import WIDEST, Curvature, Solution, in_own_directions, logits, solve_smooth
+from cxr_embed.probe.smooth import WIDEST, Curvature, in_own_directions, logits, own_directions, solve_smooth
 from cxr_embed.probe.vectors import Matrix, ProbeError, Source, Standard
 
 KERNEL_CASES = 640  # up to here the cases' products are solved, and beyond the dimensions' own
@@ -19,28 +20,44 @@ _PATH_TOLERANCE = 1e-2  # enough to tell which strength is best
 
 
 class KernelSolver:
-    """Few cases: standardised vectors `(N, D)` float64, solved by their products."""
+    """Few cases: standardised vectors `(N, D)` float64, solved by their products.
+
+    What they leave, under very weak regularisation, is solved in the directions that the cases span.
+    """
 
     def __init__(self, vectors: np.ndarray) -> None:
         self._vectors = vectors
         self.kernel: np.ndarray = vectors @ vectors.T
 
-    def solve(self, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients `(D, K)` and intercepts `(K,)`."""
-        alpha, intercept = solve_kernel(self.kernel, columns)
-        return self._vectors.T @ alpha, intercept
+    def solve(self, columns: Columns) -> Solution:
+        """Coefficients, intercepts, and what is solved."""
+        alpha, intercept, solved = solve_kernel(self.kernel, columns)
+        coefficients = self._vectors.T @ alpha
+        left = np.flatnonzero(~solved)
+        if len(left):
+            own, directions = own_directions(self.kernel, self._vectors)
+            told = solve_newton(InMemory(own), columns.pick(left))
+            coefficients[:, left] = directions @ told.coefficients
+            intercept[left], solved[left] = told.intercept, told.solved
+        return Solution(coefficients, intercept, solved)
 
-    def path(self, columns: Columns, strengths: tuple[float, ...]) -> Iterator[np.ndarray]:
-        """Logits `(N, K)` at each strength."""
+    def path(self, columns: Columns, strengths: tuple[float, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Logits `(N, K)` at each strength, and `(K,)` bool what is solved."""
         problems, steps = columns.sign.shape[1], len(strengths)
         every = columns.pick(np.tile(np.arange(problems), steps))
         asked = Columns(
             every.sign, every.positive, every.negative, np.repeat(np.array(strengths), problems), every.gamma
         )
-        alpha, intercept = solve_kernel(self.kernel, asked)
+        alpha, intercept, solved = solve_kernel(self.kernel, asked)
         told = self.kernel @ alpha + intercept
+        left = np.flatnonzero(~solved)
+        if len(left):
+            own, _ = own_directions(self.kernel, self._vectors)
+            found = solve_newton(InMemory(own), asked.pick(left))
+            told[:, left], solved[left] = own @ found.coefficients + found.intercept, found.solved
         for step in range(steps):
-            yield told[:, step * problems : (step + 1) * problems]
+            part = slice(step * problems, (step + 1) * problems)
+            yield told[:, part], solved[part]
 
 
 class SmoothSolver:
@@ -54,21 +71,21 @@ class SmoothSolver:
         else:
             self._curvature = Curvature(matrix, seed)
 
-    def solve(self, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients `(D, K)` and intercepts `(K,)`."""
+    def solve(self, columns: Columns) -> Solution:
+        """Coefficients, intercepts, and what is solved."""
         found = solve_smooth(self._matrix, columns, self._curvature, tolerance=self._tolerance)
         if self._directions is not None:
-            return self._directions @ found.coefficients, found.intercept
-        return found.coefficients, found.intercept
+            return Solution(self._directions @ found.coefficients, found.intercept, found.solved)
+        return found
 
-    def path(self, columns: Columns, strengths: tuple[float, ...]) -> Iterator[np.ndarray]:
-        """Logits `(N, K)` at each strength; each starts where the last one ended."""
+    def path(self, columns: Columns, strengths: tuple[float, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Logits `(N, K)` at each strength, and `(K,)` bool what is solved; each starts where the last one ended."""
         found: Solution | None = None
         for strength in strengths:
             same = np.full(columns.sign.shape[1], strength)
             asked = Columns(columns.sign, columns.positive, columns.negative, same, columns.gamma)
             found = solve_smooth(self._matrix, asked, self._curvature, tolerance=_PATH_TOLERANCE, start=found)
-            yield logits(self._matrix, found.coefficients, found.intercept)
+            yield logits(self._matrix, found.coefficients, found.intercept), found.solved
 
 
 class LinearProbe(Probe):
@@ -139,7 +156,7 @@ class LinearProbe(Probe):
             solver = SmoothSolver(Matrix(source, standard), self.tolerance, self.seed)
         known = labels[:, learned]
         if self.strength == "auto":
-            strengths, chosen = choose_strengths(
+            strengths, chosen, failed = choose_strengths(
                 solver,
                 known,
                 patients,
@@ -150,13 +167,19 @@ class LinearProbe(Probe):
             )
         else:
             strengths, chosen = np.full(known.shape[1], float(self.strength)), np.zeros(known.shape[1], bool)
+            failed = [""] * known.shape[1]
         signs = np.where(np.isnan(known), 0, 2 * np.nan_to_num(known) - 1).astype(np.int8)
-        coefficients, intercept = solver.solve(make_columns(signs, strengths, self.balance))
+        found = solver.solve(make_columns(signs, strengths, self.balance))
+        for place, number in enumerate(np.flatnonzero(learned).tolist()):
+            if not found.solved[place]:
+                self.unconverged_[number] = f"strength {strengths[place]:.3g} is too weak to solve; give a smaller one"
+            elif failed[place]:
+                self.unconverged_[number] = failed[place]
         findings = len(learned)
         self.coef_ = np.full((findings, source.width), np.nan)
         self.intercept_, self.strengths_ = np.full(findings, np.nan), np.full(findings, np.nan)
         self.chosen_ = np.zeros(findings, bool)
-        self.coef_[learned], self.intercept_[learned] = coefficients.T, intercept
+        self.coef_[learned], self.intercept_[learned] = found.coefficients.T, found.intercept
         self.strengths_[learned], self.chosen_[learned] = strengths, chosen
 
     def _logits(self, vectors: np.ndarray) -> np.ndarray:

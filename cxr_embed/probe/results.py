@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.files import write_together
+from cxr_embed.manifest import plain_cell
 from cxr_embed.probe.curve import Curve, Result
 from cxr_embed.probe.selection import FIXED_STRENGTH, FOLDS, STRENGTHS
 from cxr_embed.probe.vectors import ProbeError
-from cxr_embed.store.layout import write_file_atomically
+from cxr_embed.types import in_means
 
 FORMAT, VERSION = "cxr_embed.curve", 1
 CURVE_JSON, CURVE_CSV = "curve.json", "curve.csv"
@@ -26,7 +28,7 @@ def summarise(curve: Curve) -> list[dict[str, Any]]:
     """Mean and spread of the AUROC over the seeds, for each encoder, size and finding.
 
     The row of the finding None is the mean over the findings whose AUROC is defined for every seed, `findings_in_mean`
-    of them; the spread is then of that mean.
+    of them, 'No Finding' left out unless the curve counts it; the spread is then of that mean.
     """
     rows = []
     for encoder in curve.encoders:
@@ -35,7 +37,7 @@ def summarise(curve: Curve) -> list[dict[str, Any]]:
             for number, finding in enumerate(curve.findings):
                 reasons = _reasons(curve, encoder, size, finding)
                 rows.append({"encoder": encoder, "finding": finding, "shots": size, **_spread(table[number], reasons)})
-            defined = ~np.isnan(table).any(axis=1)
+            defined = ~np.isnan(table).any(axis=1) & in_means(curve.findings, curve.count_no_finding)
             means = table[defined].mean(axis=0) if defined.any() else np.full(table.shape[1], np.nan)
             told = {"encoder": encoder, "finding": None, "shots": size, **_spread(means, ["no finding is defined"])}
             rows.append({**told, "findings_in_mean": int(defined.sum())})
@@ -69,7 +71,7 @@ def differences(curve: Curve) -> list[dict[str, Any]]:
             for number, finding in enumerate(curve.findings):
                 reasons = _reasons(curve, encoder, size, finding)
                 rows.append({**names, "finding": finding, "shots": size, **_spread(table[number], reasons)})
-            defined = ~np.isnan(table).any(axis=1)
+            defined = ~np.isnan(table).any(axis=1) & in_means(curve.findings, curve.count_no_finding)
             means = table[defined].mean(axis=0) if defined.any() else np.full(table.shape[1], np.nan)
             told = {**names, "finding": None, "shots": size, **_spread(means, ["no finding is defined"])}
             rows.append({**told, "findings_in_mean": int(defined.sum())})
@@ -93,6 +95,7 @@ def to_json(curve: Curve, about: dict[str, Any]) -> dict[str, Any]:
             "strengths": list(STRENGTHS),
             "fixed_strength": FIXED_STRENGTH,
             "folds": FOLDS,
+            "no_finding_in_means": curve.count_no_finding,
             "standardised_by": "all vectors of the training part",
             "draws": "a draw of k shots is the first k of `positive` and the first k of `negative`",
         },
@@ -113,12 +116,13 @@ def to_csv(curve: Curve) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in _rows(curve))
+    for row in _rows(curve):
+        writer.writerow({key: "" if value is None else plain_cell(value) for key, value in row.items()})
     return file.getvalue()
 
 
 def write_curve(folder: Path, curve: Curve, about: dict[str, Any]) -> None:
-    """Writes `curve.json` and `curve.csv`, each by a rename.
+    """Writes `curve.json` and `curve.csv`, both or none.
 
     Raises:
         ProbeError: where they cannot be written.
@@ -126,8 +130,7 @@ def write_curve(folder: Path, curve: Curve, about: dict[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(to_json(curve, about), indent=1, ensure_ascii=False) + "\n"
-        write_file_atomically(folder / CURVE_JSON, text.encode())
-        write_file_atomically(folder / CURVE_CSV, to_csv(curve).encode())
+        write_together({folder / CURVE_CSV: to_csv(curve).encode(), folder / CURVE_JSON: text.encode()})
     except OSError as error:
         raise ProbeError(f"{folder}: cannot be written ({error.strerror}); give another --out") from None
 

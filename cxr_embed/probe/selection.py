@@ -9,6 +9,7 @@ import numpy as np
 
 from cxr_embed.probe.kernel import Columns
 from cxr_embed.probe.loss import loss
+from cxr_embed.probe.newton import Solution
 
 Balance = Literal["none", "balanced", "focal"]
 BALANCES: tuple[Balance, ...] = ("none", "balanced", "focal")
@@ -22,12 +23,15 @@ FOLDS = 5
 class Solver(Protocol):
     """What solves problems over some vectors."""
 
-    def solve(self, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients `(D, K)` and intercepts `(K,)`, float64."""
+    def solve(self, columns: Columns) -> Solution:
+        """Coefficients, intercepts, and what is solved."""
         ...
 
-    def path(self, columns: Columns, strengths: tuple[float, ...]) -> Iterator[np.ndarray]:
-        """Logits of every case `(N, K)` at each strength, in turn; the columns' own is not looked at."""
+    def path(self, columns: Columns, strengths: tuple[float, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Logits of every case `(N, K)` at each strength, in turn, and `(K,)` bool what is solved.
+
+        The columns' own strength is not looked at.
+        """
         ...
 
 
@@ -88,7 +92,7 @@ def choose_strengths(
     strengths: tuple[float, ...] = STRENGTHS,
     folds: int = FOLDS,
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """The strength of each finding whose mean loss on held-out patients is smallest; the smallest one, if several are.
 
     Args:
@@ -100,16 +104,16 @@ def choose_strengths(
         folds, seed: of the cross-validation.
 
     Returns:
-        `(C,)` strengths, and `(C,)` bool whether they were chosen: `FIXED_STRENGTH` stands where there are too few
-        patients for the folds.
+        `(C,)` strengths, `(C,)` bool whether they were chosen, and for each finding which strengths were no choice
+        because they could not be solved, in words. `FIXED_STRENGTH` stands where there are too few patients for the
+        folds, or no strength could be solved.
     """
     dealt = [deal_folds(labels[:, number], patients, folds, seed) for number in range(labels.shape[1])]
     tried = [number for number, fold in enumerate(dealt) if fold is not None]
     result = np.full(labels.shape[1], FIXED_STRENGTH)
     chosen = np.zeros(labels.shape[1], bool)
     if not tried:
-        return result, chosen
-    chosen[tried] = True
+        return result, chosen, [""] * len(dealt)
     signs = np.where(np.isnan(labels), 0, 2 * np.nan_to_num(labels) - 1).astype(np.int8)
     parts = [(number, fold) for number in tried for fold in range(folds)]
     held = [np.flatnonzero(dealt[number] == fold) for number, fold in parts]
@@ -118,11 +122,13 @@ def choose_strengths(
         train[rows, column] = 0
     columns = make_columns(train, np.ones(len(parts)), balance)
     losses = np.zeros((len(strengths), labels.shape[1]))
-    for row, logit in enumerate(solver.path(columns, strengths)):
+    for row, (logit, solved) in enumerate(solver.path(columns, strengths)):
         for column, (number, _) in enumerate(parts):
             sign = signs[held[column], number]
             weight = np.where(sign > 0, columns.positive[column], columns.negative[column])
             told = loss((sign * logit[held[column], column]).astype(np.float64), columns.gamma)
-            losses[row, number] += weight @ told.value
-    result[tried] = np.asarray(strengths)[losses.argmin(axis=0)][tried]
-    return result, chosen
+            losses[row, number] += weight @ told.value if solved[column] else np.inf
+    chosen[tried] = np.isfinite(losses[:, tried]).any(axis=0)
+    result[chosen] = np.asarray(strengths)[losses.argmin(axis=0)][chosen]
+    lost = [[f"{strengths[row]:.3g}" for row in np.flatnonzero(~np.isfinite(column))] for column in losses.T]
+    return result, chosen, [f"not chosen from, too weak to solve: {', '.join(each)}" if each else "" for each in lost]

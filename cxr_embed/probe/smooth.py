@@ -8,28 +8,22 @@ passes hardly depends on how much the vectors' dimensions have in common. A prob
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 
 from cxr_embed.probe.kernel import Columns
 from cxr_embed.probe.loss import loss
+from cxr_embed.probe.newton import Solution, first_weights, solve_newton
 from cxr_embed.probe.vectors import ArraySource, Matrix, Standard
 
 _PASSES, _MEMORY = 1000, 12
+_MORE_PASSES = 200  # in float64, of what float32 does not solve
 _SAMPLE_PER_DIMENSION, _SAMPLE_VALUES = 24, 1 << 26
 WIDEST = 4096  # dimensions, or cases, whose products are worth taking apart
 _SHRINK = (0.25,) * 8  # of a step that does not bring a problem down
-_DECREASE, _SLOPE, _NOISE = 1e-4, 0.9, 1e-6  # of the line search: Armijo, Wolfe, and what float32 sums are good for
-
-
-@dataclass(frozen=True)
-class Solution:
-    """Coefficients `(D, K)` and intercepts `(K,)` float64, and the objective of each problem `(K,)`."""
-
-    coefficients: np.ndarray
-    intercept: np.ndarray
-    objective: np.ndarray
+_DECREASE, _SLOPE = 1e-4, 0.9  # of the line search: Armijo and Wolfe
+_NOISE = {np.float32: 1e-6, np.float64: 1e-14}  # what sums are good for
+_FLATTEST = 1e-7  # of the largest mean product: what float32 tells from zero
 
 
 class Curvature:
@@ -60,7 +54,8 @@ class Curvature:
             kept = values > 1e-5 * values[-1]
             values = values[kept]
             self._directions = sample.T @ (left[:, kept] / np.sqrt(values))  # (D, M)
-        self._values = np.maximum(values, 0)[:, None] / len(rows)
+        self._values = np.maximum(values, _FLATTEST * values[-1])[:, None] / len(rows)
+        self._directions = self._directions.astype(np.float64)
 
     def solve(self, gradient: np.ndarray, curvature: np.ndarray) -> np.ndarray:
         """Newton's step, nearly: gradients `(D + 1, K)` over curvatures summed over cases `(K,)`."""
@@ -69,9 +64,13 @@ class Curvature:
         if self._directions is None:
             result[:-1] = gradient[:-1] / (1 + self._values * curvature)
             return result
-        own = self._directions.T @ gradient[:-1].astype(np.float32)
-        shrunk = self._directions @ (own * (1 / (1 + self._values * curvature) - 1).astype(np.float32))
-        result[:-1] = gradient[:-1] + shrunk
+        # In float64, and where the directions are all there are without a difference: beside a strong curvature what
+        # is left of a gradient is the last digits of float32.
+        own = self._directions.T @ gradient[:-1]
+        if self._directions.shape[0] == self._directions.shape[1]:
+            result[:-1] = self._directions @ (own / (1 + self._values * curvature))
+        else:
+            result[:-1] = gradient[:-1] + self._directions @ (own / (1 + self._values * curvature) - own)
         return result
 
 
@@ -82,13 +81,23 @@ def in_own_directions(matrix: Matrix) -> tuple[Matrix, Curvature, np.ndarray]:
         The cases `(N, M)` in directions that do not mix, their curvature, and those directions `(D, M)` float64.
     """
     vectors = matrix.rows(np.arange(matrix.count)).astype(np.float64)
-    values, left = np.linalg.eigh(vectors @ vectors.T)
+    own, directions = own_directions(vectors @ vectors.T, vectors)
+    curvature = Curvature(matrix, own=np.einsum("nm,nm->m", own, own)[:, None] / matrix.count)
+    plain = Standard(np.zeros(own.shape[1]), np.ones(own.shape[1]))
+    return Matrix(ArraySource(own, "mean"), plain), curvature, directions
+
+
+def own_directions(kernel: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cases `(N, M)` in the directions that they span, which do not mix, and those directions `(D, M)`; float64.
+
+    Args:
+        kernel: `(N, N)` products of the vectors.
+        vectors: `(N, D)`.
+    """
+    values, left = np.linalg.eigh(kernel)
     kept = values > 1e-12 * values[-1]
     lengths = np.sqrt(values[kept])
-    own = ArraySource(left[:, kept] * lengths, "mean")
-    plain = Standard(np.zeros(own.width), np.ones(own.width))
-    curvature = Curvature(matrix, own=values[kept][:, None] / matrix.count)
-    return Matrix(own, plain), curvature, vectors.T @ (left[:, kept] / lengths)
+    return left[:, kept] * lengths, vectors.T @ (left[:, kept] / lengths)
 
 
 def solve_smooth(
@@ -99,7 +108,7 @@ def solve_smooth(
     tolerance: float = 1e-5,
     start: Solution | None = None,
 ) -> Solution:
-    """Solves every problem to `tolerance`.
+    """Solves every problem to `tolerance`: in float32, then in float64 what float32 leaves, at last by Newton's method.
 
     Args:
         matrix: the vectors.
@@ -108,37 +117,57 @@ def solve_smooth(
         tolerance: on the largest change of a coefficient in the next step, beside the largest coefficient or 1.
         start: where to start; coefficients of zero by default.
     """
-    problems = columns.sign.shape[1]
-    weights = np.zeros((matrix.width + 1, problems))
-    if start is None:
-        counts = [np.count_nonzero(columns.sign == side, axis=0) for side in (1, -1)]
-        weights[-1] = np.log(counts[0] * columns.positive) - np.log(counts[1] * columns.negative)
-    else:
+    weights = first_weights(matrix.width, columns)
+    if start is not None:
         weights[:-1], weights[-1] = start.coefficients, start.intercept
-    run = _Run(matrix, columns, curvature, weights)
-    for _ in range(_PASSES):
-        run.step(tolerance)
-        if not len(run.now):
+    solved = np.zeros(weights.shape[1], bool)
+    for dtype, passes in ((np.float32, _PASSES), (np.float64, _MORE_PASSES)):
+        left = np.flatnonzero(~solved)
+        if not len(left):
             break
-    return Solution(run.weights[:-1], run.weights[-1], run.value)
+        run = _Run(matrix, columns.pick(left), curvature, weights[:, left], dtype)
+        for _ in range(passes):
+            run.step(tolerance)
+            if not len(run.now):
+                break
+        weights[:, left], solved[left] = run.weights, run.solved
+    left = np.flatnonzero(~solved)
+    if len(left) and matrix.width <= WIDEST:
+        told = solve_newton(matrix, columns.pick(left), Solution(weights[:-1, left], weights[-1, left], solved[left]))
+        weights[:-1, left], weights[-1, left], solved[left] = told.coefficients, told.intercept, told.solved
+    return Solution(weights[:-1], weights[-1], solved)
 
 
 class _Run:
-    """The state of all problems; `now` are those that are not done. Arrays are `(D + 1, K)`, intercepts last."""
+    """The state of all problems; `now` are those that go on: not `solved`, and not given up.
 
-    def __init__(self, matrix: Matrix, columns: Columns, curvature: Curvature, weights: np.ndarray) -> None:
-        self._matrix, self._columns, self._curvature = matrix, columns, curvature
+    Arrays are `(D + 1, K)`, intercepts last. Products have the `dtype`.
+    """
+
+    def __init__(
+        self,
+        matrix: Matrix,
+        columns: Columns,
+        curvature: Curvature,
+        weights: np.ndarray,
+        dtype: type[np.float32 | np.float64],
+    ) -> None:
+        self._matrix, self._columns, self._curvature, self._dtype = matrix, columns, curvature, dtype
         self.weights = weights
         self.now = np.arange(weights.shape[1])
-        self.value, self._gradient, self._bend = evaluate(matrix, columns, weights)
+        self.solved = np.zeros(weights.shape[1], bool)
+        self.value, self._gradient, self._bend = evaluate(matrix, columns, weights, dtype)
         self._past: deque[tuple[np.ndarray, np.ndarray, np.ndarray]] = deque(maxlen=_MEMORY)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def step(self, tolerance: float) -> None:
         """One step of every problem that is not done."""
         direction = -self._inverse(self._gradient[:, self.now])
         slope = np.einsum("dk,dk->k", self._gradient[:, self.now], direction)
         size = np.minimum(np.abs(self.weights[:-1, self.now]).max(axis=0), 1)
-        busy = (np.abs(direction).max(axis=0) > tolerance * size) & (slope < 0)
+        done = np.abs(direction).max(axis=0) <= tolerance * size
+        self.solved[self.now[done]] = True
+        busy = ~done & (slope < 0)
         if not busy.all():
             self._keep(busy)
             direction, slope = direction[:, busy], slope[busy]
@@ -158,20 +187,20 @@ class _Run:
     def _search(
         self, direction: np.ndarray, slope: np.ndarray
     ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Parts of the direction that bring each problem down, 0 where float32 sees none; and what is there."""
+        """Parts of the direction that bring each problem down, 0 where the sums show none; and what is there."""
         here, before = self.weights[:, self.now], self.value[self.now]
-        part = np.ones(len(self.now))
-        told = evaluate(self._matrix, self._columns.pick(self.now), here + direction)
+        part, noise = np.ones(len(self.now)), _NOISE[self._dtype]
+        told = evaluate(self._matrix, self._columns.pick(self.now), here + direction, self._dtype)
         for shrink in (*_SHRINK, 0.0):
             end = np.einsum("dk,dk->k", told[1], direction)
             lower = told[0] <= before + _DECREASE * part * slope
-            level = (np.abs(end) <= _SLOPE * np.abs(slope)) & (told[0] <= before + _NOISE * np.abs(before))
+            level = (np.abs(end) <= _SLOPE * np.abs(slope)) & (told[0] <= before + noise * np.abs(before))
             again = np.flatnonzero(~(lower | level) & (part > 0))
             if not len(again):
                 break
             part[again] *= shrink
             columns = self._columns.pick(self.now[again])
-            more = evaluate(self._matrix, columns, (here + part * direction)[:, again])
+            more = evaluate(self._matrix, columns, (here + part * direction)[:, again], self._dtype)
             told[0][again], told[1][:, again], told[2][again] = more
         return part, told
 
@@ -193,17 +222,22 @@ class _Run:
         self._past = deque(past, maxlen=_MEMORY)
 
 
-def evaluate(matrix: Matrix, columns: Columns, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@np.errstate(over="ignore", invalid="ignore")  # what is no number is no step down, and left to the next solver
+def evaluate(
+    matrix: Matrix, columns: Columns, weights: np.ndarray, dtype: type[np.float32 | np.float64] = np.float32
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Objective `(K,)`, gradient `(D + 1, K)` and summed curvature `(K,)` of all problems, in one pass.
 
-    Products are float32; sums over blocks are float64.
+    Products have the dtype; sums over blocks are float64.
     """
-    coefficients = np.ascontiguousarray(weights[:-1], np.float32)
-    level = weights[-1].astype(np.float32)
-    positive, negative = ((side * columns.strength).astype(np.float32) for side in (columns.positive, columns.negative))
+    coefficients = np.ascontiguousarray(weights[:-1], dtype)
+    level = weights[-1].astype(dtype)
+    positive, negative = ((side * columns.strength).astype(dtype) for side in (columns.positive, columns.negative))
 
+    @np.errstate(over="ignore", invalid="ignore")
     def part(rows: slice | np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        sign = columns.sign[rows].astype(np.float32)
+        vectors = vectors.astype(dtype, copy=False)
+        sign: np.ndarray = columns.sign[rows].astype(dtype)
         weight = np.where(sign > 0, positive, negative) * np.abs(sign)
         told = loss((vectors @ coefficients + level) * sign, columns.gamma)
         pull = weight * sign * told.slope

@@ -15,6 +15,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from cxr_embed.errors import CxrEmbedError
+from cxr_embed.metrics.spread import collapsed_by
 from cxr_embed.store import Store
 
 Pool = Literal["mean", "max", "flatten"]
@@ -112,10 +113,16 @@ class StoreSource:
 
 @dataclass(frozen=True)
 class Standard:
-    """What vectors are standardised by: `(x - mean) / scale`, per dimension, float64."""
+    """What vectors are standardised by: `(x - mean) / scale`, per dimension, float64.
+
+    Attributes:
+        mean, scale: `(D,)`.
+        alike: a sentence where the vectors that these were found on are all but equal; empty otherwise.
+    """
 
     mean: np.ndarray
     scale: np.ndarray
+    alike: str = ""
 
     def __call__(self, vectors: np.ndarray, dtype: type[np.floating] = np.float32) -> np.ndarray:
         """Vectors `(N, D)` in their standard form; a copy."""
@@ -154,7 +161,7 @@ def fit_standard(source: Source) -> Standard:
         count = both
     deviation = np.sqrt(squares / count)
     constant = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
-    return Standard(mean, np.where(constant, 1.0, deviation))
+    return Standard(mean, np.where(constant, 1.0, deviation), collapsed_by(count, mean, deviation**2))
 
 
 def check_finite(rows: slice | np.ndarray, vectors: np.ndarray, count: int) -> None:

@@ -144,6 +144,10 @@ class _File(_Part):
         return self
 
 
+LARGEST_YAML = 4 << 20  # bytes
+_LONG_NUMBER = re.compile(r"[0-9][0-9_:.]{1000}")
+
+
 class _Loader(yaml.SafeLoader):
     """YAML whose mappings may not name a key twice: of two findings of one name the first would be lost unseen."""
 
@@ -179,15 +183,30 @@ def load_prompt_set(name: str) -> PromptSet:
             )
         return _parse(name, (importlib.resources.files(__name__) / f"{name}.yaml").read_bytes())
     try:
-        return _parse(name, Path(name).read_bytes())
+        with open(name, "rb") as file:
+            return _parse(name, file.read(LARGEST_YAML + 1))
     except OSError as error:
         raise PromptError(f"{name}: cannot be read ({error.strerror})") from None
+
+
+def yaml_text(data: bytes) -> str:
+    """The text of a YAML file of people's, as far as reading it takes seconds.
+
+    Raises:
+        ValueError: for text that is not UTF-8, too large, or with numbers that YAML takes hours to read.
+    """
+    if len(data) > LARGEST_YAML:
+        raise ValueError(f"larger than {LARGEST_YAML >> 20} MiB")
+    text = data.decode("utf-8-sig")
+    if number := _LONG_NUMBER.search(text):
+        raise ValueError(f"a number of more than 1,000 digits in line {text.count(chr(10), 0, number.start()) + 1}")
+    return text
 
 
 def _parse(name: str, data: bytes) -> PromptSet:
     try:
         # Its loader is a SafeLoader: no tag makes an object.
-        value = yaml.load(data.decode("utf-8-sig"), Loader=_Loader)
+        value = yaml.load(yaml_text(data), Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise PromptError(f"{name}: not a prompt file ({error.problem}{where})") from None

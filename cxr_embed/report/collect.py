@@ -27,6 +27,7 @@ from cxr_embed.report.shortcuts import audit
 from cxr_embed.report.words import summary, warnings
 from cxr_embed.store import Store, open_store
 from cxr_embed.store.writer import utc_now
+from cxr_embed.types import in_means
 
 FORMAT, VERSION = "cxr_embed.report", 1
 RESEARCH = "For research; not a medical device."
@@ -126,6 +127,7 @@ def _evaluated(inputs: Inputs, path: Path, labels: Manifest, cases: Cases) -> di
         thresholds_split=inputs.thresholds_split,
         calibrate=inputs.calibrate,
         by=by,
+        count_no_finding=inputs.count_no_finding,
         bootstraps=inputs.bootstraps,
         seed=inputs.seed,
     )
@@ -141,6 +143,7 @@ def _compared(inputs: Inputs, path: Path, labels: Manifest) -> dict[str, Any]:
         labels,
         split=inputs.split,
         uncertain=inputs.uncertain,
+        count_no_finding=inputs.count_no_finding,
         bootstraps=inputs.bootstraps,
         seed=inputs.seed,
     )
@@ -184,7 +187,12 @@ def _read_curve(path: Path) -> dict[str, Any]:
         if body["format"] != _CURVE_FORMAT:
             raise ValueError
         kept = ("protocol", "train", "test", "notes", "summary", "differences", "findings")
-        return {**record, **{name: body[name] for name in kept}}
+        found = {**record, **{name: body[name] for name in kept}}
+        counted = [name for name, meant in zip(body["findings"], in_means(body["findings"]), strict=True) if not meant]
+        if counted and "no_finding_in_means" not in body["protocol"]:
+            told = f"its means count '{counted[0]}' as a finding, as releases before did; run `probe curve` again"
+            found["notes"] = [*body["notes"], told]
+        return found
     except (ValueError, KeyError, TypeError):
         raise ReportError(f"{path}: not the curve.json that `cxr-embed probe curve` writes") from None
 
@@ -195,7 +203,7 @@ def _leaks(
     """Test cases that training cases were too, in words."""
     told = []
     for trained, name in probes:
-        seen = np.unique(cases.patients[trained.seen(cases.patients)])
+        seen = np.unique(cases.patients[trained.seen(cases.patients, cases.ids)])
         if len(seen):
             told.append(
                 f"{len(seen):,} of the tested patients are among those that the probe {name} learned from "

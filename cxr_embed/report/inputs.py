@@ -38,6 +38,7 @@ class Inputs:
         curve: `curve.json` of `probe curve`.
         split, uncertain, prevalence, threshold, thresholds_split, calibrate, bootstraps, seed: as `evaluate` takes
             them.
+        count_no_finding: whether 'No Finding' has a part in means over findings.
         by: columns to make groups of; None takes sex, age, view and site where the labels have them.
         title: of the page.
         created: for the page; nothing of it hangs on the clock.
@@ -58,6 +59,7 @@ class Inputs:
     thresholds_split: str | None = None
     calibrate: CalibrationKind | None = None
     by: tuple[str, ...] | None = None
+    count_no_finding: bool = False
     bootstraps: int = 1000
     seed: int = 0
     title: str = "Evaluation report"

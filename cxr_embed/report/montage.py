@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.errors import CaseIndexError, ImageError
+from cxr_embed.files import written_aside
 from cxr_embed.images import read_image
 from cxr_embed.index.queries import Examples
 from cxr_embed.index.results import check_target
@@ -48,6 +48,19 @@ class Panel:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where radiographs are.
+
+    Attributes:
+        root: the folder that paths are relative to.
+        paths: image id to path.
+    """
+
+    root: Path
+    paths: Mapping[str, str]
+
+
 def check_montage(path: Path) -> None:
     """Refuses a file that `write_montage` could not write.
 
@@ -75,21 +88,21 @@ def file_panel(path: Path, title: str, lines: Sequence[str] = (), content: str =
     return Panel(title, tuple(lines), image.pixels[::step, ::step])
 
 
-def case_panel(case: dict[str, Any], root: Path, title: str, lines: Sequence[str]) -> Panel:
+def case_panel(case: dict[str, Any], places: Places, title: str, lines: Sequence[str]) -> Panel:
     """The panel of a case of an index; its path stays below the root.
 
     Args:
-        case: with `path`, relative to the root, and `content`, the digest of the file in bytes.
-        root: folder of the images.
+        case: with `image_id`, and `content`, the digest of the file in bytes.
+        places: where the radiographs are.
         title, lines: below it.
     """
-    path = case.get("path")
+    path = places.paths.get(case["image_id"])
     if not path:
         return Panel(title, tuple(lines), why="no path is known")
     if leaves_root(path):
         return Panel(title, tuple(lines), why="its path leaves the folder")
     content = case.get("content")
-    return file_panel(root / path, title, lines, content.hex() if content else "")
+    return file_panel(places.root / path, title, lines, content.hex() if content else "")
 
 
 def describe_case(case: dict[str, Any]) -> list[str]:
@@ -121,7 +134,7 @@ def _end(name: str, most: int = _NAME) -> str:
 
 def draw_search(
     path: Path,
-    root: Path,
+    places: Places,
     like: Examples,
     unlike: Examples,
     asked: Mapping[str, dict[str, Any]],
@@ -133,7 +146,7 @@ def draw_search(
 
     Args:
         path: of the picture.
-        root: folder of the radiographs, what the cases' paths start from.
+        places: where the cases' radiographs are.
         like, unlike: the examples.
         asked: the cases among the examples, by id.
         neighbors: cases, nearest first, with `similarity`; `content` (the file's digest, 32 bytes) where it is known.
@@ -145,12 +158,12 @@ def draw_search(
     examples = []
     for sign, given in (("like", like), ("not like", unlike)):
         examples += [file_panel(file, sign, [_end(file.name)]) for file in given.files]
-        examples += [case_panel(asked[name], root, sign, describe_case(asked[name])) for name in given.ids]
+        examples += [case_panel(asked[name], places, sign, describe_case(asked[name])) for name in given.ids]
         examples += [Panel(f"{sign} these words", why=text) for text in given.texts]
     answers = []
     for place, case in enumerate(neighbors, start=1):
         known = {name: value for name, value in case.items() if name not in ("similarity", "content")}
-        answers.append(case_panel(case, root, f"{place}   {case['similarity']:.3f}", describe_case(known)))
+        answers.append(case_panel(case, places, f"{place}   {case['similarity']:.3f}", describe_case(known)))
     write_montage(path, examples, answers, rules=rules, notes=notes)
 
 
@@ -182,7 +195,6 @@ def write_montage(
     high = rows * (_CELL + _WORDS) + _FOOT + _LINE * len(words)
     places = [(row, 0, panel, STYLES[1].colour) for row, panel in enumerate(asked)]
     places += [(n // _ACROSS, 1 + n % _ACROSS, panel, RULE) for n, panel in enumerate(neighbors)]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with matplotlib.rc_context({**SETTINGS, "text.parse_math": False}):  # a $ in a name is a $
         figure = Figure(figsize=(wide, high), facecolor="white")
         FigureCanvasAgg(figure)
@@ -191,16 +203,13 @@ def write_montage(
             _draw(figure.add_axes((left / wide, (top - size) / high, size / wide, size / high)), panel, edge)
         figure.text(_GAP / wide, 0.08 / high, "\n".join(words), fontsize=SMALL, color=SOFT, linespacing=1.25)
         try:
-            with warnings.catch_warnings():
+            with written_aside(path) as partial, warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Glyph")  # a box stands for a letter that the font lacks
                 figure.savefig(partial, format=path.suffix[1:].lower(), dpi=_DPI, metadata=_no_date(path))
-            os.replace(partial, path)
         except OSError as error:
             raise CaseIndexError(
                 f"{path}: cannot be written ({error.strerror or error}); give another --montage"
             ) from None
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _no_date(path: Path) -> dict[str, None]:

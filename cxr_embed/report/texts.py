@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from cxr_embed.manifest import plain_cell
 from cxr_embed.report.drawing import Drawing
 from cxr_embed.report.sections import sections
 from cxr_embed.report.tables import INTERVAL, Table
@@ -98,7 +99,7 @@ def to_csv(report: dict[str, Any]) -> str:
     writer = csv.DictWriter(file, CSV_COLUMNS, lineterminator="\n", restval="")
     writer.writeheader()
     for row in _numbers(report):
-        writer.writerow({key: "" if value is None else value for key, value in row.items()})
+        writer.writerow({key: "" if value is None else plain_cell(value) for key, value in row.items()})
     return file.getvalue()
 
 

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cxr_embed.files import write_together
 from cxr_embed.report.inputs import ReportError
 from cxr_embed.report.texts import to_csv, to_html, to_markdown
-from cxr_embed.store.layout import write_file_atomically
 
 
 def check_target(page: Path, *inputs: Path) -> None:
@@ -36,7 +36,7 @@ def check_target(page: Path, *inputs: Path) -> None:
 
 
 def write_report(page: Path, report: dict[str, Any]) -> tuple[Path, ...]:
-    """Writes `NAME.html`, `NAME.json`, `NAME.md` and `NAME.csv`, each by a rename.
+    """Writes `NAME.html`, `NAME.json`, `NAME.md` and `NAME.csv`: all of them, or none.
 
     Args:
         page: the first of them.
@@ -55,8 +55,8 @@ def write_report(page: Path, report: dict[str, Any]) -> tuple[Path, ...]:
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         # The page last: whoever sees it finds the others.
-        for path, text in reversed(list(zip((page, *others), texts, strict=True))):
-            write_file_atomically(path, text.encode())
+        files = zip((page, *others), texts, strict=True)
+        write_together({path: text.encode() for path, text in reversed(list(files))})
     except OSError as error:
         raise ReportError(f"{page}: cannot be written ({error.strerror}); give another --out") from None
     return page, *others

@@ -13,6 +13,7 @@ from cxr_embed.evaluation import match_names
 from cxr_embed.index import CaseIndex
 from cxr_embed.index.table import FINDING
 from cxr_embed.manifest import Manifest
+from cxr_embed.types import counted
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def gather(
         notes.append(f"only the {int(kept.sum()):,} images that all indexes have take part")
     owned = first.patient_ids != ""
     if lost := int((kept & ~owned).sum()):
-        notes.append(f"{lost:,} images without a patient are left out: they might be the query's own")
+        left = counted(lost, "image without a patient is", "images without a patient are")
+        notes.append(f"{left} left out: they might be the query's own")
     kept &= owned
     if not kept.any():
         why = "they have no image in common" if len(indexes) > 1 else "it knows the patient of no image"
@@ -79,9 +81,13 @@ def gather(
     names = _chosen(about.findings, findings, about.source)
     splits = about.text("split")
     masks = [_in_split(splits, split, about.source) for split in (split_queries, split_cases)]
-    values = np.stack([about.finding(name) for name in names], axis=1)
+    values = np.array([about.finding(name) for name in names], np.float32).reshape(len(names), len(rows)).T
+    if not names:
+        notes.append(f"{about.source}: no finding is known; --labels gives some, or an index built with a manifest")
     if labels is not None and (unlabelled := int((about.places < 0).sum())):
-        notes.append(f"{unlabelled:,} images have no labels in {about.source}: neighbours of no finding")
+        notes.append(
+            f"{counted(unlabelled, 'image has', 'images have')} no labels in {about.source}: neighbours of no finding"
+        )
     return Cases(
         first.ids[rows], first.patient_ids[rows], names, values, about.text("view"), masks[0], masks[1], tuple(notes)
     )
@@ -126,8 +132,6 @@ class _About:
 
 
 def _chosen(known: tuple[str, ...], wanted: Sequence[str], source: str) -> tuple[str, ...]:
-    if not known:
-        raise CaseIndexError(f"{source}: no finding is known; give --labels, or build the index with a manifest")
     matched = match_names(tuple(wanted), known, "--finding") if wanted else known
     missing = [name for name, found in zip(wanted, matched, strict=True) if found is None] if wanted else []
     if missing:

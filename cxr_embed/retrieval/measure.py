@@ -10,7 +10,7 @@ import numpy as np
 from cxr_embed.index import CaseIndex
 from cxr_embed.metrics.retrieval import chance, ndcg_at, precision_at, recall_at, votes
 from cxr_embed.retrieval.cases import Cases
-from cxr_embed.retrieval.neighbours import Pool, nearest
+from cxr_embed.retrieval.neighbours import Mark, Pool, nearest
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class Measured:
 def measure(index: CaseIndex, cases: Cases, patients: np.ndarray, ks: Sequence[int]) -> Measured:
     """All figures of one index.
 
-    Neighbours are the true ones: every case is compared, whatever the index's structure.
+    Neighbours are the true ones: every case is compared, whatever the index's structure. Equally similar ones count by
+    what to expect over their orders; those that vote are drawn.
 
     Args:
         index: has all of the cases.
@@ -76,13 +77,24 @@ def measure(index: CaseIndex, cases: Cases, patients: np.ndarray, ks: Sequence[i
     masks = {mask.tobytes(): mask for mask in [*known, seen]}
     pools = [Pool(mask, strangers=True) for mask in masks.values()]
     own = Pool(cases.searched, strangers=False)
-    found = nearest(index, index.rows_of(cases.ids), queries, patients, [*pools, own], ks[-1])
+    marks: dict[bytes, list[Mark]] = {key: [] for key in masks}
+    for number, mask in enumerate(known):
+        marks[mask.tobytes()].append(_mark_finding(cases.labels[:, number]))
+    marks[seen.tobytes()].append(lambda query, case: cases.views[query] == cases.views[case])
+    of_patient: list[Mark] = [lambda query, case: patients[query] == patients[case]]
+    found = nearest(
+        index, index.rows_of(cases.ids), queries, patients, [*pools, own], ks[-1], [*marks.values(), of_patient]
+    )
     place = {key: number for number, key in enumerate(masks)}
+    told = [iter(of_pool.marks) for of_pool in found]
     parts, blind, ballots = [], [], []
     for number, mask in enumerate(known):
         at = place[mask.tobytes()]
-        hits = found[at].values(cases.labels[:, number])
-        ballots.append(votes(hits, found[at].similarity))
+        hits = next(told[at])
+        # An AUROC is of what single queries see: the mean over orders of equals would tell what the query is from what
+        # the others are without it.
+        drawn = np.where(found[at].rows >= 0, cases.labels[found[at].rows, number], np.nan)
+        ballots.append(votes(drawn, found[at].similarity))
         shows = cases.labels[queries, number] == 1
         rows = queries[shows]
         relevant = pools[at].sizes(cases.labels[:, number] == 1, rows, patients)
@@ -92,10 +104,14 @@ def measure(index: CaseIndex, cases: Cases, patients: np.ndarray, ks: Sequence[i
     return Measured(
         tuple(parts),
         tuple(blind),
-        np.stack(ballots, axis=1),
-        _same_patient(cases, patients, queries, found[-1].rows, own, ks),
-        _same_view(cases, patients, queries, found[at].rows, pools[at], ks),
+        np.stack(ballots, axis=1) if ballots else np.empty((len(queries), 0)),
+        _same_patient(cases, patients, queries, found[-1].marks[0], own, ks),
+        _same_view(cases, patients, queries, found[at].marks[-1], pools[at], ks),
     )
+
+
+def _mark_finding(labels: np.ndarray) -> Mark:
+    return lambda _, case: labels[case]
 
 
 def _figures(rows: np.ndarray, hits: np.ndarray, relevant: np.ndarray, cases: np.ndarray, ks: Sequence[int]) -> Part:
@@ -118,23 +134,21 @@ def _in_view(cases: Cases, patients: np.ndarray, rows: np.ndarray, number: int, 
 
 
 def _same_patient(
-    cases: Cases, patients: np.ndarray, queries: np.ndarray, found: np.ndarray, pool: Pool, ks: Sequence[int]
+    cases: Cases, patients: np.ndarray, queries: np.ndarray, hits: np.ndarray, pool: Pool, ks: Sequence[int]
 ) -> Part:
     others = np.bincount(patients, cases.searched)[patients[queries]].astype(np.int64) - cases.searched[queries]
     able = others > 0
-    rows, found = queries[able], found[able]
-    hits = np.where(found >= 0, patients[found] == patients[rows][:, None], np.nan)
+    rows, hits = queries[able], hits[able]
     values = np.stack([recall_at(hits, others[able], k) for k in ks], axis=1)
     size = pool.sizes(cases.searched, rows, patients)
     return Part(rows, values, np.stack([chance(others[able], size, k)["recall"] for k in ks], axis=1))
 
 
 def _same_view(
-    cases: Cases, patients: np.ndarray, queries: np.ndarray, found: np.ndarray, pool: Pool, ks: Sequence[int]
+    cases: Cases, patients: np.ndarray, queries: np.ndarray, hits: np.ndarray, pool: Pool, ks: Sequence[int]
 ) -> Part:
     able = cases.views[queries] != ""
-    rows, found = queries[able], found[able]
-    hits = np.where(found >= 0, cases.views[found] == cases.views[rows][:, None], np.nan)
+    rows, hits = queries[able], hits[able]
     relevant = np.zeros(len(rows), np.int64)
     for view in np.unique(cases.views[rows]).tolist():
         here = cases.views[rows] == view

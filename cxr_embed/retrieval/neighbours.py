@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,9 @@ from cxr_embed.index import CaseIndex
 
 _BLOCK_VALUES = 1 << 23  # similarities at a time, 32 MiB
 _ROUNDING = 4e-6  # a cosine in a product of matrices is off by less
+_DIGITS = 6  # of a similarity that mean something
+# Of cases `(M,)` that are neighbours of queries `(M,)`, both rows: a number of each pair.
+Mark = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -43,22 +46,28 @@ class Nearest:
     """Neighbours of queries, nearest first.
 
     Attributes:
-        rows: `(Q, k)` int64; -1 where there are fewer.
+        rows: `(Q, k)` int64; -1 where there are fewer. Equals stand in an order that is drawn for each query, always
+            the same: in the rows' own order, which labels may be sorted by, all queries would find the same few.
         similarity: `(Q, k)` float32; NaN there.
+        marks: for each mark `(Q, k)` float64, NaN there: its mean over all cases that are as similar as the one in this
+            place, be they among the k or not, which is what to expect over the orders of equals.
     """
 
     rows: np.ndarray
     similarity: np.ndarray
-
-    def values(self, of_cases: np.ndarray) -> np.ndarray:
-        """`(Q, k)` float64: a number of each neighbour, NaN where there is none; `of_cases` is `(N,)`."""
-        return np.where(self.rows >= 0, of_cases[self.rows], np.nan)
+    marks: tuple[np.ndarray, ...] = ()
 
 
 def nearest(
-    index: CaseIndex, cases: np.ndarray, queries: np.ndarray, patients: np.ndarray, pools: Sequence[Pool], k: int
+    index: CaseIndex,
+    cases: np.ndarray,
+    queries: np.ndarray,
+    patients: np.ndarray,
+    pools: Sequence[Pool],
+    k: int,
+    marks: Sequence[Sequence[Mark]] = (),
 ) -> list[Nearest]:
-    """The k nearest of every query in every pool; ties go to the earlier row.
+    """The k nearest of every query in every pool.
 
     Args:
         index: whose vectors are compared.
@@ -67,9 +76,18 @@ def nearest(
         patients: `(N,)` numbers.
         pools: what is searched.
         k: neighbours.
+        marks: of each pool, what its neighbours are asked for.
     """
     shape = (len(queries), k)
-    found = [Nearest(np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32)) for _ in pools]
+    marks = marks or [()] * len(pools)
+    found = [
+        Nearest(
+            np.full(shape, -1, np.int64),
+            np.full(shape, np.nan, np.float32),
+            tuple(np.full(shape, np.nan) for _ in asked),
+        )
+        for asked in marks
+    ]
     similar = _Similar(index, cases)
     step = max(1, _BLOCK_VALUES // max(1, len(cases)))
     for start in range(0, len(queries), step):
@@ -77,17 +95,40 @@ def nearest(
         block = similar.block(part)
         block[np.arange(len(part)), part] = -np.inf
         own = patients[part][:, None] == patients[None, :]
-        for pool, into in zip(pools, found, strict=True):
+        for pool, asked, into in zip(pools, marks, found, strict=True):
             out = ~pool.cases[None, :] | own if pool.strangers else ~pool.cases[None, :]
             owner, column = _candidates(np.where(out, -np.inf, block), k)
             values = similar.exact(part, owner, column)
-            order = np.lexsort((column, -values, owner))
-            owner, column, values = owner[order], column[order], values[order]
+            # Similarities that differ in the last digits are equal: their order would be that of rounding.
+            level = np.round(values, _DIGITS)
+            order = np.lexsort((_drawn(part[owner], column), -level, owner))
+            owner, column, values, level = owner[order], column[order], values[order], level[order]
             rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
             kept = rank < k
+            for mark, into_mark in zip(asked, into.marks, strict=True):
+                told = _of_equals(owner, level, mark(part[owner], column))
+                into_mark[owner[kept] + start, rank[kept]] = told[kept]
             owner, column, values, rank = owner[kept] + start, column[kept], values[kept], rank[kept]
             into.rows[owner, rank], into.similarity[owner, rank] = column, values
     return found
+
+
+def _of_equals(owner: np.ndarray, values: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """`(M,)` float64: the mean number of each one's equals, which stand together: same owner, same value."""
+    if not len(owner):
+        return np.empty(0)
+    first = np.r_[True, (owner[1:] != owner[:-1]) | (values[1:] != values[:-1])]
+    group = np.cumsum(first) - 1
+    return np.asarray((np.bincount(group, numbers) / np.bincount(group))[group])
+
+
+def _drawn(query: np.ndarray, case: np.ndarray) -> np.ndarray:
+    """`(M,)` uint64 that look random, of pairs of rows: their bits mixed (Steele, Lea and Flood, 2014)."""
+    with np.errstate(over="ignore"):
+        mixed = (query.astype(np.uint64) << np.uint64(32)) + case.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
 
 
 class _Similar:

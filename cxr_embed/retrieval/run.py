@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from cxr_embed.index import CaseIndex
 from cxr_embed.manifest import Manifest
 from cxr_embed.metrics import Estimate
 from cxr_embed.metrics.retrieval import means_by_patient
+from cxr_embed.metrics.spread import collapsed
 from cxr_embed.retrieval.cases import Cases, gather
 from cxr_embed.retrieval.measure import Measured, Part, measure
 from cxr_embed.retrieval.result import (
@@ -24,7 +26,7 @@ from cxr_embed.retrieval.result import (
     Recall,
     RetrievalReport,
 )
-from cxr_embed.types import Labels
+from cxr_embed.types import Labels, counted, in_means, left_out_of_means
 
 FEW = 10  # queries that show a finding
 
@@ -37,14 +39,16 @@ def evaluate_retrieval(
     ks: Sequence[int] = (5, 10),
     split_queries: str | None = None,
     split_cases: str | None = None,
+    count_no_finding: bool = False,
     bootstraps: int = 1000,
     seed: int = 0,
 ) -> RetrievalReport:
     """Says whether the nearest cases are of the same kind.
 
-    For a finding, every image that shows it asks for its neighbours among the images of other patients whose label is
-    known. Intervals hold 95% and are by patient: the queries' patients are drawn again, what is searched stays. What is
-    not defined has no number, its reason, and no part in a mean.
+    Whether neighbours are of the same patient and view needs no finding. For a finding, every image that shows it asks
+    for its neighbours among the images of other patients whose label is known. Intervals hold 95% and are by patient:
+    the queries' patients are drawn again, what is searched stays. What is not defined has no number, its reason, and no
+    part in a mean.
 
     Args:
         indexes: one or several, whose common images are compared; the last is the floor of the others.
@@ -52,6 +56,7 @@ def evaluate_retrieval(
         findings: that are looked at; all by default.
         ks: neighbours looked at.
         split_queries, split_cases: the splits that queries and searched images are of; all images by default.
+        count_no_finding: whether 'No Finding' has a part in means over findings; it is left out by default.
         bootstraps, seed: of the intervals.
 
     Raises:
@@ -60,12 +65,14 @@ def evaluate_retrieval(
     if not ks or min(ks) < 1:
         raise CaseIndexError(f"-k is a number of neighbours, at least 1, not {min(ks, default=0)}")
     cases = gather(indexes, labels, findings, split_queries, split_cases)
-    if not (cases.queries[:, None] & ~np.isnan(cases.labels)).any():
+    if cases.names and not (cases.queries[:, None] & ~np.isnan(cases.labels)).any():
         raise CaseIndexError("no label of the queries is known; give other --labels, --finding or --split-queries")
     patients = np.unique(cases.patients, return_inverse=True)[1]
-    run = _Run(cases, patients, tuple(sorted(set(ks))), bootstraps, seed)
+    run = _Run(cases, patients, tuple(sorted(set(ks))), count_no_finding, bootstraps, seed)
     measured = [measure(index, cases, patients, run.ks) for index in indexes]
-    if np.isnan(measured[0].votes[~np.isnan(cases.labels[cases.queries])]).all():
+    if not cases.names and not len(measured[0].same_patient.rows) and not len(measured[0].same_view.rows):
+        raise CaseIndexError("no finding, no view and no second image of a patient is known; give --labels")
+    if cases.names and np.isnan(measured[0].votes[~np.isnan(cases.labels[cases.queries])]).all():
         raise CaseIndexError("no query has a labelled image of another patient to find; give other labels or splits")
     found = [run.index(index, of) for index, of in zip(indexes, measured, strict=True)]
     floor = len(indexes) - 1
@@ -82,7 +89,7 @@ def evaluate_retrieval(
         tuple(differences),
         bootstraps,
         seed,
-        (*cases.notes, *_doubts(found[0], cases)),
+        (*cases.notes, *_alike(indexes), *left_out_of_means(cases.names, count_no_finding), *_doubts(found[0], cases)),
     )
 
 
@@ -100,16 +107,18 @@ class _Run:
     cases: Cases
     patients: np.ndarray
     ks: tuple[int, ...]
+    count_no_finding: bool
     bootstraps: int
     seed: int
 
     def index(self, index: CaseIndex, measured: Measured) -> IndexRetrieval:
         """All figures of one index."""
         cases = self.cases
-        votes = self._evaluate(measured)
+        votes = self._evaluate(measured) if cases.names else None
         views = self._views()
         findings = []
         for number, (name, part) in enumerate(zip(cases.names, measured.findings, strict=True)):
+            assert votes is not None
             ballot = votes.finding(name)
             known = cases.searched & ~np.isnan(cases.labels[:, number])
             findings.append(
@@ -124,10 +133,15 @@ class _Run:
                     ballot.positives,
                 )
             )
-        whole = [part for part in measured.findings if part.defined]
+        meant = in_means(cases.names, self.count_no_finding)
+        whole = [part for part, counted in zip(measured.findings, meant, strict=True) if counted and part.defined]
         means, covered = {}, {"": len(whole)}
         for view in views:
-            kept = [number for number, part in enumerate(measured.findings) if part.of(cases.views == view).defined]
+            kept = [
+                number
+                for number, part in enumerate(measured.findings)
+                if meant[number] and part.of(cases.views == view).defined
+            ]
             parts = [measured.findings[number] for number in kept]
             means[view] = self._of_view(view, parts, [measured.in_view[number] for number in kept])
             covered[view] = len(kept)
@@ -138,8 +152,8 @@ class _Run:
             self._figures(whole),
             means,
             covered,
-            votes.mean_auroc,
-            votes.covered,
+            votes.mean_auroc if votes is not None else Estimate(None, reason="no finding is known"),
+            votes.covered if votes is not None else 0,
             self._recall(measured.same_patient, "no query has another image of its patient among the cases"),
             self._recall(measured.same_view, "no view is known"),
         )
@@ -148,8 +162,10 @@ class _Run:
         """First minus second, query by query."""
         apart = [_apart(a, b) for a, b in zip(first.findings, second.findings, strict=True)]
         by_finding = [self._means([part], "difference") for part in apart]
-        mean = self._means([part for part in apart if part.defined], "difference")
         count, names = len(self.ks), self.cases.names
+        meant = in_means(names, self.count_no_finding)
+        whole = [part for part, counted in zip(apart, meant, strict=True) if counted and part.defined]
+        mean = self._means(whole, "difference")
         return IndexDifference(
             str(one.path),
             str(floor.path),
@@ -158,7 +174,7 @@ class _Run:
             tuple(mean[:count]),
             tuple(mean[count:]),
             tuple(self._means([_apart(first.same_patient, second.same_patient)], "difference")),
-            self._compare(first, second),
+            self._compare(first, second) if names else None,
         )
 
     def _views(self) -> list[str]:
@@ -234,16 +250,24 @@ class _Run:
 
     def _evaluate(self, measured: Measured) -> Evaluation:
         scores, labels, owners = self._votes(measured)
-        return evaluate(scores, labels, patients=owners, bootstraps=self.bootstraps, seed=self.seed)
+        return evaluate(scores, labels, patients=owners, **self._settings)
 
     def _compare(self, first: Measured, second: Measured) -> Comparison:
         scores, labels, owners = self._votes(first)
         other, _, _ = self._votes(second)
-        return compare(scores, other, labels, patients=owners, bootstraps=self.bootstraps, seed=self.seed)
+        return compare(scores, other, labels, patients=owners, **self._settings)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {"count_no_finding": self.count_no_finding, "bootstraps": self.bootstraps, "seed": self.seed}
 
 
 def _apart(first: Part, second: Part) -> Part:
     return Part(first.rows, first.values - second.values, first.chance - second.chance)
+
+
+def _alike(indexes: Sequence[CaseIndex]) -> list[str]:
+    return [f"{index.path}: {told}" for index in indexes if (told := collapsed(index.vectors))]
 
 
 def _doubts(found: IndexRetrieval, cases: Cases) -> list[str]:
@@ -263,5 +287,7 @@ def _doubts(found: IndexRetrieval, cases: Cases) -> list[str]:
     if few:
         told.append(f"fewer than {FEW} queries, too few to judge by: {', '.join(few)}")
     if unknown := int(np.isnan(cases.labels[cases.queries | cases.searched]).sum()):
-        told.append(f"{unknown:,} labels are unknown: such images neither ask nor answer for that finding")
+        told.append(
+            f"{counted(unknown, 'label is', 'labels are')} unknown: such images neither ask nor answer for that finding"
+        )
     return told

@@ -10,7 +10,7 @@ import numpy as np
 from cxr_embed.manifest import Manifest, Uncertain, read_labels
 from cxr_embed.prompts import PromptSet, load_prompt_set
 from cxr_embed.screening.report import FindingReport, Goal, Report, make_report
-from cxr_embed.screening.run import Progress, Screening, check_scores_target, score_store, write_scores
+from cxr_embed.screening.run import Progress, Screening, check_names, check_scores_target, score_store, write_scores
 from cxr_embed.screening.truth import Truth, match_labels
 from cxr_embed.store import Store, open_store
 from cxr_embed.zeroshot import Ensemble, ScoreKind
@@ -44,6 +44,7 @@ def screen(
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
     cut_prompts: bool = False,
+    count_no_finding: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Screening, Report]:
     """Scores every image of a store against prompts, and compares the scores with labels where there are any.
@@ -53,7 +54,7 @@ def screen(
         prompts: a prompt set, its name, or a prompt file.
         labels: a table of `image_id` and findings, or a manifest.
         split, uncertain: which labels count, and what -1 counts as: as `match_labels` takes them.
-        goal, prevalence: as `make_report` takes them.
+        goal, prevalence, count_no_finding: as `make_report` takes them.
         score, ensemble, weights, device, cut_prompts, progress: as `score_store` takes them.
 
     Raises:
@@ -61,6 +62,7 @@ def screen(
     """
     opened = store if isinstance(store, Store) else open_store(store)
     asked = prompts if isinstance(prompts, PromptSet) else load_prompt_set(prompts)
+    check_names(asked)
     truth = None
     if labels is not None and len(opened):
         table = labels if isinstance(labels, Manifest) else read_labels(labels)
@@ -81,4 +83,11 @@ def screen(
     if truth is not None:
         contents = opened.content_ids[truth.labelled]
         duplicates = len(contents) - len(np.unique(contents))
-    return screening, make_report(screening, truth, goal=goal, prevalence=prevalence, duplicates=duplicates)
+    return screening, make_report(
+        screening,
+        truth,
+        goal=goal,
+        prevalence=prevalence,
+        duplicates=duplicates,
+        count_no_finding=count_no_finding,
+    )

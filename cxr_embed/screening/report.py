@@ -20,6 +20,7 @@ from cxr_embed.metrics import (
 )
 from cxr_embed.screening.run import Screening
 from cxr_embed.screening.truth import Truth
+from cxr_embed.types import counted, in_means, left_out_of_means
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ def make_report(
     goal: Goal | None = None,
     prevalence: Mapping[str, float] | float | None = None,
     duplicates: int = 0,
+    count_no_finding: bool = False,
 ) -> Report:
     """Compares scores with labels; without labels, the single prompts with the whole.
 
@@ -142,11 +144,18 @@ def make_report(
         prevalence: part of images with the finding where the screening is meant to be used: of each finding, or one
             for all. The labels' own where it is not stated.
         duplicates: labelled images whose file is another labelled image's too.
+        count_no_finding: whether 'No Finding' has a part in means over findings; it is left out by default.
     """
     findings = tuple(
         _finding_report(screening, truth, number, goal, prevalence) for number in range(len(screening.scores.names))
     )
-    defined = [finding.auroc.value for finding in findings if finding.auroc.value is not None]
+    meant = in_means(screening.scores.names, count_no_finding)
+    defined = [
+        finding.auroc.value
+        for finding, counted in zip(findings, meant, strict=True)
+        if counted and finding.auroc.value is not None
+    ]
+    left_out = left_out_of_means(screening.scores.names, count_no_finding) if truth is not None else []
     return Report(
         findings,
         float(np.mean(defined)) if defined else None,
@@ -154,7 +163,7 @@ def make_report(
         goal,
         len(screening.scores.ids),
         truth.counts() if truth is not None else None,
-        tuple(_warnings(findings, truth, duplicates)),
+        (*left_out, *_warnings(findings, truth, duplicates)),
     )
 
 
@@ -255,16 +264,33 @@ def _warnings(findings: tuple[FindingReport, ...], truth: Truth | None, duplicat
     renamed = [f"{f.name} = {f.label}" for f in findings if f.label is not None and f.label != f.name]
     if renamed:
         warnings.append(f"labels matched by a like name: {', '.join(renamed)}")
+    if any(truth.splits):
+        warnings.append(f"no --split is named: judged are the images of {', '.join(s or 'none' for s in truth.splits)}")
     if truth.unknown_ids:
-        warnings.append(f"{truth.unknown_ids:,} labelled ids have no vector in the store and are left out")
+        warnings.append(
+            counted(
+                truth.unknown_ids,
+                "labelled id has no vector in the store and is left out",
+                "labelled ids have no vector in the store and are left out",
+            )
+        )
     if truth.unlabelled:
         warnings.append(
-            f"{truth.unlabelled:,} images have no label{' in this split' if truth.split else ''}: scored only"
+            f"{counted(truth.unlabelled, 'image has', 'images have')} no label"
+            f"{' in this split' if truth.split else ''}: scored only"
         )
     if truth.uncertain:
-        warnings.append(f"{truth.uncertain:,} labels are uncertain (-1); --uncertain says what they count as")
+        warnings.append(
+            f"{counted(truth.uncertain, 'label is', 'labels are')} uncertain (-1); --uncertain says what that counts as"
+        )
     if duplicates:
-        warnings.append(f"{duplicates:,} labelled images have the same file as another one, and count each")
+        warnings.append(
+            counted(
+                duplicates,
+                "labelled image has the same file as another one, and counts by itself",
+                "labelled images have the same file as another one, and count each",
+            )
+        )
     if any(finding.point is not None for finding in findings):
         warnings.append("thresholds were chosen on these very images; check them on others")
     if any(f.flags_per_1000 is not None and not f.prevalence_stated for f in findings):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from cxr_embed.encoders import load_text_encoder
+from cxr_embed.encoders import CheckedEncoder, load_text_encoder
 from cxr_embed.errors import EncoderError, StoreError, UnknownWordsWarning
-from cxr_embed.prompts import PromptSet
+from cxr_embed.files import written_aside
+from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED
+from cxr_embed.prompts import PromptError, PromptSet
 from cxr_embed.store import Store, add_prompts, read_prompts
-from cxr_embed.store.layout import sync
-from cxr_embed.store.prompts import check_prompts, prompt_source, prompt_width, unlearned_words
+from cxr_embed.store.prompts import CUT, check_prompts, prompt_source, prompt_width, unlearned_words
+from cxr_embed.types import LEARNED
 from cxr_embed.zeroshot import Cosines, Ensemble, ScoreKind, Scorer, Scores
 
 SUFFIXES = (".csv", ".parquet")
@@ -158,7 +159,9 @@ def _prompt_vectors(
     added = check_prompts(store.spec, missing, np.concatenate(parts), store.path)
     unknown = [encoder.unknown_words(prompt) for prompt in missing]
     came = f"embedded by {store.spec.name}, {encoder.engine}"
-    new = [prompt_source(came, words) for words in unknown]
+    shortened = _cut(encoder, missing) if cut else set()
+    ways = [came + (CUT if prompt in shortened else "") for prompt in missing]
+    new = [prompt_source(way, words) for way, words in zip(ways, unknown, strict=True)]
     notes = _word_notes(store, prompts, {**sources, **dict(zip(missing, new, strict=True))})
     try:
         add_prompts(store.path, missing, added, new)
@@ -168,18 +171,57 @@ def _prompt_vectors(
     return {**vectors, **dict(zip(missing, added, strict=True))}, len(missing), notes
 
 
+def _cut(encoder: CheckedEncoder, prompts: Sequence[str]) -> set[str]:
+    """The prompts that the encoder does not read whole; each of them it embeds if it may cut."""
+    found = set()
+    for prompt in prompts:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnknownWordsWarning)
+                encoder.embed_text([prompt])
+        except EncoderError:
+            found.add(prompt)
+    return found
+
+
 def _word_notes(store: Store, prompts: PromptSet, sources: Mapping[str, str]) -> tuple[str, ...]:
-    """A note on prompts with words that the encoder never learned. It stands in their source, so each run tells it."""
+    """Notes on prompts that were cut, or have words that the encoder never learned.
+
+    Both stand in a prompt's source, so each run tells it.
+    """
+    notes = []
+    shortened = [prompt for prompt in prompts.prompts if CUT in sources[prompt]]
+    if shortened:
+        notes.append(
+            f"only the beginning of {len(shortened)} of {len(prompts.prompts)} prompts was read, the first "
+            f"{shortened[0][:60]!r}: they are longer than {store.spec.name} reads"
+        )
     guessed = {prompt: unlearned_words(sources[prompt]) for prompt in prompts.prompts}
     guessed = {prompt: words for prompt, words in guessed.items() if words}
     if not guessed:
-        return ()
+        return tuple(notes)
     words = list(dict.fromkeys(word for prompt in guessed for word in guessed[prompt]))
     named = ", ".join(words[:_NAMED]) + (f" and {len(words) - _NAMED} more" if len(words) > _NAMED else "")
     return (
+        *notes,
         f"{len(guessed)} of {len(prompts.prompts)} prompts, the first {next(iter(guessed))!r}, have words that "
         f"{store.spec.name} never learned ({named}): it guesses by spelling, so don't rely on them",
     )
+
+
+def check_names(prompts: PromptSet) -> None:
+    """Refuses findings whose scores would be read as something else.
+
+    Raises:
+        PromptError: naming them.
+    """
+    columns = {*REQUIRED, *OPTIONAL, *DESCRIPTIVE, LEARNED}
+    wrong = [finding.name for finding in prompts.findings if finding.name.strip().casefold() in columns]
+    if wrong:
+        raise PromptError(
+            f"{prompts.name}: a finding named {wrong[0]}, which is a column of score files and manifests that is not a "
+            "finding; give it another name"
+        )
 
 
 def check_scores_target(path: Path) -> None:
@@ -201,6 +243,8 @@ def check_scores_target(path: Path) -> None:
 def write_scores(path: Path, scores: Scores, about: dict[str, str]) -> None:
     """Writes `image_id` and one column a finding as CSV or Parquet (by its suffix), by atomic rename.
 
+    Scores of a probe have a column `learned_from` of 1 and 0 too: it goes where the rows go, as no second file would.
+
     Args:
         path: the file.
         scores: what to write, as float32.
@@ -210,24 +254,20 @@ def write_scores(path: Path, scores: Scores, about: dict[str, str]) -> None:
         StoreError: where it cannot be written.
     """
     check_scores_target(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".parquet":
-            _write_parquet(partial, scores, {**about, "score": scores.kind})
-        else:
-            _write_csv(partial, scores)
-        sync(partial)
-        os.replace(partial, path)
+        with written_aside(path) as partial:
+            if path.suffix.lower() == ".parquet":
+                _write_parquet(partial, scores, {**about, "score": scores.kind})
+            else:
+                _write_csv(partial, scores)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error}); give another --out") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _write_parquet(path: Path, scores: Scores, about: dict[str, str]) -> None:
-    fields = [pa.field("image_id", pa.string()), *(pa.field(name, pa.float32()) for name in scores.names)]
+    fields = [pa.field("image_id", pa.string()), *_learned_fields(scores)]
+    fields += [pa.field(name, pa.float32()) for name in scores.names]
     schema = pa.schema(fields, metadata=about)
     with pa.parquet.ParquetWriter(str(path), schema) as writer:
         for ids, columns in _parts(scores):
@@ -239,7 +279,7 @@ def _write_csv(path: Path, scores: Scores) -> None:
     careful = any("\r" in image_id for image_id in scores.ids.tolist())
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if careful else csv.QUOTE_MINIMAL)
-        writer.writerow(["image_id", *scores.names])
+        writer.writerow(["image_id", *(field.name for field in _learned_fields(scores)), *scores.names])
         for ids, columns in _parts(scores):
             # Arrow writes the fewest digits that give the same float32.
             writer.writerows(zip(ids, *(column.cast(pa.string()).to_pylist() for column in columns), strict=True))
@@ -247,5 +287,12 @@ def _write_csv(path: Path, scores: Scores) -> None:
 
 def _parts(scores: Scores) -> Iterator[tuple[list[str], list[pa.Array]]]:
     for start in range(0, len(scores.ids), _ROWS):
-        values = np.ascontiguousarray(scores.values[start : start + _ROWS].T)
-        yield scores.ids[start : start + _ROWS].tolist(), [pa.array(column) for column in values]
+        rows = slice(start, start + _ROWS)
+        columns = [pa.array(column) for column in np.ascontiguousarray(scores.values[rows].T)]
+        if scores.learned_from is not None:
+            columns.insert(0, pa.array(scores.learned_from[rows].astype(np.int8)))
+        yield scores.ids[rows].tolist(), columns
+
+
+def _learned_fields(scores: Scores) -> list[pa.Field]:
+    return [pa.field(LEARNED, pa.int8())] if scores.learned_from is not None else []

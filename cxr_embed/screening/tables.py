@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cxr_embed.metrics import Figure
 from cxr_embed.screening.report import FindingReport, Goal, PairReport, Report
+from cxr_embed.types import threshold_told
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -27,7 +28,9 @@ def threshold_table(report: Report) -> Table | None:
     if report.goal is None:
         return None
     if report.truth is None:
-        rows = [[f.name, f"{f.point.threshold:.4f}", f"{f.point.flag_rate:.1%}"] for f in report.findings if f.point]
+        rows = [
+            [f.name, threshold_told(f.point.threshold), f"{f.point.flag_rate:.1%}"] for f in report.findings if f.point
+        ]
         return ["finding", "threshold", "flagged"], rows
     rows = []
     for f in report.findings:
@@ -35,7 +38,7 @@ def threshold_table(report: Report) -> Table | None:
         rows.append(
             [
                 f.name,
-                f"{point.threshold:.4f}" if point else "-",
+                threshold_told(point.threshold) if point else "-",
                 _percent(point.sensitivity if point else None),
                 _percent(point.specificity if point else None),
                 _percent(f.prevalence) + ("" if f.prevalence_stated or f.prevalence is None else "*"),
@@ -66,11 +69,15 @@ def doubts(report: Report, most: int | None = None) -> list[str]:
     told = [f"{finding.name}: {'; '.join(finding.doubts)}" for finding in doubtful[:most]]
     if len(doubtful) > len(told):
         told.append(f"{len(doubtful) - len(told)} more findings, marked !; --report FILE tells all")
-    meaning = (
-        "under 0.5, images with the finding score lower than those without: are the prompts swapped? "
-        "A negative that scores higher on positives makes zero, or 0.5, a useless threshold"
-    )
-    return [*told, meaning] if told else []
+    under = any(f.auroc.value is not None and f.auroc.value < 0.5 for f in report.findings)
+    pairs = [pair for finding in report.findings for pair in finding.pairs]
+    under |= any(pair.auroc is not None and pair.auroc < 0.5 for pair in pairs)
+    higher = any(pair.negative_higher is not None and pair.negative_higher > 0.5 for pair in pairs)
+    meaning = [
+        "under 0.5, images with the finding score lower than those without: are the prompts swapped?" if under else "",
+        "a negative that scores higher on positives makes zero, or 0.5, a useless threshold" if higher else "",
+    ]
+    return [*told, *filter(None, meaning)] if told else []
 
 
 def to_markdown(report: Report, about: dict[str, str], research: str) -> str:

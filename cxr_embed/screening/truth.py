@@ -25,6 +25,7 @@ class Truth:
         unused: the labels' findings that no prompt asks for.
         uncertain: values of -1 among those that are used.
         split: the split, where only one is looked at.
+        splits: those of the images that the labels speak of, where none is named.
     """
 
     values: np.ndarray
@@ -35,6 +36,7 @@ class Truth:
     unused: tuple[str, ...]
     uncertain: int
     split: str | None
+    splits: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, Any]:
         """The numbers of it, as plain JSON values."""
@@ -93,5 +95,8 @@ def match_labels(
             doubtful += int(np.isin(labels.column(name)[rows[here]], ("-1", "-1.0")).sum())
     labelled = np.zeros(len(ids), dtype=bool)
     labelled[places[here]] = True
+    judged: tuple[str, ...] = ()
+    if split is None and "split" in labels.table.column_names:
+        judged = tuple(np.unique(labels.column("split")[here]).tolist())
     unused = tuple(name for name in labels.findings if name not in columns)
-    return Truth(values, columns, labelled, int((~here).sum()), int((~labelled).sum()), unused, doubtful, split)
+    return Truth(values, columns, labelled, int((~here).sum()), int((~labelled).sum()), unused, doubtful, split, judged)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxr_embed.errors import StoreError
-from cxr_embed.store.layout import sync
+from cxr_embed.files import not_local, written_aside
 from cxr_embed.store.prompts import read_prompts
 from cxr_embed.store.reader import Store
 
@@ -140,17 +139,13 @@ def _write_arrays(path: Path, arrays: Iterator[tuple[str, np.ndarray]]) -> None:
 @contextmanager
 def _written_aside(path: Path) -> Iterator[Path]:
     """The path of a file beside the target, which takes the target's name once it is complete and on the disk."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    if (why := not_local(path)) is not None:
+        raise StoreError(why)
     try:
-        yield partial
-        sync(partial)
-        os.replace(partial, path)
-        sync(path.parent)
+        with written_aside(path) as partial:
+            yield partial
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _write_parquet(store: Store, path: Path, output: str | None) -> None:

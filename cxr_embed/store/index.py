@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ class ShardRows:
             StoreError: naming the shard, where the file is missing, damaged or of another layout.
         """
         rows = path / ROWS
+        for name, declared in info.files.items():  # an image whose vectors are gone has none
+            try:
+                size = os.stat(path / name).st_size
+            except OSError as error:
+                raise StoreError(f"{path}: {name} cannot be read ({error.strerror}); restore it from a copy") from None
+            if size != declared["bytes"]:
+                raise StoreError(f"{path}: {name} has another size than when it was written; restore it from a copy")
         try:
             # Arrow trusts its files: a flipped bit in an offset would end the process, one in an id go unseen.
             if file_digest(rows) != info.files[ROWS]:

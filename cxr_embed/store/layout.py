@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import StoreError
+from cxr_embed.files import sync
 from cxr_embed.types import EncoderSpec, Precision, Stamp, canonical_json
 
 FORMAT = "cxr_embed.store"
@@ -271,15 +272,6 @@ def file_digest(path: Path) -> dict[str, Any]:
     """Size and SHA-256 of a file."""
     with open(path, "rb") as file:
         return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def sync(path: Path) -> None:
-    """Flushes a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_file_atomically(path: Path, data: bytes) -> None:

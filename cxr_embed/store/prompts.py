@@ -24,6 +24,7 @@ from cxr_embed.types import EncoderSpec, canonical_json
 
 PROMPTS = "prompts.arrow"
 _FORMAT = b"cxr_embed.prompts 1"
+CUT = "; only its beginning was read"  # in a prompt's source, where its text was longer than the model reads
 _UNLEARNED = "; words that it never learned: "  # in a prompt's source, before the words
 _NAMED = 3  # prompts that an error message names before it only counts
 

@@ -16,6 +16,7 @@ import filelock
 import numpy as np
 
 from cxr_embed.errors import StoreError
+from cxr_embed.files import not_local
 from cxr_embed.store.index import Index, ShardRows
 from cxr_embed.store.layout import (
     HEADER,
@@ -62,6 +63,8 @@ class StoreWriter:
         software: str = "",
     ) -> None:
         self.path = Path(path)
+        if (why := not_local(path)) is not None:
+            raise StoreError(why)
         self._created = False
         for name, value, known in (("dtype", dtype, get_args(Dtype)), ("precision", precision, get_args(Precision))):
             if value is not None and value not in known:
@@ -75,7 +78,10 @@ class StoreWriter:
             self.header = self._header(spec, dtype, precision, software)
             self.index = Index()
             for shard in shard_paths(self.path):
-                self.index.fold(ShardRows.open(shard, ShardInfo.read(shard)))
+                info = ShardInfo.read(shard)
+                if info.fingerprint != spec.fingerprint:
+                    raise StoreError(f"{shard}: another encoder's shard ({info.fingerprint[:12]}), not the header's")
+                self.index.fold(ShardRows.open(shard, info))
         except BaseException:
             self._lock.release()
             raise
@@ -86,6 +92,11 @@ class StoreWriter:
 
     def _header(self, spec: EncoderSpec, dtype: Dtype | None, precision: Precision | None, software: str) -> Header:
         if not (self.path / HEADER).is_file():
+            if (self.path / SHARDS).is_dir() and shard_paths(self.path):
+                raise StoreError(
+                    f"{self.path}: {HEADER} is missing, so nobody can say whose vectors these are; restore it, "
+                    f"or take the {HEADER} of another store of the same encoder, dtype and precision"
+                )
             header = Header(spec, dtype or "float16", precision or "float32", utc_now(), software)
             try:
                 (self.path / SHARDS).mkdir(exist_ok=True)
@@ -225,7 +236,7 @@ def acquire_lock(root: Path) -> filelock.BaseFileLock:
         StoreError: where another process has it, or the folder cannot be written.
     """
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)  # it names images and patients
         lock = filelock.FileLock(root / LOCK)
         lock.acquire(blocking=False)
     except filelock.Timeout:

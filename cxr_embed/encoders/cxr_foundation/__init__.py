@@ -14,7 +14,15 @@ from typing import Any, Literal
 import numpy as np
 
 from cxr_embed.encoders.cxr_foundation.folder import ELIXR_C, FOLDER_VARIABLE, QFORMER, models_folder
-from cxr_embed.encoders.cxr_foundation.pixels import RECIPES, notebook_pixels, png, png_pixels, prepared, serving_pixels
+from cxr_embed.encoders.cxr_foundation.pixels import (
+    RECIPES,
+    SIDE,
+    notebook_pixels,
+    png,
+    png_pixels,
+    prepared,
+    serving_pixels,
+)
 from cxr_embed.encoders.cxr_foundation.tokens import load_tokenizer, tokenize
 from cxr_embed.encoders.digests import folder_digest
 from cxr_embed.encoders.hub import named_folder
@@ -120,16 +128,22 @@ class CxrFoundationEncoder:
         """B inputs, PNG files or prepared pictures, to `{output: (B, *shape) float32}`.
 
         Raises:
-            EncoderError: where the model fails.
+            EncoderError: where the model fails, or an input is not of a form that `preprocess` gives by now.
             ImageError: where nothing of an image would be left (`_check_depth`).
         """
         files = [given for given in batch if given.ndim == 1]
+        pictures = [given for given in batch if given.shape == (SIDE, SIDE) and given.dtype == np.float32]
+        if len(files) + (len(pictures) if self._way == "network" else 0) < len(batch):
+            raise EncoderError(f"an input of {self.spec.name} is not what its `preprocess` gives")
         depth = self._process.loaded.facts["decode_depth"]
+        lost = None
         if self._pixels == "serving" and depth == 8:
-            for file in files:
-                self._check_depth(png_pixels(file), depth)
+            files, lost = self._parted(files, depth)
+        # Also where a file is refused: with the network proven, the next ones are refused before they are in a batch.
         if self._way == "untried" and len(files) > 1:
             self._prove(files)
+        if lost is not None:
+            raise lost
         if self._way != "network":
             return self._process.images(files)
         assert self._depth is not None
@@ -174,8 +188,20 @@ class CxrFoundationEncoder:
         return self._process.compare(files, [prepared(png_pixels(file), depth) for file in files])
 
     def close(self) -> None:
-        """Ends the TensorFlow process; the next call starts another."""
+        """Ends the TensorFlow process; the next call starts another, whose network must prove itself anew."""
         self._process.close()
+        self._way, self._depth, self._note = "untried", None, ""
+
+    def _parted(self, files: Sequence[np.ndarray], depth: int) -> tuple[list[np.ndarray], ImageError | None]:
+        """The files of which something is left, and why another one is refused."""
+        kept, lost = [], None
+        for file in files:
+            try:
+                self._check_depth(png_pixels(file), depth)
+                kept.append(file)
+            except ImageError as error:
+                lost = error
+        return kept, lost
 
     def _check_depth(self, pixels: np.ndarray, depth: int) -> None:
         """Refuses what the recipe and the graph together make constant: values up to 255, whose upper 8 bits are kept.

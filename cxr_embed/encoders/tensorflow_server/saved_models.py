@@ -167,7 +167,9 @@ def network(model: Any) -> Any:
         return None
     try:
         pruned = model.prune(feeds=[PICTURE], fetches=[MAP])
-    except (KeyError, ValueError):
+    except (
+        Exception
+    ):  # no such tensors, or the map hangs on more than that picture: TensorFlow has several words for it
         return None
     (given, *_), (found, *_) = pruned.inputs, pruned.outputs
     shapes = [(_shape(tensor) or [None] * 4)[1:] for tensor in (given, found)]

@@ -1,0 +1,134 @@
+"""How a command begins and ends: its paths are checked, and whatever goes wrong is told in one or two lines."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from cxr_embed.cli.common import Failed, fail, printed_json
+from cxr_embed.errors import CxrEmbedError
+from cxr_embed.files import not_local
+
+_NO_MEMORY = "there is not enough memory for this; free some, raise the limit (`ulimit -v`), or ask for less"
+
+
+class _Checked(TyperCommand):
+    """A verb, whose paths and words are looked at before it is run."""
+
+    def invoke(self, ctx: Any) -> Any:
+        for value in ctx.params.values():
+            for path in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(path, str) and path.encode(errors="ignore").decode() != path:
+                    fail(f"{path.encode(errors='backslashreplace').decode()}: not text in UTF-8", 2)
+                if isinstance(path, Path) and (why := not_local(path)) is not None:
+                    fail(why, 2)
+        return super().invoke(ctx)
+
+
+def check_all(app: typer.Typer) -> None:
+    """Makes every verb of a command line, also those of its groups, check its paths."""
+    for command in app.registered_commands:
+        command.cls = _Checked
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            check_all(group.typer_instance)
+
+
+def run(app: Callable[[], Any]) -> None:
+    """Runs a command line to its end.
+
+    With `--json` an error is an object on standard output too: `error` (the message), `status` (the exit status) and
+    `problems`, where there is a list of them.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without a letter still gets the line
+    try:
+        app()
+    except Failed as end:
+        _tell_program(end.message, end.status)
+        raise
+    except SystemExit as end:
+        _flush(end)
+        usage: Any = end.__context__  # of click, which has told it already
+        if end.code and hasattr(usage, "format_message"):
+            _tell_program(usage.format_message(), end.code)
+        raise
+    except CxrEmbedError as error:
+        _end(str(error), getattr(error, "problems", ()))
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing more can be written, not even at exit.
+        _give_up_output()
+        raise SystemExit(1) from None
+    except (MemoryError, OSError, ImportError, RuntimeError) as error:
+        told = _of_the_machine(error)
+        if told is None:
+            raise
+        _end(told)
+    except Exception as error:
+        _tell_program(f"{type(error).__name__}: {error}", 1)
+        raise
+
+
+def _end(message: str, problems: Iterable[str] = ()) -> None:
+    try:
+        fail(message)
+    except Failed as end:
+        _tell_program(message, end.status, tuple(problems))
+        raise
+
+
+def _tell_program(message: str, status: Any, problems: tuple[str, ...] = ()) -> None:
+    """The error for a program to read, where it asked for JSON and was given none."""
+    if "--json" not in sys.argv or printed_json():
+        return
+    told = {"error": message, "status": status, **({"problems": list(problems)} if problems else {})}
+    with contextlib.suppress(OSError):
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """What the machine, not the program, failed in, in words; None for a fault of ours."""
+    if isinstance(error, OSError):
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
+            _give_up_output()
+            return f"standard output cannot be written ({error.strerror})"
+        if error.errno == errno.ENOMEM:
+            return _NO_MEMORY
+        place = f"{error.filename}: " if error.filename is not None else ""
+        return f"{place}{error.strerror or error}"
+    if isinstance(error, ImportError):
+        return f"a library cannot be loaded ({error}); is it whole, and is there memory enough (`ulimit -v`)?"
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "alloc" in text or "start new thread" in text:
+        return _NO_MEMORY
+    return None
+
+
+def _flush(end: SystemExit) -> None:
+    """Writes what is left to standard output; an end in good order that cannot be told is none."""
+    try:
+        if sys.stdout is not None:  # as with >&-
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _give_up_output()
+    except OSError as error:
+        _give_up_output()
+        if not end.code:
+            fail(f"standard output cannot be written ({error.strerror})")
+
+
+def _give_up_output() -> None:
+    """What is still to be written to standard output goes nowhere, also at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

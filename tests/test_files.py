@@ -1,0 +1,84 @@
+"""Files that are there whole or not at all, whatever ends their writer; and nobody else's files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cxr_embed import files
+from cxr_embed.files import partial_of, write_together, written_aside
+
+HALF = """
+import sys
+from pathlib import Path
+from cxr_embed.files import partial_of
+with partial_of(Path(sys.argv[1]), folder=len(sys.argv) > 2) as partial:
+    (partial / "x" if partial.is_dir() else partial).write_text("half")
+    print("half", flush=True)
+    sys.stdin.read()
+"""
+
+
+def half_written(target: Path, *folder: str) -> subprocess.Popen[str]:
+    """A writer that is at it until its input closes."""
+    command = [sys.executable, "-c", HALF, str(target), *folder]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "half\n"
+    return process
+
+
+@pytest.mark.parametrize("folder", [(), ("folder",)])
+def test_what_a_killed_writer_left_is_gone_with_the_next_and_a_living_one_is_left_alone(
+    tmp_path: Path, folder: tuple[str, ...]
+) -> None:
+    target = tmp_path / "a.csv"
+    killed, living = half_written(target, *folder), half_written(target, *folder)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    other = half_written(tmp_path / "b.csv", *folder)
+    assert len(list(tmp_path.iterdir())) == 3
+    with written_aside(target) as partial:
+        partial.write_text("whole")
+    assert target.read_text() == "whole"
+    assert sorted(path.name[:7] for path in tmp_path.iterdir()) == [".a.csv.", ".b.csv.", "a.csv"]
+    for process in (living, other):
+        process.communicate()
+        assert process.returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.csv"
+    target.write_text("old")
+    with pytest.raises(NotADirectoryError), written_aside(target) as partial:
+        (partial / "no folder").write_text("new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.csv", "old")]
+
+
+def test_files_that_belong_together_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = {tmp_path / "a.json": b"1", tmp_path / "a.csv": b"2"}
+    write_together(pair)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == pair
+
+    def full(path: Path) -> None:
+        if path.name.startswith(".a.csv"):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "sync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_together(dict.fromkeys(pair, b"new"))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == pair
+
+
+def test_names_cannot_be_guessed_and_never_clash(tmp_path: Path) -> None:
+    with partial_of(tmp_path / "a") as one, partial_of(tmp_path / "a") as two:
+        assert one != two
+        assert str(os.getpid()) not in one.name.split(".")
+        assert one.exists()
+        assert two.exists()
