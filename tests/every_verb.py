@@ -167,7 +167,7 @@ def verbs() -> set[str]:
     from cxr_embed.cli import app
 
     def under(command: Any, words: tuple[str, ...]) -> Iterator[str]:
-        if not getattr(command, "commands", None):
+        if not getattr(command, "commands", None) or (words and command.invoke_without_command):
             yield " ".join(words)
         for name, part in getattr(command, "commands", {}).items():
             yield from under(part, (*words, name))

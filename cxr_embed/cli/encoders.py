@@ -97,7 +97,7 @@ def check(
     weights: Annotated[Path | None, typer.Option(help="Safetensors file or checkpoint folder of the encoder.")] = None,
     pixels: Annotated[str | None, typer.Option(help="Which of the encoder's pixel recipes to use.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    images: Annotated[int, typer.Option(min=2, help="Synthetic radiographs to run it on.")] = 8,
+    images: Annotated[int, typer.Option(min=2, max=64, help="Synthetic radiographs to run it on.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Load an encoder, run it on a few synthetic radiographs, and tell what a maintainer would ask for.
@@ -213,7 +213,7 @@ def convert(
 def random(
     encoder: Annotated[str, typer.Argument(help="The encoder whose shapes to fill.")],
     out: Annotated[Path, typer.Option(help="Safetensors file to write.")],
-    seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random numbers.")] = 0,
 ) -> None:
     """Make random weights, for tests and timings only: their vectors mean nothing, and stores made with them say so."""
     from cxr_embed.encoders.torchxrayvision import published_weights

@@ -30,7 +30,7 @@ def curve(
     shots: Annotated[
         str, typer.Option(help="Positives of a draw, and as many negatives; `all` is all images.")
     ] = _SHOTS,
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of each size.")] = 10,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Draws of each size.")] = 10,
     train: Annotated[str, typer.Option(help="The split to draw from.")] = "train",
     test: Annotated[str, typer.Option(help="The split to test on.")] = "test",
     output: Annotated[
