@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 IMAGES = 1000
-HEAVY_IMAGES = 64
+HEAVY_IMAGES = 128  # the first some fifty wait decoded for the model: what comes after them shows the rate
 
 
 def published(models: Path, manifest: Path, count: int, out: Path) -> None:
@@ -133,26 +133,27 @@ def _run(*words: object) -> str:
 
 
 def _embed(models: Path, manifest: Path, store: Path, count: int) -> dict[str, float]:
-    """Seconds of `embed`: the whole run, from the loaded model on, and of the images after the first batch."""
+    """Seconds of `embed`: the whole run and from the loaded model on; images a second between first and last answer."""
     from cxr_embed import embed
 
     fresh(store)
     loaded: list[float] = []
-    proven: list[tuple[float, int]] = []
+    answers: list[tuple[float, int]] = []
 
     def watch(summary: EmbedSummary) -> None:
         if summary.engine and not loaded:
             loaded.append(time.perf_counter())
-        if summary.embedded and not proven:
-            proven.append((time.perf_counter(), summary.embedded))
+        if summary.embedded and (not answers or summary.embedded > answers[-1][1]):
+            answers.append((time.perf_counter(), summary.embedded))
 
     start = time.perf_counter()
     options: dict[str, Any] = {"weights": models, "limit": count, "dtype": "float32", "progress": watch}
     options["outputs"] = ["contrastive"]  # the published loop keeps no other
     embed(manifest, "cxr-foundation", store, **options)
     end = time.perf_counter()
-    at, done = proven[0]
-    return {"whole": end - start, "loaded": end - loaded[0], "rate": (count - done) / (end - at)}
+    (first, before), (last, after) = answers[0], answers[-1]
+    rate = (after - before) / (last - first) if last > first else float("nan")  # a model that costs nothing: one answer
+    return {"whole": end - start, "loaded": end - loaded[0], "rate": rate}
 
 
 def _apart(store: Path, found_file: Path) -> float:
@@ -229,7 +230,7 @@ def heavy(work: Path) -> list[Line]:
             f"{fast / slow:.2f}x ({slow:.2f} and {fast:.2f} images/s; {_apart(ours, theirs):.0e} apart)",
         ),
         Line(
-            "the same after the first batch, against the model alone on prepared pictures in memory",
+            "the same between its first and last answer, against the model alone on prepared pictures in memory",
             "90%",
             f"{100 * rate / alone:.0f}% ({rate:.2f} and {alone:.2f} images/s)",
         ),
