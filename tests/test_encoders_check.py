@@ -89,7 +89,7 @@ def test_cxr_foundation_tells_what_its_graphs_are(tmp_path: Path) -> None:
     pb = tmp_path / "published" / "elixr-c-v2-pooled" / "saved_model.pb"
     assert files["elixr-c-v2-pooled/saved_model.pb"]["sha256"] == hashlib.sha256(pb.read_bytes()).hexdigest()
     own = told["own"]
-    assert set(own["versions"]) == {"python", "numpy", "tensorflow", "tensorflow-text"}
+    assert set(own["versions"]) == {"python", "numpy", "tensorflow", "tensorflow-text", "openvino"}
     assert (own["decode_depth"], own["takes_batches"]) == (8, True)
     assert own["batches"]["proven"] is True
     assert own["batches"]["apart"] <= own["batches"]["allowed"] == 1e-5

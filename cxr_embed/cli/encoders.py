@@ -180,7 +180,7 @@ def _batches_line(batches: dict[str, Any], images: int) -> str:
     if "apart" not in batches:
         return f"no: {batches['why']}"
     times = f"{1000 * batches['signature_seconds']:.0f} ms an image by the signature, "
-    times += f"{1000 * batches['network_seconds']:.0f} ms in batches"
+    times += f"{1000 * batches['network_seconds']:.0f} ms in batches by {batches['network_by']}"
     apart = f"{batches['apart']:.1e} apart, {batches['allowed']:.0e} is allowed"
     return f"{'yes' if batches['proven'] else 'no'}: {images} images both ways are {apart}; {times}"
 

@@ -55,9 +55,10 @@ class Loaded:
 
 
 class Comparison(NamedTuple):
-    """How far two ways lie apart, over the largest value, and the seconds an image that each took."""
+    """How far two ways lie apart, over the largest value, who ran the network, the seconds an image that each took."""
 
     apart: float
+    network_by: str
     signature_seconds: float
     network_seconds: float
 
@@ -112,21 +113,29 @@ class TensorFlowProcess:
         """
         return self._in_groups(files, lambda group: {"do": "images", "files": _places(group)})
 
-    def pictures(self, pictures: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """B prepared pictures, `(1280, 1280)` float32 each, in batches by the network itself; otherwise as `images`."""
-        return self._in_groups(pictures, lambda group: {"do": "pictures", "pictures": [len(group), 0]})
+    def pictures(self, pictures: Sequence[np.ndarray], by: str) -> dict[str, np.ndarray]:
+        """B prepared pictures, `(1280, 1280)` float32 each, in batches by the network itself; otherwise as `images`.
 
-    def compare(self, files: Sequence[np.ndarray], pictures: Sequence[np.ndarray]) -> Comparison:
+        Args:
+            pictures: as said.
+            by: who runs the network, as `compare` found.
+        """
+        return self._in_groups(pictures, lambda group: {"do": "pictures", "pictures": [len(group), 0], "by": by})
+
+    def compare(self, files: Sequence[np.ndarray], pictures: Sequence[np.ndarray], allowed: float) -> Comparison:
         """The same B radiographs both ways: as PNG files by the signature, prepared by the network.
+
+        Where more than one library can run the network, the fastest that is no farther apart than is allowed is told
+        of, or else TensorFlow.
 
         Raises:
             EncoderError, EncoderUnusable: as `images`; the network may not take such batches.
         """
         after = sum(file.nbytes for file in files)
         padding = np.zeros(-after % 4, np.uint8)  # floats lie at multiples of their size
-        request = {"do": "compare", "files": _places(files), "pictures": [len(pictures), after + padding.nbytes]}
-        told, _ = self._call(request, [*files, padding, *pictures], 0)
-        return Comparison(told["apart"], *told["seconds"])
+        places = {"files": _places(files), "pictures": [len(pictures), after + padding.nbytes]}
+        told, _ = self._call({"do": "compare", "allowed": allowed, **places}, [*files, padding, *pictures], 0)
+        return Comparison(told["apart"], told["by"], *told["seconds"])
 
     def _in_groups(
         self, inputs: Sequence[np.ndarray], request: Callable[[list[np.ndarray]], dict[str, Any]]

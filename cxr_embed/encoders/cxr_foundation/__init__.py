@@ -70,6 +70,7 @@ class CxrFoundationEncoder:
         self._pixels = pixels
         self._way: Literal["untried", "signature", "network"] = "untried"
         self._depth: int | None = None  # to which the graph decodes, once the network is proven
+        self._by = ""  # who runs the network that is proven
         self._note = ""
         self.files = [path for tower in towers for path in tower.rglob("*") if path.is_file()]
         note = self.folder / "SOURCE"  # a folder that is not Google's says what it is
@@ -95,7 +96,8 @@ class CxrFoundationEncoder:
         loaded = self._process.loaded
         depth = loaded.facts["decode_depth"]
         decodes = f"the graph decodes to {depth} bits" if depth else "the graph's depth is not known"
-        return f"{loaded.engine}; {decodes}; {'by its network' if self._way == 'network' else 'by its signature'}"
+        way = f"by its network, run by {self._by}" if self._way == "network" else "by its signature"
+        return f"{loaded.engine}; {decodes}; {way}"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -147,9 +149,8 @@ class CxrFoundationEncoder:
         if self._way != "network":
             return self._process.images(files)
         assert self._depth is not None
-        return self._process.pictures(
-            [given if given.ndim == 2 else prepared(png_pixels(given), self._depth) for given in batch]
-        )
+        pictures = [given if given.ndim == 2 else prepared(png_pixels(given), self._depth) for given in batch]
+        return self._process.pictures(pictures, self._by)
 
     def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
         """`(P, 128)` float32: `contrastive_txt_emb` of each prompt; with `cut`, of its first 126 word pieces.
@@ -185,12 +186,12 @@ class CxrFoundationEncoder:
         depth = facts["decode_depth"]
         if not facts["takes_batches"] or depth is None:
             return None
-        return self._process.compare(files, [prepared(png_pixels(file), depth) for file in files])
+        return self._process.compare(files, [prepared(png_pixels(file), depth) for file in files], TOLERANCE)
 
     def close(self) -> None:
         """Ends the TensorFlow process; the next call starts another, whose network must prove itself anew."""
         self._process.close()
-        self._way, self._depth, self._note = "untried", None, ""
+        self._way, self._depth, self._by, self._note = "untried", None, "", ""
 
     def _parted(self, files: Sequence[np.ndarray], depth: int) -> tuple[list[np.ndarray], ImageError | None]:
         """The files of which something is left, and why another one is refused."""
@@ -241,7 +242,7 @@ class CxrFoundationEncoder:
         if found is None:
             return
         if found.apart <= TOLERANCE:
-            self._way, self._depth = "network", self._process.loaded.facts["decode_depth"]
+            self._way, self._depth, self._by = "network", self._process.loaded.facts["decode_depth"], found.network_by
         else:
             self._note = (
                 f"images go through the model one by one: in batches its features would be {found.apart:.1e} apart "

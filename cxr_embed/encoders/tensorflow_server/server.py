@@ -3,7 +3,8 @@ tensorflow-text, nothing else.
 
     python server.py SOCKET_DESCRIPTOR MEMORY_DESCRIPTOR
 
-It may be run by another environment's interpreter, so it imports nothing of this package but the file beside it.
+It may be run by another environment's interpreter, so it imports nothing of this package but the files beside it;
+where it has OpenVINO and no GPU, the network inside the image tower is given to that.
 Requests and answers are JSON over the socket; arrays lie in the shared memory, at the offsets that the messages name.
 It ends when the other end of the socket closes.
 """
@@ -25,7 +26,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-from saved_models import CELLS, ELIXR_C, FEATURES, FIELD, QFORMER, SIDE, TOKENS, Graph, Signature, Unfit, network
+from runners import OpenVinoNetwork, TensorFlowNetwork
+from saved_models import ELIXR_C, FEATURES, QFORMER, SIDE, TOKENS, Graph, Signature, Unfit, network
 
 # Our names of the image outputs.
 FROM_QFORMER = {"contrastive": "all_contrastive_img_emb", "general": "img_emb"}
@@ -47,8 +49,8 @@ class Server:
         self.device = "gpu" if tf.config.list_logical_devices("GPU") else "cpu"
         self.at_once = request["at_once"][self.device]
         self.elixr_c = Signature(tf, request["elixr_c"], ELIXR_C, unknown_batch=1)
-        self.network = network(self.elixr_c.model)
         self.notes: list[str] = []
+        self.networks, openvino = self._load_networks(request["threads"])
         self.qformer_device = self.device
         self.qformer = self._load_qformer(request["qformer"])
         self.outputs = tuple(request["outputs"])
@@ -67,14 +69,28 @@ class Server:
                 "numpy": np.__version__,
                 "tensorflow": tf.__version__,
                 "tensorflow-text": text or f"none: {trouble}",
+                "openvino": openvino,
             },
             "decode_depth": self.depth,
-            "takes_batches": self.network is not None,
+            "takes_batches": bool(self.networks),
             "models": {
                 name: {**part.describe(), "device": device, "ops_to_register": needed[name]}
                 for name, (part, device) in parts.items()
             },
         }
+
+    def _load_networks(self, threads: int | None) -> tuple[dict[str, Any], str]:
+        """Whoever can run the network inside ELIXR-C, by name, the fastest first; OpenVINO's version or why not."""
+        pruned = network(self.elixr_c.model)
+        if pruned is None or self.device == "gpu":
+            found = [TensorFlowNetwork(self.tf, pruned)] if pruned is not None else []
+            return {each.name: each for each in found}, "not used here"
+        slow = TensorFlowNetwork(self.tf, pruned)
+        try:
+            fast = OpenVinoNetwork(self.tf, pruned, threads, self.at_once)
+        except Exception as error:  # it says in many ways that it does not take a graph; TensorFlow takes it
+            return {slow.name: slow}, f"not used: {(str(error).splitlines() or [type(error).__name__])[0][:160]}"
+        return {fast.name: fast, slow.name: slow}, fast.name.split()[-1]
 
     def _load_qformer(self, folder: str) -> Signature:
         """The Q-Former on the GPU; on the CPU where CUDA refuses it, as it did a sibling export."""
@@ -110,32 +126,43 @@ class Server:
         found = self.features_graph(self.tf.constant([self.example(file) for file in files]))
         return self.tf.ensure_shape(found, [len(files), *FEATURES])
 
-    def batched(self, pictures: np.ndarray) -> Iterator[Any]:
-        """Prepared pictures `(B, 1280, 1280)` float32 by the network itself: `(b, 8, 8, 1376)`, some at a time."""
-        tf, step = self.tf, self.at_once
-        for start in range(0, len(pictures), step):
-            part = tf.constant(pictures[start : start + step])
-            (cells,) = self.network(tf.repeat(part[..., None], 3, axis=3))
-            cells = tf.ensure_shape(cells, [len(part), CELLS, CELLS, FEATURES[-1]])
-            yield tf.nn.avg_pool2d(cells, FIELD, FIELD, "VALID")
+    def batched(self, pictures: np.ndarray, by: str) -> Iterator[Any]:
+        """Prepared pictures `(B, 1280, 1280)` float32 by a network itself: `(b, 8, 8, 1376)`, some at a time."""
+        # A process that took the place of one that died may have had no room for OpenVINO.
+        run = self.networks.get(by) or list(self.networks.values())[-1]
+        for start in range(0, len(pictures), self.at_once):
+            yield run(pictures[start : start + self.at_once])
 
-    def pictures(self, pictures: np.ndarray) -> dict[str, np.ndarray]:
+    def pictures(self, pictures: np.ndarray, by: str) -> dict[str, np.ndarray]:
         """Prepared pictures to the outputs, as `images`. The Q-Former's calls overlap with the network's next batch."""
-        parts = [self.beside.submit(self.finish, features) for features in self.batched(pictures)]
+        parts = [self.beside.submit(self.finish, features) for features in self.batched(pictures, by)]
         found = [part.result() for part in parts]
         return {name: np.concatenate([part[name] for part in found]) for name in self.outputs}
 
-    def compare(self, files: list[bytes], pictures: np.ndarray) -> dict[str, Any]:
-        """How far the two ways to the features lie apart, over the largest value; and the seconds that each took."""
+    def compare(self, files: list[bytes], pictures: np.ndarray, allowed: float) -> dict[str, Any]:
+        """How far the signature and a network lie apart, over the largest value; and the seconds that each took.
+
+        The network is the first that lies no farther than is allowed, or else the last.
+        """
         start = time.perf_counter()
         single = self.features(files).numpy()
-        middle = time.perf_counter()
-        batch = np.concatenate([part.numpy() for part in self.batched(pictures)])
-        end = time.perf_counter()
+        by_signature = time.perf_counter() - start
         largest = float(np.abs(single).max()) or 1.0
-        seconds = [(middle - start) / len(files), (end - middle) / len(files)]
-        # NaN on both sides is no proof: the comparison is false, so the network is not used.
-        return {"apart": float(np.abs(single - batch).max()) / largest, "seconds": seconds}
+        found: dict[str, Any] = {}
+        for last, name in enumerate(self.networks, 1 - len(self.networks)):
+            start = time.perf_counter()
+            try:
+                batch = np.concatenate([part.numpy() for part in self.batched(pictures, name)])
+            except Exception:
+                if last == 0:
+                    raise
+                continue
+            by_network = time.perf_counter() - start
+            seconds = [by_signature / len(files), by_network / len(files)]
+            found = {"apart": float(np.abs(single - batch).max()) / largest, "seconds": seconds, "by": name}
+            if found["apart"] <= allowed:  # NaN on both sides is no proof: the comparison is false
+                break
+        return found
 
     def example(self, png: bytes) -> bytes:
         """A serialized `tf.train.Example`, as ELIXR-C takes it."""
@@ -255,9 +282,9 @@ def answer(server: Server, memory: mmap.mmap, request: dict[str, Any]) -> dict[s
     if request["do"] == "images":
         results = server.images(files)
     elif request["do"] == "pictures":
-        results = server.pictures(pictures)
+        results = server.pictures(pictures, request["by"])
     elif request["do"] == "compare":
-        told = server.compare(files, pictures)
+        told = server.compare(files, pictures, request["allowed"])
     else:
         rows = request["prompts"]
         ids = np.frombuffer(memory, np.int32, rows * TOKENS).reshape(rows, TOKENS)
