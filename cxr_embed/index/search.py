@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxr_embed.errors import CaseIndexError
+from cxr_embed.errors import CaseIndexError, StoreError
 from cxr_embed.index.asked import Query, Rules, best, stranger_note
 from cxr_embed.index.layout import CANDIDATES, CASES, CHECKSUMS, PROMPTS, TOKENS, VECTORS, Record
 from cxr_embed.index.searchable import Searchable
@@ -124,10 +124,17 @@ class CaseIndex(Searchable):
 
     @property
     def prompts(self) -> Prompts:
-        """The prompts that the store had when cases were last added, with their vectors."""
+        """The prompts that the store had when cases were last added, with their vectors.
+
+        Raises:
+            CaseIndexError: where they are damaged.
+        """
         if PROMPTS not in self.record.files:
             return Prompts((), np.empty((0, self.record.shape[-1]), np.float32), ())
-        return load_prompts(self.folder, Header(self.spec, "float16", "float32", "", ""))
+        try:
+            return load_prompts(self.folder, Header(self.spec, "float16", "float32", "", ""))
+        except StoreError:
+            raise CaseIndexError(f"{self.folder / PROMPTS}: damaged; restore it, or build the index again") from None
 
     @property
     def vectors(self) -> np.ndarray:

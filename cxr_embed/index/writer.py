@@ -156,8 +156,7 @@ def add_cases(
             return Written(record, 0, (*notes, *zero))
         new = case_table(store, kept, manifest)
         write_table(folder / CASES, join(old.table, new))
-        if PROMPTS in record.files:
-            shutil.copyfile(old.folder / PROMPTS, folder / PROMPTS)
+        _keep_prompts(old, folder)
         copy_prompts(store, folder)
         count = record.cases + len(kept)
         record = replace(
@@ -220,8 +219,7 @@ def remove_cases(
                 files[name].copy(array, kept)
             write_checksums(folder, (file.checksums for file in files.values()))
         write_table(folder / CASES, keep(old.table, kept))
-        if PROMPTS in old.record.files:
-            shutil.copyfile(old.folder / PROMPTS, folder / PROMPTS)
+        _keep_prompts(old, folder)
         record = replace(old.record, cases=len(kept), generation=folder.name, created=utc_now())
         wanted, index = record.kind, None
         if not len(kept):
@@ -236,6 +234,12 @@ def remove_cases(
                 index, wanted = None, kinds.choose(len(kept), record.shape[-1], wanted.name)
         record, doubts = write_candidates(record, folder, wanted, progress, index)
         return Written(publish(root, record), int(gone.sum()), doubts)
+
+
+def _keep_prompts(old: CaseIndex, folder: Path) -> None:
+    if PROMPTS in old.record.files:
+        _ = old.prompts  # damaged ones are told, not copied
+        shutil.copyfile(old.folder / PROMPTS, folder / PROMPTS)
 
 
 def _alike(folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -51,6 +52,7 @@ class Store:
         self.path = Path(path)
         self.header = Header.read(self.path)
         self._shard_paths = shard_paths(self.path)
+        self._present = False  # whether somebody looked
         self._added = added_checksums(self.path)
         self._infos: dict[int, ShardInfo] = {}
         self._arrays: dict[tuple[int, str], np.ndarray] = {}
@@ -61,7 +63,16 @@ class Store:
         return f"Store({str(self.path)!r}, {self.spec.name}, {len(self)} images)"
 
     def __len__(self) -> int:
-        """Images with a vector."""
+        """Images with a vector.
+
+        Raises:
+            StoreError: naming a shard whose vectors are gone.
+        """
+        if not self._present:
+            for path, output in itertools.product(self._shard_paths, self.spec.outputs):
+                if not os.path.isfile(path / output_file(output)):
+                    raise StoreError(f"{path}: {output_file(output)} is gone; restore it from a copy")
+            self._present = True
         return self._info(len(self._shard_paths) - 1).live if self._shard_paths else 0
 
     @property
