@@ -42,6 +42,16 @@ def written_aside(path: Path) -> Iterator[Path]:
         sync(path.parent)
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file that is there whole or as it was before.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    with written_aside(path) as partial:
+        partial.write_bytes(data)
+
+
 def write_together(files: Mapping[Path, bytes]) -> None:
     """Writes files that belong together: all are on the disk before the first takes its name, the last one last.
 

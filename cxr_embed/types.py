@@ -273,3 +273,19 @@ def threshold_told(threshold: float) -> str:
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and no spaces: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def with_digest(body: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values with a digest over all of them, which `digest_fits` looks at."""
+    return {**body, "digest": _digest(json.loads(json.dumps(body)))}
+
+
+def digest_fits(body: Mapping[str, Any]) -> bool:
+    """Whether JSON values are those that were written; also where nobody wrote a digest, as earlier releases did."""
+    rest = {name: value for name, value in body.items() if name != "digest"}
+    return "digest" not in body or body["digest"] == _digest(rest)
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    # In ASCII: half a character, which damage can make, has no bytes in UTF-8.
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -20,14 +20,19 @@ from cxr_embed.index.writer import add_cases, build_index, remove_cases
 DRIVER = """
 import json, os, shutil, signal, sys
 from cxr_embed import open_store
-from cxr_embed.index import kinds, writer
+from cxr_embed.index import kinds, verify, writer
+from cxr_embed.store import upgrade_store
 import faiss, lark
 work, store, target, every, kind = json.loads(sys.argv[1])
 faiss.omp_set_num_threads(1)
-STEPS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "os.truncate")
+STEPS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "os.truncate", "os.link")
 
 def run(folder):
-    if work == "build":
+    if work == "upgrade":
+        verify.upgrade_index(folder)
+    elif work == "upgrade store":
+        upgrade_store(folder)
+    elif work == "build":
         writer.build_index(open_store(store), folder, kind=kind)
     elif work == "add":
         writer.add_cases(folder, open_store(store))

@@ -201,8 +201,9 @@ def test_what_is_removed_is_in_no_file(tmp_path: Path) -> None:
             assert mean not in data
     similar = index.similar
     assert isinstance(similar, TokenVectors)
-    codes = kinds.read(similar.path)
-    anew = kinds.read(similar.path)
+    digest = index.record.files[CANDIDATES]["sha256"]
+    codes = kinds.read(similar.path, digest)
+    anew = kinds.read(similar.path, digest)
     anew.reset()
     token_candidates.add(anew, index.tokens)
     faiss = kinds.library()

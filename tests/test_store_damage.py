@@ -63,6 +63,9 @@ def test_images_whose_vectors_are_gone_do_not_count(tmp_path: Path, harm: str) -
         assert "Traceback" not in done.stderr
     with pytest.raises(StoreError, match=name):
         StoreWriter(tmp_path / "s", SPEC)
+    if harm == "gone":
+        with pytest.raises(StoreError, match=rf"{shard.name}: {name} is gone; restore it from a copy"):
+            len(open_store(tmp_path / "s"))
 
 
 def test_a_new_store_is_its_owners_alone(tmp_path: Path) -> None:

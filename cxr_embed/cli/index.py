@@ -224,18 +224,35 @@ def info(index: IndexPath, as_json: AsJson = False) -> None:
 
 
 @app.command("verify", epilog="Example: `cxr-embed index verify index/hog`")
-def verify(index: IndexPath, as_json: AsJson = False) -> None:
+def verify(
+    index: IndexPath,
+    upgrade: Annotated[
+        bool, typer.Option(help="Add the checksums that an index of an earlier release lacks, where all is sound.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Read every byte and compare checksums; exit status 1 where one differs."""
-    from cxr_embed.index.layout import leftovers
-    from cxr_embed.index.verify import verify_index
+    from cxr_embed.index.layout import CHECKSUMS, Record, leftovers
+    from cxr_embed.index.verify import upgrade_index, verify_index
 
     with progress_bar() as progress:
         damage = verify_index(index, (lambda done, total: progress("verifying", done, total)) if progress else None)
+    upgraded = upgrade and not damage and upgrade_index(index)
+    unchecked = CHECKSUMS not in Record.read(index).files
     left = [path.name for path in leftovers(index)]
     if as_json:
-        print_json({"sound": not damage, "damage": [vars(fault) for fault in damage], "leftovers": left})
+        told = {"sound": not damage, "damage": [vars(fault) for fault in damage], "leftovers": left}
+        print_json({**told, "unchecked": unchecked, "upgraded": upgraded})
     elif not damage:
         typer.echo(f"{index}: sound; every checksum matches")
+        if upgraded:
+            typer.echo("its vectors got checksums: from now on they are checked when they are compared")
+        if unchecked:
+            typer.echo(
+                "note: an index of an earlier release: vectors are not checked when they are compared; --upgrade adds "
+                "what is missing",
+                err=True,
+            )
         if left:
             typer.echo(
                 f"note: {', '.join(left)}: not part of the index; a writer is at it, or was killed, and then the next "

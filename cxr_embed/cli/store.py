@@ -89,22 +89,39 @@ def told_equal(groups: list[list[str]], unchecked: int = 0) -> str:
 
 
 @app.command("verify", epilog="Example: `cxr-embed store verify vectors/hog`")
-def verify(store: StorePath, as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+def verify(
+    store: StorePath,
+    upgrade: Annotated[
+        bool, typer.Option(help="Add the checksums that shards of earlier releases lack, where all is sound.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
     """Read every byte and compare checksums; exit status 1 and the shard's name where one differs."""
     from rich.progress import Progress
 
-    from cxr_embed.store import open_store, verify_store
+    from cxr_embed.store import open_store, upgrade_store, verify_store
 
     with Progress(console=console(stderr=True), disable=not is_terminal(), transient=True) as bar:
         task = bar.add_task("verifying", total=None)
         damage = verify_store(store, lambda done, total: bar.update(task, completed=done, total=total))
+        added = upgrade_store(store) if upgrade and not damage else 0
+    unchecked = open_store(store).unchecked if not damage else 0
     if as_json:
-        print_json({"sound": not damage, "damage": [vars(fault) for fault in damage]})
+        told = {"sound": not damage, "damage": [vars(fault) for fault in damage]}
+        print_json(told if damage else {**told, "unchecked_vectors": unchecked, "upgraded_shards": added})
     elif not damage:
         opened = open_store(store)
         typer.echo(
             f"{store}: sound; {len(opened):,} images in {plural(opened.shards, 'shard')}, every checksum matches"
         )
+        if added:
+            typer.echo(f"{plural(added, 'shard')} got checksums: from now on every vector is checked when it is read")
+        if unchecked:
+            typer.echo(
+                f"note: {plural(unchecked, 'vector')} of an earlier release, not checked when read; --upgrade adds "
+                "what is missing",
+                err=True,
+            )
     for fault in damage if not as_json else ():
         typer.echo(f"damaged: {fault.where}: {fault.what}", err=True)
     if damage:

@@ -150,8 +150,8 @@ _SHOWN_DOUBTS = 3
 
 def _write_report(path: Path, report: Report, about: dict[str, str]) -> None:
     from cxr_embed.errors import StoreError
+    from cxr_embed.files import write_whole
     from cxr_embed.screening.tables import to_markdown
-    from cxr_embed.store.layout import write_file_atomically
 
     if path.suffix == ".json":
         text = json.dumps({**about, **report.to_json(), "note": RESEARCH}, indent=2, ensure_ascii=False) + "\n"
@@ -159,7 +159,7 @@ def _write_report(path: Path, report: Report, about: dict[str, str]) -> None:
         text = to_markdown(report, about, RESEARCH)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file_atomically(path, text.encode())
+        write_whole(path, text.encode())
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror}); the scores are written") from None
 

@@ -9,6 +9,8 @@ from typing import IO
 
 import numpy as np
 
+from cxr_embed.store.checksums import row_checksums
+
 ROWS = 4096  # copied at a time
 
 
@@ -18,12 +20,20 @@ class ArrayFile:
     def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> None:
         self._file, self._shape, self._dtype = file, shape, dtype.newbyteorder("<")
         self.rows = 0
+        self._sums: list[np.ndarray] = []
         self._length = self.header()
 
     def append(self, rows: np.ndarray) -> None:
         """Writes `(B, *shape)`."""
-        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+        written = np.ascontiguousarray(rows, self._dtype)
+        self._file.write(written.data)
+        self._sums.append(row_checksums(written))
         self.rows += len(rows)
+
+    @property
+    def checksums(self) -> np.ndarray:
+        """`(N,)` uint32, CRC-32C of each row."""
+        return np.concatenate([np.empty(0, np.uint32), *self._sums])
 
     def copy(self, array: np.ndarray, rows: np.ndarray | None = None) -> None:
         """Appends `(N, *shape)`, or the rows `(M,)` of it, without having all in memory."""

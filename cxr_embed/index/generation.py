@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import numpy as np
 
 from cxr_embed.index import kinds, token_candidates
 from cxr_embed.index.arrays import ROWS, array_file
-from cxr_embed.index.layout import CANDIDATES, TOKENS, VECTORS, Kind, Measured, Record
+from cxr_embed.index.layout import CANDIDATES, CHECKSUMS, TOKENS, VECTORS, Kind, Measured, Record
 from cxr_embed.index.tokens import unit_tokens
 from cxr_embed.index.vectors import PooledVectors, pooled, timed, unit
 from cxr_embed.store import Store
+from cxr_embed.store.layout import write_npy
 
 _NAMED = 3
 
@@ -56,11 +57,17 @@ def write_arrays(
             start += len(batch)
             if progress is not None:
                 progress("normalising", start, len(chosen))
+        write_checksums(folder, (file.checksums for file in files.values()))
     kept = np.concatenate(parts) if parts else np.empty(0, np.int64)
     if not dropped:
         return kept, ()
     named = ", ".join(dropped[:_NAMED]) + (", ..." if len(dropped) > _NAMED else "")
     return kept, (f"{len(dropped):,} images have a vector that is zero: it has no direction ({named}): not indexed",)
+
+
+def write_checksums(folder: Path, sums: Iterable[np.ndarray]) -> None:
+    """Writes the checksums `(N,)` of each array, in the order in which `CaseIndex.arrays` names them."""
+    write_npy(folder / CHECKSUMS, np.stack(list(sums)))
 
 
 def mapped(folder: Path, name: str = VECTORS) -> np.ndarray:

@@ -165,15 +165,17 @@ def load(path: Path, kind: Kind, count: int, width: int, sha256: str) -> Any:
     return index
 
 
-def read(path: Path) -> Any:
+def read(path: Path, sha256: str) -> Any:
     """A FAISS index in memory, to be changed.
 
     Raises:
-        CaseIndexError: where it cannot be read.
+        CaseIndexError: where it is damaged or cannot be read.
     """
     try:
+        if file_digest(path)["sha256"] != sha256:
+            raise RuntimeError
         return library().read_index(str(path))
-    except RuntimeError:
+    except (RuntimeError, OSError):
         raise CaseIndexError(f"{path}: damaged; build the index again") from None
 
 

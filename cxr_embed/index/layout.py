@@ -9,6 +9,8 @@ Layout of an index::
         vectors.npy        (N, D) float32 of unit length, row i for case i: the truth
         tokens.npy         (N, T, D) float16 of unit length, where tokens are compared: then these are the truth, and
                            vectors.npy holds their means
+        checksums.npy      (1 or 2, N) uint32, CRC-32C of each row of vectors.npy and tokens.npy; not in indexes of
+                           earlier releases
         vectors.faiss      proposes candidates; none for a flat index
         prompts.arrow      the store's prompts, where it has some
 
@@ -33,14 +35,14 @@ from typing import Any
 import filelock
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.files import not_local, sync
-from cxr_embed.store.layout import file_digest, write_file_atomically
+from cxr_embed.files import not_local, sync, write_whole
+from cxr_embed.store.layout import file_digest
 from cxr_embed.types import EncoderSpec, canonical_json
 
 FORMAT, VERSION = "cxr_embed.index", 1
 HEADER, LOCK = "index.json", "writer.lock"
 CASES, VECTORS, CANDIDATES, PROMPTS = "cases.arrow", "vectors.npy", "vectors.faiss", "prompts.arrow"
-TOKENS = "tokens.npy"
+TOKENS, CHECKSUMS = "tokens.npy", "checksums.npy"
 _GENERATION = re.compile(r"generation-[0-9a-f]{12}")
 
 
@@ -256,7 +258,7 @@ def publish(root: Path, record: Record) -> Record:
     sync(folder)
     sync(root)
     complete = replace(record, files=files)
-    write_file_atomically(root / HEADER, complete.to_bytes())
+    write_whole(root / HEADER, complete.to_bytes())
     clean(root)
     return complete
 

@@ -13,15 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxr_embed.errors import CaseIndexError
+from cxr_embed.errors import CaseIndexError, StoreError
 from cxr_embed.index.asked import Query, Rules, best, stranger_note
-from cxr_embed.index.layout import CANDIDATES, CASES, PROMPTS, TOKENS, VECTORS, Record
+from cxr_embed.index.layout import CANDIDATES, CASES, CHECKSUMS, PROMPTS, TOKENS, VECTORS, Record
 from cxr_embed.index.searchable import Searchable
 from cxr_embed.index.table import CONTENT, DATE, IMAGE, LOOKS, PATIENT, Column, read_table
 from cxr_embed.index.tokens import TokenVectors
 from cxr_embed.index.vectors import PooledVectors
 from cxr_embed.index.where import Condition, absent_words, mask, parse, taken_before
 from cxr_embed.store import Header, Prompts
+from cxr_embed.store.checksums import RowCheck
+from cxr_embed.store.layout import file_digest
 from cxr_embed.store.prompts import load_prompts
 
 _SPARE = 6  # candidates beyond those asked for: what FAISS rounds may hide a neighbour behind them
@@ -69,14 +71,18 @@ class CaseIndex(Searchable):
             folder / CANDIDATES if CANDIDATES in files else None,
             files[CANDIDATES]["sha256"] if CANDIDATES in files else "",
         )
+        sums = self._checksums()
         self._vectors = self._mapped(VECTORS, self.record.shape[-1:])
+        self._check = self._row_check(VECTORS, self._vectors, sums[0])
         self.similar: PooledVectors | TokenVectors
         if self.pool == "tokens":
+            self._tokens = self._mapped(TOKENS, self.record.shape)
+            self._check_tokens = self._row_check(TOKENS, self._tokens, sums[1])
             self.similar = TokenVectors(
-                self._mapped(TOKENS, self.record.shape), self._vectors, self.record.kind, *found
+                self._tokens, self._vectors, self.record.kind, *found, checks=(self._check_tokens, self._check)
             )
         else:
-            self.similar = PooledVectors(self._vectors, self.record.kind, *found)
+            self.similar = PooledVectors(self._vectors, self.record.kind, *found, check=self._check)
 
     def __repr__(self) -> str:
         return f"CaseIndex({str(self.path)!r}, {self.spec.name}, {len(self)} cases, {self.record.kind.name})"
@@ -95,23 +101,56 @@ class CaseIndex(Searchable):
             raise CaseIndexError(f"{path}: {array.shape}, the index has {shape}; build the index again")
         return np.asarray(array)
 
+    def _checksums(self) -> Sequence[np.ndarray | None]:
+        """`(N,)` uint32 of each array; None of an index of an earlier release."""
+        if CHECKSUMS not in self.record.files:
+            return (None, None)
+        path = self.folder / CHECKSUMS
+        try:
+            if file_digest(path) != self.record.files[CHECKSUMS]:
+                raise CaseIndexError(f"{path}: damaged, its checksum differs; restore it, or build the index again")
+            return list(np.load(path, allow_pickle=False))
+        except (OSError, ValueError) as error:
+            raise CaseIndexError(f"{path}: cannot be read ({type(error).__name__}); build the index again") from None
+
+    def _row_check(self, name: str, array: np.ndarray, sums: np.ndarray | None) -> RowCheck:
+        def changed(row: int) -> CaseIndexError:
+            return CaseIndexError(
+                f"{self.folder / name}: the vector of {self._image_ids[row]} has changed since it was written; restore "
+                "it, or build the index again"
+            )
+
+        return RowCheck(array, sums, changed)
+
     @property
     def prompts(self) -> Prompts:
-        """The prompts that the store had when cases were last added, with their vectors."""
+        """The prompts that the store had when cases were last added, with their vectors.
+
+        Raises:
+            CaseIndexError: where they are damaged.
+        """
         if PROMPTS not in self.record.files:
             return Prompts((), np.empty((0, self.record.shape[-1]), np.float32), ())
-        return load_prompts(self.folder, Header(self.spec, "float16", "float32", "", ""))
+        try:
+            return load_prompts(self.folder, Header(self.spec, "float16", "float32", "", ""))
+        except StoreError:
+            raise CaseIndexError(f"{self.folder / PROMPTS}: damaged; restore it, or build the index again") from None
 
     @property
     def vectors(self) -> np.ndarray:
-        """`(N, D)` float32 of unit length, mapped, row i for `ids[i]`; the means of the tokens where these are kept."""
+        """`(N, D)` float32 of unit length, mapped, row i for `ids[i]`; the means of the tokens where these are kept.
+
+        Raises:
+            CaseIndexError: where one has changed since it was written.
+        """
+        self._check()
         return self._vectors
 
     @property
     def tokens(self) -> np.ndarray:
-        """`(N, T, D)` float16 of unit length, mapped; with the pool `tokens` alone."""
-        assert isinstance(self.similar, TokenVectors)
-        return self.similar.tokens
+        """`(N, T, D)` float16 of unit length, mapped; with the pool `tokens` alone. Raises as `vectors` does."""
+        self._check_tokens()
+        return self._tokens
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -163,7 +202,8 @@ class CaseIndex(Searchable):
         """
         row = int(self.rows_of([image_id])[0])
         patient = self._columns[PATIENT].take([row])[0]
-        vector = self.tokens[row].astype(np.float32) if self.pool == "tokens" else self.vectors[row]
+        (self._check_tokens if self.pool == "tokens" else self._check)(np.array([row]))
+        vector = self._tokens[row].astype(np.float32) if self.pool == "tokens" else self._vectors[row]
         strange = LOOKS in self._columns and self._columns[LOOKS].take([row])[0]
         notes = (stranger_note(image_id),) if strange else ()
         return Query(vector, image_id, (patient,) if patient else (), (image_id,), notes)

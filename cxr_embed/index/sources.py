@@ -15,7 +15,7 @@ from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.layout import PROMPTS
 from cxr_embed.index.table import CONTENT, IMAGE, PATIENT, image_ids
 from cxr_embed.manifest import Manifest
-from cxr_embed.store import Store
+from cxr_embed.store import Store, read_prompts
 from cxr_embed.store.prompts import PROMPTS as STORE_PROMPTS
 
 _NAMED = 3
@@ -81,7 +81,12 @@ def changed_files(store: Store, chosen: np.ndarray, places: pa.Array, table: pa.
 
 
 def copy_prompts(store: Store, folder: Path) -> None:
-    """Takes a store's prompts along, where it has some."""
+    """Takes a store's prompts along, where it has some.
+
+    Raises:
+        StoreError: where they are damaged: nobody would know it of a copy.
+    """
     source = store.path / STORE_PROMPTS
     if source.exists():
+        read_prompts(store)
         shutil.copyfile(source, folder / PROMPTS)

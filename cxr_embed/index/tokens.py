@@ -13,7 +13,8 @@ from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import kinds
 from cxr_embed.index.layout import Kind
 from cxr_embed.index.maxsim import MaxSim
-from cxr_embed.index.vectors import unit
+from cxr_embed.index.vectors import Check, unit
+from cxr_embed.store.checksums import unchecked
 
 # Values that are compared rather than searched: 4,096 images of 32 x 128 take some 10 ms.
 EXACT_VALUES = 1 << 24
@@ -34,20 +35,30 @@ class TokenVectors:
             means tell too little and every case is compared.
         candidates: the FAISS index's file; None where every case is compared.
         sha256: of that file.
+        checks: of tokens and of means; see `PooledVectors`.
     """
 
     def __init__(
-        self, tokens: np.ndarray, means: np.ndarray, kind: Kind, candidates: Path | None = None, sha256: str = ""
+        self,
+        tokens: np.ndarray,
+        means: np.ndarray,
+        kind: Kind,
+        candidates: Path | None = None,
+        sha256: str = "",
+        *,
+        checks: tuple[Check, Check] = (unchecked, unchecked),
     ) -> None:
         self.tokens: np.ndarray = np.asarray(tokens)
         self.means: np.ndarray = np.asarray(means)
         self.kind, self.path, self._sha256 = kind, candidates, sha256
+        self._check, self._check_means = checks
         self.count, self.length, self.width = tokens.shape
         self.exact_below = self.count if candidates is None else exact_below(self.length, self.width)
         self._engines: dict[int, MaxSim] = {}
 
     def exact(self, query: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
         """Max-sim with one query of unit vectors, `(D,)` or `(T, D)`; see `Vectors.exact`."""
+        self._check(rows)
         vectors = query.reshape(1, -1, self.width)
         length = vectors.shape[1]
         if length not in self._engines:
@@ -90,6 +101,7 @@ class TokenVectors:
         rows = None if selector is None else np.flatnonzero(selector)
         if not self.kind.effort:
             return np.arange(self.count) if rows is None else rows
+        self._check_means(rows)
         return nearest_means(self.means if rows is None else self.means[rows], query, count, rows)
 
     @cached_property

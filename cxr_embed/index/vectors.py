@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,12 +13,15 @@ import numpy as np
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import kinds
 from cxr_embed.index.layout import Kind
+from cxr_embed.store.checksums import unchecked
 
 # Values that are compared one by one rather than searched: 65,536 cases of 128 take about 3 ms.
 EXACT_VALUES = 1 << 23
 _BLOCK_VALUES = 1 << 20  # gathered at a time
 _SMALL = np.float32(1e-30)
 _TIMED = 25
+
+Check = Callable[[np.ndarray | None], None]
 
 
 class Vectors(Protocol):
@@ -52,17 +56,27 @@ class PooledVectors:
         kind: how candidates are found.
         candidates: the FAISS index's file; None for a flat index.
         sha256: of that file.
+        check: is told the rows that are about to be looked at, and raises where one has changed.
     """
 
-    def __init__(self, vectors: np.ndarray, kind: Kind, candidates: Path | None = None, sha256: str = "") -> None:
+    def __init__(
+        self,
+        vectors: np.ndarray,
+        kind: Kind,
+        candidates: Path | None = None,
+        sha256: str = "",
+        *,
+        check: Check = unchecked,
+    ) -> None:
         # A plain array of the same memory: numpy.memmap costs microseconds with every slice.
         self.vectors: np.ndarray = np.asarray(vectors)
-        self.kind, self._path, self._sha256 = kind, candidates, sha256
+        self.kind, self._path, self._sha256, self._check = kind, candidates, sha256, check
         self.count, self.width = vectors.shape
         self.exact_below = self.count if candidates is None else max(1, EXACT_VALUES // self.width)
 
     def exact(self, query: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
         """Cosines with one unit query `(D,)`; see `Vectors.exact`."""
+        self._check(rows)
         # One dot product a row: in a matrix product, copies of a vector would differ in the last bit by where they lie.
         if rows is None:
             return np.asarray(np.vecdot(self.vectors, query))

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxr_embed.errors import CxrEmbedError
+from cxr_embed.errors import CaseIndexError, CxrEmbedError
 from cxr_embed.index.arrays import ROWS
-from cxr_embed.index.layout import CANDIDATES, CASES, TOKENS, VECTORS, Record
+from cxr_embed.index.generation import mapped, write_checksums
+from cxr_embed.index.layout import CANDIDATES, CASES, CHECKSUMS, TOKENS, VECTORS, Record, publish, writing
 from cxr_embed.index.search import CaseIndex
 from cxr_embed.index.table import IMAGE
 from cxr_embed.store import Damage
+from cxr_embed.store.checksums import row_checksums
 from cxr_embed.store.layout import file_digest
 
 _BLOCK = 1 << 16
@@ -51,6 +55,36 @@ def verify_index(path: str | os.PathLike[str], progress: Callable[[int, int], No
         if progress is not None:
             progress(done, len(record.files))
     return damage + (_contents(root, record, folder) if sound else [])
+
+
+def upgrade_index(path: str | os.PathLike[str]) -> bool:
+    """Gives an index of an earlier release the checksums that searches hold vectors against; whether it had none.
+
+    The same files become a new generation: readers may be at the old one, and a kill at any moment leaves one of both.
+
+    Raises:
+        CaseIndexError: where there is no index, it is damaged or cannot be written.
+    """
+    root = Path(path)
+    Record.read(root)
+    with writing(root) as folder:
+        record = Record.read(root)
+        if CHECKSUMS in record.files:
+            return False
+        sums = []
+        for name, entry in record.files.items():
+            try:
+                os.link(root / record.generation / name, folder / name)
+            except OSError:
+                shutil.copyfile(root / record.generation / name, folder / name)
+            if name in (VECTORS, TOKENS):
+                sums.append((name, row_checksums(mapped(folder, name))))
+            # After they were taken: what changes from here on is found by them.
+            if file_digest(folder / name) != entry:
+                raise CaseIndexError(f"{root / record.generation / name}: damaged; build the index again")
+        write_checksums(folder, (found for _, found in sorted(sums, key=lambda each: each[0] != VECTORS)))
+        publish(root, replace(record, generation=folder.name))
+    return True
 
 
 def _contents(root: Path, record: Record, folder: Path) -> list[Damage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from cxr_embed import __version__
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import kinds, token_candidates
 from cxr_embed.index.arrays import array_file
-from cxr_embed.index.generation import choose_kind, mapped, write_arrays, write_candidates
+from cxr_embed.index.generation import choose_kind, mapped, write_arrays, write_candidates, write_checksums
 from cxr_embed.index.layout import (
     CANDIDATES,
     CASES,
@@ -155,8 +156,7 @@ def add_cases(
             return Written(record, 0, (*notes, *zero))
         new = case_table(store, kept, manifest)
         write_table(folder / CASES, join(old.table, new))
-        if PROMPTS in record.files:
-            shutil.copyfile(old.folder / PROMPTS, folder / PROMPTS)
+        _keep_prompts(old, folder)
         copy_prompts(store, folder)
         count = record.cases + len(kept)
         record = replace(
@@ -164,7 +164,7 @@ def add_cases(
         )
         wanted, index = record.kind, None
         if wanted.factory:
-            index = kinds.read(old.folder / CANDIDATES)
+            index = kinds.read(old.folder / CANDIDATES, record.files[CANDIDATES]["sha256"])
             if record.pool == "tokens":
                 token_candidates.add(index, mapped(folder, TOKENS)[len(old) :], progress)
             else:
@@ -210,18 +210,22 @@ def remove_cases(
                 raise CaseIndexError(f"{root} has no case of the patient {patient}")
             gone[rows] = True
         kept = np.flatnonzero(~gone)
-        for name, array in old.arrays.items():
-            with array_file(folder / name, array.shape[1:], array.dtype) as file:
-                file.copy(array, kept)
+        with contextlib.ExitStack() as stack:
+            files = {
+                name: stack.enter_context(array_file(folder / name, array.shape[1:], array.dtype))
+                for name, array in old.arrays.items()
+            }
+            for name, array in old.arrays.items():
+                files[name].copy(array, kept)
+            write_checksums(folder, (file.checksums for file in files.values()))
         write_table(folder / CASES, keep(old.table, kept))
-        if PROMPTS in old.record.files:
-            shutil.copyfile(old.folder / PROMPTS, folder / PROMPTS)
+        _keep_prompts(old, folder)
         record = replace(old.record, cases=len(kept), generation=folder.name, created=utc_now())
         wanted, index = record.kind, None
         if not len(kept):
             wanted = Kind("flat")
         elif wanted.factory:
-            index = kinds.read(old.folder / CANDIDATES)
+            index = kinds.read(old.folder / CANDIDATES, record.files[CANDIDATES]["sha256"])
             if record.pool == "tokens":
                 # Their codes are written anew: FAISS would leave some of those removed behind its last block.
                 index.reset()
@@ -230,6 +234,12 @@ def remove_cases(
                 index, wanted = None, kinds.choose(len(kept), record.shape[-1], wanted.name)
         record, doubts = write_candidates(record, folder, wanted, progress, index)
         return Written(publish(root, record), int(gone.sum()), doubts)
+
+
+def _keep_prompts(old: CaseIndex, folder: Path) -> None:
+    if PROMPTS in old.record.files:
+        _ = old.prompts  # damaged ones are told, not copied
+        shutil.copyfile(old.folder / PROMPTS, folder / PROMPTS)
 
 
 def _alike(folder: Path) -> list[str]:

@@ -67,7 +67,8 @@ def write_manifest(path: Path, columns: dict[str, list[str]]) -> None:
 
 def _write(partial: Path, suffix: str, columns: dict[str, list[str]]) -> None:
     if suffix == ".parquet":
-        pa.parquet.write_table(pa.table({name: pa.array(v, pa.string()) for name, v in columns.items()}), partial)
+        table = pa.table({name: pa.array(v, pa.string()) for name, v in columns.items()})
+        pa.parquet.write_table(table, partial, write_page_checksum=True)
     else:
         # Before Python 3.13 the writer leaves a lone \r without quotes, and it would read back as a new row.
         careful = any("\r" in value for values in columns.values() for value in values)

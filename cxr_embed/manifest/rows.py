@@ -130,7 +130,7 @@ def reason(error: Exception) -> str:
 
 def _read_parquet(path: Path) -> tuple[Rows, list[str]]:
     # Not read_table: it takes `site=A` in a folder's name for one more column.
-    with pa.parquet.ParquetFile(path) as file:
+    with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:  # where its writer left any
         table = file.read()
     table.validate(full=True)
     names = [_name(name) for name in table.column_names]

@@ -26,7 +26,7 @@ from cxr_embed.probe.loss import probability
 from cxr_embed.probe.vectors import ProbeError, StoreSource
 from cxr_embed.store import Store
 from cxr_embed.store.writer import describe, utc_now
-from cxr_embed.types import EncoderSpec
+from cxr_embed.types import EncoderSpec, digest_fits, with_digest
 
 VERSION = 2
 KINDS: dict[str, type[Probe]] = {kind.kind: kind for kind in (LinearProbe, MLPProbe, KNNProbe, AttentionProbe)}
@@ -222,7 +222,7 @@ def save_probe(path: Path, trained: TrainedProbe) -> None:
     tensors |= {name: _as_bytes(names) for name, names in known.items()}
     data = safetensors.numpy.save(tensors)
     digest = hashlib.sha256(data).hexdigest()
-    body = {**trained.describe(), "tensors": {"file": f"{digest[:16]}.safetensors", "sha256": digest}}
+    body = with_digest({**trained.describe(), "tensors": {"file": f"{digest[:16]}.safetensors", "sha256": digest}})
     text = json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n"
     try:
         replace_probe(path, body["tensors"]["file"], data, text)
@@ -251,6 +251,8 @@ def load_probe(path: Path) -> TrainedProbe:
         raise ProbeError(f"{path / PROBE_JSON}: not a probe of this project")
     if body.get("version") != VERSION:
         raise ProbeError(f"{path}: format version {body.get('version')}, this release reads {VERSION}; train it again")
+    if not digest_fits(body):
+        raise ProbeError(f"{path / PROBE_JSON}: damaged, its digest does not match; restore it from a copy")
     try:
         file = path / Path(body["tensors"]["file"]).name
         if not file.exists() and (path / PROBE_JSON).read_bytes() != text:

@@ -16,7 +16,7 @@ from cxr_embed.manifest import plain_cell
 from cxr_embed.probe.curve import Curve, Result
 from cxr_embed.probe.selection import FIXED_STRENGTH, FOLDS, STRENGTHS
 from cxr_embed.probe.vectors import ProbeError
-from cxr_embed.types import in_means
+from cxr_embed.types import in_means, with_digest
 
 FORMAT, VERSION = "cxr_embed.curve", 1
 CURVE_JSON, CURVE_CSV = "curve.json", "curve.csv"
@@ -129,7 +129,7 @@ def write_curve(folder: Path, curve: Curve, about: dict[str, Any]) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(to_json(curve, about), indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(with_digest(to_json(curve, about)), indent=1, ensure_ascii=False) + "\n"
         write_together({folder / CURVE_CSV: to_csv(curve).encode(), folder / CURVE_JSON: text.encode()})
     except OSError as error:
         raise ProbeError(f"{folder}: cannot be written ({error.strerror}); give another --out") from None

@@ -27,7 +27,7 @@ from cxr_embed.report.shortcuts import audit
 from cxr_embed.report.words import summary, warnings
 from cxr_embed.store import Store, open_store
 from cxr_embed.store.writer import utc_now
-from cxr_embed.types import in_means
+from cxr_embed.types import digest_fits, in_means
 
 FORMAT, VERSION = "cxr_embed.report", 1
 RESEARCH = "For research; not a medical device."
@@ -186,6 +186,8 @@ def _read_curve(path: Path) -> dict[str, Any]:
         body = json.loads(path.read_bytes())
         if body["format"] != _CURVE_FORMAT:
             raise ValueError
+        if not digest_fits(body):
+            raise ReportError(f"{path}: damaged, its digest does not match; restore it, or run `probe curve` again")
         kept = ("protocol", "train", "test", "notes", "summary", "differences", "findings")
         found = {**record, **{name: body[name] for name in kept}}
         counted = [name for name, meant in zip(body["findings"], in_means(body["findings"]), strict=True) if not meant]

@@ -269,7 +269,7 @@ def _write_parquet(path: Path, scores: Scores, about: dict[str, str]) -> None:
     fields = [pa.field("image_id", pa.string()), *_learned_fields(scores)]
     fields += [pa.field(name, pa.float32()) for name in scores.names]
     schema = pa.schema(fields, metadata=about)
-    with pa.parquet.ParquetWriter(str(path), schema) as writer:
+    with pa.parquet.ParquetWriter(str(path), schema, write_page_checksum=True) as writer:
         for ids, columns in _parts(scores):
             writer.write_table(pa.Table.from_arrays([pa.array(ids, pa.string()), *columns], schema=schema))
 

@@ -10,6 +10,8 @@ Layout of a store::
         <output>.npy           (M, ...) vectors of the first M rows
         checksums.npy          (outputs, M) uint32, CRC-32C of each vector; not in shards of earlier releases
     prompts.arrow              prompts' vectors, where the encoder has text: one file, replaced as a whole
+    checksums/                 the same for shards of earlier releases, once `store verify --upgrade` has added it: a
+                               file each, named by the shard and the file's own digest
     incoming/                  shards being written; a publisher renames them into shards/
 
 A row says that an image has a certain content. Its vector lies in the same shard (the first M rows, in order) or, for
@@ -20,7 +22,7 @@ an image replace earlier ones.
 from cxr_embed.store.layout import Header, Row
 from cxr_embed.store.prompts import Prompts, add_prompts, read_prompts
 from cxr_embed.store.reader import Failure, Store, open_store
-from cxr_embed.store.verify import Damage, verify_store
+from cxr_embed.store.verify import Damage, upgrade_store, verify_store
 from cxr_embed.store.writer import StoreWriter
 
 __all__ = [
@@ -34,5 +36,6 @@ __all__ = [
     "add_prompts",
     "open_store",
     "read_prompts",
+    "upgrade_store",
     "verify_store",
 ]

@@ -158,7 +158,7 @@ def _write_parquet(store: Store, path: Path, output: str | None) -> None:
         metadata={"encoder": store.spec.name, "fingerprint": store.spec.fingerprint, "shape": str(list(shape))},
     )
     patients, start = store.patient_ids, 0
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(path, schema, write_page_checksum=True) as writer:
         for batch in store.batches(output=output):
             stop = start + len(batch)
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(batch.vectors.reshape(-1)), width)

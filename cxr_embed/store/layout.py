@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ import pyarrow as pa
 
 from cxr_embed.errors import StoreError
 from cxr_embed.files import sync
+from cxr_embed.store.checksums import row_checksums
 from cxr_embed.types import EncoderSpec, Precision, Stamp, canonical_json
 
 FORMAT = "cxr_embed.store"
@@ -209,9 +209,9 @@ def write_shard(
     folder.mkdir(parents=True)
     try:
         for output, array in vectors.items():
-            _write_npy(folder / output_file(output), array)
+            write_npy(folder / output_file(output), array)
         if vectors:
-            _write_npy(folder / CHECKSUMS, np.stack([row_checksums(array) for array in vectors.values()]))
+            write_npy(folder / CHECKSUMS, np.stack([row_checksums(array) for array in vectors.values()]))
         table = pa.Table.from_pydict(
             {
                 "image_id": [row.image_id for row in rows],
@@ -242,15 +242,7 @@ def write_shard(
     return folder, info_digest(info)
 
 
-def row_checksums(array: np.ndarray) -> np.ndarray:
-    """CRC-32C of each row's bytes: `(M, ...)` to `(M,)` uint32."""
-    from google_crc32c import value
-
-    rows = np.ascontiguousarray(array)
-    return np.fromiter(map(value, rows), np.uint32, len(rows))
-
-
-def _write_npy(path: Path, array: np.ndarray) -> None:
+def write_npy(path: Path, array: np.ndarray) -> None:
     """`numpy.save` without its shortcut through C stdio, which forgets why a write failed (a full disk)."""
     array = np.ascontiguousarray(array)
     with open(path, "wb") as file:
@@ -272,18 +264,3 @@ def file_digest(path: Path) -> dict[str, Any]:
     """Size and SHA-256 of a file."""
     with open(path, "rb") as file:
         return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def write_file_atomically(path: Path, data: bytes) -> None:
-    """Writes beside, flushes, renames, so that a reader sees all of the file or none of it."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        sync(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)

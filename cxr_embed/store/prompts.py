@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import StoreError
-from cxr_embed.store.layout import Header, write_file_atomically
+from cxr_embed.files import write_whole
+from cxr_embed.store.layout import Header
 from cxr_embed.store.reader import Store
 from cxr_embed.store.writer import acquire_lock
 from cxr_embed.types import EncoderSpec, canonical_json
@@ -202,7 +203,7 @@ def add_prompts(
             tuple(came for _, came in merged.values()),
         )
         if len(prompts):
-            write_file_atomically(root / PROMPTS, _to_bytes(result, header.spec))
+            write_whole(root / PROMPTS, _to_bytes(result, header.spec))
     except OSError as error:
         raise StoreError(
             f"{root / PROMPTS}: cannot be written ({error.strerror}); what was there is as it was"

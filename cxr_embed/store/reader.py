@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from cxr_embed.errors import StoreError
+from cxr_embed.store.added import added_checksums, read_added
+from cxr_embed.store.checksums import row_checksums
 from cxr_embed.store.index import Index, ShardRows
 from cxr_embed.store.layout import (
     CHECKSUMS,
@@ -20,12 +24,12 @@ from cxr_embed.store.layout import (
     ShardInfo,
     file_digest,
     output_file,
-    row_checksums,
     shard_paths,
 )
 from cxr_embed.types import Embeddings, EncoderSpec
 
 _NAMED = 5  # ids that an error message names before it only counts
+_STREAMED_VALUES = 1 << 21  # of a block of a stream: 8 MiB of float32, as much as an engine takes at once
 _NO_CHANCE = 64  # so many different vectors never have one checksum by chance
 
 
@@ -48,15 +52,27 @@ class Store:
         self.path = Path(path)
         self.header = Header.read(self.path)
         self._shard_paths = shard_paths(self.path)
+        self._present = False  # whether somebody looked
+        self._added = added_checksums(self.path)
         self._infos: dict[int, ShardInfo] = {}
         self._arrays: dict[tuple[int, str], np.ndarray] = {}
         self._checksums: dict[int, np.ndarray | None] = {}
+        self._streamed: set[tuple[int, str, int]] = set()  # blocks that a stream found to be sound
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}, {self.spec.name}, {len(self)} images)"
 
     def __len__(self) -> int:
-        """Images with a vector."""
+        """Images with a vector.
+
+        Raises:
+            StoreError: naming a shard whose vectors are gone.
+        """
+        if not self._present:
+            for path, output in itertools.product(self._shard_paths, self.spec.outputs):
+                if not os.path.isfile(path / output_file(output)):
+                    raise StoreError(f"{path}: {output_file(output)} is gone; restore it from a copy")
+            self._present = True
         return self._info(len(self._shard_paths) - 1).live if self._shard_paths else 0
 
     @property
@@ -147,6 +163,10 @@ class Store:
                     found = np.load(path, allow_pickle=False)
                 except (OSError, ValueError) as error:
                     raise StoreError(f"{path.parent}: {path.name} cannot be read ({type(error).__name__})") from None
+            elif path.parent.name in self._added:
+                found = read_added(self._added[path.parent.name])
+            if found is not None and found.shape != (len(self.spec.outputs), info.vectors):
+                raise StoreError(f"{path.parent}: its checksums are not of {info.vectors:,} vectors")
             self._checksums[number] = found
         return self._checksums[number]
 
@@ -184,16 +204,21 @@ class Store:
         _, shard, vector = self._places
         by_vector: dict[bytes, list[int]] = {}
         for row in rows:
-            place = slice(int(vector[row]), int(vector[row]) + 1)
-            held = b"".join(self._vectors(int(shard[row]), output)[place].tobytes() for output in self.spec.outputs)
+            place = slice(int(row), int(row) + 1)
+            parts = [self._gather(shard[place], vector[place], output) for output in self.spec.outputs]
+            held = b"".join(part.tobytes() for part in parts)
             by_vector.setdefault(held, []).append(int(row))
         same = [np.array(group) for group in by_vector.values()]
         return [group for group in same if len({(int(shard[row]), int(vector[row])) for row in group}) > 1]
 
     @property
     def unchecked(self) -> int:
-        """Vectors of earlier releases, which have no checksums."""
-        return sum(self._info(n).vectors for n in range(self.shards) if CHECKSUMS not in self._info(n).files)
+        """Vectors of earlier releases, which have no checksums; `store verify --upgrade` adds them."""
+        return sum(
+            self._info(number).vectors
+            for number, path in enumerate(self._shard_paths)
+            if CHECKSUMS not in self._info(number).files and path.name not in self._added
+        )
 
     def read(self, ids: Sequence[str] | np.ndarray | None = None, output: str | None = None) -> Embeddings:
         """Vectors by image id.
@@ -227,18 +252,34 @@ class Store:
             yield Embeddings(known[rows], self._gather(shard[rows], vector[rows], output), self.spec)
 
     def mapped(self, output: str | None = None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """All vectors, shard by shard and without a copy, for work that looks at each of them once.
+        """All vectors, block by block and without a copy, for work that looks at each of them.
+
+        The first stream of an open store holds each block against its checksums.
 
         Yields:
             `rows` `(K,)`, `places` `(K,)` and `vectors` `(M, ...)` in the store's dtype: the vector of `ids[rows[k]]`
             is `vectors[places[k]]`. Images of one content share a vector, and a vector may belong to no image any
             more. `vectors` lie in the shard's file; they are let go before the next shard, so that memory stays flat.
+
+        Raises:
+            StoreError: naming the file and an image, where a vector has changed since it was written.
         """
         output = self._output(output)
         _, shard, vector = self._places
+        size = max(1, _STREAMED_VALUES // math.prod(self.spec.outputs[output]))
         for number, rows in _by_shard(shard):
+            rows = rows[np.argsort(vector[rows], kind="stable")]
+            places = vector[rows]
             # Copy-on-write: engines refuse to borrow an array that they could not write.
-            yield rows, vector[rows], self._map(number, output, "c")
+            array = self._map(number, output, "c")
+            for start in range(0, len(array), size):
+                here = slice(*np.searchsorted(places, (start, start + size)))
+                block, used = array[start : start + size], places[here] - start
+                if len(used):
+                    if (number, output, start) not in self._streamed:
+                        self._check(number, output, places[here], block, used)
+                        self._streamed.add((number, output, start))
+                    yield rows[here], used, block
 
     def _output(self, output: str | None) -> str:
         if output is None:
@@ -264,13 +305,22 @@ class Store:
             self._check(number, output, vector[part], found)
         return result
 
-    def _check(self, number: int, output: str, rows: np.ndarray, vectors: np.ndarray) -> None:
-        """Refuses vectors whose bytes are not those that were written."""
+    def _check(
+        self, number: int, output: str, rows: np.ndarray, vectors: np.ndarray, places: np.ndarray | None = None
+    ) -> None:
+        """Refuses vectors whose bytes are not those that were written.
+
+        Args:
+            number, output: of the shard.
+            rows: `(K,)` of the shard.
+            vectors: theirs: `(K, ...)`, or `(M, ...)` with their `places` `(K,)`.
+        """
         sums = self.checksums(number)
         if sums is None:
             return
         written = sums[list(self.spec.outputs).index(output)][rows]
-        bad = np.flatnonzero(row_checksums(vectors) != written)
+        found = row_checksums(vectors)
+        bad = np.flatnonzero((found if places is None else found[places]) != written)
         if len(bad):
             file = self._shard_paths[number] / output_file(output)
             ids, shard, vector = self._places

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.errors import StoreError
+from cxr_embed.store.added import ADDED, added_checksums, read_added, remove_stale, write_added
+from cxr_embed.store.checksums import row_checksums
 from cxr_embed.store.index import Index, ShardRows
 from cxr_embed.store.layout import (
     CHECKSUMS,
@@ -24,6 +26,7 @@ from cxr_embed.store.layout import (
     shard_paths,
 )
 from cxr_embed.store.prompts import PROMPTS, load_prompts
+from cxr_embed.store.writer import acquire_lock
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def verify_store(path: str | os.PathLike[str], progress: Callable[[int, int], No
         if not SHARD_NAME.fullmatch(entry.name)
     ]
     damage += [Damage(PROMPTS, what) for what in _verify_prompts(root, header)]
+    damage += _verify_added(root)
     index = Index()
     numbers = [int(shard.name[:8]) for shard in shards]
     missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
@@ -71,6 +75,64 @@ def verify_store(path: str | os.PathLike[str], progress: Callable[[int, int], No
         except StoreError as error:
             damage.append(Damage(SHARDS, str(error)))
     return damage
+
+
+def upgrade_store(path: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None) -> int:
+    """Gives the shards of earlier releases the checksums that those of this one have, and changes nothing else.
+
+    Readers may be at the store, and a kill at any moment leaves the shards that are done.
+
+    Args:
+        path: the store.
+        progress: called with the shards done and their number.
+
+    Returns:
+        How many shards got some.
+
+    Raises:
+        StoreError: for a shard that is damaged, or where another process writes, or the store cannot be written.
+    """
+    root = Path(path)
+    header = Header.read(root)
+    lock = acquire_lock(root)
+    try:
+        remove_stale(root)
+        shards, added, count = shard_paths(root), added_checksums(root), 0
+        for done, shard in enumerate(shards, start=1):
+            info = ShardInfo.read(shard)
+            if CHECKSUMS not in info.files and shard.name not in added and info.vectors:
+                write_added(shard, _checksums(shard, header, info))
+                count += 1
+            if progress is not None:
+                progress(done, len(shards))
+    except OSError as error:
+        raise StoreError(f"{root}: cannot be written ({error.strerror}); what was there is as it was") from None
+    finally:
+        lock.release()
+    return count
+
+
+def _checksums(shard: Path, header: Header, info: ShardInfo) -> np.ndarray:
+    """Of a shard's vectors, which are first held against the shard's record."""
+    sums = []
+    for output in header.spec.outputs:
+        file = shard / output_file(output)
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        sums.append(row_checksums(array))
+        # After they were taken: what changes from here on is found by them.
+        if file_digest(file) != info.files.get(file.name) or len(array) != info.vectors:
+            raise StoreError(f"{file}: damaged, its checksum differs; restore it from a copy")
+    return np.stack(sums)
+
+
+def _verify_added(root: Path) -> list[Damage]:
+    found = []
+    for path in added_checksums(root).values():
+        try:
+            read_added(path)
+        except StoreError as error:
+            found.append(Damage(ADDED, str(error).removeprefix(f"{path.parent}/")))
+    return found
 
 
 def _verify_prompts(root: Path, header: Header) -> list[str]:

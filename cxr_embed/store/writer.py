@@ -16,7 +16,8 @@ import filelock
 import numpy as np
 
 from cxr_embed.errors import StoreError
-from cxr_embed.files import not_local
+from cxr_embed.files import not_local, write_whole
+from cxr_embed.store.added import ADDED, remove_stale
 from cxr_embed.store.index import Index, ShardRows
 from cxr_embed.store.layout import (
     HEADER,
@@ -29,7 +30,6 @@ from cxr_embed.store.layout import (
     ShardInfo,
     publish_shard,
     shard_paths,
-    write_file_atomically,
     write_shard,
 )
 from cxr_embed.types import EncoderSpec, Precision
@@ -71,7 +71,9 @@ class StoreWriter:
                 raise StoreError(f"{name} is {' or '.join(known)}, not {value!r}")
         if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / HEADER).is_file():
             names = {entry.name for entry in self.path.iterdir()}
-            if not names <= {LOCK, SHARDS, INCOMING} and not all(name.startswith(f".{HEADER}") for name in names):
+            if not names <= {LOCK, SHARDS, INCOMING, ADDED} and not all(
+                name.startswith(f".{HEADER}") for name in names
+            ):
                 raise StoreError(f"{self.path}: a folder with other files in it; give a new folder for the store")
         self._lock = acquire_lock(self.path)
         try:
@@ -100,7 +102,7 @@ class StoreWriter:
             header = Header(spec, dtype or "float16", precision or "float32", utc_now(), software)
             try:
                 (self.path / SHARDS).mkdir(exist_ok=True)
-                write_file_atomically(self.path / HEADER, header.to_bytes())
+                write_whole(self.path / HEADER, header.to_bytes())
             except OSError as error:
                 raise self._failed(error) from None
             self._created = True
@@ -116,6 +118,7 @@ class StoreWriter:
                 raise StoreError(f"{self.path} holds {have} vectors; use --{name} {have}, or another --store")
         # What a killed writer left behind was never published. The lock says that nobody is at it.
         shutil.rmtree(self.path / INCOMING, ignore_errors=True)
+        remove_stale(self.path)
         return header
 
     def __enter__(self) -> StoreWriter:
