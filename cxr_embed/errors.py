@@ -24,9 +24,10 @@ ImageFault = Literal[
     "worker-died",
 ]
 
-# Faults of the machine or the engine rather than of the file: the next run tries these again, others are remembered.
+# Faults of the machine, the engine or the file's name rather than of its content: the next run tries these again,
+# others are remembered.
 TRANSIENT_FAULTS: frozenset[str] = frozenset(
-    {"missing", "unreadable", "no-decoder", "encoder", "out-of-memory", "worker-died"}
+    {"missing", "unreadable", "wrong-suffix", "no-decoder", "encoder", "out-of-memory", "worker-died"}
 )
 
 

@@ -73,12 +73,16 @@ class ReadFiles(NamedTuple):
 
 
 class HashedFile(NamedTuple):
-    """A file's content id, its stamp and when it was read (ns since the epoch)."""
+    """A file's content id, its stamp and when it was read (ns since the epoch).
+
+    `misnamed` says that its name stands for another format: no fault of the content, which may have another name too.
+    """
 
     key: int
     content: bytes
     stamp: Stamp
     read_ns: int
+    misnamed: Fault | None = None
 
 
 class Hashed(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from cxr_embed.encoders import CheckedEncoder, as_precision, load_encoder, resolve_device, resolve_precision
 from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
-from cxr_embed.images import prepared_encoder
+from cxr_embed.images import decoders, prepared_encoder
 from cxr_embed.manifest import Manifest, read_manifest
 from cxr_embed.pipeline.messages import Setup
 from cxr_embed.pipeline.session import Session
@@ -114,7 +114,7 @@ def embed(
         writer = stack.enter_context(
             StoreWriter(store, loaded.spec, dtype=dtype, precision=chosen, software=_version())
         )
-        run = Session(table, writer, limit, progress, stop, _version(), colour=colour)
+        run = Session(table, writer, limit, progress, stop, f"{_version()}; {decoders()}", colour=colour)
         _work(run, loaded, here, setup, batch_size, workers)
         run.summary.stored = len(writer.index)
     _tell_equal(run, store)
