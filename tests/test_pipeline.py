@@ -236,6 +236,29 @@ def test_a_fault_of_the_encoders_code_is_none_of_the_image(make_images: Make, tm
     assert counts(embed(manifest, encoder=MeanEncoder(), store=tmp_path / "s")) == (2, 0, 0, 0)
 
 
+@pytest.mark.parametrize("encoder", [MEAN, MeanEncoder()])
+def test_links_out_of_the_root_are_not_followed_unless_asked(
+    make_images: Make, tmp_path: Path, encoder: str | MeanEncoder
+) -> None:
+    manifest = make_images(3)
+    folder, outside = manifest.parent, tmp_path / "outside"
+    outside.mkdir()
+    (folder / "i1.png").rename(outside / "i1.png")
+    (folder / "i1.png").symlink_to(outside / "i1.png")
+    (folder / "i2.png").rename(folder / "kept.png")
+    (folder / "i2.png").symlink_to("kept.png")
+    (tmp_path / "linked").symlink_to(folder)  # the root may be a link itself
+    table = read_manifest(manifest, root=tmp_path / "linked")
+    for _ in range(2):
+        summary = embed(table, encoder=encoder, store=tmp_path / "s")
+        assert [(f.image_id, f.kind) for f in summary.failed] == [("i1", "linked-away")]
+        assert "--follow-links" in summary.failed[0].reason
+        assert sorted(open_store(tmp_path / "s").ids) == ["i0", "i2"]
+    assert counts(embed(table, encoder=encoder, store=tmp_path / "s", follow_links=True))[::3] == (1, 0)
+    above = replace(table, table=table.table.set_column(1, "path", [["i0.png", "../outside/i1.png", "i2.png"]]))
+    assert counts(embed(above, encoder=encoder, store=tmp_path / "t"))[::3] == (2, 1)
+
+
 @pytest.mark.usefixtures("trust_young_files")
 @pytest.mark.parametrize("error", [MemoryError(), ImportError("no such library"), OSError(24, "Too many open files")])
 def test_a_fault_of_the_machine_is_none_of_the_image(

@@ -36,6 +36,7 @@ class Setup:
     Attributes:
         arena: file descriptor of the memory that decoders and the device worker share.
         slot_bytes: size of one of its slots.
+        root: the folder below which files lie, wherever links lead; None where they may lie anywhere.
     """
 
     kind: WorkerKind
@@ -50,6 +51,7 @@ class Setup:
     pixels: str | None = None
     prepare: str | None = None
     colour: Colour = "refuse"
+    root: str | None = None
     arena: int | None = None
     slot_bytes: int = 0
 

@@ -51,6 +51,7 @@ def embed(
     pixels: str | None = None,
     prepare: str | None = None,
     colour: Colour = "refuse",
+    follow_links: bool = False,
     dtype: Dtype | None = None,
     batch_size: int | Literal["auto"] = "auto",
     workers: int | Literal["auto"] = "auto",
@@ -73,6 +74,7 @@ def embed(
         outputs, pixels: which of the encoder's outputs to store, which of its pixel recipes to use.
         prepare: what is done to a picture before the encoder sees it, `stretch`; its vectors are another encoder's.
         colour: `grey` reads pictures in colour by their luma instead of refusing them.
+        follow_links: also read files that lie outside the manifest's root and are reached through a link.
         dtype: `float16` (a new store's default) or `float32`.
         batch_size: images the encoder takes at once; halved when memory runs out.
         workers: processes; on a GPU, those that decode. `auto` takes one a core.
@@ -108,6 +110,7 @@ def embed(
         pixels=pixels,
         prepare=prepare,
         colour=colour,
+        root=None if follow_links else str(table.root),
     )
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.errors import CxrEmbedError, EncoderUnusable, ImageError
+from cxr_embed.files import stays_below
 from cxr_embed.pipeline.messages import (
     Decoded,
     Embedded,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from cxr_embed.types import ImageNote
 
 
+LINKED_AWAY = "its path leads out of the manifest's folder (or --root) through a link; --follow-links reads it"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Where a model input begins in a slot: a multiple of a cache line.
 _ALIGNMENT = 64
@@ -58,6 +60,7 @@ class Worker:
         self.unlike: set[int] = set()  # keys of the chunk whose picture does not look like a chest
         self.odd: dict[int, tuple[ImageNote, ...]] = {}  # by key: what is odd about a file of the chunk
         self.contents: dict[int, tuple[bytes, str]] = {}  # key to bytes and content id
+        self.below = stays_below(setup.root) if setup.root is not None else None
         self.arena = mmap.mmap(setup.arena, 0) if setup.arena is not None else None
 
     def answer(self, message: ReadFiles | EmbedFiles | RunSlots) -> Hashed | Embedded | Decoded:
@@ -76,6 +79,8 @@ class Worker:
         hashed, faults = [], {}
         for key, path in message.files:
             try:
+                if self.below is not None and not self.below(path):
+                    raise ImageError("linked-away", LINKED_AWAY)
                 before, read_ns = file_stamp(path), time.time_ns()
                 data = read_bytes(path)
                 stamp = before if file_stamp(path) == before else Stamp()
