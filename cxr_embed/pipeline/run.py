@@ -6,7 +6,6 @@ import itertools
 import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -61,8 +60,7 @@ def embed(
     """Embeds every radiograph of a manifest that the store does not hold yet.
 
     A file is known by its content: what was embedded under another name or in another run is not embedded again. One
-    broken file never stops the run. Ctrl-C and SIGTERM finish the files in hand, publish them and return; a second
-    Ctrl-C ends at once and loses only what was not published.
+    broken file never stops the run. Ctrl-C and SIGTERM finish the files in hand and return; a second one ends at once.
 
     Args:
         manifest: a `Manifest` or the path of one.
@@ -89,13 +87,12 @@ def embed(
         EncoderError: the encoder cannot be loaded.
         StoreError: the store is locked, full, damaged or another encoder's.
     """
-    started = time.perf_counter()
+    started, version = time.perf_counter(), _version()
     table = _manifest(manifest, batch_size, workers, limit)
     _check_files(table, limit)
     here = None if isinstance(encoder, str) else CheckedEncoder(encoder)
-    with_a_name = (weights, device, precision, outputs, pixels, prepare, workers)
-    if here is not None and with_a_name != (None, "auto", "auto", None, None, None, "auto"):
-        raise EncoderError(f"{', '.join(_WITH_A_NAME)} go with an encoder's name, not with an object")
+    if here is not None:
+        _refuse_with_an_object(weights, device, precision, outputs, pixels, prepare, workers)
     name = encoder if isinstance(encoder, str) else encoder.spec.name
     loaded = here or _spec_encoder(name, weights, precision, outputs, pixels, prepare=prepare)
     chosen = _precision(here, name, precision, device, Path(store))
@@ -112,17 +109,22 @@ def embed(
         colour=colour,
         root=None if follow_links else str(table.root),
     )
-    with ExitStack() as stack:
-        stop = stack.enter_context(StopSignals())
-        writer = stack.enter_context(
-            StoreWriter(store, loaded.spec, dtype=dtype, precision=chosen, software=_version())
-        )
-        run = Session(table, writer, limit, progress, stop, f"{_version()}; {decoders()}", colour=colour)
+    with (
+        StopSignals() as stop,
+        StoreWriter(store, loaded.spec, dtype=dtype, precision=chosen, software=version) as writer,
+    ):
+        run = Session(table, writer, limit, progress, stop, f"{version}; {decoders()}", colour=colour)
         _work(run, loaded, here, setup, batch_size, workers)
         run.summary.stored = len(writer.index)
     _tell_equal(run, store)
     run.summary.seconds = time.perf_counter() - started
     return run.summary
+
+
+def _refuse_with_an_object(*given: Any) -> None:
+    """Refuses what only an encoder's name goes with: any of `_WITH_A_NAME` that is not as it is by default."""
+    if given != (None, "auto", "auto", None, None, None, "auto"):
+        raise EncoderError(f"{', '.join(_WITH_A_NAME)} go with an encoder's name, not with an object")
 
 
 def _tell_equal(run: Session, store: str | os.PathLike[str]) -> None:
