@@ -7,6 +7,7 @@ from typing import Literal
 ImageFault = Literal[
     "missing",
     "unreadable",
+    "linked-away",
     "empty",
     "not-an-image",
     "wrong-suffix",
@@ -24,9 +25,13 @@ ImageFault = Literal[
     "worker-died",
 ]
 
-# Faults of the machine or the engine rather than of the file: the next run tries these again, others are remembered.
+# Faults of the machine, the engine or the file's name and place rather than of its content: the next run tries these
+# again, others are remembered.
 TRANSIENT_FAULTS: frozenset[str] = frozenset(
-    {"missing", "unreadable", "no-decoder", "encoder", "out-of-memory", "worker-died"}
+    {
+        *("missing", "unreadable", "linked-away", "wrong-suffix"),
+        *("no-decoder", "encoder", "out-of-memory", "worker-died"),
+    }
 )
 
 

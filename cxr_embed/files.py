@@ -9,8 +9,9 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -26,6 +27,26 @@ def not_local(path: str | os.PathLike[str]) -> str | None:
     if "\0" in text:
         return f"{text!r}: a name with a NUL character"
     return None
+
+
+def stays_below(root: str | os.PathLike[str]) -> Callable[[str | os.PathLike[str]], bool]:
+    """A question to ask of paths below a folder: whether the file is there too, once every link is followed.
+
+    The folder may be a link itself.
+    """
+    top = os.path.realpath(root)
+    real = lru_cache(maxsize=4096)(os.path.realpath)  # of folders, which many files share
+
+    def below(path: str | os.PathLike[str]) -> bool:
+        folder, name = os.path.split(path)
+        try:
+            file = os.path.join(real(folder), name)
+            whole = os.path.realpath(file) if os.path.islink(file) or name == ".." else file
+        except ValueError:  # a zero byte: no file has such a name
+            return True
+        return os.path.commonpath((top, whole)) == top
+
+    return below
 
 
 @contextmanager

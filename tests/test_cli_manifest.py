@@ -135,6 +135,7 @@ def test_scan_json(run: Run, chests: Path) -> None:
         "patients": 5,
         "without_patient": 4,
         "not_found": 0,
+        "linked_away": [],
         "skipped": [
             {"path": "bad\nname.png", "reason": "its name holds a control character, or a space at its end"},
             {"path": "notes.txt", "reason": "no PNG, JPEG, TIFF or DICOM file"},
@@ -358,6 +359,8 @@ def test_links_that_lead_out_of_the_root_are_named(run: Run, make_images: Callab
     assert outcome.status == 0
     assert f"warning: 2 paths of 4 lead out of {path.parent} through a link (first i1.png)" in outcome.err
     assert run("validate", path, "--json").json["linked_away"] == ["i1.png", "deep/i2.png"]
+    scanned = run("scan", path.parent, "--out", tmp_path / "scanned.csv", "--json").json
+    assert scanned["linked_away"] == ["deep/i1.png", "deep/i2.png", "i1.png"]
     # The root may be a link itself.
     (tmp_path / "linked").symlink_to(path.parent)
     (path.parent / "i1.png").unlink()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cxr_embed import files
-from cxr_embed.files import partial_of, write_together, written_aside
+from cxr_embed.files import partial_of, stays_below, write_together, written_aside
 
 HALF = """
 import sys
@@ -82,3 +82,37 @@ def test_names_cannot_be_guessed_and_never_clash(tmp_path: Path) -> None:
         assert str(os.getpid()) not in one.name.split(".")
         assert one.exists()
         assert two.exists()
+
+
+def test_what_lies_below_a_folder_is_told_as_by_following_every_link(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "a" / "b").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "x").touch()
+    (root / "x").touch()
+    (root / "a" / "in").symlink_to("../x")
+    (root / "a" / "out").symlink_to(outside / "x")
+    (root / "a" / "far").symlink_to(outside)
+    (root / "a" / "chain").symlink_to("far")
+    (root / "loop").symlink_to("loop")
+    (outside / "back").symlink_to(root)
+    (tmp_path / "link").symlink_to(root)
+    (tmp_path / "rootless").mkdir()  # begins as the root does
+    paths = [
+        "x",
+        "a/in",
+        "a/out",
+        "a/far/x",
+        "a/chain/x",
+        "a/far/back/x",
+        "a/far/back/a/out",
+        "none",
+        "loop",
+        "a/none/x",
+    ]
+    paths += ["../outside/x", "a/../x", "a/b/../../..", "..", ".", "a/b/..", "a/far/..", "../rootless/x", "a/far/none"]
+    for top in (root, tmp_path / "link"):
+        below = stays_below(top)
+        for path in paths:
+            assert below(f"{top}/{path}") == Path(os.path.realpath(f"{top}/{path}")).is_relative_to(root), path
+    assert stays_below("/")("/etc/x")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cxr_embed.encoders import ENCODERS
+from cxr_embed.encoders import ENCODERS, hub
 from cxr_embed.encoders.cxr_foundation import models_folder
 from cxr_embed.encoders.hub import HubModel, hub_folder, local_folder
 from cxr_embed.errors import EncoderError
@@ -22,6 +24,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODEL = HubModel("org/model", COMMIT, gated=True)
 FOUNDATION = ENCODERS["cxr-foundation"].hub
 assert FOUNDATION is not None
+REALLY_UNREACHABLE = hub.unreachable
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +34,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    monkeypatch.setattr(hub, "unreachable", lambda: "")
     return cache
 
 
@@ -121,6 +125,59 @@ def test_what_the_cache_holds_whole_needs_no_network(monkeypatch: pytest.MonkeyP
     put(empty_cache, FOUNDATION, *(f"{tower}/variables/variables.data-00001-of-00002" for tower in towers))
     assert models_folder(None, FOUNDATION) == folder
     assert ENCODERS["cxr-foundation"].weights_here is True
+
+
+@pytest.fixture
+def closed_port() -> Iterator[str]:
+    """The address of a port that is taken, and at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def test_no_network_is_one_line_at_once(
+    monkeypatch: pytest.MonkeyPatch, empty_cache: Path, closed_port: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def wait(_: float) -> None:
+        raise AssertionError("tried again")
+
+    monkeypatch.setattr(hub, "unreachable", REALLY_UNREACHABLE)
+    monkeypatch.setattr(constants, "ENDPOINT", closed_port)
+    monkeypatch.setattr("time.sleep", wait)
+    with pytest.raises(EncoderError, match=r"and the Hub cannot be reached \(.*Connection refused.*\); go online once"):
+        hub_folder(MODEL)
+    assert capfd.readouterr() == ("", "")
+    folder = put(empty_cache, MODEL, *MODEL.required)
+    assert hub_folder(MODEL) == folder  # what is there may do
+
+
+def test_a_hub_that_is_silent_or_down_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "ANSWER_SECONDS", 0.05)
+    monkeypatch.delenv("HF_HUB_ETAG_TIMEOUT", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert REALLY_UNREACHABLE() in ("timed out", "no answer in 0.05 s; HF_HUB_ETAG_TIMEOUT allows more")
+    monkeypatch.setattr(hub, "ANSWER_SECONDS", 5)
+    for status, told in ((200, ""), (404, ""), (401, ""), (503, "HTTP status 503")):
+        client = SimpleNamespace(head=lambda *_, status=status, **__: SimpleNamespace(status_code=status))
+        monkeypatch.setattr("huggingface_hub.utils.get_session", lambda client=client: client)
+        assert REALLY_UNREACHABLE() == told
+
+
+def test_tries_of_a_download_are_not_told(
+    monkeypatch: pytest.MonkeyPatch, empty_cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    assert logger.isEnabledFor(logging.WARNING)
+
+    def download(*_: object, **__: object) -> str:
+        logger.warning("Retrying in 1s [Retry 1/5].")
+        return str(put(empty_cache, MODEL, *MODEL.required))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    hub_folder(MODEL)
+    assert capfd.readouterr() == ("", "")
+    assert logger.isEnabledFor(logging.WARNING)
 
 
 def test_offline_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:

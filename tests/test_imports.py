@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from cxr_embed import open_store
 from cxr_embed.encoders import load_text_encoder
 from cxr_embed.errors import CxrEmbedError, EncoderError, StoreError
-from cxr_embed.imports import import_prompts, import_vectors, open_npy, open_npz, open_tfrecord
+from cxr_embed.imports import import_prompts, import_vectors, open_npy, open_npy_folder, open_npz, open_tfrecord
 from cxr_embed.imports.tfrecord import read_records
 from cxr_embed.manifest import read_labels
 from cxr_embed.store import Row, StoreWriter, read_prompts, verify_store
@@ -457,6 +457,78 @@ def test_bad_arrays_and_ids(tmp_path: Path, ids: str, array: np.ndarray, words: 
     with pytest.raises(CxrEmbedError, match=words):
         import_vectors(open_npy(tmp_path / "v.npy", tmp_path / "ids.txt"), "rad-dino", "pooled", tmp_path / "s")
     assert not (tmp_path / "s").exists()
+
+
+def test_a_folder_of_npy_files_one_an_image(tmp_path: Path) -> None:
+    folder = tmp_path / "features"
+    (folder / "p1").mkdir(parents=True)
+    (folder / ".cache").mkdir()
+    vectors = {"a": tokens(0, 768), "p1/b.c": tokens(1, 768)[None], "p1/\u00fc": tokens(2, 768)[None]}
+    vectors["a"] = vectors["a"][None]
+    for name, vector in vectors.items():
+        np.save(folder / f"{name}.npy", vector)
+    for name in (".hidden.npy", ".cache/x.npy", "notes.txt"):
+        (folder / name).write_text("no array")
+    options = ["--encoder", "rad-dino", "--output", "pooled", "--store", "s", "--patient-pattern", "(p1)/"]
+    done = run_cli("import", "npy", "features", *options, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "features: 3 images: 3 new, 0 unchanged; 768, float32" in done.stdout
+    store = open_store(tmp_path / "s")
+    assert store.ids.tolist() == list(vectors)
+    assert store.patient_ids.tolist() == ["", "p1", "p1"]
+    np.testing.assert_array_equal(store.read().vectors, np.concatenate(list(vectors.values())))
+    np.save(folder / "p1/b.c.npy", tokens(5, 768)[None])
+    again = import_vectors(open_npy_folder(folder), "rad-dino", "pooled", tmp_path / "s")
+    assert (again.unchanged, again.replaced) == (2, 1)
+
+
+def test_bad_files_of_a_folder_are_named_and_nothing_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    with pytest.raises(CxrEmbedError, match=r"f: no \.npy file in this folder"):
+        open_npy_folder(folder)
+    for number in range(4):
+        np.save(folder / f"{number}.npy", tokens(number, 8))
+    (folder / "cut.npy").write_bytes((folder / "0.npy").read_bytes()[:-1])
+    (folder / "empty.npy").touch()
+    np.save(folder / "half.npy", tokens(1, 8).astype(np.float16))
+    np.save(folder / "long.npy", tokens(1, 9))
+    np.save(folder / "pickle.npy", np.array([{}]), allow_pickle=True)
+    np.save(folder / "zz.npy", tokens(1, 9))
+    with pytest.raises(CxrEmbedError) as caught:
+        open_npy_folder(folder)
+    told = str(caught.value)
+    assert "6 of 10 files cannot be imported: cut.npy: no .npy array, or cut short" in told
+    assert (
+        "empty.npy: the file is empty; half.npy: (8,) float16, while 4 files have (8,) float32; long.npy: (9,)" in told
+    )
+    assert told.endswith("pickle.npy: holds Python objects (a pickle), which are never loaded; and 1 more")
+    for name in ("cut", "empty", "half", "long", "pickle", "zz"):
+        (folder / f"{name}.npy").unlink()
+    np.save(folder / "3.npy", np.full(8, np.nan, np.float32))
+    with pytest.raises(CxrEmbedError, match=r"3\.npy: has NaN or infinite values"):
+        import_vectors(open_npy_folder(folder), "mine", "features", tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_zero_vectors_are_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.array([[0, 0], [1, 0], [1e-9, 0]]))
+    (tmp_path / "ids.txt").write_text("a\nb\nc\n")
+    command = ["import", "npy", "v.npy", "--ids", "ids.txt", "--encoder", "mine", "--output", "features"]
+    done = run_cli(*command, "--store", "s", "--dtype", "float16", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "note: the vector of 2 images is zero: they have no direction (a, c); imported all the same" in done.stderr
+    told = json.loads(run_cli(*command, "--store", "t", "--json", cwd=tmp_path).stdout)
+    assert told["zero_vectors"] == ["a"]
+
+
+@pytest.mark.parametrize(("file", "ids"), [("v.npy", []), ("folder", ["--ids", "ids.txt"])])
+def test_ids_go_with_one_array(tmp_path: Path, file: str, ids: list[str]) -> None:
+    (tmp_path / "folder").mkdir()
+    options = ["--encoder", "mine", "--output", "features", "--store", "s"]
+    done = run_cli("import", "npy", file, *ids, *options, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--ids" in done.stderr
 
 
 def test_a_cut_array_and_a_table_without_ids(tmp_path: Path) -> None:

@@ -64,6 +64,27 @@ def test_what_is_built_can_be_opened(tmp_path: Path) -> None:
     assert verify_index(index.path) == []
 
 
+def test_days_are_an_order_too_and_no_index_mixes_them_with_dates(tmp_path: Path) -> None:
+    vectors, patients = random_vectors(4), ["p"] * 4
+    index = make_index(tmp_path, vectors, patients, {"study_date": ["-10", "0", "17", ""]})
+    assert index.cases([0, 3], ["study_date"]) == [{"study_date": -10}, {"study_date": None}]
+    assert sorted(index.search(vectors[:1], 4, before=17).ids[0]) == ["", "", "c0", "c1"]
+    assert index.count(before="1") == index.count("study_date < 1") == 2
+    with pytest.raises(CaseIndexError, match="study_date holds numbers of days here, and '2020-01-01' is none"):
+        index.search(vectors[:1], 4, before="2020-01-01")
+    store = make_store(tmp_path / "more", random_vectors(2), patients[:2], first=4)
+    dated = make_manifest(2, patients[:2], {"study_date": ["2020-01-01", ""]}, first=4)
+    with pytest.raises(CaseIndexError, match="study_date is a number of days in the index and a date in the manifest"):
+        add_cases(index.path, open_store(store), manifest=dated)
+    undated = make_manifest(2, patients[:2], {"study_date": ["", ""]}, first=4)
+    assert add_cases(index.path, open_store(store), manifest=undated).changed == 2
+    assert CaseIndex(index.path).count(before=17) == 2
+    blank = make_index(tmp_path / "blank", vectors, patients, {"study_date": [""] * 4})
+    days = make_manifest(2, patients[:2], {"study_date": ["5", "6"]}, first=4)
+    add_cases(blank.path, open_store(store), manifest=days)
+    assert CaseIndex(blank.path).count(before=6) == 1
+
+
 def test_float16_and_tokens_become_unit_vectors(tmp_path: Path) -> None:
     fill(tmp_path / "s", range(20))
     store = open_store(tmp_path / "s")

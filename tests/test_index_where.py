@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index.table import FINDING, TEXT
+from cxr_embed.index.table import DAYS, FINDING, TEXT
 from cxr_embed.index.where import (
     And,
     Between,
@@ -253,11 +253,11 @@ def test_a_case_is_not_before_its_own_day() -> None:
     table = table_of(
         [{"view": None, "age": None, "study_date": date, "No Finding": None} for date in ("2019-12-31", "2020-01-01")]
     )
-    assert mask(taken_before("2020-01-01"), table).tolist() == [True, False]
-    assert mask(taken_before(datetime.date(2020, 1, 1)), table).tolist() == [True, False]
+    assert mask(taken_before("2020-01-01", pa.date32()), table).tolist() == [True, False]
+    assert mask(taken_before(datetime.date(2020, 1, 1), pa.date32()), table).tolist() == [True, False]
     for wrong in ("2020", "01.02.2020", "2020-02-30", ""):
         with pytest.raises(CaseIndexError, match=r"--before: .* is no date"):
-            taken_before(wrong)
+            taken_before(wrong, pa.date32())
 
 
 def test_deep_nesting_is_read_or_refused_but_never_overruns_the_stack() -> None:
@@ -293,8 +293,27 @@ def test_what_has_no_order_is_named() -> None:
         mask(parse("extra < 6"), table)
     with pytest.raises(CaseIndexError, match="is compared with numbers, 'x' is none"):
         mask(parse("extra < x"), pa.table({"extra": pa.array(["5"]).dictionary_encode().cast(TEXT)}))
-    with pytest.raises(CaseIndexError, match="days in a column of their own: --where 'NAME < 365'"):
-        taken_before("365")
+    with pytest.raises(CaseIndexError, match="study_date holds dates here, not days"):
+        taken_before("365", pa.date32())
+
+
+def test_days_are_counted_where_the_data_set_counts_them() -> None:
+    table = pa.table({"study_date": pa.array([-3, 0, 17, None], DAYS)})
+    for before, passing in ((0, [True, False, False, False]), ("18", [True, True, True, False])):
+        assert mask(taken_before(before, DAYS), table).tolist() == passing
+    for text, passing in (
+        ("study_date between -3 and 0", [True, True, False, False]),
+        ("study_date != 17", [True, True, False, False]),
+        ("study_date in (17, 18)", [False, False, True, False]),
+        ("study_date is not known", [False, False, False, True]),
+    ):
+        assert mask(parse(text), table).tolist() == passing
+    assert absent_words(parse("study_date between 3 and 1"), table) != ()
+    for wrong in ("2020-01-01", datetime.date(2020, 1, 1), "1.5", "x", "20200101", ""):
+        with pytest.raises(CaseIndexError, match="--before: study_date holds numbers of days here"):
+            taken_before(wrong, DAYS)
+    with pytest.raises(CaseIndexError, match="--where: study_date: study_date holds numbers of days here"):
+        mask(parse("study_date < 2020-01-01"), table)
 
 
 def test_a_table_of_no_rows() -> None:

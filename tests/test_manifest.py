@@ -148,7 +148,7 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         "image_id is not unique: 'a' in line 3",
         "path must be relative and stay below the manifest's folder (or --root): '../b.png' in line 3",
         "a patient is in two splits: p in test, train",
-        "study_date is no date (YYYY-MM-DD): '2020-13-01' in line 2",
+        "study_date is no date (YYYY-MM-DD) and no number of days: '2020-13-01' in line 2",
         "age is no number of years from 0 to 130: '200' in line 2, 'x' in line 3",
         "sex is not M, F, O or blank: 'X' in line 2",
         "finding F is not 0, 1, -1 or blank: '2' in line 2, 'x' in line 4 (if F is no finding, name it with --extra)",
@@ -280,7 +280,11 @@ def test_a_finding_has_one_name_in_every_unicode_form(tmp_path: Path) -> None:
     [
         ("age", ["", "0", "77", "077", "0.5", "130"], ["-1", "131", "inf", "1e1", "1_0", "058Y", "٧", "0x1"]),
         ("sex", ["", "M", "F", "O"], ["mal", "Unknown", "U", "1"]),
-        ("study_date", ["", "2020-02-29"], ["2021-02-29", "20200229", "29.02.2020", "2020-02-29 10:00", "2020-W01-1"]),
+        (
+            "study_date",
+            ["", "2020-02-29", "0", "17", "-365", "1234567"],
+            ["2021-02-29", "20210229", "123456789", "29.02.2020", "2020-02-29 10:00", "2020-W01-1", "1.5", "1e3"],
+        ),
     ],
 )
 def test_values_of_known_columns(tmp_path: Path, column: str, good: list[str], bad: list[str]) -> None:
@@ -290,6 +294,37 @@ def test_values_of_known_columns(tmp_path: Path, column: str, good: list[str], b
         (told,) = problems(manifest(tmp_path, f"{HEADER},{column}\na,a,p,{value}\n"))
         assert told.startswith(f"{column} is no")
         assert f"{value!r} in line 2" in told
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("20200229", "2020-02-29"),
+        ("20200229.0", "2020-02-29"),
+        ("17.0", "17"),
+        ("+17", "17"),
+        ("007", "7"),
+        ("-0", "0"),
+    ],
+)
+def test_days_and_dates_as_other_programs_write_them(tmp_path: Path, written: str, read: str) -> None:
+    path = manifest(tmp_path, f"{HEADER},study_date\na,a,p,{written}\nb,b,p,\n")
+    assert read_manifest(path).column("study_date").tolist() == [read, ""]
+
+
+@pytest.mark.parametrize(
+    ("dates", "told"),
+    [
+        (
+            ["2020-01-01", "2020-01-02", "17", ""],
+            "study_date is a number of days here, elsewhere a date: '17' in line 4",
+        ),
+        (["3", "5", "", "20200101"], "study_date is a date here, elsewhere a number of days: '2020-01-01' in line 5"),
+    ],
+)
+def test_dates_and_days_together_have_no_order(tmp_path: Path, dates: list[str], told: str) -> None:
+    rows = "".join(f"i{number},a,p,{date}\n" for number, date in enumerate(dates))
+    assert problems(manifest(tmp_path, f"{HEADER},study_date\n{rows}")) == (told,)
 
 
 def test_a_split_leak_needs_a_patient_and_two_names(tmp_path: Path) -> None:

@@ -158,6 +158,31 @@ def test_finds_what_the_index_finds(
     assert_same(index, other, [query], k, where=condition, before=before, **dict.fromkeys(rules, True))
 
 
+def test_days_are_filtered_as_the_index_does(tmp_path: Path) -> None:
+    write_store(tmp_path / "store", np.eye(6, WIDTH, dtype=np.float32), [f"p{number}" for number in range(6)])
+    days = ["-400", "-1", "0", "17", "", "9999999"]
+    rows = [f"i{number},i{number}.png,p{number},{day}" for number, day in enumerate(days)]
+    (tmp_path / "m.csv").write_text("\n".join(["image_id,path,patient_id,study_date", *rows]) + "\n")
+    store, manifest = open_store(tmp_path / "store"), read_manifest(tmp_path / "m.csv")
+    build_index(store, tmp_path / "index", manifest=manifest)
+    push(store, manifest, str(tmp_path / "cases.db"), "cases")
+    index, other = CaseIndex(tmp_path / "index"), MilvusIndex(str(tmp_path / "cases.db"), "cases")
+    for before in (-400, -1, 0, "1", 9999999):
+        assert other.count(before=before) == index.count(before=before)
+        assert_same(index, other, [index.query_of("i4")], 6, before=before)
+    for where in (
+        "study_date = -1",
+        "study_date != -1",
+        "not study_date < 0",
+        "study_date is known",
+        "study_date >= 0",
+    ):
+        assert other.count(where) == index.count(where)
+    assert [other.cases([other.rows_of([f"i{n}"])[0]], ["study_date"])[0]["study_date"] for n in (0, 4)] == [-400, None]
+    with pytest.raises(CaseIndexError, match="study_date holds numbers of days here"):
+        other.count(before="2020-01-01")
+
+
 def test_copies_are_told_in_the_order_of_the_store_and_vectors_are_queries_too(
     both: tuple[CaseIndex, MilvusIndex],
 ) -> None:

@@ -137,6 +137,17 @@ def test_what_cannot_be_shown_is_said(radiographs: Path, case: dict[str, Any], w
     assert panel.why == why
 
 
+def test_a_link_out_of_the_folder_shows_what_was_embedded_alone(radiographs: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "a.png").symlink_to(radiographs / "i1.png")
+    places = Places(inside, {"a": "a.png"})
+    assert case_panel({"image_id": "a"}, places, "1", []).why == "its path leaves the folder through a link"
+    content = bytes.fromhex(read_image(radiographs / "i1.png").content_id)
+    assert case_panel({"image_id": "a", "content": content}, places, "1", []).pixels is not None
+    assert case_panel({"image_id": "a", "content": bytes(32)}, places, "1", []).pixels is None
+
+
 def test_the_file_that_was_embedded_is_shown(radiographs: Path) -> None:
     image = read_image(radiographs / "i1.png")
     case = {"image_id": "i1", "content": bytes.fromhex(image.content_id)}

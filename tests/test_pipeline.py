@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,12 +15,16 @@ import pytest
 from helpers import MeanEncoder, run_cli
 from PIL import Image
 
-from cxr_embed import embed, open_store, read_manifest
+from cxr_embed import __version__, embed, open_store, read_manifest
 from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
-from cxr_embed.images import read_image
+from cxr_embed.images import decode_image, read_image
 from cxr_embed.pipeline.run import plan_embedding
 from cxr_embed.pipeline.summary import EmbedSummary
+from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store import verify_store
+from cxr_embed.store.layout import Row
+from cxr_embed.store.writer import StoreWriter
+from cxr_embed.types import CxrImage
 
 HERE = Path(__file__).parent
 MEAN = "helpers:make_mean"
@@ -180,6 +185,121 @@ def test_a_new_release_tries_failures_again(make_images: Make, tmp_path: Path, m
     summary = embed(manifest, encoder=MEAN, store=tmp_path / "s")
     assert counts(summary) == (0, 0, 2, 1)
     assert open_store(tmp_path / "s").shards == 2
+
+
+@pytest.mark.usefixtures("trust_young_files")
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_wrong_name_is_no_fault_of_the_content(make_images: Make, tmp_path: Path, order: str) -> None:
+    folder = make_images(2).parent
+    (folder / "a.jpg").write_bytes((folder / "i0.png").read_bytes())
+    rows = {"a": "a,a.jpg,p", "b": "b,i0.png,p"}
+
+    def run() -> EmbedSummary:
+        manifest = folder / "m.csv"
+        manifest.write_text("\n".join(["image_id,path,patient_id", *(rows[name] for name in order)]) + "\n")
+        return embed(manifest, encoder=MEAN, store=tmp_path / "s")
+
+    for _ in range(2):
+        summary = run()
+        assert [(f.image_id, f.kind) for f in summary.failed] == [("a", "wrong-suffix")]
+        assert list(open_store(tmp_path / "s").ids) == ["b"]
+    assert open_store(tmp_path / "s").shards == 1
+    (folder / "a.jpg").rename(folder / "a.png")
+    rows["a"] = "a,a.png,p"
+    assert counts(run()) == (0, 1, 1, 0)
+    assert open_store(tmp_path / "s").failures == []
+    assert verify_store(tmp_path / "s") == []
+
+
+def test_a_wrong_name_that_an_older_release_remembered_is_looked_at_again(make_images: Make, tmp_path: Path) -> None:
+    manifest = make_images(1)
+    file = manifest.parent / "i0.png"
+    fault = {"error_kind": "wrong-suffix", "error": "named .jpg", "software": __version__}
+    with StoreWriter(tmp_path / "s", MeanEncoder.spec) as writer:
+        content = hashlib.sha256(file.read_bytes()).digest()
+        writer.add_row(Row("i0", "p0", content, file_stamp(str(file)), **fault))
+        writer.flush("")
+    assert counts(embed(manifest, encoder=MEAN, store=tmp_path / "s")) == (1, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("trust_young_files")
+def test_a_fault_of_the_encoders_code_is_none_of_the_image(make_images: Make, tmp_path: Path) -> None:
+    class Unfinished(MeanEncoder):
+        def preprocess(self, image: CxrImage) -> np.ndarray:
+            if image.pixels.shape == (96, 96):
+                raise ValueError("to do")
+            return super().preprocess(image)
+
+    manifest = make_images(2)
+    failed = embed(manifest, encoder=Unfinished(), store=tmp_path / "s").failed
+    assert [(f.kind, f.reason) for f in failed] == [("encoder", "the encoder failed: ValueError: to do")] * 2
+    assert counts(embed(manifest, encoder=MeanEncoder(), store=tmp_path / "s")) == (2, 0, 0, 0)
+
+
+@pytest.mark.parametrize("encoder", [MEAN, MeanEncoder()])
+def test_links_out_of_the_root_are_not_followed_unless_asked(
+    make_images: Make, tmp_path: Path, encoder: str | MeanEncoder
+) -> None:
+    manifest = make_images(3)
+    folder, outside = manifest.parent, tmp_path / "outside"
+    outside.mkdir()
+    (folder / "i1.png").rename(outside / "i1.png")
+    (folder / "i1.png").symlink_to(outside / "i1.png")
+    (folder / "i2.png").rename(folder / "kept.png")
+    (folder / "i2.png").symlink_to("kept.png")
+    (tmp_path / "linked").symlink_to(folder)  # the root may be a link itself
+    table = read_manifest(manifest, root=tmp_path / "linked")
+    for _ in range(2):
+        summary = embed(table, encoder=encoder, store=tmp_path / "s")
+        assert [(f.image_id, f.kind) for f in summary.failed] == [("i1", "linked-away")]
+        assert "--follow-links" in summary.failed[0].reason
+        assert sorted(open_store(tmp_path / "s").ids) == ["i0", "i2"]
+    assert counts(embed(table, encoder=encoder, store=tmp_path / "s", follow_links=True))[::3] == (1, 0)
+    above = replace(table, table=table.table.set_column(1, "path", [["i0.png", "../outside/i1.png", "i2.png"]]))
+    assert counts(embed(above, encoder=encoder, store=tmp_path / "t"))[::3] == (2, 1)
+
+
+@pytest.mark.usefixtures("trust_young_files")
+@pytest.mark.parametrize("error", [MemoryError(), ImportError("no such library"), OSError(24, "Too many open files")])
+def test_a_fault_of_the_machine_is_none_of_the_image(
+    make_images: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    manifest = make_images(1)
+    for suffix, kind in ((".jpg", "JPEG"), (".tif", "TIFF")):
+        Image.open(manifest.parent / "i0.png").save(manifest.parent / f"a{suffix}", kind)
+    (manifest.parent / "a.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 200)
+    lines = [f"{name},{name},p" for name in ("i0.png", "a.jpg", "a.tif", "a.dcm")]
+    manifest.write_text("\n".join(["image_id,path,patient_id", *lines]) + "\n")
+    with monkeypatch.context() as patched:
+        for decoder in ("kornia_rs.io.decode_image_png_u8", "imagecodecs.png_decode", "simplejpeg.decode_jpeg"):
+            patched.setattr(decoder, fail)
+        patched.setattr("PIL.Image.open", fail)
+        patched.setattr("pydicom.dcmread", fail)
+        patched.setattr("pydicom.filereader.read_partial", fail)
+        failed = embed(manifest, encoder=MeanEncoder(), store=tmp_path / "s").failed
+    assert len(failed) == 4
+    assert {f.kind for f in failed} <= {"out-of-memory", "no-decoder", "unreadable"}
+    again = embed(manifest, encoder=MeanEncoder(), store=tmp_path / "s")
+    assert [(f.image_id, f.kind) for f in again.failed] == [("a.dcm", "truncated")]
+    assert again.embedded == 3
+
+
+@pytest.mark.usefixtures("trust_young_files")
+def test_another_decoder_may_know_better(make_images: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = make_images(2)
+    good = (manifest.parent / "i1.png").read_bytes()
+    (manifest.parent / "i1.png").write_text("no picture")
+    embed(manifest, encoder=MeanEncoder(), store=tmp_path / "s")
+    assert counts(embed(manifest, encoder=MeanEncoder(), store=tmp_path / "s")) == (0, 0, 1, 1)
+    monkeypatch.setattr(
+        "cxr_embed.pipeline.worker.Worker.decode", lambda *_: MeanEncoder().preprocess(decode_image(good))
+    )
+    assert counts(embed(manifest, encoder=MeanEncoder(), store=tmp_path / "s")) == (0, 0, 1, 1)
+    monkeypatch.setattr("cxr_embed.pipeline.run.decoders", lambda: "pydicom 99")
+    assert counts(embed(manifest, encoder=MeanEncoder(), store=tmp_path / "s")) == (1, 0, 1, 0)
 
 
 ENCODERS = """

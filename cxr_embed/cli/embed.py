@@ -40,6 +40,9 @@ def embed(
     workers: Annotated[str, typer.Option(help="Processes; auto takes one a core.")] = "auto",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many rows.")] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the images, if not the manifest's own.")] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Also read files outside the root that links lead to.")
+    ] = False,
     extra: Annotated[list[str] | None, typer.Option(help="A column that is no finding (repeatable).")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -79,6 +82,7 @@ def embed(
             precision=precision,
             **recipe,
             colour=colour,  # type: ignore[arg-type]
+            follow_links=follow_links,
             dtype=dtype,  # type: ignore[arg-type]
             batch_size=_count("--batch-size", batch_size),
             workers=_count("--workers", workers),

@@ -29,6 +29,7 @@ PatientPattern = Annotated[
     str | None, typer.Option(help="Regular expression on the image id; its group is the patient's id.")
 ]
 Dtype = Annotated[str | None, typer.Option(help="float16 or float32; as the file has it by default.")]
+_NAMED = 5  # images that a note names
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 
 
@@ -63,24 +64,42 @@ def npz(
     "--store vectors/rad`",
 )
 def npy(
-    file: Annotated[Path, typer.Argument(help="An array (N, ...), one row an image.")],
-    ids: Annotated[Path, typer.Option(help="Its ids: text, one a line; or CSV with image_id and perhaps patient_id.")],
+    file: Annotated[Path, typer.Argument(help="An array (N, ...), one row an image; or a folder, one file an image.")],
     encoder: Encoder,
     output: Output,
     store: StoreFolder,
+    ids: Annotated[
+        Path | None, typer.Option(help="Of the rows: text, one a line; or CSV with image_id and perhaps patient_id.")
+    ] = None,
     labels: Labels = None,
     extra: Extra = None,
     patient_pattern: PatientPattern = None,
     dtype: Dtype = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import an .npy array of vectors and the ids of its rows.
+    """Import an .npy array of vectors and the ids of its rows; or a folder of .npy files, one an image.
+
+    In a folder, a file's path without .npy is its image's id, `p1/a.npy` that of `p1/a`; shapes and dtypes are equal.
 
     All of it is checked before anything is written. Run it again and only new or changed vectors are added.
     """
-    from cxr_embed.imports import open_npy
+    from cxr_embed.imports import open_npy, open_npy_folder
 
-    _import(open_npy(file, ids), encoder, output, store, labels, extra, patient_pattern, dtype, as_json)
+    if ids is None and not file.is_dir():
+        fail("--ids is missing: which image each row of the array is of", 2)
+    if ids is not None and file.is_dir():
+        fail(f"--ids goes with one array; the files of a folder ({file}) are named after their images", 2)
+    _import(
+        open_npy(file, ids) if ids is not None else open_npy_folder(file),
+        encoder,
+        output,
+        store,
+        labels,
+        extra,
+        patient_pattern,
+        dtype,
+        as_json,
+    )
 
 
 @app.command(
@@ -196,6 +215,12 @@ def _tell(summary: ImportSummary, name: str, store: Path, labels: Path | None) -
         typer.echo(
             f"{labels}: {summary.without_labels:,} of these images are not in it; {summary.labels_without_vector:,} of "
             f"its images have no vector here. `cxr-embed zeroshot --labels` takes the same file"
+        )
+    if zero := summary.zero_vectors:
+        named = ", ".join(zero[:_NAMED]) + (", ..." if len(zero) > _NAMED else "")
+        told = "is zero: it has no direction" if len(zero) == 1 else "is zero: they have no direction"
+        typer.echo(
+            f"note: the vector of {plural(len(zero), 'image')} {told} ({named}); imported all the same", err=True
         )
     if summary.without_patient:
         typer.echo(

@@ -47,6 +47,7 @@ def scan(
     from cxr_embed.datasets import scan as run
     from cxr_embed.datasets.patients import patient_key
     from cxr_embed.errors import ManifestError
+    from cxr_embed.files import stays_below
     from cxr_embed.manifest import check_overwrite, check_target, write_manifest
 
     if keep_patient_id and key_file is not None:
@@ -63,6 +64,8 @@ def scan(
     check_overwrite(target, list(result.columns))
     write_manifest(target, result.columns)
     patients = len(set(result.columns["patient_id"]))
+    below = stays_below(folder)
+    away = [path for path in result.columns["path"] if not below(folder / path)]
     if as_json:
         print_json(
             {
@@ -72,12 +75,14 @@ def scan(
                 "patients": patients,
                 "without_patient": result.without_patient,
                 "not_found": result.not_found,
+                "linked_away": away,
                 "skipped": [{"path": path, "reason": reason} for path, reason in result.skipped],
                 "problems": result.problems,
             }
         )
     else:
         _tell(result, target, folder)
+        _tell_away(away, len(result), folder)
         if key_path is not None:
             what = "patient ids"
             if result.neutral:
@@ -109,6 +114,14 @@ def _tell(result: ScanResult, target: Path, folder: Path) -> None:
         )
     for problem in result.problems:
         typer.echo(f"problem: {problem}", err=True)
+
+
+def _tell_away(away: list[str], paths: int, root: Path) -> None:
+    """A warning of paths that lead out of the root."""
+    if away:
+        lead = "leads" if len(away) == 1 else "lead"
+        links = f"{plural(len(away), 'path')} of {paths:,} {lead} out of {root} through a link (first {away[0]})"
+        typer.echo(f"warning: {links}; `embed` reads such files with --follow-links alone", err=True)
 
 
 @app.command("validate", epilog="Example: `cxr-embed manifest validate data/manifest.csv`")
@@ -152,9 +165,7 @@ def validate(
         typer.echo(f"{manifest}: {counts}")
         if findings:
             typer.echo(f"findings: {', '.join(findings)} (-1 and blank count as unknown)")
-        if away:
-            links = f"{plural(len(away), 'path')} of {len(table):,} lead out of {table.root} through a link"
-            typer.echo(f"warning: {links} (first {away[0]}): right where you made it, and only there", err=True)
+        _tell_away(away, len(table), table.root)
         for problem in problems:
             typer.echo(f"problem: {problem}", err=True)
     if problems:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cxr_embed.errors import EncoderError
 
+ANSWER_SECONDS = 5  # in which the Hub says anything at all
+_DOWN = (500, 502, 503, 504)
 # What a checkpoint in transformers' layout consists of: by name, since repositories hold other formats too.
 CHECKPOINT_FILES = (
     "config.json",
@@ -94,11 +100,19 @@ def hub_folder(model: HubModel) -> Path:
             f"{model.repo} is not in the Hub's cache and HF_HUB_OFFLINE is set; unset it once to download, "
             "or name a folder with --weights"
         )
+    if not offline and (why := unreachable()):
+        if here is not None:
+            return here
+        raise EncoderError(
+            f"{model.repo} is not in the Hub's cache and the Hub cannot be reached ({why}); go online once, "
+            "or name a folder with --weights"
+        )
     page = f"https://huggingface.co/{model.repo}"
     try:
-        folder = huggingface_hub.snapshot_download(
-            model.repo, revision=model.revision, allow_patterns=list(model.patterns), local_files_only=bool(offline)
-        )
+        with _retries_untold():
+            folder = huggingface_hub.snapshot_download(
+                model.repo, revision=model.revision, allow_patterns=list(model.patterns), local_files_only=bool(offline)
+            )
     except errors.GatedRepoError:
         if huggingface_hub.get_token() is None:
             raise EncoderError(
@@ -124,6 +138,43 @@ def hub_folder(model: HubModel) -> Path:
             f"{model.repo} cannot be downloaded ({told}); run it again, what has arrived is kept"
         ) from None
     return local_folder(Path(folder), model)
+
+
+def unreachable() -> str:
+    """Why the Hub does not answer; blank where it does.
+
+    It is asked once, before a download: its client tries for half a minute, and has no word against that. A name server
+    that is silent keeps to no timeout, so that the question is a thread's.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    limit = constants.HF_HUB_ETAG_TIMEOUT if "HF_HUB_ETAG_TIMEOUT" in os.environ else ANSWER_SECONDS
+    answers: list[str] = []
+
+    def ask() -> None:
+        try:
+            status = get_session().head(constants.ENDPOINT, timeout=limit).status_code
+            answers.append(f"HTTP status {status}" if status in _DOWN else "")
+        except Exception as error:  # whatever the Hub's client of HTTP is by now
+            answers.append((str(error).splitlines() or [type(error).__name__])[0][:160])
+
+    question = threading.Thread(target=ask, daemon=True)
+    question.start()
+    question.join(limit)
+    return answers[0] if answers else f"no answer in {limit:g} s; HF_HUB_ETAG_TIMEOUT allows more"
+
+
+@contextmanager
+def _retries_untold() -> Iterator[None]:
+    """Keeps the Hub's client from telling of each try; the last one ends in an error, or all went well."""
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def named_folder(weights: Path | None, variable: str) -> Path | None:

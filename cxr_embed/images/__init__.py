@@ -1,18 +1,22 @@
 """Files to `CxrImage`: the only place in this project that decodes."""
 
+from cxr_embed.images.checks import machine_fault
 from cxr_embed.images.dicom import read_dicom_header
 from cxr_embed.images.likeness import looks_like_chest
 from cxr_embed.images.notes import NOTES
 from cxr_embed.images.prepare import PREPARATIONS, prepare_image, stretch
 from cxr_embed.images.prepared import preparation_of, prepared_encoder
-from cxr_embed.images.reader import SUFFIXES, decode_image, read_bytes, read_image, sniff
+from cxr_embed.images.reader import SUFFIXES, check_name, decode_image, decoders, read_bytes, read_image, sniff
 
 __all__ = [
     "NOTES",
     "PREPARATIONS",
     "SUFFIXES",
+    "check_name",
     "decode_image",
+    "decoders",
     "looks_like_chest",
+    "machine_fault",
     "preparation_of",
     "prepare_image",
     "prepared_encoder",

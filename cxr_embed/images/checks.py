@@ -49,6 +49,20 @@ def check_size(height: int, width: int) -> None:
         raise ImageError("too-small", f"{width} x {height} pixels; a radiograph has at least {MIN_SIDE} on each side")
 
 
+def machine_fault(error: BaseException) -> ImageError | None:
+    """What a decoder raised, as a fault of this machine; None where the file is to blame.
+
+    A file's own faults are remembered with its content, so that nothing of the machine may look like one.
+    """
+    if isinstance(error, MemoryError):
+        return ImageError("out-of-memory", "not enough memory to decode the image")
+    if isinstance(error, ImportError):
+        return ImageError("no-decoder", f"a library that decodes it does not load here ({error.name or error})")
+    if isinstance(error, OSError) and error.errno:  # decoders raise OSError without a number for damage
+        return ImageError("unreadable", f"the image cannot be decoded here ({error.strerror})")
+    return None
+
+
 def aspect_notes(across: Any, down: Any) -> tuple[ImageNote, ...]:
     """Says so where pixels are not square: their sizes or densities in the two directions differ by over 1%.
 

@@ -11,6 +11,7 @@ import struct
 import numpy as np
 
 from cxr_embed.errors import ImageError
+from cxr_embed.images.checks import machine_fault
 
 JPEG_LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
@@ -56,10 +57,8 @@ def decode_frame(frame: bytes, syntax: str, height: int, width: int, rgb: bool) 
         raise ImageError("truncated", "the compressed image in the DICOM file ends early")
     try:
         pixels = _decode(frame, syntax, rgb)
-    except MemoryError:
-        raise
     except Exception as error:  # each decoder has its own type of error
-        raise ImageError(
+        raise machine_fault(error) or ImageError(
             "corrupt", f"the compressed image in the DICOM file is damaged ({type(error).__name__})"
         ) from None
     if pixels.shape[:2] != (height, width) or pixels.dtype.kind not in "iu" or pixels.dtype.itemsize > 2:

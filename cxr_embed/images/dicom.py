@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr_embed.errors import ImageError
-from cxr_embed.images.checks import MAX_FILE_BYTES, Picture, aspect_notes, check_size, to_grey
+from cxr_embed.images.checks import MAX_FILE_BYTES, Picture, aspect_notes, check_size, machine_fault, to_grey
 from cxr_embed.images.colour import grey_of_channels
 from cxr_embed.images.display import display_table
 from cxr_embed.images.fields import Unreadable, kind_of, number, numbers, value_of, whole_number
@@ -106,10 +106,9 @@ def decode_dicom(data: bytes, colour: Colour) -> Picture:
             aspect = _aspect(dataset)
         except ImageError:
             raise
-        except MemoryError:
-            raise ImageError("too-large", "not enough memory to decode the DICOM image") from None
         except Exception as error:  # pydicom and its plugins raise many types on damaged files
-            raise ImageError("corrupt", f"the DICOM image is damaged ({type(error).__name__})") from None
+            told = f"the DICOM image is damaged ({type(error).__name__})"
+            raise machine_fault(error) or ImageError("corrupt", told) from None
         # Values outside the declared bits are clipped, as a viewer does.
         index, low = stored.values, stored.low
         if low or (stored.high < np.iinfo(index.dtype).max and index.max() > stored.high):
@@ -164,7 +163,8 @@ def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -
         except ImageError:
             raise
         except Exception as error:
-            raise ImageError("corrupt", f"the DICOM header is damaged ({type(error).__name__})") from None
+            told = f"the DICOM header is damaged ({type(error).__name__})"
+            raise machine_fault(error) or ImageError("corrupt", told) from None
     if patient and patient_key is not None:
         patient = keyed_hash(patient, patient_key)
     return fields, patient
@@ -193,7 +193,8 @@ def _read_header(path: str | os.PathLike[str], tags: list[str] | None) -> Datase
         except OSError as error:
             raise ImageError("unreadable", f"the file cannot be read ({error.strerror})") from None
         except Exception as error:
-            raise ImageError("corrupt", f"the DICOM header is damaged ({type(error).__name__})") from None
+            told = f"the DICOM header is damaged ({type(error).__name__})"
+            raise machine_fault(error) or ImageError("corrupt", told) from None
 
 
 def keyed_hash(identifier: str, key: bytes) -> str:
@@ -253,12 +254,11 @@ def _parse(data: bytes) -> Dataset:
         return dataset
     except EOFError:
         raise ImageError("truncated", "the DICOM file ends early") from None
-    except MemoryError:
-        raise ImageError("too-large", "not enough memory to read the DICOM file") from None
     except Exception as error:
         if isinstance(error, zlib.error) and "incomplete" in str(error):
             raise ImageError("truncated", "the deflated DICOM file ends early") from None
-        raise ImageError("corrupt", f"the DICOM file cannot be parsed ({type(error).__name__})") from None
+        told = f"the DICOM file cannot be parsed ({type(error).__name__})"
+        raise machine_fault(error) or ImageError("corrupt", told) from None
 
 
 def _read_with_pixels(data: bytes) -> Dataset:

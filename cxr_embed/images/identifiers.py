@@ -92,6 +92,8 @@ def _elements(dataset: Dataset) -> Iterator[tuple[str, str, Any]]:
                     yield from _elements(item)
             elif vr in ("PN", "DA", "DT", "UI") or tag.group in _GROUPS:
                 yield keyword_for_tag(tag), vr, dataset[tag].value
+        except MemoryError:
+            raise
         except Exception:  # pydicom raises many types; a value that cannot be read is in no path
             continue
 

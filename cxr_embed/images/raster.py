@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.errors import ImageError
-from cxr_embed.images.checks import Picture, aspect_notes, check_size, to_grey
+from cxr_embed.images.checks import Picture, aspect_notes, check_size, machine_fault, to_grey
 from cxr_embed.types import Colour, ImageNote
 
 # EXIF orientation (tag 274) to the operation that shows the picture upright.
@@ -53,7 +53,8 @@ def decode_png(data: bytes, colour: Colour) -> Picture:
         try:
             pixels = imagecodecs.png_decode(data)
         except Exception as error:  # its text is not passed on: imagecodecs 2026.3 reads it from freed memory
-            raise ImageError("corrupt", f"the PNG is damaged ({type(error).__name__})") from None
+            told = f"the PNG is damaged ({type(error).__name__})"
+            raise machine_fault(error) or ImageError("corrupt", told) from None
         pixels, notes = to_grey(pixels, bits, colour)
     if b"sBIT" in chunks and kind != 3:
         pixels, bits = _significant(pixels, bits, max(chunks[b"sBIT"][: 1 if kind in (0, 4) else 3], default=0))
@@ -146,7 +147,8 @@ def _orientation(data: bytes, kind: str) -> int:
                     exif = image.getexif()
             return int(exif.get(274, 1))
     except Exception as error:  # a picture that may lie on its side is worse than none
-        raise ImageError("corrupt", f"the {kind}'s Exif data is damaged ({type(error).__name__})") from None
+        told = f"the {kind}'s Exif data is damaged ({type(error).__name__})"
+        raise machine_fault(error) or ImageError("corrupt", told) from None
 
 
 def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -183,6 +185,8 @@ def decode_tiff(data: bytes, colour: Colour) -> Picture:
     except Image.DecompressionBombError:
         raise ImageError("too-large", "a TIFF with more pixels than are decoded (a decompression bomb?)") from None
     except Exception as error:  # Pillow raises a dozen types on damaged files
+        if (fault := machine_fault(error)) is not None:
+            raise fault from None
         if _directory(data) >= len(data) or "truncated" in str(error).lower():
             raise ImageError("truncated", "the TIFF ends early") from None
         raise ImageError("corrupt", f"the TIFF is damaged or of an unusual kind ({type(error).__name__})") from None

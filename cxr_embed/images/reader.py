@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from importlib.metadata import version
 from pathlib import Path
 
 from cxr_embed.errors import ImageError
@@ -47,6 +48,12 @@ _BARE_DICOM = (
 )
 
 
+def decoders() -> str:
+    """The libraries that decode here, with their versions: another one may read what this one could not."""
+    names = ("imagecodecs", "kornia-rs", "pillow", "pydicom", "simplejpeg")
+    return ", ".join(f"{name} {version(name)}" for name in names)
+
+
 def sniff(head: bytes) -> str | None:
     """Names the format of a file from its first 132 bytes: `png`, `dicom`, ... or None where it is unknown."""
     if head[128:132] == b"DICM":
@@ -81,6 +88,17 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
+def check_name(data: bytes, suffix: str) -> None:
+    """Refuses a name whose suffix stands for another format than the contents have.
+
+    Raises:
+        ImageError: `wrong-suffix`.
+    """
+    actual, expected = sniff(data[:132]), SUFFIXES.get(suffix.lower())
+    if expected is not None and actual in _READABLE and actual != expected:
+        raise ImageError("wrong-suffix", f"named {suffix} but the contents are {actual.upper()}; rename the file")
+
+
 def decode_image(data: bytes, suffix: str = "", content_id: str = "", colour: Colour = "refuse") -> CxrImage:
     """File contents to a radiograph.
 
@@ -93,13 +111,11 @@ def decode_image(data: bytes, suffix: str = "", content_id: str = "", colour: Co
     Raises:
         ImageError: with a `kind` for each way in which a file can be no usable radiograph.
     """
+    check_name(data, suffix)
     actual = sniff(data[:132])
-    expected = SUFFIXES.get(suffix.lower())
     if actual is None or actual not in _READABLE:
         what = f"a {actual}" if actual else "no image that is known here"
         raise ImageError("not-an-image", f"the contents are {what}; PNG, JPEG, TIFF and DICOM are read")
-    if expected is not None and expected != actual:
-        raise ImageError("wrong-suffix", f"named {suffix} but the contents are {actual.upper()}; rename the file")
     content_id = content_id or hashlib.sha256(data).hexdigest()
     decode = {"png": decode_png, "jpeg": decode_jpeg, "tiff": decode_tiff, "dicom": decode_dicom}[actual]
     picture = decode(data, colour)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr_embed.errors import ImageError
+from cxr_embed.images.checks import machine_fault
 from cxr_embed.images.codestream import JPEG_LOSSY, LOSSLESS, SYNTAXES, decode_frame
 from cxr_embed.images.fields import kind_of, number, numbers, text, whole_number
 
@@ -175,7 +176,8 @@ def _compressed(dataset: Dataset, syntax: str, photometric: str) -> Stored:
     try:
         frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     except Exception as error:
-        raise ImageError("corrupt", f"the DICOM pixel data is not well formed ({type(error).__name__})") from None
+        told = f"the DICOM pixel data is not well formed ({type(error).__name__})"
+        raise machine_fault(error) or ImageError("corrupt", told) from None
     values, precision = decode_frame(frame, syntax, int(dataset.Rows), int(dataset.Columns), rgb=photometric == "RGB")
     if values.ndim == 3:
         # JPEG's own decoder has converted the colours; in the other formats they are as the header says.

@@ -1,8 +1,9 @@
-"""A `.npy` array of vectors, and the ids of its rows in a file beside it."""
+"""A `.npy` array of vectors, and the ids of its rows in a file beside it; or a folder of such files, one an image."""
 
 from __future__ import annotations
 
 import csv
+import os
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,10 @@ import numpy as np
 
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.imports.sources import Shape, Source, Vector, fit, require_file, unreadable
+from cxr_embed.types import counted
+
+_SUFFIX = ".npy"
+_NAMED = 5  # files that a message names
 
 
 def open_npy(path: Path, ids: Path) -> Source:
@@ -23,15 +28,7 @@ def open_npy(path: Path, ids: Path) -> Source:
     Raises:
         CxrEmbedError: for another kind of file, blank ids, or another number of ids than of vectors.
     """
-    require_file(path)
-    try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
-        if "objects" in str(error):
-            raise CxrEmbedError(f"{path}: holds Python objects (a pickle), which are never loaded") from None
-        raise CxrEmbedError(f"{path}: no .npy array, or cut short; save it with numpy.save") from None
+    array = _mapped(path)
     if array.ndim < 2:
         raise CxrEmbedError(f"{path}: shape {array.shape}; expected (N, ...), one row a vector")
     rows = _read_ids(ids)
@@ -44,6 +41,71 @@ def open_npy(path: Path, ids: Path) -> Source:
             yield Vector(image_id, patient_id, fit(vector, shape, where), where)
 
     return Source((path,), len(rows), read)
+
+
+def open_npy_folder(folder: Path) -> Source:
+    """Each `.npy` file of a folder is the vector of one image, whose id is the file's path in the folder, less `.npy`.
+
+    Hidden files and folders are passed over.
+
+    Raises:
+        CxrEmbedError: where there is no such file, or some are of another shape or dtype than most, or no arrays;
+            naming them.
+    """
+    files = sorted(_below(folder))
+    if not files:
+        raise CxrEmbedError(f"{folder}: no .npy file in this folder")
+    bad: dict[Path, str] = {}
+    kinds: dict[tuple[Shape, np.dtype], list[Path]] = {}
+    for file in files:
+        try:
+            array = _mapped(file)
+            kinds.setdefault((array.shape, array.dtype), []).append(file)
+        except CxrEmbedError as error:
+            bad[file] = str(error).removeprefix(f"{file}: ")
+    (shape, dtype), most = max(kinds.items(), key=lambda kind: len(kind[1]), default=(((), None), []))
+    for (other, its), named in kinds.items():
+        if named is not most:
+            bad |= dict.fromkeys(
+                named, f"{other} {its}, while {counted(len(most), 'file has', 'files have')} {shape} {dtype}"
+            )
+    if bad:
+        shown = "; ".join(f"{file.relative_to(folder)}: {bad[file]}" for file in sorted(bad)[:_NAMED])
+        more = f"; and {len(bad) - _NAMED:,} more" if len(bad) > _NAMED else ""
+        raise CxrEmbedError(f"{folder}: {len(bad):,} of {len(files):,} files cannot be imported: {shown}{more}")
+
+    def read(shape: Shape | None) -> Iterator[Vector]:
+        for file in files:
+            image_id = file.relative_to(folder).as_posix().removesuffix(_SUFFIX)
+            yield Vector(image_id, "", fit(_mapped(file), shape, str(file)), str(file))
+
+    return Source(tuple(files), len(files), read, folder.resolve().name)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise unreadable(Path(error.filename), error)
+
+    for where, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(where, name) for name in names if name.endswith(_SUFFIX) and not name.startswith("."))
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """The array of a `.npy` file, memory-mapped.
+
+    Raises:
+        CxrEmbedError: where it is no such file.
+    """
+    require_file(path)
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
+        if "objects" in str(error):
+            raise CxrEmbedError(f"{path}: holds Python objects (a pickle), which are never loaded") from None
+        raise CxrEmbedError(f"{path}: no .npy array, or cut short; save it with numpy.save") from None
 
 
 def _read_ids(path: Path) -> list[tuple[str, str]]:

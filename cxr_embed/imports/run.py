@@ -37,6 +37,7 @@ class ImportSummary:
         without_patient: images of the source whose patient is unknown.
         without_labels: images of the source that the table of labels does not have; None without such a table.
         labels_without_vector: images of that table that the store does not have now.
+        zero_vectors: images of the source whose vector is zero, as the store holds it.
     """
 
     images: int = 0
@@ -50,6 +51,7 @@ class ImportSummary:
     without_patient: int = 0
     without_labels: int | None = None
     labels_without_vector: int | None = None
+    zero_vectors: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class _Checked:
     dtype: Dtype
     contents: dict[str, bytes] = field(default_factory=dict)
     patients: dict[str, str] = field(default_factory=dict)
+    zero: list[str] = field(default_factory=list)
 
 
 def import_vectors(
@@ -81,7 +84,7 @@ def import_vectors(
     have the same vector share it.
 
     Args:
-        source: what `open_npz`, `open_npy` or `open_tfrecord` gave.
+        source: what `open_npz`, `open_npy`, `open_npy_folder` or `open_tfrecord` gave.
         encoder: a name of the encoder table, or any other name; then vectors are taken as the file has them.
         output: which of the encoder's outputs the vectors are.
         store: the store's folder; made where it is missing.
@@ -117,6 +120,7 @@ def import_vectors(
         vectors = _reported(source.read(shape), "writing", len(checked.contents), progress)
         _write(vectors, checked, writer, f"imported from {source.name} (SHA-256 {digest[:16]})", summary)
         summary.stored = len(writer.index)
+        summary.zero_vectors = checked.zero
         summary.without_patient = sum(not patient for patient in checked.patients.values())
         if labels is not None:
             table = set(labels.ids.tolist())
@@ -151,7 +155,10 @@ def _check(source: Source, shape: Shape | None, dtype: Dtype | None, progress: P
             raise CxrEmbedError(f"{vector.where}: shape {array.shape}, the first vector has {checked.shape}")
         if dtype is None and array.dtype.itemsize > 2 and checked.dtype == "float16":
             raise CxrEmbedError(f"{vector.where}: {array.dtype}, the first vector is float16; choose one with --dtype")
-        checked.contents[image_id] = content_id(_stored(vector, checked.dtype))
+        stored = _stored(vector, checked.dtype)
+        if not stored.any():
+            checked.zero.append(image_id)
+        checked.contents[image_id] = content_id(stored)
         checked.patients[image_id] = vector.patient_id.strip()
     if checked is None:
         raise CxrEmbedError(f"{source.paths[0]}: holds no vectors")

@@ -38,15 +38,19 @@ class Source:
         paths: the files.
         count: vectors in them; None where only reading tells.
         read: from the expected shape (None = as the file has it) to its vectors, floating-point and of that shape.
+        folder: name of the folder that they are all of, where that is what the user gave.
     """
 
     paths: tuple[Path, ...]
     count: int | None
     read: Callable[[Shape | None], Iterator[Vector]]
+    folder: str = ""
 
     @property
     def name(self) -> str:
-        """The files in a few words, without their folders: `a.npz`, `a.tfrecord and 3 more`."""
+        """The files in a few words, without their folders: `a.npz`, `a.tfrecord and 3 more`; or the folder itself."""
+        if self.folder:
+            return self.folder
         more = f" and {len(self.paths) - 1:,} more" if len(self.paths) > 1 else ""
         return f"{self.paths[0].name}{more}"
 

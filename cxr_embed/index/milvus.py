@@ -17,7 +17,7 @@ from cxr_embed.index.asked import Query, Rules, stranger_note
 from cxr_embed.index.milvus_client import ROW, TIMEOUT, VECTOR, Record, asking, connect, index_kind, read_record
 from cxr_embed.index.milvus_filter import ALL, KEY, Field, among, both, expression, no_one_of
 from cxr_embed.index.searchable import Searchable
-from cxr_embed.index.table import CONTENT, LOOKS, PATH, PATIENT
+from cxr_embed.index.table import CONTENT, DATE, LOOKS, PATH, PATIENT
 from cxr_embed.index.where import Condition, parse, taken_before
 from cxr_embed.store import Prompts
 
@@ -87,7 +87,7 @@ class MilvusIndex(Searchable):
         """None: a collection takes no prompts along, so words need their model."""
         return Prompts((), np.empty((0, self.record.width), np.float32), ())
 
-    def count(self, where: str | Condition | None = None, before: str | datetime.date | None = None) -> int:
+    def count(self, where: str | Condition | None = None, before: str | int | datetime.date | None = None) -> int:
         """Cases that pass the filters.
 
         Raises:
@@ -169,7 +169,7 @@ class MilvusIndex(Searchable):
         queries: Sequence[Query],
         k: int,
         where: str | Condition | None,
-        before: str | datetime.date | None,
+        before: str | int | datetime.date | None,
         rules: Rules,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         passing = self._passing(where, before)
@@ -189,9 +189,14 @@ class MilvusIndex(Searchable):
     def _patient(self) -> Field:
         return self.record.fields[PATIENT]
 
-    def _passing(self, where: str | Condition | None, before: str | datetime.date | None) -> str:
+    def _passing(self, where: str | Condition | None, before: str | int | datetime.date | None) -> str:
         conditions = [] if where is None else [parse(where) if isinstance(where, str) else where]
-        conditions += [] if before is None else [taken_before(before)]
+        if before is not None:
+            if DATE not in self.record.fields:
+                raise CaseIndexError(
+                    f"--before: {self.uri}: {self.collection} knows no {DATE}; push a manifest that has one"
+                )
+            conditions.append(taken_before(before, self.record.fields[DATE].type))
         return both(*(expression(condition, self.record.fields) for condition in conditions))
 
     def _allowed(self, query: Query, rules: Rules, passing: str) -> str:

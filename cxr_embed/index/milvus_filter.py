@@ -1,9 +1,9 @@
 """Conditions of `--where` in Milvus's language: what passes there is what passes here.
 
 Milvus's null has changed its meaning from release to release (`not`, `not in` and rewritten `or` have let unknown
-values pass), so nothing that we keep there is null: an unknown text or date is blank, an unknown number -1, and every
-comparison says that its value is known. `not` is carried down to the comparisons, so that a condition and its opposite
-both fail where a value is unknown, as SQL and `cxr_embed.index.where` have it.
+values pass), so nothing that we keep there is null: an unknown text or date is blank, an unknown number -1 (of days:
+far below any), and every comparison says that its value is known. `not` is carried down to the comparisons, so that a
+condition and its opposite both fail where a value is unknown, as SQL and `cxr_embed.index.where` have it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from cxr_embed.index.table import FINDING, TEXT
+from cxr_embed.index.table import DAYS, FINDING, TEXT
 from cxr_embed.index.where import (
     And,
     Between,
@@ -40,8 +40,15 @@ _FAR = 1e9  # nothing that we keep is larger; Milvus has no word for infinity
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _OPPOSITE: dict[Op, Op] = {"=": "!=", "!=": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 
-ColumnKind = Literal["text", "date", "number", "finding", "bytes"]
-_TYPES: dict[str, pa.DataType] = {"text": TEXT, "date": pa.date32(), "number": pa.float64(), "finding": FINDING}
+_NO_DAYS = -1e8  # an unknown number of days, which may be negative
+ColumnKind = Literal["text", "date", "days", "number", "finding", "bytes"]
+_TYPES: dict[str, pa.DataType] = {
+    "text": TEXT,
+    "date": pa.date32(),
+    "days": DAYS,
+    "number": pa.float64(),
+    "finding": FINDING,
+}
 
 
 @dataclass(frozen=True)
@@ -59,18 +66,27 @@ class Field:
     @property
     def numeric(self) -> bool:
         """Whether Milvus keeps numbers."""
-        return self.kind in ("number", "finding")
+        return self.kind in ("days", "number", "finding")
+
+    @property
+    def type(self) -> pa.DataType:
+        """Of the column's values in the case table."""
+        return _TYPES[self.kind]
+
+    @property
+    def _unknown(self) -> float:
+        return _NO_DAYS if self.kind == "days" else UNKNOWN_NUMBER
 
     def known(self, wanted: bool = True) -> str:
         """The expression that the value is known, or that it is not."""
         if self.numeric:
-            return f"{self.name} {'>=' if wanted else '<'} 0"
+            return f"{self.name} {'>' if wanted else '<='} {literal(self._unknown)}"
         return f'{self.name} {"!=" if wanted else "=="} ""'
 
     def encode(self, value: Any) -> str | float:
         """A value of the case table as Milvus keeps it."""
         if value is None:
-            return UNKNOWN_NUMBER if self.numeric else ""
+            return self._unknown if self.numeric else ""
         if self.numeric:
             return float(value)
         if isinstance(value, bytes):
@@ -81,7 +97,8 @@ class Field:
         """The inverse of `encode`, with dates as text and None for what is unknown."""
         if self.numeric:
             number = float(value)
-            return None if number < 0 else int(number) if self.kind == "finding" else number
+            known = int(number) if self.kind in ("finding", "days") else number
+            return None if number <= self._unknown else known
         return (bytes.fromhex(value) if self.kind == "bytes" else value) or None
 
 
@@ -91,6 +108,7 @@ def fields_of(schema: pa.Schema) -> dict[str, Field]:
         pa.date32(): "date",
         pa.float64(): "number",
         FINDING: "finding",
+        DAYS: "days",
         pa.binary(32): "bytes",
     }
     fields: dict[str, Field] = {}
@@ -161,11 +179,11 @@ def _told(condition: Condition, wanted: bool, fields: Mapping[str, Field]) -> st
 
 
 def _comparison(condition: Compare, wanted: bool, field: Field) -> str:
-    check_ordered(condition.column, condition.op, _TYPES[field.kind])
+    check_ordered(condition.column, condition.op, field.type)
     op = condition.op if wanted else _OPPOSITE[condition.op]
     value = literal(_value(condition.column, field, condition.value))
     return both(field.known(), f"{field.name} {'==' if op == '=' else op} {value}")
 
 
 def _value(column: str, field: Field, value: str) -> str | float:
-    return field.encode(value_of(column, value, _TYPES[field.kind]))
+    return field.encode(value_of(column, value, field.type))

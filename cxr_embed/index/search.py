@@ -240,7 +240,7 @@ class CaseIndex(Searchable):
         """A patient's cases; 0 for one who is not here."""
         return len(self.rows_of_patient(patient))
 
-    def count(self, where: str | Condition | None = None, before: str | datetime.date | None = None) -> int:
+    def count(self, where: str | Condition | None = None, before: str | int | datetime.date | None = None) -> int:
         """Cases that pass the filters.
 
         Raises:
@@ -249,7 +249,7 @@ class CaseIndex(Searchable):
         passing = self.passing(where, before)
         return len(self) if passing is None else int(np.count_nonzero(passing))
 
-    def passing(self, where: str | Condition | None, before: str | datetime.date | None) -> np.ndarray | None:
+    def passing(self, where: str | Condition | None, before: str | int | datetime.date | None) -> np.ndarray | None:
         """`(N,)` bool, the cases that pass the filters; None where there is no filter.
 
         Raises:
@@ -261,7 +261,7 @@ class CaseIndex(Searchable):
         if before is not None:
             if DATE not in self.table.column_names:
                 raise CaseIndexError(f"--before: {self.path} knows no {DATE}; build it with a manifest that has one")
-            earlier = mask(taken_before(before), self.table)
+            earlier = mask(taken_before(before, self.table.schema.field(DATE).type), self.table)
             passing = earlier if passing is None else passing & earlier
         return passing
 
@@ -274,7 +274,7 @@ class CaseIndex(Searchable):
         queries: Sequence[Query],
         k: int,
         where: str | Condition | None,
-        before: str | datetime.date | None,
+        before: str | int | datetime.date | None,
         rules: Rules,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         passing = self.passing(where, before)

@@ -76,7 +76,7 @@ class Searchable(ABC):
         k: int = 10,
         *,
         where: str | Condition | None = None,
-        before: str | datetime.date | None = None,
+        before: str | int | datetime.date | None = None,
         exclude_same_patient: bool = False,
         only_same_patient: bool = False,
         one_per_patient: bool = False,
@@ -88,7 +88,7 @@ class Searchable(ABC):
                 tells besides.
             k: neighbours wanted.
             where: a condition on the columns, e.g. `view = PA and age > 60`; see `cxr_embed.index.where`.
-            before: only cases whose study_date is earlier.
+            before: only cases whose study_date is earlier: a date, or a number where the data set counts days.
             exclude_same_patient, only_same_patient, one_per_patient: see `Rules`.
 
         Raises:
@@ -108,7 +108,7 @@ class Searchable(ABC):
         k: int,
         *,
         where: str | Condition | None = None,
-        before: str | datetime.date | None = None,
+        before: str | int | datetime.date | None = None,
         rules: Rules = NO_RULES,
     ) -> tuple[np.ndarray, np.ndarray]:
         """`search` that tells rows, as `rows_of` numbers them, instead of ids.
@@ -133,7 +133,7 @@ class Searchable(ABC):
         queries: Sequence[Query],
         k: int,
         where: str | Condition | None,
-        before: str | datetime.date | None,
+        before: str | int | datetime.date | None,
         rules: Rules,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Of each query, at most k rows and their similarities, best first."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.manifest import Manifest
+from cxr_embed.manifest import DAY_OFFSET, Manifest
 from cxr_embed.store import Store
 from cxr_embed.store.layout import file_digest
 
@@ -22,6 +22,7 @@ IMAGE, PATIENT, CONTENT, PATH, DATE, AGE = "image_id", "patient_id", "content", 
 LOOKS, NOT_A_CHEST = "looks", "not like a chest radiograph"  # a column where some picture does not, and what it says
 TEXT = pa.dictionary(pa.int32(), pa.string())
 FINDING = pa.int8()
+DAYS = pa.int32()  # study_date where the data set counts days
 _UNKNOWN = ("", "-1", "-1.0")  # as labels: blank, or uncertain
 
 
@@ -29,9 +30,9 @@ def case_table(store: Store, rows: np.ndarray, manifest: Manifest | None) -> pa.
     """The table of some of a store's images, in their order.
 
     The manifest's `path` stays out: folders are often named after people. `image_id` is text, `content` (SHA-256 of the
-    file) 32 bytes, `study_date` a date, `age` a number, findings 1, 0 or null (blank and -1), everything else
-    dictionary-encoded text. Blank is null. Where some picture was found not to look like a chest radiograph, `looks`
-    says so, and is null for the others.
+    file) 32 bytes, `study_date` a date or a number of days, `age` a number, findings 1, 0 or null (blank and -1),
+    everything else dictionary-encoded text. Blank is null. Where some picture was found not to look like a chest
+    radiograph, `looks` says so, and is null for the others.
 
     Args:
         store: the images', with their patients.
@@ -85,9 +86,11 @@ def _typed(name: str, values: pa.Array, findings: Sequence[str]) -> pa.Array:
     if name in findings:
         known = [None if value in _UNKNOWN else int(float(value)) for value in text.dictionary.to_pylist()]
         return pa.array(known, FINDING).take(text.indices)
-    kind = pa.date32() if name == DATE else pa.float64()
-    known = [value or None for value in text.dictionary.to_pylist()]
-    return pa.array(known, pa.string()).cast(kind).take(text.indices)
+    known = text.dictionary.to_pylist()  # its blank is gone from the codes
+    written = [value for value in known if value]
+    days = bool(written) and all(map(DAY_OFFSET.fullmatch, written))
+    kind = pa.float64() if name == AGE else DAYS if days else pa.date32()
+    return pa.array([value or None for value in known], pa.string()).cast(kind).take(text.indices)
 
 
 def join(first: pa.Table, second: pa.Table) -> pa.Table:
@@ -96,13 +99,23 @@ def join(first: pa.Table, second: pa.Table) -> pa.Table:
     Raises:
         CaseIndexError: for a column that is of another type in each.
     """
+    first, second = _without_dates(first, second), _without_dates(second, first)
     for name in set(first.column_names) & set(second.column_names):
         if first.schema.field(name).type != second.schema.field(name).type:
+            remedy = "name it with --extra in both, or in neither" if name != DATE else "an index holds one kind of it"
             raise CaseIndexError(
                 f"column {name} is {told(first.schema.field(name).type)} in the index and "
-                f"{told(second.schema.field(name).type)} in the manifest: name it with --extra in both, or in neither"
+                f"{told(second.schema.field(name).type)} in the manifest: {remedy}"
             )
     return pa.concat_tables([first, second], promote_options="default").unify_dictionaries().combine_chunks()
+
+
+def _without_dates(table: pa.Table, other: pa.Table) -> pa.Table:
+    """The table; a study_date that is unknown in every row is of the other's type."""
+    if DATE not in table.column_names or DATE not in other.column_names or table[DATE].null_count < len(table):
+        return table
+    field = other.schema.field(DATE)
+    return table.set_column(table.column_names.index(DATE), field, pa.nulls(len(table), field.type))
 
 
 def keep(table: pa.Table, rows: np.ndarray) -> pa.Table:
@@ -117,7 +130,7 @@ def keep(table: pa.Table, rows: np.ndarray) -> pa.Table:
 
 def told(kind: pa.DataType) -> str:
     """A column's type in a message."""
-    names = {FINDING: "a finding", pa.date32(): "a date", pa.float64(): "a number"}
+    names = {FINDING: "a finding", pa.date32(): "a date", pa.float64(): "a number", DAYS: "a number of days"}
     return names.get(kind, "text")
 
 
@@ -169,9 +182,9 @@ class Column:
             return np.asarray(self.array.fill_null(2)), [0, 1, None]
         if kind == pa.float64():
             return np.asarray(self.array.fill_null(math.nan)), None
-        if kind == pa.date32():
+        if kind in (pa.date32(), DAYS):
             coded = self.array.dictionary_encode()
-            days = [day.isoformat() for day in coded.dictionary.to_pylist()]
+            days = [day if kind == DAYS else day.isoformat() for day in coded.dictionary.to_pylist()]
             return np.asarray(coded.indices.fill_null(-1)), [*days, None]
         return np.empty(0), None
 

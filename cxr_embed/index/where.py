@@ -25,7 +25,8 @@ import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.ordering import ordered
-from cxr_embed.index.table import CONTENT, DATE, FINDING, TEXT
+from cxr_embed.index.table import CONTENT, DATE, DAYS, FINDING, TEXT
+from cxr_embed.manifest import DAY_OFFSET
 
 Op = Literal["=", "!=", "<", "<=", ">", ">="]
 _LONGEST = 4000  # characters; deeper nesting than fits would overrun Python's stack
@@ -173,14 +174,17 @@ def negation(part: Condition) -> Condition:
     return part.part if isinstance(part, Not) else Not(part)
 
 
-def taken_before(date: str | datetime.date) -> Condition:
-    """`study_date < date`.
+def taken_before(date: str | int | datetime.date, kind: pa.DataType) -> Condition:
+    """`study_date < date`, of a column of dates or of days.
 
     Raises:
-        CaseIndexError: for a date that is none.
+        CaseIndexError: for a date that is none, or a number of days where there are dates, and the other way round.
     """
-    text = date.isoformat() if isinstance(date, datetime.date) else date
-    as_date(text, "--before")
+    text = date.isoformat() if isinstance(date, datetime.date) else str(date)
+    if kind == DAYS:
+        as_days(text, "--before")
+    else:
+        as_date(text, "--before")
     return Compare(DATE, "<", text)
 
 
@@ -221,13 +225,15 @@ def absent_words(condition: Condition, table: pa.Table) -> tuple[str, ...]:
 
 
 def value_of(column: str, value: str, kind: pa.DataType) -> Any:
-    """A written value in its column's type: text, a `float`, an `int` (findings) or a `date`.
+    """A written value in its column's type: text, a `float`, an `int` (findings, days) or a `date`.
 
     Raises:
         CaseIndexError: where it is no such value.
     """
     if kind == pa.date32():
         return as_date(value, f"--where: {column}")
+    if kind == DAYS:
+        return as_days(value, f"--where: {column}")
     if kind not in (FINDING, pa.float64()):
         return value
     try:
@@ -253,8 +259,19 @@ def as_date(text: str, where: str) -> datetime.date:
             return date
     except ValueError:
         pass
-    offset = "; days in a column of their own: --where 'NAME < 365'" if text.lstrip("-").isdigit() else ""
+    offset = f"; {DATE} holds dates here, not days" if DAY_OFFSET.fullmatch(text) else ""
     raise CaseIndexError(f"{where}: {text!r} is no date (YYYY-MM-DD){offset}")
+
+
+def as_days(text: str, where: str) -> int:
+    """A number of days, in a data set that counts them.
+
+    Raises:
+        CaseIndexError: for anything but a whole number.
+    """
+    if DAY_OFFSET.fullmatch(text):
+        return int(text)
+    raise CaseIndexError(f"{where}: {DATE} holds numbers of days here, and {text!r} is none; e.g. 365")
 
 
 def check_column(column: str, names: Sequence[str]) -> str:
@@ -278,7 +295,7 @@ def check_ordered(column: str, op: str, kind: pa.DataType) -> None:
     Raises:
         CaseIndexError: naming the column.
     """
-    if op not in ("=", "!=") and kind not in (FINDING, pa.float64(), pa.date32()):
+    if op not in ("=", "!=") and kind not in (FINDING, DAYS, pa.float64(), pa.date32()):
         raise CaseIndexError(f"--where: {column} is text, which has no order here; use =, != or in")
 
 

@@ -1,6 +1,6 @@
 """The table of cases: one row a radiograph, checked as a whole before anything runs."""
 
-from cxr_embed.manifest.checks import CONTROL, DESCRIPTIVE, OPTIONAL, REQUIRED, check_columns, leaves_root
+from cxr_embed.manifest.checks import CONTROL, DAY_OFFSET, DESCRIPTIVE, OPTIONAL, REQUIRED, check_columns, leaves_root
 from cxr_embed.manifest.files import check_overwrite, check_target, plain_cell, write_manifest
 from cxr_embed.manifest.rows import Rows
 from cxr_embed.manifest.table import (
@@ -16,6 +16,7 @@ from cxr_embed.manifest.table import (
 
 __all__ = [
     "CONTROL",
+    "DAY_OFFSET",
     "DESCRIPTIVE",
     "OPTIONAL",
     "REQUIRED",

@@ -20,6 +20,8 @@ DESCRIPTIVE = ("study_id", "follow_up", "site", "source")
 FINDING_VALUES = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan, "-1": -1.0, "-1.0": -1.0}
 # A newline or NUL in an id tears up logs, and NumPy drops a NUL at a string's end: two ids would become one.
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Days from whatever the data set counts from; eight digits are a date.
+DAY_OFFSET = re.compile(r"-?[0-9]{1,7}")
 _SEXES = ("", "M", "F", "O")
 
 
@@ -85,23 +87,40 @@ def _check_split(rows: Rows) -> list[str]:
     return [f"a patient is in two splits: {shown}{more}"]
 
 
-def _check_values(rows: Rows) -> list[str]:
-    def no_date(value: str) -> bool:
-        try:
-            return bool(value) and datetime.date.fromisoformat(value).isoformat() != value
-        except ValueError:
-            return True
+def _no_date(value: str) -> bool:
+    if not value or DAY_OFFSET.fullmatch(value):
+        return False
+    try:
+        return datetime.date.fromisoformat(value).isoformat() != value
+    except ValueError:
+        return True
 
+
+def _check_values(rows: Rows) -> list[str]:
     def no_age(value: str) -> bool:
         # Not float() alone: it takes 1_0, nan and the digits of every script.
         return bool(value) and not (re.fullmatch(r"[0-9]{1,3}(\.[0-9]+)?", value) and float(value) <= 130)
 
     checks = {
-        "study_date": (no_date, "study_date is no date (YYYY-MM-DD)"),
+        "study_date": (_no_date, "study_date is no date (YYYY-MM-DD) and no number of days"),
         "age": (no_age, "age is no number of years from 0 to 130"),
         "sex": (lambda value: value not in _SEXES, "sex is not M, F, O or blank"),
     }
     return [told for name, (bad, what) in checks.items() if rows.has(name) for told in rows.where(name, bad, what)]
+
+
+def _check_dates(rows: Rows) -> list[str]:
+    """Dates have an order, and so have days that are counted; the two together have none."""
+    if not rows.has("study_date"):
+        return []
+    values = {value for value in rows.table["study_date"].unique().to_pylist() if value and not _no_date(value)}
+    days = {value for value in values if DAY_OFFSET.fullmatch(value)}
+    if days in (set(), values):
+        return []
+    if 2 * len(days) <= len(values):
+        return rows.where("study_date", days.__contains__, "study_date is a number of days here, elsewhere a date")
+    dates = values - days
+    return rows.where("study_date", dates.__contains__, "study_date is a date here, elsewhere a number of days")
 
 
 def check_finding(rows: Rows, name: str) -> list[str]:
@@ -110,7 +129,13 @@ def check_finding(rows: Rows, name: str) -> list[str]:
     return [f"{found[0]} (if {name} is no finding, name it with --extra)"] if found else []
 
 
-CHECKS: tuple[Callable[[Rows], list[str]], ...] = (check_ids, _check_paths, _check_split, _check_values)
+CHECKS: tuple[Callable[[Rows], list[str]], ...] = (
+    check_ids,
+    _check_paths,
+    _check_split,
+    _check_values,
+    _check_dates,
+)
 
 
 def check_columns(columns: dict[str, list[str]]) -> list[str]:

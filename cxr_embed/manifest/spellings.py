@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Callable, Sequence
 
@@ -14,11 +15,13 @@ _BLANK = frozenset(("na", "n/a", "nan", "null", "<na>"))
 _FINDING = {"true": "1", "yes": "1", "false": "0", "no": "0"}
 _SEX = {"m": "M", "male": "M", "f": "F", "female": "F", "o": "O", "other": "O"}
 _NUMBER = re.compile(r"(-?1|-?0)\.0*")
+_DIGITS = 20  # of a number that is looked at
+_WHOLE = re.compile(r"([+-]?\d+)(\.0*)?", re.ASCII)
 
 
 def plain_values(rows: Rows, findings: Sequence[str]) -> Rows:
     """The same rows with findings, sex, age and study_date in the manifest's own spelling; what is unclear stays."""
-    spellings: dict[str, Callable[[str], str]] = {"sex": _sex, "age": _known, "study_date": _known}
+    spellings: dict[str, Callable[[str], str]] = {"sex": _sex, "age": _known, "study_date": _day}
     spellings |= dict.fromkeys(findings, _finding)
     columns = [
         _mapped(rows.table[name], spellings[name]) if name in spellings else rows.table[name]
@@ -37,6 +40,19 @@ def _mapped(column: pa.ChunkedArray, spelling: Callable[[str], str]) -> pa.Chunk
 
 def _known(value: str) -> str:
     return "" if value.lower() in _BLANK else value
+
+
+def _day(value: str) -> str:
+    """A date of eight digits with its hyphens; a number of days without a point or a plus."""
+    if not (whole := _WHOLE.fullmatch(value)):
+        return _known(value)
+    digits = whole[1]
+    if len(digits) == 8 and digits.isdigit():
+        try:
+            return datetime.date.fromisoformat(digits).isoformat()
+        except ValueError:
+            return value
+    return str(int(digits)) if len(digits) <= _DIGITS else value
 
 
 def _sex(value: str) -> str:

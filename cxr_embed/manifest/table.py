@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import ManifestError
+from cxr_embed.files import stays_below
 from cxr_embed.manifest.checks import (
     CHECKS,
     DESCRIPTIVE,
@@ -178,12 +179,5 @@ def missing_files(manifest: Manifest) -> list[str]:
 
 def linked_away(manifest: Manifest) -> list[str]:
     """The paths in the manifest that lead to files outside its root, through a link."""
-    root = os.path.realpath(manifest.root)
-    real = cache(os.path.realpath)  # of folders, which many files share
-    away = []
-    for _, path, _ in manifest.rows():
-        folder, name = os.path.split(manifest.root / path)
-        file = os.path.join(real(folder), name)
-        if os.path.commonpath((root, os.path.realpath(file) if os.path.islink(file) else file)) != root:
-            away.append(path)
-    return away
+    below = stays_below(manifest.root)
+    return [path for _, path, _ in manifest.rows() if not below(manifest.root / path)]

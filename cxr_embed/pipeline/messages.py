@@ -36,6 +36,7 @@ class Setup:
     Attributes:
         arena: file descriptor of the memory that decoders and the device worker share.
         slot_bytes: size of one of its slots.
+        root: the folder below which files lie, wherever links lead; None where they may lie anywhere.
     """
 
     kind: WorkerKind
@@ -50,6 +51,7 @@ class Setup:
     pixels: str | None = None
     prepare: str | None = None
     colour: Colour = "refuse"
+    root: str | None = None
     arena: int | None = None
     slot_bytes: int = 0
 
@@ -73,12 +75,16 @@ class ReadFiles(NamedTuple):
 
 
 class HashedFile(NamedTuple):
-    """A file's content id, its stamp and when it was read (ns since the epoch)."""
+    """A file's content id, its stamp and when it was read (ns since the epoch).
+
+    `misnamed` says that its name stands for another format: no fault of the content, which may have another name too.
+    """
 
     key: int
     content: bytes
     stamp: Stamp
     read_ns: int
+    misnamed: Fault | None = None
 
 
 class Hashed(NamedTuple):

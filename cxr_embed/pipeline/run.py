@@ -6,14 +6,13 @@ import itertools
 import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from cxr_embed.encoders import CheckedEncoder, as_precision, load_encoder, resolve_device, resolve_precision
 from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
-from cxr_embed.images import prepared_encoder
+from cxr_embed.images import decoders, prepared_encoder
 from cxr_embed.manifest import Manifest, read_manifest
 from cxr_embed.pipeline.messages import Setup
 from cxr_embed.pipeline.session import Session
@@ -51,6 +50,7 @@ def embed(
     pixels: str | None = None,
     prepare: str | None = None,
     colour: Colour = "refuse",
+    follow_links: bool = False,
     dtype: Dtype | None = None,
     batch_size: int | Literal["auto"] = "auto",
     workers: int | Literal["auto"] = "auto",
@@ -60,8 +60,7 @@ def embed(
     """Embeds every radiograph of a manifest that the store does not hold yet.
 
     A file is known by its content: what was embedded under another name or in another run is not embedded again. One
-    broken file never stops the run. Ctrl-C and SIGTERM finish the files in hand, publish them and return; a second
-    Ctrl-C ends at once and loses only what was not published.
+    broken file never stops the run. Ctrl-C and SIGTERM finish the files in hand and return; a second one ends at once.
 
     Args:
         manifest: a `Manifest` or the path of one.
@@ -73,6 +72,7 @@ def embed(
         outputs, pixels: which of the encoder's outputs to store, which of its pixel recipes to use.
         prepare: what is done to a picture before the encoder sees it, `stretch`; its vectors are another encoder's.
         colour: `grey` reads pictures in colour by their luma instead of refusing them.
+        follow_links: also read files that lie outside the manifest's root and are reached through a link.
         dtype: `float16` (a new store's default) or `float32`.
         batch_size: images the encoder takes at once; halved when memory runs out.
         workers: processes; on a GPU, those that decode. `auto` takes one a core.
@@ -87,13 +87,12 @@ def embed(
         EncoderError: the encoder cannot be loaded.
         StoreError: the store is locked, full, damaged or another encoder's.
     """
-    started = time.perf_counter()
+    started, version = time.perf_counter(), _version()
     table = _manifest(manifest, batch_size, workers, limit)
     _check_files(table, limit)
     here = None if isinstance(encoder, str) else CheckedEncoder(encoder)
-    with_a_name = (weights, device, precision, outputs, pixels, prepare, workers)
-    if here is not None and with_a_name != (None, "auto", "auto", None, None, None, "auto"):
-        raise EncoderError(f"{', '.join(_WITH_A_NAME)} go with an encoder's name, not with an object")
+    if here is not None:
+        _refuse_with_an_object(weights, device, precision, outputs, pixels, prepare, workers)
     name = encoder if isinstance(encoder, str) else encoder.spec.name
     loaded = here or _spec_encoder(name, weights, precision, outputs, pixels, prepare=prepare)
     chosen = _precision(here, name, precision, device, Path(store))
@@ -108,18 +107,24 @@ def embed(
         pixels=pixels,
         prepare=prepare,
         colour=colour,
+        root=None if follow_links else str(table.root),
     )
-    with ExitStack() as stack:
-        stop = stack.enter_context(StopSignals())
-        writer = stack.enter_context(
-            StoreWriter(store, loaded.spec, dtype=dtype, precision=chosen, software=_version())
-        )
-        run = Session(table, writer, limit, progress, stop, _version(), colour=colour)
+    with (
+        StopSignals() as stop,
+        StoreWriter(store, loaded.spec, dtype=dtype, precision=chosen, software=version) as writer,
+    ):
+        run = Session(table, writer, limit, progress, stop, f"{version}; {decoders()}", colour=colour)
         _work(run, loaded, here, setup, batch_size, workers)
         run.summary.stored = len(writer.index)
     _tell_equal(run, store)
     run.summary.seconds = time.perf_counter() - started
     return run.summary
+
+
+def _refuse_with_an_object(*given: Any) -> None:
+    """Refuses what only an encoder's name goes with: any of `_WITH_A_NAME` that is not as it is by default."""
+    if given != (None, "auto", "auto", None, None, None, "auto"):
+        raise EncoderError(f"{', '.join(_WITH_A_NAME)} go with an encoder's name, not with an object")
 
 
 def _tell_equal(run: Session, store: str | os.PathLike[str]) -> None:

@@ -227,6 +227,9 @@ class Session:
         if file.read_ns - file.stamp.ctime_ns < RACY_NS:
             file = file._replace(stamp=Stamp())
         self.read[file.key] = file
+        if file.misnamed is not None:
+            self._fail(file.key, file.misnamed, file.content, file.stamp)
+            return False
         if file.content in self.buffered or self.writer.index.find_content(file.content) is not None:
             self._reuse(file.key)
             return False

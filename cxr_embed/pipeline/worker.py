@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.errors import CxrEmbedError, EncoderUnusable, ImageError
+from cxr_embed.files import stays_below
 from cxr_embed.pipeline.messages import (
     Decoded,
     Embedded,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from cxr_embed.types import ImageNote
 
 
+LINKED_AWAY = "its path leads out of the manifest's folder (or --root) through a link; --follow-links reads it"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Where a model input begins in a slot: a multiple of a cache line.
 _ALIGNMENT = 64
@@ -57,7 +59,8 @@ class Worker:
         self.batch_size = setup.batch_size
         self.unlike: set[int] = set()  # keys of the chunk whose picture does not look like a chest
         self.odd: dict[int, tuple[ImageNote, ...]] = {}  # by key: what is odd about a file of the chunk
-        self.contents: dict[int, tuple[bytes, str, str]] = {}  # key to bytes, suffix and content id
+        self.contents: dict[int, tuple[bytes, str]] = {}  # key to bytes and content id
+        self.below = stays_below(setup.root) if setup.root is not None else None
         self.arena = mmap.mmap(setup.arena, 0) if setup.arena is not None else None
 
     def answer(self, message: ReadFiles | EmbedFiles | RunSlots) -> Hashed | Embedded | Decoded:
@@ -70,12 +73,14 @@ class Worker:
 
     def read(self, message: ReadFiles) -> Hashed:
         """Reads and hashes the files and keeps their bytes."""
-        from cxr_embed.images import read_bytes
+        from cxr_embed.images import check_name, read_bytes
 
         self.contents.clear()
         hashed, faults = [], {}
         for key, path in message.files:
             try:
+                if self.below is not None and not self.below(path):
+                    raise ImageError("linked-away", LINKED_AWAY)
                 before, read_ns = file_stamp(path), time.time_ns()
                 data = read_bytes(path)
                 stamp = before if file_stamp(path) == before else Stamp()
@@ -83,8 +88,13 @@ class Worker:
                 faults[key] = Fault(error.kind, str(error))
                 continue
             content = hashlib.sha256(data)
-            self.contents[key] = data, PurePath(path).suffix, content.hexdigest()
-            hashed.append(HashedFile(key, content.digest(), stamp, read_ns))
+            misnamed = None
+            try:
+                check_name(data, PurePath(path).suffix)
+            except ImageError as error:
+                misnamed = Fault(error.kind, str(error))
+            self.contents[key] = data, content.hexdigest()
+            hashed.append(HashedFile(key, content.digest(), stamp, read_ns, misnamed))
         return Hashed(hashed, faults)
 
     def embed_files(self, message: EmbedFiles) -> Embedded | Decoded:
@@ -131,26 +141,30 @@ class Worker:
         Raises:
             ImageError: also for what a decoder was not expected to raise: one file never stops a run.
         """
-        from cxr_embed.images import decode_image, looks_like_chest, prepare_image
+        from cxr_embed.images import decode_image, looks_like_chest, machine_fault, prepare_image
 
-        data, suffix, content_id = self.contents[key]
+        data, content_id = self.contents[key]
         # libtiff tells of damage on stderr, across the progress bar and without the file's name; the error has both.
         quiet = stderr_silenced() if data[:4] in _TIFF else contextlib.nullcontext()
         try:
             with quiet:
-                image = decode_image(data, suffix, content_id, self.setup.colour)
+                image = decode_image(data, content_id=content_id, colour=self.setup.colour)
             seen = prepare_image(image, self.setup.prepare)
             if not looks_like_chest(seen.pixels, seen.max_value):
                 self.unlike.add(key)
             if seen.notes:
                 self.odd[key] = seen.notes
-            return self.encoder.preprocess(image)
         except ImageError:
             raise
-        except MemoryError:
-            raise ImageError("too-large", "not enough memory to decode the image") from None
         except Exception as error:
-            raise ImageError("corrupt", f"the image cannot be decoded ({type(error).__name__})") from None
+            told = f"the image cannot be decoded ({type(error).__name__})"
+            raise machine_fault(error) or ImageError("corrupt", told) from None
+        try:
+            return self.encoder.preprocess(image)
+        except (ImageError, EncoderUnusable):
+            raise
+        except Exception as error:  # of the encoder's code, which may be mended by the next run
+            raise encoder_fault(error) from None
 
     def view(self, slot: int, place: InSlot) -> np.ndarray:
         """A model input in a slot."""
@@ -188,13 +202,8 @@ class Worker:
                     except EncoderUnusable:
                         raise
                     except Exception as reason:
-                        if isinstance(reason, ImageError):  # in the words that a decoder has for it
-                            faults[keys[at]] = Fault(reason.kind, str(reason))
-                            continue
-                        kind = "out-of-memory" if is_out_of_memory(reason) else "encoder"
-                        own = isinstance(reason, CxrEmbedError)
-                        told = str(reason) if own else f"{type(reason).__name__}: {reason}"
-                        faults[keys[at]] = Fault(kind, f"the encoder failed: {told}")
+                        fault = encoder_fault(reason)
+                        faults[keys[at]] = Fault(fault.kind, str(fault))
                 start = stop
         vectors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
         encoder = self.encoder
@@ -219,6 +228,14 @@ def file_stamp(path: str) -> Stamp:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether the device or the machine ran out of memory, in any framework's words."""
     return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+
+
+def encoder_fault(error: Exception) -> ImageError:
+    """What became of an image that its encoder failed on."""
+    if isinstance(error, ImageError):  # in the words that a decoder has for it
+        return error
+    told = str(error) if isinstance(error, CxrEmbedError) else f"{type(error).__name__}: {error}"
+    return ImageError("out-of-memory" if is_out_of_memory(error) else "encoder", f"the encoder failed: {told}")
 
 
 def make_encoder(setup: Setup) -> CheckedEncoder:

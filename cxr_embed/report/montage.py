@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.errors import CaseIndexError, ImageError
-from cxr_embed.files import written_aside
+from cxr_embed.files import stays_below, written_aside
 from cxr_embed.images import read_image
 from cxr_embed.index.queries import Examples
 from cxr_embed.index.results import check_target
@@ -102,6 +102,9 @@ def case_panel(case: dict[str, Any], places: Places, title: str, lines: Sequence
     if leaves_root(path):
         return Panel(title, tuple(lines), why="its path leaves the folder")
     content = case.get("content")
+    # A file of known content was embedded, wherever it lies.
+    if not content and not stays_below(places.root)(places.root / path):
+        return Panel(title, tuple(lines), why="its path leaves the folder through a link")
     return file_panel(places.root / path, title, lines, content.hex() if content else "")
 
 

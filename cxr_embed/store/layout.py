@@ -39,7 +39,7 @@ ROW_SCHEMA = pa.schema(
         pa.field("ctime_ns", pa.int64(), nullable=False),
         pa.field("error_kind", pa.string()),
         pa.field("error", pa.string()),
-        pa.field("software", pa.string()),  # version that met the error: another one may know better
+        pa.field("software", pa.string()),  # versions that met the error: others may know better
         pa.field("unlike_chest", pa.bool_()),  # of a row that owns a vector; null where nobody looked
     ]
 )
