@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxr_embed.cli import terminal
+from cxr_embed.cli import tables, terminal
 from cxr_embed.cli.common import plural, print_json
 
 if TYPE_CHECKING:
@@ -70,19 +70,13 @@ def encoders(
     if as_json:
         print_json(rows)
         return
-    from rich.table import Table
-
     from cxr_embed.encoders.weights import weights_folder
 
     console = terminal.console()
     columns = ["encoder", "vectors", "licence", "installed", "weights", "trained on"]
     shown = len(columns) if console.width >= 120 else len(columns) - 1
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns[:shown]:
-        table.add_column(column, no_wrap=column != "trained on", overflow="fold")
-    for row in rows:
-        table.add_row(*_cells(row)[:shown])
-    console.print(table)
+    cells = [_cells(row)[:shown] for row in rows]
+    tables.print_table(console, tables.columns_of(columns[:shown], cells, words=range(shown)))
     folder = str(weights_folder()).replace(str(Path.home()), "~", 1)
     typer.echo("\n* embeds prompts too. Weights: `no` = not on this machine, `named` = the checkpoint that you name.")
     extras = sorted({row["install"] for row in rows if not row["installed"]})
@@ -116,8 +110,7 @@ def check(
     if as_json:
         print_json(told)
     else:
-        for name, value in _checked_lines(told):
-            typer.echo(f"{name:<14} {value}")
+        tables.print_facts(terminal.console(), list(_checked_lines(told)), 14)
     if not told["vectors"]["different"]:
         if not as_json:
             typer.echo("error: radiographs that differ have the same vector", err=True)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxr_embed.cli import tables
 from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json
 from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table as RichTable
 
     from cxr_embed.evaluation import Evaluation
     from cxr_embed.evaluation.tables import Table
@@ -192,12 +192,12 @@ def check_uncertain(uncertain: str) -> None:
         fail(f"--uncertain is unknown, positive or negative, not {uncertain!r}", 2)
 
 
-def print_tables(console: Console, tables: Sequence[Table], *, beside: bool) -> None:
+def print_tables(console: Console, given: Sequence[Table], *, beside: bool) -> None:
     """Tables one under the other; side by side where their rows are the same and the terminal is wide enough."""
     from cxr_embed.evaluation.tables import Table
 
     placed: list[Table] = []
-    for table in tables:
+    for table in given:
         if beside and placed:
             last = placed[-1]
             # The first has one row more, of the mean.
@@ -205,30 +205,13 @@ def print_tables(console: Console, tables: Sequence[Table], *, beside: bool) -> 
             both = Table(
                 last.heads + table.heads[1:], [row + more[1:] for row, more in zip(last.rows, rows, strict=True)]
             )
-            if _width(console, both) <= console.width:
+            if tables.natural_width(tables.columns_of(both.heads, both.rows)) <= console.width:
                 placed[-1] = both
                 continue
         placed.append(table)
     for table in placed:
-        console.print(_rich(table))
+        tables.print_table(console, tables.columns_of(table.heads, table.rows))
         console.print()
-
-
-def _width(console: Console, table: Table) -> int:
-    from rich.measure import Measurement
-
-    return Measurement.get(console, console.options.update(width=10_000), _rich(table)).maximum
-
-
-def _rich(table: Table) -> RichTable:
-    from rich.table import Table as RichTable
-
-    made = RichTable(box=None, header_style="bold", pad_edge=False)
-    for number, head in enumerate(table.heads):
-        made.add_column(head, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
-    for row in table.rows:
-        made.add_row(*row)
-    return made
 
 
 def tell(console: Console, title: str, sentence: str) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, human_bytes, plural, print_json, progress_bar
+from cxr_embed.cli.tables import print_facts
+from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
     from cxr_embed.index.layout import Record
@@ -218,8 +220,7 @@ def info(index: IndexPath, as_json: AsJson = False) -> None:
     }
     if spec.text is None:
         del lines["prompts"]
-    for name, value in lines.items():
-        typer.echo(f"{name:<12} {value}")
+    print_facts(console(), lines, 12)
     typer.echo(RESEARCH)
 
 

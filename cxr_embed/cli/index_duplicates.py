@@ -11,6 +11,7 @@ import numpy as np
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
+from cxr_embed.cli.tables import Column, print_table
 from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -143,20 +144,22 @@ def _strangers(opened: Any, found: Duplicates) -> list[str]:
 
 
 def _show(ids: np.ndarray, cases: _Cases, found: Duplicates) -> None:
-    from rich.table import Table
-
     if not found.groups:
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for head in ("copies", "similarity", "image_id", "patient_id", "split", ""):
-        table.add_column(head, justify="right" if head == "similarity" else "left", no_wrap=True)
+    rows = []
     for group in found.groups[:_SHOWN]:
         first = ["same file" if group.same_file else "alike", f"{group.similarity:.4f}"]
         for row in group.rows:
             about = [str(column[row]) for column in (ids, cases.patients, cases.splits)]
-            table.add_row(*first, *about, "stays" if row == group.kept else "")
+            rows.append([*first, *about, "stays" if row == group.kept else ""])
             first = ["", ""]
-    console().print(table)
+    heads = ("copies", "similarity", "image_id", "patient_id", "split", "")
+    columns = [
+        Column(head, cells, "number" if head == "similarity" else "id")
+        for head, cells in zip(heads, zip(*rows, strict=True), strict=True)
+    ]
+    if left_out := print_table(console(), columns, ("patient_id", "split", "similarity")):
+        typer.echo(f"note: {', '.join(left_out)}: no room here; --json tells them")
     if len(found.groups) > _SHOWN:
         typer.echo(f"... and {plural(len(found.groups) - _SHOWN, 'group')} more: --json has them all")
 

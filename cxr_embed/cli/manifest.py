@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.cli.common import plural, print_json
+from cxr_embed.cli.tables import print_facts
+from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
     from cxr_embed.datasets import ScanResult
@@ -181,5 +183,4 @@ def recipes(as_json: Annotated[bool, typer.Option("--json", help="Print the list
     if as_json:
         print_json([recipe.model_dump(include={"name", "title", "licence", "citation"}) for recipe in known])
         return
-    for recipe in known:
-        typer.echo(f"{recipe.name:20}{recipe.title} (terms: {recipe.licence})")
+    print_facts(console(), [(recipe.name, f"{recipe.title} (terms: {recipe.licence})") for recipe in known], 19)

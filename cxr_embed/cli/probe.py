@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxr_embed.cli import tables
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.evaluate import AsJson, Extra, Uncertain, check_uncertain
 from cxr_embed.cli.probe_evaluate import thresholds_on
@@ -262,14 +263,7 @@ def _print_trained(trained: TrainedProbe, cases: Cases, notes: list[str], out: P
 
 def print_table(heads: list[str], rows: list[list[str]]) -> None:
     """Prints a table, its first column to the left and figures to the right."""
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for number, head in enumerate(heads):
-        table.add_column(head, justify="left" if not number else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console().print(table)
+    tables.print_table(console(), tables.columns_of(heads, rows))
 
 
 def tell_notes(notes: Sequence[str]) -> None:

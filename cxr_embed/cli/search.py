@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.cells import cell_len
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.index import check_engine
+from cxr_embed.cli.tables import Column, print_table
 from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -199,41 +199,18 @@ def _query_json(
 
 
 def _print(neighbors: list[dict[str, Any]]) -> list[str]:
-    """Prints the neighbours; no word is cut in two, rather are columns left out, which a note then says."""
-    from rich.table import Table
-
-    room = console().width
+    """Prints the neighbours; columns that have no room are left out, which a note then says."""
+    about = {name: [told(case.get(name)) for case in neighbors] for name in _SHOWN}
+    columns = [
+        Column("image_id", [str(case["image_id"]) for case in neighbors], "id"),
+        Column("similarity", [f"{case['similarity']:.4f}" for case in neighbors]),
+        *(Column(name, values, "number" if name == "age" else "id") for name, values in about.items() if any(values)),
+    ]
     findings = _findings(neighbors)
-    columns = {name: [told(case.get(name)) for case in neighbors] for name in _SHOWN}
-    columns = {name: values for name, values in columns.items() if any(values)}
-    fixed = {
-        "image_id": [str(case["image_id"]) for case in neighbors],
-        "similarity": [f"{case['similarity']:.4f}" for case in neighbors],
-    }
-    word = max((cell_len(word) for cell in findings for word in cell.split()), default=0)
-    left_out = []
-    for name in _SPARED:
-        if name in columns and _width(fixed | columns, word) > room:
-            del columns[name]
-            left_out.append(name)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in (*fixed, *columns):
-        table.add_column(name, justify="right" if name in ("age", "similarity") else "left", no_wrap=True)
-    if word:
-        table.add_column("findings", min_width=word)
-    for cells in zip(*(fixed | columns).values(), *([findings] if word else []), strict=True):
-        table.add_row(*cells)
-    # What is left is never cut: a terminal breaks its lines, and a pipe has no width.
-    wide = max(room, _width(fixed | columns, word))
-    console(width=wide).print(table)
+    if any(findings):
+        columns.append(Column("findings", findings, "words"))
+    left_out = print_table(console(), columns, _SPARED)
     return [f"{', '.join(left_out)}: no room here; --json and --out tell them"] if left_out else []
-
-
-def _width(columns: Mapping[str, list[str]], word: int) -> int:
-    """Characters of a table of these columns, and of findings whose longest word has so many."""
-    widths = [max(cell_len(cell) for cell in [name, *values]) for name, values in columns.items()]
-    widths += [max(word, len("findings"))] if word else []
-    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _findings(neighbors: list[dict[str, Any]]) -> list[str]:

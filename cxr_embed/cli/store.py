@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cxr_embed.cli.common import RESEARCH, human_bytes, is_terminal, plural, print_json
+from cxr_embed.cli.tables import print_facts
 from cxr_embed.cli.terminal import console
 
 app = typer.Typer(
@@ -62,8 +63,7 @@ def info(
         del lines["not a chest"]
     if not lines["equal"]:
         del lines["equal"]
-    for name, value in lines.items():
-        typer.echo(f"{name:<12} {value}")
+    print_facts(console(), lines, 12)
     if failures:
         for failure in opened.failures:
             typer.echo(f"{failure.image_id}\t{failure.kind}\t{failure.reason}")

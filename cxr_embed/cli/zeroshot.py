@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_embed.cli import terminal
+from cxr_embed.cli import tables, terminal
 from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json, progress_bar
 from cxr_embed.cli.evaluate import CountNoFinding, Uncertain, check_uncertain
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from cxr_embed.screening import FindingReport, Goal, Report, Screening
 
@@ -166,27 +165,22 @@ def _write_report(path: Path, report: Report, about: dict[str, str]) -> None:
 
 def _print(report: Report, screening: Screening, about: dict[str, str], out: Path) -> None:
     """The report for people, as wide as the terminal."""
-    from rich.measure import Measurement
-
     from cxr_embed.screening.tables import doubts, ranking_table, threshold_table, told_goal
 
     console = terminal.console()
     ranking, thresholds = ranking_table(report), threshold_table(report)
-    tables = [_table(*ranking)]
+    placed = [_columns(*ranking)]
     if thresholds is not None:
-        tables.append(_table(*thresholds))
+        placed.append(_columns(*thresholds))
         # Side by side where that fits; the row of the mean has no threshold.
         more = [*(row[1:] for row in thresholds[1]), [""] * (len(thresholds[0]) - 1)]
         rows = [row + beside for row, beside in zip(ranking[1], more, strict=False)]
-        both = _table(ranking[0] + thresholds[0][1:], rows)
-        if (
-            report.truth is not None
-            and Measurement.get(console, console.options.update(width=10_000), both).maximum <= console.width
-        ):
-            tables = [both]
-    for number, table in enumerate(tables):
-        console.print(*([""] if number else []), table, sep="\n")
-    console.print()
+        both = _columns(ranking[0] + thresholds[0][1:], rows)
+        if report.truth is not None and tables.natural_width(both) <= console.width:
+            placed = [both]
+    for columns in placed:
+        tables.print_table(console, columns)
+        console.print()
     if report.goal is not None:
         own = "; * the labels' own prevalence" if any(_owns(finding) for finding in report.findings) else ""
         console.print(f"thresholds for {told_goal(report.goal)}{own}")
@@ -206,16 +200,9 @@ def _owns(finding: FindingReport) -> bool:
     return finding.prevalence is not None and not finding.prevalence_stated
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for head in heads:
-        words = head in ("finding", "agrees least with the whole")
-        table.add_column(head, justify="left" if words else "right", no_wrap=not words, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
+def _columns(heads: list[str], rows: list[list[str]]) -> list[tables.Column]:
+    words = [place for place, head in enumerate(heads) if head in ("finding", "agrees least with the whole")]
+    return tables.columns_of(heads, rows, words)
 
 
 def _tell(console: Console, title: str, sentence: str) -> None:
@@ -239,9 +226,9 @@ def prompts(
         if as_json:
             print_json([{"name": s.name, "title": s.title, "findings": [f.name for f in s.findings]} for s in sets])
             return
-        for known in sets:
-            counts = f"{plural(len(known.findings), 'finding')}, {plural(len(known.prompts), 'prompt')}"
-            typer.echo(f"{known.name:12}{known.title} ({counts})")
+        counts = [f"{plural(len(s.findings), 'finding')}, {plural(len(s.prompts), 'prompt')}" for s in sets]
+        facts = [(known.name, f"{known.title} ({count})") for known, count in zip(sets, counts, strict=True)]
+        tables.print_facts(terminal.console(), facts, 11)
         return
     chosen = load_prompt_set(name)
     if as_json:
