@@ -85,7 +85,7 @@ def search(
 
     if out is not None:
         check_target(out)
-    places = _places(montage, manifest, root) if montage is not None else None
+    places = places_of(montage, manifest, root) if montage is not None else None
     opened = _open(index, engine, uri)
     rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
     # Faults of the search come before a model is loaded for it.
@@ -113,7 +113,7 @@ def search(
         print_json({"query": told, "neighbors": neighbors, "note": RESEARCH})
         return
     typer.echo(f"nearest to {query.name}")
-    for note in (*_print(neighbors), *notes):
+    for note in (*print_cases(neighbors), *notes):
         typer.echo(f"note: {note}")
     for file in filter(None, (out, montage)):
         typer.echo(f"{file}: {plural(found, 'case')}")
@@ -131,7 +131,7 @@ def _open(index: Path, engine: str, uri: str | None) -> CaseIndex | MilvusIndex:
     return MilvusIndex(uri, str(index))
 
 
-def _places(montage: Path, manifest: Path | None, root: Path | None) -> Places:
+def places_of(montage: Path, manifest: Path | None, root: Path | None) -> Places:
     """Where the radiographs are, if the montage can be written."""
     from cxr_embed.manifest import read_paths
     from cxr_embed.report.montage import Places, check_montage
@@ -196,8 +196,11 @@ def _query_json(
     return {"name": query.name, "patients": list(query.patients), "k": k, **{n: v for n, v in told.items() if v}}
 
 
-def _print(neighbors: list[dict[str, Any]]) -> list[str]:
-    """Prints the neighbours; no word is cut in two, rather are columns left out, which a note then says."""
+def print_cases(neighbors: list[dict[str, Any]], figure: str = "similarity") -> list[str]:
+    """Prints the neighbours; no word is cut in two, rather are columns left out, which a note then says.
+
+    `figure` names the number that they are ranked by.
+    """
     from rich.table import Table
 
     room = console().width
@@ -206,7 +209,7 @@ def _print(neighbors: list[dict[str, Any]]) -> list[str]:
     columns = {name: values for name, values in columns.items() if any(values)}
     fixed = {
         "image_id": [str(case["image_id"]) for case in neighbors],
-        "similarity": [f"{case['similarity']:.4f}" for case in neighbors],
+        figure: [f"{case[figure]:.4f}" for case in neighbors],
     }
     word = max((cell_len(word) for cell in findings for word in cell.split()), default=0)
     left_out = []
@@ -216,7 +219,7 @@ def _print(neighbors: list[dict[str, Any]]) -> list[str]:
             left_out.append(name)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in (*fixed, *columns):
-        table.add_column(name, justify="right" if name in ("age", "similarity") else "left", no_wrap=True)
+        table.add_column(name, justify="right" if name in ("age", figure) else "left", no_wrap=True)
     if word:
         table.add_column("findings", min_width=word)
     for cells in zip(*(fixed | columns).values(), *([findings] if word else []), strict=True):
