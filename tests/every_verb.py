@@ -69,6 +69,7 @@ def others() -> Iterator[list[str]]:
         "cases/manifest.csv",
     ]
     yield ["search", "index", "--image", "cases/" + first_image(), "-k", "3"]
+    yield ["zeroshot", "store", "--ask", "pneumothorax", "--manifest", "cases/manifest.csv", "--montage", "asked.png"]
     yield ["index", "info", "index"]
     yield ["index", "verify", "index"]
     yield ["index", "evaluate", "index", "--bootstraps", "20"]

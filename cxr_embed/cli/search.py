@@ -87,7 +87,7 @@ def search(
 
     if out is not None:
         check_target(out)
-    places = _places(montage, manifest, root) if montage is not None else None
+    places = places_of(montage, manifest, root) if montage is not None else None
     opened = _open(index, engine, uri)
     rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
     # Faults of the search come before a model is loaded for it.
@@ -115,7 +115,7 @@ def search(
         print_json({"query": told, "neighbors": neighbors, "note": RESEARCH})
         return
     typer.echo(f"nearest to {query.name}")
-    for note in (*_print(neighbors), *notes):
+    for note in (*print_cases(neighbors), *notes):
         typer.echo(f"note: {note}")
     for file in filter(None, (out, montage)):
         typer.echo(f"{file}: {plural(found, 'case')}")
@@ -133,7 +133,7 @@ def _open(index: Path, engine: str, uri: str | None) -> CaseIndex | MilvusIndex:
     return MilvusIndex(uri, str(index))
 
 
-def _places(montage: Path, manifest: Path | None, root: Path | None) -> Places:
+def places_of(montage: Path, manifest: Path | None, root: Path | None) -> Places:
     """Where the radiographs are, if the montage can be written."""
     from cxr_embed.manifest import read_paths
     from cxr_embed.report.montage import Places, check_montage
@@ -198,12 +198,15 @@ def _query_json(
     return {"name": query.name, "patients": list(query.patients), "k": k, **{n: v for n, v in told.items() if v}}
 
 
-def _print(neighbors: list[dict[str, Any]]) -> list[str]:
-    """Prints the neighbours; columns that have no room are left out, which a note then says."""
+def print_cases(neighbors: list[dict[str, Any]], figure: str = "similarity") -> list[str]:
+    """Prints the neighbours; columns that have no room are left out, which a note then says.
+
+    `figure` names the number that they are ranked by.
+    """
     about = {name: [told(case.get(name)) for case in neighbors] for name in _SHOWN}
     columns = [
         Column("image_id", [str(case["image_id"]) for case in neighbors], "id"),
-        Column("similarity", [f"{case['similarity']:.4f}" for case in neighbors]),
+        Column(figure, [f"{case[figure]:.4f}" for case in neighbors]),
         *(Column(name, values, "number" if name == "age" else "id") for name, values in about.items() if any(values)),
     ]
     findings = _findings(neighbors)

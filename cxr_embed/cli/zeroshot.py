@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cxr_embed.cli import tables, terminal
+from cxr_embed.cli.ask import ask_store
 from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json, progress_bar
-from cxr_embed.cli.evaluate import CountNoFinding, Uncertain, check_uncertain
+from cxr_embed.cli.evaluate import CountNoFinding, Extra, Uncertain, check_uncertain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,35 +27,76 @@ CutPrompts = Annotated[
 ]
 
 
+Ask = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="One question in words instead of --prompts, such as 'pneumothorax': the images that show it most. "
+        "NAME=WORDS where the labels name it otherwise (repeatable).",
+        show_default=False,
+    ),
+]
+Against = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="For --ask: what the question is compared with; its denial ('no pneumothorax') by default. Once for each "
+        "--ask.",
+        show_default=False,
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(help="Manifest, or a table of image_id and findings, for the report, or the AUROC of --ask."),
+]
+Montage = Annotated[
+    Path | None, typer.Option(help="For --ask: draw each question and its images into a file: .png or .pdf.")
+]
+ManifestPath = Annotated[
+    Path | None,
+    typer.Option(
+        help="For --ask: what is known of the images, and where they are (--montage); its findings are the labels, "
+        "unless --labels names others."
+    ),
+]
+Root = Annotated[Path | None, typer.Option(help="For --montage: folder of the radiographs, if not the manifest's own.")]
+Sensitivity = Annotated[
+    float | None,
+    typer.Option(
+        help="Choose thresholds that find this part of the positives (with labels: 0.95).", show_default=False
+    ),
+]
+FlagRate = Annotated[
+    float | None, typer.Option(help="Choose thresholds that flag at most this part of the images instead.")
+]
+Prevalence = Annotated[
+    list[str] | None,
+    typer.Option(help="Part of images with the finding where you screen: 0.02, or Pneumothorax=0.02 (repeatable)."),
+]
+Score = Annotated[
+    str | None, typer.Option(help="margin, softmax or sigmoid; the encoder's own by default.", show_default=False)
+]
+
+
 def zeroshot(
     store: Annotated[Path, typer.Argument(help="The store's folder.")],
-    prompts: Annotated[str, typer.Option(help="A set from `cxr-embed prompts`, or a prompt file (.yaml).")],
-    out: Annotated[Path, typer.Option(help="Scores to write: .csv or .parquet.")],
-    labels: Annotated[
-        Path | None, typer.Option(help="Manifest, or a table of image_id and findings, for the report.")
+    prompts: Annotated[
+        str | None, typer.Option(help="A set from `cxr-embed prompts`, or a prompt file (.yaml).")
     ] = None,
-    extra: Annotated[
-        list[str] | None, typer.Option(help="A column of the labels that is no finding (repeatable).")
-    ] = None,
+    ask: Ask = None,
+    against: Against = None,
+    out: Annotated[Path | None, typer.Option(help="Scores to write: .csv or .parquet; --ask needs none.")] = None,
+    labels: Labels = None,
+    extra: Extra = None,
     split: Annotated[str | None, typer.Option(help="Report on this split of the labels only, e.g. test.")] = None,
     uncertain: Uncertain = "unknown",
-    sensitivity: Annotated[
-        float | None,
-        typer.Option(
-            help="Choose thresholds that find this part of the positives (with labels: 0.95).", show_default=False
-        ),
-    ] = None,
-    flag_rate: Annotated[
-        float | None, typer.Option(help="Choose thresholds that flag at most this part of the images instead.")
-    ] = None,
-    prevalence: Annotated[
-        list[str] | None,
-        typer.Option(help="Part of images with the finding where you screen: 0.02, or Pneumothorax=0.02 (repeatable)."),
-    ] = None,
+    k: Annotated[int | None, typer.Option("-k", help="For --ask: images wanted (10).", show_default=False)] = None,
+    montage: Montage = None,
+    manifest: ManifestPath = None,
+    root: Root = None,
+    sensitivity: Sensitivity = None,
+    flag_rate: FlagRate = None,
+    prevalence: Prevalence = None,
     report: Annotated[Path | None, typer.Option(help="Report to write: .md or .json.")] = None,
-    score: Annotated[
-        str | None, typer.Option(help="margin, softmax or sigmoid; the encoder's own by default.", show_default=False)
-    ] = None,
+    score: Score = None,
     ensemble: Annotated[str, typer.Option(help="Average a finding's `scores`, or its prompts' `vectors`.")] = "scores",
     weights: Annotated[Path | None, typer.Option(help="Of the text model, for prompts that are new.")] = None,
     device: Annotated[str, typer.Option(help="Of the text model: auto, cpu or cuda.")] = "auto",
@@ -70,37 +112,80 @@ def zeroshot(
     A score is `margin` (positive minus negative cosine: ELIXR's rule and default), `softmax` (of the two logits: the
     default for CLIP and SigLIP) or `sigmoid` (of the positive alone). None is a probability, and 0.5 is no threshold:
     choose one by `--sensitivity` or `--flag-rate`.
+
+    `--ask "pneumothorax"` needs no prompt file: the words are compared with 'no pneumothorax' (or `--against`) by
+    `margin`, and the images that score highest are listed; with labels, their AUROC. It asks with these words alone: a
+    set of `cxr-embed prompts` asks for a finding in several ways, and `--prompts` takes one.
     """
+    how: dict[str, Any] = {
+        "score": score,
+        "ensemble": ensemble,
+        "weights": weights,
+        "device": device,
+        "cut_prompts": cut_prompts,
+    }
+    truth: dict[str, Any] = {"labels": labels, "extra": extra or (), "split": split, "uncertain": uncertain}
+    check_uncertain(uncertain)
+    for_prompts: dict[str, Any] = {"--report": report, "--sensitivity": sensitivity, "--flag-rate": flag_rate}
+    for_prompts |= {"--prevalence": prevalence, "--count-no-finding": count_no_finding or None}
+    for_ask: dict[str, Any] = {
+        "--against": against,
+        "-k": k,
+        "--montage": montage,
+        "--manifest": manifest,
+        "--root": root,
+    }
+    _check_kind(ask, prompts, for_prompts, for_ask)
+    if ask:
+        shown: dict[str, Any] = {
+            "k": 10 if k is None else k,
+            "out": out,
+            "montage": montage,
+            "manifest": manifest,
+            "root": root,
+        }
+        ask_store(store, ask, against or (), **shown, **truth, how=how, as_json=as_json)
+        return
+    if prompts is None or out is None:
+        fail("zeroshot needs --out FILE, for the scores", 2)
+    goal = _goal(sensitivity, flag_rate, labels)
+    _check(labels, split, prevalence, report)
+    wanted = {"goal": goal, "count_no_finding": count_no_finding, **how, **truth}
+    screening, made, about = _screen(store, prompts, out, prevalence or [], wanted)
+    _hand_out(screening, made, about, out, report, as_json)
+
+
+def _check_kind(
+    ask: list[str] | None, prompts: str | None, for_prompts: dict[str, Any], for_ask: dict[str, Any]
+) -> None:
+    """Refuses options of one kind of question beside the other kind."""
+    if not ask and prompts is None:
+        fail("zeroshot needs --prompts SET, or --ask 'pneumothorax'", 2)
+    if ask and prompts is not None:
+        fail("give --prompts or --ask, not both", 2)
+    wrong = [name for name, value in (for_prompts if ask else for_ask).items() if value is not None]
+    if wrong:
+        fail(f"{wrong[0]} is for {'--prompts' if ask else '--ask'}", 2)
+
+
+def _screen(
+    store: Path, prompts: str, out: Path, prevalence: list[str], wanted: dict[str, Any]
+) -> tuple[Screening, Report, dict[str, str]]:
     from cxr_embed.manifest import read_labels
     from cxr_embed.prompts import load_prompt_set
     from cxr_embed.screening import check_scores_target, screen
     from cxr_embed.store import open_store
 
-    goal = _goal(sensitivity, flag_rate, labels)
-    _check(labels, split, uncertain, prevalence, report)
     check_scores_target(out)
     opened, asked = open_store(store), load_prompt_set(prompts)
-    rates = prevalences(prevalence or [], [finding.name for finding in asked.findings], "the prompts ask for")
+    rates = prevalences(prevalence, [finding.name for finding in asked.findings], "the prompts ask for")
+    labels, extra = wanted.pop("labels"), wanted.pop("extra")
+    table = read_labels(labels, extra=extra) if labels is not None else None
     with progress_bar() as progress:
-        screening, made = screen(
-            opened,
-            asked,
-            labels=read_labels(labels, extra=extra or ()) if labels is not None else None,
-            split=split,
-            uncertain=uncertain,  # type: ignore[arg-type]
-            goal=goal,
-            prevalence=rates,
-            score=score,  # type: ignore[arg-type]
-            ensemble=ensemble,  # type: ignore[arg-type]
-            weights=weights,
-            device=device,
-            cut_prompts=cut_prompts,
-            count_no_finding=count_no_finding,
-            progress=progress,
-        )
+        screening, made = screen(opened, asked, labels=table, prevalence=rates, progress=progress, **wanted)
     about = {"prompts": asked.name, "prompts_digest": asked.digest, "score": screening.scores.kind}
-    about = {"encoder": opened.spec.name, "fingerprint": opened.spec.fingerprint, **about, "ensemble": ensemble}
-    _hand_out(screening, made, about, out, report, as_json)
+    about = {"encoder": opened.spec.name, "fingerprint": opened.spec.fingerprint, **about}
+    return screening, made, {**about, "ensemble": wanted["ensemble"]}
 
 
 def _hand_out(
@@ -119,10 +204,7 @@ def _hand_out(
         _print(made, screening, about, out)
 
 
-def _check(
-    labels: Path | None, split: str | None, uncertain: str, prevalence: list[str] | None, report: Path | None
-) -> None:
-    check_uncertain(uncertain)
+def _check(labels: Path | None, split: str | None, prevalence: list[str] | None, report: Path | None) -> None:
     if labels is None and (split is not None or prevalence):
         fail("--split and --prevalence are for the report on --labels; give --labels too", 2)
     if report is not None and report.suffix not in (".md", ".json"):

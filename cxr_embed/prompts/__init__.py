@@ -215,7 +215,7 @@ def _parse(name: str, data: bytes) -> PromptSet:
     try:
         file = _File.model_validate(value)
     except pydantic.ValidationError as error:
-        faults = tuple(_told(fault) for fault in error.errors())
+        faults = tuple(fault_told(fault) for fault in error.errors())
         raise PromptError(
             f"{name}: not a prompt file\n" + "\n".join(f"  {fault}" for fault in faults), faults
         ) from None
@@ -229,7 +229,16 @@ def _parse(name: str, data: bytes) -> PromptSet:
     return PromptSet(name, tuple(findings), file.title, tuple(file.sources))
 
 
-def _told(fault: Any) -> str:
+def check_entry(name: str, positive: str, negative: str) -> None:
+    """Holds one finding against the rules of a prompt file.
+
+    Raises:
+        pydantic.ValidationError: for a name or words that no prompt file may have.
+    """
+    _File.model_validate({"findings": {name: {"positive": [positive], "negative": [negative]}}})
+
+
+def fault_told(fault: Any) -> str:
     """One of pydantic's faults in the words of a prompt file."""
     where, kind = [str(part) for part in fault["loc"]], fault["type"]
     if kind == "extra_forbidden":

@@ -19,6 +19,7 @@ from cxr_embed.index.results import check_target
 from cxr_embed.index.table import LOOKS
 from cxr_embed.manifest import leaves_root
 from cxr_embed.report.drawing import INK, NORMAL, RULE, SETTINGS, SMALL, SOFT, STYLES, short
+from cxr_embed.types import threshold_told
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -170,6 +171,31 @@ def draw_search(
     write_montage(path, examples, answers, rules=rules, notes=notes)
 
 
+def draw_answers(
+    path: Path, places: Places, answers: Sequence[tuple[Panel, Sequence[dict[str, Any]]]], notes: Sequence[str]
+) -> None:
+    """Draws single questions to a store, one below the other: each question, then its cases with their scores.
+
+    Args:
+        path: of the picture.
+        places: where the cases' radiographs are.
+        answers: each question's panel, and its cases, highest first, with `score` and `content`.
+        notes: see `write_montage`.
+
+    Raises:
+        CaseIndexError: where it cannot be written.
+    """
+    groups = []
+    for asked, cases in answers:
+        panels = []
+        for place, case in enumerate(cases, start=1):
+            known = {name: value for name, value in case.items() if name not in ("score", "content")}
+            title = f"{place}   {threshold_told(case['score'])}"
+            panels.append(case_panel(case, places, title, describe_case(known)))
+        groups.append(([asked], panels))
+    _write(path, groups, notes)
+
+
 def write_montage(
     path: Path, asked: Sequence[Panel], neighbors: Sequence[Panel], *, rules: str, notes: Sequence[str]
 ) -> None:
@@ -185,19 +211,24 @@ def write_montage(
     Raises:
         CaseIndexError: where it cannot be written.
     """
+    _write(path, [(asked, neighbors)], ["" if neighbors else "No case was found", rules, *notes])
+
+
+def _write(path: Path, groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]], notes: Sequence[str]) -> None:
+    """Groups of examples and neighbours, one below the other, and words below all of it."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     check_montage(path)
-    across = 1 + max(2, min(_ACROSS, len(neighbors)))
-    rows = max(len(asked), -(-len(neighbors) // _ACROSS), 1)
-    wide = across * _CELL
-    nothing = "" if neighbors else "No case was found"
-    words = [line for text in (nothing, rules, *notes) for line in textwrap.wrap(text, int(wide * _ACROSS_INCH))]
+    across = 1 + max(2, *(min(_ACROSS, len(neighbors)) for _, neighbors in groups))
+    wide, rows, places = across * _CELL, 0, []
+    for asked, neighbors in groups:
+        places += [(rows + row, 0, panel, STYLES[1].colour) for row, panel in enumerate(asked)]
+        places += [(rows + n // _ACROSS, 1 + n % _ACROSS, panel, RULE) for n, panel in enumerate(neighbors)]
+        rows += max(len(asked), -(-len(neighbors) // _ACROSS), 1)
+    words = [line for text in notes for line in textwrap.wrap(text, int(wide * _ACROSS_INCH))]
     high = rows * (_CELL + _WORDS) + _FOOT + _LINE * len(words)
-    places = [(row, 0, panel, STYLES[1].colour) for row, panel in enumerate(asked)]
-    places += [(n // _ACROSS, 1 + n % _ACROSS, panel, RULE) for n, panel in enumerate(neighbors)]
     with matplotlib.rc_context({**SETTINGS, "text.parse_math": False}):  # a $ in a name is a $
         figure = Figure(figsize=(wide, high), facecolor="white")
         FigureCanvasAgg(figure)
