@@ -18,7 +18,7 @@ from index_world import Asked, brute_force, make_index, thorough
 
 from cxr_embed import CaseIndex, embed, open_store, read_manifest
 from cxr_embed.cli import main
-from cxr_embed.cli.search import _print
+from cxr_embed.cli.search import print_cases
 from cxr_embed.errors import CaseIndexError, EncoderError, UnknownWordsWarning
 from cxr_embed.index import Query, queries
 from cxr_embed.index.asked import best
@@ -551,7 +551,7 @@ def test_no_word_of_the_table_is_cut(
     about = {"study_date": "2020-01-01"} if dated else {}
     shown = {"Consolidation": 1, "Pleural_Thickening": 1, "Pneumothorax": 1, "Hernia": 0, "looks": "not like a chest"}
     known = {"patient_id": "nih-12345", **about, "view": "PA", "age": 61.0, "sex": "F", **shown}
-    notes = _print([{"image_id": image_id, "similarity": 0.25, **known}] * 2)
+    notes = print_cases([{"image_id": image_id, "similarity": 0.25, **known}] * 2)
     lines = capsys.readouterr().out.splitlines()
     words = " ".join(lines).replace(",", " ").split()
     assert {"Consolidation", "Pleural_Thickening", "Pneumothorax", "like", "chest", "0.2500", "nih-12345"} <= set(words)
