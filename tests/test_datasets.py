@@ -545,7 +545,7 @@ TABLE = "Data_Entry_2017_v2020.csv"
             "the list test_list.txt is missing; NIH ChestX-ray14 comes with it",
         ),
         (lambda root: (root / "test_list.txt").write_bytes(b"\xff\xfe"), "not UTF-8"),
-        (lambda root: (root / TABLE).write_bytes(b"\xff\xfe" * 99), "cannot be read as a table"),
+        (lambda root: (root / TABLE).write_bytes(b"\xff\xfa" * 99), "cannot be read as a table"),
         (lambda root: (root / TABLE).write_bytes(b""), "no column 'Image Index' and none 'Patient ID'"),
         (
             edit(TABLE, "Cardiomegaly", "Cardiomegaly|Hiccups|Yawning"),
@@ -605,6 +605,16 @@ def test_the_recipes_that_come_along() -> None:
         assert recipe.name == name
         assert recipe.title
         assert recipe.licence
+
+
+def test_words_of_a_recipe_are_read_as_they_stand(tmp_path: Path) -> None:
+    text = MINIMAL + "  No: {table: [Yes]}\ntable: {files: [a.csv], file_name: 1}\n"
+    recipe = load_recipe(recipe_file(tmp_path, text))
+    assert recipe.columns["No"].table == ["Yes"]
+    assert recipe.table is not None
+    assert recipe.table.file_name == "1"
+    with pytest.raises(ManifestError, match="image_id stands twice"):
+        load_recipe(recipe_file(tmp_path, MINIMAL + "  image_id: {path: '(.*)'}\n"))
 
 
 def test_a_recipe_of_the_users_own(tmp_path: Path) -> None:
@@ -712,7 +722,7 @@ def test_faults_of_a_recipe(tmp_path: Path, addition: str, part: str) -> None:
 def test_files_that_are_no_recipe(tmp_path: Path, text: bytes) -> None:
     with pytest.raises(ManifestError, match=r"not YAML|not a recipe") as caught:
         load_recipe(recipe_file(tmp_path, text))
-    assert len(str(caught.value).splitlines()) <= 6
+    assert len(str(caught.value).splitlines()) <= 7
 
 
 def test_unknown_recipes(tmp_path: Path) -> None:

@@ -427,6 +427,9 @@ def test_npy_with_ids_in_text_or_a_table(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", np.stack([tokens(n, 768) for n in range(4)]))
     (tmp_path / "ids.txt").write_text("a\nb/1\nü\nd\n", encoding="utf-8")
     (tmp_path / "ids.csv").write_text('image_id,note,patient_id\na,"x, y",p1\nb/1,,p1\nü,,\nd,,p2\n', encoding="utf-8")
+    (tmp_path / "excel.csv").write_text("sep=;\nimage_id;patient_id\na;p1\nb/1;p1\nü;\nd;p2\n", encoding="utf-16")
+    import_vectors(open_npy(tmp_path / "v.npy", tmp_path / "excel.csv"), "rad-dino", "pooled", tmp_path / "excel")
+    assert open_store(tmp_path / "excel").patient_ids.tolist() == ["p1", "p1", "", "p2"]
     options = ["--encoder", "rad-dino", "--output", "pooled", "--json"]
     for ids, patients in (("ids.txt", ["", "", "", ""]), ("ids.csv", ["p1", "p1", "", "p2"])):
         done = run_cli("import", "npy", "v.npy", "--ids", ids, *options, "--store", f"s-{ids}", cwd=tmp_path)

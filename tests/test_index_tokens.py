@@ -253,6 +253,23 @@ def test_pools_and_tokens_without_direction(tmp_path: Path) -> None:
     assert index.search(texts[0], 1).ids.shape == (1, 1)
 
 
+def test_codes_that_were_asked_for_are_built_or_it_is_said_why_not(tmp_path: Path) -> None:
+    values, _ = world(120)
+    store = make_store(tmp_path / "store", values)
+    written = build_index(store, tmp_path / "index", kind="tokens-pq")
+    assert written.record.kind.name == "flat"
+    assert any(note.startswith("built flat, not tokens-pq: among 120 cases") for note in written.notes)
+    assert not any("built" in note for note in build_index(store, tmp_path / "other", kind="flat").notes)
+
+
+@pytest.mark.usefixtures("always_candidates")
+def test_codes_are_built_where_there_are_enough_cases(tmp_path: Path) -> None:
+    values, _ = world(300)
+    written = build_index(make_store(tmp_path / "store", values), tmp_path / "index", kind="tokens-pq")
+    assert written.record.kind.name == "tokens-pq"
+    assert not any("built" in note for note in written.notes)
+
+
 def test_bad_requests_are_told(tmp_path: Path) -> None:
     values, texts = world(120)
     store = make_store(tmp_path / "store", values, texts=texts)

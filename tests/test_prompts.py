@@ -68,7 +68,7 @@ def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
         """
 templat: "{}"
 findings:
-  Mass: {positve: [mass], negative: [no]}
+  Mass: {positve: [mass], negative: [~, "no {}"]}
   Edema: {positive: [edema, ' '], template: no place}
   Hernia: {positive: [hernia, Hernia]}
   Nodule: {positive: [nodule], negative: [Nodule]}
@@ -79,7 +79,8 @@ findings:
         "templat: unknown key; did you mean template?",
         "findings.Mass.positve: unknown key; did you mean positive?",
         "findings.Mass.positive: is missing",
-        "findings.Mass.negative.0: must be text; put quotes",
+        "findings.Mass.negative.0: must be text",
+        "findings.Mass.negative.1: 'no {}' holds {}, which nothing fills",
         "findings.Edema.positive.1: is blank",
         "findings.Edema.template: a template is words around one {}",
         "findings.Hernia.positive: these prompts stand twice: 'hernia'",
@@ -88,7 +89,21 @@ findings:
         "findings.image_id.positive: must be a list",
     ):
         assert words in told, told
-    assert told.count("\n") == 10
+    assert told.count("\n") == 11
+
+
+def test_yaml_s_own_words_are_words(tmp_path: Path) -> None:
+    text = "title: 2020-01-01\nfindings: {Yes: {positive: [yes, on, 1_0]}, 1: {positive: [0x1], negative: [no]}}"
+    chosen = load_prompt_set(write(tmp_path, text))
+    assert chosen.findings == (Finding("Yes", ("yes", "on", "1_0")), Finding("1", ("0x1",), ("no",)))
+    assert chosen.title == "2020-01-01"
+
+
+@pytest.mark.parametrize("text", ["large {}", "{finding} is seen", "{0}"])
+def test_a_template_that_nothing_fills_is_no_prompt(tmp_path: Path, text: str) -> None:
+    assert "which nothing fills" in faults(tmp_path, f"findings: {{Mass: {{positive: ['{text}']}}}}")
+    plain = write(tmp_path, "findings: {Mass: {positive: ['a {b c} d', '} {']}}")
+    assert load_prompt_set(plain).prompts == ("a {b c} d", "} {")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import yaml
 
 from cxr_embed.errors import ManifestError
 from cxr_embed.manifest import CONTROL, leaves_root
-from cxr_embed.prompts import LARGEST_YAML, yaml_text
+from cxr_embed.prompts import LARGEST_YAML, load_yaml
 
 
 def _compiled(pattern: str) -> str:
@@ -152,7 +152,7 @@ def load_recipe(name: str) -> Recipe:
     if not path.is_file():
         raise ManifestError(f"no recipe is named {name!r}; there are {', '.join(recipe_names())}, or give a .yaml file")
     try:
-        return Recipe.model_validate(yaml.safe_load(_text(path)))
+        return Recipe.model_validate(load_yaml(_data(path)))
     except pydantic.ValidationError as error:
         # pydantic names a rule of this module `Value error`.
         told = [(fault["loc"], fault["msg"].removeprefix("Value error, ")) for fault in error.errors()]
@@ -164,10 +164,9 @@ def load_recipe(name: str) -> Recipe:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ManifestError(f"{name}: not YAML ({error.problem}{where})") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: not UTF-8, or a date such as 2020-13-45 that YAML takes for one.
         raise ManifestError(f"{name}: not YAML ({(str(error).splitlines() or [''])[0]})") from None
 
 
-def _text(path: Traversable) -> str:
+def _data(path: Traversable) -> bytes:
     with path.open("rb") as file:
-        return yaml_text(file.read(LARGEST_YAML + 1))
+        return file.read(LARGEST_YAML + 1)

@@ -6,8 +6,11 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
+
 from cxr_embed.datasets.recipe import Recipe
 from cxr_embed.errors import ManifestError
+from cxr_embed.manifest.rows import NotATable, csv_lines
 
 
 def read_table(root: Path, recipe: Recipe) -> dict[str, dict[str, str]]:
@@ -26,8 +29,8 @@ def read_table(root: Path, recipe: Recipe) -> dict[str, dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
     twice: list[str] = []
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
+        with csv_lines(path) as (lines, delimiter):
+            reader = csv.DictReader(lines, restval="", delimiter=delimiter)
             header = set(reader.fieldnames or [])
             if lacking := [" or ".join(map(repr, names)) for names in used if not header & set(names)]:
                 is_it = f"is this the table of {recipe.title}?"
@@ -39,7 +42,7 @@ def read_table(root: Path, recipe: Recipe) -> dict[str, dict[str, str]]:
                     twice.append(row[recipe.table.file_name])
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error, pa.ArrowException, NotATable) as error:
         raise ManifestError(f"{path}: cannot be read as a table ({error})") from None
     problems = [f"{name} stands twice, with different values" for name in twice]
     if recipe.findings:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.imports.sources import Shape, Source, Vector, fit, require_file, unreadable
+from cxr_embed.manifest.rows import NotATable, csv_lines
 from cxr_embed.types import counted
 
 _SUFFIX = ".npy"
@@ -112,17 +114,18 @@ def _read_ids(path: Path) -> list[tuple[str, str]]:
     """Image id and patient id (blank where unknown) of each row."""
     require_file(path)
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            if path.suffix.lower() != ".csv":
+        if path.suffix.lower() != ".csv":
+            with open(path, encoding="utf-8-sig", newline="") as file:
                 rows = [(line.strip(), "") for line in file]
-            else:
-                table = csv.DictReader(file, strict=True)
+        else:
+            with csv_lines(path) as (lines, delimiter):
+                table = csv.DictReader(lines, strict=True, delimiter=delimiter)
                 if "image_id" not in (table.fieldnames or ()):
                     raise CxrEmbedError(f"{path}: no column image_id; it has {', '.join(table.fieldnames or ())}")
                 rows = [((row["image_id"] or "").strip(), (row.get("patient_id") or "").strip()) for row in table]
     except OSError as error:
         raise unreadable(path, error) from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error, pa.ArrowException, NotATable) as error:
         raise CxrEmbedError(f"{path}: not a list of ids in UTF-8 ({error})") from None
     blank = [number for number, (image_id, _) in enumerate(rows, 1) if not image_id]
     if blank:

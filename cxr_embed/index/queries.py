@@ -17,6 +17,7 @@ from cxr_embed.images import looks_like_chest, preparation_of, prepare_image, pr
 from cxr_embed.index.asked import NO_RULES, Query, Rules, stranger_note
 from cxr_embed.index.searchable import Searchable
 from cxr_embed.index.vectors import pooled, unit
+from cxr_embed.prompts import check_filled
 from cxr_embed.store.prompts import unlearned_words
 from cxr_embed.types import CxrImage, EncoderSpec
 
@@ -137,6 +138,11 @@ class Asker:
             raise CaseIndexError(f"--text: words cannot be compared with {what}; {hint}")
         if any(not text.strip() for text in texts):
             raise CaseIndexError("--text: the words are blank")
+        for text in texts:
+            try:
+                check_filled(text)
+            except ValueError as error:
+                raise CaseIndexError(f"--text: {error}") from None
 
     def _read(self, files: Sequence[Path]) -> list[CxrImage]:
         images = []

@@ -111,7 +111,11 @@ def build_index(
             created=utc_now(),
             software=__version__,
         )
-        record, doubts = write_candidates(record, folder, choose_kind(record, kind), progress)
+        chosen_kind = choose_kind(record, kind)
+        if kind not in ("auto", chosen_kind.name):
+            few = f"among {record.cases:,} cases {kind} would be the slower way"
+            notes += (f"built {chosen_kind.name}, not {kind}: {few}; `index add` changes to it once there are enough",)
+        record, doubts = write_candidates(record, folder, chosen_kind, progress)
         alike = _alike(folder)
         return Written(publish(root, record), len(kept), (*notes, *zero, *alike, *doubts))
 

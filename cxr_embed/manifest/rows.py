@@ -9,6 +9,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -85,7 +86,7 @@ def read_rows(path: Path, missing: str = NO_MANIFEST) -> tuple[Rows, list[str]]:
         message = missing
     except UnicodeDecodeError:
         message = "cannot be read as a table (not UTF-8 text); save it as CSV in UTF-8"
-    except (pa.ArrowException, _NotATable) as error:
+    except (pa.ArrowException, NotATable) as error:
         message = f"cannot be read as a table ({reason(error)})"
     except OSError as error:
         message = f"cannot be read ({reason(error)})"
@@ -101,12 +102,12 @@ def _encoding(path: Path) -> str:
     """UTF-8, or what its first bytes say.
 
     Raises:
-        _NotATable: for a workbook of Excel's.
+        NotATable: for a workbook of Excel's.
     """
     with pa.input_stream(str(path), compression="detect") as raw:
         head = raw.read(8)
     if head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise _NotATable("a workbook of Excel or the like; save its sheet as CSV in UTF-8")
+        raise NotATable("a workbook of Excel or the like; save its sheet as CSV in UTF-8")
     return "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
 
@@ -118,8 +119,8 @@ def _delimiter(header: str) -> str:
     return others[0] if len(others) == 1 and "," not in header else ","
 
 
-class _NotATable(Exception):
-    pass
+class NotATable(Exception):
+    """Why a file is no table, in words."""
 
 
 def reason(error: Exception) -> str:
@@ -149,7 +150,7 @@ def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     try:
         text = column.cast(pa.string())
     except pa.ArrowException:
-        raise _NotATable(f"column {name} is of the type {kind}") from None
+        raise NotATable(f"column {name} is of the type {kind}") from None
     if pa.types.is_floating(kind):
         # Arrow writes an id as 1e+10 where pandas made it a float, which it does when one value is null.
         pairs = zip(column.to_pylist(), text.to_pylist(), strict=True)
@@ -173,10 +174,27 @@ def _lines(text: io.TextIOBase, size: int) -> Iterator[str]:
     while line := text.readline(_LONGEST_LINE):
         room -= len(line)
         if len(line) == _LONGEST_LINE and not line.endswith(("\n", "\r")):
-            raise _NotATable(f"a line of more than {_LONGEST_LINE >> 20} MiB; is it a table?")
+            raise NotATable(f"a line of more than {_LONGEST_LINE >> 20} MiB; is it a table?")
         if room < 0:
-            raise _NotATable(f"it unpacks to more than {_PACKED} times its size; unpack it yourself if it should")
+            raise NotATable(f"it unpacks to more than {_PACKED} times its size; unpack it yourself if it should")
         yield line
+
+
+@contextmanager
+def csv_lines(path: Path) -> Iterator[tuple[Iterator[str], str]]:
+    """The lines of a CSV, unpacked, and what stands between its columns; Excel's own hint of that is no line.
+
+    Raises:
+        NotATable: for a workbook, or what is made to fill the memory.
+        OSError, UnicodeDecodeError, pa.ArrowException: where it cannot be read.
+    """
+    with (
+        pa.input_stream(str(path), compression="detect") as raw,
+        io.TextIOWrapper(raw, _encoding(path), newline="") as text,
+    ):
+        lines = _lines(text, os.stat(path).st_size)
+        first = next(lines, "")
+        yield lines if _HINT.fullmatch(first) else itertools.chain([first], lines), _delimiter(first)
 
 
 def _read_csv(path: Path) -> tuple[Rows, list[str]]:
@@ -184,15 +202,7 @@ def _read_csv(path: Path) -> tuple[Rows, list[str]]:
     places: list[int] = []
     ragged: list[tuple[int, int]] = []
     problems = []
-    with (
-        pa.input_stream(str(path), compression="detect") as raw,
-        io.TextIOWrapper(raw, _encoding(path), newline="") as text,
-    ):
-        lines = _lines(text, os.stat(path).st_size)
-        first_line = next(lines, "")
-        delimiter = _delimiter(first_line)
-        if not _HINT.fullmatch(first_line):  # Excel's own hint is no row
-            lines = itertools.chain([first_line], lines)
+    with csv_lines(path) as (lines, delimiter):
         reader = csv.reader(lines, strict=True, delimiter=delimiter)
         header: list[str] = []
         batch: list[list[str]] = []
@@ -215,9 +225,9 @@ def _read_csv(path: Path) -> tuple[Rows, list[str]]:
         if batch:
             chunks.append([pa.array(values, pa.string()) for values in zip(*batch, strict=True)])
     if not header:
-        raise _NotATable(problems[0] if problems else "the file is empty")
+        raise NotATable(problems[0] if problems else "the file is empty")
     if len(header) == 1 and re.search(r"[;\t|:]", header[0]):
-        raise _NotATable(f"one column only, {header[0][:60]!r}; separate the columns by commas")
+        raise NotATable(f"one column only, {header[0][:60]!r}; separate the columns by commas")
     if ragged:
         shown = ", ".join(f"{count} in line {line}" for line, count in ragged[:EXAMPLES])
         more = f" and {len(ragged) - EXAMPLES} more" if len(ragged) > EXAMPLES else ""

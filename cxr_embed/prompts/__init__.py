@@ -29,6 +29,7 @@ from cxr_embed.errors import CxrEmbedError
 from cxr_embed.types import canonical_json
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_PLACEHOLDER = re.compile(r"\{\w*\}")
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -77,12 +78,23 @@ class PromptSet:
         ).hexdigest()
 
 
+def check_filled(text: str) -> None:
+    """Refuses words with a template's `{}` in them: a model would read the brackets.
+
+    Raises:
+        ValueError: showing it.
+    """
+    if found := _PLACEHOLDER.search(text):
+        raise ValueError(f"{text!r} holds {found[0]}, which nothing fills: write the words out, or as a template")
+
+
 def _prompt(text: str) -> str:
     text = text.strip()
     if not text:
         raise ValueError("is blank")
     if _CONTROL.search(text):
         raise ValueError("holds a line break or another control character")
+    check_filled(text)
     return text
 
 
@@ -149,7 +161,11 @@ _LONG_NUMBER = re.compile(r"[0-9][0-9_:.]{1000}")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose mappings may not name a key twice: of two findings of one name the first would be lost unseen."""
+    """YAML of people's: every value is the text that stands there, and no mapping names a key twice.
+
+    YAML 1.1 makes a truth value of `Yes` and `no`, a number of `1_0` and a date of `2020-01-01`, as names and as words;
+    and of two findings of one name the first would be lost unseen. Nothing (`null`, `~`, blank) stays nothing.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -159,6 +175,12 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"{name} stands twice", key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep=deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def prompt_set_names() -> list[str]:
@@ -203,10 +225,20 @@ def yaml_text(data: bytes) -> str:
     return text
 
 
+def load_yaml(data: bytes) -> Any:
+    """The values of a YAML file of people's: mappings, lists, texts and None.
+
+    Raises:
+        ValueError: as `yaml_text`.
+        yaml.YAMLError: where it is no YAML.
+    """
+    # The loader is a SafeLoader: no tag makes an object.
+    return yaml.load(yaml_text(data), Loader=_Loader)
+
+
 def _parse(name: str, data: bytes) -> PromptSet:
     try:
-        # Its loader is a SafeLoader: no tag makes an object.
-        value = yaml.load(yaml_text(data), Loader=_Loader)
+        value = load_yaml(data)
     except yaml.MarkedYAMLError as error:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise PromptError(f"{name}: not a prompt file ({error.problem}{where})") from None
@@ -250,7 +282,7 @@ def fault_told(fault: Any) -> str:
         what = {
             "missing": "is missing",
             "too_short": "is empty",
-            "string_type": "must be text; put quotes around words such as 'no' or '1'",
+            "string_type": "must be text",
             "list_type": "must be a list, e.g. [small pneumothorax]",
             "dict_type": "must map findings to their prompts",
             "model_type": "must map keys to values, e.g. findings: {Pneumothorax: {positive: [...], negative: [...]}}",
