@@ -260,9 +260,9 @@ def left_out_of_means(names: Sequence[str], count_no_finding: bool = False) -> l
     return [f"'{name}' says that findings are absent: no part in the mean (--count-no-finding)" for name in left]
 
 
-def counted(count: int, one: str, many: str) -> str:
-    """A count with its words: `1 image is`, `2 images are`."""
-    return f"{count:,} {one if count == 1 else many}"
+def counted(count: int, one: str, many: str = "") -> str:
+    """A count with its words: `1 image is`, `2 images are`; an `s` makes the plural where none is given."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def threshold_told(threshold: float) -> str:

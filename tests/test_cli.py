@@ -8,7 +8,7 @@ import pytest
 import typer.main
 from helpers import fill, run_cli
 
-from cxr_embed.cli import app
+from cxr_embed.cli import app, main
 from cxr_embed.cli.embed import _progress_bar
 from cxr_embed.pipeline.summary import EmbedSummary
 from cxr_embed.store.reader import Failure
@@ -97,3 +97,46 @@ def test_output_cut_short_by_its_reader_is_no_traceback(tmp_path: Path) -> None:
     reader = f"{sys.executable} -m cxr_embed store info {tmp_path / 's'} --json | true"
     done = subprocess.run(["bash", "-c", reader], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["embed", "m.csv", "--store", "s", "--outputs", "a", "--outputs", "b"],
+        ["search", "i", "-k", "3", "--image-id", "a", "-k", "4"],
+        ["probe", "train", "s", "l.csv", "--out", "p", "--out=q"],
+    ],
+)
+def test_an_option_of_one_value_is_given_once(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["cxr-embed", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "is given 2 times; it takes one value" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["probe", "predict", "p", "s", "--labels", "l.csv", "--out", "./l.csv"],
+        ["probe", "train", "s", "l.csv", "--out", "s"],
+        ["zeroshot", "s", "--prompts", "nih14", "--labels", "l.csv", "--out", "link.csv"],
+        ["index", "build", "s", "--out", "s/"],
+        ["index", "duplicates", "i", "--manifest", "l.csv", "--out", "l.csv"],
+        ["search", "i", "--image", "a.png", "--montage", "a.png", "--manifest", "l.csv"],
+    ],
+)
+def test_nothing_is_written_over_what_is_read(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "l.csv").write_text("image_id\n")
+    (tmp_path / "link.csv").symlink_to("l.csv")
+    monkeypatch.setattr("sys.argv", ["cxr-embed", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "this command reads it, and would write over it" in capsys.readouterr().err
+    assert (tmp_path / "l.csv").read_text() == "image_id\n"

@@ -167,7 +167,7 @@ def test_leakage_is_found_and_more_of_it_is_told(leaking: CaseIndex) -> None:
     assert (one.rows, one.kept) == ((10, 211), 211)
     assert (one.splits, one.patients) == (("train", "test"), ("p5", "p105"))
     # Image 11 is no copy, but of the same person as image 211.
-    assert any(note.startswith("1 more images are of patients") for note in found.notes)
+    assert any(note.startswith("1 more image is of patients") for note in found.notes)
 
 
 def test_the_verb_writes_a_manifest_without_copies(leaking: CaseIndex, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_the_verb_writes_a_manifest_without_copies(leaking: CaseIndex, tmp_path:
         (["--threshold", "1.5"], "--threshold is a cosine"),
         (["--threshold", "nan"], "--threshold is a cosine"),
         (["--out", "c.csv"], "say which with --manifest"),
-        (["--manifest", "m.csv", "--out", "./m.csv"], "that is the manifest itself"),
+        (["--manifest", "m.csv", "--out", "./m.csv"], "this command reads it"),
         (["--manifest", "m.csv", "--out", "c.txt"], "ends in .csv or .parquet"),
         (["--manifest", "other.csv", "--out", "c.csv"], "has none of the index's images"),
         (["--manifest", "missing.csv"], "missing.csv: no such file"),

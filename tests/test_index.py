@@ -114,7 +114,7 @@ def test_a_zero_vector_is_named_and_left_out(tmp_path: Path) -> None:
     store = open_store(make_store(tmp_path / "s", vectors, ["p"] * 5))
     written = build_index(store, tmp_path / "i")
     assert CaseIndex(tmp_path / "i").ids.tolist() == ["c0", "c1", "c2", "c4"]
-    assert written.notes == ("1 images have a vector that is zero: it has no direction (c3): not indexed",)
+    assert written.notes == ("1 image has a vector that is zero: it has no direction (c3): not indexed",)
     assert verify_index(tmp_path / "i") == []
     nothing = open_store(make_store(tmp_path / "z", np.zeros((2, 8), np.float32), ["p"] * 2))
     with pytest.raises(CaseIndexError, match="none of the vectors has a direction"):

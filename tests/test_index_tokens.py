@@ -245,7 +245,7 @@ def test_pools_and_tokens_without_direction(tmp_path: Path) -> None:
     values[3, 1] = 0
     store = make_store(tmp_path / "store", values)
     written = build_index(store, tmp_path / "index")
-    assert written.notes == ("1 images have a vector that is zero: it has no direction (c3): not indexed",)
+    assert written.notes == ("1 image has a vector that is zero: it has no direction (c3): not indexed",)
     assert "c3" not in CaseIndex(tmp_path / "index").ids
     build_index(store, tmp_path / "index", pool="mean")
     index = CaseIndex(tmp_path / "index")

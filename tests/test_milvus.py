@@ -280,7 +280,7 @@ def test_a_vector_without_direction_is_named_and_left_out(tmp_path: Path) -> Non
     write_store(tmp_path / "store", vectors, ["p0"] * 5)
     pushed = push(open_store(tmp_path / "store"), None, str(tmp_path / "z.db"), "zero")
     assert (pushed.images, pushed.added, pushed.cases) == (4, 4, 4)
-    assert pushed.notes == ("1 images have a vector that is zero: it has no direction (i4): not pushed",)
+    assert pushed.notes == ("1 image has a vector that is zero: it has no direction (i4): not pushed",)
 
 
 def test_tokens_are_pushed_as_their_mean(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import subprocess
 from pathlib import Path
@@ -77,6 +78,34 @@ def test_modules_can_be_read_in_one_sitting(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or node.lineno) - node.lineno <= 80, node.name
+
+
+_ADJECTIVES = "(?:new|other|more|test|word|of these|of its) "
+_NOUNS = (
+    "images|patients|cases|findings|prompts|rows|files|vectors|pairs|draws|columns|tensors|ids|labels|stores|shards|words"
+    "|tokens|queries|positives|negatives|indexes|bytes|strings|floats|records|folders|tables|groups|probes|names"
+)
+_AFTER_A_NUMBER = re.compile(rf"^ (?:{_ADJECTIVES})?(?:{_NOUNS})\b(?!/)")
+# Never 1, or words; `counted` knows of the rest. `N of M images` is right for every N.
+_NO_COUNT = re.compile(
+    r"_?[A-Z][A-Z_]*|speed|have|header\.dtype|numbers|math\.prod\(shape\)|count|k|size|file\['bytes'\]"
+)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_one_is_no_plural(path: Path) -> None:
+    """A number before a noun comes from `counted` or `plural`, so that nobody reads of 1 images."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        values = node.values if isinstance(node, ast.JoinedStr) else []
+        for number, (value, after) in enumerate(itertools.pairwise(values)):
+            if not isinstance(value, ast.FormattedValue) or not isinstance(after, ast.Constant):
+                continue
+            before = values[number - 1] if number else None
+            if isinstance(before, ast.Constant) and before.value.endswith(("of ", "than ", "the ")):
+                continue
+            what = ast.unparse(value.value)
+            if _AFTER_A_NUMBER.match(after.value) and not _NO_COUNT.fullmatch(what):
+                raise AssertionError(f"{path.name}:{value.lineno}: {{{what}}}{after.value[:20]!r}: see `types.counted`")
 
 
 def test_no_file_names_a_place_on_one_machine() -> None:

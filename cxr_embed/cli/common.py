@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import typer
 
 from cxr_embed.cli.terminal import clean_json, console
+from cxr_embed.types import counted
 
 RESEARCH = "For research; not a medical device."
 
@@ -63,7 +64,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
 
 def plural(count: int, noun: str) -> str:
     """A count with its noun: 1 shard, 2 shards."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return counted(count, noun)
 
 
 def prevalences(given: list[str], findings: list[str], owner: str) -> dict[str, float]:

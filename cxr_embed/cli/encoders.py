@@ -175,7 +175,7 @@ def _batches_line(batches: dict[str, Any], images: int) -> str:
     times = f"{1000 * batches['signature_seconds']:.0f} ms an image by the signature, "
     times += f"{1000 * batches['network_seconds']:.0f} ms in batches by {batches['network_by']}"
     apart = f"{batches['apart']:.1e} apart, {batches['allowed']:.0e} is allowed"
-    return f"{'yes' if batches['proven'] else 'no'}: {images} images both ways are {apart}; {times}"
+    return f"{'yes' if batches['proven'] else 'no'}: {plural(images, 'image')} both ways are {apart}; {times}"
 
 
 @weights_app.command("convert", epilog="Example: `cxr-embed weights convert densenet121 ~/Downloads/FILE.pt`")

@@ -8,22 +8,31 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 from cxr_embed.cli.common import Failed, fail, printed_json
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.files import not_local
 
+_WRITTEN = ("out", "montage", "report")  # options that name what a verb writes
 _NO_MEMORY = "there is not enough memory for this; free some, raise the limit (`ulimit -v`), or ask for less"
 
 
 class _Checked(TyperCommand):
     """A verb, whose paths and words are looked at before it is run."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for param, count in Counter(order).items():
+            if count > 1 and isinstance(param, TyperOption) and not (param.multiple or param.is_flag):
+                ctx.fail(f"{param.opts[0]} is given {count} times; it takes one value")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         for value in ctx.params.values():
@@ -32,7 +41,22 @@ class _Checked(TyperCommand):
                     fail(f"{path.encode(errors='backslashreplace').decode()}: not text in UTF-8", 2)
                 if isinstance(path, Path) and (why := not_local(path)) is not None:
                     fail(why, 2)
+        _check_written(ctx.params)
         return super().invoke(ctx)
+
+
+def _check_written(params: Mapping[str, Any]) -> None:
+    """Refuses to write over what is read: the same file or folder, however it is spelled."""
+    read = {
+        os.path.realpath(path)
+        for name, value in params.items()
+        for path in (value if isinstance(value, list | tuple) else (value,))
+        if isinstance(path, Path) and name not in _WRITTEN
+    }
+    for name in _WRITTEN:
+        path = params.get(name)
+        if isinstance(path, Path) and os.path.realpath(path) in read:
+            fail(f"--{name} {path}: this command reads it, and would write over it; give another --{name}", 2)
 
 
 def check_all(app: typer.Typer) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from cxr_embed.cli.common import fail, is_terminal, plural, print_json
 from cxr_embed.cli.terminal import console
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from cxr_embed.imports import ImportSummary, Source
@@ -213,8 +214,9 @@ def _tell(summary: ImportSummary, name: str, store: Path, labels: Path | None) -
     typer.echo(f"{store}: {plural(summary.stored, 'image')} with a vector")
     if labels is not None:
         typer.echo(
-            f"{labels}: {summary.without_labels:,} of these images are not in it; {summary.labels_without_vector:,} of "
-            f"its images have no vector here. `cxr-embed zeroshot --labels` takes the same file"
+            f"{labels}: {counted(summary.without_labels or 0, 'of these images is', 'of these images are')} not in it; "
+            f"{counted(summary.labels_without_vector or 0, 'of its images has', 'of its images have')} no "
+            "vector here. `cxr-embed zeroshot --labels` takes the same file"
         )
     if zero := summary.zero_vectors:
         named = ", ".join(zero[:_NAMED]) + (", ..." if len(zero) > _NAMED else "")

@@ -13,6 +13,7 @@ import typer
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.tables import Column, print_table
 from cxr_embed.cli.terminal import console
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from cxr_embed.index.duplicates import Duplicates, Group
@@ -51,8 +52,6 @@ def duplicates(
     if out is not None:
         if manifest is None:
             fail("--out writes a manifest without its copies: say which with --manifest", 2)
-        if out.resolve() == manifest.resolve():
-            fail(f"--out {out}: that is the manifest itself; give another name", 2)
         check_target(out)
     opened = CaseIndex(index)
     rows = read_values(manifest) if manifest is not None else None
@@ -139,8 +138,8 @@ def _strangers(opened: Any, found: Duplicates) -> list[str]:
     if not strange:
         return []
     named = ", ".join(strange[:_NAMED]) + (", ..." if len(strange) > _NAMED else "")
-    counted = "1 of these images does" if len(strange) == 1 else f"{len(strange):,} of these images do"
-    return [f"{counted} not look like a chest radiograph ({named}): pictures of that kind are alike by themselves"]
+    some = counted(len(strange), "of these images does", "of these images do")
+    return [f"{some} not look like a chest radiograph ({named}): pictures of that kind are alike by themselves"]
 
 
 def _show(ids: np.ndarray, cases: _Cases, found: Duplicates) -> None:

@@ -130,7 +130,10 @@ def _check_kept(trained: TrainedProbe, tested: _Predicted) -> None:
 
 def _among(patients: int, images: int) -> str:
     """Words for patients who should not be tested."""
-    return f"{plural(patients, 'patient')} of these {images:,} images {'is' if patients == 1 else 'are'} among those"
+    return (
+        f"{plural(patients, 'patient')} of these {plural(images, 'image')} "
+        f"{'is' if patients == 1 else 'are'} among those"
+    )
 
 
 def _predict(trained: TrainedProbe, store: Store, labels: Manifest, parts: list[str | None]) -> _Predicted:

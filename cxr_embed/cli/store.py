@@ -80,7 +80,8 @@ def told_equal(groups: list[list[str]], unchecked: int = 0) -> str:
         )
         more = ", ..." if len(groups) > 2 else ""
         told.append(
-            f"{count:,} images share {plural(len(groups), 'vector')} though their files differ ({named}{more}): "
+            f"{plural(count, 'image')} share {plural(len(groups), 'vector')} though their files differ "
+            f"({named}{more}): "
             "copies saved anew, or the encoder sees no difference"
         )
     if unchecked:
@@ -112,7 +113,8 @@ def verify(
     elif not damage:
         opened = open_store(store)
         typer.echo(
-            f"{store}: sound; {len(opened):,} images in {plural(opened.shards, 'shard')}, every checksum matches"
+            f"{store}: sound; {plural(len(opened), 'image')} in {plural(opened.shards, 'shard')}, every "
+            "checksum matches"
         )
         if added:
             typer.echo(f"{plural(added, 'shard')} got checksums: from now on every vector is checked when it is read")

@@ -11,6 +11,7 @@ import pyarrow as pa
 from cxr_embed.datasets.recipe import Recipe
 from cxr_embed.errors import ManifestError
 from cxr_embed.manifest.rows import NotATable, csv_lines
+from cxr_embed.types import counted
 
 
 def read_table(root: Path, recipe: Recipe) -> dict[str, dict[str, str]]:
@@ -73,7 +74,10 @@ def read_splits(root: Path, recipe: Recipe) -> dict[str, str]:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise ManifestError(f"{root / name}: cannot be read ({reason})") from None
         if both := sorted(lines & splits.keys()):
-            raise ManifestError(f"{root / name}: {len(both):,} of its files are in another list too, first {both[0]}")
+            raise ManifestError(
+                f"{root / name}: {counted(len(both), 'of its files is', 'of its files are')} in another "
+                f"list too, first {both[0]}"
+            )
         splits.update(dict.fromkeys(lines, split))
     return splits
 

@@ -17,7 +17,7 @@ from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.torch_runner import TorchRunner, require_finite, told_as_encoder_error, try_out
 from cxr_embed.errors import EncoderError
-from cxr_embed.types import CxrImage, EncoderSpec, Precision, canonical_json
+from cxr_embed.types import CxrImage, EncoderSpec, Precision, canonical_json, counted
 
 
 class TimmEncoder:
@@ -135,7 +135,8 @@ class TimmEncoder:
         for keys, what in ((found.missing_keys, "missing"), (foreign, "not its own")):
             if keys:
                 raise EncoderError(
-                    f"{self._source}: of timm's {self._name}, {len(keys)} tensors are {what}, the first {keys[0]}; "
+                    f"{self._source}: of timm's {self._name}, "
+                    f"{counted(len(keys), 'tensor is', 'tensors are')} {what}, the first {keys[0]}; "
                     "these are another architecture's weights"
                 )
         return self._runner.place(model)

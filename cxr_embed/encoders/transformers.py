@@ -23,7 +23,7 @@ from cxr_embed.encoders.transformers_loading import (
     quiet,
 )
 from cxr_embed.errors import EncoderError
-from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule, canonical_json
+from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule, canonical_json, counted
 
 # Where a dual encoder's tensors say how wide its vectors are, and how many tokens it reads.
 _IMAGE_WIDTH = {"clip": "visual_projection.weight", "siglip": "vision_model.head.mlp.fc2.weight"}
@@ -235,7 +235,7 @@ class TransformersEncoder:
         for prompt, ids in zip(prompts, tokens, strict=True):
             if len(ids) > limit:
                 raise EncoderError(
-                    f"the prompt {prompt[:40]!r}... has {len(ids)} tokens, {self._spec.name} reads {limit}; "
+                    f"the prompt {prompt[:40]!r}... has {counted(len(ids), 'token')}, {self._spec.name} reads {limit}; "
                     "shorten it, or have it cut"
                 )
         return tokens

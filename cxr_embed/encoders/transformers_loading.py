@@ -9,6 +9,7 @@ from typing import Any
 from cxr_embed.encoders.checkpoint import TOKENIZER_SETTINGS, Checkpoint
 from cxr_embed.encoders.torch_runner import told_as_encoder_error
 from cxr_embed.errors import EncoderError
+from cxr_embed.types import counted
 
 _OWN_FILES_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
@@ -31,7 +32,8 @@ def load_model(checkpoint: Checkpoint) -> Any:
         model.pooler = None
     elif missing:
         raise EncoderError(
-            f"{checkpoint.source}: {len(missing)} tensors are missing, the first {missing[0]}; "
+            f"{checkpoint.source}: {counted(len(missing), 'tensor is', 'tensors are')} missing, the first "
+            f"{missing[0]}; "
             "it is half a download, or another model's"
         )
     return model

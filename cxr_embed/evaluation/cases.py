@@ -112,14 +112,13 @@ def join(
     if not unseen.any():
         where = f" in the split {split}" if split is not None else ""
         raise ScoresError(
-            f"{scores.source}: the probe learned from the patients of all {len(here):,} images with labels{where}: no "
-            "test of it; give labels of others, or another --split"
+            f"{scores.source}: the probe learned from the patients of all {counted(len(here), 'image')} "
+            f"with labels{where}: no test of it; give labels of others, or another --split"
         )
     if not unseen.all():
         left = ids[here[~unseen]]
         warnings.append(
-            f"{counted(len(left), 'image', 'images')} "
-            f"of {scores.source} {'is' if len(left) == 1 else 'are'} of patients "
+            f"{counted(len(left), 'image')} of {scores.source} {'is' if len(left) == 1 else 'are'} of patients "
             f"that the probe learned from ({_some(left)}), and left out"
         )
     here, owners = here[unseen], owners[unseen] if owners is not None else None

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED, Rows, read_values
-from cxr_embed.types import LEARNED
+from cxr_embed.types import LEARNED, counted
 
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
@@ -119,13 +119,16 @@ def read_scores(scores: ScoreSource) -> ScoreTable:
     ids = np.asarray(scores.ids, dtype=np.str_)
     if np.shape(scores.values) != (len(ids), len(scores.names)):
         raise ScoresError(
-            f"scores have the shape {np.shape(scores.values)}; {len(ids):,} ids and {len(scores.names)} names ask for "
+            f"scores have the shape {np.shape(scores.values)}; {counted(len(ids), 'id')} and "
+            f"{counted(len(scores.names), 'name')} ask for "
             f"({len(ids)}, {len(scores.names)})"
         )
     check_ids(ids, "scores")
     learned = getattr(scores, LEARNED, None)
     if learned is not None and np.shape(learned) != (len(ids),):
-        raise ScoresError(f"{LEARNED} has the shape {np.shape(learned)}; {len(ids):,} ids ask for ({len(ids)},)")
+        raise ScoresError(
+            f"{LEARNED} has the shape {np.shape(learned)}; {counted(len(ids), 'id')} ask for ({len(ids)},)"
+        )
     learned = np.asarray(learned, bool) if learned is not None else None
     return ScoreTable("scores", ids, tuple(scores.names), {}, learned, None, scores.values)
 

@@ -35,7 +35,9 @@ def open_npy(path: Path, ids: Path) -> Source:
         raise CxrEmbedError(f"{path}: shape {array.shape}; expected (N, ...), one row a vector")
     rows = _read_ids(ids)
     if len(rows) != len(array):
-        raise CxrEmbedError(f"{path} has {len(array):,} vectors, {ids} has {len(rows):,} ids; they pair up row by row")
+        raise CxrEmbedError(
+            f"{path} has {counted(len(array), 'vector')}, {ids} has {counted(len(rows), 'id')}; they pair up row by row"
+        )
 
     def read(shape: Shape | None) -> Iterator[Vector]:
         for number, ((image_id, patient_id), vector) in enumerate(zip(rows, array, strict=True)):

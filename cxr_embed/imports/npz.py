@@ -27,6 +27,7 @@ from cxr_embed.imports.sources import (
     told,
     unreadable,
 )
+from cxr_embed.types import counted
 
 _SUFFIX = ".npy"
 _OWN = ("image_id.npy", "patient_id.npy", "vectors.npy")
@@ -118,7 +119,9 @@ def _read_own(path: Path, shape: Shape | None) -> Iterator[Vector]:
             raise CxrEmbedError(f"{where}: shape {header.shape}, order {header.order}; expected (N, ...) in C order")
         count, size = header.shape[0], math.prod(header.shape[1:]) * header.dtype.itemsize
         if not 0 < size <= byte_limit(shape):
-            raise CxrEmbedError(f"{where}: {size:,} bytes a vector; one has at most {byte_limit(shape):,} here")
+            raise CxrEmbedError(
+                f"{where}: {counted(size, 'byte')} a vector; one has at most {byte_limit(shape):,} here"
+            )
         if archive.getinfo(_OWN[2]).file_size != file.tell() + header.nbytes:
             raise CxrEmbedError(f"{where}: not as many bytes as shape {header.shape} takes")
         ids = _read_texts(path, archive, _OWN[0], count)
@@ -142,10 +145,12 @@ def _read_texts(path: Path, archive: zipfile.ZipFile, member: str, count: int) -
     with _open(archive, member, where) as file:
         header = _read_header(file, where)
         if header.dtype.kind != "U" or header.shape != (count,):
-            raise CxrEmbedError(f"{where}: {header.dtype} {header.shape}, expected {count:,} strings")
+            raise CxrEmbedError(f"{where}: {header.dtype} {header.shape}, expected {counted(count, 'string')}")
         room = 100 * path.stat().st_size  # ids of a real archive pack worse than that
         if header.dtype.itemsize > LONGEST_ID * 4 or header.nbytes > max(LARGEST_VECTOR, room):
-            raise CxrEmbedError(f"{where}: {count:,} strings of {header.dtype.itemsize // 4:,} characters are no ids")
+            raise CxrEmbedError(
+                f"{where}: {counted(count, 'string')} of {header.dtype.itemsize // 4:,} characters are no ids"
+            )
         with _named(where):
             data = file.read(header.nbytes + 1)
     if len(data) != header.nbytes:

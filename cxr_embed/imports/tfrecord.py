@@ -20,6 +20,7 @@ import numpy as np
 
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.imports.sources import LARGEST_VECTOR, Shape, Source, Vector, byte_limit, fit, require_file, unreadable
+from cxr_embed.types import counted
 
 ID, EMBEDDING = "image/id", "embedding"
 _SUFFIXES = (".tfrecord", ".tfrecords", ".tfrecord.gz", ".tfrecords.gz")
@@ -71,11 +72,13 @@ def _read_file(path: Path, shape: Shape | None) -> Iterator[Vector]:
             raise CxrEmbedError(f"{where}: no floats {EMBEDDING!r}; its features: {', '.join(features) or 'none'}")
         nameless += not image_id
         if nameless and number > 1:
-            raise CxrEmbedError(f"{path}: {number} records, one of them without {ID!r}; it must have one")
+            raise CxrEmbedError(f"{path}: {counted(number, 'record')}, one of them without {ID!r}; it must have one")
         name = _image_name(image_id) if image_id else _stem(path)
         where = f"{where} ({name!r})"
         if values.nbytes > byte_limit(shape):
-            raise CxrEmbedError(f"{where}: {len(values):,} floats are more than any vector has here")
+            raise CxrEmbedError(
+                f"{where}: {counted(len(values), 'float is', 'floats are')} more than any vector has here"
+            )
         yield Vector(name, "", fit(values, shape, where), where)
 
 
@@ -109,7 +112,7 @@ def _read_record(file: IO[bytes], head: bytes, where: str) -> bytes:
         raise CxrEmbedError(f"{where}: its header's checksum differs; the file is damaged, or no TFRecord file")
     (length,) = struct.unpack("<Q", head[:8])
     if length > LARGEST_VECTOR:
-        raise CxrEmbedError(f"{where}: declares {length:,} bytes, more than any vector has")
+        raise CxrEmbedError(f"{where}: declares {counted(length, 'byte')}, more than any vector has")
     body = file.read(length + 4)
     if len(body) < length + 4:
         raise CxrEmbedError(f"{where}: the file ends in it, {len(body):,} of {length + 4:,} bytes are there")

@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from cxr_embed.index.pairs import EXACT_UP_TO, FALSE_PAIRS, FEWEST, Pairs, Scale, find_pairs, scale_of
 from cxr_embed.index.table import CONTENT
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from cxr_embed.index.search import CaseIndex
@@ -111,8 +112,9 @@ def _one_person(groups: tuple[Group, ...], patients: np.ndarray, splits: np.ndar
     if not leaking:
         return []
     return [
-        f"{len(leaking):,} more images are of patients who share a radiograph with a patient of another split; they "
-        "are no copies and stay, but are these patients two people?"
+        f"{counted(len(leaking), 'more image is', 'more images are')} of patients who share a radiograph "
+        "with a patient of another split; no "
+        "copies, so they stay, but are these patients two people?"
     ]
 
 

@@ -17,6 +17,7 @@ from cxr_embed.index.tokens import unit_tokens
 from cxr_embed.index.vectors import PooledVectors, pooled, timed, unit
 from cxr_embed.store import Store
 from cxr_embed.store.layout import write_npy
+from cxr_embed.types import counted
 
 _NAMED = 3
 
@@ -62,7 +63,10 @@ def write_arrays(
     if not dropped:
         return kept, ()
     named = ", ".join(dropped[:_NAMED]) + (", ..." if len(dropped) > _NAMED else "")
-    return kept, (f"{len(dropped):,} images have a vector that is zero: it has no direction ({named}): not indexed",)
+    return kept, (
+        f"{counted(len(dropped), 'image has', 'images have')} a vector that is zero: it has no direction "
+        f"({named}): not indexed",
+    )
 
 
 def write_checksums(folder: Path, sums: Iterable[np.ndarray]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.layout import Kind, Measured
 from cxr_embed.store.layout import file_digest
+from cxr_embed.types import counted
 
 KINDS = ("flat", "hnsw", "ivf-fp16", "ivf-sq8", "ivf-pq")
 MEMORY = 4_000_000_000  # bytes that the structure may take unless told otherwise
@@ -61,7 +62,7 @@ def choose(count: int, width: int, name: str = "auto", memory: int = MEMORY) -> 
             if not fitting:
                 least = min(nbytes(kind, count, width) for kind in suited)
                 raise CaseIndexError(
-                    f"{count:,} cases of {width} need {least / 1e6:,.0f} MB of memory at least; "
+                    f"{counted(count, 'case')} of {width} need {least / 1e6:,.0f} MB of memory at least; "
                     "raise --memory, or take --kind flat"
                 )
             name = fitting[0]

@@ -37,7 +37,7 @@ import filelock
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.files import not_local, sync, write_whole
 from cxr_embed.store.layout import file_digest
-from cxr_embed.types import EncoderSpec, canonical_json
+from cxr_embed.types import EncoderSpec, canonical_json, counted
 
 FORMAT, VERSION = "cxr_embed.index", 1
 HEADER, LOCK = "index.json", "writer.lock"
@@ -195,7 +195,8 @@ class Record:
                 ) from None
             if size != entry["bytes"]:
                 raise CaseIndexError(
-                    f"{path}: {size} bytes, {HEADER} says {entry['bytes']}: the parts of this index do not belong "
+                    f"{path}: {counted(size, 'byte')}, {HEADER} says {entry['bytes']}: the parts of this "
+                    "index do not belong "
                     "together; restore it, or build it again"
                 )
 

@@ -20,6 +20,7 @@ from cxr_embed.index.searchable import Searchable
 from cxr_embed.index.table import CONTENT, DATE, LOOKS, PATH, PATIENT
 from cxr_embed.index.where import Condition, parse, taken_before
 from cxr_embed.store import Prompts
+from cxr_embed.types import counted
 
 LARGEST = 16_384  # rows of one answer: Milvus's limit
 EXACT_CASES = 4096  # so few that pass a filter are all compared, where the index in Milvus is approximate
@@ -71,7 +72,7 @@ class MilvusIndex(Searchable):
             self.client.load_collection(collection, timeout=TIMEOUT)
 
     def __repr__(self) -> str:
-        return f"MilvusIndex({self.uri!r}, {self.collection!r}, {self.spec.name}, {len(self)} cases)"
+        return f"MilvusIndex({self.uri!r}, {self.collection!r}, {self.spec.name}, {counted(len(self), 'case')})"
 
     def __len__(self) -> int:
         """Cases."""

@@ -31,7 +31,7 @@ from cxr_embed.index.vectors import pooled, unit
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Store
 from cxr_embed.store.writer import describe
-from cxr_embed.types import canonical_json
+from cxr_embed.types import canonical_json, counted
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -129,7 +129,10 @@ def push(
     if zero:
         pushed.images -= len(zero)
         named = ", ".join(zero[:3]) + (", ..." if len(zero) > 3 else "")
-        pushed.notes += (f"{len(zero):,} images have a vector that is zero: it has no direction ({named}): not pushed",)
+        pushed.notes += (
+            f"{counted(len(zero), 'image has', 'images have')} a vector that is zero: it has no direction "
+            f"({named}): not pushed",
+        )
     pushed.cases, pushed.index = _finish(client, uri, collection, bool(pushed.added + pushed.replaced))
     return pushed
 
@@ -144,7 +147,8 @@ def create(client: MilvusClient, uri: str, collection: str, record: Record) -> N
 
     if len(record.fields) + 3 > _MOST_FIELDS:
         raise CaseIndexError(
-            f"the manifest has {len(record.fields)} columns, a collection takes {_MOST_FIELDS - 3}: leave some out"
+            f"the manifest has {counted(len(record.fields), 'column')}, a collection takes "
+            f"{_MOST_FIELDS - 3}: leave some out"
         )
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field(KEY, DataType.VARCHAR, is_primary=True, max_length=_LONGEST)

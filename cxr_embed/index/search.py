@@ -25,6 +25,7 @@ from cxr_embed.store import Header, Prompts
 from cxr_embed.store.checksums import RowCheck
 from cxr_embed.store.layout import file_digest
 from cxr_embed.store.prompts import load_prompts
+from cxr_embed.types import counted
 
 _SPARE = 6  # candidates beyond those asked for: what FAISS rounds may hide a neighbour behind them
 _NAMED = 5
@@ -85,7 +86,7 @@ class CaseIndex(Searchable):
             self.similar = PooledVectors(self._vectors, self.record.kind, *found, check=self._check)
 
     def __repr__(self) -> str:
-        return f"CaseIndex({str(self.path)!r}, {self.spec.name}, {len(self)} cases, {self.record.kind.name})"
+        return f"CaseIndex({str(self.path)!r}, {self.spec.name}, {counted(len(self), 'case')}, {self.record.kind.name})"
 
     def __len__(self) -> int:
         """Cases."""

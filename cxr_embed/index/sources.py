@@ -17,6 +17,7 @@ from cxr_embed.index.table import CONTENT, IMAGE, PATIENT, image_ids
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Store, read_prompts
 from cxr_embed.store.prompts import PROMPTS as STORE_PROMPTS
+from cxr_embed.types import counted
 
 _NAMED = 3
 
@@ -41,12 +42,16 @@ def chosen_images(store: Store, manifest: Manifest | None) -> tuple[np.ndarray, 
     stored = pc.index_in(image_ids(store), value_set=manifest.table[IMAGE].combine_chunks())
     chosen = np.asarray(stored.is_valid())
     if not chosen.any():
-        raise CaseIndexError(f"{store.path}: none of the manifest's {len(manifest):,} images has a vector here")
+        raise CaseIndexError(
+            f"{store.path}: none of the manifest's {counted(len(manifest), 'image')} has a vector here"
+        )
     notes = []
     if missing := len(manifest) - int(chosen.sum()):
-        notes.append(f"{missing:,} images of the manifest have no vector in {store.path}: not indexed")
+        lacking = counted(missing, "image of the manifest has", "images of the manifest have")
+        notes.append(f"{lacking} no vector in {store.path}: not indexed")
     if more := int((~chosen).sum()):
-        notes.append(f"{more:,} images of {store.path} are not in the manifest: not indexed")
+        are = "is" if more == 1 else "are"
+        notes.append(f"{counted(more, 'image')} of {store.path} {are} not in the manifest: not indexed")
     if PATIENT not in manifest.table.column_names:
         return chosen, tuple(notes)
     recorded = pa.array(store.index.column("patient_id"), pa.string())
@@ -54,7 +59,8 @@ def chosen_images(store: Store, manifest: Manifest | None) -> tuple[np.ndarray, 
     differs = pc.and_(pc.not_equal(recorded, told), pc.not_equal(recorded, ""))
     if differing := pc.sum(differs).as_py():
         notes.append(
-            f"{differing:,} images have another patient in the manifest than in the store: the manifest's counts"
+            f"{counted(differing, 'image has', 'images have')} another patient in the manifest than in the "
+            "store: the manifest's counts"
         )
     return chosen, tuple(notes)
 
@@ -75,8 +81,8 @@ def changed_files(store: Store, chosen: np.ndarray, places: pa.Array, table: pa.
         return ()
     named = ", ".join(store.ids[differs][:_NAMED].tolist()) + (", ..." if differs.sum() > _NAMED else "")
     return (
-        f"{int(differs.sum()):,} images are indexed from another file than {store.path} has ({named}): left as they "
-        "are; `index remove` them first to have the new vectors",
+        f"{counted(int(differs.sum()), 'image is', 'images are')} indexed from another file than {store.path} has "
+        f"({named}): left as they are; `index remove` them first to have the new vectors",
     )
 
 

@@ -17,6 +17,7 @@ from cxr_embed.errors import CaseIndexError
 from cxr_embed.manifest import DAY_OFFSET, Manifest
 from cxr_embed.store import Store
 from cxr_embed.store.layout import file_digest
+from cxr_embed.types import counted
 
 IMAGE, PATIENT, CONTENT, PATH, DATE, AGE = "image_id", "patient_id", "content", "path", "study_date", "age"
 LOOKS, NOT_A_CHEST = "looks", "not like a chest radiograph"  # a column where some picture does not, and what it says
@@ -158,7 +159,9 @@ def read_table(path: Path, sha256: str, cases: int) -> pa.Table:
     except (OSError, pa.ArrowException) as error:
         raise CaseIndexError(f"{path}: cannot be read ({type(error).__name__}); build the index again") from None
     if len(table) != cases or table.column_names[:3] != [IMAGE, PATIENT, CONTENT]:
-        raise CaseIndexError(f"{path}: {len(table)} rows, the index has {cases} cases; build the index again")
+        raise CaseIndexError(
+            f"{path}: {counted(len(table), 'row')}, the index has {counted(cases, 'case')}; build the index again"
+        )
     return table.drop_columns(PATH) if PATH in table.column_names else table
 
 

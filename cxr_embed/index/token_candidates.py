@@ -18,6 +18,7 @@ from cxr_embed.index.tokens import TokenVectors, exact_below, nearest_means
 from cxr_embed.index.vectors import unit
 from cxr_embed.store import Header
 from cxr_embed.store.prompts import load_prompts
+from cxr_embed.types import counted
 
 KINDS = ("flat", "tokens-pq")
 _TRAINING = 32_768  # tokens that the codes are learnt from
@@ -41,7 +42,7 @@ def choose(count: int, shape: tuple[int, ...], name: str = "auto", memory: int =
         return Kind("flat")
     if nbytes(count, shape) > memory:
         raise CaseIndexError(
-            f"{count:,} cases of {shape[0]} tokens need {nbytes(count, shape) / 1e6:,.0f} MB of memory; "
+            f"{counted(count, 'case')} of {shape[0]} tokens need {nbytes(count, shape) / 1e6:,.0f} MB of memory; "
             "raise --memory, or take --pool mean"
         )
     return Kind("tokens-pq", f"IVF1,PQ{_parts(shape[1])}x4fs", 1)

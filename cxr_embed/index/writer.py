@@ -36,7 +36,7 @@ from cxr_embed.manifest import Manifest
 from cxr_embed.metrics.spread import collapsed
 from cxr_embed.store import Store
 from cxr_embed.store.writer import describe, utc_now
-from cxr_embed.types import EncoderSpec
+from cxr_embed.types import EncoderSpec, counted
 
 POOLS = ("mean", "tokens")
 
@@ -113,7 +113,7 @@ def build_index(
         )
         chosen_kind = choose_kind(record, kind)
         if kind not in ("auto", chosen_kind.name):
-            few = f"among {record.cases:,} cases {kind} would be the slower way"
+            few = f"among {counted(record.cases, 'case')} {kind} would be the slower way"
             notes += (f"built {chosen_kind.name}, not {kind}: {few}; `index add` changes to it once there are enough",)
         record, doubts = write_candidates(record, folder, chosen_kind, progress)
         alike = _alike(folder)

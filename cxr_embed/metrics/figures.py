@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
+from cxr_embed.types import counted
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -51,7 +53,7 @@ def auroc(labels: np.ndarray, scores: np.ndarray) -> Figure:
         return Figure(None, "no image has a label")
     if not positives or not negatives:
         kind = "positive" if positives else "negative"
-        return Figure(None, f"all {len(labels):,} labels are {kind}")
+        return Figure(None, f"all {counted(len(labels), 'label is', 'labels are')} {kind}")
     ranks = rankdata(np.asarray(scores, np.float64))
     above = ranks[labels].sum() - positives * (positives + 1) / 2
     return Figure(float(above / (positives * negatives)))

@@ -20,6 +20,7 @@ from cxr_embed.probe.vectors import (
     fit_standard,
     in_threads,
 )
+from cxr_embed.types import counted
 
 _NAMED = 5
 
@@ -82,7 +83,7 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         patients = np.arange(len(labels))
         if groups is not None:
             if len(groups) != len(labels):
-                raise ProbeError(f"groups has {len(groups):,} rows, Y has {len(labels):,}")
+                raise ProbeError(f"groups has {counted(len(groups), 'row')}, Y has {len(labels):,}")
             patients = np.unique(np.asarray(groups), return_inverse=True)[1]
         reasons = [one_sided(column) for column in labels.T]
         self.undefined_ = {number: reason for number, reason in enumerate(reasons) if reason}
@@ -164,7 +165,7 @@ def check_labels(labels: Any, count: int) -> np.ndarray:
         raise ProbeError("labels are 1, 0 or NaN (unknown), not words") from None
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or len(values) != count:
-        raise ProbeError(f"labels are of shape {values.shape}, and there are {count:,} vectors: one row for each")
+        raise ProbeError(f"labels are of shape {values.shape}, and there is a row for each of {count:,} vectors")
     wrong = values[~(np.isnan(values) | (values == 0) | (values == 1))]
     if len(wrong):
         named = ", ".join(f"{value:g}" for value in np.unique(wrong)[:_NAMED])

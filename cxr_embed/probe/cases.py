@@ -125,7 +125,9 @@ def few_cases(cases: Cases, shots: int, seed: int) -> Cases:
         values[drawn, column] = cases.values[drawn, column]
     kept = ~np.isnan(values).all(axis=1)
     if not kept.any():
-        raise ProbeError(f"no finding has {shots:,} positives and {shots:,} negatives to draw; ask for fewer")
+        raise ProbeError(
+            f"no finding has {counted(shots, 'positive')} and {counted(shots, 'negative')} to draw; ask for fewer"
+        )
     return Cases(cases.ids[kept], cases.patients[kept], cases.findings, values[kept], tuple(notes))
 
 

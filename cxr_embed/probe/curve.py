@@ -15,7 +15,7 @@ from cxr_embed.probe.selection import choose_strengths, make_columns, one_sided
 from cxr_embed.probe.shots import Order, draw_order, hashes, patients_for_test
 from cxr_embed.probe.vectors import ArraySource, Matrix, ProbeError, Standard, StoreSource, fit_standard, pool_vectors
 from cxr_embed.store import Store
-from cxr_embed.types import left_out_of_means
+from cxr_embed.types import counted, left_out_of_means
 
 _UNSOLVED = "its solver did not converge"
 TEST_PART = 0.3  # of the patients, where the labels have no split
@@ -185,7 +185,9 @@ def _parts(
         if not len(kept):
             raise ProbeError("the stores have no labelled image in common; embed the same manifest with each encoder")
         if len(encoders) > 1 and len(kept) < max(map(len, found)):
-            notes.append(f"compared on the {len(kept):,} images of {name or 'the labels'} that every store has")
+            notes.append(
+                f"compared on the {counted(len(kept), 'image')} of {name or 'the labels'} that every store has"
+            )
         sides.append(found[0].pick(kept))
     if not split:
         away = patients_for_test(sides[0].patients, TEST_PART, 0)
@@ -202,7 +204,8 @@ def _parts(
         same = [image_id for image_id in sides[1].ids.tolist() if content[image_id] in learned]
         if same:
             notes.append(
-                f"{len(same):,} test images are the same file as a training image, under another id: {same[0]}"
+                f"{counted(len(same), 'test image is', 'test images are')} the same file as a training "
+                f"image, under another id: {same[0]}"
             )
     return (sides[0], sides[1]), notes
 

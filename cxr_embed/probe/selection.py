@@ -10,6 +10,7 @@ import numpy as np
 from cxr_embed.probe.kernel import Columns
 from cxr_embed.probe.loss import loss
 from cxr_embed.probe.newton import Solution
+from cxr_embed.types import counted
 
 Balance = Literal["none", "balanced", "focal"]
 BALANCES: tuple[Balance, ...] = ("none", "balanced", "focal")
@@ -52,7 +53,7 @@ def one_sided(labels: np.ndarray) -> str:
     if not len(known):
         return "all labels are missing"
     if (known == known[0]).all():
-        return f"all {len(known):,} labels are {'positive' if known[0] == 1 else 'negative'}"
+        return f"all {counted(len(known), 'label is', 'labels are')} {'positive' if known[0] == 1 else 'negative'}"
     return ""
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cxr_embed.types import counted
+
 
 @dataclass(frozen=True)
 class Order:
@@ -40,7 +42,8 @@ class Order:
             if len(rows) < count:
                 told = "of patients without the finding " if word == "negative" else ""
                 return (
-                    f"{len(rows):,} {word} images {told}({patients:,} patients) in the training part, {count:,} asked"
+                    f"{counted(len(rows), f'{word} image')} {told}({counted(patients, 'patient')}) in "
+                    f"the training part, {count:,} asked"
                 )
         return ""
 

@@ -27,7 +27,7 @@ from cxr_embed.report.shortcuts import audit
 from cxr_embed.report.words import summary, warnings
 from cxr_embed.store import Store, open_store
 from cxr_embed.store.writer import utc_now
-from cxr_embed.types import digest_fits, in_means
+from cxr_embed.types import counted, digest_fits, in_means
 
 FORMAT, VERSION = "cxr_embed.report", 1
 RESEARCH = "For research; not a medical device."
@@ -220,7 +220,8 @@ def _leaks(
         others = [image_id for image_id, digest in content if digest in tested and splits.get(image_id, split) != split]
         if others:
             told.append(
-                f"{len(others):,} images of other splits are the same file as a tested image, under another id "
+                f"{counted(len(others), 'image of another split is', 'images of other splits are')} the "
+                "same file as a tested image, under another id "
                 f"({', '.join(others[:3])}{', ...' if len(others) > 3 else ''})"
             )
     return told

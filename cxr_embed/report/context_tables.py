@@ -16,6 +16,7 @@ from cxr_embed.report.tables import (
     signed,
     signed_ends,
 )
+from cxr_embed.types import counted
 
 
 def split_table(data: dict[str, Any]) -> Table:
@@ -172,8 +173,8 @@ def encoder_table(card: dict[str, Any]) -> Table:
         "trained on": card["trained_on"] or "not known",
     }
     if "engines" in card:
-        facts["computed by"] = ", ".join(f"{engine} ({n:,} vectors)" for engine, n in card["engines"].items())
-        facts["stored as"] = f"{card['dtype']}, {card['images']:,} images"
+        facts["computed by"] = ", ".join(f"{engine} ({counted(n, 'vector')})" for engine, n in card["engines"].items())
+        facts["stored as"] = f"{card['dtype']}, {counted(card['images'], 'image')}"
     return _facts(f"Encoder {card['name']}", facts)
 
 
@@ -186,7 +187,8 @@ def probe_table(card: dict[str, Any]) -> Table:
         "settings": ", ".join(f"{name} = {_plain(value)}" for name, value in settings.items()),
         "strengths chosen": f"{card['strengths'][0]:g} to {card['strengths'][1]:g}" if card["strengths"] else "",
         "vectors": f"{card['encoder']['encoder']}, {card['output']}, fingerprint {card['encoder']['fingerprint']}",
-        "learned from": f"{labels['file']}, {split}: {labels['images']:,} images of {labels['patients']:,} patients",
+        "learned from": f"{labels['file']}, {split}: {counted(labels['images'], 'image')} of "
+        f"{counted(labels['patients'], 'patient')}",
         "labels' SHA-256": labels["sha256"],
         "not learned": "; ".join(f"{name}: {reason}" for name, reason in card["undefined"].items()),
         "thresholds": ", ".join(f"{name} {value:.4g}" for name, value in card["thresholds"].items()),

@@ -29,6 +29,7 @@ from cxr_embed.report.tables import (
     ranking_table,
     threshold_tables,
 )
+from cxr_embed.types import counted
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def _sections(report: dict[str, Any]) -> Iterator[Section]:
         curve = report["few_labels"]
         lead = (
             f"Probes that learned from few labelled cases, drawn by patient {len(curve['protocol']['seeds'])} times, "
-            f"tested on {curve['test']['images']:,} images of {curve['test']['patients']:,} patients. A draw of more "
+            f"tested on {counted(curve['test']['images'], 'image')} of "
+            f"{counted(curve['test']['patients'], 'patient')}. A draw of more "
             "labels holds the smaller one; how strongly to regularise is chosen inside the draw.",
         )
         yield Section(
@@ -106,9 +108,9 @@ def _sections(report: dict[str, Any]) -> Iterator[Section]:
 
 def _about_data(report: dict[str, Any]) -> tuple[str, ...]:
     made, split = report["scores"][0]["evaluation"], report["settings"]["split"]
-    patients = f" of {made['patients']:,} patients" if made["patients"] is not None else ", patients unknown"
+    patients = f" of {counted(made['patients'], 'patient')}" if made["patients"] is not None else ", patients unknown"
     where = f"the split {split}" if split is not None else "all labels"
-    told = f"Evaluated: {where}, {made['images']:,} images{patients}. Labels: {report['labels']['file']}."
+    told = f"Evaluated: {where}, {counted(made['images'], 'image')}{patients}. Labels: {report['labels']['file']}."
     origin = report["data"]["origins"]
     return (f"{told} The images seem to come from {' and '.join(origin)}." if origin else told,)
 

@@ -67,7 +67,7 @@ def gather(
         kept &= np.isin(first.ids, other.ids)
     notes = []
     if not kept.all() or any(len(other) != int(kept.sum()) for other in indexes):
-        notes.append(f"only the {int(kept.sum()):,} images that all indexes have take part")
+        notes.append(f"only what all indexes have takes part: {counted(int(kept.sum()), 'image')}")
     owned = first.patient_ids != ""
     if lost := int((kept & ~owned).sum()):
         left = counted(lost, "image without a patient is", "images without a patient are")

@@ -18,6 +18,7 @@ from cxr_embed.prompts import Finding
 from cxr_embed.prompts.questions import sets_that_ask
 from cxr_embed.screening.run import Screening
 from cxr_embed.store import Store
+from cxr_embed.types import counted
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def answer(
         rows = highest(values, scores.ids, k)
         beyond = int((values == values[rows[-1]]).sum() - (values[rows] == values[rows[-1]]).sum())
         if beyond:
-            notes.append(f"{question.name}: {beyond:,} more images have the score of the last one; shown by their ids")
+            more = counted(beyond, "more image has", "more images have")
+            notes.append(f"{question.name}: {more} the score of the last one; shown by their ids")
         cases, contents = _cases(store, rows, values, known)
         found.append(Answer(question, cases, contents))
     if labels is not None:

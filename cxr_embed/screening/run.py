@@ -20,7 +20,7 @@ from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED
 from cxr_embed.prompts import PromptError, PromptSet
 from cxr_embed.store import Store, add_prompts, read_prompts
 from cxr_embed.store.prompts import CUT, check_prompts, prompt_source, prompt_width, unlearned_words
-from cxr_embed.types import LEARNED
+from cxr_embed.types import LEARNED, counted
 from cxr_embed.zeroshot import Cosines, Ensemble, ScoreKind, Scorer, Scores
 
 SUFFIXES = (".csv", ".parquet")
@@ -108,7 +108,8 @@ def score_store(
         if wrong.any():
             named = ", ".join(store.ids[rows[wrong]][:_NAMED])
             raise StoreError(
-                f"{store.path}: {wrong.sum()} images have a vector that is zero or not finite ({named}); "
+                f"{store.path}: {counted(int(wrong.sum()), 'image has', 'images have')} a vector that is "
+                f"zero or not finite ({named}); "
                 "`cxr-embed store verify` checks the files; embed or import these images again"
             )
         values[rows] = scorer.scores(found)

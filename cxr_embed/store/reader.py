@@ -26,7 +26,7 @@ from cxr_embed.store.layout import (
     output_file,
     shard_paths,
 )
-from cxr_embed.types import Embeddings, EncoderSpec
+from cxr_embed.types import Embeddings, EncoderSpec, counted
 
 _NAMED = 5  # ids that an error message names before it only counts
 _STREAMED_VALUES = 1 << 21  # of a block of a stream: 8 MiB of float32, as much as an engine takes at once
@@ -60,7 +60,7 @@ class Store:
         self._streamed: set[tuple[int, str, int]] = set()  # blocks that a stream found to be sound
 
     def __repr__(self) -> str:
-        return f"Store({str(self.path)!r}, {self.spec.name}, {len(self)} images)"
+        return f"Store({str(self.path)!r}, {self.spec.name}, {counted(len(self), 'image')})"
 
     def __len__(self) -> int:
         """Images with a vector.

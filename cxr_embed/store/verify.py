@@ -27,6 +27,7 @@ from cxr_embed.store.layout import (
 )
 from cxr_embed.store.prompts import PROMPTS, load_prompts
 from cxr_embed.store.writer import acquire_lock
+from cxr_embed.types import counted
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def verify_store(path: str | os.PathLike[str], progress: Callable[[int, int], No
         if rows is not None:
             index.fold(rows)
             if not damage and len(index) != live:
-                damage.append(Damage(shard.name, f"it counts {live} images, the rows give {len(index)}"))
+                damage.append(Damage(shard.name, f"it counts {counted(live, 'image')}, the rows give {len(index)}"))
         if progress is not None:
             progress(done, len(shards))
     if not damage:

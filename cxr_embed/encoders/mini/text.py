@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cxr_embed.errors import EncoderError
+from cxr_embed.types import counted
 
 MAX_WORDS = 48
 DILATIONS = (1, 2, 4)
@@ -75,7 +76,7 @@ class TextTower:
         words = words[:MAX_WORDS] if cut else words
         if len(words) > MAX_WORDS:
             raise EncoderError(
-                f"the prompt {prompt[:40]!r}... has {len(words)} words, mini reads {MAX_WORDS}; "
+                f"the prompt {prompt[:40]!r}... has {counted(len(words), 'word')}, mini reads {MAX_WORDS}; "
                 "shorten it, or have it cut"
             )
         w = self._weights
