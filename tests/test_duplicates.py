@@ -256,7 +256,7 @@ def test_real_reexports_are_found_and_no_other_radiograph(real_data: Path, tmp_p
             made = reexports(real_data / "nih" / row["path"], tmp_path, f"r{number}")
             lines += [f"{image_id},{path},stolen-{number}" for image_id, path in made]
     (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
-    embed(tmp_path / "m.csv", "hog", tmp_path / "store")
+    embed(tmp_path / "m.csv", "hog", tmp_path / "store", follow_links=True)
     build_index(open_store(tmp_path / "store"), tmp_path / "index", manifest=read_manifest(tmp_path / "m.csv"))
     index = CaseIndex(tmp_path / "index")
     found = find_duplicates(index, index.patient_ids, strings([""] * len(index)))

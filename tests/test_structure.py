@@ -88,7 +88,7 @@ _NOUNS = (
 _AFTER_A_NUMBER = re.compile(rf"^ (?:{_ADJECTIVES})?(?:{_NOUNS})\b(?!/)")
 # Never 1, or words; `counted` knows of the rest. `N of M images` is right for every N.
 _NO_COUNT = re.compile(
-    r"_?[A-Z][A-Z_]*|speed|have|header\.dtype|numbers|math\.prod\(shape\)|count|k|size|file\['bytes'\]"
+    r"_?[A-Z][A-Z_]*|speed|have|header\.dtype|numbers|math\.prod.*|count|k|size|free|file\['bytes'\]"
 )
 
 
