@@ -54,6 +54,8 @@ def commands(verb: str, words: list[str]) -> Iterator[list[str]]:
             if number in places:
                 at = start + places.index(number)
                 yield [*words[:at], value, *words[at + 1 :]]
+            elif given := [at for at, word in enumerate(words) if word in parameter.opts]:
+                yield [*words[: given[0] + 1], value, *words[given[0] + 2 :]]  # an option is given once
             else:
                 yield [*words, parameter.opts[-1], value]
 
