@@ -12,6 +12,7 @@ from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.index import check_engine
 from cxr_embed.cli.tables import Column, print_table
 from cxr_embed.cli.terminal import console
+from cxr_embed.types import is_lateral
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,6 +109,8 @@ def search(
         write_neighbors(out, neighbors, opened.columns)
     notes = [*query.notes, *_shortage(opened, found, k, passing, rules), *_stranger(opened, query, rules)]
     notes += opened.doubts(where) if isinstance(opened, CaseIndex) else ()
+    if lateral := [case["image_id"] for case in neighbors if is_lateral(str(case.get("view") or ""))]:
+        notes.append(f"{plural(len(lateral), 'lateral view')} among these cases ({', '.join(lateral[:3])})")
     if montage is not None and places is not None:
         _draw(montage, places, opened, (like, unlike), rows[0, :found], neighbors, _rules(where, before, rules), notes)
     if as_json:
