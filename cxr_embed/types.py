@@ -20,6 +20,16 @@ ImageNote = Literal["window", "rescale", "range", "aspect", "colour", "lateral"]
 LEARNED = "learned_from"
 
 
+def age_in_years(text: str) -> int | None:
+    """Whole years of an age string, `nnnY`, `nnnM`, `nnnW` or `nnnD` (PS3.5, 6.2), or of a number; None of others."""
+    match = re.fullmatch(r"([0-9]{1,3})([YMWD]?)", text.upper())
+    if not match:
+        return None
+    per_year = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}[match[2]]
+    years = int(match[1]) // per_year
+    return years if years <= 130 else None  # a manifest refuses more
+
+
 _LATERAL = re.compile(r"(?<![A-Z])(LL|RL|[LR]?LAT|[LR]?LATERAL)(?![A-Z])")
 _NOT_LATERAL = re.compile(r"DECUB|LLD|RLD|OBLIQUE|LATERALITY")
 

@@ -84,7 +84,7 @@ def search(
     """
     from cxr_embed.index import CaseIndex, Rules
     from cxr_embed.index.queries import Asker, Examples
-    from cxr_embed.index.results import check_target, write_neighbors
+    from cxr_embed.index.results import check_target, whole_ages, write_neighbors
 
     if out is not None:
         check_target(out)
@@ -115,7 +115,7 @@ def search(
         _draw(montage, places, opened, (like, unlike), rows[0, :found], neighbors, _rules(where, before, rules), notes)
     if as_json:
         told = _query_json(query, k, where, before, rules, notes)
-        print_json({"query": told, "neighbors": neighbors, "note": RESEARCH})
+        print_json({"query": told, "neighbors": list(map(whole_ages, neighbors)), "note": RESEARCH})
         return
     typer.echo(f"nearest to {query.name}")
     for note in (*print_cases(neighbors), *notes):

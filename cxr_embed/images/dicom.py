@@ -27,7 +27,7 @@ from cxr_embed.images.display import display_table
 from cxr_embed.images.fields import Unreadable, kind_of, number, numbers, value_of, whole_number
 from cxr_embed.images.stored import complete, padding, stored_values
 from cxr_embed.images.views import VIEW_TAGS, view_of
-from cxr_embed.types import Colour, DicomFields, ImageNote, is_lateral
+from cxr_embed.types import Colour, DicomFields, ImageNote, age_in_years, is_lateral
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -206,7 +206,7 @@ def dicom_fields(dataset: Dataset) -> DicomFields:
         modality=modality if modality in _MODALITIES else "",
         view=view_of(dataset),
         study_date=_iso_date(_text(dataset, "StudyDate")),
-        age=_age_in_years(_text(dataset, "PatientAge")),
+        age=age_in_years(_text(dataset, "PatientAge")),
         sex=_SEXES.get(sex, ""),
     )
 
@@ -222,16 +222,6 @@ def _iso_date(text: str) -> str:
         return datetime.date(*map(int, match.groups())).isoformat() if match else ""
     except ValueError:
         return ""
-
-
-def _age_in_years(text: str) -> int | None:
-    # An age string is 'nnnY', 'nnnM', 'nnnW' or 'nnnD' (PS3.5, 6.2); a bare number is taken as years.
-    match = re.fullmatch(r"(\d{1,3})([YMWD]?)", text.upper(), re.ASCII)
-    if not match:
-        return None
-    per_year = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}[match[2]]
-    years = int(match[1]) // per_year
-    return years if years <= 130 else None  # a manifest refuses more
 
 
 def _parse(data: bytes) -> Dataset:

@@ -78,7 +78,7 @@ def embed(
         batch_size: images the encoder takes at once; halved when memory runs out.
         workers: processes; on a GPU, those that decode. `auto` takes one a core.
         limit: look at the first so many rows only.
-        progress: called now and then with the summary so far.
+        progress: called now and then with the summary so far; in a notebook, a bar by default.
 
     Returns:
         What was done; failures are in it, not raised.
