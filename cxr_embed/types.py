@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
@@ -14,9 +15,32 @@ Precision = Literal["float32", "bf16"]
 # What becomes of a picture in colour: a tinted film, or coloured marks on a grey one.
 Colour = Literal["refuse", "grey"]
 # What is odd about a file that was read all the same; `images.notes` has the sentences.
-ImageNote = Literal["window", "rescale", "range", "aspect", "colour"]
+ImageNote = Literal["window", "rescale", "range", "aspect", "colour", "lateral"]
 # A column of score files: 1 where a probe learned from the image's patient, so that no judge takes it for a test.
 LEARNED = "learned_from"
+
+
+def age_in_years(text: str) -> int | None:
+    """Whole years of an age string, `nnnY`, `nnnM`, `nnnW` or `nnnD` (PS3.5, 6.2), or of a number; None of others."""
+    match = re.fullmatch(r"([0-9]{1,3})([YMWD]?)", text.upper())
+    if not match:
+        return None
+    per_year = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}[match[2]]
+    years = int(match[1]) // per_year
+    return years if years <= 130 else None  # a manifest refuses more
+
+
+_LATERAL = re.compile(r"(?<![A-Z])(LL|RL|[LR]?LAT|[LR]?LATERAL)(?![A-Z])")
+_NOT_LATERAL = re.compile(r"DECUB|LLD|RLD|OBLIQUE|LATERALITY")
+
+
+def is_lateral(view: str) -> bool:
+    """Whether words on a view say lateral, as headers and tables of public data sets do: `LL`, `LATERAL`, `L`.
+
+    A lateral decubitus is a frontal view of a patient who lies on a side. `L` says it alone only.
+    """
+    text = view.upper().strip()
+    return text == "L" or (_LATERAL.search(text) is not None and not _NOT_LATERAL.search(text))
 
 
 @dataclass(frozen=True)
@@ -25,7 +49,7 @@ class DicomFields:
 
     Attributes:
         modality: `CR`, `DX`, ... as in (0008,0060); empty where the file has none.
-        view: ViewPosition (0018,5101) in capitals, e.g. `PA`.
+        view: ViewPosition (0018,5101) in capitals, e.g. `PA`; `LATERAL` where another field says so.
         study_date: ISO date, `YYYY-MM-DD`.
         age: years, rounded down.
         sex: `M`, `F` or `O`.

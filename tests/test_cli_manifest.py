@@ -133,6 +133,7 @@ def test_scan_json(run: Run, chests: Path) -> None:
         "root": str(chests),
         "images": 6,
         "patients": 5,
+        "lateral_views": 0,
         "without_patient": 4,
         "not_found": 0,
         "linked_away": [],

@@ -51,7 +51,7 @@ def test_leading_zeros_and_spellings_stay(tmp_path: Path) -> None:
     assert table.ids.tolist() == ["0012", "12"]
     assert table.column("path").tolist() == ["00/1e5.png", "true"]
     assert table.column("patient_id").tolist() == ["007", "null"]
-    assert table.column("age").tolist() == ["077", "45.5"]
+    assert table.column("age").tolist() == ["77", "45.5"]  # a number, which is told in one way
     assert list(table.rows()) == [("0012", "00/1e5.png", "007"), ("12", "true", "null")]
 
 
@@ -278,7 +278,7 @@ def test_a_finding_has_one_name_in_every_unicode_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "good", "bad"),
     [
-        ("age", ["", "0", "77", "077", "0.5", "130"], ["-1", "131", "inf", "1e1", "1_0", "058Y", "٧", "0x1"]),
+        ("age", ["", "0", "77", "0.5", "130"], ["-1", "131", "131Y", "inf", "1e1", "1_0", "58 Y", "٧", "0x1"]),
         ("sex", ["", "M", "F", "O"], ["mal", "Unknown", "U", "1"]),
         (
             "study_date",

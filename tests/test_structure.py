@@ -17,6 +17,7 @@ PACKAGE = ROOT / "cxr_embed"
 FLOORS = {
     "errors": 0,
     "files": 0,
+    "notebook": 0,
     "processes": 0,
     "telemetry": 0,
     "types": 0,

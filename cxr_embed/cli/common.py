@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import typer
 
 from cxr_embed.cli.terminal import clean_json, console
+from cxr_embed.notebook import in_notebook, notebook_bar
 from cxr_embed.types import counted
 
 RESEARCH = "For research; not a medical device."
@@ -51,7 +52,10 @@ def is_terminal() -> bool:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
-    """A bar on stderr; None where nobody would see it."""
+    """A bar on stderr, or in a notebook's cell; None where nobody would see it."""
+    if in_notebook():
+        yield notebook_bar()
+        return
     if not is_terminal():
         yield None
         return

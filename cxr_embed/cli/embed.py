@@ -11,6 +11,7 @@ import typer
 
 from cxr_embed.cli.common import fail, is_terminal, plural, print_json
 from cxr_embed.cli.terminal import console
+from cxr_embed.notebook import in_notebook
 
 if TYPE_CHECKING:
     from cxr_embed.pipeline.summary import EmbedSummary
@@ -109,8 +110,8 @@ def _count(option: str, text: str) -> int | Literal["auto"]:
 
 @contextmanager
 def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
-    """A bar with images/s, time left and failures, on stderr; None where nobody would see it."""
-    if not is_terminal():
+    """A bar with images/s, time left and failures, on stderr; None where nobody would see it, or the run has one."""
+    if in_notebook() or not is_terminal():
         yield None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

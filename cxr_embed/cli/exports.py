@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cxr_embed.cli.common import is_terminal, plural
-from cxr_embed.cli.terminal import console
+from cxr_embed.cli.common import plural, progress_bar
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,15 +28,12 @@ def npz(
 
     Patients are not in this layout; `cxr-embed store export` writes them, and one array of all vectors.
     """
-    from rich.progress import Progress
-
     from cxr_embed.store import open_store
     from cxr_embed.store.export import export_npz
 
-    with Progress(console=console(stderr=True), disable=not is_terminal(), transient=True) as bar:
-        task = bar.add_task("exporting", total=None)
-        opened = open_store(store)
-        count = export_npz(opened, file, output, lambda done, total: bar.update(task, completed=done, total=total))
+    with progress_bar() as show:
+        told = (lambda done, total: show("exporting", done, total)) if show else None
+        count = export_npz(open_store(store), file, output, told)
     typer.echo(f"{file}: {plural(count, 'image')}")
 
 

@@ -9,6 +9,7 @@ import typer
 
 from cxr_embed.cli.common import fail, is_terminal, plural, print_json
 from cxr_embed.cli.terminal import console
+from cxr_embed.notebook import in_notebook, notebook_bar
 from cxr_embed.types import counted
 
 if TYPE_CHECKING:
@@ -173,11 +174,18 @@ def _import(
     columns = (TextColumn("{task.description}"), *Progress.get_default_columns()[1:2], MofNCompleteColumn())
     try:
         with Progress(
-            *columns, TimeRemainingColumn(), console=console(stderr=True), disable=not is_terminal(), transient=True
+            *columns,
+            TimeRemainingColumn(),
+            console=console(stderr=True),
+            disable=in_notebook() or not is_terminal(),
+            transient=True,
         ) as bar:
             task = bar.add_task("checking", total=source.count)
+            in_cell = notebook_bar()
 
             def show(doing: str, done: int, total: int | None) -> None:
+                if in_cell is not None:
+                    in_cell(doing, done, total)
                 bar.update(task, description=doing, completed=done, total=total)
 
             summary = import_vectors(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ import typer
 from cxr_embed.cli.common import plural, print_json
 from cxr_embed.cli.tables import print_facts
 from cxr_embed.cli.terminal import console
+from cxr_embed.types import is_lateral
 
 if TYPE_CHECKING:
     from cxr_embed.datasets import ScanResult
@@ -75,6 +77,7 @@ def scan(
                 "root": str(folder),
                 "images": len(result),
                 "patients": patients,
+                "lateral_views": sum(map(is_lateral, result.columns.get("view", ()))),
                 "without_patient": result.without_patient,
                 "not_found": result.not_found,
                 "linked_away": away,
@@ -105,6 +108,7 @@ def _tell(result: ScanResult, target: Path, folder: Path) -> None:
         told = "; ".join(f"{count:,} x {reason}" for reason, count in kinds.most_common(3))
         more = f"; {plural(len(kinds) - 3, 'other reason')}" if len(kinds) > 3 else ""
         typer.echo(f"skipped {plural(len(result.skipped), 'other file')} ({told}{more}); --json names each", err=True)
+    _tell_lateral(result.columns.get("view", ()))
     if result.not_found:
         has = "has" if result.not_found == 1 else "have"
         typer.echo(f"{plural(result.not_found, 'row')} of the data set's table {has} no file here", err=True)
@@ -124,6 +128,15 @@ def _tell_away(away: list[str], paths: int, root: Path) -> None:
         lead = "leads" if len(away) == 1 else "lead"
         links = f"{plural(len(away), 'path')} of {paths:,} {lead} out of {root} through a link (first {away[0]})"
         typer.echo(f"warning: {links}; `embed` reads such files with --follow-links alone", err=True)
+
+
+def _tell_lateral(views: Iterable[str]) -> None:
+    """A note on lateral views; on stderr, as all that may need attention."""
+    from cxr_embed.encoders.table import ENCODERS
+
+    if count := sum(map(is_lateral, views)):
+        names = " and ".join(card.name for card in ENCODERS.values() if card.frontal)
+        typer.echo(f"note: {plural(count, 'lateral view')}: {names} were trained on frontal ones", err=True)
 
 
 @app.command("validate", epilog="Example: `cxr-embed manifest validate data/manifest.csv`")
@@ -158,6 +171,7 @@ def validate(
                 "images": len(table),
                 "patients": patients,
                 "findings": findings,
+                "lateral_views": sum(map(is_lateral, table.column("view").tolist())),
                 "linked_away": away,
                 "problems": problems,
             }
@@ -168,6 +182,7 @@ def validate(
         if findings:
             typer.echo(f"findings: {', '.join(findings)} (-1 and blank count as unknown)")
         _tell_away(away, len(table), table.root)
+        _tell_lateral(table.column("view").tolist())
         for problem in problems:
             typer.echo(f"problem: {problem}", err=True)
     if problems:

@@ -12,6 +12,7 @@ from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.index import check_engine
 from cxr_embed.cli.tables import Column, print_table
 from cxr_embed.cli.terminal import console
+from cxr_embed.types import is_lateral
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +84,7 @@ def search(
     """
     from cxr_embed.index import CaseIndex, Rules
     from cxr_embed.index.queries import Asker, Examples
-    from cxr_embed.index.results import check_target, write_neighbors
+    from cxr_embed.index.results import check_target, whole_ages, write_neighbors
 
     if out is not None:
         check_target(out)
@@ -108,11 +109,13 @@ def search(
         write_neighbors(out, neighbors, opened.columns)
     notes = [*query.notes, *_shortage(opened, found, k, passing, rules), *_stranger(opened, query, rules)]
     notes += opened.doubts(where) if isinstance(opened, CaseIndex) else ()
+    if lateral := [case["image_id"] for case in neighbors if is_lateral(str(case.get("view") or ""))]:
+        notes.append(f"{plural(len(lateral), 'lateral view')} among these cases ({', '.join(lateral[:3])})")
     if montage is not None and places is not None:
         _draw(montage, places, opened, (like, unlike), rows[0, :found], neighbors, _rules(where, before, rules), notes)
     if as_json:
         told = _query_json(query, k, where, before, rules, notes)
-        print_json({"query": told, "neighbors": neighbors, "note": RESEARCH})
+        print_json({"query": told, "neighbors": list(map(whole_ages, neighbors)), "note": RESEARCH})
         return
     typer.echo(f"nearest to {query.name}")
     for note in (*print_cases(neighbors), *notes):

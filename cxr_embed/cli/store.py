@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, human_bytes, is_terminal, plural, print_json
+from cxr_embed.cli.common import RESEARCH, human_bytes, plural, print_json, progress_bar
 from cxr_embed.cli.tables import print_facts
 from cxr_embed.cli.terminal import console
 
@@ -98,13 +98,10 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Read every byte and compare checksums; exit status 1 and the shard's name where one differs."""
-    from rich.progress import Progress
-
     from cxr_embed.store import open_store, upgrade_store, verify_store
 
-    with Progress(console=console(stderr=True), disable=not is_terminal(), transient=True) as bar:
-        task = bar.add_task("verifying", total=None)
-        damage = verify_store(store, lambda done, total: bar.update(task, completed=done, total=total))
+    with progress_bar() as show:
+        damage = verify_store(store, (lambda done, total: show("verifying", done, total)) if show else None)
         added = upgrade_store(store) if upgrade and not damage else 0
     unchecked = open_store(store).unchecked if not damage else 0
     if as_json:

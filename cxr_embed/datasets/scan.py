@@ -17,6 +17,7 @@ from cxr_embed.images import read_dicom_header
 from cxr_embed.images.identifiers import Identifiers, read_identifiers
 from cxr_embed.manifest import CONTROL, check_columns, leaves_root
 from cxr_embed.manifest.patterns import match_bounded
+from cxr_embed.manifest.spellings import plain_age
 from cxr_embed.types import DicomFields
 
 
@@ -183,6 +184,8 @@ def _values(
     for name, source in recipe.columns.items():
         whose = source.dicom == "patient_id" or (name == "patient_id" and source.path is not None)
         values[name] = _value(source, relative, header, row, key if whose else None)
+    if "age" in values:
+        values["age"] = plain_age(values["age"])
     if not values["image_id"]:
         raise _Skipped("its path does not match the recipe's image_id")
     if recipe.findings:

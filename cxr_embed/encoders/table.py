@@ -34,6 +34,7 @@ class EncoderCard:
         default_outputs: the outputs that are stored unless others are asked for; all where empty.
         pixels: its pixel recipes, the default first; empty where there is one only.
         batch_size: images at once on a CPU and on a GPU.
+        frontal: whether it is known to have learned from frontal radiographs alone.
     """
 
     name: str
@@ -51,6 +52,7 @@ class EncoderCard:
     default_outputs: tuple[str, ...] = ()
     pixels: tuple[str, ...] = ()
     batch_size: tuple[int, int] = (2, 64)
+    frontal: bool = False
 
     @property
     def gated(self) -> bool:
@@ -108,6 +110,7 @@ _CARDS = (
         text=True,
         default_outputs=("features", "contrastive"),
         batch_size=(8, 64),
+        frontal=True,
     ),
     EncoderCard(
         "hog",
@@ -139,6 +142,7 @@ _CARDS = (
         default_outputs=("contrastive", "general"),
         pixels=("notebook", "serving"),
         batch_size=(16, 16),
+        frontal=True,
     ),
     EncoderCard(
         "medsiglip-448",

@@ -26,7 +26,8 @@ from cxr_embed.images.colour import grey_of_channels
 from cxr_embed.images.display import display_table
 from cxr_embed.images.fields import Unreadable, kind_of, number, numbers, value_of, whole_number
 from cxr_embed.images.stored import complete, padding, stored_values
-from cxr_embed.types import Colour, DicomFields, ImageNote
+from cxr_embed.images.views import VIEW_TAGS, view_of
+from cxr_embed.types import Colour, DicomFields, ImageNote, age_in_years, is_lateral
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -66,16 +67,10 @@ _ENCAPSULATED = re.compile(rb"\xe0\x7f\x10\x00O[BW]\0\0\xff\xff\xff\xff")  # Pix
 _PIXEL_DATA = 0x7FE00010
 _SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 _HEAD = 1 << 16  # bytes in which the deflated syntax would be named
-# What may leave a header as modality, as view and as sex: the standard's terms and those that large data sets show.
+# What may leave a header as modality and as sex: the standard's terms and those that large data sets show.
 _MODALITIES = frozenset(("CR", "DX", "DR", "RG", "RF", "XR", "OT", "SC", "HC"))
-_VIEWS = frozenset(
-    (
-        *("PA", "AP", "LL", "RL", "LLD", "RLD", "LLO", "RLO", "LPO", "RPO", "LAO", "RAO", "LAT", "LATERAL"),
-        *("AP AXIAL", "AP LLD", "AP RLD", "PA LLD", "PA RLD", "XTABLE LATERAL", "SWIMMERS"),
-    )
-)
 _SEXES = {"M": "M", "F": "F", "O": "O", "MALE": "M", "FEMALE": "F", "OTHER": "O"}
-_HEADER_TAGS = ["Modality", "SOPClassUID", "ViewPosition", "StudyDate", "PatientAge", "PatientSex", "PatientID", "Rows"]
+_HEADER_TAGS = ["Modality", "SOPClassUID", *VIEW_TAGS, "StudyDate", "PatientAge", "PatientSex", "PatientID", "Rows"]
 
 
 def decode_dicom(data: bytes, colour: Colour) -> Picture:
@@ -93,10 +88,11 @@ def decode_dicom(data: bytes, colour: Colour) -> Picture:
         try:
             _check_kind(dataset)
             fields = dicom_fields(dataset)
+            lateral: tuple[ImageNote, ...] = ("lateral",) if is_lateral(fields.view) else ()
             photometric = complete(dataset)
             if not photometric.startswith("MONOCHROME"):
                 grey = grey_of_channels(dataset, photometric, colour)
-                return replace(grey, notes=(*grey.notes, *_aspect(dataset)), fields=fields)
+                return replace(grey, notes=(*grey.notes, *_aspect(dataset), *lateral), fields=fields)
             stored = stored_values(dataset, photometric)
             if stored.values.ndim != 2:  # grey in a colour stream
                 stored = replace(stored, values=to_grey(stored.values, stored.bits, "refuse")[0])
@@ -113,7 +109,7 @@ def decode_dicom(data: bytes, colour: Colour) -> Picture:
         index, low = stored.values, stored.low
         if low or (stored.high < np.iinfo(index.dtype).max and index.max() > stored.high):
             index = np.clip(index, low, stored.high).astype(np.int32) - low
-        return Picture(table[index], display.bits, (*display.notes, *aspect), fields)
+        return Picture(table[index], display.bits, (*display.notes, *aspect, *lateral), fields)
 
 
 @contextmanager
@@ -206,12 +202,11 @@ def dicom_fields(dataset: Dataset) -> DicomFields:
     """Copies the allow-list. Each value must be one of a closed set: free text cannot pass, whatever field it is in."""
     sex = _text(dataset, "PatientSex").upper()
     modality = _text(dataset, "Modality").upper()
-    view = " ".join(_text(dataset, "ViewPosition").upper().split())
     return DicomFields(
         modality=modality if modality in _MODALITIES else "",
-        view=view if view in _VIEWS else "",
+        view=view_of(dataset),
         study_date=_iso_date(_text(dataset, "StudyDate")),
-        age=_age_in_years(_text(dataset, "PatientAge")),
+        age=age_in_years(_text(dataset, "PatientAge")),
         sex=_SEXES.get(sex, ""),
     )
 
@@ -227,16 +222,6 @@ def _iso_date(text: str) -> str:
         return datetime.date(*map(int, match.groups())).isoformat() if match else ""
     except ValueError:
         return ""
-
-
-def _age_in_years(text: str) -> int | None:
-    # An age string is 'nnnY', 'nnnM', 'nnnW' or 'nnnD' (PS3.5, 6.2); a bare number is taken as years.
-    match = re.fullmatch(r"(\d{1,3})([YMWD]?)", text.upper(), re.ASCII)
-    if not match:
-        return None
-    per_year = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}[match[2]]
-    years = int(match[1]) // per_year
-    return years if years <= 130 else None  # a manifest refuses more
 
 
 def _parse(data: bytes) -> Dataset:

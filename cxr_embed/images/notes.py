@@ -13,4 +13,5 @@ NOTES: Mapping[ImageNote, str] = {
     "range": "with values in under a tenth of the stated range, so nearly one shade; `--prepare stretch` helps",
     "aspect": "whose pixels are not square, read as if they were",
     "colour": "in colour, read as grey",
+    "lateral": "of a lateral view, by the header or the manifest",
 }

@@ -174,6 +174,8 @@ class Asker:
                 vectors = pooled(vectors, vectors.shape[1:])
             seen = prepare_image(image, prepare)
             notes = [] if looks_like_chest(seen.pixels, seen.max_value) else [stranger_note(str(file))]
+            if "lateral" in image.notes:
+                notes.append(f"{file} is a lateral view, by its header")
             vector = np.asarray(vectors[0], np.float32)
             own = tuple(case.name for case in cases)
             owners = tuple(dict.fromkeys(owner for case in cases for owner in case.patients))

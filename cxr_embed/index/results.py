@@ -12,6 +12,7 @@ import pyarrow.parquet
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.files import written_aside
+from cxr_embed.index.table import AGE
 from cxr_embed.manifest import plain_cell
 
 SUFFIXES = (".csv", ".parquet")
@@ -37,6 +38,12 @@ def check_target(
         raise CaseIndexError(f"{path}: cannot be written ({path.parent} is no folder); give another {option}")
 
 
+def whole_ages(case: dict[str, Any]) -> dict[str, Any]:
+    """The case with an age of whole years as 48, not 48.0; not for `describe_case`, to which a 1 is a finding."""
+    age = case.get(AGE)
+    return {**case, AGE: int(age)} if isinstance(age, float) and age.is_integer() else case
+
+
 def write_neighbors(path: Path, neighbors: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     """Writes one row a neighbour, nearest first, by atomic rename.
 
@@ -59,6 +66,7 @@ def write_neighbors(path: Path, neighbors: Sequence[dict[str, Any]], columns: Se
                 with open(partial, "w", encoding="utf-8", newline="") as file:
                     writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
                     writer.writerow(map(plain_cell, names))
-                    writer.writerows([plain_cell(case[name]) for name in names] for case in neighbors)
+                    cases = map(whole_ages, neighbors)
+                    writer.writerows([plain_cell(case[name]) for name in names] for case in cases)
     except OSError as error:
         raise CaseIndexError(f"{path}: cannot be written ({error.strerror or error}); give another --out") from None

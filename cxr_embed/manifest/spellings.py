@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from cxr_embed.manifest.checks import FINDING_VALUES
 from cxr_embed.manifest.rows import Rows
+from cxr_embed.types import age_in_years
 
 _BLANK = frozenset(("na", "n/a", "nan", "null", "<na>"))
 _FINDING = {"true": "1", "yes": "1", "false": "0", "no": "0"}
@@ -21,7 +22,7 @@ _WHOLE = re.compile(r"([+-]?\d+)(\.0*)?", re.ASCII)
 
 def plain_values(rows: Rows, findings: Sequence[str]) -> Rows:
     """The same rows with findings, sex, age and study_date in the manifest's own spelling; what is unclear stays."""
-    spellings: dict[str, Callable[[str], str]] = {"sex": _sex, "age": _known, "study_date": _day}
+    spellings: dict[str, Callable[[str], str]] = {"sex": _sex, "age": plain_age, "study_date": _day}
     spellings |= dict.fromkeys(findings, _finding)
     columns = [
         _mapped(rows.table[name], spellings[name]) if name in spellings else rows.table[name]
@@ -53,6 +54,12 @@ def _day(value: str) -> str:
         except ValueError:
             return value
     return str(int(digits)) if len(digits) <= _DIGITS else value
+
+
+def plain_age(value: str) -> str:
+    """An age as `48`: of 48, 048Y and 48.0; what is no such thing stays."""
+    years = age_in_years(re.sub(r"(?<=[0-9])\.0+$", "", value))
+    return str(years) if years is not None else _known(value)
 
 
 def _sex(value: str) -> str:

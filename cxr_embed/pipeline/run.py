@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cxr_embed.encoders import CheckedEncoder, as_precision, load_encoder, resolve_device, resolve_precision
+from cxr_embed.encoders.table import ENCODERS
 from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
 from cxr_embed.images import decoders, prepared_encoder
 from cxr_embed.manifest import Manifest, read_manifest
@@ -23,7 +24,7 @@ from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store.layout import HEADER, Dtype, Header
 from cxr_embed.store.reader import Store
 from cxr_embed.store.writer import StoreWriter
-from cxr_embed.types import Colour, Encoder, Precision
+from cxr_embed.types import Colour, Encoder, Precision, is_lateral
 
 _WITH_A_NAME = ("weights", "device", "precision", "outputs", "pixels", "prepare", "workers")
 
@@ -77,7 +78,7 @@ def embed(
         batch_size: images the encoder takes at once; halved when memory runs out.
         workers: processes; on a GPU, those that decode. `auto` takes one a core.
         limit: look at the first so many rows only.
-        progress: called now and then with the summary so far.
+        progress: called now and then with the summary so far; in a notebook, a bar by default.
 
     Returns:
         What was done; failures are in it, not raised.
@@ -116,7 +117,7 @@ def embed(
         run = Session(table, writer, limit, progress, stop, f"{version}; {decoders()}", colour=colour)
         _work(run, loaded, here, setup, batch_size, workers)
         run.summary.stored = len(writer.index)
-    _tell_equal(run, store)
+    _look_back(run, store, loaded.spec.name)
     run.summary.seconds = time.perf_counter() - started
     return run.summary
 
@@ -125,6 +126,25 @@ def _refuse_with_an_object(*given: Any) -> None:
     """Refuses what only an encoder's name goes with: any of `_WITH_A_NAME` that is not as it is by default."""
     if given != (None, "auto", "auto", None, None, None, "auto"):
         raise EncoderError(f"{', '.join(_WITH_A_NAME)} go with an encoder's name, not with an object")
+
+
+def _look_back(run: Session, store: str | os.PathLike[str], encoder: str) -> None:
+    """Puts into the summary what only a whole run tells."""
+    _tell_lateral(run, encoder)
+    _tell_equal(run, store)
+
+
+def _tell_lateral(run: Session, encoder: str) -> None:
+    """Lateral views: those that headers told, and those of the manifest."""
+    table, summary = run.manifest, run.summary
+    views = table.column("view")[: run.limit]
+    told = {str(image_id) for image_id, view in zip(table.ids, views, strict=False) if is_lateral(str(view))}
+    if found := sorted(told.union(summary.odd_files.get("lateral", ()))):
+        summary.odd_files["lateral"] = found
+        if (card := ENCODERS.get(encoder)) is not None and card.frontal:
+            summary.notes.append(
+                f"{encoder} was trained on frontal views; what its vectors of lateral ones are worth is unknown"
+            )
 
 
 def _tell_equal(run: Session, store: str | os.PathLike[str]) -> None:

@@ -30,7 +30,7 @@ from cxr_embed.pipeline.messages import (
 )
 from cxr_embed.pipeline.pool import Arena, OwnPool, OwnWorker, Pool, WorkerDied, WorkerProcess
 from cxr_embed.pipeline.stop import StopSignals
-from cxr_embed.pipeline.summary import EmbedSummary, Progress
+from cxr_embed.pipeline.summary import EmbedSummary, Progress, notebook_progress
 from cxr_embed.pipeline.tasks import Task, task_chunks
 from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store.layout import Row
@@ -63,7 +63,7 @@ class Session:
         colour: Colour = "refuse",
     ) -> None:
         self.manifest, self.writer, self.limit = manifest, writer, limit
-        self.progress, self.stop, self.software = progress, stop, software
+        self.progress, self.stop, self.software = progress or notebook_progress(), stop, software
         self.colour = colour
         self.summary = EmbedSummary(images=min(len(manifest), limit or len(manifest)))
         self.published = time.monotonic()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from cxr_embed.notebook import notebook_bar
 from cxr_embed.store.reader import Failure
 from cxr_embed.types import ImageNote
 
@@ -74,3 +75,9 @@ class EmbedSummary:
 
 
 Progress = Callable[[EmbedSummary], None]
+
+
+def notebook_progress() -> Progress | None:
+    """A bar in the notebook's cell; None outside notebooks."""
+    show = notebook_bar("images")
+    return (lambda summary: show("embedding", summary.done, summary.images)) if show is not None else None

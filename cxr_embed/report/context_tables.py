@@ -130,11 +130,12 @@ def groups_tables(scores: Sequence[dict[str, Any]]) -> list[Table]:
                     continue
                 if apart["low"] is None:
                     missing.setdefault((g["group"], apart["reason"]), []).append(g["finding"])
-                sizes = (count(g["n"]), count(g["positives"]), number(g["auroc"]), number(reference["auroc"]))
+                figures = (number(g["auroc"]), number(reference["auroc"]))
                 difference = (signed(apart["value"]), signed_ends(apart["low"], apart["high"]))
-                rows.append((g["finding"], g["group"], *sizes, *difference))
+                sizes = (count(g["n"]), count(g["positives"]))
+                rows.append((g["finding"], g["group"], *figures, *difference, *sizes))
             reference = next(g["reference"] for g in groups if g["attribute"] == attribute)
-            heads = ("finding", attribute, "cases", "positive", "AUROC", f"of {reference}", "difference", INTERVAL)
+            heads = ("finding", attribute, "AUROC", f"of {reference}", "difference", INTERVAL, "cases", "positive")
             title = f"{found['name']}: AUROC by {attribute}, compared with {reference}"
             notes = tuple(f"{group}: {reason}: {', '.join(names)}." for (group, reason), names in missing.items())
             tables.append(Table(title, heads, tuple(rows), words=2, notes=notes))
@@ -154,8 +155,8 @@ def shortcut_table(shortcuts: Sequence[dict[str, Any]]) -> Table:
                 continue
             sizes = (count(kind["learned"]), count(kind["n"]), count(kind["positives"]))
             interval = ends(kind["auroc_low"], kind["auroc_high"])
-            rows.append((*lead, *sizes, number(kind["auroc"]), interval))
-    heads = ("encoder", "attribute", "told", "learned from", "tested on", "of the first kind", "AUROC", INTERVAL)
+            rows.append((*lead, number(kind["auroc"]), interval, *sizes))
+    heads = ("encoder", "attribute", "told", "AUROC", INTERVAL, "learned from", "tested on", "of the first kind")
     return Table("Probes of view, sex and site", heads, tuple(rows), words=3, notes=tuple(notes))
 
 

@@ -36,7 +36,8 @@ def _part(name: str, here: np.ndarray, columns: dict[str, np.ndarray], known: di
     ages = np.array([float(age) for age in known["age"][here].tolist() if age])
     years = None
     if len(ages):
-        low, middle, high = np.quantile(ages, (0, 0.5, 1)).tolist()
+        found = np.quantile(ages, (0, 0.5, 1)).tolist()
+        low, middle, high = (int(age) if age.is_integer() else age for age in found)  # 48, not 48.0
         years = {"median": middle, "youngest": low, "oldest": high, "unknown": int(here.sum()) - len(ages)}
     findings = []
     for finding, column in columns.items():

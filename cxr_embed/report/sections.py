@@ -64,8 +64,8 @@ def _sections(report: dict[str, Any]) -> Iterator[Section]:
         "Ranking",
         ("How well scores rank cases with a finding above those without. " + _about_intervals(report),),
         blocks=(
-            auroc_plot(scores, report["published"]),
             *map(ranking_table, scores),
+            auroc_plot(scores, report["published"]),
             roc_plot(scores),
             precision_recall_plot(scores),
         ),

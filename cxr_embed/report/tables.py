@@ -93,7 +93,9 @@ def figures_table(
     title: str,
     findings: Sequence[dict[str, Any]],
     names: Sequence[str],
-    lead: Sequence[tuple[str, Callable[[dict[str, Any]], str]]],
+    *,
+    lead: Sequence[tuple[str, Callable[[dict[str, Any]], str]]] = (),
+    sizes: Sequence[tuple[str, Callable[[dict[str, Any]], str]]] = (),
 ) -> Table:
     """Findings with some of their figures; a figure that no finding has is named below, with the reason.
 
@@ -101,18 +103,20 @@ def figures_table(
         title: of the table.
         findings: their records.
         names: of the figures.
-        lead: heads and cells in front of the figures.
+        lead: heads and cells that the figures mean nothing without, such as thresholds.
+        sizes: heads and cells after the figures: what is looked for comes first, and a narrow screen shows it.
     """
     shown = [name for name in names if any(f[name] is not None for f in findings)]
     heads = ["finding", *(head for head, _ in lead)]
     for name in shown:
         heads += [_NAMES[name], INTERVAL]
+    heads += [head for head, _ in sizes]
     rows = []
     for f in findings:
         cells = [f["finding"], *(cell(f) for _, cell in lead)]
         for name in shown:
             cells += figure_cells(f, name)
-        rows.append(tuple(cells))
+        rows.append((*cells, *(cell(f) for _, cell in sizes)))
     return Table(title, tuple(heads), tuple(rows), notes=tuple(undefined_notes(findings, names, shown)))
 
 
@@ -138,15 +142,16 @@ def undefined_notes(findings: Sequence[dict[str, Any]], names: Sequence[str], sh
 def ranking_table(scores: dict[str, Any]) -> Table:
     """AUROC and average precision of a score file, and their mean."""
     made = scores["evaluation"]
-    lead = [
+    sizes = [
         ("cases", lambda f: count(f["n"])),
         ("positive", lambda f: count(f["positives"])),
         ("patients", lambda f: count(f["patients"])),
     ]
-    table = figures_table(f"{scores['name']}: ranking", made["findings"], ("auroc", "average_precision"), lead)
+    figures = ("auroc", "average_precision")
+    table = figures_table(f"{scores['name']}: ranking", made["findings"], figures, sizes=sizes)
     width = len(table.heads)
-    mean = (f"mean of {made['findings_in_mean']} of {len(made['findings'])}", "", "", "")
-    cells = (*mean, *(figure_cells(made, "mean_auroc") if "AUROC" in table.heads else ()))
+    mean = f"mean of {made['findings_in_mean']} of {len(made['findings'])}"
+    cells = (mean, *(figure_cells(made, "mean_auroc") if "AUROC" in table.heads else ()))
     rows = (*table.rows, cells + ("",) * (width - len(cells)))
     return Table(table.title, table.heads, rows, total=True, notes=table.notes)
 
@@ -158,29 +163,29 @@ def threshold_tables(scores: dict[str, Any]) -> list[Table]:
         return []
     lead = [("threshold", lambda f: number(f["threshold"], 4))]
     tables = [
-        figures_table(f"{scores['name']}: at the threshold", findings, ("sensitivity", "specificity", "f1"), lead)
+        figures_table(f"{scores['name']}: at the threshold", findings, ("sensitivity", "specificity", "f1"), lead=lead)
     ]
     worth = ("ppv", "npv", "net_benefit")
     if any(f[name] is not None for f in findings for name in worth):
         stated = any(f["stated_prevalence"] is not None for f in findings)
         lead = [("prevalence", lambda f: percent(f["stated_prevalence"]))] if stated else []
-        tables.append(figures_table(f"{scores['name']}: what a flag is worth", findings, worth, lead))
+        tables.append(figures_table(f"{scores['name']}: what a flag is worth", findings, worth, lead=lead))
     return tables
 
 
 def calibration_table(scores: dict[str, Any]) -> Table:
     """How well probabilities are kept."""
     findings = scores["evaluation"]["findings"]
-    lead = [("positive", lambda f: percent(f["prevalence"]))]
-    return figures_table(f"{scores['name']}: probabilities", findings, ("brier", "calibration_error"), lead)
+    sizes = [("positive", lambda f: percent(f["prevalence"]))]
+    return figures_table(f"{scores['name']}: probabilities", findings, ("brier", "calibration_error"), sizes=sizes)
 
 
 def comparison_table(comparison: dict[str, Any]) -> Table:
     """Paired differences of two score files."""
-    rows = [(f["finding"], count(f["positives"]), *_difference_cells(f["auroc"])) for f in comparison["findings"]]
-    mean = (f"mean of {comparison['findings_in_mean']} of {len(comparison['findings'])}", "")
-    rows.append((*mean, *_difference_cells(comparison["mean_auroc"])[:5], ""))
-    heads = ("finding", "positive", comparison["first"], comparison["second"], "difference", INTERVAL, "p", "p, Holm")
+    rows = [(f["finding"], *_difference_cells(f["auroc"]), count(f["positives"])) for f in comparison["findings"]]
+    mean = f"mean of {comparison['findings_in_mean']} of {len(comparison['findings'])}"
+    rows.append((mean, *_difference_cells(comparison["mean_auroc"])[:5], "", ""))
+    heads = ("finding", comparison["first"], comparison["second"], "difference", INTERVAL, "p", "p, Holm", "positive")
     notes = [
         f"{f['finding']}: {f['auroc']['difference']['reason']}."
         for f in comparison["findings"]

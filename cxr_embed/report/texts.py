@@ -41,6 +41,10 @@ def to_html(report: dict[str, Any], names: tuple[str, ...]) -> str:
     ]
     created = re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(:\d\d)?(\+00:00|Z)$", r"\1 \2 UTC", report["created"])
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    # A long name may go on in another line after an underscore, nowhere else.
+    environment.filters["breakable"] = lambda text: Markup("_<wbr>").join(
+        Markup.escape(part) for part in text.split("_")
+    )
     page = environment.from_string(template)
     # Only the style and the figures are ours to trust; whatever a user named is escaped.
     return (
