@@ -18,6 +18,7 @@ from typer.core import TyperCommand
 from cxr_embed.cli.common import Failed, fail, printed_json
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.files import not_local
+from cxr_embed.types import STAND_INS_READ
 
 _NO_MEMORY = "there is not enough memory for this; free some, raise the limit (`ulimit -v`), or ask for less"
 
@@ -32,7 +33,21 @@ class _Checked(TyperCommand):
                     fail(f"{path.encode(errors='backslashreplace').decode()}: not text in UTF-8", 2)
                 if isinstance(path, Path) and (why := not_local(path)) is not None:
                     fail(why, 2)
-        return super().invoke(ctx)
+        STAND_INS_READ.clear()
+        try:
+            result = super().invoke(ctx)
+        except typer.Exit:
+            _tell_stand_ins(ctx)
+            raise
+        _tell_stand_ins(ctx)
+        return result
+
+
+def _tell_stand_ins(ctx: Any) -> None:
+    """Whatever a verb told of vectors, it told of a stand-in's too; for programs `print_json` has it inside."""
+    for sentence in () if ctx.params.get("as_json") else STAND_INS_READ:
+        typer.echo(f"stand-in: {sentence}")
+    STAND_INS_READ.clear()
 
 
 def check_all(app: typer.Typer) -> None:
