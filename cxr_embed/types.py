@@ -18,6 +18,13 @@ Colour = Literal["refuse", "grey"]
 ImageNote = Literal["window", "rescale", "range", "aspect", "colour", "lateral"]
 # A column of score files: 1 where a probe learned from the image's patient, so that no judge takes it for a test.
 LEARNED = "learned_from"
+# Another one: 1 in every row where the weights of the vectors behind the scores stand in for a trained model's.
+STAND_IN = "stand_in"
+_UNTRAINED = ("random numbers", "not a trained model", "stand-in")  # what sources of such weights say of themselves
+_DEMONSTRATION = "a demonstration"
+DEMONSTRATES = "{} is a demonstration and stands in for a foundation model: its figures are not what one would reach"
+# What was read in this process of stand-ins, a sentence each; the command line tells it at a verb's end.
+STAND_INS_READ: dict[str, None] = {}
 
 
 def age_in_years(text: str) -> int | None:
@@ -144,6 +151,20 @@ class EncoderSpec:
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
     @property
+    def untrained(self) -> bool:
+        """Whether its weights, by what their source says, are no trained model's: figures from them mean nothing."""
+        return any(word in self.weights_source for word in _UNTRAINED)
+
+    @property
+    def stand_in(self) -> str:
+        """A sentence where its weights stand in for others; empty for weights that are what they are named after."""
+        if self.untrained:
+            return f"{self.name} has stand-in weights ({self.weights_source}): figures from its vectors mean nothing"
+        if _DEMONSTRATION in self.weights_source:
+            return DEMONSTRATES.format(self.name)
+        return ""
+
+    @property
     def probe_output(self) -> str:
         """The output that probes learn from unless another is named: `general` where there is one, else the first.
 
@@ -173,7 +194,14 @@ class EncoderSpec:
         """The inverse of `to_json`."""
         outputs = {name: tuple(shape) for name, shape in value["outputs"]}
         text = TextRule(**value["text"]) if "text" in value else None
-        return cls(**{**value, "outputs": outputs, "text": text})
+        return note_stand_in(cls(**{**value, "outputs": outputs, "text": text}))
+
+
+def note_stand_in(spec: EncoderSpec) -> EncoderSpec:
+    """Remembers a spec whose weights are a stand-in, so that the verb that it is read for says so; returns it."""
+    if spec.stand_in:
+        STAND_INS_READ[spec.stand_in] = None
+    return spec
 
 
 class Encoder(Protocol):

@@ -38,6 +38,7 @@ class Scores:
             neither is the probability of a finding. `probability` is a probe's.
         kind: what they are.
         learned_from: `(N,)` bool, the images of patients that a probe learned from; None for scores of no probe.
+        stand_in: whether the weights of the vectors behind them stand in for a trained model's.
     """
 
     ids: np.ndarray
@@ -45,6 +46,7 @@ class Scores:
     values: np.ndarray
     kind: ScoreKind | Literal["probability"]
     learned_from: np.ndarray | None = None
+    stand_in: bool = False
 
 
 class Cosines:

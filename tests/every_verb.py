@@ -33,6 +33,8 @@ def cohort() -> Iterator[list[str]]:
     yield ["probe", "train", "store", "cases/manifest.csv", *FINDINGS, "--out", "probe"]
     yield ["probe", "predict", "probe", "store", "--out", "scores.csv"]
     yield ["probe", "curve", "store", "cases/manifest.csv", *FINDINGS, "--shots", "2", "--seeds", "2", "--out", "curve"]
+    files = ["--figure", "curve.svg", "--latex", "curve.tex", "--out", "shares"]
+    yield ["probe", "curve", "store", "cases/manifest.csv", *FINDINGS, "--fraction", "0.5,1", "--seeds", "2", *files]
     prompts = ["--prompts", "phantom8", "--labels", "cases/manifest.csv"]
     yield ["zeroshot", "store", *prompts, "--out", "words.csv", "--report", "words.json"]
     contrastive = ["--manifest", "cases/manifest.csv", "--output", "contrastive"]

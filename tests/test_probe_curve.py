@@ -11,15 +11,22 @@ import pytest
 from helpers import content, run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import t, ttest_rel
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
 
 from cxr_embed import open_store
+from cxr_embed.cli import app
 from cxr_embed.manifest import read_labels
 from cxr_embed.probe import ProbeError
 from cxr_embed.probe.curve import Curve, CurveEncoder, run_curve
-from cxr_embed.probe.results import differences, summarise, to_csv, to_json
-from cxr_embed.probe.shots import draw_order, hashes, patients_for_test
+from cxr_embed.probe.latex import escape, to_latex
+from cxr_embed.probe.results import differences, summarise, to_csv, to_json, undefined_sizes
+from cxr_embed.probe.shots import draw_order, draw_patients, hashes, patients_for_test, patients_of
+from cxr_embed.report.collect import _read_curve
+from cxr_embed.report.context_tables import few_label_tables
+from cxr_embed.report.few_label_plot import few_label_plot, save_few_labels
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
 
@@ -345,7 +352,8 @@ def test_curve_as_typed(typed: Path) -> None:
     command = ["probe", "curve", "clear", "labels.csv", "--store", "dim", "--shots", "1,8,all", "--seeds", "3"]
     done = run_cli(*command, "--out", "curve", cwd=typed)
     assert done.returncode == 0, done.stderr
-    assert "minus clear" in done.stdout
+    assert "dim clear 8" in " ".join(done.stdout.split())
+    assert "p: paired t-test over the draws, with Holm's correction for 2 comparisons" in done.stdout
     assert "2 of 3" in done.stdout
     first = json.loads((typed / "curve" / "curve.json").read_text())
     assert len(first["draws"]) == 3 * 3
@@ -417,3 +425,180 @@ def test_real_radiographs(real_data: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "trained on 835 images, tested on 352 images" in done.stdout
+
+
+def fractions_of(tmp_path: Path, **options: object) -> Curve:
+    encoders = [
+        CurveEncoder(name, open_store(make_store(tmp_path / name, spec, noise, number)), "features")
+        for number, (name, spec, noise) in enumerate((("clear", CLEAR, 1.0), ("dim", DIM, 4.0), ("worst", CLEAR, 9.0)))
+    ]
+    labels = read_labels(write_labels(tmp_path / "labels.csv"))
+    return run_curve(encoders, labels, **{"fractions": (0.001, 0.25, 0.5, 1.0), "seeds": range(5), **options})  # type: ignore[arg-type]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(0, 5))
+def test_parts_of_the_patients_are_nested_and_whole(numpy_seed: int, count: int, seed: int) -> None:
+    rng = np.random.default_rng(numpy_seed)
+    patients = np.array([f"p{number}" for number in rng.integers(0, 20, count)])
+    order = draw_patients(hashes(patients), seed)
+    known = len(np.unique(patients))
+    assert {order[patients == name].tolist()[0] for name in np.unique(patients)} == set(range(known))
+    for name in np.unique(patients):
+        assert len(set(order[patients == name].tolist())) == 1
+    shuffled = rng.permutation(count)
+    np.testing.assert_array_equal(draw_patients(hashes(patients[shuffled]), seed), order[shuffled])
+    counts = [patients_of(part, known) for part in (0.01, 0.1, 0.5, 1)]
+    assert counts == sorted(counts)
+    assert counts[-1] == known
+
+
+def test_a_share_of_the_patients_trains_all_findings_at_once(tmp_path: Path) -> None:
+    found = fractions_of(tmp_path)
+    told = to_json(found, {})
+    store = open_store(tmp_path / "clear")
+    train, test = found.train, found.test
+    draw = next(draw for draw in told["draws"] if draw["seed"] == 3)
+    ids = draw["images"][: draw["images_of"]["0.5"]]
+    patients = set(train.patients[np.isin(train.ids, ids)].tolist())
+    assert len(patients) == round(0.5 * len(set(train.patients.tolist())))
+    assert sorted(ids) == sorted(train.ids[np.isin(train.patients, list(patients))].tolist())
+    # By scikit-learn, with the strength that was chosen, standardised by the whole training part.
+    row = next(
+        r
+        for r in told["results"]
+        if (r["encoder"], r["finding"], r["seed"], r["fraction"]) == ("clear", "Mass", 3, 0.5)
+    )
+    vectors = store.read(train.ids, "features").vectors.astype(float)
+    mean, scale = vectors.mean(axis=0), vectors.std(axis=0)
+    chosen = np.isin(train.ids, ids)
+    column = train.findings.index("Mass")
+    model = LogisticRegression(C=row["strength"], tol=1e-10, max_iter=10_000)
+    model.fit((vectors[chosen] - mean) / scale, train.values[chosen, column])
+    scores = model.decision_function((store.read(test.ids, "features").vectors.astype(float) - mean) / scale)
+    assert row["auroc"] == pytest.approx(roc_auc_score(test.values[:, column], scores), abs=2e-3)
+    assert row["positives"] == int(train.values[chosen, column].sum())
+
+
+def test_shares_of_too_few_patients_say_so(tmp_path: Path) -> None:
+    found = fractions_of(tmp_path, fractions=(0.001, 0.02, 1.0))
+    told = undefined_sizes(found)
+    assert told[0].startswith("0.1% of the patients, 3 undefined: Mass: 0.001 of 48 patients in the training part is")
+    assert "in a draw of 1 patient, all 2 labels are negative" in told[1]
+    rows = {(row["finding"], row["shots"]): row for row in summarise(found) if row["encoder"] == "clear"}
+    assert rows[None, 0.001]["mean"] is None
+    assert rows[None, None]["mean"] > 0.8
+
+
+def test_every_pair_is_tested_over_the_draws(tmp_path: Path) -> None:
+    found = fractions_of(tmp_path)
+    aurocs = {(r.encoder, r.finding, r.shots, r.seed): r.auroc.value for r in found.results}
+    rows = differences(found)
+    assert {(row["encoder"], row["minus"]) for row in rows} == {("dim", "clear"), ("worst", "clear"), ("worst", "dim")}
+    tested = [row for row in rows if row["finding"] == "Mass" and row["shots"] in (0.25, 0.5)]
+    assert len(tested) == 6
+    for row in tested:
+        one, other = (
+            [aurocs[row[side], "Mass", row["shots"], seed] for seed in range(5)] for side in ("encoder", "minus")
+        )
+        test = ttest_rel(one, other)
+        assert row["p"] == pytest.approx(test.pvalue)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx(tuple(test.confidence_interval()))
+    means = sorted(row["p"] for row in rows if row["finding"] is None and row["p"] is not None)
+    smallest = next(row for row in rows if row["finding"] is None and row["p"] == means[0])
+    assert smallest["p_holm"] == pytest.approx(min(1, means[0] * len(means)))
+    assert all(row["p"] is None for row in rows if row["shots"] is None)
+
+
+def test_an_interval_of_means_is_students(tmp_path: Path) -> None:
+    found = fractions_of(tmp_path)
+    values = [r.auroc.value for r in found.results if (r.encoder, r.finding, r.shots) == ("dim", "Mass", 0.5)]
+    row = next(r for r in summarise(found) if (r["encoder"], r["finding"], r["shots"]) == ("dim", "Mass", 0.5))
+    wanted = t.interval(0.95, 4, np.mean(values), np.std(values, ddof=1) / np.sqrt(5))
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((max(wanted[0], 0), min(wanted[1], 1)))
+
+
+def test_tables_for_a_paper_are_escaped(tmp_path: Path) -> None:
+    odd = r"50%_of $x$ {a} & b#c~d^e\f"
+    found = fractions_of(tmp_path)
+    text = to_latex(found)
+    assert "\\toprule" in text
+    assert "0.1\\% & 25\\% & 50\\% & 100\\%" in text
+    assert text.count("{") == text.count("}")
+    assert "clear & -- & 0." in text
+    assert "Holm's correction for 6 comparisons" in text
+    told = escape(odd)
+    assert told == (r"50\%\_of \$x\$ \{a\} \& b\#c\textasciitilde{}d\textasciicircum{}e\textbackslash{}f")
+    for line in text.splitlines():
+        if line.endswith("\\\\") and "multicolumn" not in line:
+            assert line.replace("\\&", "").count("&") == 4, line
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_the_curve_is_drawn_by_its_suffix(tmp_path: Path, suffix: str) -> None:
+    told = to_json(fractions_of(tmp_path, fractions=(0.25, 1.0), seeds=range(2)), {})
+    path = tmp_path / f"curve.{suffix}"
+    save_few_labels(path, told)
+    data = path.read_bytes()
+    assert {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix] == data[
+        : {"pdf": 4, "png": 4, "svg": 5}[suffix]
+    ]
+    if suffix == "svg":
+        assert b"25%" in data
+        assert b"part of the training patients" in data
+    save_few_labels(path, told)
+    assert path.read_bytes() == data
+
+
+def test_the_verb_takes_parts_of_the_patients(tmp_path: Path) -> None:
+    stores = [
+        str(make_store(tmp_path / name, spec, 2.0, n)) for n, (name, spec) in enumerate((("a", CLEAR), ("b", DIM)))
+    ]
+    labels, out = str(write_labels(tmp_path / "labels.csv")), tmp_path / "curve"
+    files = ["--figure", str(tmp_path / "c.pdf"), "--latex", str(tmp_path / "c.tex"), "--out", str(out)]
+    verb = ["probe", "curve", stores[0], labels, "--store", stores[1], "--seeds", "3"]
+    done = run_cli(*verb, "--fraction", "0.5,0.001,1", *files)
+    assert done.returncode == 0, done.stderr
+    assert "p: paired t-test over the draws, with Holm's correction for 1 comparison" in done.stdout
+    assert "0.1%" in done.stdout
+    assert "is less than one" in done.stdout
+    assert (tmp_path / "c.tex").read_text().startswith("% \\usepackage{booktabs}")
+    told = json.loads((out / "curve.json").read_text())
+    assert told["protocol"]["fractions"] == [0.001, 0.5, 1.0]
+    with open(out / "curve.csv", newline="") as file:
+        assert {row["fraction"] for row in csv.DictReader(file)} == {"0.001", "0.5", "1.0"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--fraction", "0"], "--fraction is a list of parts of 1"),
+        (["--fraction", "1.5"], "--fraction is a list of parts of 1"),
+        (["--fraction", "nan"], "--fraction is a list of parts of 1"),
+        (["--fraction", "1%"], "--fraction is a list of parts of 1"),
+        (["--fraction", "0.5", "--shots", "2"], "not both"),
+        (["--figure", "c.jpg"], "give another --figure"),
+        (["--latex", "c.txt"], "give another --latex"),
+    ],
+)
+def test_options_of_a_curve_that_cannot_be(tmp_path: Path, words: list[str], told: str) -> None:
+    done = CliRunner().invoke(app, ["probe", "curve", "store", str(write_labels(tmp_path / "labels.csv")), *words])
+    assert done.exit_code
+    assert told in done.stderr + str(done.exception)
+
+
+def test_a_report_reads_curves_of_patients_and_those_of_earlier_releases(tmp_path: Path) -> None:
+    told = to_json(fractions_of(tmp_path, fractions=(0.25, 1.0), seeds=range(2)), {})
+    (tmp_path / "curve.json").write_text(json.dumps(told))
+    read = _read_curve(tmp_path / "curve.json")
+    means, *_ = few_label_tables(read)
+    assert [row[1] for row in means.rows if row[0] == "clear"] == ["25%", "100%"]
+    assert means.heads[1] == "training patients"
+    assert "95% interval" in few_label_plot(read, []).caption
+    old_folder = tmp_path / "old"
+    old_folder.mkdir()
+    old = to_json(curve_of(old_folder, shots=(2, None), seeds=range(2)), {})
+    new = ("ci_low", "ci_high", "p", "p_holm")
+    for name in ("summary", "differences"):
+        old[name] = [{key: value for key, value in row.items() if key not in new} for row in old[name]]
+    assert "standard deviation" in few_label_plot(old, []).caption
+    assert few_label_tables(old)[0].heads[1] == "labels a side"

@@ -109,4 +109,6 @@ def save_dual(folder: Path, kind: str, dtype: str = "float32", positions: int = 
 
 if __name__ == "__main__":
     save_dual(Path(sys.argv[1]), "siglip", positions=64)
-    print(f"{sys.argv[1]}: a tiny SigLIP checkpoint of random numbers; not a trained model")
+    told = "a tiny SigLIP checkpoint of random numbers; not a trained model"
+    (Path(sys.argv[1]) / "SOURCE").write_text(told)
+    print(f"{sys.argv[1]}: {told}")

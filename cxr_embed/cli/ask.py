@@ -10,6 +10,7 @@ import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
 from cxr_embed.cli.search import places_of, print_cases
+from cxr_embed.types import STAND_INS_READ
 
 if TYPE_CHECKING:
     from cxr_embed.manifest import Manifest
@@ -69,10 +70,11 @@ def ask_store(
     answers, notes = answer(opened, screening, k, known=known, labels=truth, split=split, uncertain=uncertain)  # type: ignore[arg-type]
     kind = screening.scores.kind
     about = {"encoder": opened.spec.name, "fingerprint": opened.spec.fingerprint, "score": kind}
+    about |= {"stand_in": opened.spec.stand_in} if opened.spec.stand_in else {}
     if out is not None:
         write_scores(out, screening.scores, {**about, "prompts": asked.name, "prompts_digest": asked.digest})
     if montage is not None and places is not None:
-        _draw(montage, places, answers, [*_judged(answers), *notes, RESEARCH])
+        _draw(montage, places, answers, [*_judged(answers), *notes, *STAND_INS_READ, RESEARCH])
     if as_json:
         files = {name: str(file) for name, file in (("out", out), ("montage", montage)) if file is not None}
         told = {"images": len(opened), "answers": [each.to_json() for each in answers], "notes": notes}

@@ -12,7 +12,7 @@ import typer
 
 from cxr_embed.cli.terminal import clean_json, console
 from cxr_embed.notebook import in_notebook, notebook_bar
-from cxr_embed.types import counted
+from cxr_embed.types import STAND_INS_READ, counted
 
 RESEARCH = "For research; not a medical device."
 
@@ -37,6 +37,8 @@ def fail(message: str, status: int = 1) -> NoReturn:
 def print_json(value: Any) -> None:
     """Prints a value for a program to read."""
     _PRINTED.append(True)
+    if isinstance(value, dict) and STAND_INS_READ:
+        value = {**value, "stand_ins": list(STAND_INS_READ)}
     typer.echo(clean_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 

@@ -91,7 +91,9 @@ def embed(
             progress=progress,
         )
     if as_json:
-        print_json(summary.to_json())
+        from cxr_embed.store import open_store
+
+        print_json({**summary.to_json(), "weights": open_store(store).spec.weights_source})
     else:
         _print_summary(summary, store)
     if summary.interrupted:

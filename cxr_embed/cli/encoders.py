@@ -10,6 +10,7 @@ import typer
 
 from cxr_embed.cli import tables, terminal
 from cxr_embed.cli.common import plural, print_json
+from cxr_embed.types import DEMONSTRATES, note_stand_in
 
 if TYPE_CHECKING:
     from cxr_embed.types import CxrImage
@@ -39,6 +40,7 @@ def _rows() -> list[dict[str, Any]]:
             "has_weights": card.has_weights,
             "weights_here": card.weights_here,
             "trained_on": card.trained_on,
+            "stand_in": DEMONSTRATES.format(card.name) if card.bundled else "",
         }
         for card in ENCODERS.values()
     ]
@@ -82,6 +84,9 @@ def encoders(
     extras = sorted({row["install"] for row in rows if not row["installed"]})
     if extras:
         typer.echo(f"What is not installed comes with {' or '.join(extras)}.")
+    for row in rows:
+        if row["stand_in"]:
+            typer.echo(f"stand-in: {row['stand_in']}")
     typer.echo(f"Converted weights are looked for in {folder}; those of the Hub in its own cache.")
 
 
@@ -104,6 +109,7 @@ def check(
 
     loaded = load_encoder(encoder, weights=weights, pixels=pixels, device=device)
     try:
+        note_stand_in(loaded.spec)
         told = check_encoder(loaded, _phantoms(images))
     finally:
         loaded.close()

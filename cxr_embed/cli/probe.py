@@ -181,7 +181,9 @@ def predict(
     notes += [f"{name} has no scores: {reason}" for name, reason in trained.undefined.items()]
     notes += _unconverged_notes(trained)
     about = {"encoder": trained.spec.name, "fingerprint": trained.spec.fingerprint, "probe": str(probe)}
-    write_scores(out, Scores(ids, names, values[:, learned], "probability", learned_from if known else None), about)
+    about |= {"stand_in": trained.spec.stand_in} if trained.spec.stand_in else {}
+    seen_here, stand_in = learned_from if known else None, trained.spec.untrained
+    write_scores(out, Scores(ids, names, values[:, learned], "probability", seen_here, stand_in), about)
     if as_json:
         counts = {"images": len(ids), "findings": list(names), "images_of_training_patients": len(seen)}
         print_json({"out": str(out), **about, **counts, "notes": notes, "note": RESEARCH})

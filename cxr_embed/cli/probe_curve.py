@@ -13,11 +13,28 @@ from cxr_embed.cli.evaluate import AsJson, CountNoFinding, Extra, Uncertain, che
 from cxr_embed.cli.probe import Findings, ManifestPath, StorePath, print_table, stored_output, tell_notes
 
 if TYPE_CHECKING:
-    from cxr_embed.probe.curve import Curve
+    from cxr_embed.probe.curve import Curve, CurveEncoder
     from cxr_embed.store import Store
 
 EXAMPLE = "Example: `cxr-embed probe curve vectors/hog data/manifest.csv --store vectors/densenet --out curve`"
-_SHOTS = "1,4,16,64,256,all"
+_SHOTS, _FRACTIONS = "1,4,16,64,256,all", "0.01,0.1,1"
+
+Shots = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Positives of a draw, and as many negatives; `all` is all images. {_SHOTS} by default.",
+        show_default=False,
+    ),
+]
+Fraction = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Instead of --shots: parts of the training patients, with all their images, such as {_FRACTIONS}.",
+        show_default=False,
+    ),
+]
+Figure = Annotated[Path | None, typer.Option(help="Draw the curve into a file: .png, .svg or .pdf.")]
+Latex = Annotated[Path | None, typer.Option(help="Write tables for a paper (LaTeX, booktabs): .tex.")]
 
 
 def curve(
@@ -27,9 +44,8 @@ def curve(
     more: Annotated[
         list[Path] | None, typer.Option("--store", help="Another encoder's store, to compare with (repeatable).")
     ] = None,
-    shots: Annotated[
-        str, typer.Option(help="Positives of a draw, and as many negatives; `all` is all images.")
-    ] = _SHOTS,
+    shots: Shots = None,
+    fraction: Fraction = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Draws of each size.")] = 10,
     train: Annotated[str, typer.Option(help="The split to draw from.")] = "train",
     test: Annotated[str, typer.Option(help="The split to test on.")] = "test",
@@ -41,34 +57,37 @@ def curve(
     extra: Extra = None,
     uncertain: Uncertain = "unknown",
     count_no_finding: CountNoFinding = False,
+    figure: Figure = None,
+    latex: Latex = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure how AUROC grows with labels, on one fixed test part.
 
-    For each finding and seed the same number of positive and negative images is drawn by patient; a larger draw
-    contains the smaller ones. Regularisation is chosen inside the draw. Several stores get the same draws and are
-    compared draw by draw.
+    For each finding and seed the same number of positive and negative images is drawn by patient (`--shots`), or a part
+    of the patients with whatever their images show (`--fraction`); a larger draw contains the smaller ones.
+    Regularisation is chosen inside the draw. Several stores get the same draws and are compared draw by draw: each
+    pair by a paired t-test over the draws, with Holm's correction for all pairs and sizes. Intervals and p are about
+    other draws from these training patients, tested on these test patients; `probe compare` is about other patients.
     """
     from cxr_embed.manifest import read_labels
-    from cxr_embed.probe.curve import CurveEncoder, run_curve
+    from cxr_embed.probe.curve import run_curve
     from cxr_embed.probe.results import to_json, write_curve
     from cxr_embed.store import open_store
 
     check_uncertain(uncertain)
-    sizes = _shots(shots)
-    stores = [open_store(path) for path in (store, *(more or ()))]
-    outputs: Sequence[str | None] = output or [None] * len(stores)
-    if len(outputs) != len(stores):
-        fail(f"--output is given once for each store, {len(stores)} times, or not at all", 2)
-    chosen = [stored_output(opened, name) for opened, name in zip(stores, outputs, strict=True)]
-    names = _names(stores)
-    encoders = [CurveEncoder(*parts) for parts in zip(names, stores, chosen, strict=True)]
+    if shots is not None and fraction is not None:
+        fail("give --shots or --fraction, not both: they are two curves", 2)
+    check_files(figure, latex)
+    sizes: dict[str, Any] = (
+        {"fractions": _fractions(fraction)} if fraction is not None else {"shots": _shots(shots or _SHOTS)}
+    )
+    encoders = _encoders([open_store(path) for path in (store, *(more or ()))], output)
     labels = read_labels(manifest, extra=extra or ())
     with progress_bar() as progress:
         found = run_curve(
             encoders,
             labels,
-            shots=sizes,
+            **sizes,
             seeds=range(seeds),
             train=train,
             test=test,
@@ -80,11 +99,45 @@ def curve(
         )
     about = _about(encoders, manifest, train, test, pool, uncertain)
     write_curve(out, found, about)
+    told = to_json(found, about)
+    files = _write_more(found, told, figure, latex)
     if as_json:
-        told = to_json(found, about)
-        print_json({"out": str(out), **{k: told[k] for k in ("encoders", "summary", "differences", "notes")}})
+        shown = ("encoders", "summary", "differences", "notes")
+        print_json({"out": str(out), **files, **{name: told[name] for name in shown}})
         return
-    _print_curve(found, out)
+    _print_curve(found, out, list(files.values()))
+
+
+def _encoders(stores: Sequence[Store], output: list[str] | None) -> list[CurveEncoder]:
+    from cxr_embed.probe.curve import CurveEncoder
+
+    outputs: Sequence[str | None] = output or [None] * len(stores)
+    if len(outputs) != len(stores):
+        fail(f"--output is given once for each store, {len(stores)} times, or not at all", 2)
+    chosen = [stored_output(opened, name) for opened, name in zip(stores, outputs, strict=True)]
+    return [CurveEncoder(*parts) for parts in zip(_names(stores), stores, chosen, strict=True)]
+
+
+def check_files(figure: Path | None, latex: Path | None) -> None:
+    """Refuses files that could not be written in the end."""
+    from cxr_embed.report.drawing import check_figure
+
+    if figure is not None:
+        check_figure(figure)
+    if latex is not None and (latex.suffix.lower() != ".tex" or latex.is_dir()):
+        fail(f"{latex}: tables are a file whose name ends in .tex; give another --latex", 2)
+
+
+def _write_more(found: Curve, told: dict[str, Any], figure: Path | None, latex: Path | None) -> dict[str, str]:
+    """Writes the files for a paper; their names."""
+    from cxr_embed.probe.latex import write_latex
+    from cxr_embed.report.few_label_plot import save_few_labels
+
+    if figure is not None:
+        save_few_labels(figure, told)
+    if latex is not None:
+        write_latex(latex, found)
+    return {name: str(file) for name, file in (("figure", figure), ("latex", latex)) if file is not None}
 
 
 def _shots(text: str) -> tuple[int | None, ...]:
@@ -94,6 +147,20 @@ def _shots(text: str) -> tuple[int | None, ...]:
         fail(f"--shots is a list such as {_SHOTS}, not {text!r}", 2)
     sizes: tuple[int | None, ...] = tuple(sorted({int(word) for word in numbers}))
     return (*sizes, None) if "all" in words else sizes
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    wrong = f"--fraction is a list of parts of 1 such as {_FRACTIONS}, not {text!r}"
+    parts = set()
+    for word in text.split(","):
+        try:
+            part = float(word)
+        except ValueError:
+            fail(wrong, 2)
+        if not 0 < part <= 1:
+            fail(wrong, 2)
+        parts.add(part)
+    return tuple(sorted(parts))
 
 
 def _names(stores: Sequence[Store]) -> list[str]:
@@ -132,33 +199,55 @@ def _about(encoders: Sequence[Any], manifest: Path, train: str, test: str, pool:
     }
 
 
-def _print_curve(curve: Curve, out: Path) -> None:
-    from cxr_embed.probe.results import differences, summarise, undefined_sizes
+def _print_curve(curve: Curve, out: Path, files: Sequence[str]) -> None:
+    from cxr_embed.probe.results import differences, size_told, summarise, undefined_sizes
 
     means = [row for row in summarise(curve) if row["finding"] is None]
     pairs = [row for row in differences(curve) if row["finding"] is None]
-    first, *others = curve.encoders
-    minus = [f"{name} - {first}" for name in others] if len(others) > 1 else [f"minus {first}"] * len(others)
-    heads = ["shots", "findings", *curve.encoders, *minus]
+    unit = "patients" if curve.by_fraction else "shots"
     rows, covered = [], set()
     for size in curve.shots:
-        told = [row for row in (*means, *pairs) if row["shots"] == size]
-        covered.add(told[0]["findings_in_mean"])
-        of_all = f"{told[0]['findings_in_mean']} of {len(curve.findings)}"
-        rows.append([str(size or "all"), of_all, *(_mean(row, "minus" in row) for row in told)])
-    print_table(heads, rows)
+        of_size = [row for row in means if row["shots"] == size]
+        covered.add(of_size[0]["findings_in_mean"])
+        of_all = f"{of_size[0]['findings_in_mean']} of {len(curve.findings)}"
+        rows.append([size_told(curve, size), of_all, *map(_mean, of_size)])
+    print_table([unit, "findings", *curve.encoders], rows)
+    if pairs:
+        typer.echo()
+        cells = [
+            [row["encoder"], row["minus"], size_told(curve, row["shots"]), _mean(row), _p(row["p_holm"])]
+            for row in pairs
+        ]
+        print_table(["encoder", "minus", unit, "difference", "p (Holm)"], cells)
+    drawn = any(row["sd"] is not None for row in means)
     fewer = "; not every size covers the same findings" if len(covered) > 1 else ""
-    typer.echo(f"mean AUROC over findings, and its standard deviation over draws{fewer}")
+    interval = f", with a 95% interval over {len(curve.seeds)} draws (Student's t)" if drawn else ""
+    typer.echo(f"mean AUROC over findings{interval}{fewer}")
+    tests = sum(row["p_holm"] is not None for row in pairs)
+    if tests:
+        compared = plural(tests, "comparison")
+        typer.echo(f"p: paired t-test over the draws, with Holm's correction for {compared}")
+    if drawn:
+        typer.echo("both are of other draws, with these same test patients; `probe compare` tells of other patients")
     tell_notes([*curve.notes, *undefined_sizes(curve)])
     typer.echo(
         f"{out}: curve.json, curve.csv; trained on {plural(len(curve.train), 'image')}, tested on "
         f"{plural(len(curve.test), 'image')}"
     )
+    for file in files:
+        typer.echo(f"{file}: written")
     typer.echo(RESEARCH)
 
 
-def _mean(row: dict[str, Any], signed: bool) -> str:
+def _mean(row: dict[str, Any]) -> str:
     if row["mean"] is None:
         return "undefined"
-    mean = f"{row['mean']:+.3f}" if signed else f"{row['mean']:.3f}"
-    return mean if row["sd"] is None else f"{mean} ± {row['sd']:.3f}"
+    sign = "+" if "minus" in row else ""
+    mean, low, high = (None if row[n] is None else f"{row[n]:{sign}.3f}" for n in ("mean", "ci_low", "ci_high"))
+    return f"{mean}" if low is None else f"{mean} ({low}{' to ' if sign else '-'}{high})"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -185,7 +185,8 @@ def _screen(
         screening, made = screen(opened, asked, labels=table, prevalence=rates, progress=progress, **wanted)
     about = {"prompts": asked.name, "prompts_digest": asked.digest, "score": screening.scores.kind}
     about = {"encoder": opened.spec.name, "fingerprint": opened.spec.fingerprint, **about}
-    return screening, made, {**about, "ensemble": wanted["ensemble"]}
+    stand_in = {"stand_in": opened.spec.stand_in} if opened.spec.stand_in else {}
+    return screening, made, {**about, "ensemble": wanted["ensemble"], **stand_in}
 
 
 def _hand_out(

@@ -140,7 +140,9 @@ def find_checkpoint(name: str, weights: str | Path | None) -> Checkpoint:
     model = card.hub if card is not None and card.hub is not None else None
     if weights is not None:
         folder = local_folder(Path(weights), model or HubModel(name.removeprefix("hf:"), "main"))
-        checkpoint = Checkpoint(folder, folder.resolve().name)
+        note = folder / "SOURCE"  # a folder that is not its publisher's says what it is
+        named = folder.resolve().name
+        checkpoint = Checkpoint(folder, f"{named}: {note.read_text().strip()}" if note.is_file() else named)
     else:
         model = model or _named_on_hub(name)
         here = cached_folder(model)

@@ -94,7 +94,7 @@ def join(
     """
     source = str(labels) if isinstance(labels, str | os.PathLike) else "the labels"
     table = read_labels(labels) if isinstance(labels, str | os.PathLike) else labels
-    warnings: list[str] = []
+    warnings = [f"{scores.source}: scores of stand-in weights; their figures mean nothing"] if scores.stand_in else []
     ids, rows = _labelled(table, split, source)
     columns, names = _findings(scores, _names_of(table), source, warnings)
     place = {image_id: number for number, image_id in enumerate(scores.ids.tolist())}

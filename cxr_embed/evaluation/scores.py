@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED, Rows, read_values
-from cxr_embed.types import LEARNED, counted
+from cxr_embed.types import LEARNED, STAND_IN, counted
 
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
@@ -61,6 +61,7 @@ class ScoreTable:
     learned: np.ndarray | None
     _rows: Rows | None
     _values: np.ndarray | None
+    stand_in: bool = False
 
     def values(self, names: tuple[str, ...]) -> np.ndarray:
         """`(N, F)` float64 of these findings.
@@ -109,13 +110,14 @@ def read_scores(scores: ScoreSource) -> ScoreTable:
                 "writes its scores"
             )
         rows = read_values(scores)
-        known = (*REQUIRED, *OPTIONAL, *DESCRIPTIVE, LEARNED)
+        known = (*REQUIRED, *OPTIONAL, *DESCRIPTIVE, LEARNED, STAND_IN)
         names = tuple(name for name in rows.table.column_names if name not in known)
         ids = np.array(rows.table["image_id"].to_pylist(), dtype=np.str_)
         patients = {}
         if rows.has("patient_id"):
             patients = dict(zip(ids.tolist(), rows.table["patient_id"].to_pylist(), strict=True))
-        return ScoreTable(str(Path(scores)), ids, names, patients, _learned(rows, str(Path(scores))), rows, None)
+        source, stand_in = str(Path(scores)), STAND_IN in rows.table.column_names
+        return ScoreTable(source, ids, names, patients, _learned(rows, source), rows, None, stand_in)
     ids = np.asarray(scores.ids, dtype=np.str_)
     if np.shape(scores.values) != (len(ids), len(scores.names)):
         raise ScoresError(
@@ -130,7 +132,8 @@ def read_scores(scores: ScoreSource) -> ScoreTable:
             f"{LEARNED} has the shape {np.shape(learned)}; {counted(len(ids), 'id')} ask for ({len(ids)},)"
         )
     learned = np.asarray(learned, bool) if learned is not None else None
-    return ScoreTable("scores", ids, tuple(scores.names), {}, learned, None, scores.values)
+    stand_in = bool(getattr(scores, STAND_IN, False))
+    return ScoreTable("scores", ids, tuple(scores.names), {}, learned, None, scores.values, stand_in)
 
 
 def _learned(rows: Rows, source: str) -> np.ndarray | None:

@@ -77,8 +77,13 @@ class Probe(BaseEstimator):  # type: ignore[misc]
             warnings.warn(f"not fully trained: {told}", ConvergenceWarning, stacklevel=2)
         return self
 
-    def fit_source(self, source: Source, Y: np.ndarray, groups: np.ndarray | None = None) -> Self:
-        """As `fit`, of pooled vectors that are read block by block; what did not converge is in `unconverged_` only."""
+    def fit_source(
+        self, source: Source, Y: np.ndarray, groups: np.ndarray | None = None, standard: Standard | None = None
+    ) -> Self:
+        """As `fit`, of pooled vectors that are read block by block; what did not converge is in `unconverged_` only.
+
+        `standard` is what vectors are standardised by, where that is not their own means and deviations.
+        """
         labels = check_labels(Y, source.count)
         patients = np.arange(len(labels))
         if groups is not None:
@@ -90,7 +95,7 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         if len(self.undefined_) == labels.shape[1]:
             raise ProbeError(f"no finding can be learned: {'; '.join(dict.fromkeys(reasons))}")
         self.counts_ = np.stack([(labels == 1).sum(0), (labels == 0).sum(0), np.isnan(labels).sum(0)], axis=1)
-        standard = fit_standard(source)
+        standard = fit_standard(source) if standard is None else standard
         self.mean_, self.scale_, self.alike_ = standard.mean, standard.scale, standard.alike
         learned = np.array([not reason for reason in reasons])
         self.unconverged_ = {}

@@ -1,4 +1,8 @@
-"""The few-label protocol: AUROC on one fixed test part of probes that learned from 1, 4, 16, ... cases a side."""
+"""The few-label protocol: AUROC on one fixed test part of probes that learned from little.
+
+Little is 1, 4, 16, ... cases a side of one finding (`shots`), or 1%, 10%, ... of the patients with all their images,
+whatever they show (`fraction`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from cxr_embed.metrics import Figure, auroc
 from cxr_embed.probe.cases import Cases, check_disjoint, match_cases
 from cxr_embed.probe.linear import KERNEL_CASES, KernelSolver, LinearProbe, SmoothSolver
 from cxr_embed.probe.selection import choose_strengths, make_columns, one_sided
-from cxr_embed.probe.shots import Order, draw_order, hashes, patients_for_test
+from cxr_embed.probe.shots import Order, draw_order, draw_patients, hashes, patients_for_test, patients_of
 from cxr_embed.probe.vectors import ArraySource, Matrix, ProbeError, Standard, StoreSource, fit_standard, pool_vectors
 from cxr_embed.store import Store
 from cxr_embed.types import counted, left_out_of_means
@@ -20,6 +24,7 @@ from cxr_embed.types import counted, left_out_of_means
 _UNSOLVED = "its solver did not converge"
 TEST_PART = 0.3  # of the patients, where the labels have no split
 Progress = Callable[[str, int, int], None]
+Size = int | float | None
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Result:
 
     Attributes:
         encoder, finding: their names.
-        shots: positives, and as many negatives; None for all training images.
+        shots: positives, and as many negatives, or the part of the training patients; None for all training images.
         seed: of the draw; None where nothing is drawn.
         positives, negatives: that it learned from.
         strength: of its regularisation; None where there is no probe.
@@ -54,7 +59,7 @@ class Result:
 
     encoder: str
     finding: str
-    shots: int | None
+    shots: Size
     seed: int | None
     positives: int
     negatives: int
@@ -71,18 +76,19 @@ class Curve:
     Attributes:
         encoders: their names, in order.
         findings: likewise.
-        shots: sizes, None for all.
+        shots: sizes, None for all; parts of the training patients where `by_fraction`.
         seeds: of the draws.
         train, test: the images; the same for all encoders.
-        draws: (finding, seed) to its order of rows of `train`.
+        draws: (finding, seed) to its order of rows of `train`; none where `by_fraction`.
         results: one for each encoder, finding, size and seed.
         notes: what was left out or decided, in words.
         count_no_finding: whether 'No Finding' has a part in means over findings; it is left out by default.
+        by_fraction: whether draws are of patients.
     """
 
     encoders: tuple[str, ...]
     findings: tuple[str, ...]
-    shots: tuple[int | None, ...]
+    shots: tuple[Size, ...]
     seeds: tuple[int, ...]
     train: Cases
     test: Cases
@@ -90,13 +96,15 @@ class Curve:
     results: tuple[Result, ...]
     notes: tuple[str, ...]
     count_no_finding: bool = False
+    by_fraction: bool = False
 
 
 def run_curve(
     encoders: Sequence[CurveEncoder],
     labels: Manifest,
     *,
-    shots: Sequence[int | None],
+    shots: Sequence[int | None] = (),
+    fractions: Sequence[float] = (),
     seeds: Sequence[int],
     train: str = "train",
     test: str = "test",
@@ -116,6 +124,8 @@ def run_curve(
         encoders: at least one.
         labels: a manifest, or a table of labels. Without a column `split`, a part of the patients becomes the test.
         shots: positives of a draw, rising, and as many negatives; None, last, is all training images.
+        fractions: instead of shots, parts of the training patients, rising, above 0 and at most 1: each draw is these
+            patients with all their images, the same for all findings.
         seeds: one draw each.
         train, test: names of the splits.
         findings: all by default.
@@ -128,10 +138,12 @@ def run_curve(
         ProbeError: for labels that cannot be used, or a patient on both sides.
     """
     parts, notes = _parts(encoders, labels, train, test, findings, uncertain)
-    drawn = _draw(parts[0], seeds)
+    wanted: tuple[Size, ...] = tuple(None if part == 1 else part for part in fractions) if fractions else tuple(shots)
+    drawn = _draw(parts[0], seeds) if not fractions else {}
     sizes = tuple(size for size in shots if size is not None)
+    shares = [(part, seed) for part in fractions if part < 1 for seed in seeds]
     results: list[Result] = []
-    total = len(encoders) * (len(drawn) + (None in shots))
+    total = len(encoders) * (len(drawn) + len(shares) + (None in wanted))
     done = 0
     for encoder in encoders:
         run = _EncoderRun(encoder, parts[0], parts[1], pool)
@@ -142,27 +154,35 @@ def run_curve(
             done += 1
             if progress is not None:
                 progress(encoder.name, done, total)
-        if None in shots:
+        for part, seed in shares:
+            results += run.share(part, seed)
+            done += 1
+            if progress is not None:
+                progress(encoder.name, done, total)
+        if None in wanted:
             results += run.everything()
             done += 1
-    repeated = {result.finding for result in results if result.repeats}
-    if repeated:
-        notes.append(
-            f"too few patients for some sizes, so that a draw has several images of one: {', '.join(sorted(repeated))}"
-        )
+    notes += _repeated(results)
     notes += left_out_of_means(parts[0].findings, count_no_finding)
     names = tuple(encoder.name for encoder in encoders)
     return Curve(
         names,
         parts[0].findings,
-        tuple(shots),
+        wanted,
         tuple(seeds),
         *parts,
         drawn,
         tuple(results),
         tuple(dict.fromkeys(notes)),
         count_no_finding,
+        bool(fractions),
     )
+
+
+def _repeated(results: Sequence[Result]) -> list[str]:
+    repeated = sorted({result.finding for result in results if result.repeats})
+    told = f"too few patients for some sizes, so that a draw has several images of one: {', '.join(repeated)}"
+    return [told] if repeated else []
 
 
 def _parts(
@@ -275,24 +295,45 @@ class _EncoderRun:
             )
         return results
 
+    def share(self, part: float, seed: int) -> list[Result]:
+        """Probes of a part of the training patients, every finding at once."""
+        known = int(self._patients.max()) + 1
+        count = patients_of(part, known)
+        if not count:
+            why = f"{part:g} of {counted(known, 'patient', 'patients')} in the training part is less than one"
+            nothing = Figure(None, why)
+            return [
+                Result(self._encoder.name, finding, part, seed, 0, 0, None, False, False, nothing)
+                for finding in self._train.findings
+            ]
+        rows = np.flatnonzero(draw_patients(hashes(self._train.patients), seed) < count)
+        source = StoreSource(self._encoder.store, self._train.ids[rows], self._encoder.output, self._pool)
+        where = f"in a draw of {counted(count, 'patient', 'patients')}"
+        return self._every_finding(source, rows, (part, seed), where)
+
     def everything(self) -> list[Result]:
         """Probes of all training images, every finding at once."""
-        values, name = self._train.values, self._encoder.name
+        return self._every_finding(self._source, np.arange(len(self._train)), (None, None), "in the training part")
+
+    def _every_finding(
+        self, source: StoreSource, rows: np.ndarray, draw: tuple[Size, int | None], where: str
+    ) -> list[Result]:
+        values, name = self._train.values[rows], self._encoder.name
         learned = [not one_sided(column) for column in values.T]
         probe = LinearProbe(pool=self._pool)
         if any(learned):
-            probe.fit_source(self._source, values, self._train.patients)
+            probe.fit_source(source, values, self._train.patients[rows], self._standard)
         results = []
         for column, finding in enumerate(self._train.findings):
             positives, negatives = (int((values[:, column] == side).sum()) for side in (1, 0))
             if not learned[column]:
-                found = Figure(None, f"in the training part, {one_sided(values[:, column])}")
-                results.append(Result(name, finding, None, None, positives, negatives, None, False, False, found))
+                found = Figure(None, f"{where}, {one_sided(values[:, column])}")
+                results.append(Result(name, finding, *draw, positives, negatives, None, False, False, found))
                 continue
             scores = self._test_vectors @ probe.coef_[column].astype(np.float32)
             found = self._tested(column, scores) if column not in probe.unconverged_ else Figure(None, _UNSOLVED)
             strength, chosen = float(probe.strengths_[column]), bool(probe.chosen_[column])
-            results.append(Result(name, finding, None, None, positives, negatives, strength, chosen, False, found))
+            results.append(Result(name, finding, *draw, positives, negatives, strength, chosen, False, found))
         return results
 
     def _tested(self, column: int, scores: np.ndarray) -> Figure:

@@ -81,6 +81,27 @@ def draw_order(images: np.ndarray, patients: np.ndarray, labels: np.ndarray, fin
     return Order(positive, negative, positive_patients, negative_patients)
 
 
+def draw_patients(patients: np.ndarray, seed: int) -> np.ndarray:
+    """The order in which a training part's patients are drawn, for shares of them; a larger share contains a smaller.
+
+    Args:
+        patients: `(N,)` uint64, `hashes` of the images' patients.
+        seed: another one gives another draw.
+
+    Returns:
+        `(N,)` int64, the place of each image's patient in the order: a draw of P patients is `order < P`.
+    """
+    key = hashes(np.array([f"{seed} fraction"]))[0]
+    unique, place = np.unique(patients, return_inverse=True)
+    mixed = _mixed(unique ^ key)
+    return np.asarray(np.argsort(np.lexsort((unique, mixed)))[place])
+
+
+def patients_of(fraction: float, patients: int) -> int:
+    """How many patients a share of them is, rounded; 0 where that is less than half of one."""
+    return int(fraction * patients + 0.5)
+
+
 def patients_for_test(patients: np.ndarray, part: float, seed: int) -> np.ndarray:
     """`(N,)` bool: the images of a part of the patients, for data that nobody has split."""
     key = hashes(np.array([f"{seed} split"]))[0]

@@ -28,7 +28,6 @@ _SAME = (
     ("BRAX",),
     ("phantoms", "phantom"),
 )
-_RANDOM = "random numbers"  # what weights say of themselves that were never trained
 _PLACE = re.compile(r"(?<![\w:/.<~])(?:~?/|[A-Za-z]:\\)[^\s,;:()'\"]*[/\\][^\s,;:()'\"]*")
 
 
@@ -43,7 +42,9 @@ def store_names(stores: Sequence[Store]) -> list[str]:
 
 def encoder_name(spec: EncoderSpec) -> str:
     """An encoder's name, which says so where its weights were never trained."""
-    return f"{spec.name} with random weights" if _RANDOM in spec.weights_source else spec.name
+    if "random numbers" in spec.weights_source:
+        return f"{spec.name} with random weights"
+    return f"{spec.name} with stand-in weights" if spec.untrained else spec.name
 
 
 def store_card(store: Store, name: str) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def encoder_facts(spec: EncoderSpec) -> dict[str, Any]:
         "outputs": {name: list(shape) for name, shape in spec.outputs.items()},
         "weights": spec.weights,
         "weights_source": without_places(spec.weights_source),
+        "stand_in": without_places(spec.stand_in),
         "licence": "",
         "trained_on": "",
     }
@@ -76,7 +78,7 @@ def encoder_facts(spec: EncoderSpec) -> dict[str, Any]:
         card = encoder_card(spec.name)
     except EncoderError:
         return facts
-    trained_on = card.trained_on if _RANDOM not in spec.weights_source else "nothing: random weights"
+    trained_on = card.trained_on if not spec.untrained else "nothing: random or stand-in weights"
     return {**facts, "licence": card.licence, "trained_on": "nothing: computed" if not card.has_weights else trained_on}
 
 

@@ -21,6 +21,7 @@ from cxr_embed.probe.files import TrainedProbe, load_probe
 from cxr_embed.report.cards import origins, probe_card, store_card, store_names
 from cxr_embed.report.curves import curves_of
 from cxr_embed.report.data import describe_labels
+from cxr_embed.report.few_label_plot import with_sizes
 from cxr_embed.report.inputs import MOST, Inputs, ReportError, file_record, names_of
 from cxr_embed.report.published import published_for
 from cxr_embed.report.shortcuts import audit
@@ -189,7 +190,7 @@ def _read_curve(path: Path) -> dict[str, Any]:
         if not digest_fits(body):
             raise ReportError(f"{path}: damaged, its digest does not match; restore it, or run `probe curve` again")
         kept = ("protocol", "train", "test", "notes", "summary", "differences", "findings")
-        found = {**record, **{name: body[name] for name in kept}}
+        found = with_sizes({**record, **{name: body[name] for name in kept}})
         counted = [name for name, meant in zip(body["findings"], in_means(body["findings"]), strict=True) if not meant]
         if counted and "no_finding_in_means" not in body["protocol"]:
             told = f"its means count '{counted[0]}' as a finding, as releases before did; run `probe curve` again"

@@ -62,7 +62,7 @@ def few_label_tables(curve: dict[str, Any]) -> list[Table]:
     shots = curve["protocol"]["shots"]
     by_key = {(row["encoder"], row["finding"], row["shots"]): row for row in curve["summary"]}
     encoders = list(dict.fromkeys(row["encoder"] for row in curve["summary"]))
-    apart = {(r["encoder"], r["finding"], r["shots"]): r for r in curve["differences"]}
+    apart = {(r["encoder"], r["finding"], r["shots"]): r for r in curve["differences"] if r["minus"] == encoders[0]}
     rows = []
     for encoder in encoders:
         for size in shots:
@@ -71,7 +71,15 @@ def few_label_tables(curve: dict[str, Any]) -> list[Table]:
             difference = signed(minus["mean"] if minus is not None else None)
             spread = ends(row["low"], row["high"]) if row["draws"] > 1 else ""
             rows.append((encoder, str(size), covered, number(row["mean"]), number(row["sd"]), spread, difference))
-    heads = ("encoder", "labels a side", "findings", "mean AUROC", "SD", "lowest to highest draw", "minus the first")
+    heads = (
+        "encoder",
+        curve["protocol"].get("size", "labels a side"),
+        "findings",
+        "mean AUROC",
+        "SD",
+        "lowest to highest draw",
+        "minus the first",
+    )
     note = "Means over different findings do not compare: see how many each covers."
     tables = [Table("Mean over findings", heads, tuple(rows), words=2, notes=(note,))]
     same: list[str] = []

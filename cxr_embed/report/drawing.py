@@ -11,7 +11,11 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cxr_embed.files import written_aside
+from cxr_embed.report.inputs import ReportError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,6 +111,56 @@ def to_svg(key: str, height: float, draw: Callable[[Figure], None], label: str) 
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return _inline(file.getvalue(), key, label)
+
+
+FIGURES = (".png", ".svg", ".pdf")
+
+
+def check_figure(path: Path) -> None:
+    """Refuses a file that `save_figure` could not write.
+
+    Raises:
+        ReportError: for another suffix, or a folder.
+    """
+    if path.suffix.lower() not in FIGURES or path.is_dir():
+        raise ReportError(f"{path}: a figure is a file whose name ends in {', '.join(FIGURES)}; give another --figure")
+
+
+def save_figure(path: Path, height: float, draw: Callable[[Figure], None]) -> None:
+    """Writes a figure of the page's width, by atomic rename; the same figure gives the same file.
+
+    Args:
+        path: ends in .png, .svg or .pdf.
+        height: inches.
+        draw: fills the figure.
+
+    Raises:
+        ReportError: where it cannot be written.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    check_figure(path)
+    kind = path.suffix[1:].lower()
+    # Journals take TrueType fonts only; text in SVG and PDF stays text.
+    own = {"svg.hashsalt": "figure", "pdf.fonttype": 42}
+    undated: dict[str, dict[str, None]] = {
+        "png": {"Software": None},
+        "svg": {"Date": None},
+        "pdf": {"CreationDate": None},
+    }
+    with matplotlib.rc_context({**SETTINGS, **own}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure = Figure(figsize=(WIDTH, height), facecolor="white")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with written_aside(path) as partial:
+                figure.savefig(partial, format=kind, dpi=300, metadata=undated[kind])
+        except OSError as error:
+            raise ReportError(f"{path}: cannot be written ({error.strerror or error}); give another --figure") from None
 
 
 def _inline(svg: str, key: str, label: str) -> str:

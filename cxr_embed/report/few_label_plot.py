@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_embed.report.drawing import (
@@ -14,6 +16,7 @@ from cxr_embed.report.drawing import (
     Style,
     above,
     name_series,
+    save_figure,
     short,
     to_svg,
 )
@@ -32,6 +35,56 @@ def few_label_plot(curve: dict[str, Any], names: list[str]) -> Drawing:
         curve: as the report holds it.
         names: of the score files; an encoder of the same name looks as its scores do.
     """
+    height, draw = _figure(curve, names)
+    title = "Few labels"
+    bars = "95% interval of that mean (Student's t)" if _has_intervals(curve) else "standard deviation between them"
+    caption = (
+        f"AUROC on one fixed test part: mean over the draws, and the {bars}. All encoders get "
+        "the same draws. Sizes that a finding has too few positives for are left out; in brackets, how many findings a "
+        "mean covers: means over different findings do not compare, and no line joins them."
+    )
+    return Drawing("few", to_svg("few", height, draw, title), title, caption)
+
+
+def save_few_labels(path: Path, curve: dict[str, Any]) -> None:
+    """Writes the same figure to a file: PNG, SVG or PDF, by its suffix.
+
+    Args:
+        path: of the figure.
+        curve: as `curve.json` holds it.
+    """
+    save_figure(path, *_figure(with_sizes(curve), []))
+
+
+def with_sizes(curve: dict[str, Any]) -> dict[str, Any]:
+    """A curve by parts of the patients with percentages in the place of shots; others as they are."""
+    protocol = curve["protocol"]
+    if "fractions" not in protocol:
+        return curve
+
+    def told(part: float) -> str:
+        return f"{100 * part:g}%"
+
+    sized = {
+        name: [{**row, "shots": told(row["fraction"])} for row in curve[name]] for name in ("summary", "differences")
+    }
+    sizes = {"size": "training patients", "shots": list(map(told, protocol["fractions"]))}
+    return {**curve, **sized, "protocol": {**protocol, **sizes}}
+
+
+def _has_intervals(curve: dict[str, Any]) -> bool:
+    return any(row.get("ci_low") is not None for row in curve["summary"])
+
+
+def _bar(row: dict[str, Any]) -> tuple[float, float]:
+    """Ends of a mean's bar: its interval, or in curves of earlier releases a standard deviation each way."""
+    if row.get("ci_low") is not None:
+        return row["ci_low"], row["ci_high"]
+    return row["mean"] - (row["sd"] or 0), row["mean"] + (row["sd"] or 0)
+
+
+def _figure(curve: dict[str, Any], names: list[str]) -> tuple[float, Callable[[Figure], None]]:
+    """The figure's height in inches, and what draws it."""
     shots = curve["protocol"]["shots"]
     encoders = list(dict.fromkeys(row["encoder"] for row in curve["summary"]))[: len(STYLES)]
     findings = curve["findings"]
@@ -40,7 +93,7 @@ def few_label_plot(curve: dict[str, Any], names: list[str]) -> Drawing:
     head = above(encoders)
     height = 2.85 + 1.45 * rows + head
     by_key = {(row["encoder"], row["finding"], row["shots"]): row for row in curve["summary"]}
-    lows = [row["mean"] - (row["sd"] or 0) for row in curve["summary"] if row["mean"] is not None]
+    lows = [_bar(row)[0] for row in curve["summary"] if row["mean"] is not None]
     low = max(0.0, min([0.45, *(int(value * 20) / 20 for value in lows)]))
 
     def lines(axes: Axes, finding: str | None, size: float) -> None:
@@ -60,8 +113,7 @@ def few_label_plot(curve: dict[str, Any], names: list[str]) -> Drawing:
                     axes.plot(x[part], y[part], color=style.colour, linestyle=style.line, lw=1.3, zorder=2)
             for place, (_, row) in zip(x, known, strict=True):
                 if row["sd"] is not None:
-                    ends = [row["mean"] - row["sd"], row["mean"] + row["sd"]]
-                    axes.plot([place, place], ends, color=style.colour, lw=0.9, zorder=2)
+                    axes.plot([place, place], _bar(row), color=style.colour, lw=0.9, zorder=2)
             axes.plot(x, y, style.marker, color=style.colour, mfc=style.face, ms=size, mew=0.9, zorder=3)
         axes.set(xlim=(-0.35, len(shots) - 0.65), ylim=(low, 1.0))
         axes.set_xticks(range(len(shots)), [str(size) for size in shots])
@@ -76,12 +128,15 @@ def few_label_plot(curve: dict[str, Any], names: list[str]) -> Drawing:
         mean = figure.add_subplot(outer[0])
         lines(mean, None, 4.4)
         means = [row for row in curve["summary"] if row["finding"] is None and row["mean"] is not None]
-        top = max([0.7, *(row["mean"] + (row["sd"] or 0) for row in means)])
-        least = min([0.45, *(row["mean"] - (row["sd"] or 0) for row in means)])
+        top = max([0.7, *(_bar(row)[1] for row in means)])
+        least = min([0.45, *(_bar(row)[0] for row in means)])
         mean.set_ylim(int(least * 20) / 20, min(1.0, int(top * 20 + 2) / 20))
         covered = [(by_key.get((encoders[0], None, size)) or {}).get("findings_in_mean", 0) for size in shots]
         mean.set_xticks(range(len(shots)), [f"{size}\n({count})" for size, count in zip(shots, covered, strict=True)])
         mean.set_title("mean over findings", loc="left", pad=4, fontweight="bold")
+        bars = "95% interval over draws" if _has_intervals(curve) else "standard deviation over draws"
+        told = f"in brackets: findings in the mean; bars: {bars}"
+        mean.set_title(told, loc="right", pad=4, fontsize=SMALL, color=SOFT)
         _name_ends(mean, [by_key.get((e, None, shots[-1])) for e in encoders], styles, len(shots) - 1)
         inner = outer[1].subgridspec(rows, _COLUMNS, wspace=0.14, hspace=0.5)
         for number, finding in enumerate(findings):
@@ -91,17 +146,13 @@ def few_label_plot(curve: dict[str, Any], names: list[str]) -> Drawing:
             axes.tick_params(labelleft=number % _COLUMNS == 0, labelsize=SMALL - 0.5)
             if all((by_key.get((e, finding, s)) or {}).get("mean") is None for e in encoders for s in shots):
                 axes.text(0.5, 0.4, "undefined", transform=axes.transAxes, ha="center", color=SOFT)
-        figure.supxlabel("positives that were labelled, and as many negatives", fontsize=NORMAL, y=0.06 / height)
+        by_case = "positives that were labelled, and as many negatives"
+        by_patient = "part of the training patients whose images were labelled"
+        figure.supxlabel(by_patient if "fractions" in curve["protocol"] else by_case, fontsize=NORMAL, y=0.06 / height)
         figure.supylabel("AUROC", fontsize=NORMAL, x=0.008)
         name_series(figure, encoders, styles)
 
-    title = "Few labels"
-    caption = (
-        "AUROC on one fixed test part: mean over the draws, and the standard deviation between them. All encoders get "
-        "the same draws. Sizes that a finding has too few positives for are left out; in brackets, how many findings a "
-        "mean covers: means over different findings do not compare, and no line joins them."
-    )
-    return Drawing("few", to_svg("few", height, draw, title), title, caption)
+    return height, draw
 
 
 def _name_ends(axes: Axes, rows: list[dict[str, Any] | None], styles: list[Style], place: int) -> None:

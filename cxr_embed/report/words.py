@@ -77,7 +77,8 @@ def warnings(report: dict[str, Any], leaks: list[str]) -> list[str]:
         report: all but its warnings.
         leaks: training cases among the tested ones, in words.
     """
-    told = [*leaks, *_contaminated(report)]
+    cards = [*report["encoders"], *(probe["encoder"] for probe in report["probes"])]
+    told = [*leaks, *dict.fromkeys(card["stand_in"] for card in cards if card["stand_in"]), *_contaminated(report)]
     for scores in report["scores"]:
         head = f"{scores['name']}: " if len(report["scores"]) > 1 else ""
         told += [head + without_places(text) for text in scores["evaluation"]["warnings"]]

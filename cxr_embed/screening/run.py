@@ -20,7 +20,7 @@ from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED
 from cxr_embed.prompts import PromptError, PromptSet
 from cxr_embed.store import Store, add_prompts, read_prompts
 from cxr_embed.store.prompts import CUT, check_prompts, prompt_source, prompt_width, unlearned_words
-from cxr_embed.types import LEARNED, counted
+from cxr_embed.types import LEARNED, STAND_IN, counted
 from cxr_embed.zeroshot import Cosines, Ensemble, ScoreKind, Scorer, Scores
 
 SUFFIXES = (".csv", ".parquet")
@@ -119,7 +119,8 @@ def score_store(
         if progress is not None:
             progress("scoring", done, len(store))
     names = tuple(finding.name for finding in scorer.findings)
-    return Screening(Scores(store.ids, names, values, scorer.kind), scorer, kept, cosines, embedded, notes)
+    scores = Scores(store.ids, names, values, scorer.kind, stand_in=store.spec.untrained)
+    return Screening(scores, scorer, kept, cosines, embedded, notes)
 
 
 def _sample(count: int) -> np.ndarray:
@@ -216,7 +217,7 @@ def check_names(prompts: PromptSet) -> None:
     Raises:
         PromptError: naming them.
     """
-    columns = {*REQUIRED, *OPTIONAL, *DESCRIPTIVE, LEARNED}
+    columns = {*REQUIRED, *OPTIONAL, *DESCRIPTIVE, LEARNED, STAND_IN}
     wrong = [finding.name for finding in prompts.findings if finding.name.strip().casefold() in columns]
     if wrong:
         raise PromptError(
@@ -244,7 +245,8 @@ def check_scores_target(path: Path) -> None:
 def write_scores(path: Path, scores: Scores, about: dict[str, str]) -> None:
     """Writes `image_id` and one column a finding as CSV or Parquet (by its suffix), by atomic rename.
 
-    Scores of a probe have a column `learned_from` of 1 and 0 too: it goes where the rows go, as no second file would.
+    Scores of a probe have a column `learned_from` of 1 and 0 too, and those of stand-in weights a column `stand_in`: a
+    column goes where the rows go, as no second file would.
 
     Args:
         path: the file.
@@ -267,7 +269,7 @@ def write_scores(path: Path, scores: Scores, about: dict[str, str]) -> None:
 
 
 def _write_parquet(path: Path, scores: Scores, about: dict[str, str]) -> None:
-    fields = [pa.field("image_id", pa.string()), *_learned_fields(scores)]
+    fields = [pa.field("image_id", pa.string()), *_mark_fields(scores)]
     fields += [pa.field(name, pa.float32()) for name in scores.names]
     schema = pa.schema(fields, metadata=about)
     with pa.parquet.ParquetWriter(str(path), schema, write_page_checksum=True) as writer:
@@ -280,7 +282,7 @@ def _write_csv(path: Path, scores: Scores) -> None:
     careful = any("\r" in image_id for image_id in scores.ids.tolist())
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if careful else csv.QUOTE_MINIMAL)
-        writer.writerow(["image_id", *(field.name for field in _learned_fields(scores)), *scores.names])
+        writer.writerow(["image_id", *(field.name for field in _mark_fields(scores)), *scores.names])
         for ids, columns in _parts(scores):
             # Arrow writes the fewest digits that give the same float32.
             writer.writerows(zip(ids, *(column.cast(pa.string()).to_pylist() for column in columns), strict=True))
@@ -290,10 +292,12 @@ def _parts(scores: Scores) -> Iterator[tuple[list[str], list[pa.Array]]]:
     for start in range(0, len(scores.ids), _ROWS):
         rows = slice(start, start + _ROWS)
         columns = [pa.array(column) for column in np.ascontiguousarray(scores.values[rows].T)]
-        if scores.learned_from is not None:
-            columns.insert(0, pa.array(scores.learned_from[rows].astype(np.int8)))
+        marks = [scores.learned_from[rows]] if scores.learned_from is not None else []
+        marks += [np.ones(len(scores.ids[rows]), bool)] if scores.stand_in else []
+        columns = [*(pa.array(mark.astype(np.int8)) for mark in marks), *columns]
         yield scores.ids[rows].tolist(), columns
 
 
-def _learned_fields(scores: Scores) -> list[pa.Field]:
-    return [pa.field(LEARNED, pa.int8())] if scores.learned_from is not None else []
+def _mark_fields(scores: Scores) -> list[pa.Field]:
+    names = [LEARNED] if scores.learned_from is not None else []
+    return [pa.field(name, pa.int8()) for name in [*names, *([STAND_IN] if scores.stand_in else [])]]

@@ -1,0 +1,133 @@
+"""A curve as a LaTeX table for a paper; needs the package booktabs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cxr_embed.files import write_together
+from cxr_embed.probe.curve import Curve
+from cxr_embed.probe.results import differences, size_told, summarise
+from cxr_embed.probe.vectors import ProbeError
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "\N{EN DASH}": "--", "\N{MINUS SIGN}": "$-$",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+}  # fmt: skip
+
+
+def escape(text: str) -> str:
+    """Text that LaTeX sets as it stands; control characters become spaces."""
+    return "".join(_SPECIAL.get(letter, letter if letter.isprintable() else " ") for letter in text)
+
+
+def to_latex(curve: Curve) -> str:
+    """Two tables: means over findings with the comparisons, and each finding."""
+    sizes = [size_told(curve, size) for size in curve.shots]
+    draws = max((row["draws"] for row in summarise(curve)), default=1)
+    unit = "part of the training patients" if curve.by_fraction else "labelled positives (and as many negatives)"
+    spread = f"mean of {draws} draws (95\\% interval of that mean, Student's $t$)" if draws > 1 else "one draw"
+    means, pairs = _means(curve), _pairs(curve)
+    lacking = any(row["mean"] is None for row in summarise(curve))
+    caption = f"Mean AUROC over findings, by {unit}: {spread}."
+    if pairs:
+        count = sum(row["p_holm"] is not None for row in differences(curve) if row["finding"] is None)
+        caption += (
+            f" $p$: paired $t$-test over draws, Holm's correction for {count} comparisons; training and test images "
+            "stay the same."
+        )
+    lines = _table(["", *sizes], [means, *pairs], caption, "few-labels", "\\midrule")
+    findings = [_finding(curve, finding) for finding in curve.findings]
+    caption = f"AUROC of each finding, by {unit}: {spread}."
+    caption += " --: undefined in some draw, for want of positives or negatives." if lacking else ""
+    lines += ["", *_table(["", *sizes], findings, caption, "few-labels-findings", "\\addlinespace")]
+    return "\n".join(["% \\usepackage{booktabs}", *lines]) + "\n"
+
+
+def write_latex(path: Path, curve: Curve) -> None:
+    """Writes the tables to a file, whole or not at all.
+
+    Raises:
+        ProbeError: where it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_together({path: to_latex(curve).encode()})
+    except OSError as error:
+        raise ProbeError(f"{path}: cannot be written ({error.strerror}); give another --latex") from None
+
+
+def _table(heads: Sequence[str], parts: Sequence[Sequence[str]], caption: str, label: str, between: str) -> list[str]:
+    body: list[str] = []
+    for number, part in enumerate(parts):
+        body += [between] if number else []
+        body += part
+    return [
+        "\\begin{table}[t]",
+        "  \\centering",
+        f"  \\caption{{{caption}}}",
+        f"  \\label{{tab:{label}}}",
+        f"  \\begin{{tabular}}{{l{'c' * (len(heads) - 1)}}}",
+        "    \\toprule",
+        f"    {' & '.join(map(escape, heads))} \\\\",
+        "    \\midrule",
+        *(f"    {line}" for line in body),
+        "    \\bottomrule",
+        "  \\end{tabular}",
+        "\\end{table}",
+    ]
+
+
+def _row(name: str, cells: Sequence[str]) -> str:
+    return f"{name} & {' & '.join(cells)} \\\\"
+
+
+def _means(curve: Curve) -> list[str]:
+    """A line an encoder; below, how many findings each mean covers."""
+    rows = {(row["encoder"], row["shots"]): row for row in summarise(curve) if row["finding"] is None}
+    lines = [_row(escape(name), [_figure(rows[name, size]) for size in curve.shots]) for name in curve.encoders]
+    covered = [str(rows[curve.encoders[0], size]["findings_in_mean"]) for size in curve.shots]
+    return [*lines, _row(f"findings in the mean, of {len(curve.findings)}", covered)]
+
+
+def _pairs(curve: Curve) -> list[list[str]]:
+    """Two lines a pair of encoders: the difference, and p."""
+    rows = {(row["encoder"], row["minus"], row["shots"]): row for row in differences(curve) if row["finding"] is None}
+    parts = []
+    for encoder, minus in dict.fromkeys(key[:2] for key in rows):
+        of_pair = [rows[encoder, minus, size] for size in curve.shots]
+        name = f"{escape(encoder)} $-$ {escape(minus)}"
+        parts.append([_row(name, [_figure(row, signed=True) for row in of_pair]), _row("$p$", list(map(_p, of_pair)))])
+    return parts
+
+
+def _finding(curve: Curve, finding: str) -> list[str]:
+    """A line an encoder under the finding's name; of one encoder, that name stands for it."""
+    rows = {(row["encoder"], row["shots"]): row for row in summarise(curve) if row["finding"] == finding}
+    cells = {name: [_figure(rows[name, size]) for size in curve.shots] for name in curve.encoders}
+    if len(cells) == 1:
+        return [_row(escape(finding), cells[curve.encoders[0]])]
+    head = f"\\multicolumn{{{len(curve.shots) + 1}}}{{l}}{{{escape(finding)}}} \\\\"
+    return [head, *(_row(f"\\quad {escape(name)}", of_encoder) for name, of_encoder in cells.items())]
+
+
+def _figure(row: dict[str, Any], signed: bool = False) -> str:
+    if row["mean"] is None:
+        return "--"
+
+    def number(value: float) -> str:
+        value = round(value, 3) + 0.0  # no sign on what is rounded to zero
+        return f"${value:+.3f}$" if signed else f"{value:.3f}"
+
+    if row["ci_low"] is None:
+        return number(row["mean"])
+    between = ", " if signed else "--"
+    return f"{number(row['mean'])} ({number(row['ci_low'])}{between}{number(row['ci_high'])})"
+
+
+def _p(row: dict[str, Any]) -> str:
+    if row["p_holm"] is None:
+        return "--"
+    return "$<$0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"
