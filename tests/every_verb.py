@@ -76,6 +76,7 @@ def others() -> Iterator[list[str]]:
     yield ["index", "duplicates", "index"]
     yield ["index", "add", "index", "store", "--manifest", "cases/manifest.csv"]
     yield ["index", "remove", "index", first_id()]
+    yield ["forget", "--image-id", first_id(), "--delete-rows", "hog"]
     files_of_vectors()
     google = ["--encoder", "cxr-foundation", "--output", "contrastive", "--store", "google"]
     yield ["import", "npz", "google.npz", *google]

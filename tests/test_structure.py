@@ -33,6 +33,7 @@ FLOORS = {
     "pipeline": 2,
     "probe": 2,
     "zeroshot": 2,
+    "forget": 3,
     "report": 3,
     "retrieval": 3,
     "screening": 3,

@@ -6,13 +6,15 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from cxr_embed.cli.terminal import clean_json, console
 
 RESEARCH = "For research; not a medical device."
+KeyFile = Annotated[Path | None, typer.Option(help="Key of the patient ids, if not your own: for what was forgotten.")]
 
 
 _PRINTED: list[bool] = []  # JSON values
