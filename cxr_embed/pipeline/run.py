@@ -77,8 +77,7 @@ def embed(
         colour: `grey` reads pictures in colour by their luma instead of refusing them.
         follow_links: also read files that lie outside the manifest's root and are reached through a link.
         dtype: `float16` (a new store's default) or `float32`.
-        batch_size: images the encoder takes at once; halved when memory runs out.
-        workers: processes; on a GPU, those that decode. `auto` takes one a core.
+        batch_size, workers: images the encoder takes at once; processes, on a GPU those that decode. `auto` chooses.
         limit: look at the first so many rows only.
         key_file: the key of the patient ids, where patients were forgotten; the user's own by default.
         progress: called now and then with the summary so far.
@@ -87,8 +86,7 @@ def embed(
         What was done; failures are in it, not raised.
 
     Raises:
-        ManifestError: the manifest is unusable.
-        EncoderError: the encoder cannot be loaded.
+        ManifestError, EncoderError: the manifest is unusable; the encoder cannot be loaded.
         StoreError: the store is locked, full, damaged or another encoder's, or the key of who was forgotten is missing.
     """
     started, version = time.perf_counter(), _version()

@@ -151,7 +151,7 @@ class ShardInfo:
         try:
             data = (shard / SHARD_JSON).read_bytes()
         except OSError as error:
-            raise StoreError(f"{shard}: {SHARD_JSON} cannot be read ({error.strerror})") from None
+            raise StoreError(f"{shard}: {SHARD_JSON} cannot be read ({error.strerror}); {remedy(shard)}") from None
         match = SHARD_NAME.fullmatch(shard.name)
         if match is None or info_digest(data) != match[2]:
             raise StoreError(f"{shard}: {SHARD_JSON} is damaged, its digest does not match the shard's name")
@@ -179,6 +179,14 @@ def shard_paths(root: Path) -> list[Path]:
     except OSError as error:
         raise StoreError(f"{root / SHARDS}: cannot be read ({error.strerror})") from None
     return [root / SHARDS / name for name in names if SHARD_NAME.fullmatch(name) and name not in unread]
+
+
+def remedy(shard: Path) -> str:
+    """What to do about a file that is gone from a shard."""
+    others = shard.parent.glob(f"{shard.name[:9]}*")
+    if not shard.exists() and any(other.name != shard.name for other in others):
+        return "the store was written anew since it was opened: open it again"
+    return "restore it from a copy"
 
 
 def unread_shards(root: Path) -> set[str]:
