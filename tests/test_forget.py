@@ -26,6 +26,7 @@ from cxr_embed.manifest import read_labels
 from cxr_embed.probe.files import LabelRecord, TrainedProbe, save_probe
 from cxr_embed.store import Row, StoreWriter, layout, verify_store
 from cxr_embed.store.export import export_npz, export_store
+from cxr_embed.store.verify import upgrade_store
 from cxr_embed.types import EncoderSpec, Stamp
 
 SPEC = EncoderSpec("toy", "1", "none", {"features": (6,), "tokens": (3, 2)})
@@ -284,7 +285,8 @@ def test_copies_of_stores_do_not_bring_anybody_back(world: World, tmp_path: Path
         assert not set(open_store(tmp_path / file[:4]).ids.tolist()) & {*NAMES, *(f"new-{each}" for each in NAMES)}
 
 
-def test_stores_of_earlier_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("upgraded", [True, False])
+def test_stores_of_earlier_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, upgraded: bool) -> None:
     key = tmp_path / "key"
     key.write_bytes(KEY)
     with monkeypatch.context() as older:
@@ -295,10 +297,14 @@ def test_stores_of_earlier_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 if number % 2:
                     writer.flush("toy engine")
     without_checksums(tmp_path / "s")
+    if upgraded:
+        assert upgrade_store(tmp_path / "s") == 3
     before = open_store(tmp_path / "s").read().vectors
     forget([tmp_path / "s"], patients=[owner(3)], key_file=key)
     store = open_store(tmp_path / "s")
     np.testing.assert_array_equal(store.read().vectors, before[[0, 1, 2, 4, 5]])
+    assert store.unchecked == (0 if upgraded else 4)  # the shard that held the patient has them within
+    assert len(list((tmp_path / "s").glob("checksums/*"))) == (2 if upgraded else 0)
     assert verify_store(tmp_path / "s") == []
     assert holding(tmp_path / "s", [name(3).encode(), content(3), owner(3).encode()]) == []
 

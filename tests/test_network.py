@@ -81,11 +81,7 @@ def check(tmp_path: Path, left_at_home: set[str], *words: str) -> None:
     assert {re.sub(r"fontlist-.*", "fontlist", name) for name in left} <= left_at_home
 
 
-AT_HOME = {
-    ".config/cxr-embed/patient-id.key",
-    ".config/cxr-embed/patient-id.key.forgotten.json",
-    ".cache/matplotlib/fontlist",
-}
+AT_HOME = {".config/cxr-embed/patient-id.key", ".cache/matplotlib/fontlist"}
 MILVUS = "index push, weights convert"  # these need extras
 
 
