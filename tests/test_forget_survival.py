@@ -111,7 +111,7 @@ def check_survival(tmp_path: Path, every: int) -> None:
 
 
 def test_kill_nine_at_some_steps(tmp_path: Path) -> None:
-    check_survival(tmp_path, every=23)
+    check_survival(tmp_path, every=53)
 
 
 @pytest.mark.soak
