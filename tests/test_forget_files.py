@@ -48,6 +48,23 @@ def test_rows_that_stay_keep_their_bytes(tmp_path: Path, encoding: str, separato
     assert count_rows(path, marks()) == 0
 
 
+def test_a_number_is_an_id_where_ids_stand_and_nowhere_else(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = [
+        "image_id,patient_id,study_id,other_image",
+        "a,b,12345,x",
+        "a,12345,1,x",
+        "a,c,2,7",
+        "7,d,3,x",
+        "7,12345,4,x",
+    ]
+    path.write_text("\n".join(rows) + "\n")
+    assert drop_rows(path, marks("7", "12345")) == 3
+    assert path.read_text().splitlines() == [rows[0], rows[1], rows[4]]  # image 7 of d is another data set's
+    np.savez(tmp_path / "t.npz", **{"7": np.zeros(2), "8": np.ones(2)})
+    assert count_mentions(tmp_path / "t.npz", marks("7", "12345")) == 1
+
+
 def test_rows_of_parquet(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     table = pa.table(

@@ -6,6 +6,7 @@ import gzip
 import html
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ _ARROW, _NPZ, _NPY, _PNG = (".arrow", ".feather"), ".npz", ".npy", ".png"
 _QUOTED = re.compile(r'"((?:[^"\\\n]|\\.)*)"')
 _BETWEEN_TAGS = re.compile(r">([^<>]+)<")
 _WORD = re.compile(r"[^\s\"'<>,;()\[\]{}=|\\]+")
-_NUMBER = re.compile(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?")
+NUMBER = re.compile(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?")
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _LARGEST = 1 << 30  # bytes of a text that is looked into
 
@@ -44,21 +45,22 @@ class Marks:
         """Whether a row that says whose image it is speaks of somebody that is meant."""
         return self.known.forgotten.covers(patient, image_id)
 
+    def is_id(self, text: str) -> bool:
+        """Whether a text that is an id is one that is meant."""
+        forgotten = self.known.forgotten
+        return bool(text) and (text in self._ids or forgotten.has_patient(text) or forgotten.has_image("", text))
+
     def is_name(self, text: str) -> bool:
-        """Whether a text is an id or a digest that is meant, letter for letter."""
+        """Whether a text, whatever it may be, is an id or a digest that is meant, letter for letter."""
         if text not in self._cells:
             self._cells[text] = self._is_name(text)
         return self._cells[text]
 
     def _is_name(self, text: str) -> bool:
-        forgotten = self.known.forgotten
-        if text in self._ids:
-            return telling(text)
-        if _DIGEST.fullmatch(text) and forgotten.has_content(bytes.fromhex(text)):
+        if _DIGEST.fullmatch(text) and self.known.forgotten.has_content(bytes.fromhex(text)):
             return True
-        if not telling(text) or _NUMBER.fullmatch(text):
-            return False
-        return forgotten.has_patient(text) or forgotten.has_image("", text)
+        # Of what looks like a number, whole ones alone are looked up as ids: scores are many.
+        return telling(text) and (text.isdecimal() or not NUMBER.fullmatch(text)) and self.is_id(text)
 
     def count_in(self, text: str, raw: bytes = b"") -> int:
         """How many different names a text mentions; `raw` is searched for digests as they are."""
@@ -121,16 +123,23 @@ def count_mentions(path: Path, marks: Marks) -> int:
                 raise CxrEmbedError(f"{path}: too large to be looked into")
             return marks.count_in(data.decode(errors="replace"), data)
         if kind == "picture":
-            from PIL import Image
-
-            with Image.open(path) as picture:
-                told = [str(value) for value in picture.info.values() if isinstance(value, str)]
-            return marks.count_in("\n".join(told))
+            return marks.count_in("\n".join(_told_by_picture(path)))
         if kind == "arrays":
-            return len({name for name in _names_of_arrays(path) if marks.is_name(name)})
+            return len({name for name in set(_names_of_arrays(path)) if marks.is_id(name) or marks.is_name(name)})
     except (OSError, EOFError, ValueError, SyntaxError, zipfile.BadZipFile, pa.ArrowException) as error:
         raise CxrEmbedError(f"{path}: cannot be looked into ({type(error).__name__})") from None
     return 0
+
+
+def _told_by_picture(path: Path) -> list[str]:
+    """The texts in a picture's metadata; none of what is no picture, or too large to be a montage of ours."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
+            return [str(value) for value in picture.info.values() if isinstance(value, str)]
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        return []
 
 
 def _names_in(text: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.files import written_aside
-from cxr_embed.forget.mentions import Marks
+from cxr_embed.forget.mentions import NUMBER, Marks
 
 _LONGEST = 16 << 20  # characters of a line
 _HINT = re.compile(r'\ufeff?"?sep=([,;\t])"?\s*', re.IGNORECASE)
@@ -40,6 +40,7 @@ class _Rule:
         self.image = folded.index(_IMAGE) if _IMAGE in folded else None
         self.patient = folded.index(_PATIENT) if _PATIENT in folded else None
         self.own = {self.image, self.patient}
+        self.ids = {at for at, name in enumerate(folded) if "image" in name or "patient" in name or name == "id"}
 
     def goes(self, cells: Sequence[str]) -> bool:
         """Whether a row goes: by its ids, or by a name in another of its cells."""
@@ -48,7 +49,11 @@ class _Rule:
         )
         if self.marks.is_case(patient, image_id):
             return True
-        return any(self.marks.is_name(cell.strip()) for at, cell in enumerate(cells) if at not in self.own)
+        return any(self._names(at, cell.strip()) for at, cell in enumerate(cells) if at not in self.own)
+
+    def _names(self, at: int, cell: str) -> bool:
+        # A number in a column of something else is that, whatever ids look like.
+        return self.marks.is_id(cell) if at in self.ids else not NUMBER.fullmatch(cell) and self.marks.is_name(cell)
 
 
 def count_rows(path: Path, marks: Marks) -> int:
