@@ -113,6 +113,7 @@ def test_texts_arrays_and_pictures(tmp_path: Path, seen: bool) -> None:
     np.savez(tmp_path / "ids.npz", image_id=np.array(["x", "folder/i7 & co"]), vectors=np.zeros((2, 3)))
     np.save(tmp_path / "ids.npy", np.array(["p<3>"]))
     np.save(tmp_path / "numbers.npy", np.zeros(3))
+    (tmp_path / "none.png").write_bytes(b"no picture")
     with pa.OSFile(str(tmp_path / "t.arrow"), "wb") as sink:
         table = pa.table({"image_id": ["folder/i7 & co"]})
         with pa.ipc.new_file(sink, table.schema) as writer:
