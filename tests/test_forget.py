@@ -8,11 +8,15 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from helpers import MeanEncoder, run_cli
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_equal_vectors import without_checksums
 
 from cxr_embed import CaseIndex, LinearProbe, embed, open_store
@@ -26,6 +30,7 @@ from cxr_embed.manifest import read_labels
 from cxr_embed.probe.files import LabelRecord, TrainedProbe, save_probe
 from cxr_embed.store import Row, StoreWriter, layout, verify_store
 from cxr_embed.store.export import export_npz, export_store
+from cxr_embed.store.rewrite import take_out
 from cxr_embed.store.verify import upgrade_store
 from cxr_embed.types import EncoderSpec, Stamp
 
@@ -283,6 +288,59 @@ def test_copies_of_stores_do_not_bring_anybody_back(world: World, tmp_path: Path
         assert made.forgotten >= stay_out - 1
         assert made.added == made.images - made.forgotten
         assert not set(open_store(tmp_path / file[:4]).ids.tolist()) & {*NAMES, *(f"new-{each}" for each in NAMES)}
+
+
+_kinds = st.sampled_from(["vector", "broken", "away"])
+_rows = st.tuples(st.integers(0, 4), st.integers(0, 2), st.integers(0, 5), _kinds)  # image, patient, file
+# A run writes an image once; a file is a radiograph or none.
+_shards = st.lists(st.lists(_rows, max_size=5, unique_by=lambda row: row[0]), max_size=4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(shards=_shards, by_content=st.booleans())
+def test_what_is_left_is_what_was_there_without_the_patient(shards: list[list[Any]], by_content: bool) -> None:
+    """Against the plain fold of all rows, whatever images shared, became or were taken for before."""
+    known: dict[str, tuple[str, int | None, str]] = {}
+    with TemporaryDirectory() as folder:
+        root = Path(folder) / "s"
+        with StoreWriter(root, SPEC) as writer:
+            embedded: set[int] = set()
+            for rows in shards:
+                for image, patient, number, kind in rows:
+                    away, file = kind == "away", number + 10 * (kind == "broken")
+                    fault = {} if kind == "vector" else {"error_kind": "missing", "error": "no such file"}
+                    made = Row(f"image-{image}", f"patient-{patient}", None if away else content(file), **fault)  # type: ignore[arg-type]
+                    if kind == "vector" and file not in embedded:
+                        writer.add_vector(made, vectors(file))
+                        embedded.add(file)
+                    else:
+                        writer.add_row(made)
+                    if not away or made.image_id not in known:
+                        known[made.image_id] = (made.patient_id, None if away else file, kind)
+                writer.flush("toy engine")
+        files = {content(file) for patient, file, _ in known.values() if patient == "patient-0" and file is not None}
+        files = files if by_content else set()
+        acquired = layout_files(root)
+        done = take_out(root, lambda patient, _, file: patient == "patient-0" or file in files)
+        left = {
+            image_id: (patient, file)
+            for image_id, (patient, file, kind) in known.items()
+            if kind == "vector" and patient != "patient-0" and content(file or 0) not in files
+        }
+        store = open_store(root)
+        assert set(store.ids.tolist()) == set(left)
+        for image_id, patient in zip(store.ids.tolist(), store.patient_ids.tolist(), strict=True):
+            assert patient == left[image_id][0]
+            wanted = vectors(left[image_id][1] or 0)["tokens"].astype(np.float16)
+            np.testing.assert_array_equal(store.read([image_id], "tokens").vectors[0], wanted)
+        assert verify_store(root) == []
+        assert holding(root, [b"patient-0", *files]) == []
+        if not done.shards:
+            assert layout_files(root) == acquired
+
+
+def layout_files(root: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 @pytest.mark.parametrize("upgraded", [True, False])
