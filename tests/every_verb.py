@@ -78,6 +78,8 @@ def others() -> Iterator[list[str]]:
     yield ["index", "duplicates", "index"]
     yield ["index", "add", "index", "store", "--manifest", "cases/manifest.csv"]
     yield ["index", "remove", "index", first_id()]
+    Path("own.key").write_text("k" * 32)  # beside it lies a list of whom the others are to leave out
+    yield ["forget", "--image-id", first_id(), "--key-file", "own.key", "hog"]
     files_of_vectors()
     google = ["--encoder", "cxr-foundation", "--output", "contrastive", "--store", "google"]
     yield ["import", "npz", "google.npz", *google]

@@ -17,9 +17,9 @@ from PIL import Image
 
 from cxr_embed.datasets import ScanResult, load_recipe, recipe_names
 from cxr_embed.datasets import scan as run
-from cxr_embed.datasets.patients import patient_key
 from cxr_embed.errors import ImageError, ManifestError
 from cxr_embed.manifest import check_columns, read_manifest, write_manifest
+from cxr_embed.store.keys import patient_key
 
 datasets_scan = importlib.import_module("cxr_embed.datasets.scan")  # the attribute `scan` is the function
 KEY = b"k" * 32

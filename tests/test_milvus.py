@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cxr_embed.errors import CaseIndexError
+from cxr_embed.forget import forget
 from cxr_embed.index import CaseIndex, Query
 from cxr_embed.index.where import And, Between, Compare, Condition, Known, Not, OneOf, Or, mask
 from cxr_embed.index.writer import build_index
@@ -545,3 +546,30 @@ def test_a_server_is_told_to_compact_and_says_when_files_go(folder: Path, server
     assert "garbage collection" in removed.notes[0]
     with pytest.raises(CaseIndexError, match="has no case i9"):
         MilvusIndex(server, "c").query_of("i9")
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_forget_takes_a_patient_out_of_a_collection_too(folder: Path, server: str, tmp_path: Path, here: bool) -> None:
+    uri = str(tmp_path / "cases.db") if here else server
+    store = tmp_path / "s"
+    fill(store, range(2))
+    push(open_store(folder / "store"), read_manifest(folder / "manifest.csv"), uri, "told")
+    (tmp_path / "key").write_bytes(b"a key of some length")
+    patient = [f"i{number}" for number in range(CASES) if number % 40 == 3]
+    options: dict[str, Any] = {
+        "patients": ["p3"],
+        "images": ["i50"],
+        "key_file": tmp_path / "key",
+        "milvus": (uri, "told"),
+    }
+    for dry_run in (True, False):
+        told = forget([store], dry_run=dry_run, **options).milvus
+        assert told is not None
+        assert told["cases"] == len(patient) + 1
+    other = MilvusIndex(uri, "told")
+    assert len(other) == CASES - 1 - len(patient)
+    again = push(
+        open_store(folder / "store"), read_manifest(folder / "manifest.csv"), uri, "told", key_file=tmp_path / "key"
+    )
+    assert (again.images, again.added) == (CASES - 1 - len(patient), 0)
+    assert any("of forgotten patients or files" in note for note in again.notes)

@@ -35,6 +35,7 @@ FLOORS = {
     "pipeline": 2,
     "probe": 2,
     "zeroshot": 2,
+    "forget": 3,
     "report": 3,
     "retrieval": 3,
     "screening": 3,

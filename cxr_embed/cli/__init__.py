@@ -12,6 +12,7 @@ from cxr_embed.cli import (
     encoders,
     evaluate,
     exports,
+    forget,
     imports,
     index,
     index_duplicates,
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
 app.command("embed", epilog=embed.EXAMPLE)(embed.embed)
+app.command("forget", epilog=forget.EXAMPLE)(forget.forget)
 app.command("phantom", epilog=phantom.EXAMPLE)(phantom.phantom)
 app.command("prompts", epilog=zeroshot.PROMPTS_EXAMPLE)(zeroshot.prompts)
 app.command("zeroshot", epilog=zeroshot.EXAMPLE)(zeroshot.zeroshot)

@@ -6,7 +6,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -15,6 +16,7 @@ from cxr_embed.notebook import in_notebook, notebook_bar
 from cxr_embed.types import STAND_INS_READ, counted
 
 RESEARCH = "For research; not a medical device."
+KeyFile = Annotated[Path | None, typer.Option(help="Key of the patient ids, if not your own: for what was forgotten.")]
 
 
 _PRINTED: list[bool] = []  # JSON values

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cxr_embed.cli.common import fail, is_terminal, plural, print_json
+from cxr_embed.cli.common import KeyFile, fail, is_terminal, plural, print_json
 from cxr_embed.cli.terminal import console
 from cxr_embed.notebook import in_notebook
 
@@ -45,6 +45,7 @@ def embed(
         bool, typer.Option("--follow-links", help="Also read files outside the root that links lead to.")
     ] = False,
     extra: Annotated[list[str] | None, typer.Option(help="A column that is no finding (repeatable).")] = None,
+    key_file: KeyFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -65,13 +66,14 @@ def embed(
     chosen = [name.strip() for name in outputs.split(",")] if outputs is not None else None
     recipe: dict[str, Any] = {"weights": weights, "outputs": chosen, "pixels": pixels, "prepare": prepare}
     if dry_run:
-        plan = plan_embedding(table, encoder=encoder, store=store, limit=limit, **recipe)
+        plan = plan_embedding(table, encoder=encoder, store=store, limit=limit, key_file=key_file, **recipe)
         if as_json:
             print_json(vars(plan))
         else:
+            out = f", {plan.forgotten:,} forgotten" if plan.forgotten else ""
             typer.echo(
                 f"{plural(plan.images, 'image')}: {plan.unchanged:,} unchanged, {plan.to_read:,} to read, "
-                f"{plan.missing:,} missing. Nothing was done."
+                f"{plan.missing:,} missing{out}. Nothing was done."
             )
         return
     with _progress_bar() as progress:
@@ -88,6 +90,7 @@ def embed(
             batch_size=_count("--batch-size", batch_size),
             workers=_count("--workers", workers),
             limit=limit,
+            key_file=key_file,
             progress=progress,
         )
     if as_json:
@@ -151,6 +154,7 @@ def _print_summary(summary: EmbedSummary, store: Path) -> None:
     rate = f" ({summary.embedded / summary.seconds:,.1f} images/s)" if summary.embedded else ""
     parts = [f"{summary.embedded:,} embedded", f"{summary.unchanged:,} unchanged"]
     parts += [f"{summary.reused:,} known by content"] if summary.reused else []
+    parts += [f"{summary.forgotten:,} forgotten"] if summary.forgotten else []
     parts += [f"{len(summary.failed):,} failed"] if summary.failed else []
     typer.echo(f"{plural(summary.images, 'image')}: {', '.join(parts)} in {summary.seconds:,.1f} s{rate}")
     if summary.engine:

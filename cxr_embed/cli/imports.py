@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxr_embed.cli.common import fail, is_terminal, plural, print_json
+from cxr_embed.cli.common import KeyFile, fail, is_terminal, plural, print_json
 from cxr_embed.cli.terminal import console
 from cxr_embed.notebook import in_notebook, notebook_bar
 from cxr_embed.types import counted
@@ -49,6 +49,7 @@ def npz(
     extra: Extra = None,
     patient_pattern: PatientPattern = None,
     dtype: Dtype = None,
+    key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Import an .npz archive of vectors.
@@ -57,7 +58,7 @@ def npz(
     """
     from cxr_embed.imports import open_npz
 
-    _import(open_npz(file), encoder, output, store, labels, extra, patient_pattern, dtype, as_json)
+    _import(open_npz(file), encoder, output, store, labels, extra, patient_pattern, dtype, key_file, as_json)
 
 
 @app.command(
@@ -77,6 +78,7 @@ def npy(
     extra: Extra = None,
     patient_pattern: PatientPattern = None,
     dtype: Dtype = None,
+    key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Import an .npy array of vectors and the ids of its rows; or a folder of .npy files, one an image.
@@ -100,6 +102,7 @@ def npy(
         extra,
         patient_pattern,
         dtype,
+        key_file,
         as_json,
     )
 
@@ -118,6 +121,7 @@ def tfrecord(
     extra: Extra = None,
     patient_pattern: PatientPattern = None,
     dtype: Dtype = None,
+    key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Import TFRecord files of vectors, as Google's CXR Foundation service writes them; TensorFlow is not needed.
@@ -127,7 +131,7 @@ def tfrecord(
     """
     from cxr_embed.imports import open_tfrecord
 
-    _import(open_tfrecord(files), encoder, output, store, labels, extra, patient_pattern, dtype, as_json)
+    _import(open_tfrecord(files), encoder, output, store, labels, extra, patient_pattern, dtype, key_file, as_json)
 
 
 @app.command(
@@ -158,6 +162,7 @@ def _import(
     extra: list[str] | None,
     patient_pattern: str | None,
     dtype: str | None,
+    key_file: Path | None,
     as_json: bool,
 ) -> None:
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -196,6 +201,7 @@ def _import(
                 labels=table,
                 patient_pattern=patient_pattern,
                 dtype=dtype,  # type: ignore[arg-type]
+                key_file=key_file,
                 progress=show,
             )
     except KeyboardInterrupt:
@@ -216,6 +222,7 @@ def _as_json(summary: ImportSummary) -> dict[str, Any]:
 def _tell(summary: ImportSummary, name: str, store: Path, labels: Path | None) -> None:
     parts = [f"{summary.added:,} new", f"{summary.unchanged:,} unchanged"]
     parts += [f"{summary.replaced:,} replaced"] if summary.replaced else []
+    parts += [f"{summary.forgotten:,} forgotten"] if summary.forgotten else []
     cast = f" (the file has {summary.cast_from})" if summary.cast_from else ""
     shape = " x ".join(map(str, summary.shape))
     typer.echo(f"{name}: {plural(summary.images, 'image')}: {', '.join(parts)}; {shape}, {summary.dtype}{cast}")

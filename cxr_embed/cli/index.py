@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, fail, human_bytes, plural, print_json, progress_bar
+from cxr_embed.cli.common import RESEARCH, KeyFile, fail, human_bytes, plural, print_json, progress_bar
 from cxr_embed.cli.tables import print_facts
 from cxr_embed.cli.terminal import console
 
@@ -28,6 +28,10 @@ ManifestPath = Annotated[
 ]
 Extra = Annotated[list[str] | None, typer.Option(help="A column of the manifest that is no finding (repeatable).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+_ELSEWHERE = (
+    "the store, the manifest and backups hold these cases as before, and `index add` brings them back; "
+    "`cxr-embed forget` takes a patient out of all, for good"
+)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -55,6 +59,7 @@ def build(
         ),
     ] = "auto",
     memory: Annotated[str, typer.Option(help="What the search structure may take, e.g. 500MB or 4GB.")] = "4GB",
+    key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Build an index of a store's vectors, and measure how many of the true neighbours it finds."""
@@ -67,7 +72,15 @@ def build(
     cases = read_labels(manifest, extra=extra or ()) if manifest is not None else None
     with progress_bar() as progress:
         written = build_index(
-            opened, out, manifest=cases, output=output, pool=pool, kind=kind, memory=limit, progress=progress
+            opened,
+            out,
+            manifest=cases,
+            output=output,
+            pool=pool,
+            kind=kind,
+            memory=limit,
+            key_file=key_file,
+            progress=progress,
         )
     _tell(out, written, "built", as_json)
 
@@ -128,7 +141,12 @@ def describe(record: Record) -> dict[str, object]:
 
 @app.command("add", epilog="Example: `cxr-embed index add index/hog vectors/hog --manifest data/new.csv`")
 def add(
-    index: IndexPath, store: StorePath, manifest: ManifestPath = None, extra: Extra = None, as_json: AsJson = False
+    index: IndexPath,
+    store: StorePath,
+    manifest: ManifestPath = None,
+    extra: Extra = None,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Add the cases of a store that the index does not have yet, without building it anew."""
     from cxr_embed.index.writer import add_cases
@@ -138,7 +156,7 @@ def add(
     opened = open_store(store)
     cases = read_labels(manifest, extra=extra or ()) if manifest is not None else None
     with progress_bar() as progress:
-        written = add_cases(index, opened, manifest=cases, progress=progress)
+        written = add_cases(index, opened, manifest=cases, key_file=key_file, progress=progress)
     _tell(index, written, "added", as_json)
 
 
@@ -166,7 +184,7 @@ def remove(
     with progress_bar() as progress:
         written = remove_cases(index, image_ids or (), patient or (), progress=progress)
     if not as_json:
-        typer.echo("note: the store, the manifest and backups hold these cases as before", err=True)
+        typer.echo(f"note: {_ELSEWHERE}", err=True)
     _tell(index, written, "removed", as_json)
 
 
@@ -187,7 +205,7 @@ def _remove_from_milvus(
     if as_json:
         print_json({"uri": uri, "collection": collection, **vars(removed)})
         return
-    for note in ("the store, the manifest and backups hold these cases as before", *removed.notes):
+    for note in (_ELSEWHERE, *removed.notes):
         typer.echo(f"note: {note}", err=True)
     typer.echo(f"{uri}, {collection}: {plural(removed.removed, 'case')} removed, {removed.cases:,} left")
     typer.echo(RESEARCH)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, plural, print_json, progress_bar
+from cxr_embed.cli.common import RESEARCH, KeyFile, plural, print_json, progress_bar
 from cxr_embed.cli.index import AsJson, Extra, ManifestPath, StorePath
 
 EXAMPLE = (
@@ -25,6 +25,7 @@ def push(
     pool: Annotated[
         str | None, typer.Option(help="Of (T, D) vectors: mean makes one of them.", show_default=False)
     ] = None,
+    key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Put cases of a store into Milvus, where `cxr-embed search --engine milvus` finds them.
@@ -39,7 +40,9 @@ def push(
     opened = open_store(store)
     cases = read_labels(manifest, extra=extra or ()) if manifest is not None else None
     with progress_bar() as progress:
-        pushed = push_cases(opened, cases, uri, collection, output=output, pool=pool, progress=progress)
+        pushed = push_cases(
+            opened, cases, uri, collection, output=output, pool=pool, key_file=key_file, progress=progress
+        )
     if as_json:
         print_json({"uri": uri, "collection": collection, **vars(pushed)})
         return

@@ -49,10 +49,10 @@ def scan(
     """
     from cxr_embed.datasets import load_recipe
     from cxr_embed.datasets import scan as run
-    from cxr_embed.datasets.patients import patient_key
     from cxr_embed.errors import ManifestError
     from cxr_embed.files import stays_below
     from cxr_embed.manifest import check_overwrite, check_target, write_manifest
+    from cxr_embed.store.keys import patient_key
 
     if keep_patient_id and key_file is not None:
         raise ManifestError(

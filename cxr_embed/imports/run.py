@@ -31,7 +31,8 @@ class ImportSummary:
     Attributes:
         images: in the source.
         added, replaced, unchanged: of these; `replaced` had another vector, or another patient, in the store.
-        stored: images in the store now.
+        forgotten: images that stay out, since `forget` took them, their patient or their vector out.
+    stored: images in the store now.
         shape: of one image's vector.
         dtype: of the stored vectors; `cast_from` is the file's, where it differs.
         without_patient: images of the source whose patient is unknown.
@@ -44,6 +45,7 @@ class ImportSummary:
     added: int = 0
     replaced: int = 0
     unchanged: int = 0
+    forgotten: int = 0
     stored: int = 0
     shape: Shape = ()
     dtype: Dtype = "float32"
@@ -75,6 +77,7 @@ def import_vectors(
     labels: Manifest | None = None,
     patient_pattern: str | None = None,
     dtype: Dtype | None = None,
+    key_file: Path | None = None,
     progress: Progress | None = None,
 ) -> ImportSummary:
     """Puts precomputed vectors into a store.
@@ -92,6 +95,7 @@ def import_vectors(
         patient_pattern: regular expression searched in the image id; its first group is the patient's id, taken as it
             stands there. The source and `labels` come first.
         dtype: of a new store's vectors; the file's by default, float64 as float32.
+        key_file: the key of the patient ids, where patients were forgotten; the user's own by default.
         progress: called now and then with what is done (`checking`, `writing`), vectors done and their number.
 
     Returns:
@@ -116,7 +120,8 @@ def import_vectors(
     summary = ImportSummary(len(checked.contents), shape=checked.shape, dtype=checked.dtype)
     if checked.file_dtype != checked.dtype:
         summary.cast_from = str(checked.file_dtype)
-    with StoreWriter(store, spec, dtype=checked.dtype, software=__version__) as writer:
+    with StoreWriter(store, spec, dtype=checked.dtype, software=__version__, key_file=key_file) as writer:
+        summary.forgotten = _leave_out(checked, writer)
         vectors = _reported(source.read(shape), "writing", len(checked.contents), progress)
         _write(vectors, checked, writer, f"imported from {source.name} (SHA-256 {digest[:16]})", summary)
         summary.stored = len(writer.index)
@@ -127,6 +132,18 @@ def import_vectors(
             summary.without_labels = len(checked.contents.keys() - table)
             summary.labels_without_vector = len(table - writer.index.latest.keys())
     return summary
+
+
+def _leave_out(checked: _Checked, writer: StoreWriter) -> int:
+    """Drops the images that were forgotten, and counts them."""
+    out = [
+        image_id
+        for image_id, content in checked.contents.items()
+        if writer.forgotten.covers(checked.patients[image_id], image_id, content)
+    ]
+    for image_id in out:
+        del checked.contents[image_id], checked.patients[image_id]
+    return len(out)
 
 
 def content_id(array: np.ndarray) -> bytes:

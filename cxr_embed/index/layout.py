@@ -3,6 +3,7 @@
 Layout of an index::
 
     index.json             what is indexed and how; digests of the generation's files; a digest of itself
+    forgotten.json         whoever was taken out and is to stay out: keyed hashes, see `store.forgotten`
     writer.lock            held by the one writer (a kernel lock: a dead process does not keep it)
     generation-<hex>/      never changed once index.json names it
         cases.arrow        one row a case: ids and every column of the manifest but the files' paths
@@ -36,6 +37,7 @@ import filelock
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.files import not_local, sync, write_whole
+from cxr_embed.store.forgotten import FORGOTTEN
 from cxr_embed.store.layout import file_digest
 from cxr_embed.types import EncoderSpec, canonical_json, counted
 
@@ -291,5 +293,5 @@ def _foreign(root: Path) -> bool:
     """Whether a folder holds what no index of this project left there."""
     if (root / HEADER).exists():
         return FORMAT.encode() not in (root / HEADER).read_bytes()
-    known = {path.name for path in leftovers(root)} | {LOCK}
+    known = {path.name for path in leftovers(root)} | {LOCK, FORGOTTEN}
     return any(entry.name not in known for entry in os.scandir(root))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from cxr_embed.index.milvus_client import (
     read_record,
 )
 from cxr_embed.index.milvus_filter import KEY, among, fields_of
-from cxr_embed.index.sources import chosen_images
+from cxr_embed.index.sources import chosen_images, forgotten_of
 from cxr_embed.index.table import case_table
 from cxr_embed.index.vectors import pooled, unit
 from cxr_embed.manifest import Manifest
@@ -73,6 +74,7 @@ def push(
     *,
     output: str | None = None,
     pool: str | None = None,
+    key_file: Path | None = None,
     progress: Progress | None = None,
 ) -> Pushed:
     """Puts cases into a collection, which is made where it is missing.
@@ -87,6 +89,7 @@ def push(
         collection: its name.
         output: one of the encoder's outputs; its first by default.
         pool: `mean` makes one vector of `(T, D)`, and is the default for them.
+        key_file: the key of the patient ids, where patients were forgotten; the user's own by default.
         progress: called with a word for the step, what is done and how much there is.
 
     Raises:
@@ -98,7 +101,7 @@ def push(
     shape = store.spec.outputs[output]
     if pool is not None and (pool != "mean" or len(shape) == 1):
         raise CaseIndexError(f"--pool {pool}: {output} is {shape}; in Milvus --pool is mean, for (T, D) vectors")
-    chosen, notes = chosen_images(store, manifest)
+    chosen, notes = chosen_images(store, manifest, forgotten_of(store, None, key_file))
     table = case_table(store, np.flatnonzero(chosen), manifest)
     record = Record(store.spec, output, "none" if len(shape) == 1 else "mean", fields_of(table.schema))
     client = connect(uri, create=True)

@@ -16,6 +16,7 @@ from cxr_embed.index.layout import PROMPTS
 from cxr_embed.index.table import CONTENT, IMAGE, PATIENT, image_ids
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Store, read_prompts
+from cxr_embed.store.forgotten import Forgotten, gather_forgotten
 from cxr_embed.store.prompts import PROMPTS as STORE_PROMPTS
 from cxr_embed.types import counted
 
@@ -29,12 +30,42 @@ def identity(store: Store) -> dict[str, Any]:
     return {"header": header, "created": store.header.created, "shards": store.shards, "last_shard": last}
 
 
-def chosen_images(store: Store, manifest: Manifest | None) -> tuple[np.ndarray, tuple[str, ...]]:
+def chosen_images(store: Store, manifest: Manifest | None, forgotten: Forgotten) -> tuple[np.ndarray, tuple[str, ...]]:
     """`(N,)` bool, the store's images that the manifest lists (all without one), and notes for the user.
+
+    Images that are to stay out are left out, whoever's they are in the store or in the manifest.
 
     Raises:
         CaseIndexError: where none is left.
     """
+    chosen, notes = _listed_images(store, manifest)
+    if not forgotten:
+        return chosen, notes
+    told = {} if manifest is None else dict(zip(manifest.ids.tolist(), manifest.column(PATIENT).tolist(), strict=True))
+    states = zip(store.ids.tolist(), store.index.column("patient_id"), store.index.column("content"), strict=True)
+    out = np.array(
+        [
+            forgotten.covers(patient, image_id, content) or forgotten.has_patient(told.get(image_id, ""))
+            for image_id, patient, content in states
+        ]
+    )
+    if count := int((chosen & out).sum()):
+        notes = (*notes, f"{count:,} images are of forgotten patients or files: not indexed")
+        if not (chosen & ~out).any():
+            raise CaseIndexError(f"{store.path}: all of these images are of forgotten patients or files")
+    return chosen & ~out, notes
+
+
+def forgotten_of(store: Store, root: Path | None, key_file: Path | None) -> Forgotten:
+    """What is to stay out of an index in a folder that is made of a store.
+
+    Raises:
+        StoreError: where the key is missing.
+    """
+    return gather_forgotten(*[root] if root is not None else [], store.path, key_file=key_file)
+
+
+def _listed_images(store: Store, manifest: Manifest | None) -> tuple[np.ndarray, tuple[str, ...]]:
     if not len(store):
         raise CaseIndexError(f"{store.path}: holds no image with a vector; embed some first")
     if manifest is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,11 +30,12 @@ from cxr_embed.index.layout import (
     writing,
 )
 from cxr_embed.index.search import CaseIndex
-from cxr_embed.index.sources import changed_files, chosen_images, copy_prompts, identity
+from cxr_embed.index.sources import changed_files, chosen_images, copy_prompts, forgotten_of, identity
 from cxr_embed.index.table import IMAGE, case_table, image_ids, join, keep, write_table
 from cxr_embed.manifest import Manifest
 from cxr_embed.metrics.spread import collapsed
 from cxr_embed.store import Store
+from cxr_embed.store.forgotten import FORGOTTEN
 from cxr_embed.store.writer import describe, utc_now
 from cxr_embed.types import EncoderSpec, counted
 
@@ -65,6 +66,7 @@ def build_index(
     pool: str | None = None,
     kind: str = "auto",
     memory: int = kinds.MEMORY,
+    key_file: Path | None = None,
     progress: kinds.Progress | None = None,
 ) -> Written:
     """Builds an index, or replaces the one that is there.
@@ -77,10 +79,12 @@ def build_index(
         pool: for vectors `(T, D)`: `mean` makes one of them, `tokens` keeps them to be compared by max-sim, the default
             where the encoder compares them with words so.
         kind, memory: see `kinds.choose`, and `token_candidates.choose` for tokens.
+        key_file: the key of the patient ids, where patients were forgotten; the user's own by default.
         progress: called with a word for the step, what is done and how much there is.
 
     Raises:
         CaseIndexError: for a store without a case to index, unknown words, or a folder that cannot be written.
+        StoreError: where patients were forgotten and the key is not theirs.
     """
     output = output or next(iter(store.spec.outputs))
     if output not in store.spec.outputs:
@@ -89,14 +93,17 @@ def build_index(
     if pool is not None and (pool not in POOLS or len(shape) == 1):
         raise CaseIndexError(f"--pool {pool}: {output} is {shape}; --pool is {' or '.join(POOLS)}, for (T, D) vectors")
     pool = pool or _default_pool(store.spec, output)
-    chosen, notes = chosen_images(store, manifest)
     root = Path(path)
+    forgotten = forgotten_of(store, root, key_file)
+    chosen, notes = chosen_images(store, manifest, forgotten)
     with writing(root) as folder:
         kept, zero = write_arrays(folder, store, (output, pool), chosen, progress)
         if not len(kept):
             raise CaseIndexError(f"{store.path}: none of the vectors has a direction, so there is nothing to index")
         write_table(folder / CASES, case_table(store, kept, manifest))
         copy_prompts(store, folder)
+        if forgotten:  # what is added later, of another store, is to know it too
+            forgotten.save(root / FORGOTTEN)
         record = Record(
             spec=store.spec,
             output=output,
@@ -125,6 +132,7 @@ def add_cases(
     store: Store,
     *,
     manifest: Manifest | None = None,
+    key_file: Path | None = None,
     progress: kinds.Progress | None = None,
 ) -> Written:
     """Adds the cases that the index does not have yet; nothing is learned anew.
@@ -135,9 +143,10 @@ def add_cases(
         path: the index's folder.
         store: of the same encoder.
         manifest: as for `build_index`; a column that only one of old and new cases has is unknown for the others.
-        progress: as for `build_index`.
+        key_file, progress: as for `build_index`.
 
     Raises:
+        StoreError: as for `build_index`.
         CaseIndexError: for another encoder's store, columns of another type, or an index that is damaged or cannot be
             written.
     """
@@ -151,13 +160,16 @@ def add_cases(
                 f"{root} holds vectors of {describe(record.spec)}, {store.path} of {describe(store.spec)}; "
                 "build another index for this encoder"
             )
-        chosen, notes = chosen_images(store, manifest)
+        forgotten = forgotten_of(store, root, key_file)
+        chosen, notes = chosen_images(store, manifest, forgotten)
         places = pc.index_in(image_ids(store), value_set=old.table[IMAGE].combine_chunks())
         notes += changed_files(store, chosen, places, old.table)
         chosen &= ~np.asarray(places.is_valid())
         kept, zero = write_arrays(folder, store, (record.output, record.pool), chosen, progress, old.arrays)
         if not len(kept):
             return Written(record, 0, (*notes, *zero))
+        if forgotten:
+            forgotten.save(root / FORGOTTEN)
         new = case_table(store, kept, manifest)
         write_table(folder / CASES, join(old.table, new))
         _keep_prompts(old, folder)
@@ -191,6 +203,8 @@ def remove_cases(
 ) -> Written:
     """Takes cases out: afterwards no file of the index holds their vectors, their ids or what was known of them.
 
+    Nothing keeps them from being added again; `forget` does.
+
     Args:
         path: the index's folder.
         ids: image ids.
@@ -201,11 +215,10 @@ def remove_cases(
         CaseIndexError: for ids or patients that are not here, or an index that is damaged or cannot be written.
     """
     root = Path(path)
-    Record.read(root)
     if not len(ids) and not len(patients):
         raise CaseIndexError("name the cases to remove: image ids, or --patient ID")
-    with writing(root) as folder:
-        old = CaseIndex(root)
+
+    def choose(old: CaseIndex) -> np.ndarray:
         gone = np.zeros(len(old), bool)
         gone[old.rows_of(ids)] = True
         for patient in patients:
@@ -213,6 +226,30 @@ def remove_cases(
             if not len(rows):
                 raise CaseIndexError(f"{root} has no case of the patient {patient}")
             gone[rows] = True
+        return gone
+
+    return remove_rows(root, choose, progress)
+
+
+def remove_rows(
+    root: Path, choose: Callable[[CaseIndex], np.ndarray], progress: kinds.Progress | None = None
+) -> Written:
+    """Takes out the rows that are chosen; where none is, the index stays as it is, and what a kill left is deleted.
+
+    Args:
+        root: the index's folder.
+        choose: from the index to `(N,)` bool; called while no other process can write.
+        progress: as for `build_index`.
+
+    Raises:
+        CaseIndexError: for an index that is damaged or cannot be written.
+    """
+    Record.read(root)
+    with writing(root) as folder:
+        old = CaseIndex(root)
+        gone = choose(old)
+        if not gone.any():
+            return Written(old.record, 0, ())
         kept = np.flatnonzero(~gone)
         with contextlib.ExitStack() as stack:
             files = {

@@ -21,6 +21,7 @@ from cxr_embed.pipeline.stop import StopSignals
 from cxr_embed.pipeline.summary import EmbedSummary, Progress
 from cxr_embed.pipeline.tasks import task_chunks
 from cxr_embed.pipeline.worker import file_stamp
+from cxr_embed.store.forgotten import gather_forgotten
 from cxr_embed.store.layout import HEADER, Dtype, Header
 from cxr_embed.store.reader import Store
 from cxr_embed.store.writer import StoreWriter
@@ -37,6 +38,7 @@ class Plan:
     unchanged: int
     to_read: int
     missing: int
+    forgotten: int = 0
 
 
 def embed(
@@ -56,6 +58,7 @@ def embed(
     batch_size: int | Literal["auto"] = "auto",
     workers: int | Literal["auto"] = "auto",
     limit: int | None = None,
+    key_file: Path | None = None,
     progress: Progress | None = None,
 ) -> EmbedSummary:
     """Embeds every radiograph of a manifest that the store does not hold yet.
@@ -68,25 +71,24 @@ def embed(
         encoder: a name in the encoder table, or `package.module:function`: it is loaded by worker processes, one a
             core. Or an `Encoder` object, which runs in this process: slower, but it may be made on the spot.
         store: the store's folder; made where it is missing.
-        weights: a safetensors file or a checkpoint's folder for the encoder.
+        weights: a safetensors file or a checkpoint's folder.
         device, precision: as for `load_encoder`; the precision `auto` keeps an existing store's.
         outputs, pixels: which of the encoder's outputs to store, which of its pixel recipes to use.
         prepare: what is done to a picture before the encoder sees it, `stretch`; its vectors are another encoder's.
         colour: `grey` reads pictures in colour by their luma instead of refusing them.
         follow_links: also read files that lie outside the manifest's root and are reached through a link.
         dtype: `float16` (a new store's default) or `float32`.
-        batch_size: images the encoder takes at once; halved when memory runs out.
-        workers: processes; on a GPU, those that decode. `auto` takes one a core.
+        batch_size, workers: images the encoder takes at once; processes, on a GPU those that decode. `auto` chooses.
         limit: look at the first so many rows only.
+        key_file: the key of the patient ids, where patients were forgotten; the user's own by default.
         progress: called now and then with the summary so far; in a notebook, a bar by default.
 
     Returns:
         What was done; failures are in it, not raised.
 
     Raises:
-        ManifestError: the manifest is unusable.
-        EncoderError: the encoder cannot be loaded.
-        StoreError: the store is locked, full, damaged or another encoder's.
+        ManifestError, EncoderError: the manifest is unusable; the encoder cannot be loaded.
+        StoreError: the store is locked, full, damaged or another encoder's, or the key of who was forgotten is missing.
     """
     started, version = time.perf_counter(), _version()
     table = _manifest(manifest, batch_size, workers, limit)
@@ -112,7 +114,7 @@ def embed(
     )
     with (
         StopSignals() as stop,
-        StoreWriter(store, loaded.spec, dtype=dtype, precision=chosen, software=version) as writer,
+        StoreWriter(store, loaded.spec, dtype=dtype, precision=chosen, software=version, key_file=key_file) as writer,
     ):
         run = Session(table, writer, limit, progress, stop, f"{version}; {decoders()}", colour=colour)
         _work(run, loaded, here, setup, batch_size, workers)
@@ -189,6 +191,7 @@ def plan_embedding(
     pixels: str | None = None,
     prepare: str | None = None,
     limit: int | None = None,
+    key_file: Path | None = None,
 ) -> Plan:
     """What `embed` would do, judged by file stamps; neither files nor the store are touched.
 
@@ -203,18 +206,21 @@ def plan_embedding(
         if opened.spec.fingerprint != spec.fingerprint:
             raise StoreError(f"{store} holds vectors of another encoder ({opened.spec.name}); give another --store")
         index = opened.index
-    images = unchanged = missing = 0
-    for tasks in task_chunks(table, limit):
+    images = unchanged = missing = out = 0
+    forgotten = gather_forgotten(Path(store), key_file=key_file)
+    for every in task_chunks(table, limit):
+        tasks = [t for t in every if not forgotten.covers(t.patient_id, t.image_id)]
+        out += len(every) - len(tasks)
         stamps = [file_stamp(task.path) for task in tasks]
         known = (
             index.unchanged([t.image_id for t in tasks], [t.patient_id for t in tasks], stamps)
             if index is not None
             else [False] * len(tasks)
         )
-        images += len(tasks)
+        images += len(every)
         unchanged += sum(known)
         missing += sum(not same and not os.path.exists(t.path) for t, same in zip(tasks, known, strict=True))
-    return Plan(images, unchanged, images - unchanged - missing, missing)
+    return Plan(images, unchanged, images - unchanged - missing - out, missing, out)
 
 
 def _manifest(manifest: Manifest | str | os.PathLike[str], batch_size: Any, workers: Any, limit: Any) -> Manifest:

@@ -89,7 +89,9 @@ class Session:
     def tasks(self) -> Iterator[Task]:
         """The images to read; settles all others on the way."""
         index = self.writer.index
-        for tasks in task_chunks(self.manifest, self.limit):
+        for every in task_chunks(self.manifest, self.limit):
+            tasks = [t for t in every if not self.writer.forgotten.covers(t.patient_id, t.image_id)]
+            self.summary.forgotten += len(every) - len(tasks)
             stamps = [file_stamp(task.path) for task in tasks]
             known = index.unchanged([t.image_id for t in tasks], [t.patient_id for t in tasks], stamps)
             for task, same in zip(tasks, known, strict=True):
@@ -226,6 +228,10 @@ class Session:
         task = self.in_flight[file.key]
         if file.read_ns - file.stamp.ctime_ns < RACY_NS:
             file = file._replace(stamp=Stamp())
+        if self.writer.forgotten.has_content(file.content):
+            del self.in_flight[file.key]
+            self.summary.forgotten += 1
+            return False
         self.read[file.key] = file
         if file.misnamed is not None:
             self._fail(file.key, file.misnamed, file.content, file.stamp)

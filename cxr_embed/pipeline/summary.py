@@ -27,6 +27,7 @@ class EmbedSummary:
         engine: what computed the vectors; empty where nothing was.
         batch_size: the one that was used in the end.
         interrupted: whether a signal ended the run early.
+        forgotten: images that stay out, since `forget` took them, their patient or their file out.
         stored: images with a vector in the store, once the run ended.
         equal_vectors: ids of images whose files differ and whose vectors are the same, a list each; those with an image
             of this run in them.
@@ -44,6 +45,7 @@ class EmbedSummary:
     engine: str = ""
     batch_size: int = 0
     interrupted: bool = False
+    forgotten: int = 0
     stored: int = 0
     equal_vectors: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -51,7 +53,7 @@ class EmbedSummary:
     @property
     def done(self) -> int:
         """Images that are settled."""
-        return self.unchanged + self.reused + self.embedded + len(self.failed)
+        return self.unchanged + self.reused + self.embedded + self.forgotten + len(self.failed)
 
     def to_json(self) -> dict[str, Any]:
         """What `embed --json` prints."""
@@ -68,6 +70,7 @@ class EmbedSummary:
             "engine": self.engine,
             "batch_size": self.batch_size,
             "interrupted": self.interrupted,
+            "forgotten": self.forgotten,
             "stored": self.stored,
             "equal_vectors": self.equal_vectors,
             "notes": list(self.notes),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +42,14 @@ class Panel:
         lines: what is known, below the title.
         pixels: `(H, W)`, brighter = denser; None where there is no picture.
         why: there is no picture.
+        image_id: of the case, for the file's metadata; blank for no case.
     """
 
     title: str
     lines: tuple[str, ...] = ()
     pixels: np.ndarray | None = None
     why: str = ""
+    image_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,16 +100,18 @@ def case_panel(case: dict[str, Any], places: Places, title: str, lines: Sequence
         places: where the radiographs are.
         title, lines: below it.
     """
-    path = places.paths.get(case["image_id"])
+    image_id = case["image_id"]
+    path = places.paths.get(image_id)
     if not path:
-        return Panel(title, tuple(lines), why="no path is known")
+        return Panel(title, tuple(lines), why="no path is known", image_id=image_id)
     if leaves_root(path):
-        return Panel(title, tuple(lines), why="its path leaves the folder")
+        return Panel(title, tuple(lines), why="its path leaves the folder", image_id=image_id)
     content = case.get("content")
     # A file of known content was embedded, wherever it lies.
     if not content and not stays_below(places.root)(places.root / path):
-        return Panel(title, tuple(lines), why="its path leaves the folder through a link")
-    return file_panel(places.root / path, title, lines, content.hex() if content else "")
+        return Panel(title, tuple(lines), why="its path leaves the folder through a link", image_id=image_id)
+    panel = file_panel(places.root / path, title, lines, content.hex() if content else "")
+    return replace(panel, image_id=image_id)
 
 
 def describe_case(case: dict[str, Any]) -> list[str]:
@@ -235,20 +240,24 @@ def _write(path: Path, groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]]
         for row, column, panel, edge in places:
             left, top, size = column * _CELL + _GAP, high - row * (_CELL + _WORDS) - _GAP, _CELL - 2 * _GAP
             _draw(figure.add_axes((left / wide, (top - size) / high, size / wide, size / high)), panel, edge)
+        ids = [panel.image_id for panel in (*asked, *neighbors) if panel.image_id]
         figure.text(_GAP / wide, 0.08 / high, "\n".join(words), fontsize=SMALL, color=SOFT, linespacing=1.25)
         try:
             with written_aside(path) as partial, warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Glyph")  # a box stands for a letter that the font lacks
-                figure.savefig(partial, format=path.suffix[1:].lower(), dpi=_DPI, metadata=_no_date(path))
+                figure.savefig(partial, format=path.suffix[1:].lower(), dpi=_DPI, metadata=_metadata(path, ids))
         except OSError as error:
             raise CaseIndexError(
                 f"{path}: cannot be written ({error.strerror or error}); give another --montage"
             ) from None
 
 
-def _no_date(path: Path) -> dict[str, None]:
-    """The same search gives the same file."""
-    return {"Software": None} if path.suffix.lower() == ".png" else {"CreationDate": None}
+def _metadata(path: Path, ids: Sequence[str]) -> dict[str, str | None]:
+    """Whose pictures these are, so that `forget` finds them; no date: the same search gives the same file."""
+    told = json.dumps(list(dict.fromkeys(ids)), ensure_ascii=False)
+    if path.suffix.lower() == ".png":
+        return {"Software": None, "cxr_embed image_id": told}
+    return {"CreationDate": None, "Keywords": told}
 
 
 def _draw(axes: Axes, panel: Panel, edge: str) -> None:

@@ -13,6 +13,8 @@ Layout of a store::
     checksums/                 the same for shards of earlier releases, once `store verify --upgrade` has added it: a
                                file each, named by the shard and the file's own digest
     incoming/                  shards being written; a publisher renames them into shards/
+    forgotten.json             whoever was taken out and is to stay out: keyed hashes (`forgotten`)
+    unread.json                only while shards are replaced: names of those that do not count (`rewrite`)
 
 A row says that an image has a certain content. Its vector lies in the same shard (the first M rows, in order) or, for
 content that was embedded before, in an earlier one. A row with an error says why an image has no vector. Later rows of

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import StoreError
-from cxr_embed.store.layout import OLDER_ROW_SCHEMA, ROW_SCHEMA, ROWS, ShardInfo, file_digest
+from cxr_embed.store.layout import OLDER_ROW_SCHEMA, ROW_SCHEMA, ROWS, ShardInfo, file_digest, remedy
 from cxr_embed.types import Stamp
 
 
@@ -35,7 +35,7 @@ class ShardRows:
             try:
                 size = os.stat(path / name).st_size
             except OSError as error:
-                raise StoreError(f"{path}: {name} cannot be read ({error.strerror}); restore it from a copy") from None
+                raise StoreError(f"{path}: {name} cannot be read ({error.strerror}); {remedy(path)}") from None
             if size != declared["bytes"]:
                 raise StoreError(f"{path}: {name} has another size than when it was written; restore it from a copy")
         try:

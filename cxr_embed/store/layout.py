@@ -24,6 +24,7 @@ from cxr_embed.types import EncoderSpec, Precision, Stamp, canonical_json
 FORMAT = "cxr_embed.store"
 VERSION = 1
 HEADER, LOCK, SHARDS, INCOMING = "store.json", "writer.lock", "shards", "incoming"
+UNREAD = "unread.json"  # while shards are replaced
 SHARD_JSON, ROWS, CHECKSUMS = "shard.json", "rows.arrow", "checksums.npy"
 SHARD_NAME = re.compile(r"(\d{8})-([0-9a-f]{16})")
 
@@ -150,7 +151,7 @@ class ShardInfo:
         try:
             data = (shard / SHARD_JSON).read_bytes()
         except OSError as error:
-            raise StoreError(f"{shard}: {SHARD_JSON} cannot be read ({error.strerror})") from None
+            raise StoreError(f"{shard}: {SHARD_JSON} cannot be read ({error.strerror}); {remedy(shard)}") from None
         match = SHARD_NAME.fullmatch(shard.name)
         if match is None or info_digest(data) != match[2]:
             raise StoreError(f"{shard}: {SHARD_JSON} is damaged, its digest does not match the shard's name")
@@ -166,14 +167,40 @@ def info_digest(data: bytes) -> str:
 
 
 def shard_paths(root: Path) -> list[Path]:
-    """The published shards, oldest first."""
+    """The published shards, oldest first; while shards are replaced (`rewrite`), the old ones or the new ones."""
     try:
-        names = sorted(entry.name for entry in os.scandir(root / SHARDS))
+        while True:
+            unread = unread_shards(root)
+            names = sorted(entry.name for entry in os.scandir(root / SHARDS))
+            if unread_shards(root) == unread:
+                break
     except FileNotFoundError:
         raise StoreError(f"{root}: damaged, the folder {SHARDS} is missing") from None
     except OSError as error:
         raise StoreError(f"{root / SHARDS}: cannot be read ({error.strerror})") from None
-    return [root / SHARDS / name for name in names if SHARD_NAME.fullmatch(name)]
+    return [root / SHARDS / name for name in names if SHARD_NAME.fullmatch(name) and name not in unread]
+
+
+def remedy(shard: Path) -> str:
+    """What to do about a file that is gone from a shard."""
+    others = shard.parent.glob(f"{shard.name[:9]}*")
+    if not shard.exists() and any(other.name != shard.name for other in others):
+        return "the store was written anew since it was opened: open it again"
+    return "restore it from a copy"
+
+
+def unread_shards(root: Path) -> set[str]:
+    """Names of shards that do not count: they are not complete yet, or others have taken their place.
+
+    Raises:
+        StoreError: where the file that says so is damaged.
+    """
+    try:
+        return set(json.loads((root / UNREAD).read_bytes()))
+    except FileNotFoundError:
+        return set()
+    except (OSError, ValueError, TypeError):
+        raise StoreError(f"{root / UNREAD}: damaged; restore the store from a copy") from None
 
 
 def output_file(output: str) -> str:

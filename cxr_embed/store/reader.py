@@ -24,6 +24,7 @@ from cxr_embed.store.layout import (
     ShardInfo,
     file_digest,
     output_file,
+    remedy,
     shard_paths,
 )
 from cxr_embed.types import Embeddings, EncoderSpec, counted
@@ -71,7 +72,7 @@ class Store:
         if not self._present:
             for path, output in itertools.product(self._shard_paths, self.spec.outputs):
                 if not os.path.isfile(path / output_file(output)):
-                    raise StoreError(f"{path}: {output_file(output)} is gone; restore it from a copy")
+                    raise StoreError(f"{path}: {output_file(output)} is gone; {remedy(path)}")
             self._present = True
         return self._info(len(self._shard_paths) - 1).live if self._shard_paths else 0
 
@@ -341,7 +342,8 @@ class Store:
                 raise StoreError(f"{path.parent}: {path.name} has another size than when it was written")
             array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
         except (OSError, ValueError, KeyError) as error:
-            raise StoreError(f"{path.parent}: {path.name} cannot be read ({type(error).__name__})") from None
+            told = f"{path.parent}: {path.name} cannot be read ({type(error).__name__}); {remedy(path.parent)}"
+            raise StoreError(told) from None
         if array.shape != (info.vectors, *self.spec.outputs[output]) or array.dtype != self.header.dtype:
             raise StoreError(f"{path.parent}: {path.name} is {array.dtype} {array.shape}, not what was declared")
         return array

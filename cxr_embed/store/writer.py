@@ -18,6 +18,7 @@ import numpy as np
 from cxr_embed.errors import StoreError
 from cxr_embed.files import not_local, write_whole
 from cxr_embed.store.added import ADDED, remove_stale
+from cxr_embed.store.forgotten import FORGOTTEN, gather_forgotten
 from cxr_embed.store.index import Index, ShardRows
 from cxr_embed.store.layout import (
     HEADER,
@@ -32,6 +33,7 @@ from cxr_embed.store.layout import (
     shard_paths,
     write_shard,
 )
+from cxr_embed.store.rewrite import finish
 from cxr_embed.types import EncoderSpec, Precision
 
 SHARD_ROWS = 4096
@@ -47,10 +49,11 @@ class StoreWriter:
         dtype: of the vectors; None keeps an existing store's, and is float16 for a new one.
         precision: of the arithmetic; None keeps an existing store's, and is float32 for a new one.
         software: version to record.
+        key_file: the key of the patient ids, where patients were forgotten here; the user's own by default.
 
     Raises:
-        StoreError: where another process writes, another encoder's vectors are in the store, or dtype or precision
-            are unknown or differ from the store's.
+        StoreError: where another process writes, another encoder's vectors are in the store, dtype or precision
+            are unknown or differ from the store's, or patients were forgotten and the key is not theirs.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class StoreWriter:
         dtype: Dtype | None = None,
         precision: Precision | None = None,
         software: str = "",
+        key_file: Path | None = None,
     ) -> None:
         self.path = Path(path)
         if (why := not_local(path)) is not None:
@@ -71,12 +75,14 @@ class StoreWriter:
                 raise StoreError(f"{name} is {' or '.join(known)}, not {value!r}")
         if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / HEADER).is_file():
             names = {entry.name for entry in self.path.iterdir()}
-            if not names <= {LOCK, SHARDS, INCOMING, ADDED} and not all(
+            if not names <= {LOCK, SHARDS, INCOMING, ADDED, FORGOTTEN} and not all(
                 name.startswith(f".{HEADER}") for name in names
             ):
                 raise StoreError(f"{self.path}: a folder with other files in it; give a new folder for the store")
+        gather_forgotten(self.path, key_file=key_file)  # refuses before there is a folder
         self._lock = acquire_lock(self.path)
         try:
+            self.forgotten = gather_forgotten(self.path, key_file=key_file)
             self.header = self._header(spec, dtype, precision, software)
             self.index = Index()
             for shard in shard_paths(self.path):
@@ -117,7 +123,7 @@ class StoreWriter:
             if want is not None and want != have:
                 raise StoreError(f"{self.path} holds {have} vectors; use --{name} {have}, or another --store")
         # What a killed writer left behind was never published. The lock says that nobody is at it.
-        shutil.rmtree(self.path / INCOMING, ignore_errors=True)
+        finish(self.path)
         remove_stale(self.path)
         return header
 
@@ -144,8 +150,10 @@ class StoreWriter:
         """Buffers a new content's vectors, `{output: shape of the spec}`.
 
         Raises:
-            StoreError: where a vector has another shape, or is not finite in the store's dtype.
+            StoreError: where a vector has another shape, or is not finite in the store's dtype, or the image is to
+                stay out.
         """
+        self._check_known(row)
         converted = {}
         for output, shape in self.header.spec.outputs.items():
             with np.errstate(over="ignore"):
@@ -161,8 +169,17 @@ class StoreWriter:
         self._owners.append(row)
 
     def add_row(self, row: Row) -> None:
-        """Buffers a row without a vector of its own: known content under another id, a new stamp, or an error."""
+        """Buffers a row without a vector of its own: known content under another id, a new stamp, or an error.
+
+        Raises:
+            StoreError: where the image is to stay out.
+        """
+        self._check_known(row)
         self._others.append(row)
+
+    def _check_known(self, row: Row) -> None:
+        if self.forgotten.covers(row.patient_id, row.image_id, row.content):
+            raise StoreError(f"{self.path}: an image that `cxr-embed forget` took out is to stay out")
 
     @property
     def pending(self) -> int:

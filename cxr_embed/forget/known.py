@@ -1,0 +1,168 @@
+"""Which images and files are meant: what stores and indexes know of a patient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cxr_embed.datasets.patients import neutral
+from cxr_embed.images.dicom import keyed_hash
+from cxr_embed.imports.run import content_id
+from cxr_embed.index import CaseIndex
+from cxr_embed.index.table import CONTENT
+from cxr_embed.store import Header, Row, Store
+from cxr_embed.store.forgotten import Forgotten
+from cxr_embed.store.rewrite import read_rows, states
+
+Case = tuple[str, str, bytes | None]  # image id, patient (blank where nobody knows), content
+_IMPORTED = "imported from "  # begins the engine of vectors that have no image file
+
+
+@dataclass(frozen=True)
+class Words:
+    """Whom the user named: a hospital's own ids, or ids as they stand in a store.
+
+    Args:
+        patients, images: as they were given.
+        key: that a scan hashes ids with.
+    """
+
+    patients: Sequence[str]
+    images: Sequence[str]
+    key: bytes
+
+    def patient(self, text: str) -> list[str]:
+        """The words that an id of a patient, as it stands somewhere, is meant by."""
+        # A recipe may put a prefix before the hash.
+        return [word for word in self.patients if text == word or text.endswith(keyed_hash(word, self.key))]
+
+    def image(self, text: str) -> list[str]:
+        """The words that an id of an image is meant by."""
+        return [word for word in self.images if text in (word, neutral(word, self.key))]
+
+
+@dataclass
+class Known:
+    """What is meant, in clear: it is looked for in files, and nothing of it is written.
+
+    Attributes:
+        forgotten: the same as hashes, with all that was forgotten before.
+        patients, images, contents: ids as they stand in stores, indexes and files, and SHA-256 of files.
+        met: the words of the user that were met.
+        copies: images of others that have the same file.
+    """
+
+    forgotten: Forgotten
+    patients: set[str] = field(default_factory=set)
+    images: set[str] = field(default_factory=set)
+    contents: set[bytes] = field(default_factory=set)
+    met: set[str] = field(default_factory=set)
+    copies: set[str] = field(default_factory=set)
+
+    def add_patient(self, patient: str) -> None:
+        """A patient, by the id as it stands somewhere."""
+        self.patients.add(patient)
+        self.forgotten.add_patient(patient)
+
+    def add_image(self, image_id: str, patient: str, content: bytes | None) -> None:
+        """An image, with its file."""
+        self.images.add(image_id)
+        self.forgotten.add_image(patient, image_id)
+        if content is not None:
+            self.contents.add(content)
+            self.forgotten.add_content(content)
+
+
+def learn(known: Known, words: Words, sources: Iterable[Callable[[], Iterator[Case]]]) -> None:
+    """Learns whom the words mean in each source: first by ids, then by what these have in common with others."""
+    every = list(sources)
+    for source in every:
+        for image_id, patient, content in source():
+            by_patient, by_image = words.patient(patient), words.image(image_id)
+            known.met.update(by_patient, by_image)
+            if by_patient:
+                known.add_patient(patient)
+            if image_id and (by_patient or by_image):
+                known.add_image(image_id, patient, content)
+    for source in every:
+        for image_id, patient, content in source():
+            if not image_id:
+                continue
+            if image_id not in known.images and known.forgotten.covers(patient, image_id, content):
+                if patient and not known.forgotten.has_patient(patient):
+                    known.copies.add(image_id)
+                known.add_image(image_id, patient, content)
+            elif known.forgotten.covers(patient, image_id):
+                known.add_image(image_id, patient, content)
+
+
+def cases_of_store(root: Path) -> Iterator[Case]:
+    """Each image as it is now, then what it was before, without files that another image has now.
+
+    An image that was once taken for another patient's is told with the patient alone. The content of an imported vector
+    is none where several images have it: it is no file, and equal vectors do not make equal people.
+
+    Raises:
+        StoreError: where the store is damaged.
+    """
+    read = list(read_rows(root, Header.read(root)))
+    state = states([rows for *_, rows in read])
+    holders: dict[bytes, set[str]] = {}
+    for row in state.values():
+        if row.content is not None:
+            holders.setdefault(row.content, set()).add(row.image_id)
+    imported = {
+        row.content for _, info, _, rows in read if info.engine.startswith(_IMPORTED) for row in rows[: info.vectors]
+    }
+    shared = {content for content in imported if content is not None and len(holders.get(content, ())) > 1}
+    for row in state.values():
+        yield row.image_id, row.patient_id, None if row.content in shared else row.content
+    for *_, rows in read:
+        for row in rows:
+            now = state[row.image_id]
+            if row is now or (row.patient_id, row.content) == (now.patient_id, now.content):
+                continue
+            yield from _before(row, now, holders)
+
+
+def _before(row: Row, now: Row, holders: dict[bytes, set[str]]) -> Iterator[Case]:
+    if row.patient_id != now.patient_id:
+        yield "", row.patient_id, None
+    elif row.content is not None and not holders.get(row.content, set()) - {row.image_id}:
+        yield row.image_id, row.patient_id, row.content
+
+
+def cases_of_index(root: Path) -> Iterator[Case]:
+    """Each case of an index.
+
+    Raises:
+        CaseIndexError: where it is damaged.
+    """
+    index = CaseIndex(root)
+    contents = index.table[CONTENT].to_pylist()
+    yield from zip(index.ids.tolist(), index.patient_ids.tolist(), contents, strict=True)
+
+
+def learn_vectors(known: Known, root: Path) -> None:
+    """Learns what a store's vectors are called when they are imported, so that an export does not bring them back.
+
+    Raises:
+        StoreError: where the store is damaged.
+    """
+    store = Store(root)
+    every = list(zip(store.ids.tolist(), store.patient_ids.tolist(), store.content_ids.tolist(), strict=True))
+    going = {image_id: file for image_id, patient, file in every if known.forgotten.covers(patient, image_id)}
+    if not going:
+        return
+    # What others have too, by its bytes or since the encoder cannot tell them apart, is not one person's.
+    common = {image_id for group in store.equal_vectors() if set(group) - set(going) for image_id in group}
+    files = {file for image_id, _, file in every if image_id not in going}
+    own = [image_id for image_id, file in going.items() if image_id not in common and file not in files]
+    for output in store.spec.outputs if own else ():
+        for vector in store.read(own, output).vectors:
+            for dtype in (np.float16, np.float32):
+                with np.errstate(over="ignore"):
+                    known.forgotten.add_content(content_id(vector.astype(dtype)))

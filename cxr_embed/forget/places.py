@@ -1,0 +1,96 @@
+"""What lies under some paths: stores, indexes, probes, and all other files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cxr_embed.errors import CxrEmbedError
+from cxr_embed.files import sweep
+from cxr_embed.index.layout import HEADER as INDEX_JSON
+from cxr_embed.probe.folder import PROBE_JSON
+from cxr_embed.store.forgotten import FORGOTTEN
+from cxr_embed.store.layout import HEADER as STORE_JSON
+from cxr_embed.store.layout import INCOMING, LOCK, SHARDS
+from cxr_embed.store.prompts import PROMPTS
+
+_GENERATION = re.compile(r"generation-[0-9a-f]{12}")
+_PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{32}\.partial")
+
+
+@dataclass
+class Places:
+    """What was found.
+
+    Attributes:
+        stores, indexes, probes: their folders.
+        milvus: files of the embedded Milvus.
+        files: all other files.
+        problems: what nobody can look into, in sentences.
+    """
+
+    stores: list[Path] = field(default_factory=list)
+    indexes: list[Path] = field(default_factory=list)
+    probes: list[Path] = field(default_factory=list)
+    milvus: list[Path] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def find_places(paths: Sequence[Path]) -> Places:
+    """Walks the paths; links to folders are not followed.
+
+    Raises:
+        CxrEmbedError: for a path where nothing is.
+    """
+    places = Places()
+    for path in paths:
+        if not path.exists():
+            raise CxrEmbedError(f"{path}: no such file or folder")
+        if path.is_file():
+            (places.milvus if path.suffix == ".db" else places.files).append(path)
+        elif path.suffix == ".db":
+            places.milvus.append(path)
+        else:
+            _walk(path, places)
+    for found in (places.stores, places.indexes, places.probes, places.milvus, places.files):
+        found[:] = sorted(dict.fromkeys(found))  # paths may lie in one another
+    return places
+
+
+def sweep_partials(places: Places) -> None:
+    """Deletes what killed writers have left of other files."""
+    for path in [path for path in places.files if (_PARTIAL.fullmatch(path.name))]:
+        match = _PARTIAL.fullmatch(path.name)
+        assert match is not None
+        sweep(path.with_name(match[1]), path.parent)
+        if not path.exists():
+            places.files.remove(path)
+
+
+def _walk(root: Path, places: Places) -> None:
+    def unreadable(error: OSError) -> None:
+        places.problems.append(f"{error.filename}: cannot be read ({error.strerror})")
+
+    for name, folders, files in os.walk(root, onerror=unreadable):
+        folder, own = Path(name), set()
+        if STORE_JSON in files or (SHARDS in folders and LOCK in files):
+            places.stores.append(folder)
+            own = {STORE_JSON, LOCK, PROMPTS, FORGOTTEN}
+            folders[:] = [each for each in folders if each not in (SHARDS, INCOMING)]
+        elif INDEX_JSON in files:
+            places.indexes.append(folder)
+            own = {INDEX_JSON, LOCK, FORGOTTEN}
+            folders[:] = [each for each in folders if not _GENERATION.fullmatch(each)]
+        elif PROBE_JSON in files:
+            places.probes.append(folder)
+            own = {PROBE_JSON, LOCK, *(each for each in files if each.endswith(".safetensors"))}
+        elif left := [each for each in folders if _GENERATION.fullmatch(each)]:
+            places.problems.append(f"{folder / left[0]}: left by a build of an index that was killed; delete it")
+            folders[:] = [each for each in folders if each not in left]
+        places.milvus += [folder / each for each in (*folders, *files) if each.endswith(".db")]
+        folders[:] = [each for each in folders if not each.endswith(".db")]
+        places.files += [folder / each for each in files if each not in own and not each.endswith(".db")]

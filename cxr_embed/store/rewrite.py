@@ -1,0 +1,262 @@
+"""Taking images out of a store: shards are replaced by others without them, all of them by one rename.
+
+While that lasts, `unread.json` names the shards that do not count: first the new ones, which are on their way into
+`shards/`, then, from the one rename that publishes them, the old ones, which are deleted next. Whoever takes the lock
+after a kill deletes what the file names, and has the old store or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from cxr_embed.errors import StoreError
+from cxr_embed.files import sync, write_whole
+from cxr_embed.store.added import added_checksums, read_added, remove_stale, write_added
+from cxr_embed.store.index import Index, ShardRows
+from cxr_embed.store.layout import (
+    CHECKSUMS,
+    INCOMING,
+    ROW_SCHEMA,
+    SHARD_JSON,
+    SHARDS,
+    UNREAD,
+    Header,
+    Row,
+    ShardInfo,
+    file_digest,
+    info_digest,
+    output_file,
+    shard_paths,
+    unread_shards,
+    write_shard,
+)
+from cxr_embed.types import Stamp
+
+Covers = Callable[[str, str, bytes | None], bool]
+
+
+@dataclass(frozen=True)
+class TakenOut:
+    """What was taken out of a store.
+
+    Attributes:
+        images: that were in it, those without a vector included.
+        vectors: that are deleted.
+        shards: that were written anew.
+    """
+
+    images: int
+    vectors: int
+    shards: int
+
+
+@dataclass
+class _Shard:
+    """A shard, and what is to become of it: `rows`, of which the first are the owners of the vectors at `kept`."""
+
+    path: Path
+    info: ShardInfo
+    table: ShardRows
+    rows: list[Row]
+    kept: np.ndarray
+    changed: bool
+
+
+def states(shards: list[list[Row]]) -> dict[str, Row]:
+    """What each image is: the last row that states its content, or its first where none does."""
+    state: dict[str, Row] = {}
+    for rows in shards:
+        for row in rows:
+            if row.content is not None or row.image_id not in state:
+                state[row.image_id] = row
+    return state
+
+
+def read_rows(root: Path, header: Header) -> Iterator[tuple[Path, ShardInfo, ShardRows, list[Row]]]:
+    """Each shard with its rows.
+
+    Raises:
+        StoreError: where one is damaged.
+    """
+    for path in shard_paths(root):
+        info = ShardInfo.read(path)
+        if info.fingerprint != header.spec.fingerprint:
+            raise StoreError(f"{path}: another encoder's shard ({info.fingerprint[:12]})")
+        table = ShardRows.open(path, info)
+        columns = [table.table[name].to_pylist() for name in ROW_SCHEMA.names]
+        rows = [
+            Row(image_id, patient, content, Stamp(size, mtime, ctime), *rest)
+            for image_id, patient, content, size, mtime, ctime, *rest in zip(*columns, strict=True)
+        ]
+        yield path, info, table, rows
+
+
+def take_out(root: Path, covers: Covers) -> TakenOut:
+    """Takes images out: afterwards no file of the store holds their rows, or vectors that are theirs alone.
+
+    Shards that hold none of them keep their bytes; where the number of images that they state is another now, they get
+    another name. A reader that is open keeps what it has mapped.
+
+    Args:
+        root: the store; the caller holds its lock.
+        covers: whether an image goes: by patient, image id and content (None where it was never read).
+
+    Raises:
+        StoreError: where it is damaged. It is then as it was.
+        OSError: where it cannot be written; it is then as it was, or done but for the clearing up.
+    """
+    finish(root)
+    header = Header.read(root)
+    read = list(read_rows(root, header))
+    state = states([rows for *_, rows in read])
+    gone = {image_id for image_id, row in state.items() if covers(row.patient_id, image_id, row.content)}
+    heirs: dict[bytes, Row] = {}
+    for *_, rows in read:
+        for row in rows:
+            if row.content is not None and row.error_kind is None and row.image_id not in gone:
+                heirs.setdefault(row.content, replace(row, patient_id=state[row.image_id].patient_id))
+    shards = []
+    for path, info, table, rows in read:
+        after = [_after(row, n < info.vectors, state, gone, heirs, covers) for n, row in enumerate(rows)]
+        kept = np.array([n for n, row in enumerate(after[: info.vectors]) if row is not None], np.int64)
+        left = [row for row in after if row is not None]
+        shards.append(_Shard(path, info, table, left, kept, left != rows))
+    written = _write(root, header, shards)
+    if written:
+        _replace(root, written)
+    vectors = sum(shard.info.vectors - len(shard.kept) for shard in shards)
+    return TakenOut(len(gone), vectors, sum(shard.changed for shard in shards))
+
+
+def _after(
+    row: Row, owner: bool, state: dict[str, Row], gone: set[str], heirs: dict[bytes, Row], covers: Covers
+) -> Row | None:
+    """What becomes of a row; None for nothing."""
+    if row.image_id in gone:
+        # A vector that others have too goes over to one of them.
+        heir = heirs.get(row.content) if owner and row.content is not None else None
+        if heir is None or covers("", "", row.content):
+            return None
+        return replace(heir, stamp=Stamp(), unlike_chest=row.unlike_chest)
+    if covers("", "", row.content):
+        return None  # what the image was before
+    if covers(row.patient_id, "", None):
+        return replace(row, patient_id=state[row.image_id].patient_id)  # it was taken for another patient's once
+    return row
+
+
+def _write(root: Path, header: Header, shards: list[_Shard]) -> dict[str, tuple[Path, str]]:
+    """Writes what replaces shards into `incoming/`: old name to folder and new name."""
+    index, written = Index(), {}
+    for shard in shards:
+        table = shard.table
+        if shard.changed:
+            table = replace(table, vectors=len(shard.kept), table=_table(shard.rows))
+        index.fold(table)
+        live, number = len(index), shard.path.name[:8]
+        if shard.changed:
+            folder, digest = _rewritten(root, header, shard, live)
+        elif live != shard.info.live:
+            folder, digest = _linked(root, shard, live)
+        else:
+            continue
+        written[shard.path.name] = (folder, f"{number}-{digest}")
+    return written
+
+
+def _table(rows: list[Row]) -> pa.Table:
+    """What `Index.fold` looks at."""
+    columns = {
+        "image_id": [row.image_id for row in rows],
+        "content": [row.content for row in rows],
+        "error_kind": [row.error_kind for row in rows],
+        "error": [row.error for row in rows],
+    }
+    return pa.table({name: pa.array(values, ROW_SCHEMA.field(name).type) for name, values in columns.items()})
+
+
+def _rewritten(root: Path, header: Header, shard: _Shard, live: int) -> tuple[Path, str]:
+    """A shard with the rows that are left."""
+    arrays = {}
+    for output, shape in header.spec.outputs.items():
+        file = shard.path / output_file(output)
+        if file_digest(file) != shard.info.files.get(file.name):
+            raise StoreError(f"{file}: damaged, its bytes have changed; `cxr-embed store verify` tells more")
+        array = np.load(file, mmap_mode="r" if shard.info.vectors else None, allow_pickle=False)
+        if array.shape != (shard.info.vectors, *shape) or array.dtype != header.dtype:
+            raise StoreError(f"{file}: {array.dtype} {array.shape}, not what was declared")
+        arrays[output] = array[shard.kept]
+    return write_shard(
+        root,
+        shard.rows,
+        arrays,
+        fingerprint=shard.info.fingerprint,
+        live=live,
+        engine=shard.info.engine,
+        created=shard.info.created,
+    )
+
+
+def _linked(root: Path, shard: _Shard, live: int) -> tuple[Path, str]:
+    """The same shard with another number of images; its files are the same ones, where the file system has links."""
+    folder = root / INCOMING / uuid.uuid4().hex
+    folder.mkdir(parents=True)
+    for name in shard.info.files:
+        try:
+            os.link(shard.path / name, folder / name)
+        except OSError:
+            shutil.copyfile(shard.path / name, folder / name)
+            sync(folder / name)
+    info = replace(shard.info, live=live).to_bytes()
+    (folder / SHARD_JSON).write_bytes(info)
+    sync(folder / SHARD_JSON)
+    sync(folder)
+    return folder, info_digest(info)
+
+
+def _replace(root: Path, written: dict[str, tuple[Path, str]]) -> None:
+    """Puts new shards in the place of old ones; the second writing of `unread.json` is what publishes them."""
+    new = [name for _, name in written.values()]
+    write_whole(root / UNREAD, json.dumps(new).encode())
+    added = added_checksums(root)
+    for old, (folder, name) in written.items():
+        if old in added and not (folder / CHECKSUMS).exists():
+            write_added(root / SHARDS / name, read_added(added[old]))
+        os.rename(folder, root / SHARDS / name)
+    sync(root / SHARDS)
+    write_whole(root / UNREAD, json.dumps(list(written)).encode())
+    finish(root)
+
+
+def finish(root: Path) -> None:
+    """Deletes what a replacement has left, also a killed one. Only the holder of the lock may call it.
+
+    Raises:
+        OSError: where that cannot be done.
+    """
+    shutil.rmtree(root / INCOMING, ignore_errors=True)
+    for leftover in root.glob(f".{UNREAD}.*"):
+        leftover.unlink(missing_ok=True)
+    unread = unread_shards(root)
+    for name in sorted(unread):
+        if (root / SHARDS / name).exists():
+            shutil.rmtree(root / SHARDS / name)
+    if unread:
+        sync(root / SHARDS)
+        remove_stale(root)
+        (root / UNREAD).unlink()
+        sync(root)
+
+
+def unfinished(root: Path) -> bool:
+    """Whether a killed writer has left anything."""
+    return (root / UNREAD).exists() or any((root / INCOMING).glob("*")) or any(root.glob(f".{UNREAD}.*"))
