@@ -14,6 +14,7 @@ from cxr_embed.cli.terminal import console
 from cxr_embed.notebook import in_notebook
 
 if TYPE_CHECKING:
+    from cxr_embed.pipeline.run import Plan
     from cxr_embed.pipeline.summary import EmbedSummary
 
 EXAMPLE = "Example: `cxr-embed embed data/manifest.csv --store vectors/mini`"
@@ -67,14 +68,7 @@ def embed(
     recipe: dict[str, Any] = {"weights": weights, "outputs": chosen, "pixels": pixels, "prepare": prepare}
     if dry_run:
         plan = plan_embedding(table, encoder=encoder, store=store, limit=limit, key_file=key_file, **recipe)
-        if as_json:
-            print_json(vars(plan))
-        else:
-            out = f", {plan.forgotten:,} forgotten" if plan.forgotten else ""
-            typer.echo(
-                f"{plural(plan.images, 'image')}: {plan.unchanged:,} unchanged, {plan.to_read:,} to read, "
-                f"{plan.missing:,} missing{out}. Nothing was done."
-            )
+        print_json(vars(plan)) if as_json else _print_plan(plan)
         return
     with _progress_bar() as progress:
         summary = run(
@@ -103,6 +97,14 @@ def embed(
         raise typer.Exit(130)
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _print_plan(plan: Plan) -> None:
+    out = f", {plan.forgotten:,} forgotten" if plan.forgotten else ""
+    typer.echo(
+        f"{plural(plan.images, 'image')}: {plan.unchanged:,} unchanged, {plan.to_read:,} to read, "
+        f"{plan.missing:,} missing{out}. Nothing was done."
+    )
 
 
 def _count(option: str, text: str) -> int | Literal["auto"]:

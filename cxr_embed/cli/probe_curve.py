@@ -221,7 +221,7 @@ def _print_curve(curve: Curve, out: Path, files: Sequence[str]) -> None:
         print_table(["encoder", "minus", unit, "difference", "p (Holm)"], cells)
     drawn = any(row["sd"] is not None for row in means)
     fewer = "; not every size covers the same findings" if len(covered) > 1 else ""
-    interval = f", with a 95% interval over {len(curve.seeds)} draws (Student's t)" if drawn else ""
+    interval = f", with a 95% interval over {plural(len(curve.seeds), 'draw')} (Student's t)" if drawn else ""
     typer.echo(f"mean AUROC over findings{interval}{fewer}")
     tests = sum(row["p_holm"] is not None for row in pairs)
     if tests:

@@ -108,9 +108,7 @@ def search(
     if out is not None:
         write_neighbors(out, neighbors, opened.columns)
     notes = [*query.notes, *_shortage(opened, found, k, passing, rules), *_stranger(opened, query, rules)]
-    notes += opened.doubts(where) if isinstance(opened, CaseIndex) else ()
-    if lateral := [case["image_id"] for case in neighbors if is_lateral(str(case.get("view") or ""))]:
-        notes.append(f"{plural(len(lateral), 'lateral view')} among these cases ({', '.join(lateral[:3])})")
+    notes += [*(opened.doubts(where) if isinstance(opened, CaseIndex) else ()), *_laterals(neighbors)]
     if montage is not None and places is not None:
         _draw(montage, places, opened, (like, unlike), rows[0, :found], neighbors, _rules(where, before, rules), notes)
     if as_json:
@@ -199,6 +197,11 @@ def _stranger(opened: CaseIndex | MilvusIndex, query: Query, rules: Rules) -> li
     if not (rules.exclude_same_patient or rules.only_same_patient):
         return []
     return [f"no case is of the patient {name}" for name in query.patients if not opened.count_of_patient(name)]
+
+
+def _laterals(neighbors: list[dict[str, Any]]) -> list[str]:
+    lateral = [case["image_id"] for case in neighbors if is_lateral(str(case.get("view") or ""))]
+    return [f"{plural(len(lateral), 'lateral view')} among these cases ({', '.join(lateral[:3])})"] if lateral else []
 
 
 def _query_json(
