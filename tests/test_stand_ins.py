@@ -34,6 +34,7 @@ WITHOUT_VECTORS = {
     "import npz",
     "import tfrecord",
     "import prompts",
+    "forget",  # takes vectors out, and tells none
     "index push",  # needs a server's client; it opens the store as all do
     "encoders",
 }
