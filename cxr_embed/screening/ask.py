@@ -11,6 +11,7 @@ from scipy.special import expit
 
 from cxr_embed.evaluation import evaluate
 from cxr_embed.evaluation.names import match_names
+from cxr_embed.index.results import whole_ages
 from cxr_embed.index.table import CONTENT, IMAGE, case_table
 from cxr_embed.manifest import Manifest, Uncertain
 from cxr_embed.metrics import Estimate
@@ -59,7 +60,7 @@ class Answer:
             "prompt": self.question.positive[0],
             "against": self.question.negative[0],
             "auroc": told,
-            "images": list(self.cases),
+            "images": list(map(whole_ages, self.cases)),
         }
 
 
