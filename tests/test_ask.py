@@ -148,7 +148,7 @@ def test_answers_are_ranked_and_judged(folder: Path) -> None:
         assert each.auroc.low is not None
         assert each.auroc.low <= each.auroc.value <= (each.auroc.high or 0)
         assert (each.images, each.positives) == (int(test.sum()), int(labels[test, number].sum()))
-    assert any("1 more images have the score" in note or "have the score of the last" in note for note in notes)
+    assert any("the score of the last one; shown by their ids" in note for note in notes)
 
 
 def test_a_finding_that_is_not_labelled_is_listed_all_the_same(folder: Path) -> None:
