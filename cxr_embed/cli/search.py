@@ -52,9 +52,7 @@ def search(
     where: Annotated[
         str | None, typer.Option(help="Only cases that meet a condition: 'view = PA and age between 40 and 60'.")
     ] = None,
-    before: Annotated[
-        str | None, typer.Option(help="Only cases with an earlier study_date: 2020-01-01, or 365 days.")
-    ] = None,
+    before: Annotated[str | None, typer.Option(help="Only cases of an earlier study_date: 2020-01-01, or 365.")] = None,
     patient: Annotated[str | None, typer.Option(help="Whose the radiograph is, where the index cannot know.")] = None,
     exclude_same_patient: Annotated[
         bool, typer.Option("--exclude-same-patient", help="No case of the query's patient.")
