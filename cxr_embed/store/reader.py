@@ -31,6 +31,7 @@ from cxr_embed.types import Embeddings, EncoderSpec, counted
 
 _NAMED = 5  # ids that an error message names before it only counts
 _STREAMED_VALUES = 1 << 21  # of a block of a stream: 8 MiB of float32, as much as an engine takes at once
+_GATHERED_VALUES = 1 << 18  # 1 MiB of float32 stays in the processor's cache between check and copy
 _NO_CHANCE = 64  # so many different vectors never have one checksum by chance
 
 
@@ -301,9 +302,14 @@ class Store:
     def _gather(self, shard: np.ndarray, vector: np.ndarray, output: str) -> np.ndarray:
         shape = (len(shard), *self.spec.outputs[output])
         result: np.ndarray = np.empty(shape, dtype=self.header.dtype)
-        for number, part in _by_shard(shard):
-            result[part] = found = self._vectors(number, output)[vector[part]]
-            self._check(number, output, vector[part], found)
+        size = max(1, _GATHERED_VALUES // math.prod(shape[1:]))
+        for number, rows in _by_shard(shard):
+            vectors = self._vectors(number, output)
+            for start in range(0, len(rows), size):
+                part = rows[start : start + size]
+                found = vectors[neighbours(vector[part])]
+                self._check(number, output, vector[part], found)
+                result[neighbours(part)] = found
         return result
 
     def _check(
@@ -384,6 +390,13 @@ def _by_shard(shard: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     edges = np.flatnonzero(np.diff(shard[order])) + 1
     for part in np.split(order, edges) if len(order) else ():
         yield int(shard[part[0]]), part
+
+
+def neighbours(rows: np.ndarray) -> slice | np.ndarray:
+    """Rows `(N,)` as a slice, which copies nothing, where each is the next one's neighbour."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:
