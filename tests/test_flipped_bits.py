@@ -69,6 +69,7 @@ VERBS = {
     ],
     "curve": [["read the curve"]],
 }
+SLOW = {"train", "curve", "build", "remove"}
 # What a verb writes that is no number of its input, or of the moment.
 OF_THE_MOMENT = ("index.json", "curve.csv", "writer.lock", "vectors.faiss")
 
@@ -168,7 +169,10 @@ def hold(root: Path, seed: int, count: int, every_verb: bool) -> Counter[str]:
     with contextlib.chdir(root):
         Path("made").mkdir(exist_ok=True)
         for target, path, bit in damages(root, rng, count):
-            verbs = VERBS[target] if every_verb else [VERBS[target][int(rng.integers(len(VERBS[target])))]]
+            verbs = VERBS[target]
+            if not every_verb:
+                quick = [words for words in verbs if not SLOW & set(words)]
+                verbs = [quick[int(rng.integers(len(quick)))]]
             for words in verbs:
                 key = (target, *words)
                 if key not in expected:
@@ -204,9 +208,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_no_flipped_bit_gives_other_numbers(world: Path) -> None:
-    found = hold(world, 0, 60, every_verb=False)
-    assert found["an error"] > 20
-    assert found["the same numbers"] > 3
+    found = hold(world, 0, 24, every_verb=False)
+    assert found["an error"] > 8
+    assert found["the same numbers"] > 1
 
 
 @pytest.mark.soak
