@@ -242,3 +242,24 @@ def test_no_flipped_bit_gives_other_scores_of_a_parquet_file(tmp_path: Path) -> 
             found["the same numbers"] += 1
     assert set(found) == {"an error", "the same numbers"}
     assert min(found.values()) > 20
+
+
+def test_probes_and_curves_of_earlier_releases_have_no_digest_and_open(world: Path) -> None:
+    for file, words in (
+        (world / "probe" / "probe.json", VERBS["probe"][1]),
+        (world / "curve" / "curve.json", VERBS["curve"][0]),
+    ):
+        whole = file.read_bytes()
+        body = json.loads(whole)
+        try:
+            with contextlib.chdir(world):
+                expected = answer(words)
+                file.write_text(json.dumps({name: value for name, value in body.items() if name != "digest"}))
+                assert answer(words)[0] == expected[0] == 0
+                file.write_text(json.dumps({**body, "created": "another day"}))
+                told = f"{file.relative_to(world)}: damaged, its digest does not match; restore it"
+                status, text = answer(words)
+                assert status == 1
+                assert text.startswith(told)
+        finally:
+            file.write_bytes(whole)
