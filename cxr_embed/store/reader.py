@@ -31,7 +31,6 @@ from cxr_embed.types import Embeddings, EncoderSpec, counted
 
 _NAMED = 5  # ids that an error message names before it only counts
 _STREAMED_VALUES = 1 << 21  # of a block of a stream: 8 MiB of float32, as much as an engine takes at once
-_GATHERED_VALUES = 1 << 18  # 1 MiB of float32 stays in the processor's cache between check and copy
 _NO_CHANCE = 64  # so many different vectors never have one checksum by chance
 
 
@@ -302,38 +301,38 @@ class Store:
     def _gather(self, shard: np.ndarray, vector: np.ndarray, output: str) -> np.ndarray:
         shape = (len(shard), *self.spec.outputs[output])
         result: np.ndarray = np.empty(shape, dtype=self.header.dtype)
-        size = max(1, _GATHERED_VALUES // math.prod(shape[1:]))
-        for number, rows in _by_shard(shard):
-            vectors = self._vectors(number, output)
-            for start in range(0, len(rows), size):
-                part = rows[start : start + size]
-                found = vectors[neighbours(vector[part])]
-                self._check(number, output, vector[part], found)
-                result[neighbours(part)] = found
+        column = list(self.spec.outputs).index(output)
+        written, known = np.zeros(len(shard), np.uint32), np.ones(len(shard), bool)
+        for number, part in _by_shard(shard):
+            rows = vector[part]
+            result[neighbours(part)] = self._vectors(number, output)[neighbours(rows)]
+            sums = self.checksums(number)
+            if sums is None:
+                known[part] = False
+            else:
+                written[part] = sums[column, rows]
+        if known.any():
+            bad = np.flatnonzero(known & (row_checksums(result) != written))
+            if len(bad):
+                raise self._changed(int(shard[bad[0]]), output, int(vector[bad[0]]))
         return result
 
-    def _check(
-        self, number: int, output: str, rows: np.ndarray, vectors: np.ndarray, places: np.ndarray | None = None
-    ) -> None:
-        """Refuses vectors whose bytes are not those that were written.
-
-        Args:
-            number, output: of the shard.
-            rows: `(K,)` of the shard.
-            vectors: theirs: `(K, ...)`, or `(M, ...)` with their `places` `(K,)`.
-        """
+    def _check(self, number: int, output: str, rows: np.ndarray, block: np.ndarray, places: np.ndarray) -> None:
+        """Refuses a shard's `rows` `(K,)` where their bytes, in a block of it, are not those that were written."""
         sums = self.checksums(number)
         if sums is None:
             return
-        written = sums[list(self.spec.outputs).index(output)][rows]
-        found = row_checksums(vectors)
-        bad = np.flatnonzero((found if places is None else found[places]) != written)
+        bad = np.flatnonzero(row_checksums(block)[places] != sums[list(self.spec.outputs).index(output)][rows])
         if len(bad):
-            file = self._shard_paths[number] / output_file(output)
-            ids, shard, vector = self._places
-            image_id = ids[np.flatnonzero((shard == number) & (vector == rows[bad[0]]))[0]]
-            told = f"{file}: the vector of {image_id} has changed since it was written"
-            raise StoreError(f"{told}; `cxr-embed store verify` tells more")
+            raise self._changed(number, output, int(rows[bad[0]]))
+
+    def _changed(self, number: int, output: str, row: int) -> StoreError:
+        ids, shard, vector = self._places
+        image_id = ids[np.flatnonzero((shard == number) & (vector == row))[0]]
+        file = self._shard_paths[number] / output_file(output)
+        return StoreError(
+            f"{file}: the vector of {image_id} has changed since it was written; `cxr-embed store verify` tells more"
+        )
 
     def _vectors(self, number: int, output: str) -> np.ndarray:
         key = (number, output)
