@@ -69,6 +69,7 @@ VERBS = {
     ],
     "curve": [["read the curve"]],
 }
+SLOW = {"train", "curve", "build", "remove"}
 # What a verb writes that is no number of its input, or of the moment.
 OF_THE_MOMENT = ("index.json", "curve.csv", "writer.lock", "vectors.faiss")
 
@@ -132,7 +133,7 @@ def numbers(words: list[str], target: str) -> tuple[int, str, dict[str, str]]:
     for folder in ("made", "COPY"):
         for path in sorted(Path(folder).rglob("*")):
             name = path.name
-            if not path.is_file() or name in OF_THE_MOMENT:
+            if status or not path.is_file() or name in OF_THE_MOMENT:
                 continue
             data = path.read_bytes()
             if name in ("probe.json", "curve.json"):
@@ -144,7 +145,7 @@ def numbers(words: list[str], target: str) -> tuple[int, str, dict[str, str]]:
         shutil.rmtree(folder, ignore_errors=True)
     Path("made").mkdir()
     printed = text if "--json" in words or words == ["read the curve"] else ""
-    return status, text if status else printed, files if not status else {}
+    return status, text if status else printed, files
 
 
 def damages(root: Path, rng: np.random.Generator, count: int) -> Iterator[tuple[str, Path, int]]:
@@ -168,7 +169,10 @@ def hold(root: Path, seed: int, count: int, every_verb: bool) -> Counter[str]:
     with contextlib.chdir(root):
         Path("made").mkdir(exist_ok=True)
         for target, path, bit in damages(root, rng, count):
-            verbs = VERBS[target] if every_verb else [VERBS[target][int(rng.integers(len(VERBS[target])))]]
+            verbs = VERBS[target]
+            if not every_verb:
+                quick = [words for words in verbs if not SLOW & set(words)]
+                verbs = [quick[int(rng.integers(len(quick)))]]
             for words in verbs:
                 key = (target, *words)
                 if key not in expected:
@@ -204,9 +208,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_no_flipped_bit_gives_other_numbers(world: Path) -> None:
-    found = hold(world, 0, 60, every_verb=False)
-    assert found["an error"] > 20
-    assert found["the same numbers"] > 3
+    found = hold(world, 0, 24, every_verb=False)
+    assert found["an error"] > 8
+    assert found["the same numbers"] > 1
 
 
 @pytest.mark.soak
@@ -238,3 +242,24 @@ def test_no_flipped_bit_gives_other_scores_of_a_parquet_file(tmp_path: Path) -> 
             found["the same numbers"] += 1
     assert set(found) == {"an error", "the same numbers"}
     assert min(found.values()) > 20
+
+
+def test_probes_and_curves_of_earlier_releases_have_no_digest_and_open(world: Path) -> None:
+    for file, words in (
+        (world / "probe" / "probe.json", VERBS["probe"][1]),
+        (world / "curve" / "curve.json", VERBS["curve"][0]),
+    ):
+        whole = file.read_bytes()
+        body = json.loads(whole)
+        try:
+            with contextlib.chdir(world):
+                expected = answer(words)
+                file.write_text(json.dumps({name: value for name, value in body.items() if name != "digest"}))
+                assert answer(words)[0] == expected[0] == 0
+                file.write_text(json.dumps({**body, "created": "another day"}))
+                told = f"{file.relative_to(world)}: damaged, its digest does not match; restore it"
+                status, text = answer(words)
+                assert status == 1
+                assert text.startswith(told)
+        finally:
+            file.write_bytes(whole)

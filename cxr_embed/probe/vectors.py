@@ -17,6 +17,7 @@ from threadpoolctl import ThreadpoolController
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.metrics.spread import collapsed_by
 from cxr_embed.store import Store
+from cxr_embed.store.reader import neighbours
 
 Pool = Literal["mean", "max", "flatten"]
 POOLS: tuple[Pool, ...] = ("mean", "max", "flatten")
@@ -108,7 +109,7 @@ class StoreSource:
             chosen = np.flatnonzero(mine >= 0)
             for start in range(0, len(chosen), _BLOCK):
                 part = chosen[start : start + _BLOCK]
-                yield mine[part], pool_vectors(vectors[places[part]], self._pool)
+                yield mine[part], pool_vectors(vectors[neighbours(places[part])], self._pool)
 
 
 @dataclass(frozen=True)
