@@ -159,7 +159,7 @@ def test_an_index_is_sound_beside_what_a_killed_writer_left(tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (0, "")
     assert "sound; every checksum matches\nnote: generation-0123456789ab: not part of the index" in done.stdout
     told = json.loads(run_cli("index", "verify", str(index), "--json").stdout)
-    assert told == {"sound": True, "damage": [], "leftovers": ["generation-0123456789ab"]}
+    assert told.items() >= {"sound": True, "damage": [], "leftovers": ["generation-0123456789ab"]}.items()
 
 
 def test_a_list_is_no_manifest(tmp_path: Path) -> None:
