@@ -30,6 +30,7 @@ from cxr_embed.manifest import read_labels
 from cxr_embed.probe.files import LabelRecord, TrainedProbe, save_probe
 from cxr_embed.store import Row, StoreWriter, layout, verify_store
 from cxr_embed.store.export import export_npz, export_store
+from cxr_embed.store.forgotten import gather_forgotten
 from cxr_embed.store.rewrite import take_out
 from cxr_embed.store.verify import upgrade_store
 from cxr_embed.types import EncoderSpec, Stamp
@@ -467,3 +468,9 @@ def test_the_command_line(world: World) -> None:
     unknown = run_cli("forget", "--patient", "nobody-here", *options)
     assert (unknown.returncode, unknown.stdout) == (1, "")
     assert unknown.stderr.startswith("error: nothing under these paths knows nobody-here")
+
+
+def test_a_folder_is_no_key(tmp_path: Path) -> None:
+    for key in (Path("."), Path("/"), tmp_path):
+        with pytest.raises(StoreError, match=r"no key for the patient ids \(Is a directory\); give --key-file FILE"):
+            gather_forgotten(tmp_path, key_file=key)

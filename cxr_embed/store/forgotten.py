@@ -106,7 +106,7 @@ class Forgotten:
 
 def list_beside(key: Path) -> Path:
     """The list that speaks for everything that is written with a key."""
-    return key.with_name(f"{key.name}.forgotten.json")
+    return Path(f"{key}.forgotten.json")
 
 
 def gather_forgotten(*folders: Path, key_file: Path | None = None) -> Forgotten:
