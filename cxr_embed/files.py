@@ -9,10 +9,34 @@ import os
 import re
 import secrets
 import shutil
+import tokenize
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+
+# What numpy raises besides ValueError for a header whose bytes have changed: it reads it as Python's words.
+ODD_HEADER = (EOFError, SyntaxError, tokenize.TokenError, MemoryError, OverflowError, RecursionError, TypeError)
+
+
+def load_npy(file: Path | BinaryIO, mmap_mode: Literal["r", "c"] | None = None) -> np.ndarray:
+    """The array of an `.npy` file; in memory, or mapped. Pickles are never loaded.
+
+    Raises:
+        OSError: where it cannot be read.
+        ValueError: where it is damaged, or no array.
+    """
+    try:
+        found: np.ndarray = np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
+    except (*ODD_HEADER, zipfile.BadZipFile) as error:  # what begins as an archive does is taken for one
+        raise ValueError(f"a damaged header ({type(error).__name__})") from None
+    if not isinstance(found, np.ndarray):  # an archive of arrays
+        raise ValueError("no array")
+    return found
 
 
 def not_local(path: str | os.PathLike[str]) -> str | None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cxr_embed import files
-from cxr_embed.files import partial_of, stays_below, write_together, written_aside
+from cxr_embed.files import load_npy, partial_of, stays_below, write_together, written_aside
 
 HALF = """
 import sys
 from pathlib import Path
-from cxr_embed.files import partial_of
+from cxr_embed.files import load_npy, partial_of
 with partial_of(Path(sys.argv[1]), folder=len(sys.argv) > 2) as partial:
     (partial / "x" if partial.is_dir() else partial).write_text("half")
     print("half", flush=True)
@@ -116,3 +121,24 @@ def test_what_lies_below_a_folder_is_told_as_by_following_every_link(tmp_path: P
         for path in paths:
             assert below(f"{top}/{path}") == Path(os.path.realpath(f"{top}/{path}")).is_relative_to(root), path
     assert stays_below("/")("/etc/x")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 127), st.integers(0, 255))
+def test_a_damaged_header_of_an_array_is_one_kind_of_error(place: int, byte: int) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.arange(6, dtype=np.float32).reshape(2, 3))
+    data = bytearray(buffer.getvalue())
+    data[place] = byte
+    with contextlib.suppress(ValueError):
+        assert isinstance(load_npy(io.BytesIO(data)), np.ndarray)
+
+
+def test_numpys_words_for_a_damaged_header_are_one(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((2, 3), np.float32))
+    whole = (tmp_path / "a.npy").read_bytes()
+    for before, after in ((b"(2, 3)", b"(2, 3("), (b"(2, 3)", b"9" * 6), (b"{", b"#"), (b"'descr'", b"{descr'")):
+        (tmp_path / "a.npy").write_bytes(whole.replace(before, after))
+        for mode in ("r", None):
+            with pytest.raises(ValueError, match=r"."):
+                load_npy(tmp_path / "a.npy", mode)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import json
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import CxrEmbedError
+from cxr_embed.files import ODD_HEADER
 from cxr_embed.forget.known import Known
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
@@ -126,7 +128,7 @@ def count_mentions(path: Path, marks: Marks) -> int:
             return marks.count_in("\n".join(_told_by_picture(path)))
         if kind == "arrays":
             return len({name for name in set(_names_of_arrays(path)) if marks.is_id(name) or marks.is_name(name)})
-    except (OSError, EOFError, ValueError, SyntaxError, zipfile.BadZipFile, pa.ArrowException) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError, *ODD_HEADER, pa.ArrowException) as error:
         raise CxrEmbedError(f"{path}: cannot be looked into ({type(error).__name__})") from None
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import CxrEmbedError
+from cxr_embed.files import load_npy
 from cxr_embed.imports.sources import Shape, Source, Vector, fit, require_file, unreadable
 from cxr_embed.manifest.rows import NotATable, csv_lines
 from cxr_embed.types import counted
@@ -103,10 +103,10 @@ def _mapped(path: Path) -> np.ndarray:
     """
     require_file(path)
     try:
-        return np.lib.format.open_memmap(path, mode="r")
+        return load_npy(path, "r")
     except OSError as error:
         raise unreadable(path, error) from None
-    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
+    except ValueError as error:
         if "objects" in str(error):
             raise CxrEmbedError(f"{path}: holds Python objects (a pickle), which are never loaded") from None
         raise CxrEmbedError(f"{path}: no .npy array, or cut short; save it with numpy.save") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import IO, Literal, NamedTuple
 import numpy as np
 
 from cxr_embed.errors import CxrEmbedError
+from cxr_embed.files import ODD_HEADER
 from cxr_embed.imports.sources import (
     LARGEST_VECTOR,
     LONGEST_ID,
@@ -33,7 +33,7 @@ _SUFFIX = ".npy"
 _OWN = ("image_id.npy", "patient_id.npy", "vectors.npy")
 _READ_AT_ONCE = 16 << 20  # bytes of one large array
 # What zipfile, zlib and NumPy's parser of headers raise for bytes that are not what they should be.
-_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, SyntaxError, tokenize.TokenError)
+_FAULTS = (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, *ODD_HEADER)
 
 
 def open_npz(path: Path) -> Source:

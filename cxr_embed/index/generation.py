@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.files import load_npy
 from cxr_embed.index import kinds, token_candidates
 from cxr_embed.index.arrays import ROWS, array_file
 from cxr_embed.index.layout import CANDIDATES, CHECKSUMS, TOKENS, VECTORS, Kind, Measured, Record
@@ -76,7 +77,7 @@ def write_checksums(folder: Path, sums: Iterable[np.ndarray]) -> None:
 
 def mapped(folder: Path, name: str = VECTORS) -> np.ndarray:
     """`(N, ...)`, an array that was just written, from its file."""
-    return np.asarray(np.load(folder / name, mmap_mode="r", allow_pickle=False))
+    return np.asarray(load_npy(folder / name, mmap_mode="r"))
 
 
 def choose_kind(record: Record, kind: str) -> Kind:

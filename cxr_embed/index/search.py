@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError, StoreError
+from cxr_embed.files import load_npy
 from cxr_embed.index.asked import Query, Rules, best, stranger_note
 from cxr_embed.index.layout import CANDIDATES, CASES, CHECKSUMS, PROMPTS, TOKENS, VECTORS, Record
 from cxr_embed.index.searchable import Searchable
@@ -95,7 +96,7 @@ class CaseIndex(Searchable):
     def _mapped(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         path, shape = self.folder / name, (len(self), *shape)
         try:
-            array: np.ndarray = np.load(path, mmap_mode="r" if len(self) else None, allow_pickle=False)
+            array: np.ndarray = load_npy(path, "r" if len(self) else None)
         except (OSError, ValueError) as error:
             raise CaseIndexError(f"{path}: cannot be read ({type(error).__name__}); build the index again") from None
         if array.shape != shape:
@@ -110,7 +111,7 @@ class CaseIndex(Searchable):
         try:
             if file_digest(path) != self.record.files[CHECKSUMS]:
                 raise CaseIndexError(f"{path}: damaged, its checksum differs; restore it, or build the index again")
-            return list(np.load(path, allow_pickle=False))
+            return list(load_npy(path))
         except (OSError, ValueError) as error:
             raise CaseIndexError(f"{path}: cannot be read ({type(error).__name__}); build the index again") from None
 

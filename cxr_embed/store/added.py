@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.errors import StoreError
-from cxr_embed.files import write_whole
+from cxr_embed.files import load_npy, write_whole
 from cxr_embed.store.layout import SHARDS
 
 ADDED = "checksums"
@@ -39,7 +39,7 @@ def read_added(path: Path) -> np.ndarray:
         data = path.read_bytes()
         if match is None or hashlib.sha256(data).hexdigest()[:16] != match[2]:
             raise ValueError
-        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
+        return np.asarray(load_npy(io.BytesIO(data)))
     except (OSError, ValueError):
         raise StoreError(f"{path}: damaged; delete it, and `cxr-embed store verify --upgrade` makes it anew") from None
 

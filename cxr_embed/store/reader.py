@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cxr_embed.errors import StoreError
+from cxr_embed.files import load_npy
 from cxr_embed.store.added import added_checksums, read_added
 from cxr_embed.store.checksums import row_checksums
 from cxr_embed.store.index import Index, ShardRows
@@ -161,7 +162,7 @@ class Store:
                 try:
                     if file_digest(path) != info.files[CHECKSUMS]:
                         raise StoreError(f"{path.parent}: {path.name} is damaged, its checksum differs")
-                    found = np.load(path, allow_pickle=False)
+                    found = load_npy(path)
                 except (OSError, ValueError) as error:
                     raise StoreError(f"{path.parent}: {path.name} cannot be read ({type(error).__name__})") from None
             elif path.parent.name in self._added:
@@ -345,7 +346,7 @@ class Store:
         try:
             if path.stat().st_size != info.files[path.name]["bytes"]:
                 raise StoreError(f"{path.parent}: {path.name} has another size than when it was written")
-            array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
+            array: np.ndarray = load_npy(path, mode)
         except (OSError, ValueError, KeyError) as error:
             told = f"{path.parent}: {path.name} cannot be read ({type(error).__name__}); {remedy(path.parent)}"
             raise StoreError(told) from None

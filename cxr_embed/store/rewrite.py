@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import StoreError
-from cxr_embed.files import sync, write_whole
+from cxr_embed.files import load_npy, sync, write_whole
 from cxr_embed.store.added import added_checksums, read_added, remove_stale, write_added
 from cxr_embed.store.index import Index, ShardRows
 from cxr_embed.store.layout import (
@@ -191,7 +191,7 @@ def _rewritten(root: Path, header: Header, shard: _Shard, live: int) -> tuple[Pa
         file = shard.path / output_file(output)
         if file_digest(file) != shard.info.files.get(file.name):
             raise StoreError(f"{file}: damaged, its bytes have changed; `cxr-embed store verify` tells more")
-        array = np.load(file, mmap_mode="r" if shard.info.vectors else None, allow_pickle=False)
+        array = load_npy(file, "r" if shard.info.vectors else None)
         if array.shape != (shard.info.vectors, *shape) or array.dtype != header.dtype:
             raise StoreError(f"{file}: {array.dtype} {array.shape}, not what was declared")
         arrays[output] = array[shard.kept]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.errors import StoreError
+from cxr_embed.files import load_npy
 from cxr_embed.store.added import ADDED, added_checksums, read_added, remove_stale, write_added
 from cxr_embed.store.checksums import row_checksums
 from cxr_embed.store.index import Index, ShardRows
@@ -118,7 +119,10 @@ def _checksums(shard: Path, header: Header, info: ShardInfo) -> np.ndarray:
     sums = []
     for output in header.spec.outputs:
         file = shard / output_file(output)
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        try:
+            array = load_npy(file, "r")
+        except ValueError:
+            raise StoreError(f"{file}: damaged, it is no array any more; restore it from a copy") from None
         sums.append(row_checksums(array))
         # After they were taken: what changes from here on is found by them.
         if file_digest(file) != info.files.get(file.name) or len(array) != info.vectors:
@@ -169,7 +173,7 @@ def _verify_shard(shard: Path, header: Header) -> tuple[list[str], ShardRows | N
     if found:
         return found, None, 0
     for output, shape in header.spec.outputs.items():
-        array = np.load(shard / output_file(output), mmap_mode="r", allow_pickle=False)
+        array = load_npy(shard / output_file(output), mmap_mode="r")
         if array.shape != (info.vectors, *shape) or array.dtype != header.dtype:
             found.append(f"{output_file(output)} is {array.dtype} {array.shape}, not what the header declares")
         elif not all(np.isfinite(part).all() for part in np.array_split(array, max(1, array.nbytes >> 24))):
