@@ -6,7 +6,10 @@ import csv
 import gzip
 import hashlib
 import json
+import os
+import shutil
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +31,7 @@ from cxr_embed.index.verify import verify_index
 from cxr_embed.index.writer import add_cases, build_index
 from cxr_embed.manifest import read_labels
 from cxr_embed.probe.files import LabelRecord, TrainedProbe, save_probe
-from cxr_embed.store import Row, StoreWriter, layout, verify_store
+from cxr_embed.store import Row, StoreWriter, layout, rewrite, verify_store
 from cxr_embed.store.export import export_npz, export_store
 from cxr_embed.store.forgotten import gather_forgotten
 from cxr_embed.store.rewrite import take_out
@@ -413,6 +416,51 @@ def test_readers_that_are_open_keep_what_they_have(world: World) -> None:
     assert set(open_store(world.root / "store").ids.tolist()) == set(store.ids.tolist()) - set(NAMES)
     with pytest.raises(StoreError, match="was written anew since it was opened: open it again"):
         store.read(output="tokens")  # which nobody had mapped
+    store = open_store(world.root / "store")
+    assert len(store.ids) and store._vectors(0, "features").any()
+    world.forget(owner(4))
+    with pytest.raises(StoreError, match=r"checksums\.npy .* was written anew since it was opened: open it again"):
+        store.read()
+
+
+def test_a_reader_that_comes_while_shards_are_replaced_sees_the_old_ones_or_the_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = fill(tmp_path / "store")
+    states: list[tuple[set[str], list[str]]] = []
+
+    def look() -> None:
+        state = layout.unread_shards(store), sorted(path.name for path in (store / layout.SHARDS).iterdir())
+        if state not in states[-1:]:
+            states.append(state)
+
+    def watch(module: Any, name: str) -> None:
+        step = getattr(module, name)
+
+        def watched(*args: Any, **options: Any) -> Any:
+            done = step(*args, **options)
+            look()
+            return done
+
+        monkeypatch.setattr(module, name, watched)
+
+    for module, name in ((rewrite, "write_whole"), (os, "rename"), (shutil, "rmtree"), (Path, "unlink")):
+        watch(module, name)
+    look()
+    take_out(store, lambda patient, image_id, content: patient == owner(3))
+    assert len(states) > 10
+    old, new = states[0][1], states[-1][1]
+    # Four looks, each at the same moment as the one before or at any later one; then nothing changes any more.
+    moments: list[int] = []
+
+    def now() -> tuple[set[str], list[str]]:
+        return states[moments.pop(0) if len(moments) > 1 else moments[0]]
+
+    monkeypatch.setattr(layout, "unread_shards", lambda root: now()[0])
+    monkeypatch.setattr(os, "listdir", lambda path: now()[1])
+    for looks in combinations_with_replacement(range(len(states)), 4):
+        moments[:] = looks
+        assert [path.name for path in layout.shard_paths(store)] in (old, new), looks
 
 
 def test_ids_that_are_nowhere_change_nothing(world: World) -> None:

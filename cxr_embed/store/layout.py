@@ -169,16 +169,20 @@ def info_digest(data: bytes) -> str:
 def shard_paths(root: Path) -> list[Path]:
     """The published shards, oldest first; while shards are replaced (`rewrite`), the old ones or the new ones."""
     try:
-        while True:
-            unread = unread_shards(root)
-            names = sorted(entry.name for entry in os.scandir(root / SHARDS))
-            if unread_shards(root) == unread:
-                break
+        # What was true twice in a row was true in between: a whole replacement may pass between two looks.
+        seen = _listed(root)
+        while (again := _listed(root)) != seen:
+            seen = again
     except FileNotFoundError:
         raise StoreError(f"{root}: damaged, the folder {SHARDS} is missing") from None
     except OSError as error:
         raise StoreError(f"{root / SHARDS}: cannot be read ({error.strerror})") from None
+    unread, names = seen
     return [root / SHARDS / name for name in names if SHARD_NAME.fullmatch(name) and name not in unread]
+
+
+def _listed(root: Path) -> tuple[set[str], list[str]]:
+    return unread_shards(root), sorted(os.listdir(root / SHARDS))
 
 
 def remedy(shard: Path) -> str:

@@ -164,7 +164,8 @@ class Store:
                         raise StoreError(f"{path.parent}: {path.name} is damaged, its checksum differs")
                     found = load_npy(path)
                 except (OSError, ValueError) as error:
-                    raise StoreError(f"{path.parent}: {path.name} cannot be read ({type(error).__name__})") from None
+                    told = f"{path.parent}: {path.name} cannot be read ({type(error).__name__}); {remedy(path.parent)}"
+                    raise StoreError(told) from None
             elif path.parent.name in self._added:
                 found = read_added(self._added[path.parent.name])
             if found is not None and found.shape != (len(self.spec.outputs), info.vectors):

@@ -255,8 +255,3 @@ def finish(root: Path) -> None:
         remove_stale(root)
         (root / UNREAD).unlink()
         sync(root)
-
-
-def unfinished(root: Path) -> bool:
-    """Whether a killed writer has left anything."""
-    return (root / UNREAD).exists() or any((root / INCOMING).glob("*")) or any(root.glob(f".{UNREAD}.*"))
