@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
@@ -341,3 +343,13 @@ def digest_fits(body: Mapping[str, Any]) -> bool:
 def _digest(body: Mapping[str, Any]) -> str:
     # In ASCII: half a character, which damage can make, has no bytes in UTF-8.
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def keyed_hash(identifier: str, key: bytes) -> str:
+    """HMAC-SHA-256 of an identifier, 16 hexadecimal digits: the same id and key give the same result everywhere."""
+    return hmac.new(key, identifier.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:16]
+
+
+def spellings(text: str) -> set[str]:
+    """A text in the forms in which Unicode lets its letters be written: some systems take accents apart."""
+    return {text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)}

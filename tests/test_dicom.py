@@ -27,8 +27,7 @@ from pydicom.sequence import Sequence
 
 from cxr_embed.errors import ImageError
 from cxr_embed.images import decode_image, read_dicom_header, read_image
-from cxr_embed.images.dicom import keyed_hash
-from cxr_embed.types import CxrImage, DicomFields
+from cxr_embed.types import CxrImage, DicomFields, keyed_hash
 
 
 def dataset(pixels: np.ndarray, bits: int = 0, **fields: Any) -> Dataset:

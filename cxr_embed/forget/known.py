@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from cxr_embed.datasets.patients import neutral
-from cxr_embed.images.dicom import keyed_hash
 from cxr_embed.imports.run import content_id
 from cxr_embed.index import CaseIndex
 from cxr_embed.index.table import CONTENT
 from cxr_embed.store import Header, Row, Store
 from cxr_embed.store.forgotten import Forgotten
 from cxr_embed.store.rewrite import read_rows, states
+from cxr_embed.types import keyed_hash, spellings
 
 Case = tuple[str, str, bytes | None]  # image id, patient (blank where nobody knows), content
 _IMPORTED = "imported from "  # begins the engine of vectors that have no image file
@@ -36,12 +37,21 @@ class Words:
 
     def patient(self, text: str) -> list[str]:
         """The words that an id of a patient, as it stands somewhere, is meant by."""
-        # A recipe may put a prefix before the hash.
-        return [word for word in self.patients if text == word or text.endswith(keyed_hash(word, self.key))]
+        same = {*spellings(text), keyed_hash(text, self.key)}  # whoever names the hash means the hospital's id too
+        return [word for word in self.patients if word in same or text.endswith(tuple(self._hashed[word]))]
 
     def image(self, text: str) -> list[str]:
         """The words that an id of an image is meant by."""
-        return [word for word in self.images if text in (word, neutral(word, self.key))]
+        same = spellings(text)
+        return [word for word in self.images if word in same or text in self._hashed[word]]
+
+    @cached_property
+    def _hashed(self) -> dict[str, set[str]]:
+        """What a scan makes of each word; a recipe may put a prefix before a patient's."""
+        hashed = {word: {keyed_hash(each, self.key) for each in spellings(word)} for word in self.patients}
+        for word in self.images:
+            hashed.setdefault(word, set()).update(neutral(each, self.key) for each in spellings(word))
+        return hashed
 
 
 @dataclass

@@ -20,6 +20,7 @@ import pyarrow as pa
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.files import ODD_HEADER
 from cxr_embed.forget.known import Known
+from cxr_embed.types import spellings
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 _TEXT = (".json", ".jsonl", ".html", ".htm", ".svg", ".pdf", ".txt", ".md", ".yaml", ".yml", ".tex", ".log", ".ipynb")
@@ -85,7 +86,7 @@ class Marks:
     @cached_property
     def _pattern(self) -> re.Pattern[str] | None:
         """Any of the ids where no longer word holds it."""
-        ids = {own for own in self._ids if telling(own)}
+        ids = {each for own in self._ids if telling(own) for each in spellings(own)}
         ids |= {html.escape(own) for own in ids} | {json.dumps(own)[1:-1] for own in ids}
         if not ids:
             return None
@@ -119,7 +120,7 @@ def count_mentions(path: Path, marks: Marks) -> int:
     kind = kind_of(path)
     try:
         if kind == "text":
-            with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
                 data = file.read(_LARGEST + 1)
             if len(data) > _LARGEST:
                 raise CxrEmbedError(f"{path}: too large to be looked into")

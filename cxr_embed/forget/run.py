@@ -18,7 +18,6 @@ from cxr_embed.forget.known import Case, Known, Words, cases_of_index, cases_of_
 from cxr_embed.forget.mentions import Marks, count_mentions, kind_of, telling
 from cxr_embed.forget.places import Places, find_places, sweep_partials
 from cxr_embed.forget.tables import count_rows, drop_rows
-from cxr_embed.images.dicom import keyed_hash
 from cxr_embed.index import CaseIndex
 from cxr_embed.index.layout import writing
 from cxr_embed.index.table import CONTENT
@@ -28,6 +27,7 @@ from cxr_embed.store.forgotten import FORGOTTEN, Forgotten, gather_forgotten, li
 from cxr_embed.store.keys import key_path, patient_key
 from cxr_embed.store.rewrite import take_out
 from cxr_embed.store.writer import acquire_lock
+from cxr_embed.types import keyed_hash, spellings
 
 
 @dataclass
@@ -113,8 +113,8 @@ def forget(
     before |= {w for w in images if forgotten.has_image("", w) or forgotten.has_image("", neutral(w, key))}
     _learn(known, words, places, milvus, result)
     result.images, result.copies = len(known.images), len(known.copies)
-    for word in patients:  # as the hospital has it, and as a scan will have it again
-        known.add_patient(word)
+    for word in (each for patient in patients for each in spellings(patient)):
+        known.add_patient(word)  # as the hospital has it, and as a scan will have it again
         known.add_patient(keyed_hash(word, key))
     known.images.update(images)
     _look(result, places, Marks(known), known)
@@ -204,9 +204,10 @@ def _look(result: Forgetting, places: Places, marks: Marks, known: Known) -> Non
 def _in_a_file(word: str, result: Forgetting, key: bytes) -> bool:
     """Whether one of the files that mention somebody mentions this one."""
     alone = Known(Forgotten(key))
-    for name in (word, keyed_hash(word, key), neutral(word, key)):
-        alone.add_patient(name)
-        alone.add_image(name, "", None)
+    for name in spellings(word):
+        for each in (name, keyed_hash(name, key), neutral(name, key)):
+            alone.add_patient(each)
+            alone.add_image(each, "", None)
     marks = Marks(alone)
     for file in result.files:
         path = Path(file["path"])

@@ -87,7 +87,7 @@ def drop_rows(path: Path, marks: Marks) -> int:
         else:
             gone = 0
             encoding = _encoding(target)
-            with _opened(target) as text, _created(partial, target.suffix == ".gz") as out:
+            with _opened(target) as text, _created(partial, target.suffix.lower() == ".gz") as out:
                 encoder = codecs.getincrementalencoder(encoding)("surrogateescape")
                 for raw, goes in _records(text, marks):
                     gone += goes
@@ -170,7 +170,7 @@ def _records(text: IO[str], marks: Marks) -> Iterator[tuple[str, bool]]:
 
 
 def _encoding(path: Path) -> str:
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+    with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
         start = file.read(2)
     # The mark at the beginning is a character of the first cell, and stays.
     return {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}.get(start, "utf-8")
@@ -178,7 +178,7 @@ def _encoding(path: Path) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[str]]:
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+    with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
         yield io.TextIOWrapper(file, _encoding(path), "surrogateescape", newline="")
 
 

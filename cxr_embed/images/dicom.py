@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
-import hmac
 import io
 import logging
 import os
@@ -27,7 +25,7 @@ from cxr_embed.images.display import display_table
 from cxr_embed.images.fields import Unreadable, kind_of, number, numbers, value_of, whole_number
 from cxr_embed.images.stored import complete, padding, stored_values
 from cxr_embed.images.views import VIEW_TAGS, view_of
-from cxr_embed.types import Colour, DicomFields, ImageNote, age_in_years, is_lateral
+from cxr_embed.types import Colour, DicomFields, ImageNote, age_in_years, is_lateral, keyed_hash
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -191,11 +189,6 @@ def _read_header(path: str | os.PathLike[str], tags: list[str] | None) -> Datase
         except Exception as error:
             told = f"the DICOM header is damaged ({type(error).__name__})"
             raise machine_fault(error) or ImageError("corrupt", told) from None
-
-
-def keyed_hash(identifier: str, key: bytes) -> str:
-    """HMAC-SHA-256 of an identifier, 16 hexadecimal digits: the same id and key give the same result everywhere."""
-    return hmac.new(key, identifier.encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def dicom_fields(dataset: Dataset) -> DicomFields:

@@ -11,13 +11,14 @@ import hashlib
 import hmac
 import json
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 from cxr_embed.errors import ManifestError, StoreError
 from cxr_embed.files import write_whole
 from cxr_embed.store.keys import key_path, patient_key
-from cxr_embed.types import canonical_json
+from cxr_embed.types import canonical_json, keyed_hash
 
 FORGOTTEN = "forgotten.json"
 _FORMAT, _VERSION = "cxr_embed.forgotten", 1
@@ -45,9 +46,16 @@ class Forgotten:
         text = f"cxr_embed forgotten {kind}\0{value}".encode(errors="surrogatepass")
         return hmac.digest(self.key, text, "sha256").hex()[:_DIGITS]
 
+    def _add(self, kind: str, value: str) -> None:
+        self.hashes.add(self._hash(kind, unicodedata.normalize("NFC", value)))
+
+    def _has(self, kind: str, value: str) -> bool:
+        # An id is the same with its accents taken apart; lists of earlier days have it as it stood.
+        return any(self._hash(kind, each) in self.hashes for each in {unicodedata.normalize("NFC", value), value})
+
     def add_patient(self, patient: str) -> None:
         """Keeps a patient out, by the id as it stands in a store or a manifest."""
-        self.hashes.add(self._hash("patient", patient))
+        self._add("patient", patient)
         self._known.clear()
 
     def add_image(self, patient: str, image_id: str) -> None:
@@ -57,20 +65,21 @@ class Forgotten:
         patient is not known, blank, the id stays out for all.
         """
         owners = {patient, ""} if patient else {"", "*"}
-        self.hashes.update(self._hash("image", f"{owner}\0{image_id}") for owner in owners)
+        for owner in owners:
+            self._add("image", f"{owner}\0{image_id}")
 
     def add_content(self, content: bytes) -> None:
         """Keeps a file out, by its SHA-256."""
         self.hashes.add(self._hash("content", content.hex()))
 
     def has_patient(self, patient: str) -> bool:
-        """Whether a patient is forgotten; nobody has the blank id."""
+        """Whether a patient is forgotten, by this id or by what a scan makes of it; nobody has the blank id."""
         if not self.hashes or not patient:
             return False
         if patient not in self._known:
             found = _HASHED_ID.search(patient)
-            spelt = {patient, found[0]} if found else {patient}
-            self._known[patient] = any(self._hash("patient", each) in self.hashes for each in spelt)
+            spelt = {patient, found[0] if found else keyed_hash(patient, self.key)}
+            self._known[patient] = any(self._has("patient", each) for each in spelt)
         return self._known[patient]
 
     def has_image(self, patient: str, image_id: str) -> bool:
@@ -78,7 +87,7 @@ class Forgotten:
         if not self.hashes:
             return False
         owners = (patient, "*") if patient else ("",)
-        return any(self._hash("image", f"{owner}\0{image_id}") in self.hashes for owner in owners)
+        return any(self._has("image", f"{owner}\0{image_id}") for owner in owners)
 
     def has_content(self, content: bytes | None) -> bool:
         """Whether a file is; a file that nobody has read is not."""
