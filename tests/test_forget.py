@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import hashlib
 import json
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 from test_equal_vectors import without_checksums
 
 from cxr_embed import CaseIndex, LinearProbe, embed, open_store
+from cxr_embed.cli.forget import _tell
 from cxr_embed.errors import CxrEmbedError, StoreError
 from cxr_embed.forget import forget
 from cxr_embed.imports import import_vectors, open_npz
@@ -418,6 +420,42 @@ def test_what_is_damaged_is_named_and_the_others_are_done(world: World) -> None:
     assert any("cases.db: a file of Milvus, not looked into" in problem for problem in result.problems)
     assert not set(open_store(world.root / "store").ids.tolist()) & set(NAMES)
     assert result.to_json()["complete"] is False
+
+
+def test_links_to_stores_elsewhere_are_told(world: World) -> None:
+    inside, elsewhere = world.root / "project", world.root / "elsewhere"
+    inside.mkdir()
+    fill(inside / "store")
+    elsewhere.mkdir()
+    for place in ("store", "index"):
+        (world.root / place).rename(elsewhere / place)
+        (inside / f"their-{place}").symlink_to(elsewhere / place)
+    (inside / "again").symlink_to(inside / "store")
+    result = forget([inside], patients=[owner(3)], key_file=world.key)
+    assert sorted(result.problems) == [
+        f"{inside / f'their-{place}'}: a link to a store, an index or a probe, not followed; name {elsewhere / place}"
+        for place in ("index", "store")
+    ]
+    assert forget([inside / "their-store", elsewhere], patients=[owner(3)], key_file=world.key).problems == []
+    assert not set(NAMES) & set(open_store(elsewhere / "store").ids.tolist())
+
+
+def test_a_full_disk_is_told_with_its_place(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rewrite, "write_shard", full)
+        result = forget([world.root / "store"], patients=[owner(3)], key_file=world.key)
+    assert result.problems == [f"{world.root / 'store'}: cannot be read or written (No space left on device)"]
+    _tell(result)
+    told = capsys.readouterr()
+    assert told.err.endswith("see to what was not done, and run the same again\n")
+    assert "nothing else" not in told.out
+    assert verify_store(world.root / "store") == []
+    assert world.forget(owner(3)).problems == []
 
 
 def test_a_store_that_somebody_writes_to_is_left_to_the_next_run(world: World) -> None:

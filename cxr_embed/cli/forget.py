@@ -77,12 +77,15 @@ def _tell(result: Forgetting) -> None:
     for file in result.files:
         unit = {"table": "row", "name": "name"}.get(file["kind"], "mention")
         told = plural(file["mentions"], unit)
+        after = "named after the patient or an image"
         if file["kind"] == "name":
-            told = "named after the patient or an image"
+            told = after
         if file["deleted"]:
             told = f"{plural(file['deleted'], 'row')} deleted" + (
                 f", {file['mentions'] - file['deleted']:,} left" if file["mentions"] > file["deleted"] else ""
             )
+        if file["named"] and told != after:
+            told += f"; and {after}"
         typer.echo(f"{file['path']}: {told}")
     for note in result.notes:
         typer.echo(f"note: {note}")
@@ -98,7 +101,8 @@ def _tell(result: Forgetting) -> None:
             "and run the same again",
             err=True,
         )
+    elif result.problems:
+        typer.echo("see to what was not done, and run the same again", err=True)
     else:
-        seen = ", as far as could be seen" if result.problems else ""
-        typer.echo(f"nothing else under these paths knows of the patient{seen}")
+        typer.echo("nothing else under these paths knows of the patient")
     typer.echo(RESEARCH)

@@ -73,11 +73,11 @@ class Marks:
         names |= {content.hex() for content in self.known.contents if content in raw}
         return len(names)
 
-    def count_in_name(self, path: Path) -> int:
-        """Whether a file is named after an image or a patient: 1 or 0."""
+    def is_named(self, path: Path) -> bool:
+        """Whether a file is named after an image or a patient."""
         stem = path.name.split(".", 1)[0]
         whole = path.as_posix().rsplit(".", 1)[0]
-        return int(self.is_name(stem) or any("/" in own and whole.endswith(f"/{own}") for own in self._ids))
+        return self.is_name(stem) or any("/" in own and whole.endswith(f"/{own}") for own in self._ids)
 
     @cached_property
     def _ids(self) -> set[str]:

@@ -41,7 +41,7 @@ class Places:
 
 
 def find_places(paths: Sequence[Path]) -> Places:
-    """Walks the paths; links to folders are not followed.
+    """Walks the paths; links to folders are not followed, but those to a store, an index or a probe are told.
 
     Raises:
         CxrEmbedError: for a path where nothing is.
@@ -91,6 +91,18 @@ def _walk(root: Path, places: Places) -> None:
         elif left := [each for each in folders if _GENERATION.fullmatch(each)]:
             places.problems.append(f"{folder / left[0]}: left by a build of an index that was killed; delete it")
             folders[:] = [each for each in folders if each not in left]
+        places.problems += [
+            f"{link}: a link to a store, an index or a probe, not followed; name {link.resolve()}"
+            for link in map(folder.joinpath, folders)
+            if link.is_symlink() and _outside(link, root)
+        ]
         places.milvus += [folder / each for each in (*folders, *files) if each.endswith(".db")]
         folders[:] = [each for each in folders if not each.endswith(".db")]
         places.files += [folder / each for each in files if each not in own and not each.endswith(".db")]
+
+
+def _outside(link: Path, root: Path) -> bool:
+    """Whether a link leads to a folder of ours that this walk does not come to."""
+    target = link.resolve()
+    ours = any((target / each).is_file() for each in (STORE_JSON, INDEX_JSON, PROBE_JSON))
+    return ours and not target.is_relative_to(root.resolve())

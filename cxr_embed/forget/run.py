@@ -40,7 +40,8 @@ class Forgetting:
         stores, indexes: a dict each: `path`, and `images`, `vectors` and `shards`, or `cases`, that are gone.
         milvus: `uri`, `collection`, `cases`; None where none was named.
         probes: that learned from a patient: `path`, `learned` (`yes`, or `perhaps` where they do not say) and `why`.
-        files: that mention somebody: `path`, `kind`, `mentions` (rows of a table, else names), `deleted` (rows).
+        files: that mention somebody: `path`, `kind`, `mentions` (rows of a table, else names), `named` (whether the
+            file is called so), `deleted` (rows).
         lists: files that say who is to stay out.
         notes: what the user should know.
         problems: what could not be looked into or done.
@@ -62,7 +63,7 @@ class Forgetting:
     @property
     def left(self) -> list[str]:
         """Probes and files that still know of somebody."""
-        files = [file["path"] for file in self.files if file["mentions"] > file["deleted"]]
+        files = [file["path"] for file in self.files if file["named"] or file["mentions"] > file["deleted"]]
         return [*(probe["path"] for probe in self.probes), *files]
 
     def to_json(self) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _learn(known: Known, words: Words, places: Places, milvus: tuple[str, str] |
     sources: list[Callable[[], Iterator[Case]]] = []
     for found, cases in ((places.stores, cases_of_store), (places.indexes, cases_of_index)):
         for path in list(found):
-            with _problems(result) as ok:
+            with _problems(result, path) as ok:
                 for _ in cases(path):
                     break
                 sources.append(partial(cases, path))
@@ -156,7 +157,7 @@ def _learn(known: Known, words: Words, places: Places, milvus: tuple[str, str] |
         sources.append(partial(cases_of, *milvus))
     learn(known, words, sources)
     for path in places.stores:
-        with _problems(result):
+        with _problems(result, path):
             learn_vectors(known, path)
     named = str(Path(milvus[0]).absolute()) if milvus is not None else ""
     result.problems += [
@@ -171,7 +172,7 @@ def _look(result: Forgetting, places: Places, marks: Marks, known: Known) -> Non
     if not result.dry_run:
         sweep_partials(places)
     for path in places.probes:
-        with _problems(result):
+        with _problems(result, path):
             probe = load_probe(path)
             names = [*probe.patients.tolist(), *probe.chosen_on.tolist()]
             if any(known.forgotten.has_patient(name) for name in names):
@@ -185,15 +186,15 @@ def _look(result: Forgetting, places: Places, marks: Marks, known: Known) -> Non
                 result.probes.append({"path": str(path), "learned": "perhaps", "why": why})
     for path in places.files:
         kind, mentions = kind_of(path), 0
-        with _problems(result):
+        with _problems(result, path):
             if kind == "table":
                 mentions = count_rows(path, marks)
             elif kind:
                 mentions = count_mentions(path, marks)
-        named = marks.count_in_name(path)
+        named = marks.is_named(path)
         if mentions or named:
-            kind = kind if mentions else "name"
-            result.files.append({"path": str(path), "kind": kind, "mentions": mentions + named, "deleted": 0})
+            found = {"kind": kind, "mentions": mentions} if mentions else {"kind": "name", "mentions": 1}
+            result.files.append({"path": str(path), **found, "named": named, "deleted": 0})
     short = sorted(name for name in known.images | known.patients if not telling(name))
     if short:
         result.notes.append(
@@ -212,7 +213,7 @@ def _in_a_file(word: str, result: Forgetting, key: bytes) -> bool:
     for file in result.files:
         path = Path(file["path"])
         count = count_rows if file["kind"] == "table" else count_mentions
-        if marks.count_in_name(path) or count(path, marks):
+        if marks.is_named(path) or count(path, marks):
             return True
     names = {name for probe in result.probes for name in _named_by(load_probe(Path(probe["path"])))}
     return any(marks.is_name(name) for name in names)
@@ -227,11 +228,11 @@ def _write_lists(result: Forgetting, forgotten: Forgotten, places: Places, key: 
     forgotten.save(list_beside(key))
     result.lists.append(str(list_beside(key)))
     for folder in places.stores:
-        with _problems(result), _locked(folder):
+        with _problems(result, folder), _locked(folder):
             forgotten.save(folder / FORGOTTEN)
             result.lists.append(str(folder / FORGOTTEN))
     for folder in places.indexes:
-        with _problems(result), writing(folder):
+        with _problems(result, folder), writing(folder):
             forgotten.save(folder / FORGOTTEN)
             result.lists.append(str(folder / FORGOTTEN))
 
@@ -248,7 +249,7 @@ def _locked(store: Path) -> Iterator[None]:
 def _delete_rows(result: Forgetting, marks: Marks) -> None:
     for file in result.files:
         if file["kind"] == "table":
-            with _problems(result):
+            with _problems(result, Path(file["path"])):
                 file["deleted"] = drop_rows(Path(file["path"]), marks)
 
 
@@ -261,13 +262,13 @@ def _take_out(result: Forgetting, places: Places, known: Known, milvus: tuple[st
         return np.array([covers(*state) for state in states], bool)
 
     for path in places.indexes:
-        with _problems(result):
+        with _problems(result, path):
             cases = int(rows(CaseIndex(path)).sum()) if result.dry_run else remove_rows(path, rows).changed
             result.indexes.append({"path": str(path), "cases": cases})
     if milvus is not None:
         from cxr_embed.index.milvus_remove import cases_of, remove_covered
 
-        with _problems(result):
+        with _problems(result, milvus[0]):
             if result.dry_run:
                 cases = sum(covers(patient, image_id, content) for image_id, patient, content in cases_of(*milvus))
             else:
@@ -276,7 +277,7 @@ def _take_out(result: Forgetting, places: Places, known: Known, milvus: tuple[st
                 result.notes += removed.notes
             result.milvus = {"uri": milvus[0], "collection": milvus[1], "cases": cases}
     for path in places.stores:
-        with _problems(result):
+        with _problems(result, path):
             if result.dry_run:
                 images = {case[0] for case in cases_of_store(path) if covers(case[1], case[0], case[2])} - {""}
                 result.stores.append({"path": str(path), "images": len(images)})
@@ -286,16 +287,16 @@ def _take_out(result: Forgetting, places: Places, known: Known, milvus: tuple[st
 
 
 @contextmanager
-def _problems(result: Forgetting) -> Iterator[list[bool]]:
+def _problems(result: Forgetting, where: Path | str) -> Iterator[list[bool]]:
     """Keeps what goes wrong with one place, so that the others are done; the list is emptied then."""
     ok = [True]
     try:
         yield ok
+        return
     except CxrEmbedError as error:
-        result.problems.append(str(error))
-        ok.clear()
-    except OSError as error:
-        result.problems.append(
-            f"{error.filename or ''}: cannot be read or written ({error.strerror or error})".strip(": ")
-        )
-        ok.clear()
+        problem = str(error)
+    except OSError as error:  # a full disk names no file
+        problem = f"{error.filename or where}: cannot be read or written ({error.strerror or error})"
+    ok.clear()
+    if problem not in result.problems:
+        result.problems.append(problem)
