@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,9 @@ from cxr_embed.index.verify import verify_index
 from cxr_embed.index.writer import add_cases, build_index
 from cxr_embed.manifest import read_labels
 from cxr_embed.probe.files import LabelRecord, TrainedProbe, save_probe
-from cxr_embed.store import Row, StoreWriter, layout, rewrite, verify_store
+from cxr_embed.store import Row, StoreWriter, forgotten, layout, rewrite, verify_store
 from cxr_embed.store.export import export_npz, export_store
-from cxr_embed.store.forgotten import gather_forgotten, list_beside
+from cxr_embed.store.forgotten import Forgotten, gather_forgotten, list_beside, save_beside
 from cxr_embed.store.rewrite import take_out
 from cxr_embed.store.verify import upgrade_store
 from cxr_embed.types import EncoderSpec, Stamp, keyed_hash
@@ -464,6 +465,26 @@ def test_a_store_that_somebody_writes_to_is_left_to_the_next_run(world: World) -
         assert any("another process is writing to this store" in problem for problem in busy.problems)
     assert world.forget(owner(3)).problems == []
     assert not set(open_store(world.root / "store").ids.tolist()) & set(NAMES)
+
+
+def test_two_at_once_both_stay_in_the_list_beside_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, (first, second) = tmp_path / "key", (Forgotten(KEY), Forgotten(KEY))
+    Forgotten(KEY).save(list_beside(key))
+    first.add_patient("p1")
+    second.add_patient("p2")
+    other, read = Thread(target=save_beside, args=(second, key)), forgotten._read
+
+    def read_and_be_overtaken(*args: Any) -> set[str]:
+        found = read(*args)
+        if not other.ident:
+            other.start()
+            other.join(timeout=0.2)  # it has written by then, unless it waits
+        return found
+
+    monkeypatch.setattr(forgotten, "_read", read_and_be_overtaken)
+    save_beside(first, key)
+    other.join()
+    assert read(list_beside(key), first) == first.hashes | second.hashes
 
 
 def test_a_list_that_is_damaged_lets_nobody_in(world: World) -> None:

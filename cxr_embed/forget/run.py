@@ -23,7 +23,7 @@ from cxr_embed.index.layout import writing
 from cxr_embed.index.table import CONTENT
 from cxr_embed.index.writer import remove_rows
 from cxr_embed.probe.files import TrainedProbe, load_probe
-from cxr_embed.store.forgotten import FORGOTTEN, Forgotten, gather_forgotten, list_beside
+from cxr_embed.store.forgotten import FORGOTTEN, Forgotten, gather_forgotten, save_beside
 from cxr_embed.store.keys import key_path, patient_key
 from cxr_embed.store.rewrite import take_out
 from cxr_embed.store.writer import acquire_lock
@@ -225,8 +225,7 @@ def _named_by(probe: TrainedProbe) -> list[str]:
 
 def _write_lists(result: Forgetting, forgotten: Forgotten, places: Places, key: Path) -> None:
     """Says everywhere who is to stay out, before anything is taken out."""
-    forgotten.save(list_beside(key))
-    result.lists.append(str(list_beside(key)))
+    result.lists.append(str(save_beside(forgotten, key)))
     for folder in places.stores:
         with _problems(result, folder), _locked(folder):
             forgotten.save(folder / FORGOTTEN)

@@ -15,6 +15,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+import filelock
+
 from cxr_embed.errors import ManifestError, StoreError
 from cxr_embed.files import write_whole
 from cxr_embed.store.keys import key_path, patient_key
@@ -22,6 +24,7 @@ from cxr_embed.types import canonical_json, keyed_hash
 
 FORGOTTEN = "forgotten.json"
 _FORMAT, _VERSION = "cxr_embed.forgotten", 1
+_PATIENCE = 60  # seconds that a list is waited for: it takes milliseconds to write
 _DIGITS = 32  # of a hash: 128 bits
 _TELLS_THE_KEY = "the key of this list"
 _HASHED_ID = re.compile(r"[0-9a-f]{16}\Z")  # what a scan makes of a hospital's id, perhaps behind a prefix
@@ -116,6 +119,23 @@ class Forgotten:
 def list_beside(key: Path) -> Path:
     """The list that speaks for everything that is written with a key."""
     return Path(f"{key}.forgotten.json")
+
+
+def save_beside(forgotten: Forgotten, key: Path) -> Path:
+    """Adds what is forgotten to the list beside the key; one process at a time, so that none undoes another's.
+
+    Raises:
+        StoreError: as `Forgotten.save`.
+    """
+    path = list_beside(key)
+    try:
+        with filelock.FileLock(path.with_name(f"{path.name}.lock"), timeout=_PATIENCE):
+            forgotten.save(path)
+    except filelock.Timeout:
+        raise StoreError(f"{path}: another process is writing it; wait for it, and run the same again") from None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror})") from None
+    return path
 
 
 def gather_forgotten(*folders: Path, key_file: Path | None = None) -> Forgotten:
