@@ -123,10 +123,14 @@ def forget(
     unknown = [word for word in asked if not _in_a_file(word, result, key)]
     if unknown:
         problem = f" ({result.problems[0]})" if result.problems else ""
-        raise CxrEmbedError(f"nothing under these paths knows {', '.join(unknown[:5])}; nothing was done{problem}")
+        raise CxrEmbedError(
+            f"nothing under these paths knows {', '.join(unknown[:5])}; nothing was done{problem}. A hospital's own ids "
+            f"are known by the key that they were hashed with: here {key_path(key_file)}, --key-file FILE names another"
+        )
     for word in set(images) - known.met:
         known.add_image(word, "", None)
     if not dry_run:
+        sweep_partials(places)
         _write_lists(result, forgotten, places, key_path(key_file))
         if delete_rows:
             _delete_rows(result, Marks(known))
@@ -169,8 +173,6 @@ def _learn(known: Known, words: Words, places: Places, milvus: tuple[str, str] |
 
 def _look(result: Forgetting, places: Places, marks: Marks, known: Known) -> None:
     """Finds the probes and files that know of somebody."""
-    if not result.dry_run:
-        sweep_partials(places)
     for path in places.probes:
         with _problems(result, path):
             probe = load_probe(path)
