@@ -560,7 +560,7 @@ def test_ids_that_are_nowhere_change_nothing(world: World) -> None:
 
     (world.root / f".scores.csv.{'0' * 32}.partial").touch()  # of a killed writer
     before = files()
-    with pytest.raises(CxrEmbedError, match="nothing under these paths knows person-z; nothing was done.*another"):
+    with pytest.raises(CxrEmbedError, match=r"nothing under these paths knows person-z; nothing was done.*another"):
         world.forget(owner(3), "person-z")
     with pytest.raises(CxrEmbedError, match="is no id"):
         world.forget("")
