@@ -124,8 +124,8 @@ def forget(
     if unknown:
         problem = f" ({result.problems[0]})" if result.problems else ""
         raise CxrEmbedError(
-            f"nothing under these paths knows {', '.join(unknown[:5])}; nothing was done{problem}. A hospital's ids are "
-            f"known by the key that they were hashed with: here {key_path(key_file)}, --key-file FILE names another"
+            f"nothing under these paths knows {', '.join(unknown[:5])}; nothing was done{problem}. A hospital's ids "
+            f"are known by the key that they were hashed with: here {key_path(key_file)}, --key-file FILE names another"
         )
     for word in set(images) - known.met:
         known.add_image(word, "", None)
