@@ -553,7 +553,7 @@ TABLE = "Data_Entry_2017_v2020.csv"
         ),
         (edit(TABLE, "Finding Labels", "Labels"), "no column 'Finding Labels'"),
         (edit(TABLE, "00000002_000", "00000001_000"), "00000001_000.png stands twice, with different values"),
-        (edit("test_list.txt", "00000000_000.png", "00000001_000.png"), "1 of its files are in another list too"),
+        (edit("test_list.txt", "00000000_000.png", "00000001_000.png"), "1 of its files is in another list too"),
         (lambda root: shutil.rmtree(root / "images"), "no radiograph found"),
     ],
 )
