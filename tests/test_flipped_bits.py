@@ -214,7 +214,7 @@ def test_no_flipped_bit_gives_other_numbers(world: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("seed", [1, 2])
 def test_no_flipped_bit_gives_other_numbers_in_any_verb(world: Path, seed: int) -> None:
     found = hold(world, seed, 200, every_verb=True)
     print(dict(found))
