@@ -11,6 +11,8 @@ from cxr_embed.evaluation.result import Evaluation, FindingResult, GroupResult
 from cxr_embed.metrics import Estimate
 from cxr_embed.types import counted
 
+_MOST_DIGITS = 6
+
 
 @dataclass(frozen=True)
 class Table:
@@ -105,9 +107,13 @@ def about_intervals(evaluation: Evaluation | Comparison) -> str:
 
 
 def told(figure: Estimate, digits: int = 3, dash: str = "-", times: float = 1) -> str:
-    """A figure with its interval: `0.818 (0.807-0.828)`."""
+    """A figure with its interval: `0.818 (0.807-0.828)`; more digits where all of it would round to zero."""
     if figure.value is None:
         return "undefined"
+    largest = max(abs(value * times) for value in (figure.value, figure.low, figure.high) if value is not None)
+    if round(largest, _MOST_DIGITS) > 0:  # else nothing but rounding errors
+        while round(largest, digits) == 0:
+            digits += 1
 
     def number(value: float) -> str:
         # Adding zero takes the sign off what was rounded to it.
