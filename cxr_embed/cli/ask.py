@@ -10,7 +10,7 @@ import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
 from cxr_embed.cli.search import laterals, places_of, print_cases
-from cxr_embed.types import STAND_INS_READ
+from cxr_embed.types import stand_ins_read
 
 if TYPE_CHECKING:
     from cxr_embed.manifest import Manifest
@@ -75,7 +75,7 @@ def ask_store(
     if out is not None:
         write_scores(out, screening.scores, {**about, "prompts": asked.name, "prompts_digest": asked.digest})
     if montage is not None and places is not None:
-        _draw(montage, places, answers, [*_judged(answers), *notes, *STAND_INS_READ, RESEARCH])
+        _draw(montage, places, answers, [*_judged(answers), *notes, *stand_ins_read(), RESEARCH])
     if as_json:
         files = {name: str(file) for name, file in (("out", out), ("montage", montage)) if file is not None}
         told = {"images": len(opened), "answers": [each.to_json() for each in answers], "notes": notes}

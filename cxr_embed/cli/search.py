@@ -12,7 +12,7 @@ from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.index import check_engine
 from cxr_embed.cli.tables import Column, print_table
 from cxr_embed.cli.terminal import console
-from cxr_embed.types import STAND_INS_READ, is_lateral
+from cxr_embed.types import is_lateral, stand_ins_read
 
 if TYPE_CHECKING:
     import numpy as np
@@ -172,7 +172,7 @@ def _draw(
         {case["image_id"]: case for case in cases},
         shown,
         rules,
-        [*notes, *STAND_INS_READ, RESEARCH],
+        [*notes, *stand_ins_read(), RESEARCH],
     )
 
 

@@ -9,9 +9,7 @@ from cxr_embed.evaluation.comparison import Comparison
 from cxr_embed.evaluation.measure import DELONG
 from cxr_embed.evaluation.result import Evaluation, FindingResult, GroupResult
 from cxr_embed.metrics import Estimate
-from cxr_embed.types import counted
-
-_MOST_DIGITS = 6
+from cxr_embed.types import counted, digits_for
 
 
 @dataclass(frozen=True)
@@ -110,10 +108,8 @@ def told(figure: Estimate, digits: int = 3, dash: str = "-", times: float = 1) -
     """A figure with its interval: `0.818 (0.807-0.828)`; more digits where all of it would round to zero."""
     if figure.value is None:
         return "undefined"
-    largest = max(abs(value * times) for value in (figure.value, figure.low, figure.high) if value is not None)
-    if round(largest, _MOST_DIGITS) > 0:  # else nothing but rounding errors
-        while round(largest, digits) == 0:
-            digits += 1
+    ends = (figure.value, figure.low, figure.high)
+    digits = digits_for((None if value is None else value * times for value in ends), digits)
 
     def number(value: float) -> str:
         # Adding zero takes the sign off what was rounded to it.
