@@ -7,7 +7,9 @@ import hmac
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -24,9 +26,10 @@ LEARNED = "learned_from"
 STAND_IN = "stand_in"
 _UNTRAINED = ("random numbers", "not a trained model", "stand-in")  # what sources of such weights say of themselves
 _DEMONSTRATION = "a demonstration"
+_MOST_DIGITS = 6
 DEMONSTRATES = "{} is a demonstration and stands in for a foundation model: its figures are not what one would reach"
-# What was read in this process of stand-ins, a sentence each; the command line tells it at a verb's end.
-STAND_INS_READ: dict[str, None] = {}
+# Sentences on stand-ins that were read, while somebody collects them: the command line tells them at a verb's end.
+_STAND_INS_READ: ContextVar[dict[str, None] | None] = ContextVar("stand_ins_read", default=None)
 
 
 def age_in_years(text: str) -> int | None:
@@ -200,10 +203,26 @@ class EncoderSpec:
 
 
 def note_stand_in(spec: EncoderSpec) -> EncoderSpec:
-    """Remembers a spec whose weights are a stand-in, so that the verb that it is read for says so; returns it."""
-    if spec.stand_in:
-        STAND_INS_READ[spec.stand_in] = None
+    """Notes a spec whose weights are a stand-in, so that the verb that it is read for says so; returns it."""
+    read = _STAND_INS_READ.get()
+    if read is not None and spec.stand_in:
+        read[spec.stand_in] = None
     return spec
+
+
+@contextmanager
+def collected_stand_ins() -> Iterator[None]:
+    """Inside, `stand_ins_read` knows every stand-in whose spec was read; outside, nothing is kept."""
+    token = _STAND_INS_READ.set({})
+    try:
+        yield
+    finally:
+        _STAND_INS_READ.reset(token)
+
+
+def stand_ins_read() -> list[str]:
+    """A sentence for each stand-in that was read so far."""
+    return list(_STAND_INS_READ.get() or ())
 
 
 class Encoder(Protocol):
@@ -322,6 +341,15 @@ def counted(count: int, one: str, many: str = "") -> str:
 def threshold_told(threshold: float) -> str:
     """A threshold for people, with digits that tell it from zero."""
     return f"{threshold:.4f}" if threshold == 0 or abs(threshold) >= 1e-3 else f"{threshold:.2g}"
+
+
+def digits_for(values: Iterable[float | None], digits: int = 3) -> int:
+    """How many decimals tell a figure and its interval from zero: more than `digits` where all would round to it."""
+    largest = max((abs(value) for value in values if value is not None), default=0.0)
+    if round(largest, _MOST_DIGITS) > 0:  # else nothing but rounding errors
+        while round(largest, digits) == 0:
+            digits += 1
+    return digits
 
 
 def canonical_json(value: Any) -> bytes:

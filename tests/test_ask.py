@@ -100,7 +100,7 @@ def test_questions_name_findings_and_denials() -> None:
         ([""], [], "--ask is words"),
         (["="], [], "--ask is words"),
         (["mass="], [], "--ask is words"),
-        (["mass"], [" "], "--ask is words"),
+        (["mass"], [" "], "--against of --ask 'mass' is blank"),
         (["mass"], ["mass"], "both positive and negative"),
         (["mass\nedema"], [], "line break"),
         (["image_id"], [], "not image_id"),
@@ -159,6 +159,34 @@ def test_a_finding_that_is_not_labelled_is_listed_all_the_same(folder: Path) -> 
     assert answers[0].auroc is None
     assert len(answers[0].cases) == 3
     assert any("no AUROC of large heart: the labels' findings are Pneumothorax, Heart" in note for note in notes)
+
+
+def test_labels_that_are_all_unknown_are_as_good_as_none(folder: Path) -> None:
+    ids = "\n".join(f"i{number:02},,1" for number in range(COUNT))
+    (folder / "labels.csv").write_text(f"image_id,Pneumothorax,Mass\n{ids}\n")
+    done = run_cli("zeroshot", str(folder / "store"), "--ask", "pneumothorax", "--labels", str(folder / "labels.csv"))
+    assert done.returncode == 0, done.stderr
+    assert "the highest first" in done.stdout
+    assert "note: no AUROC of pneumothorax: the labels: every label of the 40 images" in done.stdout
+
+
+def test_lateral_views_among_the_answers_are_told(folder: Path) -> None:
+    table = folder / "manifest.csv"
+    head, *lines = table.read_text().splitlines()
+    table.write_text("\n".join([head + ",view", *(f"{line},LL" for line in lines)]) + "\n")
+    asked = ["zeroshot", str(folder / "store"), "--ask", "pneumothorax", "-k", "3", "--manifest", str(table)]
+    assert "note: 3 lateral views among these cases (i" in run_cli(*asked).stdout
+    assert any("3 lateral views" in note for note in json.loads(run_cli(*asked, "--json").stdout)["notes"])
+
+
+def test_columns_without_room_are_told_once_by_what_holds_them(folder: Path) -> None:
+    two = ["--ask", "pneumothorax", "--ask", "large heart", "--against", "no pneumothorax", "--against", "normal heart"]
+    known = ["--manifest", str(folder / "manifest.csv")]
+    done = CliRunner(env={"COLUMNS": "40"}).invoke(app, ["zeroshot", str(folder / "store"), *two, *known])
+    assert done.exit_code == 0, done.output
+    notes = [line for line in done.stdout.splitlines() if "no room here" in line]
+    assert len(notes) == 1
+    assert notes[0].endswith("no room here; --json tells them")  # the scores' file has none of them
 
 
 def test_the_verb_as_typed(folder: Path) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from cxr_embed.evaluation import Evaluation, ScoresError, compare, evaluate
-from cxr_embed.metrics import NO_SPREAD, calibrate, threshold_for_sensitivity, threshold_for_specificity
+from cxr_embed.evaluation.tables import told
+from cxr_embed.metrics import NO_SPREAD, Estimate, calibrate, threshold_for_sensitivity, threshold_for_specificity
+from cxr_embed.report.tables import figure_cells
 from cxr_embed.types import Labels
 from cxr_embed.zeroshot import Scores
 
@@ -39,6 +41,23 @@ def test_scores_that_are_all_alike_have_no_interval_and_are_told() -> None:
     figure = found.findings[0].figures["auroc"]
     assert (figure.value, figure.low, figure.reason) == (0.5, None, NO_SPREAD)
     assert "every case has the same score: Mass" in found.warnings
+
+
+@pytest.mark.parametrize(
+    ("figure", "shown"),
+    [
+        ((0.818, 0.807, 0.828), "0.818 (0.807-0.828)"),
+        ((0.0002, 0.0001, 0.0004), "0.0002 (0.0001-0.0004)"),
+        ((0.0002, 0.0, 0.0006), "0.000 (0.000-0.001)"),
+        ((0.00002, None, None), "0.00002"),
+        ((0.0, 0.0, 0.0), "0.000 (0.000-0.000)"),
+        ((1e-17, -1e-16, 1e-16), "0.000 (0.000-0.000)"),
+    ],
+)
+def test_a_small_figure_is_told_from_zero(figure: tuple[float, float | None, float | None], shown: str) -> None:
+    assert told(Estimate(*figure)) == shown
+    of_page = figure_cells(dict(zip(("f", "f_low", "f_high"), figure, strict=True)), "f")
+    assert " ".join(filter(None, of_page)) == shown.replace("(", "").replace(")", "").replace("-", " to ")
 
 
 def test_a_perfect_ranking_is_not_certain() -> None:

@@ -71,6 +71,7 @@ def test_what_is_known_is_told_below() -> None:
     case |= {"Effusion": 1, "Mass": 0, "Edema": None, "path": "a.png"}
     assert describe_case(case) == ["a", "patient p", "2020-01-02 · PA · 61 years", "Effusion"]
     assert describe_case({"image_id": "b"}) == ["b"]
+    assert describe_case({"image_id": "c", "study_date": 1, "age": 1, "Mass": 1}) == ["c", "day 1 · 1 year", "Mass"]
     uid = "1.2.840.113619.2.30.1.1762295590.1623.978668949.886.7"
     many = dict.fromkeys(
         ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Infiltration", "Nodule", "Pneumothorax"), 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -526,11 +527,38 @@ def test_tables_for_a_paper_are_escaped(tmp_path: Path) -> None:
     assert text.count("{") == text.count("}")
     assert "clear & -- & 0." in text
     assert "Holm's correction for 6 comparisons" in text
+    assert text.count("b_c stands in") == 0
+    assert to_latex(found, ["b_c stands in"]).count(r"b\_c stands in.}") == 2  # both captions
     told = escape(odd)
     assert told == (r"50\%\_of \$x\$ \{a\} \& b\#c\textasciitilde{}d\textasciicircum{}e\textbackslash{}f")
     for line in text.splitlines():
         if line.endswith("\\\\") and "multicolumn" not in line:
             assert line.replace("\\&", "").count("&") == 4, line
+
+
+def test_one_draw_has_no_p_and_no_bars(tmp_path: Path) -> None:
+    found = fractions_of(tmp_path, fractions=(0.5,), seeds=range(1))
+    text = to_latex(found)
+    assert "Holm" not in text
+    assert "$p$: needs two draws" in text
+    save_few_labels(tmp_path / "c.svg", to_json(found, {}))
+    drawn = (tmp_path / "c.svg").read_text()
+    assert "one draw" in drawn
+    assert "deviation" not in drawn
+
+
+def test_files_for_a_paper_name_stand_ins_and_hold_every_encoder(tmp_path: Path) -> None:
+    toy = replace(CLEAR, weights_source="made here; a demonstration")
+    store, labels = str(make_store(tmp_path / "a", toy, 2.0, 0)), str(write_labels(tmp_path / "labels.csv"))
+    files = ["--figure", str(tmp_path / "c.svg"), "--latex", str(tmp_path / "c.tex"), "--out", str(tmp_path / "curve")]
+    done = run_cli("probe", "curve", store, labels, "--seeds", "2", "--fraction", "0.5", *files)
+    assert done.returncode == 0, done.stderr
+    for file in ("c.svg", "c.tex", "curve/curve.json"):
+        assert "clear is a demonstration and stands in for" in (tmp_path / file).read_text(), file
+    many = [word for number in range(5) for word in ("--store", f"{store}{number}")]
+    refused = run_cli("probe", "curve", store, labels, *many, *files)
+    assert refused.returncode == 2
+    assert "a figure shows up to 5 encoders, not 6" in refused.stderr
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])

@@ -16,7 +16,7 @@ from cxr_embed import open_store
 from cxr_embed.cli import app
 from cxr_embed.encoders import load_encoder
 from cxr_embed.store.layout import Header
-from cxr_embed.types import STAND_INS_READ, EncoderSpec
+from cxr_embed.types import EncoderSpec, collected_stand_ins, stand_ins_read
 
 NOTE = "random numbers (seed 0): not a trained model"
 FINDINGS = ["--finding", "Cardiomegaly", "--finding", "Effusion"]
@@ -153,7 +153,20 @@ def test_an_encoder_with_nothing_to_hide_is_not_named(folder: Path, monkeypatch:
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, done.output
         assert "stand-in" not in done.output
-    assert not STAND_INS_READ
+    assert not stand_ins_read()
+
+
+def test_only_who_collects_stand_ins_keeps_them(folder: Path) -> None:
+    open_store(folder / "store")  # a program of one's own, which may live long
+    assert not stand_ins_read()
+    with collected_stand_ins():
+        open_store(folder / "store")
+        open_store(folder / "store")
+        assert len(stand_ins_read()) == 1
+        with collected_stand_ins():
+            assert not stand_ins_read()
+        assert len(stand_ins_read()) == 1
+    assert not stand_ins_read()
 
 
 @pytest.mark.parametrize(

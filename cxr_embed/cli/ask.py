@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
-from cxr_embed.cli.search import places_of, print_cases
-from cxr_embed.types import STAND_INS_READ
+from cxr_embed.cli.search import laterals, places_of, print_cases
+from cxr_embed.types import stand_ins_read
 
 if TYPE_CHECKING:
     from cxr_embed.manifest import Manifest
@@ -68,22 +68,26 @@ def ask_store(
         # Of one pair all scores rank alike, but a softmax's highest round to 1 and lose their order.
         screening = score_store(opened, asked, **{**how, "score": how["score"] or "margin"}, progress=progress)
     answers, notes = answer(opened, screening, k, known=known, labels=truth, split=split, uncertain=uncertain)  # type: ignore[arg-type]
+    notes += laterals(list({case["image_id"]: case for each in answers for case in each.cases}.values()))
     kind = screening.scores.kind
     about = {"encoder": opened.spec.name, "fingerprint": opened.spec.fingerprint, "score": kind}
     about |= {"stand_in": opened.spec.stand_in} if opened.spec.stand_in else {}
     if out is not None:
         write_scores(out, screening.scores, {**about, "prompts": asked.name, "prompts_digest": asked.digest})
     if montage is not None and places is not None:
-        _draw(montage, places, answers, [*_judged(answers), *notes, *STAND_INS_READ, RESEARCH])
+        _draw(montage, places, answers, [*_judged(answers), *notes, *stand_ins_read(), RESEARCH])
     if as_json:
         files = {name: str(file) for name, file in (("out", out), ("montage", montage)) if file is not None}
         told = {"images": len(opened), "answers": [each.to_json() for each in answers], "notes": notes}
         print_json({**files, **about, **told, "note": RESEARCH})
         return
+    left_out: dict[str, None] = {}
     for each in answers:
         alone = " alone" if kind == "sigmoid" else f" against '{each.question.negative[0]}'"
         typer.echo(f"{each.question.name}: {kind} of '{each.question.positive[0]}'{alone}, the highest first")
-        notes = [*print_cases(list(each.cases), "score"), *notes]
+        left_out.update(dict.fromkeys(print_cases(list(each.cases), "score")))
+    if left_out:
+        notes.insert(0, f"{', '.join(left_out)}: no room here; --json tells them")
     for line in _judged(answers):
         typer.echo(line)
     for note in dict.fromkeys(notes):

@@ -13,7 +13,7 @@ import typer
 
 from cxr_embed.cli.terminal import clean_json, console
 from cxr_embed.notebook import in_notebook, notebook_bar
-from cxr_embed.types import STAND_INS_READ, counted
+from cxr_embed.types import counted, stand_ins_read
 
 RESEARCH = "For research; not a medical device."
 KeyFile = Annotated[Path | None, typer.Option(help="Key of the patient ids, if not your own: for what was forgotten.")]
@@ -39,8 +39,8 @@ def fail(message: str, status: int = 1) -> NoReturn:
 def print_json(value: Any) -> None:
     """Prints a value for a program to read."""
     _PRINTED.append(True)
-    if isinstance(value, dict) and STAND_INS_READ:
-        value = {**value, "stand_ins": list(STAND_INS_READ)}
+    if isinstance(value, dict) and (read := stand_ins_read()):
+        value = {**value, "stand_ins": read}
     typer.echo(clean_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 

@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperOption
 from cxr_embed.cli.common import Failed, fail, printed_json
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.files import not_local
-from cxr_embed.types import STAND_INS_READ
+from cxr_embed.types import collected_stand_ins, stand_ins_read
 
 _WRITTEN = ("out", "montage", "report")  # options that name what a verb writes
 _NO_MEMORY = "there is not enough memory for this; free some, raise the limit (`ulimit -v`), or ask for less"
@@ -43,21 +43,20 @@ class _Checked(TyperCommand):
                 if isinstance(path, Path) and (why := not_local(path)) is not None:
                     fail(why, 2)
         _check_written(ctx.params)
-        STAND_INS_READ.clear()
-        try:
-            result = super().invoke(ctx)
-        except typer.Exit:
+        with collected_stand_ins():
+            try:
+                result = super().invoke(ctx)
+            except typer.Exit:
+                _tell_stand_ins(ctx)
+                raise
             _tell_stand_ins(ctx)
-            raise
-        _tell_stand_ins(ctx)
         return result
 
 
 def _tell_stand_ins(ctx: Any) -> None:
     """Whatever a verb told of vectors, it told of a stand-in's too; for programs `print_json` has it inside."""
-    for sentence in () if ctx.params.get("as_json") else STAND_INS_READ:
+    for sentence in () if ctx.params.get("as_json") else stand_ins_read():
         typer.echo(f"stand-in: {sentence}")
-    STAND_INS_READ.clear()
 
 
 def _check_written(params: Mapping[str, Any]) -> None:

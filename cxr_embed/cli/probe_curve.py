@@ -77,7 +77,7 @@ def curve(
     check_uncertain(uncertain)
     if shots is not None and fraction is not None:
         fail("give --shots or --fraction, not both: they are two curves", 2)
-    check_files(figure, latex)
+    check_files(figure, latex, 1 + len(more or ()))
     sizes: dict[str, Any] = (
         {"fractions": _fractions(fraction)} if fraction is not None else {"shots": _shots(shots or _SHOTS)}
     )
@@ -118,12 +118,14 @@ def _encoders(stores: Sequence[Store], output: list[str] | None) -> list[CurveEn
     return [CurveEncoder(*parts) for parts in zip(_names(stores), stores, chosen, strict=True)]
 
 
-def check_files(figure: Path | None, latex: Path | None) -> None:
-    """Refuses files that could not be written in the end."""
-    from cxr_embed.report.drawing import check_figure
+def check_files(figure: Path | None, latex: Path | None, encoders: int) -> None:
+    """Refuses files that could not be written in the end, and a figure that would leave an encoder out."""
+    from cxr_embed.report.drawing import STYLES, check_figure
 
     if figure is not None:
         check_figure(figure)
+        if encoders > len(STYLES):
+            fail(f"a figure shows up to {len(STYLES)} encoders, not {encoders}; leave --figure out, or stores", 2)
     if latex is not None and (latex.suffix.lower() != ".tex" or latex.is_dir()):
         fail(f"{latex}: tables are a file whose name ends in .tex; give another --latex", 2)
 
@@ -131,12 +133,12 @@ def check_files(figure: Path | None, latex: Path | None) -> None:
 def _write_more(found: Curve, told: dict[str, Any], figure: Path | None, latex: Path | None) -> dict[str, str]:
     """Writes the files for a paper; their names."""
     from cxr_embed.probe.latex import write_latex
-    from cxr_embed.report.few_label_plot import save_few_labels
+    from cxr_embed.report.few_label_plot import save_few_labels, stand_ins_of
 
     if figure is not None:
         save_few_labels(figure, told)
     if latex is not None:
-        write_latex(latex, found)
+        write_latex(latex, found, stand_ins_of(told))
     return {name: str(file) for name, file in (("figure", figure), ("latex", latex)) if file is not None}
 
 
@@ -192,6 +194,7 @@ def _about(encoders: Sequence[Any], manifest: Path, train: str, test: str, pool:
                 "fingerprint": encoder.store.spec.fingerprint,
                 "output": encoder.output,
                 "pool": pool,
+                **({"stand_in": encoder.store.spec.stand_in} if encoder.store.spec.stand_in else {}),
             }
             for encoder in encoders
         ],

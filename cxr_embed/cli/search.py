@@ -12,7 +12,7 @@ from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.index import check_engine
 from cxr_embed.cli.tables import Column, print_table
 from cxr_embed.cli.terminal import console
-from cxr_embed.types import STAND_INS_READ, is_lateral
+from cxr_embed.types import is_lateral, stand_ins_read
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +106,7 @@ def search(
     if out is not None:
         write_neighbors(out, neighbors, opened.columns)
     notes = [*query.notes, *_shortage(opened, found, k, passing, rules), *_stranger(opened, query, rules)]
-    notes += [*(opened.doubts(where) if isinstance(opened, CaseIndex) else ()), *_laterals(neighbors)]
+    notes += [*(opened.doubts(where) if isinstance(opened, CaseIndex) else ()), *laterals(neighbors)]
     if montage is not None and places is not None:
         _draw(montage, places, opened, (like, unlike), rows[0, :found], neighbors, _rules(where, before, rules), notes)
     if as_json:
@@ -114,7 +114,9 @@ def search(
         print_json({"query": told, "neighbors": list(map(whole_ages, neighbors)), "note": RESEARCH})
         return
     typer.echo(f"nearest to {query.name}")
-    for note in (*print_cases(neighbors), *notes):
+    if left_out := print_cases(neighbors):
+        notes.insert(0, f"{', '.join(left_out)}: no room here; --json and --out tell them")
+    for note in notes:
         typer.echo(f"note: {note}")
     for file in filter(None, (out, montage)):
         typer.echo(f"{file}: {plural(found, 'case')}")
@@ -170,7 +172,7 @@ def _draw(
         {case["image_id"]: case for case in cases},
         shown,
         rules,
-        [*notes, *STAND_INS_READ, RESEARCH],
+        [*notes, *stand_ins_read(), RESEARCH],
     )
 
 
@@ -197,7 +199,8 @@ def _stranger(opened: CaseIndex | MilvusIndex, query: Query, rules: Rules) -> li
     return [f"no case is of the patient {name}" for name in query.patients if not opened.count_of_patient(name)]
 
 
-def _laterals(neighbors: list[dict[str, Any]]) -> list[str]:
+def laterals(neighbors: Sequence[dict[str, Any]]) -> list[str]:
+    """A note that counts the lateral views among cases."""
     lateral = [case["image_id"] for case in neighbors if is_lateral(str(case.get("view") or ""))]
     return [f"{plural(len(lateral), 'lateral view')} among these cases ({', '.join(lateral[:3])})"] if lateral else []
 
@@ -210,7 +213,7 @@ def _query_json(
 
 
 def print_cases(neighbors: list[dict[str, Any]], figure: str = "similarity") -> list[str]:
-    """Prints the neighbours; columns that have no room are left out, which a note then says.
+    """Prints the neighbours; returns the columns that have no room and are left out.
 
     `figure` names the number that they are ranked by.
     """
@@ -223,19 +226,14 @@ def print_cases(neighbors: list[dict[str, Any]], figure: str = "similarity") -> 
     findings = _findings(neighbors)
     if any(findings):
         columns.append(Column("findings", findings, "words"))
-    left_out = print_table(console(), columns, _SPARED)
-    return [f"{', '.join(left_out)}: no room here; --json and --out tell them"] if left_out else []
+    return print_table(console(), columns, _SPARED)
 
 
 def _findings(neighbors: list[dict[str, Any]]) -> list[str]:
     """The findings that each case is known to show, and what its picture looks like where that is odd."""
-    return [
-        ", ".join(
-            [name for name, value in case.items() if type(value) is int and value == 1]
-            + ([case["looks"]] if case.get("looks") else [])
-        )
-        for case in neighbors
-    ]
+    from cxr_embed.index.results import shown_findings
+
+    return [", ".join(shown_findings(case) + ([case["looks"]] if case.get("looks") else [])) for case in neighbors]
 
 
 def told(value: Any) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from cxr_embed.errors import ManifestError
 from cxr_embed.evaluation.learned import learned_from
 from cxr_embed.evaluation.names import match_names, nearest
-from cxr_embed.evaluation.scores import ScoresError, ScoreTable, check_ids
+from cxr_embed.evaluation.scores import NothingKnown, ScoresError, ScoreTable, check_ids
 from cxr_embed.manifest import Manifest, Uncertain, read_labels
 from cxr_embed.types import Labels, counted
 
@@ -130,7 +130,7 @@ def join(
     if not (np.isnan(found) | (found == 0) | (found == 1)).all():
         raise ScoresError(f"{source}: a label is neither 0, 1 nor unknown (NaN)")
     if np.isnan(found).all():
-        raise ScoresError(
+        raise NothingKnown(
             f"{source}: every label of the {counted(len(here), 'image', 'images')} with scores is unknown; nothing to "
             "compare with"
         )

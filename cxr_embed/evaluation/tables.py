@@ -9,7 +9,7 @@ from cxr_embed.evaluation.comparison import Comparison
 from cxr_embed.evaluation.measure import DELONG
 from cxr_embed.evaluation.result import Evaluation, FindingResult, GroupResult
 from cxr_embed.metrics import Estimate
-from cxr_embed.types import counted
+from cxr_embed.types import counted, digits_for
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,11 @@ def about_intervals(evaluation: Evaluation | Comparison) -> str:
 
 
 def told(figure: Estimate, digits: int = 3, dash: str = "-", times: float = 1) -> str:
-    """A figure with its interval: `0.818 (0.807-0.828)`."""
+    """A figure with its interval: `0.818 (0.807-0.828)`; more digits where all of it would round to zero."""
     if figure.value is None:
         return "undefined"
+    ends = (figure.value, figure.low, figure.high)
+    digits = digits_for((None if value is None else value * times for value in ends), digits)
 
     def number(value: float) -> str:
         # Adding zero takes the sign off what was rounded to it.

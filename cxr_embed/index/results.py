@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,15 @@ import pyarrow.parquet
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.files import written_aside
-from cxr_embed.index.table import AGE
+from cxr_embed.index.table import AGE, DATE
 from cxr_embed.manifest import plain_cell
 
 SUFFIXES = (".csv", ".parquet")
+
+
+def shown_findings(case: Mapping[str, Any]) -> list[str]:
+    """The findings that a case is known to show: columns of 1 that are neither its day nor its age."""
+    return [name for name, value in case.items() if type(value) is int and value == 1 and name not in (DATE, AGE)]
 
 
 def check_target(

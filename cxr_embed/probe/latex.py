@@ -10,10 +10,11 @@ from cxr_embed.files import write_together
 from cxr_embed.probe.curve import Curve
 from cxr_embed.probe.results import differences, size_told, summarise
 from cxr_embed.probe.vectors import ProbeError
+from cxr_embed.types import counted
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "\N{EN DASH}": "--", "\N{MINUS SIGN}": "$-$",
+    ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "\N{EN DASH}": "--", "\N{MINUS SIGN}": "$-$",
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
 }  # fmt: skip
 
@@ -23,8 +24,11 @@ def escape(text: str) -> str:
     return "".join(_SPECIAL.get(letter, letter if letter.isprintable() else " ") for letter in text)
 
 
-def to_latex(curve: Curve) -> str:
-    """Two tables: means over findings with the comparisons, and each finding."""
+def to_latex(curve: Curve, stand_ins: Sequence[str] = ()) -> str:
+    """Two tables: means over findings with the comparisons, and each finding.
+
+    `stand_ins` are sentences on weights that stand in for others; both captions tell them.
+    """
     sizes = [size_told(curve, size) for size in curve.shots]
     draws = max((row["draws"] for row in summarise(curve)), default=1)
     unit = "part of the training patients" if curve.by_fraction else "labelled positives (and as many negatives)"
@@ -34,27 +38,28 @@ def to_latex(curve: Curve) -> str:
     caption = f"Mean AUROC over findings, by {unit}: {spread}."
     if pairs:
         count = sum(row["p_holm"] is not None for row in differences(curve) if row["finding"] is None)
-        caption += (
-            f" $p$: paired $t$-test over draws, Holm's correction for {count} comparisons; training and test images "
-            "stay the same."
-        )
+        tested = f"paired $t$-test over draws, Holm's correction for {counted(count, 'comparison')}"
+        caption += f" $p$: {tested if count else 'needs two draws'}; training and test images stay the same."
+    remark = "".join(f" {escape(sentence)}." for sentence in stand_ins)
+    caption += remark
     lines = _table(["", *sizes], [means, *pairs], caption, "few-labels", "\\midrule")
     findings = [_finding(curve, finding) for finding in curve.findings]
     caption = f"AUROC of each finding, by {unit}: {spread}."
     caption += " --: undefined in some draw, for want of positives or negatives." if lacking else ""
+    caption += remark
     lines += ["", *_table(["", *sizes], findings, caption, "few-labels-findings", "\\addlinespace")]
     return "\n".join(["% \\usepackage{booktabs}", *lines]) + "\n"
 
 
-def write_latex(path: Path, curve: Curve) -> None:
-    """Writes the tables to a file, whole or not at all.
+def write_latex(path: Path, curve: Curve, stand_ins: Sequence[str] = ()) -> None:
+    """Writes the tables of `to_latex` to a file, whole or not at all.
 
     Raises:
         ProbeError: where it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_together({path: to_latex(curve).encode()})
+        write_together({path: to_latex(curve, stand_ins).encode()})
     except OSError as error:
         raise ProbeError(f"{path}: cannot be written ({error.strerror}); give another --latex") from None
 

@@ -50,7 +50,9 @@ def prompts_of_questions(questions: Sequence[str], against: Sequence[str] = ()) 
         words = (after if named else before).strip()
         name = before.strip() if named else words
         denial = against[number].strip() if against else denial_of(words)
-        if not words or not name or not denial:
+        if against and not denial:
+            raise PromptError(f"--against of --ask {question!r} is blank; leave it out to compare with its denial")
+        if not words or not name:
             raise PromptError(f"--ask is words such as 'pneumothorax', or NAME=WORDS, not {question!r}")
         try:
             check_entry(name, words, denial)

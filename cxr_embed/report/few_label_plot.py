@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLUMNS = 4
+_APART = 0.09  # encoders of one size, in sizes
 
 
 def few_label_plot(curve: dict[str, Any], names: list[str]) -> Drawing:
@@ -53,7 +55,12 @@ def save_few_labels(path: Path, curve: dict[str, Any]) -> None:
         path: of the figure.
         curve: as `curve.json` holds it.
     """
-    save_figure(path, *_figure(with_sizes(curve), []))
+    save_figure(path, *_figure(with_sizes(curve), [], stand_ins_of(curve)))
+
+
+def stand_ins_of(curve: dict[str, Any]) -> list[str]:
+    """A sentence for each encoder of a curve whose weights stand in for others."""
+    return list(dict.fromkeys(about["stand_in"] for about in curve.get("encoders", ()) if about.get("stand_in")))
 
 
 def with_sizes(curve: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +83,12 @@ def _has_intervals(curve: dict[str, Any]) -> bool:
     return any(row.get("ci_low") is not None for row in curve["summary"])
 
 
+def _bars_told(curve: dict[str, Any]) -> str:
+    if all(row["sd"] is None for row in curve["summary"]):
+        return "one draw"
+    return f"bars: {'95% interval' if _has_intervals(curve) else 'standard deviation'} over draws"
+
+
 def _bar(row: dict[str, Any]) -> tuple[float, float]:
     """Ends of a mean's bar: its interval, or in curves of earlier releases a standard deviation each way."""
     if row.get("ci_low") is not None:
@@ -83,15 +96,19 @@ def _bar(row: dict[str, Any]) -> tuple[float, float]:
     return row["mean"] - (row["sd"] or 0), row["mean"] + (row["sd"] or 0)
 
 
-def _figure(curve: dict[str, Any], names: list[str]) -> tuple[float, Callable[[Figure], None]]:
-    """The figure's height in inches, and what draws it."""
+def _figure(
+    curve: dict[str, Any], names: list[str], remarks: Sequence[str] = ()
+) -> tuple[float, Callable[[Figure], None]]:
+    """The figure's height in inches, and what draws it; remarks stand below."""
+    lines_below = [line for remark in remarks for line in textwrap.wrap(remark, 110)]
+    foot = 0.15 * len(lines_below)
     shots = curve["protocol"]["shots"]
     encoders = list(dict.fromkeys(row["encoder"] for row in curve["summary"]))[: len(STYLES)]
     findings = curve["findings"]
     rows = -(-len(findings) // _COLUMNS)
     styles = [STYLES[names.index(e)] for e in encoders] if set(encoders) <= set(names) else list(STYLES)
     head = above(encoders)
-    height = 2.85 + 1.45 * rows + head
+    height = 2.85 + 1.45 * rows + head + foot
     by_key = {(row["encoder"], row["finding"], row["shots"]): row for row in curve["summary"]}
     lows = [_bar(row)[0] for row in curve["summary"] if row["mean"] is not None]
     low = max(0.0, min([0.45, *(int(value * 20) / 20 for value in lows)]))
@@ -102,7 +119,7 @@ def _figure(curve: dict[str, Any], names: list[str]) -> tuple[float, Callable[[F
             style = styles[number]
             told = [(x, by_key.get((encoder, finding, size))) for x, size in enumerate(shots)]
             known = [(x, row) for x, row in told if row is not None and row["mean"] is not None]
-            away = (number - (len(encoders) - 1) / 2) * 0.09
+            away = (number - (len(encoders) - 1) / 2) * _APART
             x = [x + away for x, _ in known]
             y = [row["mean"] for _, row in known]
             for start in range(len(known) - 1):
@@ -123,7 +140,7 @@ def _figure(curve: dict[str, Any], names: list[str]) -> tuple[float, Callable[[F
     def draw(figure: Figure) -> None:
         outer = figure.add_gridspec(
             2, 1, height_ratios=(1.6, 1.3 * rows), left=0.075, right=0.99, top=1 - (0.52 + head) / height,
-            bottom=0.42 / height, hspace=1.45 / height,
+            bottom=(0.42 + foot) / height, hspace=1.45 / height,
         )  # fmt: skip
         mean = figure.add_subplot(outer[0])
         lines(mean, None, 4.4)
@@ -134,10 +151,11 @@ def _figure(curve: dict[str, Any], names: list[str]) -> tuple[float, Callable[[F
         covered = [(by_key.get((encoders[0], None, size)) or {}).get("findings_in_mean", 0) for size in shots]
         mean.set_xticks(range(len(shots)), [f"{size}\n({count})" for size, count in zip(shots, covered, strict=True)])
         mean.set_title("mean over findings", loc="left", pad=4, fontweight="bold")
-        bars = "95% interval over draws" if _has_intervals(curve) else "standard deviation over draws"
-        told = f"in brackets: findings in the mean; bars: {bars}"
-        mean.set_title(told, loc="right", pad=4, fontsize=SMALL, color=SOFT)
-        _name_ends(mean, [by_key.get((e, None, shots[-1])) for e in encoders], styles, len(shots) - 1)
+        mean.set_title(
+            f"in brackets: findings in the mean; {_bars_told(curve)}", loc="right", pad=4, fontsize=SMALL, color=SOFT
+        )
+        last = len(shots) - 1 + (len(encoders) - 1) / 2 * _APART
+        _name_ends(mean, [by_key.get((e, None, shots[-1])) for e in encoders], styles, last)
         inner = outer[1].subgridspec(rows, _COLUMNS, wspace=0.14, hspace=0.5)
         for number, finding in enumerate(findings):
             axes = figure.add_subplot(inner[number // _COLUMNS, number % _COLUMNS])
@@ -148,14 +166,17 @@ def _figure(curve: dict[str, Any], names: list[str]) -> tuple[float, Callable[[F
                 axes.text(0.5, 0.4, "undefined", transform=axes.transAxes, ha="center", color=SOFT)
         by_case = "positives that were labelled, and as many negatives"
         by_patient = "part of the training patients whose images were labelled"
-        figure.supxlabel(by_patient if "fractions" in curve["protocol"] else by_case, fontsize=NORMAL, y=0.06 / height)
+        unit = by_patient if "fractions" in curve["protocol"] else by_case
+        figure.supxlabel(unit, fontsize=NORMAL, y=(0.06 + foot) / height)
         figure.supylabel("AUROC", fontsize=NORMAL, x=0.008)
         name_series(figure, encoders, styles)
+        below = "\n".join(lines_below)
+        figure.text(0.008, 0.04 / height, below, fontsize=SMALL, color=SOFT, va="bottom", linespacing=1.3)
 
     return height, draw
 
 
-def _name_ends(axes: Axes, rows: list[dict[str, Any] | None], styles: list[Style], place: int) -> None:
+def _name_ends(axes: Axes, rows: list[dict[str, Any] | None], styles: list[Style], place: float) -> None:
     """The last values, beside their points and apart from each other."""
     known = [(row["mean"], n) for n, row in enumerate(rows) if row is not None and row["mean"] is not None]
     low, high = axes.get_ylim()

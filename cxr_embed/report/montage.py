@@ -16,11 +16,11 @@ from cxr_embed.errors import CaseIndexError, ImageError
 from cxr_embed.files import stays_below, written_aside
 from cxr_embed.images import read_image
 from cxr_embed.index.queries import Examples
-from cxr_embed.index.results import check_target
+from cxr_embed.index.results import check_target, shown_findings
 from cxr_embed.index.table import LOOKS
 from cxr_embed.manifest import leaves_root
 from cxr_embed.report.drawing import INK, NORMAL, RULE, SETTINGS, SMALL, SOFT, STYLES, short
-from cxr_embed.types import threshold_told
+from cxr_embed.types import counted, threshold_told
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,9 +120,11 @@ def describe_case(case: dict[str, Any]) -> list[str]:
     Args:
         case: column to value, None where it is unknown.
     """
-    age = f"{case['age']:g} years" if isinstance(case.get("age"), int | float) else None
-    findings = [column for column, value in case.items() if type(value) is int and value == 1]
-    shown = (case.get("study_date"), case.get("view"), case.get("sex"), age)
+    age, date = case.get("age"), case.get("study_date")
+    years = counted(int(age), "year") if isinstance(age, int | float) else None
+    findings = shown_findings(case)
+    # A data set that hides its dates counts days.
+    shown = (f"day {date}" if type(case.get("study_date")) is int else date, case.get("view"), case.get("sex"), years)
     lines = [
         _end(str(case["image_id"])),
         f"patient {_end(str(case['patient_id']), _NAME - 6)}" if case.get("patient_id") else "",

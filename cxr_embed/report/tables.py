@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cxr_embed.types import digits_for
+
 INTERVAL = "95% interval"
 UNDEFINED = "undefined"
 _MINUS = "\N{MINUS SIGN}"
@@ -56,9 +58,9 @@ def count(value: int | None) -> str:
     return "\N{EN DASH}" if value is None else f"{value:,}"
 
 
-def ends(low: float | None, high: float | None) -> str:
+def ends(low: float | None, high: float | None, digits: int = 3) -> str:
     """An interval: 0.672 to 0.738; blank for none."""
-    return "" if low is None or high is None else f"{number(low)} to {number(high)}"
+    return "" if low is None or high is None else f"{number(low, digits)} to {number(high, digits)}"
 
 
 def signed(value: float | None, digits: int = 3) -> str:
@@ -83,10 +85,11 @@ def percent(part: float | None, digits: int = 1) -> str:
 
 def figure_cells(record: dict[str, Any], name: str) -> tuple[str, str]:
     """A figure and its interval."""
-    value = record[name]
+    value, low, high = record[name], record[f"{name}_low"], record[f"{name}_high"]
     if value is None:
         return UNDEFINED, ""
-    return number(value), ends(record[f"{name}_low"], record[f"{name}_high"])
+    digits = digits_for((value, low, high))
+    return number(value, digits), ends(low, high, digits)
 
 
 def figures_table(

@@ -11,6 +11,7 @@ from scipy.special import expit
 
 from cxr_embed.evaluation import evaluate
 from cxr_embed.evaluation.names import match_names
+from cxr_embed.evaluation.scores import NothingKnown
 from cxr_embed.index.results import whole_ages
 from cxr_embed.index.table import CONTENT, IMAGE, case_table
 from cxr_embed.manifest import Manifest, Uncertain
@@ -155,7 +156,10 @@ def _judged(
     asked = replace(scores, names=tuple(scores.names[number] for number in chosen), values=values)
     # Only the findings that are asked for: the others need no warning.
     wanted = replace(labels, findings=tuple(dict.fromkeys(c for c in columns if c is not None)))
-    made = evaluate(asked, wanted, patients=owners, split=split, uncertain=uncertain)
+    try:
+        made = evaluate(asked, wanted, patients=owners, split=split, uncertain=uncertain)
+    except NothingKnown as error:  # as good as no labels: the list does not need them
+        return list(answers), [*notes, f"no AUROC of {', '.join(asked.names)}: {error}"]
     by_name = {finding.name: finding for finding in made.findings}
     told = []
     for each in answers:

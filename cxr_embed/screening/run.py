@@ -153,7 +153,9 @@ def _prompt_vectors(
             if progress is not None:
                 progress("embedding prompts", min(start + _TEXT_BATCH, len(missing)), len(missing))
     except EncoderError as error:
-        shown = ", ".join(map(repr, missing[:2])) + (", ..." if len(missing) > 2 else "")
+        shown = ", ".join(repr(p if len(p) <= 60 else p[:57] + "...") for p in missing[:2]) + (
+            ", ..." if len(missing) > 2 else ""
+        )
         raise EncoderError(
             f"{store.path} holds no vector of {len(missing)} of {len(prompts.prompts)} prompts ({shown}), and the text "
             f"model cannot embed them:\n  {error}"
