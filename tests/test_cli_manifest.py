@@ -170,8 +170,10 @@ def test_scan_mistakes(run: Run, chests: Path, tmp_path: Path) -> None:
     refused(run("scan", chests, "--patient-pattern", "P"), "needs one group")
     refused(run("scan", chests, "--recipe", "chexpert"), "there are folder, nih-chestxray14")
     refused(run("scan", chests, "--recipe", "nih-chestxray14"), "comes with it")
-    for out in (file / "m.csv", "/proc/m.csv", ".", "/", chests, tmp_path / "m.xlsx"):
+    for out in (file / "m.csv", "/proc/m.csv", ".", "/", tmp_path / "m.xlsx"):
         refused(run("scan", chests, "--out", out), "another --out")
+    outcome = run("scan", chests, "--out", chests)
+    assert (outcome.status, "another --out" in outcome.err) == (2, True)
     # A name that cannot be written is told before the scan, which may take long.
     refused(run("scan", tmp_path / "empty", "--out", "m.xlsx"), "another --out")
     assert not (chests / "manifest.csv").exists()
