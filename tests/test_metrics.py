@@ -42,7 +42,7 @@ def test_auroc_counts_pairs_and_half_of_ties() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "reason"),
-    [([], "no image has a label"), ([1, 1], "all 2 labels are positive"), ([0], "all 1 labels are negative")],
+    [([], "no image has a label"), ([1, 1], "all 2 labels are positive"), ([0], "the only label is negative")],
 )
 def test_undefined_says_why(labels: list[int], reason: str) -> None:
     figure = auroc(np.array(labels), np.zeros(len(labels)))

@@ -53,7 +53,8 @@ def auroc(labels: np.ndarray, scores: np.ndarray) -> Figure:
         return Figure(None, "no image has a label")
     if not positives or not negatives:
         kind = "positive" if positives else "negative"
-        return Figure(None, f"all {counted(len(labels), 'label is', 'labels are')} {kind}")
+        every = f"all {counted(len(labels), 'label')} are" if len(labels) > 1 else "the only label is"
+        return Figure(None, f"{every} {kind}")
     ranks = rankdata(np.asarray(scores, np.float64))
     above = ranks[labels].sum() - positives * (positives + 1) / 2
     return Figure(float(above / (positives * negatives)))

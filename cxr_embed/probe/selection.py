@@ -53,7 +53,8 @@ def one_sided(labels: np.ndarray) -> str:
     if not len(known):
         return "all labels are missing"
     if (known == known[0]).all():
-        return f"all {counted(len(known), 'label is', 'labels are')} {'positive' if known[0] == 1 else 'negative'}"
+        every = f"all {counted(len(known), 'label')} are" if len(known) > 1 else "the only label is"
+        return f"{every} {'positive' if known[0] == 1 else 'negative'}"
     return ""
 
 
