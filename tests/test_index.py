@@ -102,8 +102,8 @@ def test_only_the_manifests_images_are_indexed_and_what_is_left_out_is_told(tmp_
     index = CaseIndex(tmp_path / "i")
     assert index.ids.tolist() == ["c2", "c3", "c4", "c5"]
     assert index.patient_ids.tolist() == ["other", "p0", "p1", "p9"]
-    assert [note.split(" images")[0] for note in written.notes] == ["1", "2", "3"]
-    assert "have no vector" in written.notes[0]
+    assert [note.split(" image")[0] for note in written.notes] == ["1", "2", "3"]
+    assert "no vector in" in written.notes[0]
     assert "are not in the manifest" in written.notes[1]
     assert "another patient" in written.notes[2]
 
@@ -172,7 +172,7 @@ def test_cases_whose_file_is_another_now_are_told(tmp_path: Path) -> None:
     added = add_cases(tmp_path / "i", open_store(tmp_path / "later"))
     assert added.changed == 1
     assert len(added.notes) == 1
-    assert added.notes[0].startswith("1 images are indexed from another file than ")
+    assert added.notes[0].startswith("1 image is indexed from another file than ")
     assert "(c2): left as they are; `index remove` them first" in added.notes[0]
 
 
@@ -519,7 +519,7 @@ def test_the_verbs(folder: Path) -> None:
         (["build", "s", "--out", "x", "--output", "logits"], "has no output 'logits'; it has features, tokens"),
         (["build", "s", "--out", "x", "--pool", "mean"], "--pool mean: features is (4,)"),
         (["build", "s", "--out", "x", "--kind", "annoy"], "--kind is auto, flat"),
-        (["build", "s", "--out", "s"], "a folder with other files in it"),
+        (["build", "s", "--out", "."], "a folder with other files in it"),
         (["build", "s", "--out", "x", "--manifest", "none.csv"], "none.csv: no such file"),
         (["add", "x", "s"], "x: no index here"),
         (["remove", "ix"], "name the cases to remove"),

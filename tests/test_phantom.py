@@ -445,6 +445,7 @@ def test_the_verb_writes_a_data_set_that_validates(tmp_path: Path) -> None:
         "images": 6,
         "patients": summary["patients"],
         "findings": list(FINDINGS),
+        "lateral_views": 0,
         "problems": [],
         "linked_away": [],
     }

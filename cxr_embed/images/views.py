@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-
-from pydicom.dataset import Dataset
+from typing import TYPE_CHECKING
 
 from cxr_embed.images.fields import Unreadable, value_of
 from cxr_embed.types import is_lateral
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 # The standard's terms and those that large data sets show: free text can't pass.
 VIEWS = frozenset(
