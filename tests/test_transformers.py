@@ -492,7 +492,7 @@ def test_what_a_model_does_wrong_is_said_before_a_run(
         engine(folders["nan"])
     del tensors["vision_model.post_layernorm.weight"]
     save_file(tensors, folders["few"] / "model.safetensors")
-    with pytest.raises(EncoderError, match=r"few: 1 tensors are missing, the first vision_model\.post_layernorm"):
+    with pytest.raises(EncoderError, match=r"few: 1 tensor is missing, the first vision_model\.post_layernorm"):
         engine(folders["few"])
     save_processor(folders["large"], 48)
     with pytest.raises(EncoderError, match="large does not run on the pixels of its own processor"):

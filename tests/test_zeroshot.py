@@ -373,7 +373,7 @@ def test_vectors_without_direction_name_their_images(tmp_path: Path) -> None:
     with StoreWriter(path, SPEC) as writer:
         writer.add_vector(Row("void", "p", content(50)), {"pooled": np.ones(4), "tokens": np.zeros((3, 8))})
         writer.flush("toy engine")
-    with pytest.raises(StoreError, match=r"1 images have a vector that is zero or not finite \(void\)"):
+    with pytest.raises(StoreError, match=r"1 image has a vector that is zero or not finite \(void\)"):
         screen(path, ASKED)
     with StoreWriter(path, SPEC) as writer:  # an old vector that no image has any more harms nobody
         writer.add_vector(Row("void", "p", content(51)), image_vectors(51))
