@@ -133,7 +133,7 @@ def read_scores(scores: ScoreSource) -> ScoreTable:
     learned = getattr(scores, LEARNED, None)
     if learned is not None and np.shape(learned) != (len(ids),):
         raise ScoresError(
-            f"{LEARNED} has the shape {np.shape(learned)}; {counted(len(ids), 'id')} ask for ({len(ids)},)"
+            f"{LEARNED} has the shape {np.shape(learned)}; {counted(len(ids), 'id asks', 'ids ask')} for ({len(ids)},)"
         )
     learned = np.asarray(learned, bool) if learned is not None else None
     stand_in = bool(getattr(scores, STAND_IN, False))
