@@ -18,9 +18,9 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from cxr_embed import embed, open_store
-from cxr_embed.index import pairs
-from cxr_embed.index.pairs import find_pairs, scale_of
-from cxr_embed.index.vectors import unit
+from cxr_embed.index.faiss import pairs
+from cxr_embed.index.faiss.pairs import find_pairs, scale_of
+from cxr_embed.index.faiss.vectors import unit
 
 IMAGES = 200
 LARGE, COPIES = 100_000, 2_000

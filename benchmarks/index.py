@@ -12,10 +12,11 @@ import pyarrow as pa
 from common import Line, in_turn, median, seconds
 
 from cxr_embed import CaseIndex, open_store
-from cxr_embed.index import Query, Rules, kinds
-from cxr_embed.index.layout import CANDIDATES
-from cxr_embed.index.vectors import unit
-from cxr_embed.index.writer import add_cases, build_index, remove_cases
+from cxr_embed.index import Query, Rules
+from cxr_embed.index.faiss import kinds
+from cxr_embed.index.faiss.build import add_cases, build_index, remove_cases
+from cxr_embed.index.faiss.layout import CANDIDATES
+from cxr_embed.index.faiss.vectors import unit
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec

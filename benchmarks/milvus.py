@@ -18,9 +18,9 @@ import numpy as np
 from common import Line, fresh, machine, median, seconds
 
 from cxr_embed.index import CaseIndex, Query
-from cxr_embed.index.milvus import MilvusIndex
-from cxr_embed.index.milvus_push import push
-from cxr_embed.index.writer import build_index
+from cxr_embed.index.faiss.build import build_index
+from cxr_embed.index.milvus.push import push
+from cxr_embed.index.milvus.search import MilvusIndex
 from cxr_embed.manifest import Manifest, read_manifest
 from cxr_embed.store import Row, Store, StoreWriter, open_store
 from cxr_embed.types import EncoderSpec

@@ -16,9 +16,9 @@ from sklearn.metrics import roc_auc_score
 from cxr_embed import embed, open_store, read_manifest
 from cxr_embed.probe import LinearProbe
 from cxr_embed.probe.curve import CurveEncoder, run_curve
+from cxr_embed.probe.features import StoreSource
 from cxr_embed.probe.kernel import Columns, solve_kernel
 from cxr_embed.probe.selection import STRENGTHS
-from cxr_embed.probe.vectors import StoreSource
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
 

@@ -11,8 +11,8 @@ from common import ROOT, Line, fresh, in_turn, median, seconds
 
 from cxr_embed import CaseIndex, open_store
 from cxr_embed.index import Query
-from cxr_embed.index.vectors import unit
-from cxr_embed.index.writer import build_index
+from cxr_embed.index.faiss.build import build_index
+from cxr_embed.index.faiss.vectors import unit
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec, TextRule
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cxr_embed.evaluation import evaluate
     from cxr_embed.index import CaseIndex
     from cxr_embed.manifest import read_manifest
-    from cxr_embed.pipeline.run import embed
+    from cxr_embed.pipeline.embedding import embed
     from cxr_embed.probe import LinearProbe
     from cxr_embed.store import open_store
 
@@ -39,7 +39,7 @@ _HOME = {
     "CaseIndex": "cxr_embed.index",
     "CxrEmbedError": "cxr_embed.errors",
     "LinearProbe": "cxr_embed.probe",
-    "embed": "cxr_embed.pipeline.run",
+    "embed": "cxr_embed.pipeline.embedding",
     "evaluate": "cxr_embed.evaluation",
     "load_encoder": "cxr_embed.encoders",
     "open_store": "cxr_embed.store",

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed import open_store
-from cxr_embed.index import CaseIndex, vectors
-from cxr_embed.index.writer import build_index
+from cxr_embed.index import CaseIndex
+from cxr_embed.index.faiss import vectors
+from cxr_embed.index.faiss.build import build_index
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec

@@ -20,7 +20,7 @@ from index_world import make_index
 import cxr_embed
 from cxr_embed.datasets import load_recipe
 from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError
-from cxr_embed.files import not_local
+from cxr_embed.io.files import not_local
 from cxr_embed.manifest import patterns, rows
 from cxr_embed.prompts import load_prompt_set
 

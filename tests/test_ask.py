@@ -20,7 +20,7 @@ from cxr_embed.manifest import read_labels
 from cxr_embed.prompts import PromptError
 from cxr_embed.prompts.questions import denial_of, prompts_of_questions, sets_that_ask
 from cxr_embed.screening import score_store
-from cxr_embed.screening.ask import answer, highest
+from cxr_embed.screening.question import answer, highest
 from cxr_embed.store import Row, StoreWriter, add_prompts
 from cxr_embed.types import EncoderSpec, TextRule
 

@@ -29,7 +29,7 @@ from cxr_embed.encoders import load_text_encoder, tensorflow_process
 from cxr_embed.encoders.checked import CheckedEncoder
 from cxr_embed.encoders.cxr_foundation import CxrFoundationEncoder
 from cxr_embed.encoders.cxr_foundation.pixels import notebook_pixels, png, serving_pixels
-from cxr_embed.encoders.cxr_foundation.tokens import load_tokenizer, tokenize
+from cxr_embed.encoders.cxr_foundation.tokenizer import load_tokenizer, tokenize
 from cxr_embed.errors import EncoderError, EncoderUnusable, ImageError, StoreError
 from cxr_embed.types import CxrImage
 
@@ -183,7 +183,7 @@ TEXT = """
 import sys
 import tensorflow as tf, tensorflow_text as text
 from pathlib import Path
-from cxr_embed.encoders.cxr_foundation.tokens import load_tokenizer, tokenize
+from cxr_embed.encoders.cxr_foundation.tokenizer import load_tokenizer, tokenize
 folder = Path(sys.argv[1])
 theirs = text.BertTokenizer(str(folder / "vocab.txt"), token_out_type=tf.int32, lower_case=True)
 tokenizer = load_tokenizer(folder)
@@ -515,7 +515,7 @@ def test_the_run_stores_what_the_model_gives(make_images: Make, models: Path, tm
 def test_files_that_do_not_fit_a_slot_go_again_alone(
     make_images: Make, one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cxr_embed.pipeline import crew
+    from cxr_embed.pipeline import worker_plan as crew
 
     manifest = make_images(30, side=64)
     shutil.copy(manifest.parent / "i1.png", manifest.parent / "i2.png")

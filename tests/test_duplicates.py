@@ -16,10 +16,11 @@ from PIL import Image
 
 from cxr_embed import embed, open_store, read_manifest
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index import CaseIndex, pairs
-from cxr_embed.index.duplicates import find_duplicates, group
-from cxr_embed.index.pairs import Pairs, find_pairs, scale_of
-from cxr_embed.index.writer import build_index
+from cxr_embed.index import CaseIndex
+from cxr_embed.index.faiss import pairs
+from cxr_embed.index.faiss.build import build_index
+from cxr_embed.index.faiss.duplicates import find_duplicates, group
+from cxr_embed.index.faiss.pairs import Pairs, find_pairs, scale_of
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_embed.probe.cases import Cases, few_cases
-from cxr_embed.probe.vectors import ProbeError
+from cxr_embed.probe.features import ProbeError
 
 
 def make(labels: list[list[float]]) -> Cases:

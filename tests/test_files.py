@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_embed import files
-from cxr_embed.files import load_npy, partial_of, stays_below, write_together, written_aside
+from cxr_embed.io import files
+from cxr_embed.io.files import load_npy, partial_of, stays_below, write_together, written_aside
 
 HALF = """
 import sys
 from pathlib import Path
-from cxr_embed.files import load_npy, partial_of
+from cxr_embed.io.files import load_npy, partial_of
 with partial_of(Path(sys.argv[1]), folder=len(sys.argv) > 2) as partial:
     (partial / "x" if partial.is_dir() else partial).write_text("half")
     print("half", flush=True)

@@ -30,10 +30,10 @@ from cxr_embed.cli.forget import _tell
 from cxr_embed.errors import CxrEmbedError, StoreError
 from cxr_embed.forget import forget
 from cxr_embed.imports import import_vectors, open_npz
-from cxr_embed.index.verify import verify_index
-from cxr_embed.index.writer import add_cases, build_index
+from cxr_embed.index.faiss.build import add_cases, build_index
+from cxr_embed.index.faiss.verify import verify_index
 from cxr_embed.manifest import read_labels
-from cxr_embed.probe.files import LabelRecord, TrainedProbe, save_probe
+from cxr_embed.probe.persistence import LabelRecord, TrainedProbe, save_probe
 from cxr_embed.store import Row, StoreWriter, forgotten, layout, rewrite, verify_store
 from cxr_embed.store.export import export_npz, export_store
 from cxr_embed.store.forgotten import Forgotten, gather_forgotten, list_beside, save_beside

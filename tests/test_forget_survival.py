@@ -12,8 +12,8 @@ from test_forget import GONE, KEY, NAMES, World, fill, holding, name, needles, o
 
 from cxr_embed import CaseIndex, open_store
 from cxr_embed.forget import forget
-from cxr_embed.index.verify import verify_index
-from cxr_embed.index.writer import build_index
+from cxr_embed.index.faiss.build import build_index
+from cxr_embed.index.faiss.verify import verify_index
 from cxr_embed.manifest import read_labels
 from cxr_embed.store import verify_store
 from cxr_embed.store.export import export_store

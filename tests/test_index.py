@@ -18,11 +18,11 @@ from cxr_embed import CaseIndex, open_store, read_manifest
 from cxr_embed.cli import main
 from cxr_embed.cli.index import as_bytes
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index import kinds
-from cxr_embed.index.layout import CANDIDATES, CASES, VECTORS, Record
-from cxr_embed.index.table import write_table
-from cxr_embed.index.verify import verify_index
-from cxr_embed.index.writer import add_cases, build_index, remove_cases
+from cxr_embed.index.case_table import write_table
+from cxr_embed.index.faiss import kinds
+from cxr_embed.index.faiss.build import add_cases, build_index, remove_cases
+from cxr_embed.index.faiss.layout import CANDIDATES, CASES, VECTORS, Record
+from cxr_embed.index.faiss.verify import verify_index
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.store.layout import file_digest
 
@@ -392,7 +392,7 @@ def test_a_damaged_record_can_be_built_over_but_another_programs_file_cannot(tmp
 
 
 def test_two_writers(tmp_path: Path) -> None:
-    from cxr_embed.index.layout import writing
+    from cxr_embed.index.faiss.layout import writing
 
     index = make_index(tmp_path, random_vectors(4))
     with writing(index.path), pytest.raises(CaseIndexError, match="another process is writing"):

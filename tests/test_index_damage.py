@@ -13,11 +13,11 @@ from numpy.lib.format import read_array_header_1_0, read_magic
 from cxr_embed import CaseIndex, open_store
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import Query
-from cxr_embed.index.duplicates import find_duplicates
-from cxr_embed.index.layout import CANDIDATES, CHECKSUMS, HEADER, TOKENS, VECTORS, Record
-from cxr_embed.index.verify import verify_index
-from cxr_embed.index.writer import add_cases, build_index, remove_cases
-from cxr_embed.retrieval.run import evaluate_retrieval
+from cxr_embed.index.faiss.build import add_cases, build_index, remove_cases
+from cxr_embed.index.faiss.duplicates import find_duplicates
+from cxr_embed.index.faiss.layout import CANDIDATES, CHECKSUMS, HEADER, TOKENS, VECTORS, Record
+from cxr_embed.index.faiss.verify import verify_index
+from cxr_embed.retrieval.evaluating import evaluate_retrieval
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
 

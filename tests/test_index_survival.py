@@ -12,15 +12,17 @@ import pytest
 from index_world import make_store
 
 from cxr_embed import CaseIndex, open_store
-from cxr_embed.index.verify import verify_index
-from cxr_embed.index.writer import add_cases, build_index, remove_cases
+from cxr_embed.index.faiss.build import add_cases, build_index, remove_cases
+from cxr_embed.index.faiss.verify import verify_index
 
 # Runs a writer in a fork that kills itself at the n-th thing that it does to the file system, for one n after another,
 # each on a fresh copy of the folder; says how each ended. Forks, because starting Python takes longer than the work.
 DRIVER = """
 import json, os, shutil, signal, sys
 from cxr_embed import open_store
-from cxr_embed.index import kinds, verify, writer
+from cxr_embed.index.faiss import kinds
+from cxr_embed.index.faiss import verify
+from cxr_embed.index.faiss import build as writer
 from cxr_embed.store import upgrade_store
 import faiss, lark
 work, store, target, every, kind = json.loads(sys.argv[1])

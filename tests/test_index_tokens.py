@@ -15,13 +15,14 @@ from token_world import TokenWorld, brute_force, unit
 
 from cxr_embed import CaseIndex, open_store
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index import Query, kinds, token_candidates, tokens
-from cxr_embed.index.layout import CANDIDATES, TOKENS, Kind
+from cxr_embed.index import Query
+from cxr_embed.index.faiss import kinds, token_candidates, tokens
+from cxr_embed.index.faiss.build import add_cases, build_index, remove_cases
+from cxr_embed.index.faiss.layout import CANDIDATES, TOKENS, Kind
+from cxr_embed.index.faiss.tokens import TokenVectors, unit_tokens
+from cxr_embed.index.faiss.verify import verify_index
 from cxr_embed.index.maxsim import MaxSim
 from cxr_embed.index.queries import Asker, Examples
-from cxr_embed.index.tokens import TokenVectors, unit_tokens
-from cxr_embed.index.verify import verify_index
-from cxr_embed.index.writer import add_cases, build_index, remove_cases
 from cxr_embed.store import Row, Store, StoreWriter, add_prompts
 from cxr_embed.types import EncoderSpec, TextRule
 

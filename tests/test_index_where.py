@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index.table import DAYS, FINDING, TEXT
+from cxr_embed.index.case_table import DAYS, FINDING, TEXT
 from cxr_embed.index.where import (
     And,
     Between,

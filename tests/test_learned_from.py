@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from cxr_embed import open_store
 from cxr_embed.evaluation import ScoresError, compare, evaluate, read_scores
-from cxr_embed.probe.files import load_probe, save_probe
+from cxr_embed.probe.persistence import load_probe, save_probe
 from cxr_embed.types import Labels
 from cxr_embed.zeroshot import Scores
 

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.forget import forget
 from cxr_embed.index import CaseIndex, Query
+from cxr_embed.index.faiss.build import build_index
 from cxr_embed.index.where import And, Between, Compare, Condition, Known, Not, OneOf, Or, mask
-from cxr_embed.index.writer import build_index
 from cxr_embed.manifest import read_manifest
 from cxr_embed.store import Row, StoreWriter, open_store
 from cxr_embed.types import EncoderSpec
@@ -32,10 +32,13 @@ from cxr_embed.types import EncoderSpec
 pytest.importorskip("pymilvus", reason="Milvus is an extra: pip install 'cxr-embed[milvus]'")
 pytest.importorskip("milvus_lite", reason="the embedded Milvus does not run on this system")
 
-from cxr_embed.index import milvus, milvus_client, milvus_push, milvus_remove
-from cxr_embed.index.milvus import MilvusIndex
-from cxr_embed.index.milvus_filter import KEY
-from cxr_embed.index.milvus_push import push
+from cxr_embed.index.milvus import client as milvus_client
+from cxr_embed.index.milvus import push as milvus_push
+from cxr_embed.index.milvus import remove as milvus_remove
+from cxr_embed.index.milvus import search as milvus
+from cxr_embed.index.milvus.filter import KEY
+from cxr_embed.index.milvus.push import push
+from cxr_embed.index.milvus.search import MilvusIndex
 
 CASES, WIDTH = 150, 6
 DATES, VIEWS = ["2019-12-31", "2020-01-01", "2021-05-06"], ["PA", "AP", 'L "lateral"', "it's \\ a view"]
@@ -238,7 +241,7 @@ def test_no_text_ends_its_own_quotes(tmp_path: Path, text: str) -> None:
 
 PUSH = """
 import os, signal, sys
-from cxr_embed.index import milvus_push
+from cxr_embed.index.milvus import push as milvus_push
 from cxr_embed.manifest import read_manifest
 from cxr_embed.store import open_store
 

@@ -150,7 +150,7 @@ def test_most_cuts_are_called_so(seeds: dict[str, bytes]) -> None:
 
 def end_to_end(folder: Path, seeds: dict[str, bytes], count: int) -> None:
     """All failures are recorded, each by its reason; good files between them get their vectors."""
-    from cxr_embed.pipeline.run import embed
+    from cxr_embed.pipeline.embedding import embed
     from cxr_embed.store.reader import Store
 
     rows, expected = [], {}

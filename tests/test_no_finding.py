@@ -15,7 +15,7 @@ from index_world import make_index
 from cxr_embed.evaluation import compare, evaluate
 from cxr_embed.manifest import read_labels
 from cxr_embed.probe.curve import CurveEncoder, run_curve
-from cxr_embed.probe.results import differences, summarise
+from cxr_embed.probe.curve_summary import differences, summarise
 from cxr_embed.retrieval import evaluate_retrieval
 from cxr_embed.store import open_store
 from cxr_embed.types import Labels, in_means, left_out_of_means

@@ -20,7 +20,7 @@ from cxr_embed.cli import common
 from cxr_embed.manifest import read_labels
 from cxr_embed.manifest.spellings import plain_age
 from cxr_embed.notebook import in_notebook, notebook_bar
-from cxr_embed.pipeline.run import embed
+from cxr_embed.pipeline.embedding import embed
 
 
 class Handle:

@@ -26,7 +26,6 @@ from cxr_embed.phantom import (
     Finding,
     Phantom,
     Study,
-    files,
     render,
     render_study,
     sample_finding,
@@ -34,9 +33,10 @@ from cxr_embed.phantom import (
     sample_studies,
     write_phantoms,
 )
-from cxr_embed.phantom.files import boxes
+from cxr_embed.phantom import writing as files
 from cxr_embed.phantom.findings import FOCAL
 from cxr_embed.phantom.physics import BEAMS, enlarge, expose, shrink
+from cxr_embed.phantom.writing import boxes
 
 SIZE = 128
 

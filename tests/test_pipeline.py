@@ -18,7 +18,7 @@ from PIL import Image
 from cxr_embed import __version__, embed, open_store, read_manifest
 from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
 from cxr_embed.images import decode_image, read_image
-from cxr_embed.pipeline.run import plan_embedding
+from cxr_embed.pipeline.embedding import plan_embedding
 from cxr_embed.pipeline.summary import EmbedSummary
 from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store import verify_store
@@ -181,7 +181,7 @@ def test_a_new_release_tries_failures_again(make_images: Make, tmp_path: Path, m
     manifest = make_images(3)
     (manifest.parent / "i2.png").write_text("no picture")
     embed(manifest, encoder=MEAN, store=tmp_path / "s")
-    monkeypatch.setattr("cxr_embed.pipeline.run._version", lambda: "99.0")
+    monkeypatch.setattr("cxr_embed.pipeline.embedding._version", lambda: "99.0")
     summary = embed(manifest, encoder=MEAN, store=tmp_path / "s")
     assert counts(summary) == (0, 0, 2, 1)
     assert open_store(tmp_path / "s").shards == 2
@@ -298,7 +298,7 @@ def test_another_decoder_may_know_better(make_images: Make, tmp_path: Path, monk
         "cxr_embed.pipeline.worker.Worker.decode", lambda *_: MeanEncoder().preprocess(decode_image(good))
     )
     assert counts(embed(manifest, encoder=MeanEncoder(), store=tmp_path / "s")) == (0, 0, 1, 1)
-    monkeypatch.setattr("cxr_embed.pipeline.run.decoders", lambda: "pydicom 99")
+    monkeypatch.setattr("cxr_embed.pipeline.embedding.decoders", lambda: "pydicom 99")
     assert counts(embed(manifest, encoder=MeanEncoder(), store=tmp_path / "s")) == (1, 0, 1, 0)
 
 
@@ -415,7 +415,8 @@ def test_decoders_and_a_device_give_the_same_vectors(
     for number in range(40, 60):
         (folder / f"i{number}.png").write_bytes(b"broken")
     embed(manifest, encoder=MEAN, store=tmp_path / "whole")
-    from cxr_embed.pipeline import crew, run
+    from cxr_embed.pipeline import embedding as run
+    from cxr_embed.pipeline import worker_plan as crew
 
     split = crew.split_workers
     monkeypatch.setattr(run, "resolve_device", lambda *_: "cuda")

@@ -24,15 +24,15 @@ from sklearn.preprocessing import StandardScaler
 from cxr_embed import open_store
 from cxr_embed.manifest import read_labels
 from cxr_embed.probe import KNNProbe, LinearProbe, MLPProbe, ProbeError
+from cxr_embed.probe import features as vectors_module
 from cxr_embed.probe import linear as linear_module
-from cxr_embed.probe import vectors as vectors_module
 from cxr_embed.probe.attention import AttentionProbe
 from cxr_embed.probe.base import Probe
 from cxr_embed.probe.cases import check_disjoint, match_cases
-from cxr_embed.probe.files import load_probe, make_trained, save_probe
+from cxr_embed.probe.features import ArraySource, Matrix, StoreSource, fit_standard, pool_vectors
 from cxr_embed.probe.loss import loss, probability
+from cxr_embed.probe.persistence import load_probe, make_trained, save_probe
 from cxr_embed.probe.selection import FIXED_STRENGTH, STRENGTHS, Balance, deal_folds
-from cxr_embed.probe.vectors import ArraySource, Matrix, StoreSource, fit_standard, pool_vectors
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
 
@@ -528,7 +528,7 @@ def test_damaged_probes_are_named(tmp_path: Path) -> None:
 def test_a_probes_folder_has_one_writer_and_keeps_other_peoples_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cxr_embed.probe.folder.WAIT", 0)
+    monkeypatch.setattr("cxr_embed.probe.probe_folder.WAIT", 0)
     store = open_store(make_store(tmp_path / "store"))
     labels = write_labels(tmp_path / "labels.csv")
     cases = match_cases(store, read_labels(labels))

@@ -22,8 +22,8 @@ from cxr_embed.cli import app
 from cxr_embed.manifest import read_labels
 from cxr_embed.probe import ProbeError
 from cxr_embed.probe.curve import Curve, CurveEncoder, run_curve
+from cxr_embed.probe.curve_summary import differences, summarise, to_csv, to_json, undefined_sizes
 from cxr_embed.probe.latex import escape, to_latex
-from cxr_embed.probe.results import differences, summarise, to_csv, to_json, undefined_sizes
 from cxr_embed.probe.shots import draw_order, draw_patients, hashes, patients_for_test, patients_of
 from cxr_embed.report.collect import _read_curve
 from cxr_embed.report.context_tables import few_label_tables

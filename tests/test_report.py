@@ -20,8 +20,8 @@ from cxr_embed.manifest import read_labels
 from cxr_embed.probe import LinearProbe
 from cxr_embed.probe.cases import match_cases
 from cxr_embed.probe.curve import CurveEncoder, run_curve
-from cxr_embed.probe.files import make_trained, save_probe
-from cxr_embed.probe.results import write_curve
+from cxr_embed.probe.curve_summary import write_curve
+from cxr_embed.probe.persistence import make_trained, save_probe
 from cxr_embed.report import Inputs, ReportError, collect, write_report
 from cxr_embed.report.cards import origins, seen_in_training, without_places
 from cxr_embed.report.context_tables import _listed

@@ -17,7 +17,7 @@ from sklearn.metrics import ndcg_score, roc_auc_score
 from cxr_embed import open_store
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import CaseIndex
-from cxr_embed.index.writer import build_index
+from cxr_embed.index.faiss.build import build_index
 from cxr_embed.manifest import read_labels
 from cxr_embed.metrics.retrieval import chance, means_by_patient, ndcg_at, precision_at, recall_at, votes
 from cxr_embed.retrieval import RetrievalReport, evaluate_retrieval
@@ -349,7 +349,7 @@ def test_differences_are_of_the_common_images(tmp_path: Path) -> None:
 
 def test_tokens_are_compared_by_max_sim(tmp_path: Path) -> None:
     from cxr_embed import open_store
-    from cxr_embed.index.writer import build_index
+    from cxr_embed.index.faiss.build import build_index
     from cxr_embed.manifest import read_manifest
     from cxr_embed.store import Row, StoreWriter
     from cxr_embed.types import EncoderSpec

@@ -21,9 +21,9 @@ from cxr_embed.cli import main
 from cxr_embed.cli.search import print_cases
 from cxr_embed.errors import CaseIndexError, EncoderError, UnknownWordsWarning
 from cxr_embed.index import Query, queries
-from cxr_embed.index.asked import best
+from cxr_embed.index.faiss.build import build_index
 from cxr_embed.index.queries import Asker, Examples
-from cxr_embed.index.writer import build_index
+from cxr_embed.index.query import best
 from cxr_embed.store import Row, StoreWriter, add_prompts
 from cxr_embed.store.prompts import prompt_source
 from cxr_embed.types import EncoderSpec, TextRule

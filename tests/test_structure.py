@@ -16,9 +16,8 @@ PACKAGE = ROOT / "cxr_embed"
 # CONTRIBUTING.md explains the floors. A part may import parts on lower floors only.
 FLOORS = {
     "errors": 0,
-    "files": 0,
+    "io": 0,
     "notebook": 0,
-    "processes": 0,
     "telemetry": 0,
     "types": 0,
     "encoders": 1,

@@ -36,7 +36,7 @@ def loud(self, engine):
     return count
 writer.StoreWriter.flush = loud
 from cxr_embed import embed
-from cxr_embed.pipeline import crew
+from cxr_embed.pipeline import worker_plan as crew
 crew.CHUNK = 4
 summary = embed(sys.argv[1], encoder="helpers:make_mean", store=sys.argv[2], workers=2, dtype="float32")
 print("interrupted" if summary.interrupted else "finished", flush=True)

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from cxr_embed import open_store
 from cxr_embed.cli.terminal import clean, clean_json
-from cxr_embed.index.results import write_neighbors
-from cxr_embed.index.writer import build_index
+from cxr_embed.index.answers import write_neighbors
+from cxr_embed.index.faiss.build import build_index
 from cxr_embed.manifest import plain_cell
 
 HOSTILE = "Bad\x1b]0;owned\x07\x1b[31m\u202ereversed\x9b2J"

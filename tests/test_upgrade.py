@@ -17,8 +17,8 @@ from test_index_survival import kill_at_every_step
 from cxr_embed import CaseIndex, open_store
 from cxr_embed.errors import CaseIndexError, StoreError
 from cxr_embed.index import Query
-from cxr_embed.index.layout import CHECKSUMS, VECTORS
-from cxr_embed.index.verify import upgrade_index, verify_index
+from cxr_embed.index.faiss.layout import CHECKSUMS, VECTORS
+from cxr_embed.index.faiss.verify import upgrade_index, verify_index
 from cxr_embed.store import StoreWriter, upgrade_store, verify_store
 
 

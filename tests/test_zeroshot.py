@@ -25,7 +25,7 @@ from cxr_embed.manifest import read_labels, read_manifest
 from cxr_embed.metrics import Figure
 from cxr_embed.prompts import Finding, PromptError, PromptSet, load_prompt_set
 from cxr_embed.screening import Goal, match_labels, screen
-from cxr_embed.screening.report import FindingReport, PairReport, Report
+from cxr_embed.screening.finding_report import FindingReport, PairReport, Report
 from cxr_embed.screening.tables import doubts
 from cxr_embed.store import Row, StoreWriter, add_prompts, read_prompts
 from cxr_embed.types import EncoderSpec, TextRule, threshold_told
@@ -312,7 +312,7 @@ def test_missing_prompts_are_embedded_once_and_kept(tmp_path: Path, monkeypatch:
     model = TextSide()
     calls = []
     monkeypatch.setattr(
-        "cxr_embed.screening.run.load_text_encoder", lambda spec, **options: calls.append((spec, options)) or model
+        "cxr_embed.screening.scoring.load_text_encoder", lambda spec, **options: calls.append((spec, options)) or model
     )
     first, _ = screen(path, ASKED, weights="w", device="cpu")
     assert model.asked == ["large mass", "no mass", "clear", "edema", "no edema"]
@@ -328,7 +328,7 @@ def test_missing_prompts_are_embedded_once_and_kept(tmp_path: Path, monkeypatch:
 
 def test_a_store_that_cannot_be_written_is_scored_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_store(tmp_path / "s", prompts=False)
-    monkeypatch.setattr("cxr_embed.screening.run.load_text_encoder", lambda *_, **__: TextSide())
+    monkeypatch.setattr("cxr_embed.screening.scoring.load_text_encoder", lambda *_, **__: TextSide())
     with StoreWriter(path, SPEC):  # an embedding run goes on
         screening, _ = screen(path, ASKED)
     assert len(screening.scores.ids) == 30
@@ -342,7 +342,7 @@ def test_a_text_model_that_answers_nonsense(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float, words: str
 ) -> None:
     path = make_store(tmp_path / "s", prompts=False)
-    monkeypatch.setattr("cxr_embed.screening.run.load_text_encoder", lambda *_, **__: TextSide(bad))
+    monkeypatch.setattr("cxr_embed.screening.scoring.load_text_encoder", lambda *_, **__: TextSide(bad))
     with pytest.raises(StoreError, match=words):
         screen(path, ASKED)
     assert not (path / "prompts.arrow").exists()
@@ -360,7 +360,7 @@ def test_no_model_is_loaded_for_prompts_that_cannot_be_scored(tmp_path: Path, mo
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("cxr_embed.screening.run.load_text_encoder", never)
+    monkeypatch.setattr("cxr_embed.screening.scoring.load_text_encoder", never)
     with pytest.raises(PromptError, match="no negative prompt: Mass"):
         screen(path, PromptSet("toy", (Finding("Mass", ("mass",)),)))
     labels = read_labels(write_labels(tmp_path / "l.csv", header="image_id,Nodule,Hernia"))

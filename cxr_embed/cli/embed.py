@@ -14,7 +14,7 @@ from cxr_embed.cli.terminal import console
 from cxr_embed.notebook import in_notebook
 
 if TYPE_CHECKING:
-    from cxr_embed.pipeline.run import Plan
+    from cxr_embed.pipeline.embedding import Plan
     from cxr_embed.pipeline.summary import EmbedSummary
 
 EXAMPLE = "Example: `cxr-embed embed data/manifest.csv --store vectors/mini`"
@@ -56,8 +56,8 @@ def embed(
     is named at the end, and the exit status is 1. Ctrl-C keeps what is done; the next run goes on from there.
     """
     from cxr_embed.manifest import read_manifest
-    from cxr_embed.pipeline.run import embed as run
-    from cxr_embed.pipeline.run import plan_embedding
+    from cxr_embed.pipeline.embedding import embed as run
+    from cxr_embed.pipeline.embedding import plan_embedding
 
     if dtype not in (None, "float16", "float32"):
         fail(f"--dtype is float16 or float32, not {dtype!r}", 2)

@@ -18,7 +18,7 @@ from typer.core import TyperCommand, TyperOption
 
 from cxr_embed.cli.common import Failed, fail, printed_json
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.files import not_local
+from cxr_embed.io.files import not_local
 from cxr_embed.types import collected_stand_ins, stand_ins_read
 
 _WRITTEN = ("out", "montage", "report")  # options that name what a verb writes

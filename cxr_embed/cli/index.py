@@ -13,8 +13,8 @@ from cxr_embed.cli.tables import print_facts
 from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
-    from cxr_embed.index.layout import Record
-    from cxr_embed.index.writer import Written
+    from cxr_embed.index.faiss.build import Written
+    from cxr_embed.index.faiss.layout import Record
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,7 +63,7 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build an index of a store's vectors, and measure how many of the true neighbours it finds."""
-    from cxr_embed.index.writer import build_index
+    from cxr_embed.index.faiss.build import build_index
     from cxr_embed.manifest import read_labels
     from cxr_embed.store import open_store
 
@@ -149,7 +149,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add the cases of a store that the index does not have yet, without building it anew."""
-    from cxr_embed.index.writer import add_cases
+    from cxr_embed.index.faiss.build import add_cases
     from cxr_embed.manifest import read_labels
     from cxr_embed.store import open_store
 
@@ -179,7 +179,7 @@ def remove(
     if uri is not None:
         _remove_from_milvus(str(index), image_ids or (), patient or (), uri, as_json)
         return
-    from cxr_embed.index.writer import remove_cases
+    from cxr_embed.index.faiss.build import remove_cases
 
     with progress_bar() as progress:
         written = remove_cases(index, image_ids or (), patient or (), progress=progress)
@@ -199,7 +199,7 @@ def check_engine(engine: str, uri: str | None) -> None:
 def _remove_from_milvus(
     collection: str, image_ids: Sequence[str], patients: Sequence[str], uri: str, as_json: bool
 ) -> None:
-    from cxr_embed.index.milvus_remove import remove as remove_from
+    from cxr_embed.index.milvus.remove import remove as remove_from
 
     removed = remove_from(uri, collection, image_ids, patients)
     if as_json:
@@ -251,8 +251,8 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Read every byte and compare checksums; exit status 1 where one differs."""
-    from cxr_embed.index.layout import CHECKSUMS, Record, leftovers
-    from cxr_embed.index.verify import upgrade_index, verify_index
+    from cxr_embed.index.faiss.layout import CHECKSUMS, Record, leftovers
+    from cxr_embed.index.faiss.verify import upgrade_index, verify_index
 
     with progress_bar() as progress:
         damage = verify_index(index, (lambda done, total: progress("verifying", done, total)) if progress else None)

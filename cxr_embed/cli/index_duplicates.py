@@ -16,7 +16,7 @@ from cxr_embed.cli.terminal import console
 from cxr_embed.types import counted
 
 if TYPE_CHECKING:
-    from cxr_embed.index.duplicates import Duplicates, Group
+    from cxr_embed.index.faiss.duplicates import Duplicates, Group
     from cxr_embed.manifest import Rows
 
 EXAMPLE = "Example: `cxr-embed index duplicates index/hog --manifest data/manifest.csv --out data/clean.csv`"
@@ -44,7 +44,7 @@ def duplicates(
     one image of each group stays: the first row in its test split if it has one, else in any but training, else there.
     """
     from cxr_embed.index import CaseIndex
-    from cxr_embed.index.duplicates import find_duplicates
+    from cxr_embed.index.faiss.duplicates import find_duplicates
     from cxr_embed.manifest import check_target, read_values, write_manifest
 
     if threshold is not None and not 0 < threshold <= 1:
@@ -129,7 +129,7 @@ def _cases(opened: Any, rows: Rows | None) -> _Cases:
 
 def _strangers(opened: Any, found: Duplicates) -> list[str]:
     """A note on images of the groups that do not look like chest radiographs."""
-    from cxr_embed.index.table import LOOKS
+    from cxr_embed.index.case_table import LOOKS
 
     if LOOKS not in opened.table.column_names:
         return []
@@ -181,7 +181,7 @@ def _json(
     written: _Written,
     notes: list[str],
 ) -> dict[str, Any]:
-    from cxr_embed.index.pairs import QUANTILES
+    from cxr_embed.index.faiss.pairs import QUANTILES
 
     def image(row: int, group: Group) -> dict[str, Any]:
         about = {"image_id": str(ids[row]), "patient_id": str(cases.patients[row]), "split": str(cases.splits[row])}

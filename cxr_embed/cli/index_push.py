@@ -33,7 +33,7 @@ def push(
     A push that was stopped is simply pushed again: what is there as it should be is left alone, and no case is ever
     there twice. A secured server's token is read from the environment variable MILVUS_TOKEN.
     """
-    from cxr_embed.index.milvus_push import push as push_cases
+    from cxr_embed.index.milvus.push import push as push_cases
     from cxr_embed.manifest import read_labels
     from cxr_embed.store import open_store
 

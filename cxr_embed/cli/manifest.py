@@ -50,7 +50,7 @@ def scan(
     from cxr_embed.datasets import load_recipe
     from cxr_embed.datasets import scan as run
     from cxr_embed.errors import ManifestError
-    from cxr_embed.files import stays_below
+    from cxr_embed.io.files import stays_below
     from cxr_embed.manifest import check_overwrite, check_target, write_manifest
     from cxr_embed.store.keys import patient_key
 
@@ -132,7 +132,7 @@ def _tell_away(away: list[str], paths: int, root: Path) -> None:
 
 def _tell_lateral(views: Iterable[str]) -> None:
     """A note on lateral views; on stderr, as all that may need attention."""
-    from cxr_embed.encoders.table import ENCODERS
+    from cxr_embed.encoders.registry import ENCODERS
 
     if count := sum(map(is_lateral, views)):
         names = " and ".join(card.name for card in ENCODERS.values() if card.frontal)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cxr_embed.manifest import Manifest
     from cxr_embed.probe.base import Probe
     from cxr_embed.probe.cases import Cases
-    from cxr_embed.probe.files import TrainedProbe
+    from cxr_embed.probe.persistence import TrainedProbe
     from cxr_embed.store import Store
 
 app = typer.Typer(
@@ -92,8 +92,8 @@ def train(
     """
     from cxr_embed.manifest import read_labels
     from cxr_embed.probe.cases import few_cases, match_cases
-    from cxr_embed.probe.files import make_trained, save_probe
-    from cxr_embed.probe.vectors import StoreSource
+    from cxr_embed.probe.features import StoreSource
+    from cxr_embed.probe.persistence import make_trained, save_probe
     from cxr_embed.store import open_store
 
     if threshold is not None and thresholds_split is None:
@@ -147,7 +147,7 @@ def predict(
 
     from cxr_embed.manifest import read_labels
     from cxr_embed.probe.cases import match_cases, own_patients
-    from cxr_embed.probe.files import load_probe
+    from cxr_embed.probe.persistence import load_probe
     from cxr_embed.screening import check_scores_target, write_scores
     from cxr_embed.store import open_store
     from cxr_embed.types import LEARNED
@@ -195,10 +195,10 @@ def predict(
 
 def _make_probe(kind: str, pool: str, balance: str, strength: float | None, seed: int, shape: tuple[int, ...]) -> Probe:
     from cxr_embed.probe.attention import AttentionProbe
+    from cxr_embed.probe.features import POOLS
     from cxr_embed.probe.heads import KNNProbe, MLPProbe
     from cxr_embed.probe.linear import LinearProbe
     from cxr_embed.probe.selection import BALANCES
-    from cxr_embed.probe.vectors import POOLS
 
     if kind not in ("linear", "mlp", "knn"):
         fail(f"--kind is linear, mlp or knn, not {kind!r}", 2)

@@ -71,7 +71,7 @@ def curve(
     """
     from cxr_embed.manifest import read_labels
     from cxr_embed.probe.curve import run_curve
-    from cxr_embed.probe.results import to_json, write_curve
+    from cxr_embed.probe.curve_summary import to_json, write_curve
     from cxr_embed.store import open_store
 
     check_uncertain(uncertain)
@@ -203,7 +203,7 @@ def _about(encoders: Sequence[Any], manifest: Path, train: str, test: str, pool:
 
 
 def _print_curve(curve: Curve, out: Path, files: Sequence[str]) -> None:
-    from cxr_embed.probe.results import differences, size_told, summarise, undefined_sizes
+    from cxr_embed.probe.curve_summary import differences, size_told, summarise, undefined_sizes
 
     means = [row for row in summarise(curve) if row["finding"] is None]
     pairs = [row for row in differences(curve) if row["finding"] is None]

@@ -31,7 +31,7 @@ from cxr_embed.cli.evaluate import (
 
 if TYPE_CHECKING:
     from cxr_embed.manifest import Manifest
-    from cxr_embed.probe.files import TrainedProbe
+    from cxr_embed.probe.persistence import TrainedProbe
     from cxr_embed.store import Store
     from cxr_embed.zeroshot import Scores
 
@@ -65,7 +65,7 @@ def evaluate(
     """
     from cxr_embed.evaluation import evaluate as run
     from cxr_embed.manifest import read_labels
-    from cxr_embed.probe.files import load_probe
+    from cxr_embed.probe.persistence import load_probe
     from cxr_embed.store import open_store
 
     check_uncertain(uncertain)
@@ -117,7 +117,7 @@ def _check_kept(trained: TrainedProbe, tested: _Predicted) -> None:
     Raises:
         ProbeError: naming the first few.
     """
-    from cxr_embed.probe.vectors import ProbeError
+    from cxr_embed.probe.features import ProbeError
 
     both = np.intersect1d(tested.owners, trained.chosen_on)
     if len(both):
@@ -143,7 +143,7 @@ def _predict(trained: TrainedProbe, store: Store, labels: Manifest, parts: list[
         ProbeError: for another encoder's store, a split that is not there, or patients that the probe learned from.
     """
     from cxr_embed.probe.cases import match_cases
-    from cxr_embed.probe.vectors import ProbeError
+    from cxr_embed.probe.features import ProbeError
     from cxr_embed.zeroshot import Scores
 
     trained.check_store(store)
@@ -182,7 +182,7 @@ def thresholds_on(
     from cxr_embed.evaluation.cases import join
     from cxr_embed.evaluation.scores import read_scores
     from cxr_embed.evaluation.thresholds import choose
-    from cxr_embed.probe.files import ThresholdRecord
+    from cxr_embed.probe.persistence import ThresholdRecord
 
     predicted = _predict(trained, store, labels, [split])
     cases = join(

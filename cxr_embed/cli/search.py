@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cxr_embed.index import CaseIndex, Query, Rules
-    from cxr_embed.index.milvus import MilvusIndex
+    from cxr_embed.index.milvus.search import MilvusIndex
     from cxr_embed.index.queries import Examples
     from cxr_embed.report.montage import Places
 
@@ -81,8 +81,8 @@ def search(
     no condition. Several examples are searched for at once, by their mean; `--not-...` points away from one.
     """
     from cxr_embed.index import CaseIndex, Rules
+    from cxr_embed.index.answers import check_target, whole_ages, write_neighbors
     from cxr_embed.index.queries import Asker, Examples
-    from cxr_embed.index.results import check_target, whole_ages, write_neighbors
 
     if out is not None:
         check_target(out)
@@ -129,7 +129,7 @@ def _open(index: Path, engine: str, uri: str | None) -> CaseIndex | MilvusIndex:
         from cxr_embed.index import CaseIndex
 
         return CaseIndex(index)
-    from cxr_embed.index.milvus import MilvusIndex
+    from cxr_embed.index.milvus.search import MilvusIndex
 
     return MilvusIndex(uri, str(index))
 
@@ -231,7 +231,7 @@ def print_cases(neighbors: list[dict[str, Any]], figure: str = "similarity") -> 
 
 def _findings(neighbors: list[dict[str, Any]]) -> list[str]:
     """The findings that each case is known to show, and what its picture looks like where that is odd."""
-    from cxr_embed.index.results import shown_findings
+    from cxr_embed.index.answers import shown_findings
 
     return [", ".join(shown_findings(case) + ([case["looks"]] if case.get("looks") else [])) for case in neighbors]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_embed.cli import tables, terminal
-from cxr_embed.cli.ask import ask_store
 from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json, progress_bar
 from cxr_embed.cli.evaluate import CountNoFinding, Extra, Uncertain, check_uncertain
+from cxr_embed.cli.question import ask_store
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -232,7 +232,7 @@ _SHOWN_DOUBTS = 3
 
 def _write_report(path: Path, report: Report, about: dict[str, str]) -> None:
     from cxr_embed.errors import StoreError
-    from cxr_embed.files import write_whole
+    from cxr_embed.io.files import write_whole
     from cxr_embed.screening.tables import to_markdown
 
     if path.suffix == ".json":

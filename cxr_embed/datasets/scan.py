@@ -8,10 +8,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxr_embed.datasets.folder import candidates, file_kind, printable
+from cxr_embed.datasets.discovery import candidates, file_kind, printable
+from cxr_embed.datasets.metadata import findings_of, first_of, read_splits, read_table
 from cxr_embed.datasets.patients import Telling, compiled_pattern, hashed, neutral
 from cxr_embed.datasets.recipe import Recipe, Source
-from cxr_embed.datasets.tables import findings_of, first_of, read_splits, read_table
 from cxr_embed.errors import ImageError, ManifestError
 from cxr_embed.images import read_dicom_header
 from cxr_embed.images.identifiers import Identifiers, read_identifiers

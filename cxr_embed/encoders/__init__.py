@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_embed.encoders.checked import CheckedEncoder
-from cxr_embed.encoders.table import ENCODERS, EncoderCard, encoder_card, is_own
+from cxr_embed.encoders.registry import ENCODERS, EncoderCard, encoder_card, is_own
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import Encoder, EncoderSpec, Precision
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from cxr_embed.encoders.digests import folder_digest
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder, local_folder
-from cxr_embed.encoders.table import ENCODERS
+from cxr_embed.encoders.registry import ENCODERS
 from cxr_embed.errors import EncoderError
 
 CONFIG = "config.json"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cxr_embed.encoders.weights import weights_folder
 from cxr_embed.errors import EncoderError
-from cxr_embed.files import written_aside
+from cxr_embed.io.files import written_aside
 
 _MEMORY = "digests.json"
 # Smaller files are hashed each time: that is faster than looking them up.

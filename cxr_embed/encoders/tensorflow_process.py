@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cxr_embed.errors import EncoderError, EncoderUnusable
-from cxr_embed.processes import ending, grow, shared_file, signals_blocked
+from cxr_embed.io.processes import ending, grow, shared_file, signals_blocked
 
 PYTHON_VARIABLE = "CXR_EMBED_TF_PYTHON"
 _SERVER = Path(__file__).parent / "tensorflow_server" / "server.py"

@@ -13,7 +13,7 @@ import numpy as np
 
 from cxr_embed.encoders.checkpoint import Checkpoint, find_checkpoint
 from cxr_embed.encoders.pixels import as_uint8, pad_to_square, tf_resize
-from cxr_embed.encoders.table import encoder_card
+from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.torch_runner import TorchRunner, require_finite, told_as_encoder_error, try_out
 from cxr_embed.encoders.transformers_loading import (
     class_width,

@@ -16,7 +16,7 @@ import numpy as np
 
 from cxr_embed.encoders.networks import Network, weight_shapes
 from cxr_embed.errors import EncoderError
-from cxr_embed.files import written_aside
+from cxr_embed.io.files import written_aside
 
 
 @dataclass(frozen=True)

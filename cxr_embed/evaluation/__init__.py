@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from cxr_embed.evaluation.cases import Cases, LabelSource
 from cxr_embed.evaluation.comparison import Comparison, Difference, FindingDifference, compare
+from cxr_embed.evaluation.evaluate import evaluate
 from cxr_embed.evaluation.measure import FIGURES
 from cxr_embed.evaluation.names import match_names
 from cxr_embed.evaluation.result import Evaluation, FindingResult, GroupResult
-from cxr_embed.evaluation.run import evaluate
 from cxr_embed.evaluation.scores import ScoresError, ScoreSource, read_scores
 
 __all__ = [

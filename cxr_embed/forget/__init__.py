@@ -5,6 +5,6 @@
 rows of tables, indexes, Milvus and the stores last. Each step shows by a rename and is done again by the next run.
 """
 
-from cxr_embed.forget.run import Forgetting, forget
+from cxr_embed.forget.forgetting import Forgetting, forget
 
 __all__ = ["Forgetting", "forget"]

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.datasets.patients import neutral
-from cxr_embed.imports.run import content_id
+from cxr_embed.imports.importing import content_id
 from cxr_embed.index import CaseIndex
-from cxr_embed.index.table import CONTENT
+from cxr_embed.index.case_table import CONTENT
 from cxr_embed.store import Header, Row, Store
 from cxr_embed.store.forgotten import Forgotten
 from cxr_embed.store.rewrite import read_rows, states

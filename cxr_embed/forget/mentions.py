@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.files import ODD_HEADER
 from cxr_embed.forget.known import Known
+from cxr_embed.io.files import ODD_HEADER
 from cxr_embed.types import spellings
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")

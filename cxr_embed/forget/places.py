@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.files import sweep
-from cxr_embed.index.layout import HEADER as INDEX_JSON
-from cxr_embed.probe.folder import PROBE_JSON
+from cxr_embed.index.faiss.layout import HEADER as INDEX_JSON
+from cxr_embed.io.files import sweep
+from cxr_embed.probe.probe_folder import PROBE_JSON
 from cxr_embed.store.forgotten import FORGOTTEN
 from cxr_embed.store.layout import HEADER as STORE_JSON
 from cxr_embed.store.layout import INCOMING, LOCK, SHARDS

@@ -5,10 +5,10 @@ prompt vectors. A source is read twice: once to check all of it, once to write. 
 half imported.
 """
 
+from cxr_embed.imports.importing import ImportSummary, import_vectors
 from cxr_embed.imports.npy import open_npy, open_npy_folder
 from cxr_embed.imports.npz import open_npz
 from cxr_embed.imports.prompts import import_prompts
-from cxr_embed.imports.run import ImportSummary, import_vectors
 from cxr_embed.imports.sources import Source
 from cxr_embed.imports.tfrecord import open_tfrecord
 

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.files import load_npy
 from cxr_embed.imports.sources import Shape, Source, Vector, fit, require_file, unreadable
+from cxr_embed.io.files import load_npy
 from cxr_embed.manifest.rows import NotATable, csv_lines
 from cxr_embed.types import counted
 

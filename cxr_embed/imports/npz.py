@@ -14,7 +14,6 @@ from typing import IO, Literal, NamedTuple
 import numpy as np
 
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.files import ODD_HEADER
 from cxr_embed.imports.sources import (
     LARGEST_VECTOR,
     LONGEST_ID,
@@ -27,6 +26,7 @@ from cxr_embed.imports.sources import (
     told,
     unreadable,
 )
+from cxr_embed.io.files import ODD_HEADER
 from cxr_embed.types import counted
 
 _SUFFIX = ".npy"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cxr_embed.encoders.table import ENCODERS, EncoderCard, encoder_card, is_own
+from cxr_embed.encoders.registry import ENCODERS, EncoderCard, encoder_card, is_own
 from cxr_embed.errors import CxrEmbedError, EncoderError
 from cxr_embed.imports.sources import Shape
 from cxr_embed.manifest import CONTROL

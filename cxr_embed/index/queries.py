@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.encoders import CheckedEncoder, encoder_card, load_encoder, load_text_encoder
-from cxr_embed.encoders.table import is_own
+from cxr_embed.encoders.registry import is_own
 from cxr_embed.errors import CaseIndexError, EncoderError, ImageError, UnknownWordsWarning
 from cxr_embed.images import looks_like_chest, preparation_of, prepare_image, prepared_encoder, read_image
-from cxr_embed.index.asked import NO_RULES, Query, Rules, stranger_note
+from cxr_embed.index.faiss.vectors import pooled, unit
+from cxr_embed.index.query import NO_RULES, Query, Rules, stranger_note
 from cxr_embed.index.searchable import Searchable
-from cxr_embed.index.vectors import pooled, unit
 from cxr_embed.prompts import check_filled
 from cxr_embed.store.prompts import unlearned_words
 from cxr_embed.types import CxrImage, EncoderSpec

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index.asked import NO_RULES, Query, Rules
-from cxr_embed.index.vectors import unit
+from cxr_embed.index.faiss.vectors import unit
+from cxr_embed.index.query import NO_RULES, Query, Rules
 from cxr_embed.index.where import Condition
 from cxr_embed.store import Prompts
 from cxr_embed.types import EncoderSpec, Neighbors
 
 if TYPE_CHECKING:
-    from cxr_embed.index import layout, milvus_client
+    from cxr_embed.index.faiss import layout
+    from cxr_embed.index.milvus import client as milvus_client
 
 
 class Searchable(ABC):

@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError
+from cxr_embed.index.case_table import CONTENT, DATE, DAYS, FINDING, TEXT
 from cxr_embed.index.ordering import ordered
-from cxr_embed.index.table import CONTENT, DATE, DAYS, FINDING, TEXT
 from cxr_embed.manifest import DAY_OFFSET
 
 Op = Literal["=", "!=", "<", "<=", ">", ">="]

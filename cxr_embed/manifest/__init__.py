@@ -1,9 +1,7 @@
 """The table of cases: one row a radiograph, checked as a whole before anything runs."""
 
 from cxr_embed.manifest.checks import CONTROL, DAY_OFFSET, DESCRIPTIVE, OPTIONAL, REQUIRED, check_columns, leaves_root
-from cxr_embed.manifest.files import check_overwrite, check_target, plain_cell, write_manifest
-from cxr_embed.manifest.rows import Rows
-from cxr_embed.manifest.table import (
+from cxr_embed.manifest.manifest import (
     Manifest,
     Uncertain,
     linked_away,
@@ -13,6 +11,8 @@ from cxr_embed.manifest.table import (
     read_paths,
     read_values,
 )
+from cxr_embed.manifest.rows import Rows
+from cxr_embed.manifest.writing import check_overwrite, check_target, plain_cell, write_manifest
 
 __all__ = [
     "CONTROL",

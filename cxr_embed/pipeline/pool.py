@@ -14,9 +14,9 @@ from types import TracebackType
 
 from cxr_embed.encoders.checked import CheckedEncoder
 from cxr_embed.errors import EncoderError
+from cxr_embed.io.processes import ending, shared_file, signals_blocked
 from cxr_embed.pipeline.messages import Message, Ready, Setup, Unusable
 from cxr_embed.pipeline.worker import Worker
-from cxr_embed.processes import ending, shared_file, signals_blocked
 
 # A chunk that takes longer than this is stuck in a decoder; a cold network drive is far faster.
 CHUNK_SECONDS = 600.0

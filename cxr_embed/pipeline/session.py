@@ -14,7 +14,6 @@ import numpy as np
 from cxr_embed.encoders.checked import CheckedEncoder
 from cxr_embed.errors import TRANSIENT_FAULTS, EncoderError, StoreError
 from cxr_embed.manifest import Manifest
-from cxr_embed.pipeline.crew import BATCH_SIZE, CHUNK, choose_crew
 from cxr_embed.pipeline.messages import (
     Decoded,
     Embedded,
@@ -33,6 +32,7 @@ from cxr_embed.pipeline.stop import StopSignals
 from cxr_embed.pipeline.summary import EmbedSummary, Progress, notebook_progress
 from cxr_embed.pipeline.tasks import Task, task_chunks
 from cxr_embed.pipeline.worker import file_stamp
+from cxr_embed.pipeline.worker_plan import BATCH_SIZE, CHUNK, choose_crew
 from cxr_embed.store.layout import Row
 from cxr_embed.store.reader import Failure
 from cxr_embed.store.writer import StoreWriter

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.errors import CxrEmbedError, EncoderUnusable, ImageError
-from cxr_embed.files import stays_below
+from cxr_embed.io.files import stays_below
+from cxr_embed.io.processes import end_with_peer, stderr_silenced
 from cxr_embed.pipeline.messages import (
     Decoded,
     Embedded,
@@ -34,7 +35,6 @@ from cxr_embed.pipeline.messages import (
     Setup,
     Unusable,
 )
-from cxr_embed.processes import end_with_peer, stderr_silenced
 from cxr_embed.types import Stamp
 
 if TYPE_CHECKING:

@@ -9,9 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
-from cxr_embed.probe.loss import probability
-from cxr_embed.probe.selection import one_sided
-from cxr_embed.probe.vectors import (
+from cxr_embed.probe.features import (
     ArraySource,
     ProbeError,
     Source,
@@ -20,6 +18,8 @@ from cxr_embed.probe.vectors import (
     fit_standard,
     in_threads,
 )
+from cxr_embed.probe.loss import probability
+from cxr_embed.probe.selection import one_sided
 from cxr_embed.types import counted
 
 _NAMED = 5

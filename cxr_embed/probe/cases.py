@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxr_embed.manifest import Manifest, Uncertain
+from cxr_embed.probe.features import ProbeError, find_ids
 from cxr_embed.probe.shots import draw_order, hashes
-from cxr_embed.probe.vectors import ProbeError, find_ids
 from cxr_embed.store import Store
 from cxr_embed.types import counted
 

@@ -14,10 +14,10 @@ import numpy as np
 from cxr_embed.manifest import Manifest, Uncertain
 from cxr_embed.metrics import Figure, auroc
 from cxr_embed.probe.cases import Cases, check_disjoint, match_cases
+from cxr_embed.probe.features import ArraySource, Matrix, ProbeError, Standard, StoreSource, fit_standard, pool_vectors
 from cxr_embed.probe.linear import KERNEL_CASES, KernelSolver, LinearProbe, SmoothSolver
 from cxr_embed.probe.selection import choose_strengths, make_columns, one_sided
 from cxr_embed.probe.shots import Order, draw_order, draw_patients, hashes, patients_for_test, patients_of
-from cxr_embed.probe.vectors import ArraySource, Matrix, ProbeError, Standard, StoreSource, fit_standard, pool_vectors
 from cxr_embed.store import Store
 from cxr_embed.types import counted, left_out_of_means
 

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from cxr_embed.probe.base import Probe, all_vectors
-from cxr_embed.probe.vectors import ProbeError, Source, Standard
+from cxr_embed.probe.features import ProbeError, Source, Standard
 
 _ROUNDING = 1e-6  # a cosine in a product of matrices is off by less
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxr_embed.probe.cholesky import solve_in_place
+from cxr_embed.probe.features import in_threads
 from cxr_embed.probe.loss import loss
-from cxr_embed.probe.vectors import in_threads
 
 _STEPS, _HALVINGS = 100, 40
 # Of a logit's last step, beside the largest logit. What Newton's next step would change is near its square, and where

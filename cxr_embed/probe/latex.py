@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cxr_embed.files import write_together
+from cxr_embed.io.files import write_together
 from cxr_embed.probe.curve import Curve
-from cxr_embed.probe.results import differences, size_told, summarise
-from cxr_embed.probe.vectors import ProbeError
+from cxr_embed.probe.curve_summary import differences, size_told, summarise
+from cxr_embed.probe.features import ProbeError
 from cxr_embed.types import counted
 
 _SPECIAL = {

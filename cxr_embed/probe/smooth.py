@@ -11,10 +11,10 @@ from collections import deque
 
 import numpy as np
 
+from cxr_embed.probe.features import ArraySource, Matrix, Standard
 from cxr_embed.probe.kernel import Columns
 from cxr_embed.probe.loss import loss
 from cxr_embed.probe.newton import Solution, first_weights, solve_newton
-from cxr_embed.probe.vectors import ArraySource, Matrix, Standard
 
 _PASSES, _MEMORY = 1000, 12
 _MORE_PASSES = 200  # in float64, of what float32 does not solve

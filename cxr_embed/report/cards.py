@@ -12,7 +12,7 @@ import numpy as np
 from cxr_embed.encoders import encoder_card
 from cxr_embed.errors import EncoderError
 from cxr_embed.manifest import Manifest
-from cxr_embed.probe.files import TrainedProbe
+from cxr_embed.probe.persistence import TrainedProbe
 from cxr_embed.store import Store
 from cxr_embed.types import EncoderSpec
 

@@ -17,7 +17,7 @@ from cxr_embed.evaluation import Cases, ScoresError, compare, evaluate, read_sco
 from cxr_embed.evaluation.cases import join
 from cxr_embed.evaluation.groups import groups_of
 from cxr_embed.manifest import Manifest, read_labels
-from cxr_embed.probe.files import TrainedProbe, load_probe
+from cxr_embed.probe.persistence import TrainedProbe, load_probe
 from cxr_embed.report.cards import origins, probe_card, store_card, store_names
 from cxr_embed.report.curves import curves_of
 from cxr_embed.report.data import describe_labels

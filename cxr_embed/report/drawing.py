@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr_embed.files import written_aside
+from cxr_embed.io.files import written_aside
 from cxr_embed.report.inputs import ReportError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.evaluation.run import Prevalence
+from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.evaluation.thresholds import Rule
 from cxr_embed.manifest import Uncertain
 from cxr_embed.metrics import CalibrationKind

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.errors import CaseIndexError, ImageError
-from cxr_embed.files import stays_below, written_aside
 from cxr_embed.images import read_image
+from cxr_embed.index.answers import check_target, shown_findings
+from cxr_embed.index.case_table import LOOKS
 from cxr_embed.index.queries import Examples
-from cxr_embed.index.results import check_target, shown_findings
-from cxr_embed.index.table import LOOKS
+from cxr_embed.io.files import stays_below, written_aside
 from cxr_embed.manifest import leaves_root
 from cxr_embed.report.drawing import INK, NORMAL, RULE, SETTINGS, SMALL, SOFT, STYLES, short
 from cxr_embed.types import counted, threshold_told

@@ -14,9 +14,9 @@ import numpy as np
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.evaluation import evaluate
 from cxr_embed.manifest import Manifest
+from cxr_embed.probe.features import StoreSource
 from cxr_embed.probe.linear import LinearProbe
 from cxr_embed.probe.shots import hashes, patients_for_test
-from cxr_embed.probe.vectors import StoreSource
 from cxr_embed.store import Store
 from cxr_embed.types import Labels
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cxr_embed.files import write_together
+from cxr_embed.io.files import write_together
 from cxr_embed.report.inputs import ReportError
 from cxr_embed.report.texts import to_csv, to_html, to_markdown
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from cxr_embed.retrieval.evaluating import evaluate_retrieval
 from cxr_embed.retrieval.result import FindingRetrieval, IndexRetrieval, RetrievalReport
-from cxr_embed.retrieval.run import evaluate_retrieval
 
 __all__ = ["FindingRetrieval", "IndexRetrieval", "RetrievalReport", "evaluate_retrieval"]

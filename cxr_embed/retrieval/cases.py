@@ -11,7 +11,7 @@ import pyarrow as pa
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.evaluation import match_names
 from cxr_embed.index import CaseIndex
-from cxr_embed.index.table import FINDING
+from cxr_embed.index.case_table import FINDING
 from cxr_embed.manifest import Manifest
 from cxr_embed.types import counted
 

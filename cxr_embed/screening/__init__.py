@@ -9,9 +9,9 @@ import numpy as np
 
 from cxr_embed.manifest import Manifest, Uncertain, read_labels
 from cxr_embed.prompts import PromptSet, load_prompt_set
-from cxr_embed.screening.report import FindingReport, Goal, Report, make_report
-from cxr_embed.screening.run import Progress, Screening, check_names, check_scores_target, score_store, write_scores
-from cxr_embed.screening.truth import Truth, match_labels
+from cxr_embed.screening.finding_report import FindingReport, Goal, Report, make_report
+from cxr_embed.screening.matched_labels import Truth, match_labels
+from cxr_embed.screening.scoring import Progress, Screening, check_names, check_scores_target, score_store, write_scores
 from cxr_embed.store import Store, open_store
 from cxr_embed.zeroshot import Ensemble, ScoreKind
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cxr_embed.metrics import Figure
-from cxr_embed.screening.report import FindingReport, Goal, PairReport, Report
+from cxr_embed.screening.finding_report import FindingReport, Goal, PairReport, Report
 from cxr_embed.types import counted, threshold_told
 
 Table = tuple[list[str], list[list[str]]]

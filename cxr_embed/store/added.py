@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.errors import StoreError
-from cxr_embed.files import load_npy, write_whole
+from cxr_embed.io.files import load_npy, write_whole
 from cxr_embed.store.layout import SHARDS
 
 ADDED = "checksums"

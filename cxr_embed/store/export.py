@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxr_embed.errors import StoreError
-from cxr_embed.files import not_local, written_aside
+from cxr_embed.io.files import not_local, written_aside
 from cxr_embed.store.prompts import read_prompts
 from cxr_embed.store.reader import Store
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import filelock
 
 from cxr_embed.errors import ManifestError, StoreError
-from cxr_embed.files import write_whole
+from cxr_embed.io.files import write_whole
 from cxr_embed.store.keys import key_path, patient_key
 from cxr_embed.types import canonical_json, keyed_hash
 

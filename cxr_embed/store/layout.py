@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import StoreError
-from cxr_embed.files import sync
+from cxr_embed.io.files import sync
 from cxr_embed.store.checksums import row_checksums
 from cxr_embed.types import EncoderSpec, Precision, Stamp, canonical_json
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import StoreError
-from cxr_embed.files import write_whole
+from cxr_embed.io.files import write_whole
 from cxr_embed.store.layout import Header
 from cxr_embed.store.reader import Store
 from cxr_embed.store.writer import acquire_lock

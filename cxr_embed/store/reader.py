@@ -14,10 +14,10 @@ from typing import Any, Literal
 import numpy as np
 
 from cxr_embed.errors import StoreError
-from cxr_embed.files import load_npy
+from cxr_embed.io.files import load_npy
 from cxr_embed.store.added import added_checksums, read_added
 from cxr_embed.store.checksums import row_checksums
-from cxr_embed.store.index import Index, ShardRows
+from cxr_embed.store.image_index import Index, ShardRows
 from cxr_embed.store.layout import (
     CHECKSUMS,
     SHARD_JSON,

@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import StoreError
-from cxr_embed.files import load_npy, sync, write_whole
+from cxr_embed.io.files import load_npy, sync, write_whole
 from cxr_embed.store.added import added_checksums, read_added, remove_stale, write_added
-from cxr_embed.store.index import Index, ShardRows
+from cxr_embed.store.image_index import Index, ShardRows
 from cxr_embed.store.layout import (
     CHECKSUMS,
     INCOMING,

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.errors import StoreError
-from cxr_embed.files import load_npy
+from cxr_embed.io.files import load_npy
 from cxr_embed.store.added import ADDED, added_checksums, read_added, remove_stale, write_added
 from cxr_embed.store.checksums import row_checksums
-from cxr_embed.store.index import Index, ShardRows
+from cxr_embed.store.image_index import Index, ShardRows
 from cxr_embed.store.layout import (
     CHECKSUMS,
     ROWS,

@@ -16,10 +16,10 @@ import filelock
 import numpy as np
 
 from cxr_embed.errors import StoreError
-from cxr_embed.files import not_local, write_whole
+from cxr_embed.io.files import not_local, write_whole
 from cxr_embed.store.added import ADDED, remove_stale
 from cxr_embed.store.forgotten import FORGOTTEN, gather_forgotten
-from cxr_embed.store.index import Index, ShardRows
+from cxr_embed.store.image_index import Index, ShardRows
 from cxr_embed.store.layout import (
     HEADER,
     INCOMING,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cxr_embed.encoders.cxr_foundation.folder import ELIXR_C, FOLDER_VARIABLE, QFORMER, models_folder
+from cxr_embed.encoders.cxr_foundation.model_folder import ELIXR_C, FOLDER_VARIABLE, QFORMER, models_folder
 from cxr_embed.encoders.cxr_foundation.pixels import (
     RECIPES,
     SIDE,
@@ -23,10 +23,10 @@ from cxr_embed.encoders.cxr_foundation.pixels import (
     prepared,
     serving_pixels,
 )
-from cxr_embed.encoders.cxr_foundation.tokens import load_tokenizer, tokenize
+from cxr_embed.encoders.cxr_foundation.tokenizer import load_tokenizer, tokenize
 from cxr_embed.encoders.digests import folder_digest
 from cxr_embed.encoders.hub import named_folder
-from cxr_embed.encoders.table import encoder_card
+from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.tensorflow_process import Comparison, TensorFlowProcess
 from cxr_embed.errors import EncoderError, EncoderUnusable, ImageError
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule

@@ -1,0 +1,212 @@
+"""Scores compared with labels: `cxr_embed.evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from cxr_embed.evaluation.cases import Cases, LabelSource, join
+from cxr_embed.evaluation.diagnostics import doubts
+from cxr_embed.evaluation.groups import measure_groups
+from cxr_embed.evaluation.measure import Sample, compact, measure, seed_of
+from cxr_embed.evaluation.result import Evaluation, FindingResult
+from cxr_embed.evaluation.scores import ScoresError, ScoreSource, read_scores
+from cxr_embed.evaluation.thresholds import Choice, Rule, check_apart, choose
+from cxr_embed.manifest import Uncertain
+from cxr_embed.metrics import CalibrationKind, Estimate, ReliabilityBin, draws, from_draws, rarest_strata, reliability
+from cxr_embed.types import in_means, left_out_of_means
+
+_NOT_CHOSEN_ON = (
+    "{:,} images of the validation part are of patients that the probe learned from: nothing is chosen on them"
+)
+Prevalence = float | Mapping[str, float]
+
+
+def evaluate(
+    scores: ScoreSource,
+    labels: LabelSource,
+    *,
+    patients: Mapping[str, str] | None = None,
+    split: str | None = None,
+    uncertain: Uncertain = "unknown",
+    prevalence: Prevalence | None = None,
+    threshold: Rule | None = None,
+    thresholds_from: ScoreSource | None = None,
+    thresholds_split: str | None = None,
+    calibrate: CalibrationKind | None = None,
+    by: Sequence[str] = (),
+    count_no_finding: bool = False,
+    bootstraps: int = 1000,
+    seed: int = 0,
+) -> Evaluation:
+    """Compares scores with labels, joined by image id and by the findings' names.
+
+    Intervals hold 95% and are by patient: patients are drawn again, those with a positive and those without apart.
+    Where no patient has two cases, an AUROC's interval is DeLong's. For average precision, F1, Brier score, calibration
+    error, and net benefit where no prevalence is stated, draws also vary how many patients have a positive, as samples
+    do. What is not defined has no number, its reason, and no part in the mean.
+
+    Args:
+        scores: a file (CSV, CSV.GZ or Parquet) with `image_id` and a column for each finding, or values in memory:
+            anything with `ids`, `names` and `values`. Any real numbers, higher = more likely.
+        labels: a table of `image_id` and findings of 1, 0 and blank, a manifest, or `Labels`.
+        patients: image to patient, where neither says.
+        split: evaluate on the labels of this split only.
+        uncertain: what a label of -1 counts as: `unknown`, `positive` or `negative`.
+        prevalence: part of cases with the finding where the scores are to be used, for all findings or by finding;
+            predictive values and net benefit are for it.
+        threshold: `youden`, `f1`, `sensitivity=0.9` or `specificity=0.9`, chosen on the validation part; or a number
+            that was known before, for all findings or by finding.
+        thresholds_from: scores of the validation part; those of `scores` by default.
+        thresholds_split: the labels' split that is the validation part.
+        calibrate: `platt` or `isotonic`: makes probabilities of scores, fitted on the validation part, for Brier score,
+            calibration error and net benefit. Everything else looks at the scores themselves.
+        by: columns of the labels to make groups of: `sex`, `age` (in bands), `view`, or any other.
+        count_no_finding: whether 'No Finding' has a part in means over findings; it is left out by default.
+        bootstraps: draws of patients for an interval.
+        seed: of the draws.
+
+    Raises:
+        ManifestError: for a file that is no table of unique ids.
+        ScoresError: for scores that are no finite numbers, that do not fit the labels, or options that do not fit.
+    """
+    if bootstraps < 0:
+        raise ScoresError(f"--bootstraps is a count, not {bootstraps}")
+    given = read_scores(scores)
+    cases = join(given, labels, patients=patients, split=split, uncertain=uncertain)
+    validation = None
+    if thresholds_from is not None or thresholds_split is not None:
+        other = given if thresholds_from is None else read_scores(thresholds_from)
+        validation = join(other, labels, patients=patients, split=thresholds_split, uncertain=uncertain)
+        check_apart(cases, validation)
+    choices, warnings = choose(cases.names, threshold, validation, calibrate)
+    _check_prevalence(prevalence, given.names)
+    samples = _Samples(cases, choices, prevalence, bool(((cases.scores >= 0) & (cases.scores <= 1)).all()))
+    findings = []
+    for number, name in enumerate(cases.names):
+        sample = samples.of(number)
+        figures, made = measure(sample, bootstraps, seed_of(seed, name))
+        findings.append(_result(cases, number, sample, choices[name], figures, made))
+    counted = in_means(cases.names, count_no_finding)
+    aurocs = {number: finding.figures["auroc"] for number, finding in enumerate(findings) if counted[number]}
+    mean, covered = _mean(samples, aurocs, bootstraps, seed)
+    groups = measure_groups(cases, tuple(dict.fromkeys(by)), samples.of, bootstraps, seed)
+    warnings = [
+        *doubts(findings, groups, samples.probable, cases.clustered),
+        *left_out_of_means(cases.names, count_no_finding),
+        *([_NOT_CHOSEN_ON.format(validation.seen)] if validation is not None and validation.seen else []),
+        *cases.warnings,
+        *warnings,
+        *([f"every case has the same score: {', '.join(cases.flat)}"] if cases.flat else []),
+    ]
+    people = len(np.unique(cases.patients)) if cases.clustered else None
+    return Evaluation(
+        tuple(findings), mean, covered, len(cases), people, bootstraps, seed, groups, tuple(dict.fromkeys(warnings))
+    )
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """The cases of each finding, with what was chosen for it."""
+
+    cases: Cases
+    choices: Mapping[str, Choice]
+    prevalence: Prevalence | None
+    in_range: bool
+
+    @cached_property
+    def _patients(self) -> tuple[np.ndarray, int]:
+        return compact(self.cases.patients)
+
+    @property
+    def probable(self) -> bool:
+        """Whether any finding has probabilities, or none was to be expected."""
+        return self.in_range or any(choice.calibrator is not None for choice in self.choices.values())
+
+    def of(self, number: int, where: np.ndarray | None = None) -> Sample:
+        """The cases of a finding whose label is known, all or some; patients are numbered over all cases."""
+        numbers, count = self._patients
+        labels = self.cases.labels[:, number]
+        rows = ~np.isnan(labels) if where is None else ~np.isnan(labels) & where
+        scores, name = self.cases.scores[rows, number], self.cases.names[number]
+        choice = self.choices[name]
+        # A finding that could not be calibrated beside others that were has no probabilities: nobody would expect its
+        # raw scores among theirs.
+        raw = self.in_range and not choice.uncalibrated
+        probabilities = scores if raw else None
+        probability = choice.threshold if raw else None
+        if choice.calibrator is not None:
+            probabilities = choice.calibrator(scores)
+            if choice.threshold is not None:
+                probability = float(choice.calibrator(np.array([choice.threshold]))[0])
+        return Sample(
+            labels[rows] == 1,
+            scores,
+            numbers[rows],
+            count,
+            choice.threshold,
+            probabilities,
+            probability,
+            stated_for(self.prevalence, name),
+            choice.reason,
+            *([choice.uncalibrated] if choice.uncalibrated else []),
+        )
+
+
+def stated_for(prevalence: Prevalence | None, name: str) -> float | None:
+    """The stated prevalence of one finding."""
+    return prevalence.get(name) if isinstance(prevalence, Mapping) else prevalence
+
+
+def _result(
+    cases: Cases, number: int, sample: Sample, choice: Choice, figures: Mapping[str, Estimate], made: str
+) -> FindingResult:
+    bins: tuple[ReliabilityBin, ...] = ()
+    if sample.probabilities is not None and len(sample.positive):
+        bins = reliability(sample.positive, sample.probabilities, sample.patients)
+    return FindingResult(
+        cases.names[number],
+        cases.columns[number],
+        len(sample.positive),
+        int(sample.positive.sum()),
+        len(np.unique(sample.patients)) if cases.clustered else None,
+        sample.prevalence,
+        choice.threshold,
+        choice.rule,
+        figures,
+        made,
+        bins,
+        choice.calibrator,
+    )
+
+
+def _mean(samples: _Samples, figures: Mapping[int, Estimate], bootstraps: int, seed: int) -> tuple[Estimate, int]:
+    """The mean of the AUROCs that are defined, and of how many; drawn together, since findings share patients."""
+    values = {number: figure.value for number, figure in figures.items() if figure.value is not None}
+    if not values:
+        return Estimate(None, reason="no finding has an AUROC"), 0
+    cases = samples.cases
+    numbers, _ = compact(cases.patients)
+    strata = rarest_strata(cases.labels[:, list(values)] == 1, numbers)
+    used = [samples.of(number) for number in values]
+    drawn = [
+        np.mean([sample.ranking.aurocs(weights) for sample in used], axis=0)
+        for weights in draws(strata, bootstraps, seed, max(sample.ranking.steps for sample in used))
+    ]
+    units = int((strata < len(values)).sum())
+    mean = float(np.mean(list(values.values())))
+    return from_draws(mean, np.concatenate(drawn or [np.empty(0)]), units), len(values)
+
+
+def _check_prevalence(prevalence: Prevalence | None, names: tuple[str, ...]) -> None:
+    if prevalence is None:
+        return
+    stated = prevalence if isinstance(prevalence, Mapping) else {"": prevalence}
+    for name, value in stated.items():
+        if name and name not in names:
+            raise ScoresError(f"--prevalence {name}={value:g}: no such finding; the findings are {', '.join(names)}")
+        if not 0 < value < 1:
+            raise ScoresError(f"--prevalence is a part of 1, such as 0.02, and neither 0 nor 1, not {value:g}")

@@ -1,0 +1,1 @@
+"""A folder of cases on this machine: FAISS proposes neighbours, exact similarity decides."""

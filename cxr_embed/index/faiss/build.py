@@ -1,0 +1,294 @@
+"""Building an index from a store, adding cases to it, taking cases out of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+
+from cxr_embed import __version__
+from cxr_embed.errors import CaseIndexError
+from cxr_embed.index.case_table import IMAGE, case_table, image_ids, join, keep, write_table
+from cxr_embed.index.faiss import kinds, token_candidates
+from cxr_embed.index.faiss.arrays import array_file
+from cxr_embed.index.faiss.from_store import changed_files, chosen_images, copy_prompts, forgotten_of, identity
+from cxr_embed.index.faiss.generation import choose_kind, mapped, write_arrays, write_candidates, write_checksums
+from cxr_embed.index.faiss.layout import (
+    CANDIDATES,
+    CASES,
+    PROMPTS,
+    TOKENS,
+    Kind,
+    Measured,
+    Record,
+    Wish,
+    publish,
+    writing,
+)
+from cxr_embed.index.faiss.search import CaseIndex
+from cxr_embed.manifest import Manifest
+from cxr_embed.metrics.spread import collapsed
+from cxr_embed.store import Store
+from cxr_embed.store.forgotten import FORGOTTEN
+from cxr_embed.store.writer import describe, utc_now
+from cxr_embed.types import EncoderSpec, counted
+
+POOLS = ("mean", "tokens")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a writer did.
+
+    Attributes:
+        record: of the index as it is now.
+        changed: cases that were built, added or removed.
+        notes: what the user should know of it.
+    """
+
+    record: Record
+    changed: int
+    notes: tuple[str, ...]
+
+
+def build_index(
+    store: Store,
+    path: str | os.PathLike[str],
+    *,
+    manifest: Manifest | None = None,
+    output: str | None = None,
+    pool: str | None = None,
+    kind: str = "auto",
+    memory: int = kinds.MEMORY,
+    key_file: Path | None = None,
+    progress: kinds.Progress | None = None,
+) -> Written:
+    """Builds an index, or replaces the one that is there.
+
+    Args:
+        store: whose vectors are indexed.
+        path: the index's folder.
+        manifest: the cases, and what is known of them; all images of the store, by patient alone, without one.
+        output: one of the encoder's outputs; its first by default.
+        pool: for vectors `(T, D)`: `mean` makes one of them, `tokens` keeps them to be compared by max-sim, the default
+            where the encoder compares them with words so.
+        kind, memory: see `kinds.choose`, and `token_candidates.choose` for tokens.
+        key_file: the key of the patient ids, where patients were forgotten; the user's own by default.
+        progress: called with a word for the step, what is done and how much there is.
+
+    Raises:
+        CaseIndexError: for a store without a case to index, unknown words, or a folder that cannot be written.
+        StoreError: where patients were forgotten and the key is not theirs.
+    """
+    output = output or next(iter(store.spec.outputs))
+    if output not in store.spec.outputs:
+        raise CaseIndexError(f"{store.path} has no output {output!r}; it has {', '.join(store.spec.outputs)}")
+    shape = store.spec.outputs[output]
+    if pool is not None and (pool not in POOLS or len(shape) == 1):
+        raise CaseIndexError(f"--pool {pool}: {output} is {shape}; --pool is {' or '.join(POOLS)}, for (T, D) vectors")
+    pool = pool or _default_pool(store.spec, output)
+    root = Path(path)
+    forgotten = forgotten_of(store, root, key_file)
+    chosen, notes = chosen_images(store, manifest, forgotten)
+    with writing(root) as folder:
+        kept, zero = write_arrays(folder, store, (output, pool), chosen, progress)
+        if not len(kept):
+            raise CaseIndexError(f"{store.path}: none of the vectors has a direction, so there is nothing to index")
+        write_table(folder / CASES, case_table(store, kept, manifest))
+        copy_prompts(store, folder)
+        if forgotten:  # what is added later, of another store, is to know it too
+            forgotten.save(root / FORGOTTEN)
+        record = Record(
+            spec=store.spec,
+            output=output,
+            pool=pool,
+            cases=len(kept),
+            shape=shape if pool == "tokens" else shape[-1:],
+            wish=Wish(kind, memory),
+            kind=Kind("flat"),
+            measured=Measured(),
+            stores=(identity(store),),
+            generation=folder.name,
+            created=utc_now(),
+            software=__version__,
+        )
+        chosen_kind = choose_kind(record, kind)
+        if kind not in ("auto", chosen_kind.name):
+            few = f"among {counted(record.cases, 'case')} {kind} would be the slower way"
+            notes += (f"built {chosen_kind.name}, not {kind}: {few}; `index add` changes to it once there are enough",)
+        record, doubts = write_candidates(record, folder, chosen_kind, progress)
+        alike = _alike(folder)
+        return Written(publish(root, record), len(kept), (*notes, *zero, *alike, *doubts))
+
+
+def add_cases(
+    path: str | os.PathLike[str],
+    store: Store,
+    *,
+    manifest: Manifest | None = None,
+    key_file: Path | None = None,
+    progress: kinds.Progress | None = None,
+) -> Written:
+    """Adds the cases that the index does not have yet; nothing is learned anew.
+
+    Only a flat index that has outgrown its size, where the kind was left to us, becomes one of another kind.
+
+    Args:
+        path: the index's folder.
+        store: of the same encoder.
+        manifest: as for `build_index`; a column that only one of old and new cases has is unknown for the others.
+        key_file, progress: as for `build_index`.
+
+    Raises:
+        StoreError: as for `build_index`.
+        CaseIndexError: for another encoder's store, columns of another type, or an index that is damaged or cannot be
+            written.
+    """
+    root = Path(path)
+    Record.read(root)
+    with writing(root) as folder:
+        old = CaseIndex(root)
+        record = old.record
+        if store.spec.fingerprint != record.spec.fingerprint:
+            raise CaseIndexError(
+                f"{root} holds vectors of {describe(record.spec)}, {store.path} of {describe(store.spec)}; "
+                "build another index for this encoder"
+            )
+        forgotten = forgotten_of(store, root, key_file)
+        chosen, notes = chosen_images(store, manifest, forgotten)
+        places = pc.index_in(image_ids(store), value_set=old.table[IMAGE].combine_chunks())
+        notes += changed_files(store, chosen, places, old.table)
+        chosen &= ~np.asarray(places.is_valid())
+        kept, zero = write_arrays(folder, store, (record.output, record.pool), chosen, progress, old.arrays)
+        if not len(kept):
+            return Written(record, 0, (*notes, *zero))
+        if forgotten:
+            forgotten.save(root / FORGOTTEN)
+        new = case_table(store, kept, manifest)
+        write_table(folder / CASES, join(old.table, new))
+        _keep_prompts(old, folder)
+        copy_prompts(store, folder)
+        count = record.cases + len(kept)
+        record = replace(
+            record, cases=count, stores=(*record.stores, identity(store)), generation=folder.name, created=utc_now()
+        )
+        wanted, index = record.kind, None
+        if wanted.factory:
+            index = kinds.read(old.folder / CANDIDATES, record.files[CANDIDATES]["sha256"])
+            if record.pool == "tokens":
+                token_candidates.add(index, mapped(folder, TOKENS)[len(old) :], progress)
+            else:
+                kinds.add(index, mapped(folder)[len(old) :], progress)
+            if record.pool != "tokens" and kinds.lists(count) > 2 * getattr(index, "nlist", count):
+                notes += ("the index has grown fourfold since its lists were learned; built anew, it would be faster",)
+        else:
+            wanted = choose_kind(record, record.wish.kind)
+        record, doubts = write_candidates(record, folder, wanted, progress, index)
+        alike = _alike(folder)
+        return Written(publish(root, record), len(kept), (*notes, *zero, *alike, *doubts))
+
+
+def remove_cases(
+    path: str | os.PathLike[str],
+    ids: Sequence[str] = (),
+    patients: Sequence[str] = (),
+    *,
+    progress: kinds.Progress | None = None,
+) -> Written:
+    """Takes cases out: afterwards no file of the index holds their vectors, their ids or what was known of them.
+
+    Nothing keeps them from being added again; `forget` does.
+
+    Args:
+        path: the index's folder.
+        ids: image ids.
+        patients: patients, all of whose cases go.
+        progress: as for `build_index`.
+
+    Raises:
+        CaseIndexError: for ids or patients that are not here, or an index that is damaged or cannot be written.
+    """
+    root = Path(path)
+    if not len(ids) and not len(patients):
+        raise CaseIndexError("name the cases to remove: image ids, or --patient ID")
+
+    def choose(old: CaseIndex) -> np.ndarray:
+        gone = np.zeros(len(old), bool)
+        gone[old.rows_of(ids)] = True
+        for patient in patients:
+            rows = old.rows_of_patient(patient)
+            if not len(rows):
+                raise CaseIndexError(f"{root} has no case of the patient {patient}")
+            gone[rows] = True
+        return gone
+
+    return remove_rows(root, choose, progress)
+
+
+def remove_rows(
+    root: Path, choose: Callable[[CaseIndex], np.ndarray], progress: kinds.Progress | None = None
+) -> Written:
+    """Takes out the rows that are chosen; where none is, the index stays as it is, and what a kill left is deleted.
+
+    Args:
+        root: the index's folder.
+        choose: from the index to `(N,)` bool; called while no other process can write.
+        progress: as for `build_index`.
+
+    Raises:
+        CaseIndexError: for an index that is damaged or cannot be written.
+    """
+    Record.read(root)
+    with writing(root) as folder:
+        old = CaseIndex(root)
+        gone = choose(old)
+        if not gone.any():
+            return Written(old.record, 0, ())
+        kept = np.flatnonzero(~gone)
+        with contextlib.ExitStack() as stack:
+            files = {
+                name: stack.enter_context(array_file(folder / name, array.shape[1:], array.dtype))
+                for name, array in old.arrays.items()
+            }
+            for name, array in old.arrays.items():
+                files[name].copy(array, kept)
+            write_checksums(folder, (file.checksums for file in files.values()))
+        write_table(folder / CASES, keep(old.table, kept))
+        _keep_prompts(old, folder)
+        record = replace(old.record, cases=len(kept), generation=folder.name, created=utc_now())
+        wanted, index = record.kind, None
+        if not len(kept):
+            wanted = Kind("flat")
+        elif wanted.factory:
+            index = kinds.read(old.folder / CANDIDATES, record.files[CANDIDATES]["sha256"])
+            if record.pool == "tokens":
+                # Their codes are written anew: FAISS would leave some of those removed behind its last block.
+                index.reset()
+                token_candidates.add(index, mapped(folder, TOKENS), progress)
+            elif not kinds.without(index, ~gone, old.vectors[gone]):
+                index, wanted = None, kinds.choose(len(kept), record.shape[-1], wanted.name)
+        record, doubts = write_candidates(record, folder, wanted, progress, index)
+        return Written(publish(root, record), int(gone.sum()), doubts)
+
+
+def _keep_prompts(old: CaseIndex, folder: Path) -> None:
+    if PROMPTS in old.record.files:
+        _ = old.prompts  # damaged ones are told, not copied
+        shutil.copyfile(old.folder / PROMPTS, folder / PROMPTS)
+
+
+def _alike(folder: Path) -> list[str]:
+    told = collapsed(mapped(folder))
+    return [told] if told else []
+
+
+def _default_pool(spec: EncoderSpec, output: str) -> str:
+    if len(spec.outputs[output]) == 1:
+        return "none"
+    return "tokens" if spec.text is not None and (spec.text.output, spec.text.kind) == (output, "elixr") else "mean"

@@ -1,0 +1,1 @@
+"""The same search and removal in a Milvus server, or the embedded Milvus."""

@@ -1,0 +1,1 @@
+"""Reading and writing safely: write-then-rename, digests, time, child processes."""

@@ -1,0 +1,183 @@
+"""The table of cases, read and checked as a whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from cxr_embed.errors import ManifestError
+from cxr_embed.io.files import stays_below
+from cxr_embed.manifest.checks import (
+    CHECKS,
+    DESCRIPTIVE,
+    FINDING_VALUES,
+    OPTIONAL,
+    REQUIRED,
+    check_finding,
+    check_ids,
+    check_names,
+)
+from cxr_embed.manifest.rows import NO_MANIFEST, Rows, read_rows
+from cxr_embed.manifest.spellings import plain_values
+from cxr_embed.types import Labels
+
+Uncertain = Literal["unknown", "positive", "negative"]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A validated table of radiographs.
+
+    Attributes:
+        table: all columns as text, one row an image; blank = unknown.
+        root: the folder that `path` is relative to.
+        findings: names of the finding columns.
+    """
+
+    table: pa.Table
+    root: Path
+    findings: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """`(N,)` image ids in the order of the rows."""
+        return self.column("image_id")
+
+    def column(self, name: str) -> np.ndarray:
+        """`(N,)` strings of a column; blank where the manifest does not have it."""
+        if name not in self.table.column_names:
+            return np.full(len(self), "", dtype=np.str_)
+        return np.array(self.table[name].to_pylist(), dtype=np.str_)
+
+    def rows(self) -> Iterable[tuple[str, str, str]]:
+        """`(image_id, path, patient_id)` of each row, read in small steps."""
+        for batch in self.table.select(list(REQUIRED)).to_batches(max_chunksize=1024):
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+    def labels(self, uncertain: Uncertain = "unknown") -> Labels:
+        """The findings as numbers.
+
+        Args:
+            uncertain: what -1 becomes: `unknown` (NaN, the default), `positive` (1) or `negative` (0). CheXpert's
+                authors call these U-Ignore, U-Ones and U-Zeros (Irvin et al., 2019).
+
+        Raises:
+            ManifestError: for another policy.
+        """
+        policies = {"unknown": np.nan, "positive": 1.0, "negative": 0.0}
+        if uncertain not in policies:
+            raise ManifestError(f"uncertain is one of {', '.join(policies)}, not {uncertain!r}")
+        values = np.empty((len(self), len(self.findings)), dtype=np.float32)
+        for number, name in enumerate(self.findings):
+            values[:, number] = [FINDING_VALUES[value] for value in self.table[name].to_pylist()]
+        values[values == -1] = policies[uncertain]
+        return Labels(self.ids, self.findings, values)
+
+
+def read_manifest(
+    path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None, extra: Sequence[str] = ()
+) -> Manifest:
+    """Reads and validates a manifest (CSV, CSV.GZ or Parquet).
+
+    Args:
+        path: the file.
+        root: the folder that the column `path` is relative to; the manifest's own by default.
+        extra: columns that are neither known nor findings, carried along as they are.
+
+    Raises:
+        ManifestError: with all problems at once in `problems`.
+    """
+    if root is not None and not os.path.isdir(root):
+        raise ManifestError(f"{root}: no such folder (--root)", (f"{root}: no such folder",))
+    table, findings = _read_checked(Path(path), REQUIRED, extra, NO_MANIFEST)
+    return Manifest(table, Path(root) if root is not None else Path(path).parent, findings)
+
+
+def read_labels(path: str | os.PathLike[str], *, extra: Sequence[str] = ()) -> Manifest:
+    """Reads a table of labels (CSV, CSV.GZ or Parquet) for images that are known by their ids alone.
+
+    It is checked like a manifest, and a manifest is such a table. Only `image_id` must be there: without `patient_id`
+    or `path`, `Manifest.column` gives blanks for it, and `Manifest.rows` is not to be called.
+
+    Raises:
+        ManifestError: with all problems at once in `problems`.
+    """
+    table, findings = _read_checked(Path(path), ("image_id",), extra, "no such file")
+    return Manifest(table, Path(path).parent, findings)
+
+
+def read_values(path: str | os.PathLike[str]) -> Rows:
+    """Reads a table of `image_id` and any other columns (CSV, CSV.GZ or Parquet), as text; scores, say.
+
+    Names of columns and ids are checked, and nothing else.
+
+    Raises:
+        ManifestError: with all problems at once in `problems`.
+    """
+    rows, problems = read_rows(Path(path), "no such file")
+    names = rows.table.column_names
+    problems = check_names(names, ("image_id",), ()) + problems
+    rows = rows.select({name: names.index(name) for name in names if name})
+    problems += check_ids(rows)
+    if not len(rows.table) and not problems:
+        problems.append("the table has no rows")
+    _refuse(Path(path), problems)
+    return rows
+
+
+def read_paths(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Image id to path of a manifest, of which nothing else is looked at.
+
+    Raises:
+        ManifestError: with all problems at once in `problems`.
+    """
+    rows = read_values(path)
+    if not rows.has("path"):
+        _refuse(Path(path), ["column path is missing"])
+    return dict(zip(rows.table["image_id"].to_pylist(), rows.table["path"].to_pylist(), strict=True))
+
+
+def _read_checked(
+    path: Path, required: Sequence[str], extra: Sequence[str], missing: str
+) -> tuple[pa.Table, tuple[str, ...]]:
+    """The table, and the names of its findings."""
+    rows, unreadable = read_rows(path, missing)
+    names = rows.table.column_names
+    findings = tuple(n for n in names if n and n not in (*REQUIRED, *OPTIONAL, *DESCRIPTIVE, *extra))
+    problems = check_names(names, required, extra) + unreadable
+    # A column that stands twice is checked once, in its first place; the others could not be told apart.
+    rows = rows.select({name: names.index(name) for name in names if name})
+    rows = plain_values(rows, list(dict.fromkeys(findings)))
+    problems += [problem for check in CHECKS for problem in check(rows)]
+    problems += [problem for name in dict.fromkeys(findings) for problem in check_finding(rows, name)]
+    if not len(rows.table) and not unreadable:
+        problems.append("the manifest has no rows" if missing == NO_MANIFEST else "the table has no rows")
+    _refuse(path, problems)
+    return rows.table, findings
+
+
+def _refuse(path: Path, problems: list[str]) -> None:
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise ManifestError(f"{path}: {count}\n" + "\n".join(f"  {p}" for p in problems), tuple(problems))
+
+
+def missing_files(manifest: Manifest) -> list[str]:
+    """The paths in the manifest that are no files under its root."""
+    return [path for _, path, _ in manifest.rows() if not os.path.isfile(manifest.root / path)]
+
+
+def linked_away(manifest: Manifest) -> list[str]:
+    """The paths in the manifest that lead to files outside its root, through a link."""
+    below = stays_below(manifest.root)
+    return [path for _, path, _ in manifest.rows() if not below(manifest.root / path)]

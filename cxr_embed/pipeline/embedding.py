@@ -1,0 +1,284 @@
+"""`embed`: what is new in a manifest goes through the encoder and into the store."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cxr_embed.encoders import CheckedEncoder, as_precision, load_encoder, resolve_device, resolve_precision
+from cxr_embed.encoders.registry import ENCODERS
+from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
+from cxr_embed.images import decoders, prepared_encoder
+from cxr_embed.manifest import Manifest, read_manifest
+from cxr_embed.pipeline.messages import Setup
+from cxr_embed.pipeline.session import Session
+from cxr_embed.pipeline.stop import StopSignals
+from cxr_embed.pipeline.summary import EmbedSummary, Progress
+from cxr_embed.pipeline.tasks import task_chunks
+from cxr_embed.pipeline.worker import file_stamp
+from cxr_embed.store.forgotten import gather_forgotten
+from cxr_embed.store.layout import HEADER, Dtype, Header
+from cxr_embed.store.reader import Store
+from cxr_embed.store.writer import StoreWriter
+from cxr_embed.types import Colour, Encoder, Precision, is_lateral
+
+_WITH_A_NAME = ("weights", "device", "precision", "outputs", "pixels", "prepare", "workers")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do, from file stamps alone: nothing is read."""
+
+    images: int
+    unchanged: int
+    to_read: int
+    missing: int
+    forgotten: int = 0
+
+
+def embed(
+    manifest: Manifest | str | os.PathLike[str],
+    encoder: str | Encoder,
+    store: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    outputs: Sequence[str] | None = None,
+    pixels: str | None = None,
+    prepare: str | None = None,
+    colour: Colour = "refuse",
+    follow_links: bool = False,
+    dtype: Dtype | None = None,
+    batch_size: int | Literal["auto"] = "auto",
+    workers: int | Literal["auto"] = "auto",
+    limit: int | None = None,
+    key_file: Path | None = None,
+    progress: Progress | None = None,
+) -> EmbedSummary:
+    """Embeds every radiograph of a manifest that the store does not hold yet.
+
+    A file is known by its content: what was embedded under another name or in another run is not embedded again. One
+    broken file never stops the run. Ctrl-C and SIGTERM finish the files in hand and return; a second one ends at once.
+
+    Args:
+        manifest: a `Manifest` or the path of one.
+        encoder: a name in the encoder table, or `package.module:function`: it is loaded by worker processes, one a
+            core. Or an `Encoder` object, which runs in this process: slower, but it may be made on the spot.
+        store: the store's folder; made where it is missing.
+        weights: a safetensors file or a checkpoint's folder.
+        device, precision: as for `load_encoder`; the precision `auto` keeps an existing store's.
+        outputs, pixels: which of the encoder's outputs to store, which of its pixel recipes to use.
+        prepare: what is done to a picture before the encoder sees it, `stretch`; its vectors are another encoder's.
+        colour: `grey` reads pictures in colour by their luma instead of refusing them.
+        follow_links: also read files that lie outside the manifest's root and are reached through a link.
+        dtype: `float16` (a new store's default) or `float32`.
+        batch_size, workers: images the encoder takes at once; processes, on a GPU those that decode. `auto` chooses.
+        limit: look at the first so many rows only.
+        key_file: the key of the patient ids, where patients were forgotten; the user's own by default.
+        progress: called now and then with the summary so far; in a notebook, a bar by default.
+
+    Returns:
+        What was done; failures are in it, not raised.
+
+    Raises:
+        ManifestError, EncoderError: the manifest is unusable; the encoder cannot be loaded.
+        StoreError: the store is locked, full, damaged or another encoder's, or the key of who was forgotten is missing.
+    """
+    started, version = time.perf_counter(), _version()
+    table = _manifest(manifest, batch_size, workers, limit)
+    _check_files(table, limit)
+    here = None if isinstance(encoder, str) else CheckedEncoder(encoder)
+    if here is not None:
+        _refuse_with_an_object(weights, device, precision, outputs, pixels, prepare, workers)
+    name = encoder if isinstance(encoder, str) else encoder.spec.name
+    loaded = here or _spec_encoder(name, weights, precision, outputs, pixels, prepare=prepare)
+    chosen = _precision(here, name, precision, device, Path(store))
+    setup = Setup(
+        kind="whole",
+        encoder=name,
+        fingerprint=loaded.spec.fingerprint,
+        weights=str(weights) if weights is not None else None,
+        device="cpu" if here is not None else resolve_device(device, name),
+        precision=chosen,
+        outputs=tuple(outputs) if outputs is not None else None,
+        pixels=pixels,
+        prepare=prepare,
+        colour=colour,
+        root=None if follow_links else str(table.root),
+    )
+    with (
+        StopSignals() as stop,
+        StoreWriter(store, loaded.spec, dtype=dtype, precision=chosen, software=version, key_file=key_file) as writer,
+    ):
+        run = Session(table, writer, limit, progress, stop, f"{version}; {decoders()}", colour=colour)
+        _work(run, loaded, here, setup, batch_size, workers)
+        run.summary.stored = len(writer.index)
+    _look_back(run, store, loaded.spec.name)
+    run.summary.seconds = time.perf_counter() - started
+    return run.summary
+
+
+def _refuse_with_an_object(*given: Any) -> None:
+    """Refuses what only an encoder's name goes with: any of `_WITH_A_NAME` that is not as it is by default."""
+    if given != (None, "auto", "auto", None, None, None, "auto"):
+        raise EncoderError(f"{', '.join(_WITH_A_NAME)} go with an encoder's name, not with an object")
+
+
+def _look_back(run: Session, store: str | os.PathLike[str], encoder: str) -> None:
+    """Puts into the summary what only a whole run tells."""
+    _tell_lateral(run, encoder)
+    _tell_equal(run, store)
+
+
+def _tell_lateral(run: Session, encoder: str) -> None:
+    """Lateral views: those that headers told, and those of the manifest."""
+    table, summary = run.manifest, run.summary
+    views = table.column("view")[: run.limit]
+    told = {str(image_id) for image_id, view in zip(table.ids, views, strict=False) if is_lateral(str(view))}
+    if found := sorted(told.union(summary.odd_files.get("lateral", ()))):
+        summary.odd_files["lateral"] = found
+        if (card := ENCODERS.get(encoder)) is not None and card.frontal:
+            summary.notes.append(
+                f"{encoder} was trained on frontal views; what its vectors of lateral ones are worth is unknown"
+            )
+
+
+def _tell_equal(run: Session, store: str | os.PathLike[str]) -> None:
+    """Puts images of this run whose vectors equal another's into the summary."""
+    try:
+        groups = Store(store).equal_vectors() if run.new else []
+    except StoreError as error:  # an older shard's; what was embedded is in the store, and is told
+        run.summary.notes.append(f"equal vectors could not be looked for: {error}; see `cxr-embed store verify`")
+    else:
+        run.summary.equal_vectors = [group for group in groups if not run.new.isdisjoint(group)]
+
+
+def _work(
+    run: Session,
+    loaded: CheckedEncoder,
+    here: CheckedEncoder | None,
+    setup: Setup,
+    batch_size: int | Literal["auto"],
+    workers: int | Literal["auto"],
+) -> None:
+    """Embeds what is new, and publishes what was done, also when the encoder gives up on the way."""
+    tasks = run.tasks()
+    first = next(tasks, None)
+    try:
+        if first is not None and here is not None:
+            run.work_here(itertools.chain([first], tasks), here, setup, batch_size)
+        elif first is not None:
+            run.work(itertools.chain([first], tasks), loaded, setup, batch_size, workers)
+    except EncoderError:
+        run.finish()
+        raise
+    run.finish()
+
+
+def plan_embedding(
+    manifest: Manifest | str | os.PathLike[str],
+    *,
+    encoder: str,
+    store: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    pixels: str | None = None,
+    prepare: str | None = None,
+    limit: int | None = None,
+    key_file: Path | None = None,
+) -> Plan:
+    """What `embed` would do, judged by file stamps; neither files nor the store are touched.
+
+    Raises:
+        ManifestError, EncoderError, StoreError: as `embed`.
+    """
+    table = _manifest(manifest, "auto", "auto", limit)
+    spec = _spec_encoder(encoder, weights, "auto", outputs, pixels, prepare=prepare).spec
+    index = None
+    if (Path(store) / HEADER).exists():
+        opened = Store(store)
+        if opened.spec.fingerprint != spec.fingerprint:
+            raise StoreError(f"{store} holds vectors of another encoder ({opened.spec.name}); give another --store")
+        index = opened.index
+    images = unchanged = missing = out = 0
+    forgotten = gather_forgotten(Path(store), key_file=key_file)
+    for every in task_chunks(table, limit):
+        tasks = [t for t in every if not forgotten.covers(t.patient_id, t.image_id)]
+        out += len(every) - len(tasks)
+        stamps = [file_stamp(task.path) for task in tasks]
+        known = (
+            index.unchanged([t.image_id for t in tasks], [t.patient_id for t in tasks], stamps)
+            if index is not None
+            else [False] * len(tasks)
+        )
+        images += len(every)
+        unchanged += sum(known)
+        missing += sum(not same and not os.path.exists(t.path) for t, same in zip(tasks, known, strict=True))
+    return Plan(images, unchanged, images - unchanged - missing - out, missing, out)
+
+
+def _manifest(manifest: Manifest | str | os.PathLike[str], batch_size: Any, workers: Any, limit: Any) -> Manifest:
+    for name, value in (("batch_size", batch_size), ("workers", workers), ("limit", limit)):
+        if value is not None and value != "auto" and (not isinstance(value, int) or value < 1):
+            raise CxrEmbedError(f"{name} must be 1 or more, not {value!r}")
+    if not isinstance(manifest, Manifest | str | os.PathLike):
+        raise ManifestError(
+            f"manifest is a Manifest or the path of one, not {type(manifest).__name__}; "
+            "`cxr-embed manifest scan FOLDER` makes one of a folder of images"
+        )
+    return manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
+
+
+def _check_files(table: Manifest, limit: int | None) -> None:
+    """Refuses a manifest of which no file is there, before a store is made for it: the root is another folder.
+
+    Raises:
+        ManifestError: with the first paths in full.
+    """
+    tried: list[str] = []
+    for tasks in task_chunks(table, limit):
+        for task in tasks:
+            if os.path.lexists(task.path):
+                return
+        tried += [os.path.abspath(task.path) for task in tasks[: 3 - len(tried)]]
+    if tried:
+        shown = "".join(f"\n  {path}" for path in tried)
+        raise ManifestError(f"none of the manifest's files is there; give --root, the folder of its paths{shown}")
+
+
+def _spec_encoder(
+    encoder: str,
+    weights: str | os.PathLike[str] | None,
+    precision: str,
+    outputs: Sequence[str] | None,
+    pixels: str | None,
+    *,
+    prepare: str | None,
+) -> CheckedEncoder:
+    """The encoder as far as its spec and `preprocess` need it: no engine is started, no GPU is looked for."""
+    plain = precision if precision in ("bf16", "float32") else "float32"
+    loaded = load_encoder(encoder, weights=weights, device="cpu", precision=plain, outputs=outputs, pixels=pixels)
+    return CheckedEncoder(prepared_encoder(loaded.encoder, prepare))
+
+
+def _precision(here: CheckedEncoder | None, name: str, precision: str, device: str, store: Path) -> Precision:
+    """The arithmetic of the run: what is asked for, else what the store holds, else the fastest that is native."""
+    if here is not None:
+        return "bf16" if "bf16" in here.engine.split() else "float32"
+    if precision != "auto":
+        return as_precision(precision)
+    if (store / HEADER).exists():
+        return Header.read(store).precision
+    return resolve_precision(precision, name, resolve_device(device, name))
+
+
+def _version() -> str:
+    from cxr_embed import __version__
+
+    return __version__

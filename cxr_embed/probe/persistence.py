@@ -1,0 +1,297 @@
+"""Probes on disk: a folder with `probe.json`, for people and programs, and the numbers as safetensors. No pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import safetensors.numpy
+
+from cxr_embed import __version__
+from cxr_embed.probe.attention import AttentionProbe
+from cxr_embed.probe.base import Probe
+from cxr_embed.probe.cases import Cases
+from cxr_embed.probe.features import ProbeError, StoreSource
+from cxr_embed.probe.heads import KNNProbe, MLPProbe
+from cxr_embed.probe.linear import LinearProbe
+from cxr_embed.probe.loss import probability
+from cxr_embed.probe.probe_folder import FORMAT, PROBE_JSON, replace_probe
+from cxr_embed.store import Store
+from cxr_embed.store.writer import describe, utc_now
+from cxr_embed.types import EncoderSpec, digest_fits, with_digest
+
+VERSION = 2
+KINDS: dict[str, type[Probe]] = {kind.kind: kind for kind in (LinearProbe, MLPProbe, KNNProbe, AttentionProbe)}
+
+
+@dataclass(frozen=True)
+class LabelRecord:
+    """Where a probe's labels came from.
+
+    Attributes:
+        file: its name, without folders.
+        sha256: of its bytes.
+        split: the split that was learned from; None for all rows.
+        uncertain: what a label of -1 counted as.
+        images, patients: that were learned from.
+        counts: finding to its positive, negative and unknown labels.
+    """
+
+    file: str
+    sha256: str
+    split: str | None
+    uncertain: str
+    images: int
+    patients: int
+    counts: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class ThresholdRecord:
+    """Where a probe's thresholds came from.
+
+    Attributes:
+        split: that they were chosen on.
+        rule: how, in words.
+        patients: of the split.
+    """
+
+    split: str
+    rule: str
+    patients: int
+
+
+@dataclass(frozen=True)
+class TrainedProbe:
+    """A probe and what it is for.
+
+    Attributes:
+        probe: the classifier.
+        spec: the encoder whose vectors it reads.
+        output: of the encoder.
+        findings: the `C` names.
+        labels: what it learned from.
+        patients: `(P,)` patients that it learned from, sorted.
+        images: `(M,)` images that it learned from, sorted; empty for a probe of an earlier release.
+        thresholds: finding to threshold on the probability, where some were chosen.
+        chosen: how they were; None for none.
+        chosen_on: `(Q,)` patients that they were chosen on, sorted.
+        software: name to version.
+        created: UTC, ISO 8601.
+    """
+
+    probe: Probe
+    spec: EncoderSpec
+    output: str
+    findings: tuple[str, ...]
+    labels: LabelRecord
+    patients: np.ndarray
+    images: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    chosen: ThresholdRecord | None = None
+    chosen_on: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
+    software: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+
+    @property
+    def undefined(self) -> dict[str, str]:
+        """Findings that could not be learned, with the reasons."""
+        return {self.findings[number]: reason for number, reason in self.probe.undefined_.items()}
+
+    @property
+    def unconverged(self) -> dict[str, str]:
+        """Findings whose solver did not come to its end, with what it did not reach."""
+        return {self.findings[number]: reason for number, reason in self.probe.unconverged_.items()}
+
+    def check_store(self, store: Store) -> None:
+        """Refuses vectors that the probe was not made for.
+
+        Raises:
+            ProbeError: naming both encoders.
+        """
+        if store.spec.fingerprint != self.spec.fingerprint:
+            raise ProbeError(
+                f"this probe was trained on vectors of {describe(self.spec)}, and {store.path} holds those of "
+                f"{describe(store.spec)}; train one for this encoder, or give the other's store"
+            )
+
+    def predict(self, store: Store, ids: np.ndarray | None = None) -> np.ndarray:
+        """Probabilities `(N, C)` float32 of some images, all by default; NaN for findings that were not learned.
+
+        Raises:
+            ProbeError: for another encoder's store.
+            StoreError: for ids without a vector.
+        """
+        self.check_store(store)
+        wanted = store.ids if ids is None else np.asarray(ids, np.str_)
+        unique, place = np.unique(wanted, return_inverse=True)
+        lost = np.setdiff1d(unique, store.ids)
+        if len(lost):
+            store.read(lost[:1])  # says it in the store's words
+        source = StoreSource(store, unique, self.output, self.probe.pooling)
+        return np.asarray(probability(self.probe.decision_source(source))[place], np.float32)
+
+    def seen(self, patients: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """`(N,)` bool: whether the probe learned from a patient, or from the image where nobody knows whose it is."""
+        return np.asarray(np.isin(patients, self.patients) | np.isin(ids, self.images))
+
+    def describe(self) -> dict[str, Any]:
+        """Everything but the numbers, as plain JSON values."""
+        strengths: dict[str, float] = {}
+        if isinstance(self.probe, LinearProbe | AttentionProbe):
+            found = zip(self.findings, self.probe.strengths_.tolist(), strict=True)
+            strengths = {name: value for name, value in found if value == value}
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "kind": self.probe.kind,
+            "settings": self.probe.get_params(),
+            "encoder": {"fingerprint": self.spec.fingerprint, "spec": self.spec.to_json()},
+            "output": self.output,
+            "findings": list(self.findings),
+            "undefined": self.undefined,
+            "unconverged": self.unconverged,
+            "strengths": strengths,
+            "thresholds": dict(self.thresholds),
+            "thresholds_chosen": asdict(self.chosen) if self.chosen is not None else None,
+            "labels": asdict(self.labels),
+            "software": dict(self.software),
+            "created": self.created,
+        }
+
+
+def make_trained(
+    probe: Probe,
+    store: Store,
+    output: str,
+    cases: Cases,
+    labels: Path,
+    *,
+    split: str | None,
+    uncertain: str,
+) -> TrainedProbe:
+    """Puts a fitted probe together with what it came from.
+
+    Args:
+        probe: fitted on `cases`.
+        store, output: whose vectors it was fitted on.
+        cases: what it learned.
+        labels: the file of them.
+        split, uncertain: as it was read.
+    """
+    with open(labels, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    words = ("positive", "negative", "unknown")
+    counts = {
+        name: dict(zip(words, row, strict=True))
+        for name, row in zip(cases.findings, probe.counts_.tolist(), strict=True)
+    }
+    patients = np.unique(cases.patients)
+    record = LabelRecord(labels.name, digest, split, uncertain, len(cases), len(patients), counts)
+    software = {name: version(name) for name in ("numpy", "scipy", "scikit-learn")}
+    software |= {"cxr-embed": __version__, "python": platform.python_version()}
+    return TrainedProbe(
+        probe,
+        store.spec,
+        output,
+        cases.findings,
+        record,
+        patients,
+        np.unique(cases.ids),
+        software=software,
+        created=utc_now(),
+    )
+
+
+def save_probe(path: Path, trained: TrainedProbe) -> None:
+    """Writes a probe into a folder, which may hold an older one; a reader sees the old one or the new one.
+
+    Raises:
+        ProbeError: where it cannot be written, or the folder holds something else.
+    """
+    tensors = {name: np.ascontiguousarray(value) for name, value in trained.probe.tensors().items()}
+    known = {"patients": trained.patients, "images": trained.images, "chosen_on": trained.chosen_on}
+    tensors |= {name: _as_bytes(names) for name, names in known.items()}
+    data = safetensors.numpy.save(tensors)
+    digest = hashlib.sha256(data).hexdigest()
+    body = with_digest({**trained.describe(), "tensors": {"file": f"{digest[:16]}.safetensors", "sha256": digest}})
+    text = json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n"
+    try:
+        replace_probe(path, body["tensors"]["file"], data, text)
+    except filelock.Timeout:
+        raise ProbeError(f"{path}: another process is writing a probe there; give another --out") from None
+    except OSError as error:
+        raise ProbeError(f"{path}: cannot be written ({error.strerror}); give another --out") from None
+
+
+def load_probe(path: Path) -> TrainedProbe:
+    """Reads a probe.
+
+    Raises:
+        ProbeError: where it is missing, damaged, or written by a newer release.
+    """
+    try:
+        text = (path / PROBE_JSON).read_bytes()
+        body = json.loads(text)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ProbeError(
+            f"{path}: no probe here ({PROBE_JSON} is missing); `cxr-embed probe train` makes one"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ProbeError(f"{path / PROBE_JSON}: cannot be read ({error})") from None
+    if not isinstance(body, dict) or body.get("format") != FORMAT:
+        raise ProbeError(f"{path / PROBE_JSON}: not a probe of this project")
+    if body.get("version") != VERSION:
+        raise ProbeError(f"{path}: format version {body.get('version')}, this release reads {VERSION}; train it again")
+    if not digest_fits(body):
+        raise ProbeError(f"{path / PROBE_JSON}: damaged, its digest does not match; restore it from a copy")
+    try:
+        file = path / Path(body["tensors"]["file"]).name
+        if not file.exists() and (path / PROBE_JSON).read_bytes() != text:
+            return load_probe(path)  # it was replaced in between
+        data = file.read_bytes()
+        if hashlib.sha256(data).hexdigest() != body["tensors"]["sha256"]:
+            raise ProbeError(f"{file}: damaged, its digest does not match; restore it from a copy")
+        tensors = safetensors.numpy.load(data)
+        settings = dict(body["settings"])
+        if "strengths" in settings:
+            settings["strengths"] = tuple(settings["strengths"])
+        probe = KINDS[body["kind"]](**settings).restore(tensors)
+        findings = tuple(body["findings"])
+        probe.undefined_ = {findings.index(name): reason for name, reason in body["undefined"].items()}
+        probe.unconverged_ = {findings.index(name): reason for name, reason in body.get("unconverged", {}).items()}
+        spec = EncoderSpec.from_json(body["encoder"]["spec"])
+        if spec.fingerprint != body["encoder"]["fingerprint"]:
+            raise ProbeError(f"{path}: its encoder's fingerprint does not match its spec; restore it from a copy")
+        return TrainedProbe(
+            probe,
+            spec,
+            body["output"],
+            findings,
+            LabelRecord(**body["labels"]),
+            _as_names(tensors["patients"]),
+            _as_names(tensors["images"]) if "images" in tensors else np.empty(0, np.str_),
+            body["thresholds"],
+            ThresholdRecord(**body["thresholds_chosen"]) if body["thresholds_chosen"] is not None else None,
+            _as_names(tensors["chosen_on"]),
+            body["software"],
+            body["created"],
+        )
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
+        raise ProbeError(f"{path}: damaged ({type(error).__name__}); restore it from a copy") from None
+
+
+def _as_bytes(names: np.ndarray) -> np.ndarray:
+    return np.frombuffer(json.dumps(names.tolist(), ensure_ascii=False).encode(), np.uint8)
+
+
+def _as_names(data: np.ndarray) -> np.ndarray:
+    return np.array(json.loads(data.tobytes()), np.str_)
