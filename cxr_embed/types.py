@@ -330,7 +330,7 @@ def in_means(names: Sequence[str], count_no_finding: bool = False) -> list[bool]
 def left_out_of_means(names: Sequence[str], count_no_finding: bool = False) -> list[str]:
     """A sentence where `in_means` leaves one of these out."""
     left = [name for name, counted in zip(names, in_means(names, count_no_finding), strict=True) if not counted]
-    return [f"'{name}' says that findings are absent: no part in the mean (--count-no-finding)" for name in left]
+    return [f"'{name}' says that findings are absent: no part in the mean (`count_no_finding`)" for name in left]
 
 
 def counted(count: int, one: str, many: str = "") -> str:

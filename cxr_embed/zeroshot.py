@@ -129,16 +129,16 @@ class Scorer:
     ) -> None:
         self.kind: ScoreKind = score or DEFAULT_SCORE[rule.kind]
         for option, word, known in (
-            ("--score", self.kind, get_args(ScoreKind)),
-            ("--ensemble", ensemble, get_args(Ensemble)),
+            ("`score`", self.kind, get_args(ScoreKind)),
+            ("`ensemble`", ensemble, get_args(Ensemble)),
         ):
             if word not in known:
                 raise PromptError(f"{option} is {', '.join(known)}, not {word!r}")
         lacking = [finding.name for finding in findings if not finding.negative]
         if lacking and self.kind != "sigmoid":
             raise PromptError(
-                f"--score {self.kind} compares with a denial, and these findings have no negative prompt: "
-                f"{', '.join(lacking)}; add one each, e.g. 'no ...', or use --score sigmoid"
+                f"`score` {self.kind} compares with a denial, and these findings have no negative prompt: "
+                f"{', '.join(lacking)}; add one each, e.g. 'no ...', or use `score='sigmoid'`"
             )
         self.findings, self.rule = tuple(findings), rule
         prompts = dict.fromkeys(p for finding in findings for p in (*finding.positive, *finding.negative))
@@ -195,5 +195,5 @@ def _mean_direction(finding: str, vectors: Sequence[np.ndarray]) -> np.ndarray:
     units = [vector / np.linalg.norm(vector) for vector in np.asarray(vectors, np.float32)]
     mean: np.ndarray = np.mean(units, axis=0)
     if not np.linalg.norm(mean) > 1e-6:
-        raise PromptError(f"{finding}: its prompts' vectors cancel each other; use --ensemble scores")
+        raise PromptError(f"{finding}: its prompts' vectors cancel each other; use `ensemble='scores'`")
     return mean

@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from cxr_embed.cli.common import Failed, fail, printed_json
+from cxr_embed.cli.terminal import name_flags
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.io.files import not_local
 from cxr_embed.types import collected_stand_ins, stand_ins_read
@@ -36,6 +37,7 @@ class _Checked(TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        name_flags(_flags_of(ctx))
         for value in ctx.params.values():
             for path in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(path, str) and path.encode(errors="ignore").decode() != path:
@@ -51,6 +53,30 @@ class _Checked(TyperCommand):
                 raise
             _tell_stand_ins(ctx)
         return result
+
+
+def _flags_of(ctx: Any) -> dict[str, str]:
+    """What a user types for each argument that a message may name, as this verb has it, else any other."""
+    root = ctx.find_root().command
+    return _typed(_all_params(root)) | _typed(ctx.command.params)
+
+
+def _all_params(command: Any) -> list[Any]:
+    """The options of all verbs; positional arguments mean something in their own verb only."""
+    if not hasattr(command, "commands"):
+        return [param for param in command.params if param.param_type_name == "option"]
+    return [param for each in command.commands.values() for param in _all_params(each)]
+
+
+def _typed(params: Iterable[Any]) -> dict[str, str]:
+    """Names as the library has them: `--key-file` is `key_file`."""
+    typed = {}
+    for param in params:
+        flag = max(param.opts, key=len)
+        if param.param_type_name == "option":
+            typed[flag.lstrip("-").replace("-", "_")] = flag
+        typed[param.name] = flag if param.param_type_name == "option" else param.name.upper()
+    return typed
 
 
 def _tell_stand_ins(ctx: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -20,14 +20,39 @@ _UNSAFE = re.compile(
 )
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")  # typer's own colours, in its words on a wrong call
 
+_ARGUMENT = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
+_flags: Mapping[str, str] = {}  # of the running verb: a parameter's name to what a user types
+
+
+def name_flags(flags: Mapping[str, str]) -> None:
+    """Says how the running verb spells the arguments that the library's messages name."""
+    global _flags
+    _flags = flags
+
+
+def with_flags(text: str) -> str:
+    """A message of the library in the command line's words: `` `out` `` as --out, `` `kind='flat'` `` as --kind flat.
+
+    Names that are not a parameter of the running verb stay as they are.
+    """
+
+    def spelled(match: re.Match[str]) -> str:
+        name, value = match[1], match[2]
+        if name not in _flags:
+            return match[0]
+        return _flags[name] if value in (None, "True") else f"{_flags[name]} {value.strip(chr(34) + chr(39))}"
+
+    return _ARGUMENT.sub(spelled, text) if "`" in text else text
+
 
 def clean(text: str) -> str:
-    """Text with every unsafe character written out, as `\\x1b` or `\\u202e`."""
+    """Text with every unsafe character written out, as `\\x1b` or `\\u202e`, and arguments as flags."""
+    text = with_flags(text)
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def clean_json(text: str) -> str:
-    """JSON that says the same with every unsafe character as `\\u202e`."""
+    """JSON that says the same with every unsafe character as `\\u202e`, and arguments as flags."""
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

@@ -74,7 +74,7 @@ def compiled_pattern(pattern: str | None) -> re.Pattern[str] | None:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ManifestError(f"--patient-pattern is no regular expression: {error}") from None
+        raise ManifestError(f"`patient_pattern` is not a regular expression: {error}") from None
     if compiled.groups < 1:
-        raise ManifestError("--patient-pattern needs one group (...), which is the patient's id")
+        raise ManifestError("`patient_pattern` needs one group (...), which is the patient's id")
     return compiled

@@ -27,7 +27,7 @@ def resolve_device(device: str, name: str) -> str:
         EncoderError: where `cuda` is asked for and cannot be had.
     """
     if device not in ("auto", "cpu", "cuda"):
-        raise EncoderError(f"--device is auto, cpu or cuda, not {device!r}")
+        raise EncoderError(f"`device` is auto, cpu or cuda, not {device!r}")
     framework = "engines" if is_own(name) else encoder_card(name).framework
     if device == "cpu" or framework == "tensorflow" or (device == "auto" and framework == "numpy"):
         return device
@@ -40,7 +40,7 @@ def resolve_device(device: str, name: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     if device == "cuda":
-        raise EncoderError("torch sees no GPU here; use --device cpu, or check `nvidia-smi` and the torch build")
+        raise EncoderError("torch sees no GPU here; use `device='cpu'`, or check `nvidia-smi` and the torch build")
     return "cpu"
 
 
@@ -66,7 +66,7 @@ def as_precision(precision: str) -> Precision:
         return "float32"
     if precision == "bf16":
         return "bf16"
-    raise EncoderError(f"--precision is auto, float32 or bf16, not {precision!r}")
+    raise EncoderError(f"`precision` is auto, float32 or bf16, not {precision!r}")
 
 
 def load_encoder(
@@ -114,11 +114,11 @@ def load_encoder(
         wanted = outputs if outputs is not None else card.default_outputs
         options["outputs"] = _checked("outputs", wanted, tuple(card.outputs), name)
     elif outputs is not None and tuple(outputs) != tuple(card.outputs):
-        raise EncoderError(f"{name} has one kind of vector; leave out --outputs")
+        raise EncoderError(f"{name} has one kind of vector; leave out `outputs`")
     if card.pixels:
         options["pixels"] = _checked("pixels", (pixels or card.pixels[0],), card.pixels, name)[0]
     elif pixels is not None:
-        raise EncoderError(f"{name} has one pixel recipe; leave out --pixels")
+        raise EncoderError(f"{name} has one pixel recipe; leave out `pixels`")
     encoder: Encoder = importlib.import_module(card.module).make(name, **options)
     return CheckedEncoder(encoder)
 
@@ -143,7 +143,7 @@ def load_text_encoder(
         raise EncoderError(
             f"the vectors are of {spec.name} [{spec.fingerprint[:12]}, weights {spec.weights[:12]}], the model here is "
             f"{encoder.spec.name} [{encoder.spec.fingerprint[:12]}, weights {encoder.spec.weights[:12]}]; "
-            "name the right one with --weights"
+            "name the right one with `weights`"
         )
     return encoder
 

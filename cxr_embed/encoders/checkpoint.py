@@ -157,7 +157,7 @@ def find_checkpoint(name: str, weights: str | Path | None) -> Checkpoint:
 def _named_on_hub(name: str) -> HubModel:
     repo, at, commit = name.removeprefix("hf:").partition("@")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise EncoderError(f"{name}: give hf:ORG/NAME as on the Hub, or a folder with --weights")
+        raise EncoderError(f"{name}: give hf:ORG/NAME as on the Hub, or a folder with `weights`")
     if at and not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise EncoderError(f"{name}: what follows @ is a commit of 40 hexadecimal digits, not a branch or a tag")
     return HubModel(repo, commit or "main")

@@ -216,7 +216,7 @@ def make_engine(
     possible = available_precisions(device)
     if precision not in possible:
         raise EncoderError(
-            f"this {device} has no native {precision}; use --precision {possible[0]} (a store holds one precision only)"
+            f"this {device} has no native {precision}; use `precision` {possible[0]} (a store holds one precision only)"
         )
     if device == "cuda":
         return TorchEngine(network, weights, precision, device)

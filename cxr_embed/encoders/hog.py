@@ -31,11 +31,11 @@ class HogEncoder:
         threads: int | None = None,
     ) -> None:
         if weights is not None:
-            raise EncoderError("hog is computed, not learned: it takes no --weights")
+            raise EncoderError("hog is computed, not learned: it takes no `weights`")
         if device == "cuda":
-            raise EncoderError("hog runs on the CPU only; leave out --device cuda")
+            raise EncoderError("hog runs on the CPU only; leave out `device='cuda'`")
         if precision != "float32":
-            raise EncoderError("hog is computed in float32; leave out --precision")
+            raise EncoderError("hog is computed in float32; leave out `precision`")
         self._spec = EncoderSpec(
             name=name,
             revision="1",

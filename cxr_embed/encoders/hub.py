@@ -91,21 +91,21 @@ def hub_folder(model: HubModel) -> Path:
     except ImportError:
         raise EncoderError(
             "downloading from the Hub needs huggingface-hub: pip install 'cxr-embed[cxr-foundation]', "
-            "or name a folder with --weights"
+            "or name a folder with `weights`"
         ) from None
     here = cached_folder(model)
     offline = constants.HF_HUB_OFFLINE
     if offline and here is None:
         raise EncoderError(
             f"{model.repo} is not in the Hub's cache and HF_HUB_OFFLINE is set; unset it once to download, "
-            "or name a folder with --weights"
+            "or name a folder with `weights`"
         )
     if not offline and (why := unreachable()):
         if here is not None:
             return here
         raise EncoderError(
             f"{model.repo} is not in the Hub's cache and the Hub cannot be reached ({why}); go online once, "
-            "or name a folder with --weights"
+            "or name a folder with `weights`"
         )
     page = f"https://huggingface.co/{model.repo}"
     try:
@@ -130,7 +130,7 @@ def hub_folder(model: HubModel) -> Path:
             return here
         raise EncoderError(
             f"{model.repo} is not in the Hub's cache and the Hub cannot be reached; go online once, "
-            "or name a folder with --weights"
+            "or name a folder with `weights`"
         ) from None
     except (errors.HfHubHTTPError, OSError) as error:
         told = (str(error).splitlines() or [type(error).__name__])[0][:160]

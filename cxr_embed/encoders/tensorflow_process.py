@@ -173,7 +173,7 @@ class TensorFlowProcess:
                     self._deaths += 1
                     told = f"the TensorFlow process {died}"
                     if self._deaths >= _MAX_DEATHS:
-                        raise EncoderUnusable(f"{told}, {self._deaths} times; try a smaller --batch-size") from None
+                        raise EncoderUnusable(f"{told}, {self._deaths} times; try a smaller `batch_size`") from None
                     if last:
                         raise EncoderError(told) from None
                     continue

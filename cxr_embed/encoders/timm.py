@@ -180,12 +180,12 @@ def _weights_file(name: str, settings: dict[str, Any], weights: str | Path | Non
     if weights is not None:
         path = Path(weights)
         if not path.is_file():
-            raise EncoderError(f"{path}: no such file; --weights of timm:{name} is a safetensors file")
+            raise EncoderError(f"{path}: no such file; `weights` of timm:{name} is a safetensors file")
         return path, path.name
     repo, _, commit = str(settings.get("hf_hub_id") or "").partition("@")
     file = settings.get("hf_hub_filename") or WEIGHTS
     if not repo or not file.endswith(".safetensors"):
-        raise EncoderError(f"timm:{name} has no safetensors weights on the Hub; name a file with --weights")
+        raise EncoderError(f"timm:{name} has no safetensors weights on the Hub; name a file with `weights`")
     model = HubModel(repo, commit or "main", (file,), required=(file,))
     folder = cached_folder(model) or hub_folder(model)
     return folder / file, f"{repo}@{folder.name}"

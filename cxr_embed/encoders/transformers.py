@@ -236,7 +236,7 @@ class TransformersEncoder:
             if len(ids) > limit:
                 raise EncoderError(
                     f"the prompt {prompt[:40]!r}... has {counted(len(ids), 'token')}, {self._spec.name} reads {limit}; "
-                    "shorten it, or have zeroshot cut it (--cut-prompts)"
+                    "shorten it, or have zeroshot cut it (`cut_prompts`)"
                 )
         return tokens
 

@@ -176,7 +176,7 @@ def convert(published: PublishedWeights, network: Network, path: Path, sha256: s
     expected = published.sha256 or sha256
     if expected is None:
         raise EncoderError(
-            "no SHA-256 of this file is pinned here; compare it with its publisher's and give it as --sha256 HEX"
+            "no SHA-256 of this file is pinned here; compare it with its publisher's and give it as `sha256`"
         )
     try:
         with open(path, "rb") as file:

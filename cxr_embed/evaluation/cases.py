@@ -113,7 +113,7 @@ def join(
         where = f" in the split {split}" if split is not None else ""
         raise ScoresError(
             f"{scores.source}: the probe learned from the patients of all {counted(len(here), 'image')} "
-            f"with labels{where}: no test of it; give labels of others, or another --split"
+            f"with labels{where}: no test of it; give labels of others, or another `split`"
         )
     if not unseen.all():
         left = ids[here[~unseen]]
@@ -159,7 +159,7 @@ def _tell_splits(table: Manifest | Labels, rows: np.ndarray, warnings: list[str]
     names, counts = np.unique(table.column("split")[rows], return_counts=True)
     if names.tolist() != [""]:
         told = [f"{name or 'none'} ({count:,})" for name, count in zip(names.tolist(), counts.tolist(), strict=True)]
-        warnings.append(f"no --split is named: judged are the images of {', '.join(told)}")
+        warnings.append(f"no `split` is named: judged are the images of {', '.join(told)}")
 
 
 def _names_of(table: Manifest | Labels) -> tuple[str, ...]:
@@ -235,7 +235,7 @@ def _tell_uncertain(table: Manifest | Labels, columns: tuple[str, ...], rows: np
     count = sum(int(np.isin(table.column(name)[rows], ("-1", "-1.0")).sum()) for name in columns)
     if count:
         warnings.append(
-            f"{counted(count, 'label is', 'labels are')} uncertain (-1); --uncertain says what that counts as"
+            f"{counted(count, 'label is', 'labels are')} uncertain (-1); `uncertain` says what that counts as"
         )
 
 

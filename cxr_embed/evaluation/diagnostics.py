@@ -43,7 +43,7 @@ def doubts(
         )
     if not probabilities:
         told.append(
-            "scores are not all in 0..1: Brier score, calibration error and net benefit are left out (--calibrate "
+            "scores are not all in 0..1: Brier score, calibration error and net benefit are left out (`calibrate` "
             "makes probabilities of them)"
         )
     return told
@@ -69,6 +69,6 @@ def _enriched(findings: Sequence[FindingResult]) -> list[str]:
     if many:
         told.append(
             f"enriched prevalence? Many cases are positive: {', '.join(many)}; where cases were chosen for it, average "
-            "precision, F1 and calibration do not carry over: state --prevalence"
+            "precision, F1 and calibration do not carry over: state `prevalence`"
         )
     return told

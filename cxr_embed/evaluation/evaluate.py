@@ -74,7 +74,7 @@ def evaluate(
         ScoresError: for scores that are no finite numbers, that do not fit the labels, or options that do not fit.
     """
     if bootstraps < 0:
-        raise ScoresError(f"--bootstraps is a count, not {bootstraps}")
+        raise ScoresError(f"`bootstraps` is a count, not {bootstraps}")
     given = read_scores(scores)
     cases = join(given, labels, patients=patients, split=split, uncertain=uncertain)
     validation = None
@@ -207,6 +207,6 @@ def _check_prevalence(prevalence: Prevalence | None, names: tuple[str, ...]) -> 
     stated = prevalence if isinstance(prevalence, Mapping) else {"": prevalence}
     for name, value in stated.items():
         if name and name not in names:
-            raise ScoresError(f"--prevalence {name}={value:g}: no such finding; the findings are {', '.join(names)}")
+            raise ScoresError(f"`prevalence` {name}={value:g}: no such finding; the findings are {', '.join(names)}")
         if not 0 < value < 1:
-            raise ScoresError(f"--prevalence is a part of 1, such as 0.02, and neither 0 nor 1, not {value:g}")
+            raise ScoresError(f"`prevalence` is a part of 1, such as 0.02, and neither 0 nor 1, not {value:g}")

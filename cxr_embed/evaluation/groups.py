@@ -26,16 +26,16 @@ def groups_of(cases: Cases, attribute: str) -> np.ndarray:
     """
     if attribute not in cases.table:
         known = ", ".join(name for name in cases.table if name not in ("image_id", "path", *cases.columns))
-        raise ScoresError(f"--by {attribute}: the labels have no such column; they have {known or 'none to group by'}")
+        raise ScoresError(f"`by` {attribute}: the labels have no such column; they have {known or 'none to group by'}")
     values = cases.table[attribute]
     if attribute == "age":
         values = np.array([_band(value) for value in values.tolist()], dtype=np.str_)
     groups = np.where(values == "", UNKNOWN, values)
     count = len(np.unique(groups))
     if count > _MOST:
-        raise ScoresError(f"--by {attribute}: {count:,} different values make no groups; at most {_MOST} do")
+        raise ScoresError(f"`by` {attribute}: {count:,} different values make no groups; at most {_MOST} do")
     if count < 2:
-        raise ScoresError(f"--by {attribute}: all cases are {groups[0]}; there is nothing to compare")
+        raise ScoresError(f"`by` {attribute}: all cases are {groups[0]}; there is nothing to compare")
     return groups
 
 

@@ -41,7 +41,7 @@ class Choice:
 
     threshold: float | None = None
     rule: str = ""
-    reason: str = "no threshold: choose it on other cases (--thresholds-from, --thresholds-split) or state it"
+    reason: str = "no threshold: choose it on other cases (`thresholds_from`, `thresholds_split`) or state it"
     calibrator: Calibrator | None = None
     uncalibrated: str = ""
 
@@ -62,15 +62,15 @@ def choose(
         ScoresError: for an unknown rule, or one that needs a validation part where there is none.
     """
     if calibration is not None and calibration not in CALIBRATIONS:
-        raise ScoresError(f"--calibrate is {' or '.join(CALIBRATIONS)}, not {calibration!r}")
+        raise ScoresError(f"`calibrate` is {' or '.join(CALIBRATIONS)}, not {calibration!r}")
     stated = _stated(rule)
     word, target = _parsed(rule) if isinstance(rule, str) and stated is None else ("youden", 0.0)
     if validation is None:
-        for option, given in (("--threshold", rule is not None and stated is None), ("--calibrate", calibration)):
+        for option, given in (("`threshold`", rule is not None and stated is None), ("`calibrate`", calibration)):
             if given:
                 raise ScoresError(
-                    f"{option} {rule if option == '--threshold' else calibration} is chosen on cases that are not "
-                    "tested: name them with --thresholds-from or --thresholds-split"
+                    f"{option} {rule if option == '`threshold`' else calibration} is chosen on cases that are not "
+                    "tested: name them with `thresholds_from` or `thresholds_split`"
                 )
     choices: dict[str, Choice] = {}
     warnings, few = [], []
@@ -114,7 +114,7 @@ def check_apart(test: Cases, validation: Cases) -> None:
         raise ScoresError(
             f"{counted(len(images), 'image is', 'images are')} "
             f"tested and in the validation part: {', '.join(images[:3])}; choose thresholds "
-            "on others (--split and --thresholds-split keep parts of one file apart)"
+            "on others (`split` and `thresholds_split` keep parts of one file apart)"
         )
     if test.clustered and validation.clustered:
         patients = np.intersect1d(test.patients, validation.patients)
@@ -133,7 +133,7 @@ def _stated(rule: Rule | None) -> float | Mapping[str, float] | None:
         except ValueError:
             return None
     if isinstance(rule, float | int) and not np.isfinite(rule):
-        raise ScoresError(f"--threshold is {RULES}, not {rule}")
+        raise ScoresError(f"`threshold` is {RULES}, not {rule}")
     return rule
 
 
@@ -146,7 +146,7 @@ def _parsed(rule: str) -> tuple[str, float]:
     except ValueError:
         target = 0.0
     if match is None or not 0 < target <= 1:
-        raise ScoresError(f"--threshold is {RULES}, not {rule!r}")
+        raise ScoresError(f"`threshold` is {RULES}, not {rule!r}")
     return match[1], target
 
 

@@ -100,7 +100,7 @@ def forget(
             that others were forgotten with.
     """
     if not patients and not images:
-        raise CxrEmbedError("name whom to forget: --patient ID, or --image-id ID")
+        raise CxrEmbedError("name whom to forget: `patient`, or `image_id`")
     if blank := [word for word in (*patients, *images) if not word.strip()]:
         raise CxrEmbedError(f"{blank[0]!r} is no id: everybody whose patient is unknown would be meant")
     places = find_places([Path(path) for path in paths])
@@ -125,7 +125,7 @@ def forget(
         problem = f" ({result.problems[0]})" if result.problems else ""
         raise CxrEmbedError(
             f"nothing under these paths knows {', '.join(unknown[:5])}; nothing was done{problem}. A hospital's ids "
-            f"are known by the key that they were hashed with: here {key_path(key_file)}, --key-file FILE names another"
+            f"are known by the key that they were hashed with: here {key_path(key_file)}, `key_file` names another"
         )
     for word in set(images) - known.met:
         known.add_image(word, "", None)
@@ -165,7 +165,7 @@ def _learn(known: Known, words: Words, places: Places, milvus: tuple[str, str] |
             learn_vectors(known, path)
     named = str(Path(milvus[0]).absolute()) if milvus is not None else ""
     result.problems += [
-        f"{path}: a file of Milvus, not looked into; name it with --uri and --collection"
+        f"{path}: a file of Milvus, not looked into; name it with `uri` and `collection`"
         for path in places.milvus
         if str(path.absolute()) != named
     ]

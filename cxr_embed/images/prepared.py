@@ -54,7 +54,7 @@ def prepared_encoder(encoder: Encoder, prepare: str | None) -> Encoder:
     if prepare is None:
         return encoder
     if prepare not in PREPARATIONS:
-        raise EncoderError(f"--prepare is {' or '.join(PREPARATIONS)}, not {prepare!r}")
+        raise EncoderError(f"`prepare` is {' or '.join(PREPARATIONS)}, not {prepare!r}")
     return PreparedEncoder(encoder, prepare)
 
 

@@ -171,7 +171,7 @@ def _check(source: Source, shape: Shape | None, dtype: Dtype | None, progress: P
         if array.shape != checked.shape:
             raise CxrEmbedError(f"{vector.where}: shape {array.shape}, the first vector has {checked.shape}")
         if dtype is None and array.dtype.itemsize > 2 and checked.dtype == "float16":
-            raise CxrEmbedError(f"{vector.where}: {array.dtype}, the first vector is float16; choose one with --dtype")
+            raise CxrEmbedError(f"{vector.where}: {array.dtype}, the first vector is float16; choose one with `dtype`")
         stored = _stored(vector, checked.dtype)
         if not stored.any():
             checked.zero.append(image_id)
@@ -201,7 +201,7 @@ def _stored(vector: Vector, dtype: Dtype) -> np.ndarray:
         array = vector.array.astype(dtype)
     if not np.isfinite(array).all():
         if np.isfinite(vector.array).all():
-            raise CxrEmbedError(f"{vector.where}: too large for {dtype}; use --dtype float32")
+            raise CxrEmbedError(f"{vector.where}: too large for {dtype}; use `dtype='float32'`")
         raise CxrEmbedError(f"{vector.where}: has NaN or infinite values")
     return array
 
@@ -263,10 +263,10 @@ def _check_store(store: Path, spec: EncoderSpec, dtype: Dtype | None) -> None:
     if header.spec.fingerprint != spec.fingerprint:
         raise StoreError(
             f"{store} holds {', '.join(header.spec.outputs)} of {describe(header.spec)}, not imported "
-            f"{', '.join(spec.outputs)} of {describe(spec)}; give another --store"
+            f"{', '.join(spec.outputs)} of {describe(spec)}; give another `store`"
         )
     if dtype is not None and dtype != header.dtype:
-        raise StoreError(f"{store} holds {header.dtype} vectors; use --dtype {header.dtype}, or another --store")
+        raise StoreError(f"{store} holds {header.dtype} vectors; use `dtype` {header.dtype}, or another `store`")
 
 
 def _table_patients(labels: Manifest | None) -> dict[str, str]:
@@ -281,9 +281,9 @@ def _compile(pattern: str | None) -> re.Pattern[str] | None:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise CxrEmbedError(f"--patient-pattern is no regular expression: {error}") from None
+        raise CxrEmbedError(f"`patient_pattern` is not a regular expression: {error}") from None
     if compiled.groups < 1:
-        raise CxrEmbedError("--patient-pattern needs one group (...), which is the patient's id")
+        raise CxrEmbedError("`patient_pattern` needs one group (...), which is the patient's id")
     return compiled
 
 

@@ -24,7 +24,7 @@ def table_card(encoder: str) -> EncoderCard | None:
         CxrEmbedError: for a name that cannot stand in a message.
     """
     if not encoder.strip() or CONTROL.search(encoder):
-        raise CxrEmbedError(f"--encoder {encoder!r} is no name")
+        raise CxrEmbedError(f"`encoder` {encoder!r} is not a name")
     if is_own(encoder):
         return None
     try:
@@ -41,7 +41,7 @@ def expected_shape(encoder: str, output: str) -> Shape | None:
     """
     card = table_card(encoder)
     if not _FILE_NAME.fullmatch(output):
-        raise CxrEmbedError(f"--output {output!r} is no name; use letters, digits, points, hyphens and underscores")
+        raise CxrEmbedError(f"`output` {output!r} is not a name; use letters, digits, points, hyphens and underscores")
     if card is None or not card.outputs:
         return None
     if output not in card.outputs:

@@ -24,7 +24,7 @@ def shown_findings(case: Mapping[str, Any]) -> list[str]:
 
 
 def check_target(
-    path: Path, suffixes: Sequence[str] = SUFFIXES, what: str = "neighbours are", option: str = "--out"
+    path: Path, suffixes: Sequence[str] = SUFFIXES, what: str = "neighbours are", option: str = "`out`"
 ) -> None:
     """Refuses a file that could not be written.
 
@@ -74,4 +74,4 @@ def write_neighbors(path: Path, neighbors: Sequence[dict[str, Any]], columns: Se
                     cases = map(whole_ages, neighbors)
                     writer.writerows([plain_cell(case[name]) for name in names] for case in cases)
     except OSError as error:
-        raise CaseIndexError(f"{path}: cannot be written ({error.strerror or error}); give another --out") from None
+        raise CaseIndexError(f"{path}: cannot be written ({error.strerror or error}); give another `out`") from None

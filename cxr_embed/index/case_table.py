@@ -103,7 +103,7 @@ def join(first: pa.Table, second: pa.Table) -> pa.Table:
     first, second = _without_dates(first, second), _without_dates(second, first)
     for name in set(first.column_names) & set(second.column_names):
         if first.schema.field(name).type != second.schema.field(name).type:
-            remedy = "name it with --extra in both, or in neither" if name != DATE else "an index holds one kind of it"
+            remedy = "name it with `extra` in both, or in neither" if name != DATE else "an index holds one kind of it"
             raise CaseIndexError(
                 f"column {name} is {told(first.schema.field(name).type)} in the index and "
                 f"{told(second.schema.field(name).type)} in the manifest: {remedy}"

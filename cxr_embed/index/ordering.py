@@ -27,7 +27,7 @@ def ordered(name: str, column: Any) -> Any:
     if None not in days:
         return pa.array(days, pa.date32()).take(column.indices)
     raise CaseIndexError(
-        f"--where: {name} is text ({odd[0]!r} for one) and only numbers and dates (YYYY-MM-DD) have an order; "
+        f"`where`: {name} is text ({odd[0]!r} for one) and only numbers and dates (YYYY-MM-DD) have an order; "
         "use =, != or in"
     )
 

@@ -82,10 +82,10 @@ class Asker:
             EncoderError: where the encoder is needed and cannot be loaded, or another one is found.
         """
         if not len(like):
-            raise CaseIndexError("a search needs --image, --image-id or --text")
+            raise CaseIndexError("a search needs `image`, `image_id` or `text`")
         if self.index.pool == "tokens" and len(like) + len(unlike) > 1:
             raise CaseIndexError(
-                "an index of tokens takes one example a search; build one with --pool mean to combine several"
+                "an index of tokens takes one example a search; build one with `pool='mean'` to combine several"
             )
         cases = {image_id: self.index.query_of(image_id) for image_id in (*like.ids, *unlike.ids)}
         images = self._read([*like.files, *unlike.files])
@@ -121,7 +121,7 @@ class Asker:
         owners = [tuple(owner for case in same for owner in case.patients) for same in pictures]
         if stated and all(owners) and stated[0] not in owners[0]:
             name = pictures[0][0].name
-            raise CaseIndexError(f"--patient {patient}: the index has {name} as {owners[0][0]}'s; leave --patient out")
+            raise CaseIndexError(f"`patient` {patient}: the index has {name} as {owners[0][0]}'s; leave `patient` out")
         owners = [each or stated for each in owners]
         return tuple(dict.fromkeys(owner for each in owners for owner in each)) if all(owners) else ()
 
@@ -133,16 +133,16 @@ class Asker:
         if spec.text is None or spec.text.output != self.index.output:
             what = f"the output {self.index.output} of {spec.name}"
             hint = (
-                f"index --output {spec.text.output}" if spec.text else "`cxr-embed encoders` says which embed prompts"
+                f"index `output` {spec.text.output}" if spec.text else "`cxr-embed encoders` says which embed prompts"
             )
-            raise CaseIndexError(f"--text: words cannot be compared with {what}; {hint}")
+            raise CaseIndexError(f"`text`: words cannot be compared with {what}; {hint}")
         if any(not text.strip() for text in texts):
-            raise CaseIndexError("--text: the words are blank")
+            raise CaseIndexError("`text`: the words are blank")
         for text in texts:
             try:
                 check_filled(text)
             except ValueError as error:
-                raise CaseIndexError(f"--text: {error}") from None
+                raise CaseIndexError(f"`text`: {error}") from None
 
     def _read(self, files: Sequence[Path]) -> list[CxrImage]:
         images = []
@@ -222,7 +222,7 @@ def matching_encoder(spec: EncoderSpec, weights: str | os.PathLike[str] | None, 
     card = None if is_own(spec.name) else encoder_card(spec.name)
     if card is not None and card.has_weights and not spec.weights:
         raise EncoderError(
-            f"these vectors of {spec.name} were imported, so no model here is known to be theirs; search by --image-id"
+            f"these vectors of {spec.name} were imported, so no model here is known to be theirs; search by `image_id`"
         )
     prepare = preparation_of(spec)
     outputs = tuple(spec.outputs) if card is not None and len(card.outputs) > 1 else None
@@ -235,5 +235,5 @@ def matching_encoder(spec: EncoderSpec, weights: str | os.PathLike[str] | None, 
             return encoder
     raise EncoderError(
         f"the index is of {spec.name} [{spec.fingerprint[:12]}], the encoder here is {encoder.spec.name} "
-        f"[{encoder.spec.fingerprint[:12]}]: other weights, pixels or code; name the right weights with --weights"
+        f"[{encoder.spec.fingerprint[:12]}]: other weights, pixels or code; name the right weights with `weights`"
     )

@@ -55,13 +55,13 @@ class Rules:
             CaseIndexError: naming the query.
         """
         if self.exclude_same_patient and self.only_same_patient:
-            raise CaseIndexError("--exclude-same-patient and --only-same-patient: give one of them")
+            raise CaseIndexError("`exclude_same_patient` and `only_same_patient`: give one of them")
         if self.exclude_same_patient or self.only_same_patient:
             for query in queries:
                 if not query.patients:
                     raise CaseIndexError(
-                        f"{query.name or 'the query'}: its patient is not known; say --patient ID, or leave out "
-                        f"{'--exclude-same-patient' if self.exclude_same_patient else '--only-same-patient'}"
+                        f"{query.name or 'the query'}: its patient is not known; say `patient`, or leave out "
+                        f"{'`exclude_same_patient`' if self.exclude_same_patient else '`only_same_patient`'}"
                     )
 
 

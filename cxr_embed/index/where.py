@@ -122,17 +122,17 @@ def parse(text: str) -> Condition:
         CaseIndexError: showing where the text stops to be one.
     """
     if not text.strip():
-        raise CaseIndexError("--where: the condition is empty; e.g. --where 'view = PA and age > 60'")
+        raise CaseIndexError("`where`: the condition is empty; e.g. `where` 'view = PA and age > 60'")
     if len(text) > _LONGEST:
-        raise CaseIndexError(f"--where: a condition of more than {_LONGEST} characters")
+        raise CaseIndexError(f"`where`: a condition of more than {_LONGEST} characters")
     try:
         return _build(_parser().parse(text))
     except (lark.UnexpectedToken, lark.UnexpectedCharacters) as error:
         if isinstance(error, lark.UnexpectedToken) and error.token.type == "$END":
-            raise CaseIndexError(f"--where: {text!r} stops too early; a condition is e.g. 'view = PA'") from None
+            raise CaseIndexError(f"`where`: {text!r} stops too early; a condition is e.g. 'view = PA'") from None
         at = error.pos_in_stream or 0
         raise CaseIndexError(
-            f"--where: not understood from {text[at : at + 30]!r} on; conditions are e.g. 'view = PA', "
+            f"`where`: not understood from {text[at : at + 30]!r} on; conditions are e.g. 'view = PA', "
             "'age between 40 and 60', 'site in (A, B)', 'sex is known', joined by and, or, not"
         ) from None
 
@@ -182,9 +182,9 @@ def taken_before(date: str | int | datetime.date, kind: pa.DataType) -> Conditio
     """
     text = date.isoformat() if isinstance(date, datetime.date) else str(date)
     if kind == DAYS:
-        as_days(text, "--before")
+        as_days(text, "`before`")
     else:
-        as_date(text, "--before")
+        as_date(text, "`before`")
     return Compare(DATE, "<", text)
 
 
@@ -231,9 +231,9 @@ def value_of(column: str, value: str, kind: pa.DataType) -> Any:
         CaseIndexError: where it is no such value.
     """
     if kind == pa.date32():
-        return as_date(value, f"--where: {column}")
+        return as_date(value, f"`where`: {column}")
     if kind == DAYS:
-        return as_days(value, f"--where: {column}")
+        return as_days(value, f"`where`: {column}")
     if kind not in (FINDING, pa.float64()):
         return value
     try:
@@ -241,9 +241,9 @@ def value_of(column: str, value: str, kind: pa.DataType) -> Any:
     except ValueError:
         number = float("nan")
     if number != number or "_" in value:
-        raise CaseIndexError(f"--where: {column} is compared with numbers, {value!r} is none")
+        raise CaseIndexError(f"`where`: {column} is compared with numbers, {value!r} is none")
     if kind == FINDING and number not in (0, 1):
-        raise CaseIndexError(f"--where: finding {column} is 0, 1 or unknown (`is not known`), never {value}")
+        raise CaseIndexError(f"`where`: finding {column} is 0, 1 or unknown (`is not known`), never {value}")
     return int(number) if kind == FINDING else number
 
 
@@ -286,7 +286,7 @@ def check_column(column: str, names: Sequence[str]) -> str:
     folded = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(column.casefold(), folded, 1, 0.5)
     hint = f"did you mean {folded[near[0]]}?" if near else f"there are {', '.join(known)}"
-    raise CaseIndexError(f"--where: no column {column!r}; {hint}")
+    raise CaseIndexError(f"`where`: no column {column!r}; {hint}")
 
 
 def check_ordered(column: str, op: str, kind: pa.DataType) -> None:
@@ -296,7 +296,7 @@ def check_ordered(column: str, op: str, kind: pa.DataType) -> None:
         CaseIndexError: naming the column.
     """
     if op not in ("=", "!=") and kind not in (FINDING, DAYS, pa.float64(), pa.date32()):
-        raise CaseIndexError(f"--where: {column} is text, which has no order here; use =, != or in")
+        raise CaseIndexError(f"`where`: {column} is text, which has no order here; use =, != or in")
 
 
 def _evaluate(condition: Condition, table: pa.Table) -> Any:

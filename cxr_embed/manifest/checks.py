@@ -41,13 +41,13 @@ def check_names(names: list[str], required: Sequence[str], extra: Sequence[str])
     known = {name.casefold(): name for name in (*REQUIRED, *OPTIONAL)}
     # As a finding, Split or Sex would go unchecked where its values happen to be 0 and 1.
     problems += [
-        f"column {name}: write it {known[folded]} (or name it with --extra)"
+        f"column {name}: write it {known[folded]} (or name it with `extra`)"
         for folded, same in spellings.items()
         if folded in known and known[folded] not in same
         for name in same
         if name not in extra
     ]
-    return problems + [f"--extra {name}: the manifest has no such column" for name in extra if name not in names]
+    return problems + [f"`extra` {name}: the manifest has no such column" for name in extra if name not in names]
 
 
 def check_ids(rows: Rows) -> list[str]:
@@ -68,7 +68,7 @@ def check_ids(rows: Rows) -> list[str]:
 
 
 def _check_paths(rows: Rows) -> list[str]:
-    what = "path must be relative and stay below the manifest's folder (or --root)"
+    what = "path must be relative and stay below the manifest's folder (or `root`)"
     return rows.where("path", leaves_root, what) if rows.has("path") else []
 
 
@@ -126,7 +126,7 @@ def _check_dates(rows: Rows) -> list[str]:
 def check_finding(rows: Rows, name: str) -> list[str]:
     """The problem of a finding's values, if there is one."""
     found = rows.where(name, lambda value: value not in FINDING_VALUES, f"finding {name} is not 0, 1, -1 or blank")
-    return [f"{found[0]} (if {name} is no finding, name it with --extra)"] if found else []
+    return [f"{found[0]} (if {name} is no finding, name it with `extra`)"] if found else []
 
 
 CHECKS: tuple[Callable[[Rows], list[str]], ...] = (

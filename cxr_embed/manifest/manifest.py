@@ -98,7 +98,7 @@ def read_manifest(
         ManifestError: with all problems at once in `problems`.
     """
     if root is not None and not os.path.isdir(root):
-        raise ManifestError(f"{root}: no such folder (--root)", (f"{root}: no such folder",))
+        raise ManifestError(f"{root}: no such folder (`root`)", (f"{root}: no such folder",))
     table, findings = _read_checked(Path(path), REQUIRED, extra, NO_MANIFEST)
     return Manifest(table, Path(root) if root is not None else Path(path).parent, findings)
 

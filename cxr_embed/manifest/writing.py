@@ -26,7 +26,7 @@ def check_target(path: Path) -> None:
         ManifestError: for another suffix than .csv or .parquet, or a folder.
     """
     if path.suffix.lower() not in (".csv", ".parquet") or os.path.isdir(path):
-        raise ManifestError(f"{path}: a manifest is a file whose name ends in .csv or .parquet; give another --out")
+        raise ManifestError(f"{path}: a manifest is a file whose name ends in .csv or .parquet; give another `out`")
 
 
 def check_overwrite(path: Path, columns: Sequence[str]) -> None:
@@ -40,7 +40,7 @@ def check_overwrite(path: Path, columns: Sequence[str]) -> None:
     lost = [name for name in read_rows(path)[0].table.column_names if name not in columns]
     if lost:
         raise ManifestError(
-            f"{path}: not replaced, it has columns that would be lost ({', '.join(lost[:5])}); use --out"
+            f"{path}: not replaced, it has columns that would be lost ({', '.join(lost[:5])}); use `out`"
         )
 
 
@@ -62,7 +62,7 @@ def write_manifest(path: Path, columns: dict[str, list[str]]) -> None:
         with written_aside(path) as partial:
             _write(partial, path.suffix.lower(), columns)
     except OSError as error:
-        raise ManifestError(f"{path}: cannot be written ({reason(error)}); give another --out") from None
+        raise ManifestError(f"{path}: cannot be written ({reason(error)}); give another `out`") from None
 
 
 def _write(partial: Path, suffix: str, columns: dict[str, list[str]]) -> None:

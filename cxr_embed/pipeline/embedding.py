@@ -204,7 +204,7 @@ def plan_embedding(
     if (Path(store) / HEADER).exists():
         opened = Store(store)
         if opened.spec.fingerprint != spec.fingerprint:
-            raise StoreError(f"{store} holds vectors of another encoder ({opened.spec.name}); give another --store")
+            raise StoreError(f"{store} holds vectors of another encoder ({opened.spec.name}); give another `store`")
         index = opened.index
     images = unchanged = missing = out = 0
     forgotten = gather_forgotten(Path(store), key_file=key_file)
@@ -249,7 +249,7 @@ def _check_files(table: Manifest, limit: int | None) -> None:
         tried += [os.path.abspath(task.path) for task in tasks[: 3 - len(tried)]]
     if tried:
         shown = "".join(f"\n  {path}" for path in tried)
-        raise ManifestError(f"none of the manifest's files is there; give --root, the folder of its paths{shown}")
+        raise ManifestError(f"none of the manifest's files is there; give `root`, the folder of its paths{shown}")
 
 
 def _spec_encoder(

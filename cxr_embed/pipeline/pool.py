@@ -185,7 +185,7 @@ class Arena:
     def __init__(self, slots: int, slot_bytes: int) -> None:
         file = shared_file(slots * slot_bytes)
         if file is None:
-            raise EncoderError(f"no room for {slots * slot_bytes >> 20} MiB of shared pixels; use fewer --workers")
+            raise EncoderError(f"no room for {slots * slot_bytes >> 20} MiB of shared pixels; use fewer `workers`")
         self._file = file
         self.free = list(range(slots))
 

@@ -338,7 +338,7 @@ class Session:
         self.deaths += 1
         if not worker.ready or worker.kind == "device" or self.deaths > MAX_DEATHS:
             raise EncoderError(
-                f"a {worker.kind} worker {died.reason}; see its output above, or try a smaller --batch-size"
+                f"a {worker.kind} worker {died.reason}; see its output above, or try a smaller `batch_size`"
             )
         lost = worker.keys
         for key in lost:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from cxr_embed.types import ImageNote
 
 
-LINKED_AWAY = "its path leads out of the manifest's folder (or --root) through a link; --follow-links reads it"
+LINKED_AWAY = "its path leads out of the manifest's folder (or `root`) through a link; `follow_links` reads it"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Where a model input begins in a slot: a multiple of a cache line.
 _ALIGNMENT = 64

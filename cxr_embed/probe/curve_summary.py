@@ -170,7 +170,7 @@ def write_curve(folder: Path, curve: Curve, about: dict[str, Any]) -> None:
         text = json.dumps(with_digest(to_json(curve, about)), indent=1, ensure_ascii=False) + "\n"
         write_together({folder / CURVE_CSV: to_csv(curve).encode(), folder / CURVE_JSON: text.encode()})
     except OSError as error:
-        raise ProbeError(f"{folder}: cannot be written ({error.strerror}); give another --out") from None
+        raise ProbeError(f"{folder}: cannot be written ({error.strerror}); give another `out`") from None
 
 
 def _sized(curve: Curve, row: dict[str, Any]) -> dict[str, Any]:

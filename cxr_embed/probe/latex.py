@@ -61,7 +61,7 @@ def write_latex(path: Path, curve: Curve, stand_ins: Sequence[str] = ()) -> None
         path.parent.mkdir(parents=True, exist_ok=True)
         write_together({path: to_latex(curve, stand_ins).encode()})
     except OSError as error:
-        raise ProbeError(f"{path}: cannot be written ({error.strerror}); give another --latex") from None
+        raise ProbeError(f"{path}: cannot be written ({error.strerror}); give another `latex`") from None
 
 
 def _table(heads: Sequence[str], parts: Sequence[Sequence[str]], caption: str, label: str, between: str) -> list[str]:

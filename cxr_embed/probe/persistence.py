@@ -227,9 +227,9 @@ def save_probe(path: Path, trained: TrainedProbe) -> None:
     try:
         replace_probe(path, body["tensors"]["file"], data, text)
     except filelock.Timeout:
-        raise ProbeError(f"{path}: another process is writing a probe there; give another --out") from None
+        raise ProbeError(f"{path}: another process is writing a probe there; give another `out`") from None
     except OSError as error:
-        raise ProbeError(f"{path}: cannot be written ({error.strerror}); give another --out") from None
+        raise ProbeError(f"{path}: cannot be written ({error.strerror}); give another `out`") from None
 
 
 def load_probe(path: Path) -> TrainedProbe:

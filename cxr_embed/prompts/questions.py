@@ -42,7 +42,7 @@ def prompts_of_questions(questions: Sequence[str], against: Sequence[str] = ()) 
     """
     if against and len(against) != len(questions):
         raise PromptError(
-            f"--against is given once for each --ask, {len(questions)} times, or not at all; not {len(against)} times"
+            f"`against` is given once for each `ask`, {len(questions)} times, or not at all; not {len(against)} times"
         )
     findings = []
     for number, question in enumerate(questions):
@@ -51,18 +51,18 @@ def prompts_of_questions(questions: Sequence[str], against: Sequence[str] = ()) 
         name = before.strip() if named else words
         denial = against[number].strip() if against else denial_of(words)
         if against and not denial:
-            raise PromptError(f"--against of --ask {question!r} is blank; leave it out to compare with its denial")
+            raise PromptError(f"`against` of `ask` {question!r} is blank; leave it out to compare with its denial")
         if not words or not name:
-            raise PromptError(f"--ask is words such as 'pneumothorax', or NAME=WORDS, not {question!r}")
+            raise PromptError(f"`ask` is words such as 'pneumothorax', or NAME=WORDS, not {question!r}")
         try:
             check_entry(name, words, denial)
         except pydantic.ValidationError as error:
-            raise PromptError(f"--ask {question!r}: {'; '.join(map(fault_told, error.errors()))}") from None
+            raise PromptError(f"`ask` {question!r}: {'; '.join(map(fault_told, error.errors()))}") from None
         findings.append(Finding(name, (words,), (denial,)))
     names = [finding.name.casefold() for finding in findings]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise PromptError(f"--ask {twice} is given twice; name one of them otherwise: --ask NAME=WORDS")
+        raise PromptError(f"`ask` {twice} is given twice; name one of them otherwise: `ask` NAME=WORDS")
     return PromptSet("; ".join(told_pair(finding) for finding in findings), tuple(findings))
 
 

@@ -171,7 +171,7 @@ def _shortcuts(store: Store, name: str, inputs: Inputs, labels: Manifest, tested
     output = inputs.output or next(iter(store.spec.outputs))
     if output not in store.spec.outputs:
         raise ReportError(
-            f"{store.spec.name} has no output {output!r}, it has {', '.join(store.spec.outputs)}; give another --output"
+            f"{store.spec.name} has no output {output!r}, it has {', '.join(store.spec.outputs)}; give another `output`"
         )
     return audit(store, name, output, inputs.pool, labels, tested, bootstraps=inputs.bootstraps, seed=inputs.seed)
 

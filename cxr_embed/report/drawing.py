@@ -123,7 +123,7 @@ def check_figure(path: Path) -> None:
         ReportError: for another suffix, or a folder.
     """
     if path.suffix.lower() not in FIGURES or path.is_dir():
-        raise ReportError(f"{path}: a figure is a file whose name ends in {', '.join(FIGURES)}; give another --figure")
+        raise ReportError(f"{path}: a figure is a file whose name ends in {', '.join(FIGURES)}; give another `figure`")
 
 
 def save_figure(path: Path, height: float, draw: Callable[[Figure], None]) -> None:
@@ -160,7 +160,7 @@ def save_figure(path: Path, height: float, draw: Callable[[Figure], None]) -> No
             with written_aside(path) as partial:
                 figure.savefig(partial, format=kind, dpi=300, metadata=undated[kind])
         except OSError as error:
-            raise ReportError(f"{path}: cannot be written ({error.strerror or error}); give another --figure") from None
+            raise ReportError(f"{path}: cannot be written ({error.strerror or error}); give another `figure`") from None
 
 
 def _inline(svg: str, key: str, label: str) -> str:

@@ -71,7 +71,7 @@ def check_montage(path: Path) -> None:
     Raises:
         CaseIndexError: for another suffix, a folder, or a place that is none.
     """
-    check_target(path, SUFFIXES, "a montage is", "--montage")
+    check_target(path, SUFFIXES, "a montage is", "`montage`")
 
 
 def file_panel(path: Path, title: str, lines: Sequence[str] = (), content: str = "") -> Panel:
@@ -250,7 +250,7 @@ def _write(path: Path, groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]]
                 figure.savefig(partial, format=path.suffix[1:].lower(), dpi=_DPI, metadata=_metadata(path, ids))
         except OSError as error:
             raise CaseIndexError(
-                f"{path}: cannot be written ({error.strerror or error}); give another --montage"
+                f"{path}: cannot be written ({error.strerror or error}); give another `montage`"
             ) from None
 
 

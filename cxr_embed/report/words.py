@@ -86,7 +86,7 @@ def warnings(report: dict[str, Any], leaks: list[str]) -> list[str]:
     if report["few_labels"] is not None:
         told += [f"few labels: {without_places(note)}" for note in report["few_labels"]["notes"]]
     if report["settings"]["split"] is None and len(report["data"]["splits"]) > 1:
-        told.insert(0, "all splits are evaluated together: cases that were learned from may be among them (--split)")
+        told.insert(0, "all splits are evaluated together: cases that were learned from may be among them (`split`)")
     return told
 
 

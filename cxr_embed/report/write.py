@@ -23,16 +23,16 @@ def check_target(page: Path, *inputs: Path) -> None:
         ReportError: for another suffix, a folder, a place that can't be written to, or a file of the inputs.
     """
     if page.suffix.lower() != ".html" or page.is_dir():
-        raise ReportError(f"{page}: a report is a file whose name ends in .html; give another --out")
+        raise ReportError(f"{page}: a report is a file whose name ends in .html; give another `out`")
     for path in _files(page):
         if path.resolve() in {given.resolve() for given in inputs}:
-            raise ReportError(f"{path}: the report would replace what it is made of; give another --out")
+            raise ReportError(f"{path}: the report would replace what it is made of; give another `out`")
     folder = page.absolute().parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         reason = "Permission denied" if folder.is_dir() else f"{folder} is no folder"
-        raise ReportError(f"{page}: cannot be written ({reason}); give another --out")
+        raise ReportError(f"{page}: cannot be written ({reason}); give another `out`")
 
 
 def write_report(page: Path, report: dict[str, Any]) -> tuple[Path, ...]:
@@ -58,7 +58,7 @@ def write_report(page: Path, report: dict[str, Any]) -> tuple[Path, ...]:
         files = zip((page, *others), texts, strict=True)
         write_together({path: text.encode() for path, text in reversed(list(files))})
     except OSError as error:
-        raise ReportError(f"{page}: cannot be written ({error.strerror}); give another --out") from None
+        raise ReportError(f"{page}: cannot be written ({error.strerror}); give another `out`") from None
     return page, *others
 
 

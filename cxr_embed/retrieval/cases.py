@@ -83,7 +83,7 @@ def gather(
     masks = [_in_split(splits, split, about.source) for split in (split_queries, split_cases)]
     values = np.array([about.finding(name) for name in names], np.float32).reshape(len(names), len(rows)).T
     if not names:
-        notes.append(f"{about.source}: no finding is known; --labels gives some, or an index built with a manifest")
+        notes.append(f"{about.source}: no finding is known; `labels` gives some, or an index built with a manifest")
     if labels is not None and (unlabelled := int((about.places < 0).sum())):
         notes.append(
             f"{counted(unlabelled, 'image has', 'images have')} no labels in {about.source}: neighbours of no finding"
@@ -132,10 +132,10 @@ class _About:
 
 
 def _chosen(known: tuple[str, ...], wanted: Sequence[str], source: str) -> tuple[str, ...]:
-    matched = match_names(tuple(wanted), known, "--finding") if wanted else known
+    matched = match_names(tuple(wanted), known, "`finding`") if wanted else known
     missing = [name for name, found in zip(wanted, matched, strict=True) if found is None] if wanted else []
     if missing:
-        raise CaseIndexError(f"--finding {missing[0]}: not in {source}, which has {', '.join(known)}")
+        raise CaseIndexError(f"`finding` {missing[0]}: not in {source}, which has {', '.join(known)}")
     return tuple(dict.fromkeys(name for name in matched if name is not None))
 
 

@@ -66,12 +66,12 @@ def evaluate_retrieval(
         raise CaseIndexError(f"-k is a number of neighbours, at least 1, not {min(ks, default=0)}")
     cases = gather(indexes, labels, findings, split_queries, split_cases)
     if cases.names and not (cases.queries[:, None] & ~np.isnan(cases.labels)).any():
-        raise CaseIndexError("no label of the queries is known; give other --labels, --finding or --split-queries")
+        raise CaseIndexError("no label of the queries is known; give other `labels`, `finding` or `split_queries`")
     patients = np.unique(cases.patients, return_inverse=True)[1]
     run = _Run(cases, patients, tuple(sorted(set(ks))), count_no_finding, bootstraps, seed)
     measured = [measure(index, cases, patients, run.ks) for index in indexes]
     if not cases.names and not len(measured[0].same_patient.rows) and not len(measured[0].same_view.rows):
-        raise CaseIndexError("no finding, no view and no second image of a patient is known; give --labels")
+        raise CaseIndexError("no finding, no view and no second image of a patient is known; give `labels`")
     if cases.names and np.isnan(measured[0].votes[~np.isnan(cases.labels[cases.queries])]).all():
         raise CaseIndexError("no query has a labelled image of another patient to find; give other labels or splits")
     found = [run.index(index, of) for index, of in zip(indexes, measured, strict=True)]

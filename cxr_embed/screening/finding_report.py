@@ -265,7 +265,7 @@ def _warnings(findings: tuple[FindingReport, ...], truth: Truth | None, duplicat
     if renamed:
         warnings.append(f"labels matched by a like name: {', '.join(renamed)}")
     if any(truth.splits):
-        warnings.append(f"no --split is named: judged are the images of {', '.join(s or 'none' for s in truth.splits)}")
+        warnings.append(f"no `split` is named: judged are the images of {', '.join(s or 'none' for s in truth.splits)}")
     if truth.unknown_ids:
         warnings.append(
             counted(
@@ -281,7 +281,7 @@ def _warnings(findings: tuple[FindingReport, ...], truth: Truth | None, duplicat
         )
     if truth.uncertain:
         warnings.append(
-            f"{counted(truth.uncertain, 'label is', 'labels are')} uncertain (-1); --uncertain says what that counts as"
+            f"{counted(truth.uncertain, 'label is', 'labels are')} uncertain (-1); `uncertain` says what that counts as"
         )
     if duplicates:
         warnings.append(
@@ -296,6 +296,6 @@ def _warnings(findings: tuple[FindingReport, ...], truth: Truth | None, duplicat
     if any(f.flags_per_1000 is not None and not f.prevalence_stated for f in findings):
         warnings.append(
             "prevalence is the labels' own; where images were chosen for their findings, counts per 1,000 are wrong: "
-            "state --prevalence"
+            "state `prevalence`"
         )
     return warnings

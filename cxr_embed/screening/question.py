@@ -113,7 +113,7 @@ def answer(
         notes += told
     sets = dict.fromkeys(name for question in screening.scorer.findings for name in sets_that_ask(question))
     if sets:
-        notes.append(f"asked with these words alone; sets that ask with more: {', '.join(sets)} (--prompts NAME)")
+        notes.append(f"asked with these words alone; sets that ask with more: {', '.join(sets)} (`prompts`)")
     return found, list(dict.fromkeys(notes))
 
 
@@ -144,7 +144,7 @@ def _judged(
     lacking = [name for name, column in zip(scores.names, columns, strict=True) if column is None]
     if lacking:
         named = ", ".join(labels.findings) or "none"
-        notes.append(f"no AUROC of {', '.join(lacking)}: the labels' findings are {named}; --ask NAME=WORDS names one")
+        notes.append(f"no AUROC of {', '.join(lacking)}: the labels' findings are {named}; `ask` NAME=WORDS names one")
     if not chosen:
         return list(answers), notes
     owners = None

@@ -235,13 +235,13 @@ def check_scores_target(path: Path) -> None:
         StoreError: for another suffix, a folder, or a place where nothing can be written.
     """
     if path.suffix.lower() not in SUFFIXES or path.is_dir():
-        raise StoreError(f"{path}: scores are a file whose name ends in {' or '.join(SUFFIXES)}; give another --out")
+        raise StoreError(f"{path}: scores are a file whose name ends in {' or '.join(SUFFIXES)}; give another `out`")
     folder = path.absolute().parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         reason = "Permission denied" if folder.is_dir() else f"{folder} is no folder"
-        raise StoreError(f"{path}: cannot be written ({reason}); give another --out")
+        raise StoreError(f"{path}: cannot be written ({reason}); give another `out`")
 
 
 def write_scores(path: Path, scores: Scores, about: dict[str, str]) -> None:
@@ -267,7 +267,7 @@ def write_scores(path: Path, scores: Scores, about: dict[str, str]) -> None:
             else:
                 _write_csv(partial, scores)
     except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror or error}); give another --out") from None
+        raise StoreError(f"{path}: cannot be written ({error.strerror or error}); give another `out`") from None
 
 
 def _write_parquet(path: Path, scores: Scores, about: dict[str, str]) -> None:

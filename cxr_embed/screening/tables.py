@@ -68,7 +68,7 @@ def doubts(report: Report, most: int | None = None) -> list[str]:
         doubtful.sort(key=lambda finding: 1.0 if finding.auroc.value is None else finding.auroc.value)
     told = [f"{finding.name}: {'; '.join(finding.doubts)}" for finding in doubtful[:most]]
     if len(doubtful) > len(told):
-        told.append(f"{counted(len(doubtful) - len(told), 'more finding')}, marked !; --report FILE tells all")
+        told.append(f"{counted(len(doubtful) - len(told), 'more finding')}, marked !; `report` tells all")
     under = any(f.auroc.value is not None and f.auroc.value < 0.5 for f in report.findings)
     pairs = [pair for finding in report.findings for pair in finding.pairs]
     under |= any(pair.auroc is not None and pair.auroc < 0.5 for pair in pairs)

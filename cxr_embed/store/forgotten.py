@@ -160,7 +160,7 @@ def gather_forgotten(*folders: Path, key_file: Path | None = None) -> Forgotten:
     if key_file is None and not key.exists():
         if not found:
             return Forgotten()
-        raise StoreError(f"{_who(found[0])}, and the key {key} is missing: give --key-file FILE")
+        raise StoreError(f"{_who(found[0])}, and the key {key} is missing: give `key_file`")
     if not found and not key_file:
         return Forgotten()  # the key may be anything, nobody asks it
     try:
@@ -191,5 +191,5 @@ def _read(path: Path, forgotten: Forgotten) -> set[str]:
     if not sound:
         raise StoreError(f"{path}: damaged; restore it from a copy, it says who is to stay out")
     if body["key"] != forgotten._hash("key", _TELLS_THE_KEY):
-        raise StoreError(f"{_who(path)}, and this is another key: give --key-file FILE")
+        raise StoreError(f"{_who(path)}, and this is another key: give `key_file`")
     return set(body["hashes"])

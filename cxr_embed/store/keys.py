@@ -20,7 +20,7 @@ def key_path(key_file: Path | None) -> Path:
         config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
         return key_file or Path(config).expanduser() / "cxr-embed" / "patient-id.key"
     except RuntimeError:  # a user without a home, as containers have
-        raise ManifestError("no home folder to keep the key for the patient ids in; give --key-file FILE") from None
+        raise ManifestError("no home folder to keep the key for the patient ids in; give `key_file`") from None
 
 
 def patient_key(key_file: Path | None) -> tuple[bytes, Path]:
@@ -38,7 +38,7 @@ def patient_key(key_file: Path | None) -> tuple[bytes, Path]:
             _make_key(path)
         key = path.read_bytes().strip()
     except OSError as error:
-        raise ManifestError(f"{path}: no key for the patient ids ({error.strerror}); give --key-file FILE") from None
+        raise ManifestError(f"{path}: no key for the patient ids ({error.strerror}); give `key_file`") from None
     if len(key) < 16:
         raise ManifestError(f"{path}: a key of at least 16 characters is needed for the patient ids")
     return key, path

@@ -78,7 +78,7 @@ def prompt_width(spec: EncoderSpec, where: str | os.PathLike[str]) -> int:
     if spec.text.output not in spec.outputs:
         raise StoreError(
             f"{where}: prompts are compared with the output {spec.text.output}, the store holds "
-            f"{', '.join(spec.outputs)}; embed into another --store with --outputs {spec.text.output}"
+            f"{', '.join(spec.outputs)}; embed into another `store` with `outputs` {spec.text.output}"
         )
     return spec.outputs[spec.text.output][-1]
 

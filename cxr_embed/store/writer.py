@@ -117,11 +117,11 @@ class StoreWriter:
         if header.spec.fingerprint != spec.fingerprint:
             raise StoreError(
                 f"{self.path} holds vectors of {describe(header.spec)}, not of {describe(spec)}; "
-                "give another --store for this encoder"
+                "give another `store` for this encoder"
             )
         for name, want, have in (("dtype", dtype, header.dtype), ("precision", precision, header.precision)):
             if want is not None and want != have:
-                raise StoreError(f"{self.path} holds {have} vectors; use --{name} {have}, or another --store")
+                raise StoreError(f"{self.path} holds {have} vectors; use `{name}` {have}, or another `store`")
         # What a killed writer left behind was never published. The lock says that nobody is at it.
         finish(self.path)
         remove_stale(self.path)
@@ -261,7 +261,7 @@ def acquire_lock(root: Path) -> filelock.BaseFileLock:
         lock.acquire(blocking=False)
     except filelock.Timeout:
         raise StoreError(
-            f"{root}: another process is writing to this store; wait for it, or give another --store"
+            f"{root}: another process is writing to this store; wait for it, or give another `store`"
         ) from None
     except OSError as error:
         raise StoreError(f"{root}: cannot be written ({error.strerror})") from None

@@ -58,7 +58,7 @@ class CxrFoundationEncoder:
         pixels: str = "notebook",
     ) -> None:
         if precision != "float32":
-            raise EncoderError(f"{name} computes in float32, as it was published; leave out --precision")
+            raise EncoderError(f"{name} computes in float32, as it was published; leave out `precision`")
         card = encoder_card(name)
         assert card.hub is not None
         named = named_folder(weights, FOLDER_VARIABLE)

@@ -66,7 +66,7 @@ def tokenize(tokenizer: Any, prompts: Sequence[str], *, cut: bool = False) -> tu
         if len(found) > TOKENS and not cut:
             raise EncoderError(
                 f"prompt {row + 1} has {len(found) - 2} word pieces, the model reads {TOKENS - 2}; "
-                f"shorten {prompt[:60]!r}, or have zeroshot cut it (--cut-prompts)"
+                f"shorten {prompt[:60]!r}, or have zeroshot cut it (`cut_prompts`)"
             )
         found = [*found[: TOKENS - 1], found[-1]] if len(found) > TOKENS else found
         ids[row, : len(found)] = [0 if token == _SEPARATOR else token for token in found]

@@ -77,7 +77,7 @@ class TextTower:
         if len(words) > MAX_WORDS:
             raise EncoderError(
                 f"the prompt {prompt[:40]!r}... has {counted(len(words), 'word')}, mini reads {MAX_WORDS}; "
-                "shorten it, or have zeroshot cut it (--cut-prompts)"
+                "shorten it, or have zeroshot cut it (`cut_prompts`)"
             )
         w = self._weights
         x = np.stack([self._word(word) for word in words])  # (L, E)

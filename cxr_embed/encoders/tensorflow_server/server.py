@@ -222,7 +222,7 @@ def load_tensorflow(request: dict[str, Any]) -> Any:
     tf.config.experimental.enable_tensor_float_32_execution(False)
     gpus = tf.config.list_physical_devices("GPU") if request["device"] != "cpu" else []
     if request["device"] == "cuda" and not gpus:
-        raise Unfit("tensorflow sees no GPU here; use --device cpu, or check `nvidia-smi` and tensorflow[and-cuda]")
+        raise Unfit("tensorflow sees no GPU here; use `device='cpu'`, or check `nvidia-smi` and tensorflow[and-cuda]")
     tf.config.set_visible_devices(gpus, "GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)

@@ -91,7 +91,7 @@ def build_index(
         raise CaseIndexError(f"{store.path} has no output {output!r}; it has {', '.join(store.spec.outputs)}")
     shape = store.spec.outputs[output]
     if pool is not None and (pool not in POOLS or len(shape) == 1):
-        raise CaseIndexError(f"--pool {pool}: {output} is {shape}; --pool is {' or '.join(POOLS)}, for (T, D) vectors")
+        raise CaseIndexError(f"`pool` {pool}: {output} is {shape}; `pool` is {' or '.join(POOLS)}, for (T, D) vectors")
     pool = pool or _default_pool(store.spec, output)
     root = Path(path)
     forgotten = forgotten_of(store, root, key_file)
@@ -216,7 +216,7 @@ def remove_cases(
     """
     root = Path(path)
     if not len(ids) and not len(patients):
-        raise CaseIndexError("name the cases to remove: image ids, or --patient ID")
+        raise CaseIndexError("name the cases to remove: image ids, or `patient`")
 
     def choose(old: CaseIndex) -> np.ndarray:
         gone = np.zeros(len(old), bool)

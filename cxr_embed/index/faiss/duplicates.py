@@ -127,7 +127,7 @@ def _told(rule: str, threshold: float | None, encoder: str, scale: Scale) -> str
     few = f"too few images to tell {encoder}'s scale ({scale.images:,} with strangers, {FEWEST:,} are needed)"
     if rule == "measured":
         return f"threshold {threshold:g}: {few}; measured on other radiographs"
-    return f"only the same file counts: {few}; give --threshold"
+    return f"only the same file counts: {few}; give `threshold`"
 
 
 def group(pairs: Pairs, patients: np.ndarray, splits: np.ndarray, order: np.ndarray) -> tuple[Group, ...]:

@@ -113,7 +113,7 @@ def write_candidates(
     measured = replace(measured, milliseconds=timed(similar))
     notes: tuple[str, ...] = ()
     if measured.recall is not None and measured.recall < kinds.RECALL:
-        notes = (f"recall {measured.recall:.3f} is below {kinds.RECALL}: --kind flat finds every neighbour",)
+        notes = (f"recall {measured.recall:.3f} is below {kinds.RECALL}: `kind='flat'` finds every neighbour",)
     return replace(record, kind=kind, measured=measured), notes
 
 

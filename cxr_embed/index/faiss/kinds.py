@@ -52,7 +52,7 @@ def choose(count: int, width: int, name: str = "auto", memory: int = MEMORY) -> 
         CaseIndexError: for an unknown name, or where nothing fits.
     """
     if name not in ("auto", *KINDS):
-        raise CaseIndexError(f"--kind is auto, {', '.join(KINDS)}, not {name!r}")
+        raise CaseIndexError(f"`kind` is auto, {', '.join(KINDS)}, not {name!r}")
     if name == "auto":
         if count * width <= _FLAT_VALUES:
             name = "flat"
@@ -63,7 +63,7 @@ def choose(count: int, width: int, name: str = "auto", memory: int = MEMORY) -> 
                 least = min(nbytes(kind, count, width) for kind in suited)
                 raise CaseIndexError(
                     f"{counted(count, 'case')} of {width} need {least / 1e6:,.0f} MB of memory at least; "
-                    "raise --memory, or take --kind flat"
+                    "raise `memory`, or take `kind='flat'`"
                 )
             name = fitting[0]
     if name == "flat" or count == 0:
@@ -103,7 +103,7 @@ def build(vectors: np.ndarray, kind: Kind, progress: Progress | None = None) -> 
         wanted = max(_TRAINING * getattr(index, "nlist", 0), 256 * 64)
         rows = rng.choice(len(vectors), min(len(vectors), wanted), replace=False)
         if kind.name == "ivf-pq" and len(rows) < 256:
-            raise CaseIndexError(f"--kind ivf-pq needs 256 cases to learn its code from, there are {len(rows)}")
+            raise CaseIndexError(f"`kind` ivf-pq needs 256 cases to learn its code from, there are {len(rows)}")
         if progress is not None:
             progress("training", 0, 1)
         _thrifty(index)

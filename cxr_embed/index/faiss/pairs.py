@@ -214,5 +214,5 @@ def _check(count: int, threshold: np.float32) -> None:
     if count > _MOST_PAIRS:
         raise CaseIndexError(
             f"more than {_MOST_PAIRS:,} pairs are at least {threshold:.4g} alike, which copies are not; raise "
-            "--threshold"
+            "`threshold`"
         )

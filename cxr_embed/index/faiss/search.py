@@ -262,7 +262,7 @@ class CaseIndex(Searchable):
             passing = mask(parse(where) if isinstance(where, str) else where, self.table)
         if before is not None:
             if DATE not in self.table.column_names:
-                raise CaseIndexError(f"--before: {self.path} knows no {DATE}; build it with a manifest that has one")
+                raise CaseIndexError(f"`before`: {self.path} knows no {DATE}; build it with a manifest that has one")
             earlier = mask(taken_before(before, self.table.schema.field(DATE).type), self.table)
             passing = earlier if passing is None else passing & earlier
         return passing

@@ -37,13 +37,13 @@ def choose(count: int, shape: tuple[int, ...], name: str = "auto", memory: int =
         CaseIndexError: for an unknown name, or where the codes do not fit the memory.
     """
     if name not in ("auto", *KINDS):
-        raise CaseIndexError(f"--kind of an index of tokens is auto, {', '.join(KINDS)}, not {name!r}")
+        raise CaseIndexError(f"`kind` of an index of tokens is auto, {', '.join(KINDS)}, not {name!r}")
     if name == "flat" or count <= exact_below(shape[0], shape[1]):
         return Kind("flat")
     if nbytes(count, shape) > memory:
         raise CaseIndexError(
             f"{counted(count, 'case')} of {shape[0]} tokens need {nbytes(count, shape) / 1e6:,.0f} MB of memory; "
-            "raise --memory, or take --pool mean"
+            "raise `memory`, or take `pool='mean'`"
         )
     return Kind("tokens-pq", f"IVF1,PQ{_parts(shape[1])}x4fs", 1)
 
@@ -218,7 +218,7 @@ def write(
     if not kind.effort:
         notes.append("the means of these tokens tell too little: a search with an image compares every case")
     if measured.recall is not None and measured.recall < kinds.RECALL:
-        notes.append(f"recall {measured.recall:.3f} is below {kinds.RECALL}: --kind flat finds every neighbour")
+        notes.append(f"recall {measured.recall:.3f} is below {kinds.RECALL}: `kind='flat'` finds every neighbour")
     return replace(record, kind=kind, measured=measured), tuple(notes)
 
 

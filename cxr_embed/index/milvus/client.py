@@ -78,7 +78,7 @@ class Record:
                 return record
         except (ValueError, KeyError, TypeError, AttributeError):
             pass
-        raise CaseIndexError(f"{where}: its property {PROPERTY} is damaged; push the store into another --collection")
+        raise CaseIndexError(f"{where}: its property {PROPERTY} is damaged; push the store into another `collection`")
 
 
 def is_file(uri: str) -> bool:
@@ -90,7 +90,7 @@ def is_file(uri: str) -> bool:
     if re.match(r"(https?|tcp|unix):", uri):
         return False
     if not uri.endswith(".db"):
-        raise CaseIndexError(f"--uri {uri}: a server is http://HOST:PORT, a file of the embedded Milvus ends in .db")
+        raise CaseIndexError(f"`uri` {uri}: a server is http://HOST:PORT, a file of the embedded Milvus ends in .db")
     return True
 
 
@@ -132,7 +132,7 @@ def connect(uri: str, *, create: bool = False) -> MilvusClient:
             import milvus_lite  # noqa: F401, it is what opens the file
     except ImportError as error:
         raise CaseIndexError(
-            f"--engine milvus needs {error.name}, which is not installed; run pip install 'cxr-embed[milvus]'"
+            f"`engine` milvus needs {error.name}, which is not installed; run pip install 'cxr-embed[milvus]'"
         ) from None
     if file and not create and not Path(uri).exists():
         raise CaseIndexError(f"{uri}: no such file; `cxr-embed index push STORE --uri {uri}` makes one")

@@ -100,7 +100,7 @@ def push(
         raise CaseIndexError(f"{store.path} has no output {output!r}; it has {', '.join(store.spec.outputs)}")
     shape = store.spec.outputs[output]
     if pool is not None and (pool != "mean" or len(shape) == 1):
-        raise CaseIndexError(f"--pool {pool}: {output} is {shape}; in Milvus --pool is mean, for (T, D) vectors")
+        raise CaseIndexError(f"`pool` {pool}: {output} is {shape}; in Milvus `pool` is mean, for (T, D) vectors")
     chosen, notes = chosen_images(store, manifest, forgotten_of(store, None, key_file))
     table = case_table(store, np.flatnonzero(chosen), manifest)
     record = Record(store.spec, output, "none" if len(shape) == 1 else "mean", fields_of(table.schema))
@@ -186,18 +186,18 @@ def _check_same(there: Record, here: Record, where: str) -> None:
     if there.spec.fingerprint != here.spec.fingerprint:
         raise CaseIndexError(
             f"{where} holds vectors of {describe(there.spec)}, these are of {describe(here.spec)}; "
-            "give another --collection"
+            "give another `collection`"
         )
     if (there.output, there.pool) != (here.output, here.pool):
         raise CaseIndexError(
             f"{where} holds {there.output} (pool {there.pool}), not {here.output} (pool {here.pool}); "
-            f"use --output {there.output}, or another --collection"
+            f"use `output` {there.output}, or another `collection`"
         )
     columns = {**there.fields, **here.fields}
     differing = [name for name in columns if there.fields.get(name) != here.fields.get(name)]
     if differing:
         raise CaseIndexError(
-            f"{where} and the manifest differ in the columns {', '.join(differing[:5])}; give another --collection"
+            f"{where} and the manifest differ in the columns {', '.join(differing[:5])}; give another `collection`"
         )
 
 

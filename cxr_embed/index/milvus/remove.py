@@ -52,7 +52,7 @@ def remove(uri: str, collection: str, ids: Sequence[str] = (), patients: Sequenc
         CaseIndexError: for ids or patients that are not there; nothing is removed then.
     """
     if not len(ids) and not len(patients):
-        raise CaseIndexError("name the cases to remove: image ids, or --patient ID")
+        raise CaseIndexError("name the cases to remove: image ids, or `patient`")
     _repair(uri, collection)
     index = MilvusIndex(uri, collection)
     index.rows_of(ids)

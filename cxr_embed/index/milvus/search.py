@@ -195,7 +195,7 @@ class MilvusIndex(Searchable):
         if before is not None:
             if DATE not in self.record.fields:
                 raise CaseIndexError(
-                    f"--before: {self.uri}: {self.collection} knows no {DATE}; push a manifest that has one"
+                    f"`before`: {self.uri}: {self.collection} knows no {DATE}; push a manifest that has one"
                 )
             conditions.append(taken_before(before, self.record.fields[DATE].type))
         return both(*(expression(condition, self.record.fields) for condition in conditions))
