@@ -16,7 +16,7 @@ import numpy as np
 from cxr_embed.errors import StoreError
 from cxr_embed.io.files import load_npy
 from cxr_embed.store.added import added_checksums, read_added
-from cxr_embed.store.checksums import row_checksums
+from cxr_embed.store.checksums import changed_rows
 from cxr_embed.store.image_index import Index, ShardRows
 from cxr_embed.store.layout import (
     CHECKSUMS,
@@ -280,7 +280,7 @@ class Store:
                 block, used = array[start : start + size], places[here] - start
                 if len(used):
                     if (number, output, start) not in self._streamed:
-                        self._check(number, output, places[here], block, used)
+                        self._check(number, output, start, block, used)
                         self._streamed.add((number, output, start))
                     yield rows[here], used, block
 
@@ -313,20 +313,20 @@ class Store:
                 known[part] = False
             else:
                 written[part] = sums[column, rows]
-        if known.any():
-            bad = np.flatnonzero(known & (row_checksums(result) != written))
-            if len(bad):
-                raise self._changed(int(shard[bad[0]]), output, int(vector[bad[0]]))
+        bad = changed_rows(result, written, None if known.all() else np.flatnonzero(known))
+        if len(bad):
+            raise self._changed(int(shard[bad[0]]), output, int(vector[bad[0]]))
         return result
 
-    def _check(self, number: int, output: str, rows: np.ndarray, block: np.ndarray, places: np.ndarray) -> None:
-        """Refuses a shard's `rows` `(K,)` where their bytes, in a block of it, are not those that were written."""
+    def _check(self, number: int, output: str, start: int, block: np.ndarray, places: np.ndarray) -> None:
+        """Refuses a shard's block from row `start` where bytes of `places` `(K,)` in it are not those written."""
         sums = self.checksums(number)
         if sums is None:
             return
-        bad = np.flatnonzero(row_checksums(block)[places] != sums[list(self.spec.outputs).index(output)][rows])
+        bad = changed_rows(block, sums[list(self.spec.outputs).index(output)][start : start + len(block)])
+        bad = bad[np.isin(bad, places)]
         if len(bad):
-            raise self._changed(number, output, int(rows[bad[0]]))
+            raise self._changed(number, output, start + int(bad[0]))
 
     def _changed(self, number: int, output: str, row: int) -> StoreError:
         ids, shard, vector = self._places
