@@ -119,7 +119,7 @@ def test_an_encoder_without_words_says_so() -> None:
 
 def test_long_prompts_are_cut_on_request() -> None:
     mini = load_encoder("mini", device="cpu")
-    with pytest.raises(EncoderError, match=r"shorten it, or have zeroshot cut it \(--cut-prompts\)"):
+    with pytest.raises(EncoderError, match=r"shorten it, or have zeroshot cut it \(`cut_prompts`\)"):
         mini.embed_text(["lung " * 200])
     cut, whole = mini.embed_text(["effusion " + "lung " * 200, "effusion " + "lung " * 47], cut=True)
     np.testing.assert_array_equal(cut, whole)

@@ -479,9 +479,9 @@ def test_the_recipe_and_the_weights_are_in_the_fingerprint(models: Path, one: Pa
     assert load_encoder("cxr-foundation", weights=one, outputs=["general"]).spec.text is None
     swapped = load_encoder("cxr-foundation", weights=one, outputs=["general", "contrastive"]).spec
     assert swapped.fingerprint == plain.fingerprint
-    with pytest.raises(EncoderError, match="--outputs of cxr-foundation: generel; there are contrastive, general"):
+    with pytest.raises(EncoderError, match="`outputs` of cxr-foundation: generel; there are contrastive, general"):
         load_encoder("cxr-foundation", weights=one, outputs=["generel"])
-    with pytest.raises(EncoderError, match="--pixels of cxr-foundation: google; there are notebook, serving"):
+    with pytest.raises(EncoderError, match="`pixels` of cxr-foundation: google; there are notebook, serving"):
         load_encoder("cxr-foundation", weights=one, pixels="google")
 
 

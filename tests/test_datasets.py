@@ -372,7 +372,7 @@ def test_two_scans_that_make_the_key_at_once_share_it(monkeypatch: pytest.Monkey
 
 def test_key_files(tmp_path: Path) -> None:
     path = tmp_path / "key"
-    with pytest.raises(ManifestError, match="give --key-file"):
+    with pytest.raises(ManifestError, match="give `key_file`"):
         patient_key(path)
     assert not path.exists(), "a key is never made where the user names one"
     for short in (b"", b"short\n", b" " * 64):
@@ -381,7 +381,7 @@ def test_key_files(tmp_path: Path) -> None:
             patient_key(path)
     path.write_bytes(b"0123456789abcdef\n")
     assert patient_key(path) == (b"0123456789abcdef", path)
-    with pytest.raises(ManifestError, match="give --key-file"):
+    with pytest.raises(ManifestError, match="give `key_file`"):
         patient_key(tmp_path)
 
 
@@ -390,7 +390,7 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "expanduser", homeless)
-    with pytest.raises(ManifestError, match="give --key-file"):
+    with pytest.raises(ManifestError, match="give `key_file`"):
         patient_key(None)
 
 

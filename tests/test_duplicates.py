@@ -73,7 +73,7 @@ def test_without_a_threshold_only_the_same_file_counts() -> None:
 
 def test_too_many_pairs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "_MOST_PAIRS", 10)
-    with pytest.raises(CaseIndexError, match="raise --threshold"):
+    with pytest.raises(CaseIndexError, match="raise `threshold`"):
         find_pairs(unit(np.ones((6, 3))), strings(list("abcdef")), 0.5)
 
 

@@ -298,10 +298,10 @@ def test_the_file_stays_out_under_a_new_name_and_the_patient_with_a_new_file(mak
         assert summary.done == summary.images == 9
         assert set(open_store(tmp_path / store).ids.tolist()) == {"i0", "i1", "i2", "i3", "i6", "i7"}
         assert holding(tmp_path / store, [b"renamed", b"p2"]) == []
-    with pytest.raises(StoreError, match=r"only the key .* the key .* is missing: give --key-file"):
+    with pytest.raises(StoreError, match=r"only the key .* the key .* is missing: give `key_file`"):
         embed(manifest, MeanEncoder(), tmp_path / "s")
     (tmp_path / "other-key").write_bytes(b"another key, of another hospital")
-    with pytest.raises(StoreError, match=r"this is another key: give --key-file"):
+    with pytest.raises(StoreError, match=r"this is another key: give `key_file`"):
         embed(manifest, MeanEncoder(), tmp_path / "s", key_file=tmp_path / "other-key")
 
 
@@ -310,14 +310,14 @@ def test_copies_of_stores_do_not_bring_anybody_back(world: World, tmp_path: Path
     export_npz(open_store(backup), tmp_path / "google.npz", "features")
     world.forget(owner(3), delete_rows=True)
     labels = read_labels(world.root / "manifest.csv")
-    with pytest.raises(StoreError, match="give --key-file"):
+    with pytest.raises(StoreError, match="give `key_file`"):
         add_cases(world.root / "index", open_store(backup))
     added = add_cases(world.root / "index", open_store(backup), key_file=world.key)
     assert "of forgotten patients or files: not indexed" in " ".join(added.notes)
     assert not set(CaseIndex(world.root / "index").ids.tolist()) & set(NAMES)
     built = build_index(open_store(backup), tmp_path / "new", manifest=labels, key_file=world.key)
     assert built.record.cases == COUNT - 3
-    with pytest.raises(StoreError, match="give --key-file"):  # the list went along
+    with pytest.raises(StoreError, match="give `key_file`"):  # the list went along
         add_cases(tmp_path / "new", open_store(backup))
     renamed = dict(np.load(tmp_path / "google.npz"))
     np.savez(tmp_path / "renamed.npz", **{f"new-{key}": value for key, value in renamed.items()})
@@ -612,5 +612,5 @@ def test_the_command_line(world: World) -> None:
 
 def test_a_folder_is_no_key(tmp_path: Path) -> None:
     for key in (Path("."), Path("/"), tmp_path):
-        with pytest.raises(StoreError, match=r"no key for the patient ids \(Is a directory\); give --key-file FILE"):
+        with pytest.raises(StoreError, match=r"no key for the patient ids \(Is a directory\); give `key_file`"):
             gather_forgotten(tmp_path, key_file=key)

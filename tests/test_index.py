@@ -235,9 +235,9 @@ def test_the_kind_follows_size_and_memory() -> None:
     assert kinds.choose(1_000_000, 128, memory=200_000_000).factory == "IVF4096,SQ8"
     assert kinds.choose(1_000_000, 128, memory=100_000_000).factory == "IVF4096,PQ32x8"
     assert kinds.choose(1_000_000, 128, "flat", memory=1).name == "flat"
-    with pytest.raises(CaseIndexError, match="need 42 MB of memory at least; raise --memory"):
+    with pytest.raises(CaseIndexError, match="need 42 MB of memory at least; raise `memory`"):
         kinds.choose(1_000_000, 128, memory=1_000_000)
-    with pytest.raises(CaseIndexError, match="--kind is auto, flat, hnsw, ivf-fp16, ivf-sq8, ivf-pq, not 'lsh'"):
+    with pytest.raises(CaseIndexError, match="`kind` is auto, flat, hnsw, ivf-fp16, ivf-sq8, ivf-pq, not 'lsh'"):
         kinds.choose(10, 2, "lsh")
     for width in (1, 7, 128, 1376, 1764):
         assert width % kinds._parts(width) == 0

@@ -275,7 +275,7 @@ def test_bad_requests_are_told(tmp_path: Path) -> None:
     values, texts = world(120)
     store = make_store(tmp_path / "store", values, texts=texts)
     root = tmp_path / "index"
-    with pytest.raises(CaseIndexError, match="--pool max: tokens is"):
+    with pytest.raises(CaseIndexError, match="`pool` max: tokens is"):
         build_index(store, root, pool="max")
     with pytest.raises(CaseIndexError, match="of tokens is auto, flat, tokens-pq, not 'hnsw'"):
         build_index(store, root, kind="hnsw")

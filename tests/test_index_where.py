@@ -204,7 +204,7 @@ def test_grammar(text: str, condition: Condition) -> None:
     ],
 )
 def test_what_is_no_condition(text: str, told: str) -> None:
-    with pytest.raises(CaseIndexError, match=r"^--where: ") as caught:
+    with pytest.raises(CaseIndexError, match=r"^`where`: ") as caught:
         parse(text)
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -256,7 +256,7 @@ def test_a_case_is_not_before_its_own_day() -> None:
     assert mask(taken_before("2020-01-01", pa.date32()), table).tolist() == [True, False]
     assert mask(taken_before(datetime.date(2020, 1, 1), pa.date32()), table).tolist() == [True, False]
     for wrong in ("2020", "01.02.2020", "2020-02-30", ""):
-        with pytest.raises(CaseIndexError, match=r"--before: .* is no date"):
+        with pytest.raises(CaseIndexError, match=r"`before`: .* is no date"):
             taken_before(wrong, pa.date32())
 
 
@@ -310,9 +310,9 @@ def test_days_are_counted_where_the_data_set_counts_them() -> None:
         assert mask(parse(text), table).tolist() == passing
     assert absent_words(parse("study_date between 3 and 1"), table) != ()
     for wrong in ("2020-01-01", datetime.date(2020, 1, 1), "1.5", "x", "20200101", ""):
-        with pytest.raises(CaseIndexError, match="--before: study_date holds numbers of days here"):
+        with pytest.raises(CaseIndexError, match="`before`: study_date holds numbers of days here"):
             taken_before(wrong, DAYS)
-    with pytest.raises(CaseIndexError, match="--where: study_date: study_date holds numbers of days here"):
+    with pytest.raises(CaseIndexError, match="`where`: study_date: study_date holds numbers of days here"):
         mask(parse("study_date < 2020-01-01"), table)
 
 

@@ -563,10 +563,10 @@ def test_write_refuses_what_it_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     (tmp_path / "d.csv").mkdir()
     for name in ("file/m.csv", "file/x/m.csv", "d.csv", "m.xlsx", "m", "x" * 300 + ".csv", "m.csv.gz"):
-        with pytest.raises(ManifestError, match="another --out"):
+        with pytest.raises(ManifestError, match="another `out`"):
             write_manifest(tmp_path / name, columns)
     for name in (".", "/", ".."):
-        with pytest.raises(ManifestError, match="another --out"):
+        with pytest.raises(ManifestError, match="another `out`"):
             write_manifest(Path(name), columns)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["d.csv", "file"]
 

@@ -343,11 +343,11 @@ def test_other_vectors_and_other_columns_are_refused(folder: Path, tmp_path: Pat
         push(store, None, uri, "cases")
     fill(tmp_path / "two", range(3))
     push(open_store(tmp_path / "two"), None, str(tmp_path / "two.db"), "two")
-    with pytest.raises(CaseIndexError, match=r"holds features .*use --output features"):
+    with pytest.raises(CaseIndexError, match=r"holds features .*use `output` features"):
         push(open_store(tmp_path / "two"), None, str(tmp_path / "two.db"), "two", output="tokens")
     with pytest.raises(CaseIndexError, match="no output 'x'"):
         push(store, None, uri, "cases", output="x")
-    with pytest.raises(CaseIndexError, match="--pool mean: features is"):
+    with pytest.raises(CaseIndexError, match="`pool` mean: features is"):
         push(store, None, uri, "cases", pool="mean")
 
 

@@ -232,7 +232,7 @@ def test_a_pickle_that_runs_code_is_refused_even_with_the_right_digest(
 def test_a_digest_of_the_users_own_is_only_for_what_is_not_pinned(tmp_path: Path, peer) -> None:  # type: ignore[no-untyped-def]
     path, pinned = published_like(tmp_path, peer.state_dict())
     unpinned = PublishedWeights(pinned.url, None)
-    with pytest.raises(EncoderError, match="give it as --sha256"):
+    with pytest.raises(EncoderError, match="give it as `sha256`"):
         convert(unpinned, densenet121, path, None)
     assert convert(unpinned, densenet121, path, pinned.sha256)
     wrong = PublishedWeights(pinned.url, "0" * 64)

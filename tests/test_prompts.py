@@ -272,7 +272,7 @@ def test_a_store_without_text_takes_no_prompts(tmp_path: Path) -> None:
 def test_a_store_without_the_output_that_prompts_need(tmp_path: Path) -> None:
     spec = EncoderSpec("toy-text", "1", "none", SPEC.outputs, text=TextRule("contrastive", "elixr"))
     fill(tmp_path / "s", range(3), spec=spec)
-    with pytest.raises(StoreError, match="--outputs contrastive"):
+    with pytest.raises(StoreError, match="`outputs` contrastive"):
         read_prompts(open_store(tmp_path / "s"))
 
 

@@ -429,7 +429,7 @@ def test_patients_and_views_need_no_finding(tmp_path: Path) -> None:
     assert "same patient, recall@5" in done.stdout
     assert "nDCG" not in done.stdout
     assert run_cli("index", "evaluate", str(bare.path), "--bootstraps", "20", "--json").returncode == 0
-    with pytest.raises(CaseIndexError, match="--finding Mass: not in"):
+    with pytest.raises(CaseIndexError, match="`finding` Mass: not in"):
         evaluate_retrieval([bare], findings=["Mass"])
 
 

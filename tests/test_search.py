@@ -475,7 +475,7 @@ def test_a_patient_is_stated_only_where_the_index_does_not_know(searched: Path, 
     index = CaseIndex(searched / "index")
     owner = index.query_of("i1").patients[0]
     assert Asker(index).query(Examples(ids=["i1"]), patient=owner).patients == (owner,)
-    with pytest.raises(CaseIndexError, match=f"--patient nobody: the index has i1 as {owner}'s"):
+    with pytest.raises(CaseIndexError, match=f"`patient` nobody: the index has i1 as {owner}'s"):
         Asker(index).query(Examples(ids=["i1"]), patient="nobody")
     spec = EncoderSpec("toy", "1", "none", {"features": (4,)})
     with StoreWriter(tmp_path / "store", spec) as writer:

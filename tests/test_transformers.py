@@ -292,7 +292,7 @@ def test_a_run_stores_transformers_vectors(
     assert text.embed_text(PROMPTS).shape == (3, 16)
     with pytest.raises(StoreError, match="holds vectors of hf:tiny"):
         embed(manifest, encoder="medsiglip-448", weights=medsiglip, store=store, device="cpu")
-    with pytest.raises(EncoderError, match="name the right one with --weights"):
+    with pytest.raises(EncoderError, match="name the right one with `weights`"):
         load_text_encoder(dataclasses.replace(opened.spec, weights="0" * 64), weights=siglip)
 
 

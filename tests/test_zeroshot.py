@@ -242,9 +242,9 @@ def test_prompts_that_cancel_and_unknown_words() -> None:
     vectors["large mass"] = -vectors["mass"]
     with pytest.raises(PromptError, match="Mass: its prompts' vectors cancel"):
         Scorer(ASKED.findings, vectors, ELIXR, ensemble="vectors")
-    with pytest.raises(PromptError, match="--score is margin, softmax, sigmoid, not 'prob'"):
+    with pytest.raises(PromptError, match="`score` is margin, softmax, sigmoid, not 'prob'"):
         Scorer(ASKED.findings, vectors, ELIXR, "prob")  # type: ignore[arg-type]
-    with pytest.raises(PromptError, match="--ensemble is scores, vectors, not 'max'"):
+    with pytest.raises(PromptError, match="`ensemble` is scores, vectors, not 'max'"):
         Scorer(ASKED.findings, vectors, ELIXR, ensemble="max")  # type: ignore[arg-type]
 
 

@@ -163,7 +163,7 @@ def _require(card: EncoderCard, name: str) -> None:
 def _checked(option: str, given: Sequence[str], known: Sequence[str], name: str) -> tuple[str, ...]:
     """The given words in the order of the known ones: the order in which they were asked for changes nothing."""
     if not given or not set(given) <= set(known) or len(set(given)) != len(given):
-        raise EncoderError(f"--{option} of {name}: {', '.join(given) or 'nothing'}; there are {', '.join(known)}")
+        raise EncoderError(f"`{option}` of {name}: {', '.join(given) or 'nothing'}; there are {', '.join(known)}")
     return tuple(word for word in known if word in given)
 
 
