@@ -2,49 +2,67 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from cxr_embed.telemetry import opt_out
+from cxr_embed.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from cxr_embed.api.curve import few_label_curve
+    from cxr_embed.api.embed import embed, embed_images
+    from cxr_embed.api.evaluate import compare, evaluate
+    from cxr_embed.api.probe import load_probe, train_probe
+    from cxr_embed.api.report import report
+    from cxr_embed.api.screen import screen
+    from cxr_embed.api.search import build_index, open_index
     from cxr_embed.encoders import load_encoder
     from cxr_embed.errors import CxrEmbedError
-    from cxr_embed.evaluation import evaluate
     from cxr_embed.index import CaseIndex
     from cxr_embed.manifest import read_manifest
-    from cxr_embed.pipeline.embedding import embed
     from cxr_embed.probe import LinearProbe
     from cxr_embed.store import open_store
 
 opt_out()
 
-try:
-    __version__ = version("cxr-embed")
-except PackageNotFoundError:  # run from a checkout that was not installed
-    __version__ = "0+unknown"
+_HOME = {
+    "CaseIndex": "cxr_embed.index",
+    "CxrEmbedError": "cxr_embed.errors",
+    "LinearProbe": "cxr_embed.probe",
+    "build_index": "cxr_embed.api.search",
+    "compare": "cxr_embed.api.evaluate",
+    "embed": "cxr_embed.api.embed",
+    "embed_images": "cxr_embed.api.embed",
+    "evaluate": "cxr_embed.api.evaluate",
+    "few_label_curve": "cxr_embed.api.curve",
+    "load_encoder": "cxr_embed.encoders",
+    "load_probe": "cxr_embed.api.probe",
+    "open_index": "cxr_embed.api.search",
+    "open_store": "cxr_embed.store",
+    "read_manifest": "cxr_embed.manifest",
+    "report": "cxr_embed.api.report",
+    "screen": "cxr_embed.api.screen",
+    "train_probe": "cxr_embed.api.probe",
+}
 
 __all__ = [
     "CaseIndex",
     "CxrEmbedError",
     "LinearProbe",
+    "build_index",
+    "compare",
     "embed",
+    "embed_images",
     "evaluate",
+    "few_label_curve",
     "load_encoder",
+    "load_probe",
+    "open_index",
     "open_store",
     "read_manifest",
+    "report",
+    "screen",
+    "train_probe",
 ]
-
-_HOME = {
-    "CaseIndex": "cxr_embed.index",
-    "CxrEmbedError": "cxr_embed.errors",
-    "LinearProbe": "cxr_embed.probe",
-    "embed": "cxr_embed.pipeline.embedding",
-    "evaluate": "cxr_embed.evaluation",
-    "load_encoder": "cxr_embed.encoders",
-    "open_store": "cxr_embed.store",
-    "read_manifest": "cxr_embed.manifest",
-}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,10 +15,10 @@ def main(manifest_path: str, store_path: str) -> None:
     manifest = cxr_embed.read_manifest(manifest_path)
     print(f"{len(manifest)} radiographs, findings: {', '.join(manifest.findings)}")
 
-    summary = cxr_embed.embed(manifest, encoder="hog", store=store_path)
-    print(f"{summary.embedded} embedded, {summary.unchanged} unchanged, {len(summary.failed)} failed")
+    store = cxr_embed.embed(manifest, encoder="hog", store=store_path)
+    done = store.summary
+    print(f"{done.embedded} embedded, {done.unchanged} unchanged, {len(done.failed)} failed")
 
-    store = cxr_embed.open_store(store_path)
     embeddings = store.read()  # or store.read(ids=["00000061_012", ...])
     print(f"vectors: {embeddings.vectors.shape} {embeddings.vectors.dtype} by {embeddings.spec.name}")
 

@@ -13,7 +13,7 @@ import pytest
 from cxr_embed.evaluation import Evaluation, ScoresError, compare, evaluate
 from cxr_embed.evaluation.tables import told
 from cxr_embed.metrics import NO_SPREAD, Estimate, calibrate, threshold_for_sensitivity, threshold_for_specificity
-from cxr_embed.report.tables import figure_cells
+from cxr_embed.reporting.tables import figure_cells
 from cxr_embed.types import Labels
 from cxr_embed.zeroshot import Scores
 

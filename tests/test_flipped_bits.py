@@ -18,7 +18,7 @@ from every_verb import run as run_verb
 
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.evaluation import read_scores
-from cxr_embed.report.collect import _read_curve
+from cxr_embed.reporting.collect import _read_curve
 from cxr_embed.screening import write_scores
 from cxr_embed.store import Row, StoreWriter, add_prompts
 from cxr_embed.types import EncoderSpec, TextRule

@@ -17,7 +17,7 @@ from cxr_embed.images import read_image
 from cxr_embed.index.faiss.build import build_index
 from cxr_embed.index.queries import Examples
 from cxr_embed.phantom import render_study, sample_studies
-from cxr_embed.report.montage import (
+from cxr_embed.reporting.montage import (
     Panel,
     Places,
     case_panel,

@@ -463,7 +463,7 @@ def test_a_saved_probe_predicts_the_same(tmp_path: Path, kind: type[Probe]) -> N
     probe = AttentionProbe(5) if kind is AttentionProbe else kind()
     source = StoreSource(store, cases.ids, "tokens", probe.pooling)
     probe.fit_source(source, cases.values, cases.patients)
-    trained = make_trained(probe, store, "tokens", cases, labels, split="train", uncertain="unknown")
+    trained = make_trained(probe, store, "tokens", cases, (labels.name, "0" * 64), split="train", uncertain="unknown")
     save_probe(tmp_path / "probe", trained)
     loaded = load_probe(tmp_path / "probe")
     np.testing.assert_array_equal(loaded.predict(store), trained.predict(store))
@@ -485,7 +485,7 @@ def test_another_encoder_is_refused_by_both_names(tmp_path: Path) -> None:
     labels = write_labels(tmp_path / "labels.csv")
     cases = match_cases(store, read_labels(labels))
     probe = LinearProbe(1.0).fit_source(StoreSource(store, cases.ids, "features", "mean"), cases.values)
-    trained = make_trained(probe, store, "features", cases, labels, split=None, uncertain="unknown")
+    trained = make_trained(probe, store, "features", cases, (labels.name, "0" * 64), split=None, uncertain="unknown")
     other = open_store(make_store(tmp_path / "other", spec=OTHER))
     told = rf"toy \[{SPEC.fingerprint[:12]}\].*other \[{OTHER.fingerprint[:12]}\]"
     with pytest.raises(ProbeError, match=told):
@@ -498,7 +498,10 @@ def test_damaged_probes_are_named(tmp_path: Path) -> None:
     cases = match_cases(store, read_labels(labels))
     probe = LinearProbe(1.0).fit_source(StoreSource(store, cases.ids, "features", "mean"), cases.values)
     folder = tmp_path / "probe"
-    save_probe(folder, make_trained(probe, store, "features", cases, labels, split=None, uncertain="unknown"))
+    save_probe(
+        folder,
+        make_trained(probe, store, "features", cases, (labels.name, "0" * 64), split=None, uncertain="unknown"),
+    )
     text = (folder / "probe.json").read_text()
     with pytest.raises(ProbeError, match="no probe here"):
         load_probe(tmp_path)
@@ -522,7 +525,10 @@ def test_damaged_probes_are_named(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(ProbeError, match="other files in it"):
-        save_probe(tmp_path / "full", make_trained(probe, store, "features", cases, labels, split=None, uncertain=""))
+        save_probe(
+            tmp_path / "full",
+            make_trained(probe, store, "features", cases, (labels.name, "0" * 64), split=None, uncertain=""),
+        )
 
 
 def test_a_probes_folder_has_one_writer_and_keeps_other_peoples_files(
@@ -535,7 +541,9 @@ def test_a_probes_folder_has_one_writer_and_keeps_other_peoples_files(
     folder, trained = tmp_path / "probe", []
     for strength in (1.0, 2.0):
         probe = LinearProbe(strength).fit_source(StoreSource(store, cases.ids, "features", "mean"), cases.values)
-        trained.append(make_trained(probe, store, "features", cases, labels, split=None, uncertain="unknown"))
+        trained.append(
+            make_trained(probe, store, "features", cases, (labels.name, "0" * 64), split=None, uncertain="unknown")
+        )
     folder.mkdir()
     # A writer that was killed before there was a probe: its files are in nobody's way.
     (folder / f".probe.json.{'0' * 32}.partial").write_text("half")

@@ -25,9 +25,9 @@ from cxr_embed.probe.curve import Curve, CurveEncoder, run_curve
 from cxr_embed.probe.curve_summary import differences, summarise, to_csv, to_json, undefined_sizes
 from cxr_embed.probe.latex import escape, to_latex
 from cxr_embed.probe.shots import draw_order, draw_patients, hashes, patients_for_test, patients_of
-from cxr_embed.report.collect import _read_curve
-from cxr_embed.report.context_tables import few_label_tables
-from cxr_embed.report.few_label_plot import few_label_plot, save_few_labels
+from cxr_embed.reporting.collect import _read_curve
+from cxr_embed.reporting.context_tables import few_label_tables
+from cxr_embed.reporting.few_label_plot import few_label_plot, save_few_labels
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
 

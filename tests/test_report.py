@@ -22,13 +22,13 @@ from cxr_embed.probe.cases import match_cases
 from cxr_embed.probe.curve import CurveEncoder, run_curve
 from cxr_embed.probe.curve_summary import write_curve
 from cxr_embed.probe.persistence import make_trained, save_probe
-from cxr_embed.report import Inputs, ReportError, collect, write_report
-from cxr_embed.report.cards import origins, seen_in_training, without_places
-from cxr_embed.report.context_tables import _listed
-from cxr_embed.report.curves import thin
-from cxr_embed.report.published import published_for
-from cxr_embed.report.tables import number, p_text, signed
-from cxr_embed.report.texts import escape
+from cxr_embed.reporting import Inputs, ReportError, collect, write_report
+from cxr_embed.reporting.cards import origins, seen_in_training, without_places
+from cxr_embed.reporting.context_tables import _listed
+from cxr_embed.reporting.curves import thin
+from cxr_embed.reporting.published import published_for
+from cxr_embed.reporting.tables import number, p_text, signed
+from cxr_embed.reporting.texts import escape
 from cxr_embed.store import open_store
 from cxr_embed.types import EncoderSpec
 
@@ -102,7 +102,9 @@ def full(folder: Folder) -> dict[str, Any]:
     labels = read_labels(folder.labels)
     cases = match_cases(store, labels, split="train")
     probe = LinearProbe(0.01).fit(store.read(cases.ids).vectors, cases.values, cases.patients)
-    trained = make_trained(probe, store, "features", cases, folder.labels, split="train", uncertain="unknown")
+    trained = make_trained(
+        probe, store, "features", cases, (folder.labels.name, "0" * 64), split="train", uncertain="unknown"
+    )
     save_probe(folder.root / "probe", trained)
     encoders = [CurveEncoder("one", store, "features"), CurveEncoder("two", store, "features")]
     curve = run_curve(encoders, labels, shots=[1, 4, 64, None], seeds=[0, 1])

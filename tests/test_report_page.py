@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_report import Folder, read
 
-from cxr_embed.report import write_report
+from cxr_embed.reporting import write_report
 
 EIGHT = (
     "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Enlarged_Cardiomediastinum",

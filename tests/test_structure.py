@@ -20,6 +20,7 @@ FLOORS = {
     "notebook": 0,
     "telemetry": 0,
     "types": 0,
+    "version": 0,
     "encoders": 1,
     "images": 1,
     "manifest": 1,
@@ -35,10 +36,11 @@ FLOORS = {
     "probe": 2,
     "zeroshot": 2,
     "forget": 3,
-    "report": 3,
+    "reporting": 3,
     "retrieval": 3,
     "screening": 3,
-    "cli": 4,
+    "api": 4,
+    "cli": 5,
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 

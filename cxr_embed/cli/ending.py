@@ -72,7 +72,7 @@ def _typed(params: Iterable[Any]) -> dict[str, str]:
     """Names as the library has them: `--key-file` is `key_file`."""
     typed = {}
     for param in params:
-        flag = max(param.opts, key=len)
+        flag = param.opts[0]
         if param.param_type_name == "option":
             typed[flag.lstrip("-").replace("-", "_")] = flag
         typed[param.name] = flag if param.param_type_name == "option" else param.name.upper()

@@ -11,15 +11,10 @@ import typer
 from cxr_embed.cli import tables
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.evaluate import AsJson, Extra, Uncertain, check_uncertain
-from cxr_embed.cli.probe_evaluate import thresholds_on
 from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
-    from cxr_embed.manifest import Manifest
-    from cxr_embed.probe.base import Probe
-    from cxr_embed.probe.cases import Cases
     from cxr_embed.probe.persistence import TrainedProbe
-    from cxr_embed.store import Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,9 +34,11 @@ Shots = Annotated[
         show_default=False,
     ),
 ]
-Strength = Annotated[
+InverseRegularisation = Annotated[
     float | None,
     typer.Option(
+        "-C",
+        "--strength",
         help="scikit-learn's C, on standardised vectors; chosen for each finding by cross-validation by default.",
         show_default=False,
     ),
@@ -69,7 +66,7 @@ def train(
     balance: Annotated[
         str, typer.Option(help="none, balanced (positives weigh as much as negatives) or focal.")
     ] = "none",
-    strength: Strength = None,
+    C: InverseRegularisation = None,
     threshold: Annotated[
         str | None,
         typer.Option(
@@ -90,36 +87,34 @@ def train(
     A patient is never on both sides of the cross-validation. A finding whose labels are all alike is left out and
     named.
     """
-    from cxr_embed.manifest import read_labels
-    from cxr_embed.probe.cases import few_cases, match_cases
-    from cxr_embed.probe.features import StoreSource
-    from cxr_embed.probe.persistence import make_trained, save_probe
-    from cxr_embed.store import open_store
+    from cxr_embed.api.probe import train_probe
 
     if threshold is not None and thresholds_split is None:
         fail("--threshold is chosen on cases that the probe does not learn from: name them with --thresholds-split", 2)
     check_uncertain(uncertain)
-    opened = open_store(store)
-    chosen = stored_output(opened, output)
-    probe = _make_probe(kind, pool, balance, strength, seed, opened.spec.outputs[chosen])
-    labels = read_labels(manifest, extra=extra or ())
-    part = _default_split(labels, split)
-    cases = match_cases(opened, labels, split=part, findings=findings, uncertain=uncertain)  # type: ignore[arg-type]
-    if shots is not None:
-        cases = few_cases(cases, shots, seed)
-    probe.fit_source(StoreSource(opened, cases.ids, chosen, probe.pooling), cases.values, cases.patients)
-    trained = make_trained(probe, opened, chosen, cases, manifest, split=part, uncertain=uncertain)
-    notes = [*cases.notes, *([probe.alike_] if probe.alike_ else []), *_unconverged_notes(trained)]
-    if thresholds_split is not None:
-        trained, more = thresholds_on(trained, opened, labels, thresholds_split, threshold, uncertain)
-        notes += more
-    save_probe(out, trained)
-    if split is None and part is None:
-        notes.append("the labels have no column split: the probe learned from all of them")
+    probe = train_probe(
+        store,
+        manifest,
+        split=split,
+        findings=findings,
+        shots=shots,
+        output=output,
+        pool=pool,
+        kind=kind,  # type: ignore[arg-type]
+        balance=balance,  # type: ignore[arg-type]
+        C=C,
+        threshold=threshold,
+        thresholds_split=thresholds_split,
+        extra=extra or (),
+        uncertain=uncertain,  # type: ignore[arg-type]
+        seed=seed,
+    )
+    probe.save(out)
+    trained, notes = probe.trained, list(probe.notes)
     if as_json:
         print_json({"out": str(out), **trained.describe(), "notes": notes, "note": RESEARCH})
         return
-    _print_trained(trained, cases, notes, out)
+    _print_trained(trained, notes, out)
 
 
 @app.command(
@@ -143,102 +138,26 @@ def predict(
     Another encoder's store is refused. Images of patients that the probe learned from have 1 in the column
     `learned_from`: their scores say nothing about how well it works, and evaluations leave them out.
     """
-    import numpy as np
-
-    from cxr_embed.manifest import read_labels
-    from cxr_embed.probe.cases import match_cases, own_patients
-    from cxr_embed.probe.persistence import load_probe
-    from cxr_embed.screening import check_scores_target, write_scores
-    from cxr_embed.store import open_store
-    from cxr_embed.types import LEARNED
-    from cxr_embed.zeroshot import Scores
+    from cxr_embed.api.probe import load_probe
+    from cxr_embed.screening import check_scores_target
 
     if split is not None and labels is None:
         fail("--split needs --labels, a manifest that says which images are in it", 2)
     check_scores_target(out)
-    trained, opened = load_probe(probe), open_store(store)
-    trained.check_store(opened)
-    notes: list[str] = []
-    ids, patients = opened.ids, own_patients(opened.ids, opened.patient_ids)
-    if labels is not None:
-        cases = match_cases(opened, read_labels(labels, extra=extra or ()), split=split, known=False)
-        ids, patients, notes = cases.ids, cases.patients, list(cases.notes)
-    values = trained.predict(opened, ids)
-    learned = [number for number in range(len(trained.findings)) if number not in trained.probe.undefined_]
-    names = tuple(trained.findings[number] for number in learned)
-    learned_from = trained.seen(patients, ids)
-    seen = np.flatnonzero(learned_from)
-    known = len(trained.images) > 0 or not all(patient.startswith("\n") for patient in patients.tolist())
-    if len(seen):
-        notes.append(
-            f"{len(seen):,} of {len(ids):,} images are of patients that the probe learned from ({ids[seen[0]]} is the "
-            f"first): marked in the column {LEARNED}, and left out of evaluations"
-        )
-    if not known:
-        notes.append(
-            "whom this probe learned from is not known here: the store has no patients; name --labels, or train anew"
-        )
-    notes += [f"{name} has no scores: {reason}" for name, reason in trained.undefined.items()]
-    notes += _unconverged_notes(trained)
-    about = {"encoder": trained.spec.name, "fingerprint": trained.spec.fingerprint, "probe": str(probe)}
-    about |= {"stand_in": trained.spec.stand_in} if trained.spec.stand_in else {}
-    seen_here, stand_in = learned_from if known else None, trained.spec.untrained
-    write_scores(out, Scores(ids, names, values[:, learned], "probability", seen_here, stand_in), about)
+    scores = load_probe(probe).predict(store, labels, split=split, extra=extra or ())
+    scores.save(out)
+    notes, names, ids = scores.notes, scores.names, scores.ids
     if as_json:
-        counts = {"images": len(ids), "findings": list(names), "images_of_training_patients": len(seen)}
-        print_json({"out": str(out), **about, **counts, "notes": notes, "note": RESEARCH})
+        seen = 0 if scores.learned_from is None else int(scores.learned_from.sum())
+        counts = {"images": len(ids), "findings": list(names), "images_of_training_patients": seen}
+        print_json({"out": str(out), **scores.about, **counts, "notes": notes, "note": RESEARCH})
         return
     tell_notes(notes)
     typer.echo(f"{out}: {plural(len(ids), 'image')}, {plural(len(names), 'finding')}; probabilities of {probe}")
     typer.echo(RESEARCH)
 
 
-def _make_probe(kind: str, pool: str, balance: str, strength: float | None, seed: int, shape: tuple[int, ...]) -> Probe:
-    from cxr_embed.probe.attention import AttentionProbe
-    from cxr_embed.probe.features import POOLS
-    from cxr_embed.probe.heads import KNNProbe, MLPProbe
-    from cxr_embed.probe.linear import LinearProbe
-    from cxr_embed.probe.selection import BALANCES
-
-    if kind not in ("linear", "mlp", "knn"):
-        fail(f"--kind is linear, mlp or knn, not {kind!r}", 2)
-    if pool not in (*POOLS, "attention"):
-        fail(f"--pool is {', '.join(POOLS)} or attention, not {pool!r}", 2)
-    if balance not in BALANCES:
-        fail(f"--balance is {', '.join(BALANCES)}, not {balance!r}", 2)
-    if strength is not None and not 0 < strength < float("inf"):
-        fail(f"--strength is a number above 0, not {strength:g}", 2)
-    if kind != "linear" and (balance != "none" or strength is not None or pool == "attention"):
-        fail(f"--balance, --strength and --pool attention are for --kind linear, not {kind}", 2)
-    if kind == "mlp":
-        return MLPProbe(pool=pool, seed=seed)
-    if kind == "knn":
-        return KNNProbe(pool=pool)
-    if pool == "attention":
-        return AttentionProbe(shape[-1], strength=strength or "auto", balance=balance, seed=seed)
-    return LinearProbe(strength or "auto", balance=balance, pool=pool, seed=seed)
-
-
-def stored_output(store: Store, output: str | None) -> str:
-    """The output that was asked for, or the one that probes learn from; ends the program where there is none such."""
-    if output is not None and output not in store.spec.outputs:
-        fail(f"{store.path} has no output {output!r}; it has {', '.join(store.spec.outputs)}")
-    return output or store.spec.probe_output
-
-
-def _default_split(labels: Manifest, split: str | None) -> str | None:
-    return split or ("train" if "split" in labels.table.column_names else None)
-
-
-def _unconverged_notes(trained: TrainedProbe) -> list[str]:
-    """What was not fully trained, a line a reason."""
-    names: dict[str, list[str]] = {}
-    for name, reason in trained.unconverged.items():
-        names.setdefault(reason, []).append(name)
-    return [f"not fully trained: {', '.join(found)}: {reason}" for reason, found in names.items()]
-
-
-def _print_trained(trained: TrainedProbe, cases: Cases, notes: list[str], out: Path) -> None:
+def _print_trained(trained: TrainedProbe, notes: list[str], out: Path) -> None:
     from cxr_embed.types import threshold_told
 
     described = trained.describe()
@@ -255,10 +174,11 @@ def _print_trained(trained: TrainedProbe, cases: Cases, notes: list[str], out: P
         rows.append(row)
     print_table(heads, rows)
     tell_notes([*notes, *(f"{name} is left out: {reason}" for name, reason in trained.undefined.items())])
-    learned = len(trained.findings) - len(trained.undefined)
+    learned = plural(len(trained.findings) - len(trained.undefined), "finding")
+    images, patients = plural(trained.labels.images, "image"), plural(len(trained.patients), "patient")
     typer.echo(
-        f"{out}: {trained.probe.kind} probe of {plural(learned, 'finding')}, from {plural(len(cases), 'image')} of "
-        f"{plural(len(trained.patients), 'patient')}; {trained.spec.name}, {trained.output}"
+        f"{out}: {trained.probe.kind} probe of {learned}, from {images} of {patients}; "
+        f"{trained.spec.name}, {trained.output}"
     )
     typer.echo(RESEARCH)
 

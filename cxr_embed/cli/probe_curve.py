@@ -10,11 +10,10 @@ import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
 from cxr_embed.cli.evaluate import AsJson, CountNoFinding, Extra, Uncertain, check_uncertain
-from cxr_embed.cli.probe import Findings, ManifestPath, StorePath, print_table, stored_output, tell_notes
+from cxr_embed.cli.probe import Findings, ManifestPath, StorePath, print_table, tell_notes
 
 if TYPE_CHECKING:
-    from cxr_embed.probe.curve import Curve, CurveEncoder
-    from cxr_embed.store import Store
+    from cxr_embed.probe.curve import Curve
 
 EXAMPLE = "Example: `cxr-embed probe curve vectors/hog data/manifest.csv --store vectors/densenet --out curve`"
 _SHOTS, _FRACTIONS = "1,4,16,64,256,all", "0.01,0.1,1"
@@ -69,10 +68,8 @@ def curve(
     pair by a paired t-test over the draws, with Holm's correction for all pairs and sizes. Intervals and p are about
     other draws from these training patients, tested on these test patients; `probe compare` is about other patients.
     """
-    from cxr_embed.manifest import read_labels
-    from cxr_embed.probe.curve import run_curve
-    from cxr_embed.probe.curve_summary import to_json, write_curve
-    from cxr_embed.store import open_store
+    from cxr_embed.api.curve import few_label_curve
+    from cxr_embed.probe.curve_summary import write_curve
 
     check_uncertain(uncertain)
     if shots is not None and fraction is not None:
@@ -81,25 +78,24 @@ def curve(
     sizes: dict[str, Any] = (
         {"fractions": _fractions(fraction)} if fraction is not None else {"shots": _shots(shots or _SHOTS)}
     )
-    encoders = _encoders([open_store(path) for path in (store, *(more or ()))], output)
-    labels = read_labels(manifest, extra=extra or ())
     with progress_bar() as progress:
-        found = run_curve(
-            encoders,
-            labels,
+        made = few_label_curve(
+            [store, *(more or ())],
+            manifest,
             **sizes,
-            seeds=range(seeds),
+            seeds=seeds,
             train=train,
             test=test,
+            output=output or None,
             findings=findings,
             pool=pool,
             uncertain=uncertain,  # type: ignore[arg-type]
             count_no_finding=count_no_finding,
+            extra=extra or (),
             progress=progress,
         )
-    about = _about(encoders, manifest, train, test, pool, uncertain)
-    write_curve(out, found, about)
-    told = to_json(found, about)
+    found, told = made.curve, made.to_json()
+    write_curve(out, found, made.about)
     files = _write_more(found, told, figure, latex)
     if as_json:
         shown = ("encoders", "summary", "differences", "notes")
@@ -108,19 +104,9 @@ def curve(
     _print_curve(found, out, list(files.values()))
 
 
-def _encoders(stores: Sequence[Store], output: list[str] | None) -> list[CurveEncoder]:
-    from cxr_embed.probe.curve import CurveEncoder
-
-    outputs: Sequence[str | None] = output or [None] * len(stores)
-    if len(outputs) != len(stores):
-        fail(f"--output is given once for each store, {len(stores)} times, or not at all", 2)
-    chosen = [stored_output(opened, name) for opened, name in zip(stores, outputs, strict=True)]
-    return [CurveEncoder(*parts) for parts in zip(_names(stores), stores, chosen, strict=True)]
-
-
 def check_files(figure: Path | None, latex: Path | None, encoders: int) -> None:
     """Refuses files that could not be written in the end, and a figure that would leave an encoder out."""
-    from cxr_embed.report.drawing import STYLES, check_figure
+    from cxr_embed.reporting.drawing import STYLES, check_figure
 
     if figure is not None:
         check_figure(figure)
@@ -133,7 +119,7 @@ def check_files(figure: Path | None, latex: Path | None, encoders: int) -> None:
 def _write_more(found: Curve, told: dict[str, Any], figure: Path | None, latex: Path | None) -> dict[str, str]:
     """Writes the files for a paper; their names."""
     from cxr_embed.probe.latex import write_latex
-    from cxr_embed.report.few_label_plot import save_few_labels, stand_ins_of
+    from cxr_embed.reporting.few_label_plot import save_few_labels, stand_ins_of
 
     if figure is not None:
         save_few_labels(figure, told)
@@ -163,43 +149,6 @@ def _fractions(text: str) -> tuple[float, ...]:
             fail(wrong, 2)
         parts.add(part)
     return tuple(sorted(parts))
-
-
-def _names(stores: Sequence[Store]) -> list[str]:
-    """Encoders' names, as the report tells them: with the store's where two are alike."""
-    from cxr_embed.report.cards import store_names
-
-    told = store_names(stores)
-    twice = next((name for name in told if told.count(name) > 1), None)
-    if twice is not None:
-        fail(f"the store of {twice} is given twice", 2)
-    return told
-
-
-def _about(encoders: Sequence[Any], manifest: Path, train: str, test: str, pool: str, uncertain: str) -> dict[str, Any]:
-    import hashlib
-
-    from cxr_embed import __version__
-    from cxr_embed.store.writer import utc_now
-
-    with open(manifest, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {
-        "created": utc_now(),
-        "software": __version__,
-        "encoders": [
-            {
-                "name": encoder.name,
-                "store": str(encoder.store.path),
-                "fingerprint": encoder.store.spec.fingerprint,
-                "output": encoder.output,
-                "pool": pool,
-                **({"stand_in": encoder.store.spec.stand_in} if encoder.store.spec.stand_in else {}),
-            }
-            for encoder in encoders
-        ],
-        "labels": {"file": manifest.name, "sha256": digest, "train": train, "test": test, "uncertain": uncertain},
-    }
 
 
 def _print_curve(curve: Curve, out: Path, files: Sequence[str]) -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
-from cxr_embed.cli.search import laterals, places_of, print_cases
+from cxr_embed.cli.search import places_of, print_cases
 from cxr_embed.types import stand_ins_read
 
 if TYPE_CHECKING:
     from cxr_embed.manifest import Manifest
-    from cxr_embed.report.montage import Places
+    from cxr_embed.reporting.montage import Places
     from cxr_embed.screening.question import Answer
 
 
@@ -47,6 +47,7 @@ def ask_store(
         how: of the scores, as `score_store` takes it.
         as_json: print for a program.
     """
+    from cxr_embed.api.search import lateral_notes
     from cxr_embed.prompts.questions import prompts_of_questions
     from cxr_embed.screening import check_scores_target, score_store, write_scores
     from cxr_embed.screening.question import answer
@@ -68,7 +69,7 @@ def ask_store(
         # Of one pair all scores rank alike, but a softmax's highest round to 1 and lose their order.
         screening = score_store(opened, asked, **{**how, "score": how["score"] or "margin"}, progress=progress)
     answers, notes = answer(opened, screening, k, known=known, labels=truth, split=split, uncertain=uncertain)  # type: ignore[arg-type]
-    notes += laterals(list({case["image_id"]: case for each in answers for case in each.cases}.values()))
+    notes += lateral_notes(list({case["image_id"]: case for each in answers for case in each.cases}.values()))
     kind = screening.scores.kind
     about = {"encoder": opened.spec.name, "fingerprint": opened.spec.fingerprint, "score": kind}
     about |= {"stand_in": opened.spec.stand_in} if opened.spec.stand_in else {}
@@ -127,7 +128,7 @@ def _judged(answers: Sequence[Answer]) -> list[str]:
 
 
 def _draw(montage: Path, places: Places, answers: Sequence[Answer], notes: Sequence[str]) -> None:
-    from cxr_embed.report.montage import Panel, draw_answers
+    from cxr_embed.reporting.montage import Panel, draw_answers
 
     drawn = []
     for each in answers:

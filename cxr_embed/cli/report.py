@@ -88,7 +88,7 @@ def report(
     The same content is written as JSON, Markdown and CSV beside it.
     """
     from cxr_embed.evaluation import read_scores
-    from cxr_embed.report import Inputs, check_target, collect, write_report
+    from cxr_embed.reporting import Inputs, check_target, collect, write_report
 
     check_uncertain(uncertain)
     check_target(out, scores, labels, *(against or ()), *([curve] if curve is not None else []))

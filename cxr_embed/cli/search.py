@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,15 +11,13 @@ from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.index import check_engine
 from cxr_embed.cli.tables import Column, print_table
 from cxr_embed.cli.terminal import console
-from cxr_embed.types import is_lateral, stand_ins_read
+from cxr_embed.types import stand_ins_read
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from cxr_embed.api.search import SimilarCases
     from cxr_embed.index import CaseIndex, Query, Rules
     from cxr_embed.index.milvus.search import MilvusIndex
-    from cxr_embed.index.queries import Examples
-    from cxr_embed.report.montage import Places
+    from cxr_embed.reporting.montage import Places
 
 EXAMPLE = (
     "Example: `cxr-embed search index/hog --image new.dcm -k 5 --where 'view = PA and age > 60' --exclude-same-patient`"
@@ -80,35 +77,36 @@ def search(
     Filters are exact: the nearest cases that pass are found whenever there are so many. A value that is unknown meets
     no condition. Several examples are searched for at once, by their mean; `--not-...` points away from one.
     """
-    from cxr_embed.index import CaseIndex, Rules
-    from cxr_embed.index.answers import check_target, whole_ages, write_neighbors
-    from cxr_embed.index.queries import Asker, Examples
+    from cxr_embed.api.search import open_index
+    from cxr_embed.index import Rules
+    from cxr_embed.index.answers import check_target, whole_ages
 
     if out is not None:
         check_target(out)
     places = places_of(montage, manifest, root) if montage is not None else None
-    opened = _open(index, engine, uri)
+    check_engine(engine, uri)
+    opened = open_index(index, uri=uri)
     rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
-    # Faults of the search come before a model is loaded for it.
-    opened.check_wanted(k)
-    passing = opened.count(where, before)
-    like = Examples(image or (), image_id or (), text or ())
-    unlike = Examples(not_image or (), not_image_id or (), not_text or ())
-    query = Asker(opened, weights, device).query(like, unlike, patient, rules)
-    wanted = max(1, min(k, passing))  # every place costs memory, and more there cannot be
-    rows, similarity = opened.search_rows([query], wanted, where=where, before=before, rules=rules)
-    found = int((rows[0] >= 0).sum())
-    cases = opened.cases(rows[0, :found])
-    neighbors = [
-        {"image_id": case.pop("image_id"), "similarity": round(float(value), 6), **case}
-        for case, value in zip(cases, similarity[0, :found], strict=True)
-    ]
+    answer = opened.search(
+        image=image or (),
+        image_id=image_id or (),
+        text=text or (),
+        not_image=not_image or (),
+        not_image_id=not_image_id or (),
+        not_text=not_text or (),
+        k=k,
+        where=where,
+        before=before,
+        patient=patient,
+        **vars(rules),
+        weights=weights,
+        device=device,
+    )
+    query, found, neighbors, notes = answer.query, len(answer), list(answer.cases), list(answer.notes)
     if out is not None:
-        write_neighbors(out, neighbors, opened.columns)
-    notes = [*query.notes, *_shortage(opened, found, k, passing, rules), *_stranger(opened, query, rules)]
-    notes += [*(opened.doubts(where) if isinstance(opened, CaseIndex) else ()), *laterals(neighbors)]
+        answer.save(out)
     if montage is not None and places is not None:
-        _draw(montage, places, opened, (like, unlike), rows[0, :found], neighbors, _rules(where, before, rules), notes)
+        _draw(montage, places, opened.index, answer, _rules(where, before, rules))
     if as_json:
         told = _query_json(query, k, where, before, rules, notes)
         print_json({"query": told, "neighbors": list(map(whole_ages, neighbors)), "note": RESEARCH})
@@ -123,21 +121,10 @@ def search(
     typer.echo(RESEARCH)
 
 
-def _open(index: Path, engine: str, uri: str | None) -> CaseIndex | MilvusIndex:
-    check_engine(engine, uri)
-    if uri is None:
-        from cxr_embed.index import CaseIndex
-
-        return CaseIndex(index)
-    from cxr_embed.index.milvus.search import MilvusIndex
-
-    return MilvusIndex(uri, str(index))
-
-
 def places_of(montage: Path, manifest: Path | None, root: Path | None) -> Places:
     """Where the radiographs are, if the montage can be written."""
     from cxr_embed.manifest import read_paths
-    from cxr_embed.report.montage import Places, check_montage
+    from cxr_embed.reporting.montage import Places, check_montage
 
     check_montage(montage)
     if manifest is None:
@@ -147,23 +134,14 @@ def places_of(montage: Path, manifest: Path | None, root: Path | None) -> Places
     return Places(root or manifest.parent, read_paths(manifest))
 
 
-def _draw(
-    montage: Path,
-    places: Places,
-    opened: CaseIndex | MilvusIndex,
-    examples: tuple[Examples, Examples],
-    found: np.ndarray,
-    neighbors: list[dict[str, Any]],
-    rules: str,
-    notes: Sequence[str],
-) -> None:
+def _draw(montage: Path, places: Places, opened: CaseIndex | MilvusIndex, answer: SimilarCases, rules: str) -> None:
     """The query, of what is like it and what is not, and the neighbours; with the files' digests."""
-    from cxr_embed.report.montage import draw_search
+    from cxr_embed.reporting.montage import draw_search
 
-    like, unlike = examples
+    like, unlike = answer.like, answer.unlike
     cases = opened.cases(opened.rows_of([*like.ids, *unlike.ids]), opened.columns)
-    digests = opened.cases(found, ["content"])
-    shown = [{**case, **digest} for case, digest in zip(neighbors, digests, strict=True)]
+    digests = opened.cases(answer.rows, ["content"])
+    shown = [{**case, **digest} for case, digest in zip(answer.cases, digests, strict=True)]
     draw_search(
         montage,
         places,
@@ -172,7 +150,7 @@ def _draw(
         {case["image_id"]: case for case in cases},
         shown,
         rules,
-        [*notes, *stand_ins_read(), RESEARCH],
+        [*answer.notes, *stand_ins_read(), RESEARCH],
     )
 
 
@@ -182,27 +160,6 @@ def _rules(where: str | None, before: str | None, rules: Rules) -> str:
     told += [f"taken before {before}"] if before else []
     told += [name.replace("_", " ") for name, on in vars(rules).items() if on]
     return "cases that meet: " + ", ".join(told) if told else ""
-
-
-def _shortage(opened: CaseIndex | MilvusIndex, found: int, k: int, passing: int, rules: Rules) -> list[str]:
-    """Why there are fewer than k."""
-    if found >= k:
-        return []
-    fewer = ", and fewer meet the rule on patients" if any(vars(rules).values()) else ""
-    return [f"{plural(found, 'case')} of the {k} wanted; {passing:,} of {len(opened):,} pass the filters{fewer}"]
-
-
-def _stranger(opened: CaseIndex | MilvusIndex, query: Query, rules: Rules) -> list[str]:
-    """A word on a patient without a case here: often a slip, and then --exclude-same-patient excludes nobody."""
-    if not (rules.exclude_same_patient or rules.only_same_patient):
-        return []
-    return [f"no case is of the patient {name}" for name in query.patients if not opened.count_of_patient(name)]
-
-
-def laterals(neighbors: Sequence[dict[str, Any]]) -> list[str]:
-    """A note that counts the lateral views among cases."""
-    lateral = [case["image_id"] for case in neighbors if is_lateral(str(case.get("view") or ""))]
-    return [f"{plural(len(lateral), 'lateral view')} among these cases ({', '.join(lateral[:3])})"] if lateral else []
 
 
 def _query_json(

@@ -20,7 +20,7 @@ _UNSAFE = re.compile(
 )
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")  # typer's own colours, in its words on a wrong call
 
-_ARGUMENT = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
+_ARGUMENT = re.compile(r"`([A-Za-z][a-z0-9_]*)(?:=([^`]*))?`")
 _flags: Mapping[str, str] = {}  # of the running verb: a parameter's name to what a user types
 
 

@@ -100,7 +100,7 @@ class TorchXRayVisionEncoder:
         if weights is None and not path.is_file():
             raise EncoderError(
                 f"no weights for {name} here ({path}). Download {published.url} and run\n"
-                f"  cxr-embed weights convert {name} FILE.pt        (or name a safetensors file with --weights)"
+                f"  cxr-embed weights convert {name} FILE.pt        (or name a safetensors file with `weights`)"
             )
         self._weights, source = load_weights(path, self._family.network)
         self._device, self._precision, self._threads = device, precision, threads

@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED, Rows, read_values
+from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED, Rows, read_values, values_of_table
 from cxr_embed.types import LEARNED, STAND_IN, counted
 
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -95,11 +95,13 @@ class ScoreTable:
             raise ScoresError("\n".join([f"{self.source}: scores that cannot be used", *(f"  {p}" for p in told)]))
 
 
-ScoreSource = ScoreTable | ScoreValues | str | os.PathLike[str]
+ScoreSource = ScoreTable | ScoreValues | str | os.PathLike[str]  # or a table of pyarrow, which has no types
 
 
-def read_scores(scores: ScoreSource) -> ScoreTable:
-    """Opens scores: a file (CSV, CSV.GZ or Parquet), or values in memory. What is open already stays as it is.
+def read_scores(scores: ScoreSource | Any) -> ScoreTable:
+    """Opens scores: a file (CSV, CSV.GZ or Parquet), such a table of pyarrow, or values in memory.
+
+    What is open already stays as it is.
 
     Raises:
         ManifestError: for a file that is no table, or whose ids are blank or not unique.
@@ -113,15 +115,9 @@ def read_scores(scores: ScoreSource) -> ScoreTable:
                 f"{scores}: a probe, and scores are asked for; `cxr-embed probe predict {scores} STORE --out FILE` "
                 "writes its scores"
             )
-        rows = read_values(scores)
-        known = (*REQUIRED, *OPTIONAL, *DESCRIPTIVE, LEARNED, STAND_IN)
-        names = tuple(name for name in rows.table.column_names if name not in known)
-        ids = np.array(rows.table["image_id"].to_pylist(), dtype=np.str_)
-        patients = {}
-        if rows.has("patient_id"):
-            patients = dict(zip(ids.tolist(), rows.table["patient_id"].to_pylist(), strict=True))
-        source, stand_in = str(Path(scores)), STAND_IN in rows.table.column_names
-        return ScoreTable(source, ids, names, patients, _learned(rows, source), rows, None, stand_in)
+        return _of_rows(read_values(scores), str(Path(scores)))
+    if isinstance(scores, pa.Table):
+        return _of_rows(values_of_table(scores, "scores"), "scores")
     ids = np.asarray(scores.ids, dtype=np.str_)
     if np.shape(scores.values) != (len(ids), len(scores.names)):
         raise ScoresError(
@@ -138,6 +134,17 @@ def read_scores(scores: ScoreSource) -> ScoreTable:
     learned = np.asarray(learned, bool) if learned is not None else None
     stand_in = bool(getattr(scores, STAND_IN, False))
     return ScoreTable("scores", ids, tuple(scores.names), {}, learned, None, scores.values, stand_in)
+
+
+def _of_rows(rows: Rows, source: str) -> ScoreTable:
+    known = (*REQUIRED, *OPTIONAL, *DESCRIPTIVE, LEARNED, STAND_IN)
+    names = tuple(name for name in rows.table.column_names if name not in known)
+    ids = np.array(rows.table["image_id"].to_pylist(), dtype=np.str_)
+    patients = {}
+    if rows.has("patient_id"):
+        patients = dict(zip(ids.tolist(), rows.table["patient_id"].to_pylist(), strict=True))
+    stand_in = STAND_IN in rows.table.column_names
+    return ScoreTable(source, ids, names, patients, _learned(rows, source), rows, None, stand_in)
 
 
 def _learned(rows: Rows, source: str) -> np.ndarray | None:

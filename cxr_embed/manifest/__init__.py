@@ -4,12 +4,14 @@ from cxr_embed.manifest.checks import CONTROL, DAY_OFFSET, DESCRIPTIVE, OPTIONAL
 from cxr_embed.manifest.manifest import (
     Manifest,
     Uncertain,
+    labels_of_table,
     linked_away,
     missing_files,
     read_labels,
     read_manifest,
     read_paths,
     read_values,
+    values_of_table,
 )
 from cxr_embed.manifest.rows import Rows
 from cxr_embed.manifest.writing import check_overwrite, check_target, plain_cell, write_manifest
@@ -26,6 +28,7 @@ __all__ = [
     "check_columns",
     "check_overwrite",
     "check_target",
+    "labels_of_table",
     "leaves_root",
     "linked_away",
     "missing_files",
@@ -34,5 +37,6 @@ __all__ = [
     "read_manifest",
     "read_paths",
     "read_values",
+    "values_of_table",
     "write_manifest",
 ]

@@ -24,7 +24,7 @@ from cxr_embed.manifest.checks import (
     check_ids,
     check_names,
 )
-from cxr_embed.manifest.rows import NO_MANIFEST, Rows, read_rows
+from cxr_embed.manifest.rows import NotATable, Rows, read_rows, rows_of_table
 from cxr_embed.manifest.spellings import plain_values
 from cxr_embed.types import Labels
 
@@ -99,7 +99,7 @@ def read_manifest(
     """
     if root is not None and not os.path.isdir(root):
         raise ManifestError(f"{root}: no such folder (`root`)", (f"{root}: no such folder",))
-    table, findings = _read_checked(Path(path), REQUIRED, extra, NO_MANIFEST)
+    table, findings = _checked(*read_rows(Path(path)), path, REQUIRED, extra)
     return Manifest(table, Path(root) if root is not None else Path(path).parent, findings)
 
 
@@ -112,8 +112,35 @@ def read_labels(path: str | os.PathLike[str], *, extra: Sequence[str] = ()) -> M
     Raises:
         ManifestError: with all problems at once in `problems`.
     """
-    table, findings = _read_checked(Path(path), ("image_id",), extra, "no such file")
+    table, findings = _checked(*read_rows(Path(path), "no such file"), path, ("image_id",), extra)
     return Manifest(table, Path(path).parent, findings)
+
+
+def labels_of_table(table: pa.Table, *, extra: Sequence[str] = ()) -> Manifest:
+    """Labels in memory, checked as `read_labels` checks a file.
+
+    Raises:
+        ManifestError: with all problems at once in `problems`.
+    """
+    checked, findings = _checked(_rows_in_memory(table, "labels"), [], "labels", ("image_id",), extra)
+    return Manifest(checked, Path(), findings)
+
+
+def values_of_table(table: pa.Table, source: str) -> Rows:
+    """A table in memory, checked as `read_values` checks a file.
+
+    Raises:
+        ManifestError: with all problems at once in `problems`.
+    """
+    return _checked_values(_rows_in_memory(table, source), [], source)
+
+
+def _rows_in_memory(table: pa.Table, source: str) -> Rows:
+    try:
+        return rows_of_table(table)
+    except NotATable as error:
+        _refuse(source, [str(error)])
+        raise
 
 
 def read_values(path: str | os.PathLike[str]) -> Rows:
@@ -124,14 +151,17 @@ def read_values(path: str | os.PathLike[str]) -> Rows:
     Raises:
         ManifestError: with all problems at once in `problems`.
     """
-    rows, problems = read_rows(Path(path), "no such file")
+    return _checked_values(*read_rows(Path(path), "no such file"), path)
+
+
+def _checked_values(rows: Rows, problems: list[str], source: str | os.PathLike[str]) -> Rows:
     names = rows.table.column_names
     problems = check_names(names, ("image_id",), ()) + problems
     rows = rows.select({name: names.index(name) for name in names if name})
     problems += check_ids(rows)
     if not len(rows.table) and not problems:
         problems.append("the table has no rows")
-    _refuse(Path(path), problems)
+    _refuse(source, problems)
     return rows
 
 
@@ -147,11 +177,10 @@ def read_paths(path: str | os.PathLike[str]) -> dict[str, str]:
     return dict(zip(rows.table["image_id"].to_pylist(), rows.table["path"].to_pylist(), strict=True))
 
 
-def _read_checked(
-    path: Path, required: Sequence[str], extra: Sequence[str], missing: str
+def _checked(
+    rows: Rows, unreadable: list[str], source: str | os.PathLike[str], required: Sequence[str], extra: Sequence[str]
 ) -> tuple[pa.Table, tuple[str, ...]]:
     """The table, and the names of its findings."""
-    rows, unreadable = read_rows(path, missing)
     names = rows.table.column_names
     findings = tuple(n for n in names if n and n not in (*REQUIRED, *OPTIONAL, *DESCRIPTIVE, *extra))
     problems = check_names(names, required, extra) + unreadable
@@ -161,12 +190,12 @@ def _read_checked(
     problems += [problem for check in CHECKS for problem in check(rows)]
     problems += [problem for name in dict.fromkeys(findings) for problem in check_finding(rows, name)]
     if not len(rows.table) and not unreadable:
-        problems.append("the manifest has no rows" if missing == NO_MANIFEST else "the table has no rows")
-    _refuse(path, problems)
+        problems.append("the manifest has no rows" if required == REQUIRED else "the table has no rows")
+    _refuse(source, problems)
     return rows.table, findings
 
 
-def _refuse(path: Path, problems: list[str]) -> None:
+def _refuse(path: str | os.PathLike[str], problems: list[str]) -> None:
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise ManifestError(f"{path}: {count}\n" + "\n".join(f"  {p}" for p in problems), tuple(problems))

@@ -134,10 +134,19 @@ def _read_parquet(path: Path) -> tuple[Rows, list[str]]:
     with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:  # where its writer left any
         table = file.read()
     table.validate(full=True)
+    return rows_of_table(table), []
+
+
+def rows_of_table(table: pa.Table) -> Rows:
+    """A typed table as trimmed text.
+
+    Raises:
+        NotATable: for columns that are not text, numbers or dates.
+    """
     names = [_name(name) for name in table.column_names]
     kept = [number for number, name in enumerate(names) if not _PANDAS_INDEX.fullmatch(name)]
     columns = [_as_text(table.column(number), names[number]) for number in kept]
-    return Rows(pa.table(columns, names=[names[n] for n in kept]), range(1, len(table) + 1), "row"), []
+    return Rows(pa.table(columns, names=[names[n] for n in kept]), range(1, len(table) + 1), "row")
 
 
 def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

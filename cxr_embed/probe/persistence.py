@@ -173,7 +173,7 @@ def make_trained(
     store: Store,
     output: str,
     cases: Cases,
-    labels: Path,
+    source: tuple[str, str],
     *,
     split: str | None,
     uncertain: str,
@@ -184,18 +184,16 @@ def make_trained(
         probe: fitted on `cases`.
         store, output: whose vectors it was fitted on.
         cases: what it learned.
-        labels: the file of them.
+        source: the name of the labels' file, and its SHA-256.
         split, uncertain: as it was read.
     """
-    with open(labels, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     words = ("positive", "negative", "unknown")
     counts = {
         name: dict(zip(words, row, strict=True))
         for name, row in zip(cases.findings, probe.counts_.tolist(), strict=True)
     }
     patients = np.unique(cases.patients)
-    record = LabelRecord(labels.name, digest, split, uncertain, len(cases), len(patients), counts)
+    record = LabelRecord(*source, split, uncertain, len(cases), len(patients), counts)
     software = {name: version(name) for name in ("numpy", "scipy", "scikit-learn")}
     software |= {"cxr-embed": __version__, "python": platform.python_version()}
     return TrainedProbe(

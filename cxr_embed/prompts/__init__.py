@@ -17,7 +17,7 @@ import hashlib
 import importlib.resources
 import re
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -261,13 +261,13 @@ def _parse(name: str, data: bytes) -> PromptSet:
     return PromptSet(name, tuple(findings), file.title, tuple(file.sources))
 
 
-def check_entry(name: str, positive: str, negative: str) -> None:
+def check_entry(name: str, positive: Sequence[str], negative: Sequence[str]) -> None:
     """Holds one finding against the rules of a prompt file.
 
     Raises:
         pydantic.ValidationError: for a name or words that no prompt file may have.
     """
-    _File.model_validate({"findings": {name: {"positive": [positive], "negative": [negative]}}})
+    _File.model_validate({"findings": {name: {"positive": list(positive), "negative": list(negative)}}})
 
 
 def fault_told(fault: Any) -> str:

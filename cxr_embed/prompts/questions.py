@@ -55,7 +55,7 @@ def prompts_of_questions(questions: Sequence[str], against: Sequence[str] = ()) 
         if not words or not name:
             raise PromptError(f"`ask` is words such as 'pneumothorax', or NAME=WORDS, not {question!r}")
         try:
-            check_entry(name, words, denial)
+            check_entry(name, [words], [denial])
         except pydantic.ValidationError as error:
             raise PromptError(f"`ask` {question!r}: {'; '.join(map(fault_told, error.errors()))}") from None
         findings.append(Finding(name, (words,), (denial,)))

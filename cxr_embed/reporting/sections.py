@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cxr_embed.report.context_tables import (
+from cxr_embed.reporting.context_tables import (
     encoder_table,
     few_label_tables,
     groups_tables,
@@ -16,12 +16,12 @@ from cxr_embed.report.context_tables import (
     shortcut_table,
     split_table,
 )
-from cxr_embed.report.drawing import Drawing
-from cxr_embed.report.few_label_plot import few_label_plot
-from cxr_embed.report.groups_plot import groups_plots
-from cxr_embed.report.plots import auroc_plot, precision_recall_plot, reliability_plot, roc_plot
-from cxr_embed.report.shortcuts import in_words
-from cxr_embed.report.tables import (
+from cxr_embed.reporting.drawing import Drawing
+from cxr_embed.reporting.few_label_plot import few_label_plot
+from cxr_embed.reporting.groups_plot import groups_plots
+from cxr_embed.reporting.plots import auroc_plot, precision_recall_plot, reliability_plot, roc_plot
+from cxr_embed.reporting.shortcuts import in_words
+from cxr_embed.reporting.tables import (
     Table,
     calibration_table,
     comparison_table,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cxr_embed.report.drawing import (
+from cxr_embed.reporting.drawing import (
     NORMAL,
     RULE,
     SMALL,
@@ -17,7 +17,7 @@ from cxr_embed.report.drawing import (
     short,
     to_svg,
 )
-from cxr_embed.report.plots import Scores, findings_of
+from cxr_embed.reporting.plots import Scores, findings_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

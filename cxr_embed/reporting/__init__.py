@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cxr_embed.report.collect import collect
-from cxr_embed.report.inputs import Inputs, ReportError
-from cxr_embed.report.write import check_target, write_report
+from cxr_embed.reporting.collect import collect
+from cxr_embed.reporting.inputs import Inputs, ReportError
+from cxr_embed.reporting.write import check_target, write_report
 
 __all__ = ["Inputs", "ReportError", "check_target", "collect", "write_report"]

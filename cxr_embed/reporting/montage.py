@@ -19,7 +19,7 @@ from cxr_embed.index.case_table import LOOKS
 from cxr_embed.index.queries import Examples
 from cxr_embed.io.files import stays_below, written_aside
 from cxr_embed.manifest import leaves_root
-from cxr_embed.report.drawing import INK, NORMAL, RULE, SETTINGS, SMALL, SOFT, STYLES, short
+from cxr_embed.reporting.drawing import INK, NORMAL, RULE, SETTINGS, SMALL, SOFT, STYLES, short
 from cxr_embed.types import counted, threshold_told
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_embed.io.files import written_aside
-from cxr_embed.report.inputs import ReportError
+from cxr_embed.reporting.inputs import ReportError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,6 +111,24 @@ def to_svg(key: str, height: float, draw: Callable[[Figure], None], label: str) 
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return _inline(file.getvalue(), key, label)
+
+
+def make_figure(height: float, draw: Callable[[Figure], None]) -> Figure:
+    """A figure of the page's width, for a notebook to show.
+
+    Args:
+        height: inches.
+        draw: fills the figure.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH, height), facecolor="white")
+        FigureCanvasAgg(figure)
+        draw(figure)
+    return figure
 
 
 FIGURES = (".png", ".svg", ".pdf")

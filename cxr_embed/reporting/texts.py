@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from cxr_embed.manifest import plain_cell
-from cxr_embed.report.drawing import Drawing
-from cxr_embed.report.sections import sections
-from cxr_embed.report.tables import INTERVAL, Table
+from cxr_embed.reporting.drawing import Drawing
+from cxr_embed.reporting.sections import sections
+from cxr_embed.reporting.tables import INTERVAL, Table
 
 CSV_COLUMNS = (
     "part", "scores", "finding", "attribute", "group", "figure", "value", "low", "high", "n", "positives", "undefined",
@@ -33,7 +33,7 @@ def to_html(report: dict[str, Any], names: tuple[str, ...]) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    folder = importlib.resources.files("cxr_embed.report")
+    folder = importlib.resources.files("cxr_embed.reporting")
     template, style = (folder.joinpath(n).read_text(encoding="utf-8") for n in ("page.html.jinja", "page.css"))
     parts = [(section, [_with_markup(block, Markup) for block in section.blocks]) for section in sections(report)]
     shown = [

@@ -18,14 +18,14 @@ from cxr_embed.evaluation.cases import join
 from cxr_embed.evaluation.groups import groups_of
 from cxr_embed.manifest import Manifest, read_labels
 from cxr_embed.probe.persistence import TrainedProbe, load_probe
-from cxr_embed.report.cards import origins, probe_card, store_card, store_names
-from cxr_embed.report.curves import curves_of
-from cxr_embed.report.data import describe_labels
-from cxr_embed.report.few_label_plot import with_sizes
-from cxr_embed.report.inputs import MOST, Inputs, ReportError, file_record, names_of
-from cxr_embed.report.published import published_for
-from cxr_embed.report.shortcuts import audit
-from cxr_embed.report.words import summary, warnings
+from cxr_embed.reporting.cards import origins, probe_card, store_card, store_names
+from cxr_embed.reporting.curves import curves_of
+from cxr_embed.reporting.data import describe_labels
+from cxr_embed.reporting.few_label_plot import with_sizes
+from cxr_embed.reporting.inputs import MOST, Inputs, ReportError, file_record, names_of
+from cxr_embed.reporting.published import published_for
+from cxr_embed.reporting.shortcuts import audit
+from cxr_embed.reporting.words import summary, warnings
 from cxr_embed.store import Store, open_store
 from cxr_embed.store.writer import utc_now
 from cxr_embed.types import counted, digest_fits, in_means

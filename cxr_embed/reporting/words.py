@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cxr_embed.report.cards import seen_in_training, without_places
-from cxr_embed.report.tables import signed, signed_ends
+from cxr_embed.reporting.cards import seen_in_training, without_places
+from cxr_embed.reporting.tables import signed, signed_ends
 
 _SHOWN = 0.8  # AUROC from which a shortcut is told at the top
 

@@ -21,7 +21,7 @@ def published_for(findings: Sequence[str]) -> dict[str, Any] | None:
     Returns:
         `data`, `caveat` and `results`, each with `name`, `source`, `test` and `auroc` by our name of a finding.
     """
-    text = importlib.resources.files("cxr_embed.report").joinpath("published.json").read_text(encoding="utf-8")
+    text = importlib.resources.files("cxr_embed.reporting").joinpath("published.json").read_text(encoding="utf-8")
     known = json.loads(text)
     matched = match_names(findings, known["findings"], "scores")
     place = {name: known["findings"].index(column) for name, column in zip(findings, matched, strict=True) if column}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cxr_embed.io.files import write_together
-from cxr_embed.report.inputs import ReportError
-from cxr_embed.report.texts import to_csv, to_html, to_markdown
+from cxr_embed.reporting.inputs import ReportError
+from cxr_embed.reporting.texts import to_csv, to_html, to_markdown
 
 
 def check_target(page: Path, *inputs: Path) -> None:

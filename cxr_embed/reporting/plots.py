@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr_embed.report.drawing import (
+from cxr_embed.reporting.drawing import (
     INK,
     NORMAL,
     RULE,
@@ -13,8 +15,10 @@ from cxr_embed.report.drawing import (
     STYLES,
     Drawing,
     above,
+    make_figure,
     name_series,
     panels,
+    save_figure,
     short,
     to_svg,
 )
@@ -41,6 +45,27 @@ def figures_by_finding(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def auroc_plot(scores: Scores, published: dict[str, Any] | None) -> Drawing:
     """AUROC of every finding with its interval, score files beside each other."""
+    height, draw = _aurocs(scores, published)
+    caption = "AUROC with 95% intervals by patient. 0.5 is chance."
+    if published is not None and published["results"]:
+        caption += " Small signs in the lowest lane: published figures, of other test sets."
+    return Drawing("auroc", to_svg("auroc", height, draw, "AUROC by finding"), "AUROC by finding", caption)
+
+
+def auroc_figure(scores: Scores, path: Path | None = None) -> Figure:
+    """The same as a figure of matplotlib's, written to a file as well where one is named.
+
+    Raises:
+        ReportError: where it cannot be written.
+    """
+    height, draw = _aurocs(scores, None)
+    if path is not None:
+        save_figure(path, height, draw)
+    return make_figure(height, draw)
+
+
+def _aurocs(scores: Scores, published: dict[str, Any] | None) -> tuple[float, Callable[[Figure], None]]:
+    """Its height in inches, and what fills it."""
     names, findings = [s["name"] for s in scores], findings_of(scores)
     others = published["results"] if published is not None else []
     lanes = len(scores) + bool(others)
@@ -98,10 +123,7 @@ def auroc_plot(scores: Scores, published: dict[str, Any] | None) -> Drawing:
                 borderaxespad=0.2, handletextpad=0.1, columnspacing=1.2,
             )  # fmt: skip
 
-    caption = "AUROC with 95% intervals by patient. 0.5 is chance."
-    if others:
-        caption += " Small signs in the lowest lane: published figures, of other test sets."
-    return Drawing("auroc", to_svg("auroc", height, draw, "AUROC by finding"), "AUROC by finding", caption)
+    return height, draw
 
 
 def roc_plot(scores: Scores) -> Drawing:

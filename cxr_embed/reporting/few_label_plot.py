@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr_embed.report.drawing import (
+from cxr_embed.reporting.drawing import (
     NORMAL,
     RULE,
     SMALL,
@@ -16,6 +16,7 @@ from cxr_embed.report.drawing import (
     Drawing,
     Style,
     above,
+    make_figure,
     name_series,
     save_figure,
     short,
@@ -56,6 +57,11 @@ def save_few_labels(path: Path, curve: dict[str, Any]) -> None:
         curve: as `curve.json` holds it.
     """
     save_figure(path, *_figure(with_sizes(curve), [], stand_ins_of(curve)))
+
+
+def few_labels_figure(curve: dict[str, Any]) -> Figure:
+    """The same as a figure of matplotlib's."""
+    return make_figure(*_figure(with_sizes(curve), [], stand_ins_of(curve)))
 
 
 def stand_ins_of(curve: dict[str, Any]) -> list[str]:

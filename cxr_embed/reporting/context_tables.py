@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cxr_embed.report.tables import (
+from cxr_embed.reporting.tables import (
     INTERVAL,
     UNDEFINED,
     Table,

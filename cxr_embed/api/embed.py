@@ -1,0 +1,146 @@
+"""Images to vectors: a data set into a store, or a few images in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cxr_embed.encoders import CheckedEncoder, load_encoder
+from cxr_embed.errors import EncoderError, ImageError
+from cxr_embed.images import prepared_encoder, read_image
+from cxr_embed.manifest import Manifest
+from cxr_embed.pipeline.embedding import embed as run
+from cxr_embed.pipeline.summary import EmbedSummary
+from cxr_embed.store import Store
+from cxr_embed.types import Colour, CxrImage, Encoder
+
+DEFAULT_ENCODER = "mini"
+_OF_SUMMARY = frozenset(EmbedSummary.__dataclass_fields__) | {"done", "to_json"}
+
+
+class EmbeddedStore(Store):
+    """The open store after a run.
+
+    Attributes:
+        summary: what the run did.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], summary: EmbedSummary) -> None:
+        super().__init__(path)
+        self.summary = summary
+
+    def __getattr__(self, name: str) -> Any:
+        # Until 0.3 `embed` gave the summary itself.
+        if name in _OF_SUMMARY and "summary" in vars(self):
+            warnings.warn(f"`embed` gives the open store now: read `.summary.{name}`", DeprecationWarning, stacklevel=2)
+            return getattr(self.summary, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+def embed(
+    manifest: Manifest | str | os.PathLike[str],
+    encoder: str | Encoder = DEFAULT_ENCODER,
+    store: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> EmbeddedStore:
+    """Embeds every radiograph of a manifest that the store does not hold yet, and opens the store.
+
+    Args:
+        manifest: a `Manifest` or the path of one.
+        encoder: a name from `cxr-embed encoders`, `package.module:function`, or an `Encoder` object.
+        store: the store's folder; made where it is missing.
+        options: as `cxr_embed.pipeline.embedding.embed` takes them: weights, device, precision, outputs, pixels,
+            prepare, colour, follow_links, dtype, batch_size, workers, limit, key_file, progress.
+
+    Returns:
+        The open store; `.summary` says what was done, failures included.
+
+    Raises:
+        ManifestError, EncoderError, StoreError: as the run raises them; EncoderError without a `store` as well.
+    """
+    if store is None:
+        raise EncoderError("`store` is the folder for the vectors; `embed_images` gives a few vectors without one")
+    summary = run(manifest, encoder, store, **options)
+    return EmbeddedStore(store, summary)
+
+
+def embed_images(
+    images: Sequence[str | os.PathLike[str] | np.ndarray | CxrImage],
+    encoder: str | Encoder = DEFAULT_ENCODER,
+    *,
+    output: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    pixels: str | None = None,
+    prepare: str | None = None,
+    colour: Colour = "refuse",
+    batch_size: int = 16,
+) -> np.ndarray:
+    """The vectors of a few images, in this process and without a store.
+
+    Args:
+        images: files (PNG, JPEG, TIFF, DICOM), `CxrImage`s, or arrays `(H, W)` of uint8 or uint16, brighter = denser.
+        encoder: a name from `cxr-embed encoders`, or an `Encoder` object.
+        output: one of the encoder's outputs; its first by default.
+        weights, device, precision, pixels: as `load_encoder` takes them.
+        prepare: what is done to a picture before the encoder sees it: `stretch`.
+        colour: `grey` reads files in colour by their luma instead of refusing them.
+        batch_size: images the encoder takes at once.
+
+    Returns:
+        `(N, D)` or `(N, T, D)` float32, row i for image i.
+
+    Raises:
+        ImageError: for a file that is not a radiograph, or an array of another shape or dtype; it names the image.
+        EncoderError: where the encoder cannot be loaded, or has no such output.
+    """
+    if isinstance(images, str | os.PathLike | np.ndarray):
+        raise ImageError("unsupported", "`images` is a list of files or arrays; put the one image into [...]")
+    loaded = (
+        load_encoder(encoder, weights=weights, device=device, precision=precision, pixels=pixels)
+        if isinstance(encoder, str)
+        else CheckedEncoder(encoder)
+    )
+    outputs = loaded.spec.outputs
+    chosen = output or next(iter(outputs))
+    if chosen not in outputs:
+        raise EncoderError(f"{loaded.spec.name} has no output {chosen!r}; it has {', '.join(outputs)}")
+    prepared = CheckedEncoder(prepared_encoder(loaded.encoder, prepare))
+    parts = [np.empty((0, *outputs[chosen]), np.float32)]
+    try:
+        for start in range(0, len(images), batch_size):
+            batch = [
+                prepared.preprocess(_image(image, start + number, colour))
+                for number, image in enumerate(images[start : start + batch_size])
+            ]
+            parts.append(prepared.embed(_stacked(batch))[chosen])
+    finally:
+        loaded.close()
+    return np.concatenate(parts)
+
+
+def _stacked(batch: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    """One array of inputs that are alike; a list of those that differ, such as files of an encoder that decodes."""
+    return np.stack(batch) if len({(part.shape, part.dtype) for part in batch}) == 1 else batch
+
+
+def _image(image: Any, number: int, colour: Colour) -> CxrImage:
+    if isinstance(image, CxrImage):
+        return image
+    if isinstance(image, str | os.PathLike):
+        return read_image(image, colour)
+    pixels = np.asarray(image)
+    if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16) or not pixels.size:
+        raise ImageError(
+            "unsupported",
+            f"image {number}: an array is (H, W) of uint8 or uint16, brighter = denser, not {pixels.shape} of "
+            f"{pixels.dtype}",
+        )
+    content = hashlib.sha256(f"{pixels.shape}{pixels.dtype.str}".encode() + pixels.tobytes()).hexdigest()
+    return CxrImage(np.ascontiguousarray(pixels), 8 * pixels.dtype.itemsize, content, "array")

@@ -1,0 +1,82 @@
+"""What users have at hand, as the rest of the package takes it: paths, tables of pandas and pyarrow, dicts, objects."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cxr_embed.errors import CxrEmbedError
+from cxr_embed.manifest import Manifest, labels_of_table, read_labels
+from cxr_embed.store import Store, open_store
+
+Path_ = str | os.PathLike[str]
+# pandas.DataFrame is named in words only: the core does not need pandas.
+Table = Any
+
+
+def store_of(store: Store | Path_) -> Store:
+    """An open store, whichever of both is given.
+
+    Raises:
+        StoreError: where there is no store, or it is damaged.
+    """
+    return store if isinstance(store, Store) else open_store(store)
+
+
+def arrow_of(table: Table, what: str) -> pa.Table:
+    """A table in memory as pyarrow has it.
+
+    Args:
+        table: `pandas.DataFrame` (an index that has a name becomes a column), `pyarrow.Table`, or a dict of columns.
+        what: the argument's name, for the message.
+
+    Raises:
+        CxrEmbedError: for anything else.
+    """
+    if isinstance(table, pa.Table):
+        return table
+    try:
+        if hasattr(table, "iloc") and hasattr(table, "columns"):
+            named = [name for name in table.index.names if name is not None and name not in table.columns]
+            table = table.reset_index(named) if named else table
+            return pa.Table.from_pandas(table, preserve_index=False)
+        if isinstance(table, Mapping):
+            return pa.table({str(name): pa.array(column) for name, column in table.items()})
+    except (pa.ArrowException, ValueError) as error:
+        raise CxrEmbedError(f"`{what}`: not a table of equally long columns ({error})") from None
+    raise CxrEmbedError(
+        f"`{what}` is a path, a pandas or pyarrow table, or a dict of columns, not {type(table).__name__}"
+    )
+
+
+def labels_of(labels: Manifest | Path_ | Table, extra: Sequence[str] = ()) -> Manifest:
+    """Labels of any kind as a checked table of `image_id` and findings.
+
+    Args:
+        labels: a `Manifest`; the path of one, or of a table of labels; or such a table in memory.
+        extra: columns that are not findings.
+
+    Raises:
+        ManifestError: with all problems at once in `problems`.
+    """
+    if isinstance(labels, Manifest):
+        return labels
+    if isinstance(labels, str | os.PathLike):
+        return read_labels(labels, extra=extra)
+    return labels_of_table(arrow_of(labels, "labels"), extra=extra)
+
+
+def source_of(labels: Manifest | Path_ | Table, table: Manifest) -> tuple[str, str]:
+    """The name of the labels' file, and the SHA-256 of its bytes; of labels in memory, of their text."""
+    if isinstance(labels, str | os.PathLike):
+        with open(labels, "rb") as file:
+            return Path(labels).name, hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for name in sorted(table.table.column_names):
+        digest.update("\x1f".join([name, *table.table[name].to_pylist()]).encode() + b"\x1e")
+    return "in memory", digest.hexdigest()

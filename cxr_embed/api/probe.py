@@ -1,0 +1,335 @@
+"""Classifiers of findings on stored vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from cxr_embed.api.inputs import Path_, Table, labels_of, source_of, store_of
+from cxr_embed.api.scores import ScoreFrame
+from cxr_embed.api.tables import Tabular
+from cxr_embed.evaluation.cases import join
+from cxr_embed.evaluation.scores import read_scores
+from cxr_embed.evaluation.thresholds import choose
+from cxr_embed.manifest import Manifest, Uncertain
+from cxr_embed.probe.attention import AttentionProbe
+from cxr_embed.probe.base import Probe
+from cxr_embed.probe.cases import few_cases, match_cases, own_patients
+from cxr_embed.probe.features import POOLS, ProbeError, StoreSource
+from cxr_embed.probe.heads import KNNProbe, MLPProbe
+from cxr_embed.probe.linear import LinearProbe
+from cxr_embed.probe.persistence import ThresholdRecord, TrainedProbe, make_trained, save_probe
+from cxr_embed.probe.persistence import load_probe as read_probe
+from cxr_embed.probe.selection import BALANCES
+from cxr_embed.store import Store
+from cxr_embed.types import LEARNED, counted
+from cxr_embed.zeroshot import Scores
+
+Kind = Literal["linear", "mlp", "knn"]
+Balance = Literal["none", "balanced", "focal"]
+
+
+@dataclass(frozen=True, repr=False)
+class FindingsProbe(Tabular):
+    """A probe of findings, and what it is for.
+
+    Attributes:
+        trained: the classifier with its record.
+        notes: what the user should know of its training, in sentences; empty for one that was loaded.
+        name: where it was loaded from, for the metadata of its scores.
+    """
+
+    trained: TrainedProbe
+    notes: tuple[str, ...] = ()
+    name: str = field(default="")
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The findings that it scores."""
+        return tuple(name for name in self.trained.findings if name not in self.trained.undefined)
+
+    def __repr__(self) -> str:
+        trained = self.trained
+        learned = f"{counted(trained.labels.images, 'image')} of {counted(trained.labels.patients, 'patient')}"
+        return f"{trained.probe.kind} probe of {', '.join(self.findings)} on {trained.spec.name}, from {learned}"
+
+    def to_arrow(self) -> pa.Table:
+        """A row a finding: the labels that it learned from, `C`, and the threshold where it keeps one."""
+        body = self.trained.describe()
+        rows = [
+            {
+                "finding": name,
+                **body["labels"]["counts"][name],
+                "C": body["strengths"].get(name),
+                "threshold": body["thresholds"].get(name),
+                "undefined": body["undefined"].get(name),
+            }
+            for name in self.trained.findings
+        ]
+        return pa.Table.from_pylist(rows)
+
+    def save(self, path: Path_) -> None:
+        """Writes the probe into a folder; an older probe in it is replaced, whole or not at all.
+
+        Raises:
+            ProbeError: where it cannot be written, or the folder holds something else.
+        """
+        save_probe(Path(path), self.trained)
+
+    def predict(
+        self,
+        store: Store | Path_,
+        labels: Manifest | Path_ | Table | None = None,
+        *,
+        split: str | None = None,
+        extra: Sequence[str] = (),
+    ) -> ScoreFrame:
+        """The probability of each finding for the images of a store, all by default.
+
+        Images of patients that the probe learned from are marked in `learned_from`; `evaluate` leaves them out.
+
+        Args:
+            store: an open store of the same encoder, or its folder.
+            labels: a table that says which images are in a split, and whose they are.
+            split: predict this split of the labels only.
+            extra: columns of the labels that are not findings.
+
+        Raises:
+            ProbeError: for another encoder's store, or a split that is not there.
+            StoreError, ManifestError: for files that cannot be used.
+        """
+        if split is not None and labels is None:
+            raise ProbeError("`split` needs `labels`, a manifest that says which images are in it")
+        trained, opened = self.trained, store_of(store)
+        trained.check_store(opened)
+        notes: list[str] = []
+        ids, patients = opened.ids, own_patients(opened.ids, opened.patient_ids)
+        if labels is not None:
+            cases = match_cases(opened, labels_of(labels, extra), split=split, known=False)
+            ids, patients, notes = cases.ids, cases.patients, list(cases.notes)
+        values = trained.predict(opened, ids)
+        learned = [number for number in range(len(trained.findings)) if number not in trained.probe.undefined_]
+        learned_from = trained.seen(patients, ids)
+        known = len(trained.images) > 0 or not all(patient.startswith("\n") for patient in patients.tolist())
+        seen = np.flatnonzero(learned_from)
+        if len(seen):
+            notes.append(
+                f"{len(seen):,} of {len(ids):,} images are of patients that the probe learned from ({ids[seen[0]]} is "
+                f"the first): marked in the column {LEARNED}, and left out of evaluations"
+            )
+        if not known:
+            notes.append(
+                "whom this probe learned from is not known here: the store has no patients; name `labels`, or train "
+                "anew"
+            )
+        notes += [f"{name} has no scores: {reason}" for name, reason in trained.undefined.items()]
+        notes += unconverged_notes(trained)
+        about = {"encoder": trained.spec.name, "fingerprint": trained.spec.fingerprint, "probe": self.name}
+        about |= {"stand_in": trained.spec.stand_in} if trained.spec.stand_in else {}
+        scores = Scores(
+            ids,
+            tuple(trained.findings[number] for number in learned),
+            values[:, learned],
+            "probability",
+            learned_from if known else None,
+            trained.spec.untrained,
+        )
+        return ScoreFrame(scores, about, tuple(notes))
+
+    def _remarks(self) -> Sequence[str]:
+        return (repr(self), *self.notes)
+
+
+def train_probe(
+    store: Store | Path_,
+    labels: Manifest | Path_ | Table,
+    *,
+    split: str | None = None,
+    findings: Sequence[str] | None = None,
+    shots: int | None = None,
+    output: str | None = None,
+    pool: str = "mean",
+    kind: Kind = "linear",
+    balance: Balance = "none",
+    C: float | None = None,
+    threshold: str | None = None,
+    thresholds_split: str | None = None,
+    extra: Sequence[str] = (),
+    uncertain: Uncertain = "unknown",
+    seed: int = 0,
+) -> FindingsProbe:
+    """Trains a probe: one classifier for each finding, on the images where its label is known.
+
+    A patient is never on both sides of the cross-validation. A finding whose labels are all alike is left out and
+    named in `notes`.
+
+    Args:
+        store: an open store, or its folder.
+        labels: a manifest, or a table of `image_id` and findings: a path, pandas, pyarrow, a dict of columns.
+        split: learn from this split; `train` by default, where there are splits.
+        findings: to learn; all of the labels by default.
+        shots: learn from so many positives, and negatives, of each finding; from all by default.
+        output: one of the encoder's outputs; `general` where it has one, else its first.
+        pool: tokens to one vector: `mean`, `max`, `flatten`, or `attention` (learned, needs torch).
+        kind: `linear`, `mlp` (one hidden layer) or `knn` (nearest neighbours).
+        balance: `none`, `balanced` (positives weigh as much as negatives) or `focal`.
+        C: inverse regularisation, scikit-learn's C, on standardised vectors; chosen for each finding by
+            cross-validation by default.
+        threshold: the rule for thresholds: `youden`, `f1`, `sensitivity=0.9` or `specificity=0.9`.
+        thresholds_split: choose thresholds on this split, which the probe does not learn from, and keep them.
+        extra: columns of the labels that are not findings.
+        uncertain: what a label of -1 counts as.
+        seed: of the draw, folds and first weights.
+
+    Raises:
+        ProbeError: for options that do not fit, findings or a split that are not there, labels that are all unknown.
+        StoreError, ManifestError: for files that cannot be used.
+    """
+    if threshold is not None and thresholds_split is None:
+        raise ProbeError(
+            "`threshold` is chosen on cases that the probe does not learn from: name them with `thresholds_split`"
+        )
+    opened, table = store_of(store), labels_of(labels, extra)
+    chosen = stored_output(opened, output)
+    probe = make_probe(kind, opened.spec.outputs[chosen], pool=pool, balance=balance, C=C, seed=seed)
+    part = split or ("train" if "split" in table.table.column_names else None)
+    cases = match_cases(opened, table, split=part, findings=findings, uncertain=uncertain)
+    if shots is not None:
+        cases = few_cases(cases, shots, seed)
+    probe.fit_source(StoreSource(opened, cases.ids, chosen, probe.pooling), cases.values, cases.patients)
+    trained = make_trained(probe, opened, chosen, cases, source_of(labels, table), split=part, uncertain=uncertain)
+    notes = [*cases.notes, *([probe.alike_] if probe.alike_ else []), *unconverged_notes(trained)]
+    if thresholds_split is not None:
+        trained, more = _with_thresholds(trained, opened, table, thresholds_split, threshold, uncertain)
+        notes += more
+    if split is None and part is None:
+        notes.append("the labels have no column split: the probe learned from all of them")
+    return FindingsProbe(trained, tuple(notes))
+
+
+def load_probe(path: Path_) -> FindingsProbe:
+    """Reads a probe from its folder.
+
+    Raises:
+        ProbeError: where it is missing, damaged, or written by a newer release.
+    """
+    return FindingsProbe(read_probe(Path(path)), name=str(path))
+
+
+def make_probe(kind: str, shape: tuple[int, ...], *, pool: str, balance: str, C: float | None, seed: int) -> Probe:
+    """The classifier that the options ask for, for vectors of a shape `(D,)` or `(T, D)`.
+
+    Raises:
+        ProbeError: for options that do not exist, or do not go together.
+    """
+    if kind not in ("linear", "mlp", "knn"):
+        raise ProbeError(f"`kind` is linear, mlp or knn, not {kind!r}")
+    if pool not in (*POOLS, "attention"):
+        raise ProbeError(f"`pool` is {', '.join(POOLS)} or attention, not {pool!r}")
+    if balance not in BALANCES:
+        raise ProbeError(f"`balance` is {', '.join(BALANCES)}, not {balance!r}")
+    if C is not None and not 0 < C < float("inf"):
+        raise ProbeError(f"`C` is a number above 0, not {C:g}")
+    if kind != "linear" and (balance != "none" or C is not None or pool == "attention"):
+        raise ProbeError(f"`balance`, `C` and `pool='attention'` are for `kind='linear'`, not {kind}")
+    makers: dict[str, Callable[[], Probe]] = {
+        "mlp": lambda: MLPProbe(pool=pool, seed=seed),
+        "knn": lambda: KNNProbe(pool=pool),
+        "linear": lambda: LinearProbe(C or "auto", balance=balance, pool=pool, seed=seed),
+    }
+    if pool == "attention":
+        return AttentionProbe(shape[-1], strength=C or "auto", balance=balance, seed=seed)
+    return makers[kind]()
+
+
+def stored_output(store: Store, output: str | None) -> str:
+    """The output that is named, or the one that probes learn from.
+
+    Raises:
+        ProbeError: where the store has none of that name.
+    """
+    if output is not None and output not in store.spec.outputs:
+        raise ProbeError(f"{store.path} has no output {output!r}; it has {', '.join(store.spec.outputs)}")
+    return output or store.spec.probe_output
+
+
+def unconverged_notes(trained: TrainedProbe) -> list[str]:
+    """What was not fully trained, a sentence a reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in trained.unconverged.items():
+        names.setdefault(reason, []).append(name)
+    return [f"not fully trained: {', '.join(found)}: {reason}" for reason, found in names.items()]
+
+
+def _with_thresholds(
+    trained: TrainedProbe, store: Store, labels: Manifest, split: str, rule: str | None, uncertain: Uncertain
+) -> tuple[TrainedProbe, list[str]]:
+    """The probe with a threshold for each finding, chosen on a split that it did not learn from, and what to know.
+
+    Raises:
+        ProbeError: where the probe learned from a patient of the split.
+        ScoresError: for an unknown rule.
+    """
+    predicted = predict_untaught(trained, store, labels, [split])
+    cases = join(read_scores(predicted.scores), labels, patients=predicted.patients, split=split, uncertain=uncertain)
+    choices, notes = choose(cases.names, rule, cases, None)
+    thresholds = {name: choice.threshold for name, choice in choices.items() if choice.threshold is not None}
+    if not thresholds:
+        return trained, notes
+    how = next(choice.rule for choice in choices.values() if choice.threshold is not None)
+    patients = np.unique(predicted.owners)
+    chosen = ThresholdRecord(split, how.replace("the validation part", f"the split {split}"), len(patients))
+    return replace(trained, thresholds=thresholds, chosen=chosen, chosen_on=patients), notes
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A probe's scores, whose the images are (`patients` is None where nobody knows), and what was left out."""
+
+    scores: Scores
+    owners: np.ndarray
+    patients: dict[str, str] | None
+    notes: tuple[str, ...]
+
+
+def among(patients: int, images: int) -> str:
+    """Words for patients who should not be tested."""
+    return (
+        f"{counted(patients, 'patient')} of these {counted(images, 'image')} "
+        f"{'is' if patients == 1 else 'are'} among those"
+    )
+
+
+def predict_untaught(trained: TrainedProbe, store: Store, labels: Manifest, parts: list[str | None]) -> Predicted:
+    """Scores of the images of some splits, of patients that the probe did not learn from.
+
+    Raises:
+        ProbeError: for another encoder's store, a split that is not there, or patients that the probe learned from.
+    """
+    trained.check_store(store)
+    matched = [match_cases(store, labels, split=part, known=False) for part in dict.fromkeys(parts)]
+    ids, places = np.unique(np.concatenate([cases.ids for cases in matched]), return_index=True)
+    patients = np.concatenate([cases.patients for cases in matched])[places]
+    seen = np.flatnonzero(trained.seen(patients, ids))
+    if len(seen):
+        named = ", ".join(np.unique(patients[seen])[:3].tolist()).replace("\n", "")
+        raise ProbeError(
+            f"{among(len(np.unique(patients[seen])), len(ids))} that the probe learned from ({named}); "
+            "evaluate on others, by `split`"
+        )
+    learned = [number for number in range(len(trained.findings)) if number not in trained.probe.undefined_]
+    names = tuple(trained.findings[number] for number in learned)
+    notes = [note for cases in matched for note in cases.notes]
+    notes += [f"{name} was not learned: {reason}" for name, reason in trained.undefined.items()]
+    known = not any(patient.startswith("\n") for patient in patients.tolist())
+    return Predicted(
+        Scores(ids, names, trained.predict(store, ids)[:, learned], "probability"),
+        patients,
+        dict(zip(ids.tolist(), patients.tolist(), strict=True)) if known else None,
+        tuple(dict.fromkeys(notes)),
+    )

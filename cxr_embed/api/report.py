@@ -1,0 +1,112 @@
+"""One page on scores and the vectors behind them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from cxr_embed.api.evaluate import scores_of
+from cxr_embed.api.inputs import Path_, Table, labels_of
+from cxr_embed.api.scores import ScoreFrame
+from cxr_embed.evaluation import ScoreSource
+from cxr_embed.manifest import Manifest
+from cxr_embed.reporting import Inputs, ReportError, check_target, collect, write_report
+from cxr_embed.store import Store
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """A report that was written.
+
+    Attributes:
+        page: the HTML file.
+        files: all of its files, the page first.
+        summary, warnings: as the page says them.
+    """
+
+    page: Path
+    files: tuple[Path, ...]
+    summary: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def report(
+    scores: ScoreSource | Table,
+    labels: Manifest | Path_ | Table,
+    *,
+    out: Path_,
+    against: Sequence[ScoreSource | Table] = (),
+    stores: Sequence[Store | Path_] = (),
+    probes: Sequence[Path_] = (),
+    curve: Path_ | None = None,
+    by: Sequence[str] | None = None,
+    extra: Sequence[str] = (),
+    **options: Any,
+) -> ReportFiles:
+    """Writes one page (`out`, .html) for readers who were not there, and the same as JSON, Markdown and CSV beside it.
+
+    Args:
+        scores: what `predict` or `screen` gives, a file, or a table with `image_id` and a column a finding.
+        labels: a manifest, or a table of labels.
+        out: the page.
+        against: other scores of the same cases, compared with the first.
+        stores: whose vectors are probed for view, sex and site.
+        probes: folders of probes, for the model card.
+        curve: `curve.json` of a few-label curve.
+        by: columns to make groups of; sex, age, view and site by default, where they are there.
+        extra: columns of the labels that are not findings.
+        options: as `cxr_embed.reporting.Inputs` has them: split, uncertain, prevalence, threshold, thresholds_split,
+            calibrate, count_no_finding, output, pool, bootstraps, seed, title, created.
+
+    Raises:
+        ReportError, ManifestError, ScoresError, StoreError, ProbeError: for what cannot be used or written.
+    """
+    page = Path(out)
+    with ExitStack() as stack:
+        aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cxr-embed-report-")))
+        files = tuple(_score_file(given, aside, number) for number, given in enumerate((scores, *against)))
+        labels_path = _label_file(labels, extra, aside)
+        check_target(page, *files, labels_path, *([Path(curve)] if curve is not None else []))
+        inputs = Inputs(
+            scores=files,
+            labels=labels_path,
+            extra=tuple(extra),
+            stores=tuple(store.path if isinstance(store, Store) else Path(store) for store in stores),
+            probes=tuple(map(Path, probes)),
+            curve=Path(curve) if curve is not None else None,
+            by=tuple(by) if by is not None else None,
+            **options,
+        )
+        made = collect(inputs)
+    written = write_report(page, made)
+    return ReportFiles(page, written, tuple(made["summary"]), tuple(made["warnings"]))
+
+
+def _score_file(scores: Any, aside: Path, number: int) -> Path:
+    """The scores' file; those in memory are written to one, so that the report can name its digest."""
+    given = scores_of(scores)
+    if isinstance(given, str | Path):
+        return Path(given)
+    path = aside / (f"scores {number + 1}.parquet" if number else "scores.parquet")
+    if isinstance(given, ScoreFrame):
+        given.save(path)
+    elif isinstance(given, pa.Table):
+        pa.parquet.write_table(given, path)
+    else:
+        raise ReportError(f"`scores` is a file, a table or what `predict` gives, not {type(given).__name__}")
+    return path
+
+
+def _label_file(labels: Any, extra: Sequence[str], aside: Path) -> Path:
+    if isinstance(labels, str | Path):
+        return Path(labels)
+    path = aside / "labels.parquet"
+    pa.parquet.write_table(labels_of(labels, extra).table, path)
+    return path

@@ -1,0 +1,237 @@
+"""Similar prior cases: build an index, and search it by image, by case or by words."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cxr_embed.api.inputs import Path_, Table, labels_of, store_of
+from cxr_embed.api.tables import Tabular
+from cxr_embed.errors import CaseIndexError
+from cxr_embed.index import CaseIndex, Query, Rules
+from cxr_embed.index.answers import check_target, whole_ages, write_neighbors
+from cxr_embed.index.faiss.build import build_index as build
+from cxr_embed.index.faiss.kinds import MEMORY
+from cxr_embed.index.milvus.search import MilvusIndex
+from cxr_embed.index.queries import Asker, Examples
+from cxr_embed.manifest import Manifest
+from cxr_embed.store import Store
+from cxr_embed.types import EncoderSpec, counted, is_lateral
+
+Many = Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
+
+
+@dataclass(frozen=True, repr=False)
+class SimilarCases(Tabular):
+    """The cases that are nearest to a query, nearest first.
+
+    Attributes:
+        query: what was searched for.
+        cases: of each case `image_id`, `similarity`, and what is known of it.
+        rows: `(M,)` their rows in the index.
+        columns: of the index's case table.
+        notes: what the user should know, in sentences.
+        like, unlike: what the query was made of.
+    """
+
+    query: Query
+    cases: tuple[dict[str, Any], ...]
+    rows: np.ndarray
+    columns: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    like: Examples = field(default_factory=Examples)
+    unlike: Examples = field(default_factory=Examples)
+
+    @property
+    def ids(self) -> list[str]:
+        """Image ids, nearest first."""
+        return [str(case["image_id"]) for case in self.cases]
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __repr__(self) -> str:
+        lines = [f"{case['image_id']}  {case['similarity']:.4f}" for case in self.cases]
+        return "\n".join([f"nearest to {self.query.name}", *lines, *(f"note: {note}" for note in self.notes)])
+
+    def to_arrow(self) -> pa.Table:
+        """A row a case; a column that no case has a value in is left out."""
+        cases = [whole_ages(case) for case in self.cases]
+        names = ["image_id", "similarity", *(name for name in self.columns if name != "image_id")]
+        known = [name for name in names if any(case.get(name) is not None for case in cases)] or names[:2]
+        return pa.table({name: pa.array([case.get(name) for case in cases]) for name in known})
+
+    def save(self, path: Path_) -> None:
+        """Writes the cases as CSV or Parquet, by its suffix.
+
+        Raises:
+            CaseIndexError: where it cannot be written.
+        """
+        check_target(Path(path))
+        write_neighbors(Path(path), list(self.cases), self.columns)
+
+    def _remarks(self) -> Sequence[str]:
+        return (f"nearest to {self.query.name}", *self.notes)
+
+
+@dataclass(frozen=True, repr=False)
+class SearchIndex:
+    """An open index of cases.
+
+    Attributes:
+        index: the cases and their vectors.
+        notes: what was to be said when it was built; empty for one that was opened.
+    """
+
+    index: CaseIndex | MilvusIndex
+    notes: tuple[str, ...] = ()
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """The encoder that made the vectors."""
+        return self.index.spec
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __repr__(self) -> str:
+        return repr(self.index)
+
+    def search(
+        self,
+        *,
+        image: Many = (),
+        image_id: Many = (),
+        text: Many = (),
+        not_image: Many = (),
+        not_image_id: Many = (),
+        not_text: Many = (),
+        k: int = 10,
+        where: str | None = None,
+        before: str | int | datetime.date | None = None,
+        patient: str | None = None,
+        exclude_same_patient: bool = False,
+        only_same_patient: bool = False,
+        one_per_patient: bool = False,
+        weights: Path_ | None = None,
+        device: str = "auto",
+    ) -> SimilarCases:
+        """The k nearest cases to one or several examples, among those that pass the filters.
+
+        Filters are exact: the nearest cases that pass are found whenever there are so many.
+
+        Args:
+            image, image_id, text: radiographs, cases of the index, words to find the like of: one, or a list.
+            not_image, not_image_id, not_text: what to stay away from.
+            k: neighbours wanted.
+            where: a condition on the columns, e.g. `view = PA and age > 60`.
+            before: only cases of an earlier study_date: a date, or a number where the data set counts days.
+            patient: whose the radiograph is, where the index cannot know.
+            exclude_same_patient, only_same_patient, one_per_patient: rules on the cases' patients.
+            weights, device: of the encoder, for images and words.
+
+        Raises:
+            CaseIndexError: for examples, conditions or rules that cannot be searched with.
+            ImageError: for a file that is not a radiograph.
+            EncoderError: where the encoder is needed and cannot be loaded.
+        """
+        opened = self.index
+        rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
+        # Faults of the search come before a model is loaded for it.
+        opened.check_wanted(k)
+        passing = opened.count(where, before)
+        like = Examples(tuple(map(Path, _many(image))), _texts(image_id), _texts(text))
+        unlike = Examples(tuple(map(Path, _many(not_image))), _texts(not_image_id), _texts(not_text))
+        query = Asker(opened, weights, device).query(like, unlike, patient, rules)
+        wanted = max(1, min(k, passing))  # every place costs memory, and more there cannot be
+        rows, similarity = opened.search_rows([query], wanted, where=where, before=before, rules=rules)
+        found = int((rows[0] >= 0).sum())
+        cases = tuple(
+            {"image_id": case.pop("image_id"), "similarity": round(float(value), 6), **case}
+            for case, value in zip(opened.cases(rows[0, :found]), similarity[0, :found], strict=True)
+        )
+        notes = [*query.notes, *_shortage(opened, found, k, passing, rules), *_unknown_patients(opened, query, rules)]
+        notes += [*(opened.doubts(where) if isinstance(opened, CaseIndex) else ()), *lateral_notes(cases)]
+        return SimilarCases(query, cases, rows[0, :found], tuple(opened.columns), tuple(notes), like, unlike)
+
+
+def build_index(
+    store: Store | Path_,
+    manifest: Manifest | Path_ | Table | None = None,
+    *,
+    path: Path_,
+    output: str | None = None,
+    pool: str | None = None,
+    kind: str = "auto",
+    memory: int = MEMORY,
+    extra: Sequence[str] = (),
+    key_file: Path | None = None,
+) -> SearchIndex:
+    """Builds an index of a store's vectors in a folder, or replaces the one that is there, and opens it.
+
+    Args:
+        store: an open store, or its folder.
+        manifest: the cases, and what is known of them; all images of the store, by patient alone, without one.
+        path: the index's folder.
+        output, pool, kind, memory, key_file: as `cxr_embed.index.faiss.build.build_index` takes them.
+        extra: columns of the manifest that are not findings.
+
+    Raises:
+        CaseIndexError, StoreError, ManifestError: for what cannot be indexed, or a folder that cannot be written.
+    """
+    table = labels_of(manifest, extra) if manifest is not None else None
+    written = build(
+        store_of(store), path, manifest=table, output=output, pool=pool, kind=kind, memory=memory, key_file=key_file
+    )
+    return SearchIndex(CaseIndex(path), written.notes)
+
+
+def open_index(path: Path_, *, uri: str | None = None) -> SearchIndex:
+    """Opens an index.
+
+    Args:
+        path: the index's folder; with Milvus, the collection.
+        uri: of Milvus: `http://HOST:PORT`, or a file of the embedded one (`.db`).
+
+    Raises:
+        CaseIndexError: where there is no index, or it is damaged.
+    """
+    return SearchIndex(CaseIndex(path) if uri is None else MilvusIndex(uri, str(path)))
+
+
+def _many(given: Many) -> tuple[str | os.PathLike[str], ...]:
+    if isinstance(given, np.ndarray):
+        raise CaseIndexError("`image` is a file or a list of files; `embed_images` and `CaseIndex.search` take arrays")
+    return (given,) if isinstance(given, str | os.PathLike) else tuple(given)
+
+
+def _texts(given: Many) -> tuple[str, ...]:
+    return tuple(map(str, _many(given)))
+
+
+def _shortage(opened: CaseIndex | MilvusIndex, found: int, k: int, passing: int, rules: Rules) -> list[str]:
+    """Why there are fewer than k."""
+    if found >= k:
+        return []
+    fewer = ", and fewer meet the rule on patients" if any(vars(rules).values()) else ""
+    return [f"{counted(found, 'case')} of the {k} wanted; {passing:,} of {len(opened):,} pass the filters{fewer}"]
+
+
+def _unknown_patients(opened: CaseIndex | MilvusIndex, query: Query, rules: Rules) -> list[str]:
+    """A word on a patient without a case here: often a slip, and then `exclude_same_patient` excludes nobody."""
+    if not (rules.exclude_same_patient or rules.only_same_patient):
+        return []
+    return [f"no case is of the patient {name}" for name in query.patients if not opened.count_of_patient(name)]
+
+
+def lateral_notes(cases: Sequence[dict[str, Any]]) -> list[str]:
+    """A note that counts the lateral views among cases."""
+    lateral = [case["image_id"] for case in cases if is_lateral(str(case.get("view") or ""))]
+    return [f"{counted(len(lateral), 'lateral view')} among these cases ({', '.join(lateral[:3])})"] if lateral else []

@@ -1,0 +1,62 @@
+"""Results as tables: for notebooks, for pandas, for the terminal."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from cxr_embed.errors import CxrEmbedError
+
+RESEARCH = "For research; not a medical device."
+_SHOWN = 20  # rows of a table in a notebook
+
+
+class Tabular:
+    """A result that is a table. Subclasses say what `to_arrow` gives."""
+
+    def to_arrow(self) -> pa.Table:
+        """The result as a pyarrow table."""
+        raise NotImplementedError
+
+    def to_pandas(self) -> Any:
+        """The result as a `pandas.DataFrame`.
+
+        Raises:
+            CxrEmbedError: where pandas is not installed.
+        """
+        try:
+            return self.to_arrow().to_pandas()
+        except ModuleNotFoundError:
+            raise CxrEmbedError("`to_pandas` needs pandas, which is not installed; run pip install pandas") from None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        table = self.to_arrow()
+        rows = table.slice(0, _SHOWN).to_pylist()
+        left = len(table) - len(rows)
+        return as_html(
+            table.column_names,
+            [list(row.values()) for row in rows],
+            [*([f"{left:,} more rows"] if left > 0 else []), *self._remarks(), RESEARCH],
+        )
+
+    def _remarks(self) -> Sequence[str]:
+        """What stands below the table in a notebook."""
+        return ()
+
+
+def as_html(heads: Sequence[str], rows: Sequence[Sequence[Any]], remarks: Sequence[str]) -> str:
+    """A table as HTML; all text is escaped."""
+    above = "".join(f"<th>{html.escape(str(head))}</th>" for head in heads)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(_cell(value))}</td>" for value in row) + "</tr>" for row in rows)
+    below = "".join(f"<p><small>{html.escape(remark)}</small></p>" for remark in remarks)
+    return f"<table><thead><tr>{above}</tr></thead><tbody>{body}</tbody></table>{below}"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,245 @@
+"""The Python API: the README's lines run as written, arguments take what users have, errors name arguments."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from synthetic_chests import chest
+
+import cxr_embed as cx
+from cxr_embed.errors import CxrEmbedError, ImageError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a manifest of 48 synthetic chests of 24 patients, half of them in the test split."""
+    folder = tmp_path_factory.mktemp("api")
+    lines = ["image_id,path,patient_id,split,sex,view,Effusion"]
+    for number in range(48):
+        pixels = (chest(number, 256) >> 4).astype(np.uint8)
+        if number % 4 < 2:
+            pixels[160:, :] = np.maximum(pixels[160:, :], 200)
+        Image.fromarray(pixels).save(folder / f"i{number}.png")
+        split = "train" if number < 24 else "test"
+        lines.append(f"i{number},i{number}.png,p{number // 2},{split},{'MF'[number // 2 % 2]},PA,{int(number % 4 < 2)}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    (folder / "a.png").write_bytes((folder / "i0.png").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(place: Path) -> cx.api.embed.EmbeddedStore:  # type: ignore[name-defined]
+    return cx.embed(place / "manifest.csv", store=place / "vectors" / "mini", workers=1)
+
+
+def lines_of_the_readme() -> str:
+    blocks = re.findall(r"```python\n(import cxr_embed as cx\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 1
+    return blocks[0]
+
+
+def test_the_lines_of_the_readme_run_as_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    array = np.asarray(Image.open(place / "i3.png"))
+    known: dict[str, object] = {"array": array}
+    exec(lines_of_the_readme(), known)
+    assert known["one"].shape[0] == 2  # type: ignore[attr-defined]
+    scores, zero, index = known["scores"], known["zero"], known["index"]
+    assert scores.to_pandas().columns.tolist()[0] == "image_id"  # type: ignore[attr-defined]
+    assert zero.names == ("Effusion",)  # type: ignore[attr-defined]
+    assert len(index) == 48  # type: ignore[arg-type]
+    assert (place / "report.html").is_file()
+    assert (place / "probes" / "p" / "probe.json").is_file()
+
+
+def test_embed_gives_the_open_store(store: cx.api.embed.EmbeddedStore) -> None:  # type: ignore[name-defined]
+    assert len(store) == 48
+    assert store.summary.stored == 48
+    with pytest.warns(DeprecationWarning, match=r"\.summary\.stored"):
+        assert store.stored == 48
+    with pytest.raises(AttributeError, match="no_such"):
+        store.no_such  # noqa: B018
+
+
+def test_few_images_have_the_vectors_of_the_store(place: Path, store: object) -> None:
+    paths = [place / f"i{number}.png" for number in range(5)]
+    found = cx.embed_images([paths[0], np.asarray(Image.open(paths[1])), *map(str, paths[2:])], batch_size=2)
+    kept = store.read([f"i{number}" for number in range(5)]).vectors.astype(np.float32)  # type: ignore[attr-defined]
+    cosine = (found * kept).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(kept, axis=1)
+    assert (cosine > 0.999).all()
+    assert cx.embed_images([]).shape == (0, found.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ("a.png", "`images` is a list"),
+        ([np.zeros((4, 4, 3), np.uint8)], r"image 0: an array is \(H, W\)"),
+        ([np.zeros((9, 9))], "float64"),
+    ],
+)
+def test_images_of_another_kind_are_refused(images: object, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        cx.embed_images(images)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def probe(place: Path, store: object) -> object:
+    return cx.train_probe(store, place / "manifest.csv", split="train", C=1.0)
+
+
+def test_labels_and_scores_are_taken_in_every_form(place: Path, store: object, probe: object) -> None:
+    import pandas
+
+    frame = pandas.read_csv(place / "manifest.csv")
+    scores = probe.predict(store, frame, split="test")  # type: ignore[attr-defined]
+    scores.save(place / "scores.csv")
+    as_arrow = scores.to_arrow()
+    labels = [place / "manifest.csv", str(place / "manifest.csv"), frame, frame.set_index("image_id")]
+    labels += [pa.Table.from_pandas(frame), frame.to_dict("list"), cx.read_manifest(place / "manifest.csv")]
+    given = [scores, place / "scores.csv", scores.to_pandas(), as_arrow, as_arrow.to_pydict()]
+    figures = {
+        cx.evaluate(each, table, split="test", bootstraps=50).mean_auroc.value
+        for each, table in [*((scores, table) for table in labels), *((each, frame) for each in given)]
+    }
+    assert len(figures) == 1
+    assert None not in figures
+
+
+def test_arrays_are_compared_row_by_row() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 80)
+    values = truth + rng.normal(0, 1, 80)
+    from sklearn.metrics import roc_auc_score
+
+    found = cx.evaluate(values, truth, bootstraps=20)
+    assert found.findings[0].figures["auroc"].value == pytest.approx(roc_auc_score(truth, values))
+    both = cx.evaluate(np.stack([values, -values], 1), np.stack([truth, truth], 1), findings=["a", "b"], bootstraps=0)
+    assert [finding.name for finding in both.findings] == ["a", "b"]
+    clustered = cx.evaluate(values, truth, patients=np.arange(80) // 2, bootstraps=20)
+    assert clustered.patients == 40
+    with pytest.raises(CxrEmbedError, match=r"one shape, .* not \(80,\) and \(79,\)"):
+        cx.evaluate(values, truth[:79])
+    with pytest.raises(CxrEmbedError, match="`patients` has 3 ids, the arrays have 80 rows"):
+        cx.evaluate(values, truth, patients=["a", "b", "c"])
+
+
+def test_whom_a_probe_learned_from_travels_with_the_scores(place: Path, store: object, probe: object) -> None:
+    scores = probe.predict(store)  # type: ignore[attr-defined]
+    assert scores.learned_from.sum() == 24
+    again = scores.to_pandas()
+    assert again["learned_from"].sum() == 24
+    judged = cx.evaluate(again, place / "manifest.csv", bootstraps=20)
+    assert judged.images == 24
+    assert any("learned from" in warning for warning in judged.warnings)
+
+
+def test_results_print_and_show_tables(place: Path, store: object, probe: object) -> None:
+    scores = probe.predict(store, place / "manifest.csv", split="test")  # type: ignore[attr-defined]
+    result = cx.evaluate(scores, place / "manifest.csv", split="test", by=["sex"], bootstraps=50)
+    table = result.to_pandas()
+    assert table["finding"].tolist()[0] == "Effusion"
+    assert set(table["group"].dropna()) == {"F", "M"}
+    for each in (probe, scores, result):
+        shown = each._repr_html_()  # type: ignore[attr-defined]
+        assert shown.startswith("<table>")
+        assert "not a medical device" in shown
+        assert "Effusion" in repr(each)
+    figure = result.plot(place / "auroc.png")
+    assert figure.axes
+    assert (place / "auroc.png").stat().st_size > 1000
+
+
+def test_html_escapes_what_files_say() -> None:
+    from cxr_embed.api.tables import as_html
+
+    assert "<script>" not in as_html(["<script>"], [["<script>alert(1)</script>"]], ["<b>"])
+
+
+def test_prompts_are_taken_in_every_form(store: object, tmp_path: Path) -> None:
+    pair = {"Effusion": (["pleural effusion"], ["no pleural effusion"])}
+    by_dict = cx.screen(store, pair, score="margin")
+    by_words = cx.screen(store, "pleural effusion")
+    assert np.allclose(by_dict.values, by_words.values)
+    assert cx.screen(store, ["pleural effusion", "pneumothorax"]).names == ("pleural effusion", "pneumothorax")
+    (tmp_path / "p.yaml").write_text("findings:\n  Effusion: {positive: [pleural effusion], negative: [no effusion]}\n")
+    assert cx.screen(store, tmp_path / "p.yaml").names == ("Effusion",)
+    best = by_words.top(k=3)
+    assert len(best) == 3
+    assert best[0][1] == by_words.values.max()
+    with pytest.raises(CxrEmbedError, match="`prompts` Effusion: a pair of lists"):
+        cx.screen(store, {"Effusion": ("pleural effusion", "none")})  # type: ignore[dict-item]
+    with pytest.raises(CxrEmbedError, match="`finding` is one of"):
+        by_words.top("Mass")
+
+
+def test_an_index_is_searched_by_image_case_and_words(place: Path, store: object) -> None:
+    index = cx.build_index(store, place / "manifest.csv", path=place / "index2")
+    by_image = index.search(image=place / "i5.png", k=3)
+    assert by_image.ids[0] != "i5"
+    assert len(by_image) == 3
+    assert index.search(image_id="i5", k=3, exclude_same_patient=True).to_pandas()["patient_id"].ne("p2").all()
+    again = cx.open_index(place / "index2").search(image_id=["i5"], k=2, where="sex = F")
+    assert {case["sex"] for case in again.cases} == {"F"}
+    again.save(place / "found.csv")
+    assert "similarity" in (place / "found.csv").read_text()
+    assert again._repr_html_().startswith("<table>")
+
+
+def test_a_curve_is_drawn_saved_and_told(place: Path, store: object) -> None:
+    curve = cx.few_label_curve(store, place / "manifest.csv", shots=[2, "all"], seeds=2)
+    assert curve.to_pandas()["finding"].isna().sum() == 2
+    curve.save(place / "curve")
+    assert (place / "curve" / "curve.json").is_file()
+    assert "toprule" in curve.to_latex()
+    assert curve.plot().axes
+    with pytest.raises(CxrEmbedError, match="`shots` is a list of whole numbers"):
+        cx.few_label_curve(store, place / "manifest.csv", shots=[0])
+
+
+def test_errors_name_arguments(place: Path, store: object, probe: object) -> None:
+    scores = probe.predict(store)  # type: ignore[attr-defined]
+    with pytest.raises(CxrEmbedError, match=r"^`prevalence` is a part of 1"):
+        cx.evaluate(scores, place / "manifest.csv", prevalence=2.0)
+    with pytest.raises(CxrEmbedError, match=r"^`kind` is linear"):
+        cx.train_probe(store, place / "manifest.csv", kind="forest")  # type: ignore[arg-type]
+    with pytest.raises(CxrEmbedError, match=r"^`C` is a number above 0"):
+        cx.train_probe(store, place / "manifest.csv", C=-1)
+    with pytest.raises(CxrEmbedError, match=r"`labels` is a path, a pandas or pyarrow table"):
+        cx.evaluate(scores, 3)  # type: ignore[arg-type]
+    with pytest.raises(CxrEmbedError, match="image_id is missing"):
+        cx.evaluate(scores, {"Effusion": [1, 0]})
+
+
+def test_no_message_of_the_library_names_a_flag() -> None:
+    """Flags are the command line's: a message names an argument in backquotes, and the command line spells it."""
+    import ast
+
+    flag = re.compile(r"(?<![\w`-])--[a-z]")
+    for path in (ROOT / "cxr_embed").rglob("*.py"):
+        if path.is_relative_to(ROOT / "cxr_embed" / "cli"):
+            continue
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                outside = re.sub(r"`[^`]*`|cxr-embed [^;\n]*|--json|STORE --[a-z-]+ [A-Z]+", "", node.value)
+                assert not flag.search(outside), f"{path.name}:{node.lineno}: {node.value!r}"
+
+
+def test_the_command_line_spells_arguments_as_flags() -> None:
+    from cxr_embed.cli.terminal import name_flags, with_flags
+
+    name_flags({"prevalence": "--prevalence", "kind": "--kind", "C": "-C", "key_file": "--key-file"})
+    try:
+        assert with_flags("`prevalence` is a part; `kind='flat'`; `C`; `other`; `cxr-embed x`") == (
+            "--prevalence is a part; --kind flat; -C; `other`; `cxr-embed x`"
+        )
+    finally:
+        name_flags({})
