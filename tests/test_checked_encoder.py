@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from helpers import MeanEncoder
 
-from cxr_embed import embed, load_encoder
+from cxr_embed import load_encoder
 from cxr_embed.encoders import CheckedEncoder
 from cxr_embed.errors import EncoderError
+from cxr_embed.pipeline.embedding import embed
 from cxr_embed.types import EncoderSpec, TextRule
 
 Wrong = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]

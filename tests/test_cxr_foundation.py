@@ -24,13 +24,14 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from standin import NOTE, VARIANTS, expected_image, expected_text
 
-from cxr_embed import embed, load_encoder, open_store
+from cxr_embed import load_encoder, open_store
 from cxr_embed.encoders import load_text_encoder, tensorflow_process
 from cxr_embed.encoders.checked import CheckedEncoder
 from cxr_embed.encoders.cxr_foundation import CxrFoundationEncoder
 from cxr_embed.encoders.cxr_foundation.pixels import notebook_pixels, png, serving_pixels
 from cxr_embed.encoders.cxr_foundation.tokenizer import load_tokenizer, tokenize
 from cxr_embed.errors import EncoderError, EncoderUnusable, ImageError, StoreError
+from cxr_embed.pipeline.embedding import embed
 from cxr_embed.types import CxrImage
 
 HERE = Path(__file__).parent

@@ -14,13 +14,14 @@ from helpers import run_cli
 from index_world import make_index
 from PIL import Image
 
-from cxr_embed import embed, open_store, read_manifest
+from cxr_embed import open_store, read_manifest
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import CaseIndex
 from cxr_embed.index.faiss import pairs
 from cxr_embed.index.faiss.build import build_index
 from cxr_embed.index.faiss.duplicates import find_duplicates, group
 from cxr_embed.index.faiss.pairs import Pairs, find_pairs, scale_of
+from cxr_embed.pipeline.embedding import embed
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

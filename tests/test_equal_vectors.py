@@ -13,7 +13,8 @@ from helpers import SPEC, MeanEncoder, content, fill, row, run_cli, vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_embed import embed, open_store
+from cxr_embed import open_store
+from cxr_embed.pipeline.embedding import embed
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.store.layout import CHECKSUMS, ShardInfo, info_digest, row_checksums
 from cxr_embed.types import EncoderSpec, Stamp

@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_equal_vectors import without_checksums
 
-from cxr_embed import CaseIndex, LinearProbe, embed, open_store
+from cxr_embed import CaseIndex, LinearProbe, open_store
 from cxr_embed.cli.forget import _tell
 from cxr_embed.errors import CxrEmbedError, StoreError
 from cxr_embed.forget import forget
@@ -33,6 +33,7 @@ from cxr_embed.imports import import_vectors, open_npz
 from cxr_embed.index.faiss.build import add_cases, build_index
 from cxr_embed.index.faiss.verify import verify_index
 from cxr_embed.manifest import read_labels
+from cxr_embed.pipeline.embedding import embed
 from cxr_embed.probe.persistence import LabelRecord, TrainedProbe, save_probe
 from cxr_embed.store import Row, StoreWriter, forgotten, layout, rewrite, verify_store
 from cxr_embed.store.export import export_npz, export_store

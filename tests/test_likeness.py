@@ -13,10 +13,11 @@ import pytest
 from helpers import SPEC, fill, make_mean, row, run_cli, vectors
 from PIL import Image, ImageDraw
 
-from cxr_embed import embed, load_encoder, open_store, read_manifest
+from cxr_embed import load_encoder, open_store, read_manifest
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.images import likeness, looks_like_chest, read_image
 from cxr_embed.phantom import render_study, sample_studies
+from cxr_embed.pipeline.embedding import embed
 from cxr_embed.store import StoreWriter, layout, verify_store
 
 

@@ -11,12 +11,13 @@ import pytest
 from helpers import run_cli
 from PIL import Image
 
-from cxr_embed import embed, open_store, read_manifest
+from cxr_embed import open_store, read_manifest
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.images import read_image
 from cxr_embed.index.faiss.build import build_index
 from cxr_embed.index.queries import Examples
 from cxr_embed.phantom import render_study, sample_studies
+from cxr_embed.pipeline.embedding import embed
 from cxr_embed.reporting.montage import (
     Panel,
     Places,

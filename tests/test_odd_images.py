@@ -25,7 +25,7 @@ from pydicom.encaps import encapsulate
 from test_dicom import NATIVE, close, compressed, dicom, fault, lut, ramp, window
 from test_images import coloured, pillow, png, png_chunk, rgb, tiff
 
-from cxr_embed import embed, load_encoder, open_store
+from cxr_embed import load_encoder, open_store
 from cxr_embed.errors import ImageError
 from cxr_embed.images import (
     NOTES,
@@ -38,6 +38,7 @@ from cxr_embed.images import (
 )
 from cxr_embed.images.fields import numbers
 from cxr_embed.images.prepare import LITTLE_USED, used_share
+from cxr_embed.pipeline.embedding import embed
 from cxr_embed.types import CxrImage
 
 

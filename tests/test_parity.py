@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr_embed import embed, load_encoder, open_store, read_manifest
+from cxr_embed import load_encoder, open_store, read_manifest
 from cxr_embed.encoders import torchxrayvision as family
 from cxr_embed.encoders.engines import TorchEngine, available_precisions
 from cxr_embed.encoders.networks import densenet121, resnet50
 from cxr_embed.encoders.weights import PublishedWeights, convert, digest, load_weights, random_weights, save_weights
 from cxr_embed.errors import EncoderError
 from cxr_embed.images import read_image
+from cxr_embed.pipeline.embedding import embed
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("torchxrayvision") is None,

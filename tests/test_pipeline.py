@@ -15,10 +15,10 @@ import pytest
 from helpers import MeanEncoder, run_cli
 from PIL import Image
 
-from cxr_embed import __version__, embed, open_store, read_manifest
+from cxr_embed import __version__, open_store, read_manifest
 from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
 from cxr_embed.images import decode_image, read_image
-from cxr_embed.pipeline.embedding import plan_embedding
+from cxr_embed.pipeline.embedding import embed, plan_embedding
 from cxr_embed.pipeline.summary import EmbedSummary
 from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store import verify_store

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from index_world import Asked, brute_force, make_index, thorough
 
-from cxr_embed import CaseIndex, embed, open_store, read_manifest
+from cxr_embed import CaseIndex, open_store, read_manifest
 from cxr_embed.cli import main
 from cxr_embed.cli.search import print_cases
 from cxr_embed.errors import CaseIndexError, EncoderError, UnknownWordsWarning
@@ -24,6 +24,7 @@ from cxr_embed.index import Query, queries
 from cxr_embed.index.faiss.build import build_index
 from cxr_embed.index.queries import Asker, Examples
 from cxr_embed.index.query import best
+from cxr_embed.pipeline.embedding import embed
 from cxr_embed.store import Row, StoreWriter, add_prompts
 from cxr_embed.store.prompts import prompt_source
 from cxr_embed.types import EncoderSpec, TextRule

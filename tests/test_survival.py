@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from helpers import fill, run_cli
 
-from cxr_embed import embed, open_store
+from cxr_embed import open_store
 from cxr_embed.errors import StoreError
+from cxr_embed.pipeline.embedding import embed
 from cxr_embed.store import verify_store
 
 HERE = Path(__file__).parent
@@ -35,7 +36,7 @@ def loud(self, engine):
         print("published", *rows, flush=True)
     return count
 writer.StoreWriter.flush = loud
-from cxr_embed import embed
+from cxr_embed.pipeline.embedding import embed
 from cxr_embed.pipeline import worker_plan as crew
 crew.CHUNK = 4
 summary = embed(sys.argv[1], encoder="helpers:make_mean", store=sys.argv[2], workers=2, dtype="float32")

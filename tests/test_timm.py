@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cxr_embed import embed, load_encoder, open_store
+from cxr_embed import load_encoder, open_store
 from cxr_embed.errors import EncoderError, StoreError
+from cxr_embed.pipeline.embedding import embed
 from cxr_embed.types import CxrImage
 
 torch = pytest.importorskip("torch", reason="the torch encoders need torch: pip install 'cxr-embed[torch]'")

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cxr_embed import embed, load_encoder, open_store
+from cxr_embed import load_encoder, open_store
 from cxr_embed.encoders import load_text_encoder
 from cxr_embed.encoders.pixels import as_uint8, pad_to_square, tf_resize
 from cxr_embed.errors import EncoderError, StoreError
+from cxr_embed.pipeline.embedding import embed
 from cxr_embed.types import CxrImage
 
 torch = pytest.importorskip("torch", reason="the torch encoders need torch: pip install 'cxr-embed[torch]'")

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from cxr_embed import embed, open_store
+from cxr_embed import open_store
 from cxr_embed.errors import EncoderError, ManifestError, StoreError
 from cxr_embed.manifest import read_labels, read_manifest
 from cxr_embed.metrics import Figure
+from cxr_embed.pipeline.embedding import embed
 from cxr_embed.prompts import Finding, PromptError, PromptSet, load_prompt_set
 from cxr_embed.screening import Goal, match_labels, screen
 from cxr_embed.screening.finding_report import FindingReport, PairReport, Report
