@@ -178,6 +178,15 @@ class EncoderSpec:
         return "general" if "general" in self.outputs else next(iter(self.outputs))
 
     @property
+    def search_output(self) -> str:
+        """The output that an index takes unless another is named: what words are compared with, else the first.
+
+        Words' output is passed over where it has several vectors an image and is not the first: they would be means.
+        """
+        first = next(iter(self.outputs))
+        return self.text.output if self.text is not None and len(self.outputs[self.text.output]) == 1 else first
+
+    @property
     def model(self) -> tuple[str, str, str]:
         """Name, revision and weights: encoders that agree in these embed prompts alike, whatever their pixels are."""
         return self.name, self.revision, self.weights

@@ -188,6 +188,7 @@ def test_an_index_is_searched_by_image_case_and_words(place: Path, store: object
     assert index.search(image_id="i5", k=3, exclude_same_patient=True).to_pandas()["patient_id"].ne("p2").all()
     again = cx.open_index(place / "index2").search(image_id=["i5"], k=2, where="sex = F")
     assert {case["sex"] for case in again.cases} == {"F"}
+    assert len(index.search(text="pleural effusion", k=2)) == 2  # the default output answers words too
     again.save(place / "found.csv")
     assert "similarity" in (place / "found.csv").read_text()
     assert again._repr_html_().startswith("<table>")

@@ -43,7 +43,10 @@ def build(
     out: Annotated[Path, typer.Option(help="The index's folder; an index that is there is replaced.")],
     manifest: ManifestPath = None,
     extra: Extra = None,
-    output: Annotated[str | None, typer.Option(help="One of the encoder's outputs; its first by default.")] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(help="One of the encoder's outputs; the one that words are compared with, else its first."),
+    ] = None,
     pool: Annotated[
         str | None,
         typer.Option(

@@ -21,7 +21,10 @@ def push(
     collection: Annotated[str, typer.Option(help="Made where it is missing.")],
     manifest: ManifestPath = None,
     extra: Extra = None,
-    output: Annotated[str | None, typer.Option(help="One of the encoder's outputs; its first by default.")] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(help="One of the encoder's outputs; the one that words are compared with, else its first."),
+    ] = None,
     pool: Annotated[
         str | None, typer.Option(help="Of (T, D) vectors: mean makes one of them.", show_default=False)
     ] = None,

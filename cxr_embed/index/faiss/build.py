@@ -75,7 +75,7 @@ def build_index(
         store: whose vectors are indexed.
         path: the index's folder.
         manifest: the cases, and what is known of them; all images of the store, by patient alone, without one.
-        output: one of the encoder's outputs; its first by default.
+        output: one of the encoder's outputs; the one that words are compared with by default, else the first.
         pool: for vectors `(T, D)`: `mean` makes one of them, `tokens` keeps them to be compared by max-sim, the default
             where the encoder compares them with words so.
         kind, memory: see `kinds.choose`, and `token_candidates.choose` for tokens.
@@ -86,7 +86,7 @@ def build_index(
         CaseIndexError: for a store without a case to index, unknown words, or a folder that cannot be written.
         StoreError: where patients were forgotten and the key is not theirs.
     """
-    output = output or next(iter(store.spec.outputs))
+    output = output or store.spec.search_output
     if output not in store.spec.outputs:
         raise CaseIndexError(f"{store.path} has no output {output!r}; it has {', '.join(store.spec.outputs)}")
     shape = store.spec.outputs[output]

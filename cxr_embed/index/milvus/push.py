@@ -87,7 +87,7 @@ def push(
         manifest: the cases, and what is known of them; all images of the store, by patient alone, without one.
         uri: `http://HOST:PORT`, or a file of the embedded Milvus.
         collection: its name.
-        output: one of the encoder's outputs; its first by default.
+        output: one of the encoder's outputs; the one that words are compared with by default, else the first.
         pool: `mean` makes one vector of `(T, D)`, and is the default for them.
         key_file: the key of the patient ids, where patients were forgotten; the user's own by default.
         progress: called with a word for the step, what is done and how much there is.
@@ -95,7 +95,7 @@ def push(
     Raises:
         CaseIndexError: for a collection of other vectors or columns, or a server that does not take them.
     """
-    output = output or next(iter(store.spec.outputs))
+    output = output or store.spec.search_output
     if output not in store.spec.outputs:
         raise CaseIndexError(f"{store.path} has no output {output!r}; it has {', '.join(store.spec.outputs)}")
     shape = store.spec.outputs[output]
