@@ -223,7 +223,7 @@ def test_a_small_index_says_what_it_cannot_tell(tmp_path: Path) -> None:
     blank = strings([""] * 20)
     found = find_duplicates(index, index.patient_ids, blank)
     assert (found.rule, found.threshold, found.groups) == ("none", None, ())
-    assert any("give --threshold" in note for note in found.notes)
+    assert any("give `threshold`" in note for note in found.notes)
     done = run_cli("index", "duplicates", str(index.path))
     assert done.returncode == 0, done.stderr
     assert "no split is known" in done.stdout

@@ -68,7 +68,7 @@ def put(cache: Path, model: HubModel, *names: str) -> Path:
         ("GatedRepoError", "hf_x", "is gated; accept its terms at https://huggingface.co/org/model with the account"),
         ("RevisionNotFoundError", None, f"has no revision {COMMIT}"),
         ("RepositoryNotFoundError", None, "is not on the Hub, or is private; check the name, or log in"),
-        ("LocalEntryNotFoundError", None, "the Hub cannot be reached; go online once, or name a folder with --weights"),
+        ("LocalEntryNotFoundError", None, "the Hub cannot be reached; go online once, or name a folder with `weights`"),
         (
             "HfHubHTTPError",
             None,

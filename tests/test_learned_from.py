@@ -178,4 +178,4 @@ def test_scores_of_other_programs_are_judged_whole(typed: Path) -> None:
     found = evaluate(typed / "plain.csv", typed / "labels.csv", bootstraps=20)
     assert found.images == COUNT
     assert found.mean_auroc.value == pytest.approx(plain_auroc(typed, ("train", "test", "validate")))
-    assert "no --split is named: judged are the images of test (40), train (80), validate (40)" in found.warnings
+    assert "no `split` is named: judged are the images of test (40), train (80), validate (40)" in found.warnings

@@ -146,13 +146,13 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         "image_id is blank: '' in line 4",
         "patient_id is blank: '' in line 4",
         "image_id is not unique: 'a' in line 3",
-        "path must be relative and stay below the manifest's folder (or --root): '../b.png' in line 3",
+        "path must be relative and stay below the manifest's folder (or `root`): '../b.png' in line 3",
         "a patient is in two splits: p in test, train",
         "study_date is no date (YYYY-MM-DD) and no number of days: '2020-13-01' in line 2",
         "age is no number of years from 0 to 130: '200' in line 2, 'x' in line 3",
         "sex is not M, F, O or blank: 'X' in line 2",
-        "finding F is not 0, 1, -1 or blank: '2' in line 2, 'x' in line 4 (if F is no finding, name it with --extra)",
-        "finding G is not 0, 1, -1 or blank: 'none' in line 3 (if G is no finding, name it with --extra)",
+        "finding F is not 0, 1, -1 or blank: '2' in line 2, 'x' in line 4 (if F is no finding, name it with `extra`)",
+        "finding G is not 0, 1, -1 or blank: 'none' in line 3 (if G is no finding, name it with `extra`)",
     )
 
 
@@ -180,7 +180,7 @@ def test_columns_that_clash_or_have_no_name(tmp_path: Path) -> None:
 
 def test_known_columns_in_other_letters_are_no_findings(tmp_path: Path) -> None:
     path = manifest(tmp_path, "image_id,path,patient_id,Split\na,a.png,p,0\nb,b.png,p,1\n")
-    assert problems(path) == ("column Split: write it split (or name it with --extra)",)
+    assert problems(path) == ("column Split: write it split (or name it with `extra`)",)
     assert read_manifest(path, extra=["Split"]).findings == ()
 
 

@@ -252,7 +252,7 @@ def test_links_out_of_the_root_are_not_followed_unless_asked(
     for _ in range(2):
         summary = embed(table, encoder=encoder, store=tmp_path / "s")
         assert [(f.image_id, f.kind) for f in summary.failed] == [("i1", "linked-away")]
-        assert "--follow-links" in summary.failed[0].reason
+        assert "`follow_links`" in summary.failed[0].reason
         assert sorted(open_store(tmp_path / "s").ids) == ["i0", "i2"]
     assert counts(embed(table, encoder=encoder, store=tmp_path / "s", follow_links=True))[::3] == (1, 0)
     above = replace(table, table=table.table.set_column(1, "path", [["i0.png", "../outside/i1.png", "i2.png"]]))
@@ -461,7 +461,7 @@ def test_wrong_arguments_are_refused_before_anything_is_made(make_images: Make, 
     cases = [
         ({"encoder": "densnet121"}, EncoderError, "did you mean densenet121"),
         ({"encoder": "densenet121"}, EncoderError, "weights convert densenet121"),
-        ({"encoder": "hog", "weights": "w.safetensors"}, EncoderError, "takes no --weights"),
+        ({"encoder": "hog", "weights": "w.safetensors"}, EncoderError, "takes no `weights`"),
         ({"encoder": "hog", "precision": "bf16"}, EncoderError, "float32"),
         ({"encoder": "hog", "precision": "half"}, EncoderError, "auto, float32 or bf16"),
         ({"encoder": "hog", "device": "tpu"}, EncoderError, "auto, cpu or cuda"),

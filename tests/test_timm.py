@@ -112,7 +112,7 @@ def test_unusable_weights_are_refused(resnet: Path, tmp_path: Path) -> None:
         with pytest.raises(EncoderError, match=match):
             load_encoder(name, weights=weights).engine  # noqa: B018
 
-    refused("no such file; --weights of timm:test_resnet is a safetensors file", tmp_path)
+    refused("no such file; `weights` of timm:test_resnet is a safetensors file", tmp_path)
     pickle = tmp_path / "model.pth"
     torch.save(timm.create_model("test_resnet").state_dict(), pickle)
     refused(r"model\.pth: not a safetensors file .*; pickles are not opened", pickle)

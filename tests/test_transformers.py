@@ -339,7 +339,7 @@ for name in ["hf:org/other", "hf:org/tiny@" + "1" * 40, "medsiglip-448", "rad-di
     assert lines[4].startswith("EncoderError org/tiny is not in the Hub's cache")
     assert lines[5].startswith("EncoderError google/medsiglip-448 is not in the Hub's cache")
     assert "is not rad-dino: it gives {'image': (8,)}" in lines[6]
-    assert lines[7] == "EncoderError hf:tiny: give hf:ORG/NAME as on the Hub, or a folder with --weights"
+    assert lines[7] == "EncoderError hf:tiny: give hf:ORG/NAME as on the Hub, or a folder with `weights`"
     assert "not a branch or a tag" in lines[8]
 
 
