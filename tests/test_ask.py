@@ -97,15 +97,15 @@ def test_questions_name_findings_and_denials() -> None:
 @pytest.mark.parametrize(
     ("questions", "against", "told"),
     [
-        ([""], [], "--ask is words"),
-        (["="], [], "--ask is words"),
-        (["mass="], [], "--ask is words"),
-        (["mass"], [" "], "--against of --ask 'mass' is blank"),
+        ([""], [], "`ask` is words"),
+        (["="], [], "`ask` is words"),
+        (["mass="], [], "`ask` is words"),
+        (["mass"], [" "], "`against` of `ask` 'mass' is blank"),
         (["mass"], ["mass"], "both positive and negative"),
         (["mass\nedema"], [], "line break"),
         (["image_id"], [], "not image_id"),
         (["mass", "Mass"], [], "given twice"),
-        (["mass", "edema"], ["no mass"], "given once for each --ask, 2 times"),
+        (["mass", "edema"], ["no mass"], "given once for each `ask`, 2 times"),
     ],
 )
 def test_words_that_are_no_question_are_refused(questions: list[str], against: list[str], told: str) -> None:

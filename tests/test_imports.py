@@ -369,7 +369,7 @@ def test_a_pickle_is_never_run(tmp_path: Path) -> None:
         (["npz", "a.npz", *CXR, "--store", "file"], "file: cannot be written"),
         (
             ["npz", "a.npz", *CXR, "--store", "s", "--patient-pattern", "("],
-            "--patient-pattern is no regular expression",
+            "`patient_pattern` is not a regular expression",
         ),
         (["npz", "a.npz", *CXR, "--store", "s", "--patient-pattern", "a"], "--patient-pattern needs one group"),
         (["npz", "a.npz", *CXR, "--store", "s", "--labels", "no.csv"], "no.csv: no such file"),

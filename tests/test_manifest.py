@@ -160,7 +160,7 @@ def test_a_missing_column_hides_nothing(tmp_path: Path) -> None:
     told = "\n".join(
         problems(manifest(tmp_path, "image_id,patient_id,split,F\na,p,train,9\na,p,test,0\n"), extra=["zz"])
     )
-    for part in ("column path is missing", "not unique", "two splits", "finding F", "--extra zz"):
+    for part in ("column path is missing", "not unique", "two splits", "finding F", "`extra` zz"):
         assert part in told
     assert problems(manifest(tmp_path, "path,split,F\n/a,x,3\n"))[:2] == (
         "column image_id is missing",

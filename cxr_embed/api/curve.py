@@ -138,16 +138,7 @@ def few_label_curve(
     if shots is not None and fractions is not None:
         raise ProbeError("`shots` or `fractions`, not both: they are two curves")
     given = [stores] if isinstance(stores, str | os.PathLike | Store) else list(stores)
-    opened = [store_of(store) for store in given]
-    outputs = [output] * len(opened) if output is None or isinstance(output, str) else list(output)
-    if len(outputs) != len(opened):
-        raise ProbeError(f"`output` is given once for each store, {len(opened)} times, or not at all")
-    names = store_names(opened)
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ProbeError(f"the store of {twice} is given twice")
-    chosen = [stored_output(store, name) for store, name in zip(opened, outputs, strict=True)]
-    encoders = [CurveEncoder(*parts) for parts in zip(names, opened, chosen, strict=True)]
+    encoders = _encoders([store_of(store) for store in given], output)
     table = labels_of(labels, extra)
     sizes: dict[str, Any] = {"fractions": _fractions(fractions)} if fractions is not None else {"shots": _shots(shots)}
     found = run_curve(
@@ -163,24 +154,39 @@ def few_label_curve(
         count_no_finding=count_no_finding,
         progress=progress,
     )
-    file, digest = source_of(labels, table)
+    source = dict(zip(("file", "sha256"), source_of(labels, table), strict=True))
     about = {
         "created": utc_now(),
         "software": __version__,
-        "encoders": [
-            {
-                "name": encoder.name,
-                "store": str(encoder.store.path),
-                "fingerprint": encoder.store.spec.fingerprint,
-                "output": encoder.output,
-                "pool": pool,
-                **({"stand_in": encoder.store.spec.stand_in} if encoder.store.spec.stand_in else {}),
-            }
-            for encoder in encoders
-        ],
-        "labels": {"file": file, "sha256": digest, "train": train, "test": test, "uncertain": uncertain},
+        "encoders": [_about(encoder, pool) for encoder in encoders],
+        "labels": {**source, "train": train, "test": test, "uncertain": uncertain},
     }
     return FewLabelCurve(found, about)
+
+
+def _encoders(opened: Sequence[Store], output: Sequence[str | None] | str | None) -> list[CurveEncoder]:
+    """Each store with its name in tables and its output."""
+    outputs = [output] * len(opened) if output is None or isinstance(output, str) else list(output)
+    if len(outputs) != len(opened):
+        raise ProbeError(f"`output` is given once for each store, {len(opened)} times, or not at all")
+    names = store_names(opened)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ProbeError(f"the store of {twice} is given twice")
+    chosen = [stored_output(store, name) for store, name in zip(opened, outputs, strict=True)]
+    return [CurveEncoder(*parts) for parts in zip(names, opened, chosen, strict=True)]
+
+
+def _about(encoder: CurveEncoder, pool: str) -> dict[str, Any]:
+    spec = encoder.store.spec
+    return {
+        "name": encoder.name,
+        "store": str(encoder.store.path),
+        "fingerprint": spec.fingerprint,
+        "output": encoder.output,
+        "pool": pool,
+        **({"stand_in": spec.stand_in} if spec.stand_in else {}),
+    }
 
 
 def _shots(shots: Sequence[int | Literal["all"] | None] | None) -> tuple[int | None, ...]:

@@ -147,10 +147,12 @@ def _of_arrays(
     count = values.shape[1]
     names = tuple(findings or (["finding"] if count == 1 else [f"finding {number + 1}" for number in range(count)]))
     if len(names) != count:
-        raise CxrEmbedError(f"`findings` has {len(names)} names, the arrays have {count} columns")
+        raise CxrEmbedError(f"`findings` names {len(names)}, the arrays have {counted(count, 'column')}")
     ids = np.array([f"row {number:09d}" for number in range(len(values))], np.str_)
     if patients is not None and not isinstance(patients, Mapping):
         if len(patients) != len(ids):
-            raise CxrEmbedError(f"`patients` has {len(patients)} ids, the arrays have {len(ids)} rows")
+            raise CxrEmbedError(
+                f"`patients` has {counted(len(patients), 'id')}, the arrays have {counted(len(ids), 'row')}"
+            )
         patients = dict(zip(ids.tolist(), map(str, patients), strict=True))
     return Scores(ids, names, values, "probability"), Labels(ids, names, truth.astype(np.float32)), patients

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from cxr_embed.errors import CxrEmbedError
+from cxr_embed.types import counted
 
 RESEARCH = "For research; not a medical device."
 _SHOWN = 20  # rows of a table in a notebook
@@ -40,7 +41,7 @@ class Tabular:
         return as_html(
             table.column_names,
             [list(row.values()) for row in rows],
-            [*([f"{left:,} more rows"] if left > 0 else []), *self._remarks(), RESEARCH],
+            [*([counted(left, "more row", "more rows")] if left > 0 else []), *self._remarks(), RESEARCH],
         )
 
     def _remarks(self) -> Sequence[str]:

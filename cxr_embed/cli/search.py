@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,22 +103,26 @@ def search(
         weights=weights,
         device=device,
     )
-    query, found, neighbors, notes = answer.query, len(answer), list(answer.cases), list(answer.notes)
     if out is not None:
         answer.save(out)
     if montage is not None and places is not None:
         _draw(montage, places, opened.index, answer, _rules(where, before, rules))
     if as_json:
-        told = _query_json(query, k, where, before, rules, notes)
-        print_json({"query": told, "neighbors": list(map(whole_ages, neighbors)), "note": RESEARCH})
+        told = _query_json(answer.query, k, where, before, rules, list(answer.notes))
+        print_json({"query": told, "neighbors": list(map(whole_ages, answer.cases)), "note": RESEARCH})
         return
-    typer.echo(f"nearest to {query.name}")
-    if left_out := print_cases(neighbors):
+    _print_answer(answer, (out, montage))
+
+
+def _print_answer(answer: SimilarCases, files: Sequence[Path | None]) -> None:
+    typer.echo(f"nearest to {answer.query.name}")
+    notes = list(answer.notes)
+    if left_out := print_cases(list(answer.cases)):
         notes.insert(0, f"{', '.join(left_out)}: no room here; --json and --out tell them")
     for note in notes:
         typer.echo(f"note: {note}")
-    for file in filter(None, (out, montage)):
-        typer.echo(f"{file}: {plural(found, 'case')}")
+    for file in filter(None, files):
+        typer.echo(f"{file}: {plural(len(answer), 'case')}")
     typer.echo(RESEARCH)
 
 
