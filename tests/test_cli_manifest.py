@@ -166,7 +166,7 @@ def test_scan_mistakes(run: Run, chests: Path, tmp_path: Path) -> None:
     refused(run("scan", tmp_path / "absent"), "no such folder")
     refused(run("scan", file), "a file, not a folder")
     refused(run("scan", tmp_path / "empty"), "no radiograph found")
-    refused(run("scan", chests, "--patient-pattern", "("), "no regular expression")
+    refused(run("scan", chests, "--patient-pattern", "("), "not a regular expression")
     refused(run("scan", chests, "--patient-pattern", "P"), "needs one group")
     refused(run("scan", chests, "--recipe", "chexpert"), "there are folder, nih-chestxray14")
     refused(run("scan", chests, "--recipe", "nih-chestxray14"), "comes with it")

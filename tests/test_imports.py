@@ -365,11 +365,11 @@ def test_a_pickle_is_never_run(tmp_path: Path) -> None:
             ["npz", "a.npz", "--encoder", "cxr-foundation", "--output", "tokens", "--store", "s"],
             "contrastive (32 x 128)",
         ),
-        (["npz", "a.npz", "--encoder", "mine", "--output", "../up", "--store", "s"], "'../up' is no name"),
+        (["npz", "a.npz", "--encoder", "mine", "--output", "../up", "--store", "s"], "'../up' is not a name"),
         (["npz", "a.npz", *CXR, "--store", "file"], "file: cannot be written"),
         (
             ["npz", "a.npz", *CXR, "--store", "s", "--patient-pattern", "("],
-            "`patient_pattern` is not a regular expression",
+            "--patient-pattern is not a regular expression",
         ),
         (["npz", "a.npz", *CXR, "--store", "s", "--patient-pattern", "a"], "--patient-pattern needs one group"),
         (["npz", "a.npz", *CXR, "--store", "s", "--labels", "no.csv"], "no.csv: no such file"),

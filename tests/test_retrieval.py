@@ -384,7 +384,7 @@ def built(tmp_path: Path) -> CaseIndex:
     ("options", "told"),
     [
         ({"ks": (0,)}, "-k is a number of neighbours"),
-        ({"findings": ("Hernia",)}, "--finding Hernia: not in"),
+        ({"findings": ("Hernia",)}, "`finding` Hernia: not in"),
         ({"split_queries": "tset"}, "the splits are: test, train"),
         ({"split_cases": "dev"}, "no image is in the split 'dev'"),
     ],
