@@ -74,7 +74,7 @@ def browser(*arguments: str, folder: Path) -> bytes:
     found = os.environ.get("CXR_EMBED_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         pytest.skip("no Chromium here; CXR_EMBED_BROWSER names one")
-    words = [found, "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}", *arguments]
+    words = [found, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}", *arguments]
     return subprocess.run(words, capture_output=True, check=True, timeout=120).stdout
 
 
