@@ -110,6 +110,31 @@ def test_an_operating_point_counts() -> None:
     assert operating_point(labels[2:], scores[2:], 0.5).sensitivity is None
 
 
+def test_a_score_at_the_threshold_is_flagged() -> None:
+    point = operating_point(np.array([1, 1, 0, 0]), np.array([0.5, 0.4, 0.5, 0.4], np.float32), 0.5)
+    assert (point.threshold, point.flag_rate, point.sensitivity, point.specificity) == (0.5, 0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    "lower", [1.0, np.nextafter(1.0, 2.0), -1.0, 0.0, -np.nextafter(0.0, 1.0), np.finfo(np.float64).max / 2]
+)
+def test_no_number_lies_between_neighbours_and_the_upper_one_is_the_threshold(lower: float) -> None:
+    """Halfway between two neighbouring numbers rounds to either; rounded down it would flag both."""
+    upper = np.nextafter(lower, np.inf)
+    scores = np.array([lower, upper])
+    assert threshold_for_sensitivity(np.array([0, 1]), scores, 1.0) == upper
+    assert threshold_for_flag_rate(scores, 0.5) == upper
+
+
+def test_a_threshold_lies_halfway_between_two_scores() -> None:
+    labels, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9])
+    assert threshold_for_sensitivity(labels, scores, 1.0) == pytest.approx(0.4)
+    assert threshold_for_sensitivity(labels, scores, 0.5) == pytest.approx(0.75)
+    # The two largest numbers: their sum is not one.
+    largest = np.array([0.5, 1.0]) * np.finfo(np.float64).max
+    assert threshold_for_flag_rate(largest, 0.5) == pytest.approx(0.75 * largest[1])
+
+
 def test_counts_per_thousand() -> None:
     # 20 of 1,000 have it: 18 found, 2 missed; of 980 without, a tenth is flagged.
     assert per_thousand(0.9, 0.9, 0.02) == pytest.approx((18 + 98, 2))

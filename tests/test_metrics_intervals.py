@@ -219,6 +219,29 @@ def test_delong_is_every_positive_with_every_negative(
         assert (difference.low, difference.high) == pytest.approx(np.clip(list(ends), -1, 1), abs=1e-6)
 
 
+def test_delong_on_the_ratings_of_hanley_and_mcneil() -> None:
+    """Five ratings of 109 CT images (Hanley and McNeil, 1982, table I): 0.893; by DeLong 0.0307, as Stata's manual."""
+    normal, abnormal = np.repeat(np.arange(5.0), [33, 6, 6, 11, 2]), np.repeat(np.arange(5.0), [3, 2, 2, 11, 33])
+    positive, scores = np.arange(109) >= 58, np.concatenate([normal, abnormal])
+    (area,), ((variance,),) = delong(positive, scores)
+    assert area == pytest.approx(0.8932, abs=5e-5)
+    assert math.sqrt(variance) == pytest.approx(0.0307, abs=5e-5)
+    # Student's t of the 51 abnormal ones less one, 2.00856, on the logit's scale: 2.1240 -+ 2.00856 * 0.0307 / 0.0954.
+    found = delong_interval(positive, scores, float(area))
+    assert (found.low, found.high) == (pytest.approx(0.8142, abs=2e-4), pytest.approx(0.9410, abs=2e-4))
+
+
+def test_delongs_interval_has_the_rarer_kinds_degrees_of_freedom() -> None:
+    # By hand: positives lie above 1, 1 and 4/5 of the negatives, negatives below 1, 1, 1, 1 and 2/3 of the positives.
+    # Variances 1/75 and 1/45, over 3 and 5 cases: 1/225 each. AUROC 14/15, its logit log(14), slope there 225/14.
+    scores = np.array([3.0, 4, 1.5, 1, 2, 0, -1, 0.5])
+    width = 4.302653 * math.sqrt(2 / 225) * 225 / 14  # Student's t, 0.975, 2 degrees
+    ends = [1 / (1 + math.exp(-(math.log(14) + side * width))) for side in (-1, 1)]
+    for kind, sign in ((np.arange(8) < 3, 1), (np.arange(8) >= 3, -1)):  # three positives, or three negatives
+        found = delong_interval(kind, sign * scores, 14 / 15)
+        assert (found.value, found.low, found.high) == pytest.approx((14 / 15, *ends), abs=1e-6)
+
+
 def test_delongs_interval_keeps_inside_and_says_what_it_cannot_know() -> None:
     positive = np.array([True, True, True, False, False, False])
     near = delong_interval(positive, np.array([3.0, 4, 1.5, 1, 2, 0]), 8 / 9)

@@ -185,6 +185,23 @@ def test_no_patient_is_in_two_folds(seed: int, count: int, images: int) -> None:
         assert (labels[fold == part] == 1).any()
 
 
+@pytest.mark.parametrize("rare", [1.0, 0.0])
+def test_each_fold_needs_a_patient_of_each_kind(rare: float) -> None:
+    patients = np.repeat(np.arange(10), 2)
+    labels = np.full(20, 1 - rare)
+    # Patients 0, 2 and 4 are of the rarer kind: a positive patient has any positive image, a negative one has none.
+    labels[[0, 5, 8] if rare else [0, 1, 4, 5, 8, 9]] = rare
+    fold = deal_folds(labels, patients, 3, 0)
+    assert fold is not None
+    assert {fold[0], fold[4], fold[8]} == {0, 1, 2}
+    assert set(fold[np.isin(patients, [1, 3, 5, 6, 7, 8, 9])].tolist()) == {0, 1, 2}
+    assert deal_folds(labels, patients, 4, 0) is None
+    # Without a known label a patient is of neither kind.
+    labels[[8, 9]] = np.nan
+    assert deal_folds(labels, patients, 3, 0) is None
+    assert deal_folds(labels, patients, 2, 0) is not None
+
+
 def test_a_stream_equals_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, labels = make_cases(3000, 30)
     vectors = vectors.astype(np.float16)
