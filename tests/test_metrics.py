@@ -135,6 +135,11 @@ def test_a_threshold_lies_halfway_between_two_scores() -> None:
     assert threshold_for_flag_rate(largest, 0.5) == pytest.approx(0.75 * largest[1])
 
 
+def test_beyond_the_largest_float32_a_threshold_is_still_finite() -> None:
+    largest = float(np.finfo(np.float32).max)
+    assert threshold_for_flag_rate(np.array([largest, largest]), 0.5) == np.nextafter(largest, np.inf)
+
+
 def test_counts_per_thousand() -> None:
     # 20 of 1,000 have it: 18 found, 2 missed; of 980 without, a tenth is flagged.
     assert per_thousand(0.9, 0.9, 0.02) == pytest.approx((18 + 98, 2))

@@ -344,6 +344,14 @@ def test_scores_without_spread_have_no_interval() -> None:
     assert apart == (Estimate(0.0, reason=NO_SPREAD), None)
 
 
+def test_a_difference_on_a_single_positive_has_a_value_and_no_interval() -> None:
+    positive = np.array([True, False, False, False])
+    # Above two of three negatives, and level with one of them and above none.
+    found, p = delong_difference(positive, np.array([2.0, 0, 1, 3]), np.array([1.0, 1, 2, 3]))
+    assert (found.value, found.low, p) == (pytest.approx(2 / 3 - 1 / 6), None, None)
+    assert found.reason == "no interval: a single case of a kind shows no spread"
+
+
 def test_holm_is_the_textbooks() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([None, 0.5, 0.9]) == [None, 1.0, 1.0]
