@@ -374,7 +374,7 @@ def test_curve_as_typed(typed: Path) -> None:
         ),
         (["train", "clear", "labels.csv", "--out", "x", "--output", "maps"], "has no output 'maps'; it has features"),
         (["train", "clear", "labels.csv", "--out", "x", "--split", "val"], "the splits are test, train"),
-        (["train", "clear", "labels.csv", "--out", "x", "--strength", "0"], "--strength is a number above 0"),
+        (["train", "clear", "labels.csv", "--out", "x", "--strength", "0"], "-C is a number above 0"),
         (["train", "clear", "labels.csv", "--out", "x", "--finding", "Nodule"], "the labels have no finding Nodule"),
         (["train", "clear", "labels.csv", "--out", "clear"], "this command reads it, and would write over it"),
         (["predict", "clear", "clear", "--out", "x.csv"], "no probe here"),
