@@ -246,7 +246,7 @@ def test_a_smaller_dtype_is_a_choice(tmp_path: Path) -> None:
     assert bring(path, tmp_path / "s", dtype="float16").cast_from == "float32"
     np.testing.assert_array_equal(open_store(tmp_path / "s").read().vectors[0].ravel(), tokens(0).astype(np.float16))
     np.savez(tmp_path / "large.npz", x=np.full(SIZE, 1e6, np.float32))
-    with pytest.raises(CxrEmbedError, match="'x': too large for float16; use `dtype=.float32.`"):
+    with pytest.raises(CxrEmbedError, match=r"'x': too large for float16; use `dtype=.float32.`"):
         bring(tmp_path / "large.npz", tmp_path / "t", dtype="float16")
 
 
