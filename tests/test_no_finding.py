@@ -22,7 +22,8 @@ from cxr_embed.types import Labels, in_means, left_out_of_means
 from cxr_embed.zeroshot import Scores
 
 NAMES = ("Mass", "No Finding", "Edema")
-TOLD = "'No Finding' says that findings are absent: no part in the mean (--count-no-finding)"
+TOLD = "'No Finding' says that findings are absent: no part in the mean (`count_no_finding`)"
+TYPED = TOLD.replace("`count_no_finding`", "--count-no-finding")
 
 
 def world(count: int = 80) -> tuple[Scores, Scores, Labels]:
@@ -106,10 +107,10 @@ def test_the_verbs(tmp_path: Path) -> None:
     draws = ("--bootstraps", "20")
     for verb in (("evaluate", "a.csv"), ("probe", "compare", "a.csv", "b.csv")):
         plain = run_cli(*verb, "labels.csv", *draws, cwd=tmp_path)
-        assert f"note: {TOLD}" in plain.stdout
+        assert f"note: {TYPED}" in plain.stdout
         assert "mean of 2 of 3" in plain.stdout
         asked = run_cli(*verb, "labels.csv", *draws, "--count-no-finding", cwd=tmp_path)
-        assert TOLD not in asked.stdout
+        assert TYPED not in asked.stdout
         assert "mean of 3 of 3" in asked.stdout
     done = run_cli(
         "report", "a.csv", "labels.csv", "--against", "b.csv", "--out", "r.html", *draws, "--json", cwd=tmp_path
