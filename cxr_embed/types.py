@@ -184,7 +184,8 @@ class EncoderSpec:
         Words' output is passed over where it has several vectors an image and is not the first: they would be means.
         """
         first = next(iter(self.outputs))
-        return self.text.output if self.text is not None and len(self.outputs[self.text.output]) == 1 else first
+        words = self.text.output if self.text is not None else first  # which a store need not hold
+        return words if len(self.outputs.get(words, ())) == 1 else first
 
     @property
     def model(self) -> tuple[str, str, str]:

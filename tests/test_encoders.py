@@ -22,7 +22,7 @@ from cxr_embed.encoders.networks import densenet121, resnet50, weight_shapes
 from cxr_embed.encoders.resample import center_square, crop_and_resize, resize_matrix
 from cxr_embed.encoders.weights import digest, load_weights, random_weights, save_weights
 from cxr_embed.errors import EncoderError
-from cxr_embed.types import CxrImage
+from cxr_embed.types import CxrImage, EncoderSpec, TextRule
 
 
 def skimage_way(pixels: np.ndarray, max_value: int, target: int) -> np.ndarray:
@@ -251,3 +251,12 @@ print(sorted(heavy & set(sys.modules)))
 def test_importing_the_package_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_index_takes_the_words_output_where_it_is_kept() -> None:
+    rule = TextRule("words", "clip")
+    both = EncoderSpec("toy", "1", "none", {"features": (8,), "words": (4,)}, text=rule)
+    assert both.search_output == "words"
+    assert EncoderSpec("toy", "1", "none", {"features": (8,)}, text=rule).search_output == "features"
+    assert EncoderSpec("toy", "1", "none", {"f": (8,), "words": (3, 4)}, text=rule).search_output == "f"
+    assert EncoderSpec("toy", "1", "none", {"f": (8,)}).search_output == "f"
