@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[[Path], list[Line]]] = {
     "rerun": storage.second_run,
     "memory": storage.memory,
     "million": storage.million,
+    "checks": storage.checks,
     "zeroshot": zeroshot.run,
     "probe": probe.run,
     "evaluate": evaluate.run,

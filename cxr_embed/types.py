@@ -20,6 +20,8 @@ Precision = Literal["float32", "bf16"]
 Colour = Literal["refuse", "grey"]
 # What is odd about a file that was read all the same; `images.notes` has the sentences.
 ImageNote = Literal["window", "rescale", "range", "aspect", "colour", "lateral"]
+# Stands wherever results are shown.
+RESEARCH = "For research; not a medical device."
 # A column of score files: 1 where a probe learned from the image's patient, so that no judge takes it for a test.
 LEARNED = "learned_from"
 # Another one: 1 in every row where the weights of the vectors behind the scores stand in for a trained model's.

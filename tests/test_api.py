@@ -141,12 +141,38 @@ def test_whom_a_probe_learned_from_travels_with_the_scores(place: Path, store: o
     assert any("learned from" in warning for warning in judged.warnings)
 
 
+def test_what_no_result_could_say_later_is_said_at_once(place: Path, store: object) -> None:
+    import pandas
+
+    truth, values = np.array([0, 1] * 10), np.linspace(0, 1, 20)
+    with pytest.raises(CxrEmbedError, match="`patients` is blank in row 3"):  # else all of them were one patient
+        cx.evaluate(values, truth, patients=pandas.Series(["a", "b", "c", None] * 5))
+    with pytest.raises(CxrEmbedError, match=r"'nih41': no set of this name; did you mean nih14\?"):
+        cx.screen(store, "nih41")
+    with pytest.warns(UserWarning, match="image 1: does not look like a chest radiograph"):
+        cx.embed_images([place / "i0.png", np.random.default_rng(0).integers(0, 256, (96, 96), np.uint8)])
+    frame = pandas.read_csv(place / "manifest.csv").assign(ids=1)
+    with pytest.raises(CxrEmbedError, match="image_id"):  # a table with a column `ids` is a table
+        cx.evaluate(frame[["ids", "Effusion"]], frame)
+
+
+def test_a_report_knows_which_columns_of_a_manifest_are_not_findings(place: Path, probe: object, store: object) -> None:
+    import pandas
+
+    pandas.read_csv(place / "manifest.csv").assign(smoker=1).to_csv(place / "extra.csv", index=False)
+    manifest = cx.read_manifest(place / "extra.csv", extra=["smoker"])
+    scores = probe.predict(store, manifest, split="test")  # type: ignore[attr-defined]
+    made = cx.report(scores, manifest, out=place / "extra.html", split="test", bootstraps=20)
+    assert not any("smoker" in warning for warning in made.warnings)
+
+
 def test_results_print_and_show_tables(place: Path, store: object, probe: object) -> None:
     scores = probe.predict(store, place / "manifest.csv", split="test")  # type: ignore[attr-defined]
     result = cx.evaluate(scores, place / "manifest.csv", split="test", by=["sex"], bootstraps=50)
     table = result.to_pandas()
     assert table["finding"].tolist()[0] == "Effusion"
     assert set(table["group"].dropna()) == {"F", "M"}
+    assert "not a medical device" in repr(result)
     for each in (probe, scores, result):
         shown = each._repr_html_()  # type: ignore[attr-defined]
         assert shown.startswith("<table>")
@@ -230,7 +256,7 @@ def test_no_message_of_the_library_names_a_flag() -> None:
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                outside = re.sub(r"`[^`]*`|cxr-embed [^;\n]*|--json|STORE --[a-z-]+ [A-Z]+", "", node.value)
+                outside = re.sub(r"`[^`-][^`]*`|cxr-embed [^;\n]*|--json|STORE --[a-z-]+ [A-Z]+", "", node.value)
                 assert not flag.search(outside), f"{path.name}:{node.lineno}: {node.value!r}"
 
 

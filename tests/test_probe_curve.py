@@ -27,7 +27,7 @@ from cxr_embed.probe.latex import escape, to_latex
 from cxr_embed.probe.shots import draw_order, draw_patients, hashes, patients_for_test, patients_of
 from cxr_embed.reporting.collect import _read_curve
 from cxr_embed.reporting.context_tables import few_label_tables
-from cxr_embed.reporting.few_label_plot import few_label_plot, save_few_labels
+from cxr_embed.reporting.few_label_plot import few_label_plot, few_labels_figure
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
 
@@ -541,7 +541,7 @@ def test_one_draw_has_no_p_and_no_bars(tmp_path: Path) -> None:
     text = to_latex(found)
     assert "Holm" not in text
     assert "$p$: needs two draws" in text
-    save_few_labels(tmp_path / "c.svg", to_json(found, {}))
+    few_labels_figure(to_json(found, {}), tmp_path / "c.svg")
     drawn = (tmp_path / "c.svg").read_text()
     assert "one draw" in drawn
     assert "deviation" not in drawn
@@ -565,7 +565,7 @@ def test_files_for_a_paper_name_stand_ins_and_hold_every_encoder(tmp_path: Path)
 def test_the_curve_is_drawn_by_its_suffix(tmp_path: Path, suffix: str) -> None:
     told = to_json(fractions_of(tmp_path, fractions=(0.25, 1.0), seeds=range(2)), {})
     path = tmp_path / f"curve.{suffix}"
-    save_few_labels(path, told)
+    few_labels_figure(told, path)
     data = path.read_bytes()
     assert {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix] == data[
         : {"pdf": 4, "png": 4, "svg": 5}[suffix]
@@ -573,7 +573,7 @@ def test_the_curve_is_drawn_by_its_suffix(tmp_path: Path, suffix: str) -> None:
     if suffix == "svg":
         assert b"25%" in data
         assert b"part of the training patients" in data
-    save_few_labels(path, told)
+    few_labels_figure(told, path)
     assert path.read_bytes() == data
 
 

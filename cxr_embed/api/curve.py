@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from cxr_embed.api.inputs import Path_, Table, labels_of, source_of, store_of
+from cxr_embed.api.inputs import StrPath, Table, labels_of, source_of, store_of
 from cxr_embed.api.probe import stored_output
 from cxr_embed.api.tables import Tabular
 from cxr_embed.manifest import Manifest, Uncertain
@@ -19,12 +19,12 @@ from cxr_embed.probe.curve_summary import differences, size_told, summarise, to_
 from cxr_embed.probe.features import ProbeError
 from cxr_embed.probe.latex import to_latex
 from cxr_embed.reporting.cards import store_names
-from cxr_embed.reporting.few_label_plot import few_labels_figure, save_few_labels, stand_ins_of
+from cxr_embed.reporting.few_label_plot import few_labels_figure, stand_ins_of
 from cxr_embed.store import Store
 from cxr_embed.store.writer import utc_now
 from cxr_embed.version import __version__
 
-SHOTS: tuple[int | Literal["all"], ...] = (4, 8, 16, 32, 64, "all")
+SHOTS: tuple[int | Literal["all"], ...] = (1, 4, 16, 64, 256, "all")
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,7 +52,7 @@ class FewLabelCurve(Tabular):
                 mean = "undefined" if row["mean"] is None else f"{row['mean']:.3f}"
                 ends = "" if row["ci_low"] is None else f" ({row['ci_low']:.3f}-{row['ci_high']:.3f})"
                 lines.append(f"{row['encoder']}, {size_told(self.curve, row['shots'])} {unit}: {mean}{ends}")
-        return "\n".join(["mean AUROC over findings", *lines])
+        return self._as_text(["mean AUROC over findings", *lines])
 
     def to_arrow(self) -> pa.Table:
         """A row for each encoder, size and finding (null for the mean over findings), with the 95% interval."""
@@ -75,7 +75,7 @@ class FewLabelCurve(Tabular):
         """Two tables for a paper; they need the package booktabs."""
         return to_latex(self.curve, stand_ins_of(self.to_json()))
 
-    def save(self, folder: Path_) -> None:
+    def save(self, folder: StrPath) -> None:
         """Writes `curve.json` and `curve.csv`.
 
         Raises:
@@ -83,24 +83,21 @@ class FewLabelCurve(Tabular):
         """
         write_curve(Path(folder), self.curve, self.about)
 
-    def plot(self, path: Path_ | None = None) -> Any:
+    def plot(self, path: StrPath | None = None) -> Any:
         """The curve as a `matplotlib.figure.Figure`, written to `path` (.png, .svg, .pdf) as well where one is given.
 
         Raises:
             ReportError: where it cannot be written.
         """
-        told = self.to_json()
-        if path is not None:
-            save_few_labels(Path(path), told)
-        return few_labels_figure(told)
+        return few_labels_figure(self.to_json(), Path(path) if path is not None else None)
 
     def _remarks(self) -> Sequence[str]:
         return self.notes
 
 
 def few_label_curve(
-    stores: Sequence[Store | Path_] | Store | Path_,
-    labels: Manifest | Path_ | Table,
+    stores: Sequence[Store | StrPath] | Store | StrPath,
+    labels: Manifest | StrPath | Table,
     *,
     shots: Sequence[int | Literal["all"] | None] | None = None,
     fractions: Sequence[float] | None = None,
@@ -120,7 +117,7 @@ def few_label_curve(
     Args:
         stores: one store, or several to compare: open ones, or their folders.
         labels: a manifest, or a table of labels. Without a column `split`, a part of the patients becomes the test.
-        shots: positives of a draw, and as many negatives; `"all"` is all training images. 4 to 64 and all by default.
+        shots: positives of a draw, and as many negatives; `"all"` is all training images. `SHOTS` by default.
         fractions: instead of shots, parts of the training patients, above 0 and at most 1.
         seeds: one draw each: so many, or these.
         train, test: names of the splits.

@@ -12,7 +12,7 @@ import numpy as np
 
 from cxr_embed.encoders import CheckedEncoder, load_encoder
 from cxr_embed.errors import EncoderError, ImageError
-from cxr_embed.images import prepared_encoder, read_image
+from cxr_embed.images import NOTES, looks_like_chest, prepared_encoder, read_image
 from cxr_embed.manifest import Manifest
 from cxr_embed.pipeline.embedding import embed as run
 from cxr_embed.pipeline.summary import EmbedSummary
@@ -94,14 +94,18 @@ def embed_images(
         batch_size: images the encoder takes at once.
 
     Returns:
-        `(N, D)` or `(N, T, D)` float32, row i for image i.
+        `(N, D)` or `(N, T, D)` float32, row i for image i. A warning names images that do not look like chest
+        radiographs, and files that are odd.
 
     Raises:
         ImageError: for a file that is not a radiograph, or an array of another shape or dtype; it names the image.
+        ValueError: for a `batch_size` below 1.
         EncoderError: where the encoder cannot be loaded, or has no such output.
     """
     if isinstance(images, str | os.PathLike | np.ndarray):
         raise ImageError("unsupported", "`images` is a list of files or arrays; put the one image into [...]")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be 1 or more, not {batch_size}")
     loaded = (
         load_encoder(encoder, weights=weights, device=device, precision=precision, pixels=pixels)
         if isinstance(encoder, str)
@@ -116,7 +120,7 @@ def embed_images(
     try:
         for start in range(0, len(images), batch_size):
             batch = [
-                prepared.preprocess(_image(image, start + number, colour))
+                prepared.preprocess(_looked_at(_image(image, start + number, colour), start + number))
                 for number, image in enumerate(images[start : start + batch_size])
             ]
             parts.append(prepared.embed(_stacked(batch))[chosen])
@@ -128,6 +132,15 @@ def embed_images(
 def _stacked(batch: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
     """One array of inputs that are alike; a list of those that differ, such as files of an encoder that decodes."""
     return np.stack(batch) if len({(part.shape, part.dtype) for part in batch}) == 1 else batch
+
+
+def _looked_at(image: CxrImage, number: int) -> CxrImage:
+    """The image, after a warning where a user should know something of it."""
+    odd = [NOTES[note] for note in image.notes]
+    odd += [] if looks_like_chest(image.pixels, image.max_value) else ["does not look like a chest radiograph"]
+    if odd:
+        warnings.warn(f"image {number}: {'; '.join(odd)}; embedded all the same", UserWarning, stacklevel=3)
+    return image
 
 
 def _image(image: Any, number: int, colour: Colour) -> CxrImage:

@@ -33,7 +33,7 @@ class EvaluationResult(Evaluation, Tabular):
     def __repr__(self) -> str:
         lines = [f"{finding.name}: AUROC {figure_text(finding.figures['auroc'])}" for finding in self.findings]
         covered = f"mean of {self.covered} of {counted(len(self.findings), 'finding')}"
-        return "\n".join([*lines, f"{covered}: AUROC {figure_text(self.mean_auroc)}"])
+        return self._as_text([*lines, f"{covered}: AUROC {figure_text(self.mean_auroc)}"])
 
     def to_arrow(self) -> pa.Table:
         """A row a finding; `figure`, `figure_low` and `figure_high` for each figure that some finding has.
@@ -125,9 +125,9 @@ def compare(
 
 def scores_of(scores: Any) -> Any:
     """Scores as `read_scores` takes them."""
-    if isinstance(scores, str | os.PathLike) or hasattr(scores, "ids"):
-        return scores
-    return arrow_of(scores, "scores")
+    # A table may have a column of that name.
+    known = all(hasattr(scores, name) for name in ("ids", "names", "values"))
+    return scores if known or isinstance(scores, str | os.PathLike) else arrow_of(scores, "scores")
 
 
 def labels_or_values(labels: Any, extra: Sequence[str] = ()) -> Manifest | Labels:
@@ -138,12 +138,12 @@ def labels_or_values(labels: Any, extra: Sequence[str] = ()) -> Manifest | Label
 def _of_arrays(
     scores: Any, labels: Any, findings: Sequence[str] | None, patients: Any
 ) -> tuple[Scores, Labels, dict[str, str] | None]:
-    values, truth = np.asarray(scores), np.asarray(labels)
-    if values.ndim not in (1, 2) or values.shape != truth.shape:
+    values, known = np.asarray(scores), np.asarray(labels)
+    if values.ndim not in (1, 2) or values.shape != known.shape:
         raise CxrEmbedError(
-            f"`scores` and `labels` are arrays of one shape, (N,) or (N, F), not {values.shape} and {truth.shape}"
+            f"`scores` and `labels` are arrays of one shape, (N,) or (N, F), not {values.shape} and {known.shape}"
         )
-    values, truth = (array.reshape(len(array), -1) for array in (values, truth))
+    values, known = (array.reshape(len(array), -1) for array in (values, known))
     count = values.shape[1]
     names = tuple(findings or (["finding"] if count == 1 else [f"finding {number + 1}" for number in range(count)]))
     if len(names) != count:
@@ -154,5 +154,8 @@ def _of_arrays(
             raise CxrEmbedError(
                 f"`patients` has {counted(len(patients), 'id')}, the arrays have {counted(len(ids), 'row')}"
             )
-        patients = dict(zip(ids.tolist(), map(str, patients), strict=True))
-    return Scores(ids, names, values, "probability"), Labels(ids, names, truth.astype(np.float32)), patients
+        owners = ["" if one is None or one != one else str(one).strip() for one in patients]
+        if "" in owners:
+            raise CxrEmbedError(f"`patients` is blank in row {owners.index('')}; name a patient in every row")
+        patients = dict(zip(ids.tolist(), owners, strict=True))
+    return Scores(ids, names, values, "probability"), Labels(ids, names, known.astype(np.float32)), patients

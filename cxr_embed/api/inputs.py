@@ -14,12 +14,12 @@ from cxr_embed.errors import CxrEmbedError
 from cxr_embed.manifest import Manifest, labels_of_table, read_labels
 from cxr_embed.store import Store, open_store
 
-Path_ = str | os.PathLike[str]
+StrPath = str | os.PathLike[str]
 # pandas.DataFrame is named in words only: the core does not need pandas.
 Table = Any
 
 
-def store_of(store: Store | Path_) -> Store:
+def store_of(store: Store | StrPath) -> Store:
     """An open store, whichever of both is given.
 
     Raises:
@@ -54,7 +54,7 @@ def arrow_of(table: Table, what: str) -> pa.Table:
     )
 
 
-def labels_of(labels: Manifest | Path_ | Table, extra: Sequence[str] = ()) -> Manifest:
+def labels_of(labels: Manifest | StrPath | Table, extra: Sequence[str] = ()) -> Manifest:
     """Labels of any kind as a checked table of `image_id` and findings.
 
     Args:
@@ -71,7 +71,7 @@ def labels_of(labels: Manifest | Path_ | Table, extra: Sequence[str] = ()) -> Ma
     return labels_of_table(arrow_of(labels, "labels"), extra=extra)
 
 
-def source_of(labels: Manifest | Path_ | Table, table: Manifest) -> tuple[str, str]:
+def source_of(labels: Manifest | StrPath | Table, table: Manifest) -> tuple[str, str]:
     """The name of the labels' file, and the SHA-256 of its bytes; of labels in memory, of their text."""
     if isinstance(labels, str | os.PathLike):
         with open(labels, "rb") as file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from cxr_embed.api.inputs import Path_, Table, labels_of, source_of, store_of
+from cxr_embed.api.inputs import StrPath, Table, labels_of, source_of, store_of
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.api.tables import Tabular
 from cxr_embed.evaluation.cases import join
@@ -59,7 +59,7 @@ class FindingsProbe(Tabular):
         return f"{trained.probe.kind} probe of {', '.join(self.findings)} on {trained.spec.name}, from {learned}"
 
     def to_arrow(self) -> pa.Table:
-        """A row a finding: the labels that it learned from, `C`, and the threshold where it keeps one."""
+        """A row a finding: the labels that it learned from, `C`, and a threshold where it keeps one; columns without a value are left out."""
         body = self.trained.describe()
         rows = [
             {
@@ -71,9 +71,10 @@ class FindingsProbe(Tabular):
             }
             for name in self.trained.findings
         ]
-        return pa.Table.from_pylist(rows)
+        told = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+        return pa.table({name: pa.array([row[name] for row in rows]) for name in told})
 
-    def save(self, path: Path_) -> None:
+    def save(self, path: StrPath) -> None:
         """Writes the probe into a folder; an older probe in it is replaced, whole or not at all.
 
         Raises:
@@ -83,8 +84,8 @@ class FindingsProbe(Tabular):
 
     def predict(
         self,
-        store: Store | Path_,
-        labels: Manifest | Path_ | Table | None = None,
+        store: Store | StrPath,
+        labels: Manifest | StrPath | Table | None = None,
         *,
         split: str | None = None,
         extra: Sequence[str] = (),
@@ -146,8 +147,8 @@ class FindingsProbe(Tabular):
 
 
 def train_probe(
-    store: Store | Path_,
-    labels: Manifest | Path_ | Table,
+    store: Store | StrPath,
+    labels: Manifest | StrPath | Table,
     *,
     split: str | None = None,
     findings: Sequence[str] | None = None,
@@ -212,7 +213,7 @@ def train_probe(
     return FindingsProbe(trained, tuple(notes))
 
 
-def load_probe(path: Path_) -> FindingsProbe:
+def load_probe(path: StrPath) -> FindingsProbe:
     """Reads a probe from its folder.
 
     Raises:
@@ -237,14 +238,13 @@ def make_probe(kind: str, shape: tuple[int, ...], *, pool: str, balance: str, C:
         raise ProbeError(f"`C` is a number above 0, not {C:g}")
     if kind != "linear" and (balance != "none" or C is not None or pool == "attention"):
         raise ProbeError(f"`balance`, `C` and `pool='attention'` are for `kind='linear'`, not {kind}")
-    makers: dict[str, Callable[[], Probe]] = {
-        "mlp": lambda: MLPProbe(pool=pool, seed=seed),
-        "knn": lambda: KNNProbe(pool=pool),
-        "linear": lambda: LinearProbe(C or "auto", balance=balance, pool=pool, seed=seed),
-    }
+    if kind == "mlp":
+        return MLPProbe(pool=pool, seed=seed)
+    if kind == "knn":
+        return KNNProbe(pool=pool)
     if pool == "attention":
         return AttentionProbe(shape[-1], strength=C or "auto", balance=balance, seed=seed)
-    return makers[kind]()
+    return LinearProbe(C or "auto", balance=balance, pool=pool, seed=seed)
 
 
 def stored_output(store: Store, output: str | None) -> str:

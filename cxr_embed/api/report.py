@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cxr_embed.api.evaluate import scores_of
-from cxr_embed.api.inputs import Path_, Table, labels_of
+from cxr_embed.api.inputs import StrPath, Table, labels_of
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.evaluation import ScoreSource
-from cxr_embed.manifest import Manifest
+from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED, Manifest
 from cxr_embed.reporting import Inputs, ReportError, check_target, collect, write_report
 from cxr_embed.store import Store
 
@@ -39,13 +40,13 @@ class ReportFiles:
 
 def report(
     scores: ScoreSource | Table,
-    labels: Manifest | Path_ | Table,
+    labels: Manifest | StrPath | Table,
     *,
-    out: Path_,
+    out: StrPath,
     against: Sequence[ScoreSource | Table] = (),
-    stores: Sequence[Store | Path_] = (),
-    probes: Sequence[Path_] = (),
-    curve: Path_ | None = None,
+    stores: Sequence[Store | StrPath] = (),
+    probes: Sequence[StrPath] = (),
+    curve: StrPath | None = None,
     by: Sequence[str] | None = None,
     extra: Sequence[str] = (),
     **options: Any,
@@ -72,7 +73,7 @@ def report(
     with ExitStack() as stack:
         aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cxr-embed-report-")))
         files = tuple(_score_file(given, aside, number) for number, given in enumerate((scores, *against)))
-        labels_path = _label_file(labels, extra, aside)
+        labels_path, extra = _label_file(labels, extra, aside)
         check_target(page, *files, labels_path, *([Path(curve)] if curve is not None else []))
         inputs = Inputs(
             scores=files,
@@ -92,7 +93,7 @@ def report(
 def _score_file(scores: Any, aside: Path, number: int) -> Path:
     """The scores' file; those in memory are written to one, so that the report can name its digest."""
     given = scores_of(scores)
-    if isinstance(given, str | Path):
+    if isinstance(given, str | os.PathLike):
         return Path(given)
     path = aside / (f"scores {number + 1}.parquet" if number else "scores.parquet")
     if isinstance(given, ScoreFrame):
@@ -104,9 +105,12 @@ def _score_file(scores: Any, aside: Path, number: int) -> Path:
     return path
 
 
-def _label_file(labels: Any, extra: Sequence[str], aside: Path) -> Path:
-    if isinstance(labels, str | Path):
-        return Path(labels)
+def _label_file(labels: Any, extra: Sequence[str], aside: Path) -> tuple[Path, Sequence[str]]:
+    """The labels' file, and its columns that are not findings: an open manifest knows them."""
+    if isinstance(labels, str | os.PathLike):
+        return Path(labels), extra
+    table = labels_of(labels, extra)
     path = aside / "labels.parquet"
-    pa.parquet.write_table(labels_of(labels, extra).table, path)
-    return path
+    pa.parquet.write_table(table.table, path)
+    known = {*REQUIRED, *OPTIONAL, *DESCRIPTIVE, *table.findings}
+    return path, [name for name in table.table.column_names if name not in known]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pydantic
 
-from cxr_embed.api.inputs import Path_, Table, labels_of, store_of
+from cxr_embed.api.inputs import StrPath, Table, labels_of, store_of
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.manifest import Manifest
 from cxr_embed.prompts import (
@@ -29,10 +30,10 @@ PromptSource = PromptSet | Mapping[str, Pair] | Sequence[str] | str | Path
 
 
 def screen(
-    store: Store | Path_,
+    store: Store | StrPath,
     prompts: PromptSource,
     *,
-    labels: Manifest | Path_ | Table | None = None,
+    labels: Manifest | StrPath | Table | None = None,
     extra: Sequence[str] = (),
     **options: Any,
 ) -> ScoreFrame:
@@ -80,6 +81,11 @@ def prompts_of(prompts: PromptSource) -> tuple[PromptSet, bool]:
     if isinstance(prompts, str):
         if prompts in prompt_set_names() or prompts.lower().endswith((".yaml", ".yml")):
             return load_prompt_set(prompts), False
+        if near := difflib.get_close_matches(prompts, prompt_set_names(), n=1, cutoff=0.75):
+            # As a question it would get scores, and mean nothing.
+            raise PromptError(
+                f"`prompts` {prompts!r}: no set of this name; did you mean {near[0]}? A question is [...]"
+            )
         return prompts_of_questions([prompts]), True
     return prompts_of_questions(list(prompts)), True
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cxr_embed.api.inputs import Path_, Table, labels_of, store_of
+from cxr_embed.api.inputs import StrPath, Table, labels_of, store_of
 from cxr_embed.api.tables import Tabular
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import CaseIndex, Query, Rules
@@ -59,7 +59,7 @@ class SimilarCases(Tabular):
 
     def __repr__(self) -> str:
         lines = [f"{case['image_id']}  {case['similarity']:.4f}" for case in self.cases]
-        return "\n".join([f"nearest to {self.query.name}", *lines, *(f"note: {note}" for note in self.notes)])
+        return self._as_text([f"nearest to {self.query.name}", *lines])
 
     def to_arrow(self) -> pa.Table:
         """A row a case; a column that no case has a value in is left out."""
@@ -68,7 +68,7 @@ class SimilarCases(Tabular):
         known = [name for name in names if any(case.get(name) is not None for case in cases)] or names[:2]
         return pa.table({name: pa.array([case.get(name) for case in cases]) for name in known})
 
-    def save(self, path: Path_) -> None:
+    def save(self, path: StrPath) -> None:
         """Writes the cases as CSV or Parquet, by its suffix.
 
         Raises:
@@ -78,7 +78,7 @@ class SimilarCases(Tabular):
         write_neighbors(Path(path), list(self.cases), self.columns)
 
     def _remarks(self) -> Sequence[str]:
-        return (f"nearest to {self.query.name}", *self.notes)
+        return self.notes
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,7 +120,7 @@ class SearchIndex:
         exclude_same_patient: bool = False,
         only_same_patient: bool = False,
         one_per_patient: bool = False,
-        weights: Path_ | None = None,
+        weights: StrPath | None = None,
         device: str = "auto",
     ) -> SimilarCases:
         """The k nearest cases to one or several examples, among those that pass the filters.
@@ -163,10 +163,10 @@ class SearchIndex:
 
 
 def build_index(
-    store: Store | Path_,
-    manifest: Manifest | Path_ | Table | None = None,
+    store: Store | StrPath,
+    manifest: Manifest | StrPath | Table | None = None,
     *,
-    path: Path_,
+    path: StrPath,
     output: str | None = None,
     pool: str | None = None,
     kind: str = "auto",
@@ -193,7 +193,7 @@ def build_index(
     return SearchIndex(CaseIndex(path), written.notes)
 
 
-def open_index(path: Path_, *, uri: str | None = None) -> SearchIndex:
+def open_index(path: StrPath, *, uri: str | None = None) -> SearchIndex:
     """Opens an index.
 
     Args:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.types import counted
+from cxr_embed.types import RESEARCH, counted
 
-RESEARCH = "For research; not a medical device."
 _SHOWN = 20  # rows of a table in a notebook
 
 
-class Tabular:
+class Tabular(ABC):
     """A result that is a table. Subclasses say what `to_arrow` gives."""
 
+    @abstractmethod
     def to_arrow(self) -> pa.Table:
         """The result as a pyarrow table."""
-        raise NotImplementedError
 
     def to_pandas(self) -> Any:
         """The result as a `pandas.DataFrame`.
@@ -44,20 +44,25 @@ class Tabular:
             [*([counted(left, "more row", "more rows")] if left > 0 else []), *self._remarks(), RESEARCH],
         )
 
+    def _as_text(self, lines: Sequence[str]) -> str:
+        """What a terminal shows: the lines, what is to be known of them, and what they are for."""
+        return "\n".join([*lines, *(f"note: {remark}" for remark in self._remarks()), RESEARCH])
+
     def _remarks(self) -> Sequence[str]:
-        """What stands below the table in a notebook."""
+        """What the user should know of it, in sentences."""
         return ()
 
 
 def as_html(heads: Sequence[str], rows: Sequence[Sequence[Any]], remarks: Sequence[str]) -> str:
     """A table as HTML; all text is escaped."""
     above = "".join(f"<th>{html.escape(str(head))}</th>" for head in heads)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(_cell(value))}</td>" for value in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
     below = "".join(f"<p><small>{html.escape(remark)}</small></p>" for remark in remarks)
     return f"<table><thead><tr>{above}</tr></thead><tbody>{body}</tbody></table>{below}"
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """A value as a cell; numbers stand to the right."""
+    side = ' style="text-align: right"' if isinstance(value, int | float) else ""
+    text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"<td{side}>{html.escape(text)}</td>"

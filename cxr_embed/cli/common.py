@@ -13,9 +13,9 @@ import typer
 
 from cxr_embed.cli.terminal import clean_json, console
 from cxr_embed.notebook import in_notebook, notebook_bar
+from cxr_embed.types import RESEARCH as RESEARCH
 from cxr_embed.types import counted, stand_ins_read
 
-RESEARCH = "For research; not a medical device."
 KeyFile = Annotated[Path | None, typer.Option(help="Key of the patient ids, if not your own: for what was forgotten.")]
 
 

@@ -76,7 +76,7 @@ def curve(
         fail("give --shots or --fraction, not both: they are two curves", 2)
     check_files(figure, latex, 1 + len(more or ()))
     sizes: dict[str, Any] = (
-        {"fractions": _fractions(fraction)} if fraction is not None else {"shots": _shots(shots or _SHOTS)}
+        {"fractions": _fractions(fraction)} if fraction is not None else {"shots": _shots(shots) if shots else None}
     )
     with progress_bar() as progress:
         made = few_label_curve(
@@ -119,10 +119,10 @@ def check_files(figure: Path | None, latex: Path | None, encoders: int) -> None:
 def _write_more(found: Curve, told: dict[str, Any], figure: Path | None, latex: Path | None) -> dict[str, str]:
     """Writes the files for a paper; their names."""
     from cxr_embed.probe.latex import write_latex
-    from cxr_embed.reporting.few_label_plot import save_few_labels, stand_ins_of
+    from cxr_embed.reporting.few_label_plot import few_labels_figure, stand_ins_of
 
     if figure is not None:
-        save_few_labels(figure, told)
+        few_labels_figure(told, figure)
     if latex is not None:
         write_latex(latex, found, stand_ins_of(told))
     return {name: str(file) for name, file in (("figure", figure), ("latex", latex)) if file is not None}

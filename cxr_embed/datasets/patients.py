@@ -64,7 +64,7 @@ def hashed(patient: str, key: bytes | None) -> str:
 
 
 def compiled_pattern(pattern: str | None) -> re.Pattern[str] | None:
-    """What `--patient-pattern` says.
+    """What `patient_pattern` says.
 
     Raises:
         ManifestError: for no regular expression, or one without a group.

@@ -92,7 +92,7 @@ class Recipe(_Part):
     """A data set's layout.
 
     Attributes:
-        name: what `--recipe` takes.
+        name: what `recipe` takes.
         title, licence, citation: for people.
         images: patterns of paths below the data set's folder; `*` and `?` stop at a slash, `**/` is any folders.
         table: its table, if it has one.

@@ -178,7 +178,7 @@ def _retries_untold() -> Iterator[None]:
 
 
 def named_folder(weights: Path | None, variable: str) -> Path | None:
-    """The folder that a user named, by `--weights` or by an environment variable."""
+    """The folder that a user named, by `weights` or by an environment variable."""
     if weights is not None:
         return weights
     value = os.environ.get(variable)

@@ -1,4 +1,4 @@
-"""The language of `--where`: conditions on the columns of the case table.
+"""The language of `where`: conditions on the columns of the case table.
 
     view = PA and age between 40 and 60
     not (Effusion = 1 or "No Finding" = 1) and site in (A, 'St. Mary')

@@ -28,10 +28,9 @@ from cxr_embed.reporting.shortcuts import audit
 from cxr_embed.reporting.words import summary, warnings
 from cxr_embed.store import Store, open_store
 from cxr_embed.store.writer import utc_now
-from cxr_embed.types import counted, digest_fits, in_means
+from cxr_embed.types import RESEARCH, counted, digest_fits, in_means
 
 FORMAT, VERSION = "cxr_embed.report", 1
-RESEARCH = "For research; not a medical device."
 _GROUPS = ("sex", "age", "view", "site")
 _CURVE_FORMAT = "cxr_embed.curve"
 

@@ -114,7 +114,7 @@ def to_svg(key: str, height: float, draw: Callable[[Figure], None], label: str) 
 
 
 def make_figure(height: float, draw: Callable[[Figure], None]) -> Figure:
-    """A figure of the page's width, for a notebook to show.
+    """A figure of the page's width, for a notebook or a file.
 
     Args:
         height: inches.
@@ -144,7 +144,7 @@ def check_figure(path: Path) -> None:
         raise ReportError(f"{path}: a figure is a file whose name ends in {', '.join(FIGURES)}; give another `figure`")
 
 
-def save_figure(path: Path, height: float, draw: Callable[[Figure], None]) -> None:
+def save_figure(path: Path, height: float, draw: Callable[[Figure], None]) -> Figure:
     """Writes a figure of the page's width, by atomic rename; the same figure gives the same file.
 
     Args:
@@ -152,12 +152,13 @@ def save_figure(path: Path, height: float, draw: Callable[[Figure], None]) -> No
         height: inches.
         draw: fills the figure.
 
+    Returns:
+        The figure.
+
     Raises:
         ReportError: where it cannot be written.
     """
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     check_figure(path)
     kind = path.suffix[1:].lower()
@@ -170,15 +171,14 @@ def save_figure(path: Path, height: float, draw: Callable[[Figure], None]) -> No
     }
     with matplotlib.rc_context({**SETTINGS, **own}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure = Figure(figsize=(WIDTH, height), facecolor="white")
-        FigureCanvasAgg(figure)
-        draw(figure)
+        figure = make_figure(height, draw)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with written_aside(path) as partial:
                 figure.savefig(partial, format=kind, dpi=300, metadata=undated[kind])
         except OSError as error:
             raise ReportError(f"{path}: cannot be written ({error.strerror or error}); give another `figure`") from None
+    return figure
 
 
 def _inline(svg: str, key: str, label: str) -> str:

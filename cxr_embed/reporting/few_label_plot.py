@@ -22,6 +22,7 @@ from cxr_embed.reporting.drawing import (
     short,
     to_svg,
 )
+from cxr_embed.reporting.inputs import ReportError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,19 +50,20 @@ def few_label_plot(curve: dict[str, Any], names: list[str]) -> Drawing:
     return Drawing("few", to_svg("few", height, draw, title), title, caption)
 
 
-def save_few_labels(path: Path, curve: dict[str, Any]) -> None:
-    """Writes the same figure to a file: PNG, SVG or PDF, by its suffix.
+def few_labels_figure(curve: dict[str, Any], path: Path | None = None) -> Figure:
+    """The same as a figure of matplotlib's, written to a PNG, SVG or PDF file as well where one is named.
 
     Args:
-        path: of the figure.
         curve: as `curve.json` holds it.
+        path: of the file.
+
+    Raises:
+        ReportError: for more encoders than can be told apart, or a file that cannot be written.
     """
-    save_figure(path, *_figure(with_sizes(curve), [], stand_ins_of(curve)))
-
-
-def few_labels_figure(curve: dict[str, Any]) -> Figure:
-    """The same as a figure of matplotlib's."""
-    return make_figure(*_figure(with_sizes(curve), [], stand_ins_of(curve)))
+    if len(curve["encoders"]) > len(STYLES):
+        raise ReportError(f"a figure shows up to {len(STYLES)} encoders, not {len(curve['encoders'])}; leave some out")
+    drawing = _figure(with_sizes(curve), [], stand_ins_of(curve))
+    return make_figure(*drawing) if path is None else save_figure(path, *drawing)
 
 
 def stand_ins_of(curve: dict[str, Any]) -> list[str]:

@@ -58,10 +58,8 @@ def auroc_figure(scores: Scores, path: Path | None = None) -> Figure:
     Raises:
         ReportError: where it cannot be written.
     """
-    height, draw = _aurocs(scores, None)
-    if path is not None:
-        save_figure(path, height, draw)
-    return make_figure(height, draw)
+    drawing = _aurocs(scores, None)
+    return make_figure(*drawing) if path is None else save_figure(path, *drawing)
 
 
 def _aurocs(scores: Scores, published: dict[str, Any] | None) -> tuple[float, Callable[[Figure], None]]:

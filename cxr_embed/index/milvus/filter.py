@@ -1,4 +1,4 @@
-"""Conditions of `--where` in Milvus's language: what passes there is what passes here.
+"""Conditions of `where` in Milvus's language: what passes there is what passes here.
 
 Milvus's null has changed its meaning from release to release (`not`, `not in` and rewritten `or` have let unknown
 values pass), so nothing that we keep there is null: an unknown text or date is blank, an unknown number -1 (of days:
