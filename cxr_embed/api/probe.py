@@ -59,7 +59,10 @@ class FindingsProbe(Tabular):
         return f"{trained.probe.kind} probe of {', '.join(self.findings)} on {trained.spec.name}, from {learned}"
 
     def to_arrow(self) -> pa.Table:
-        """A row a finding: the labels that it learned from, `C`, and a threshold where it keeps one; columns without a value are left out."""
+        """A row a finding: the labels that it learned from, `C`, the threshold that it keeps, why it was not learned.
+
+        Columns without a value are left out.
+        """
         body = self.trained.describe()
         rows = [
             {

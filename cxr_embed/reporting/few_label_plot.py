@@ -60,8 +60,9 @@ def few_labels_figure(curve: dict[str, Any], path: Path | None = None) -> Figure
     Raises:
         ReportError: for more encoders than can be told apart, or a file that cannot be written.
     """
-    if len(curve["encoders"]) > len(STYLES):
-        raise ReportError(f"a figure shows up to {len(STYLES)} encoders, not {len(curve['encoders'])}; leave some out")
+    count = len({row["encoder"] for row in curve["summary"]})
+    if count > len(STYLES):
+        raise ReportError(f"a figure shows up to {len(STYLES)} encoders, not {count}; leave some out")
     drawing = _figure(with_sizes(curve), [], stand_ins_of(curve))
     return make_figure(*drawing) if path is None else save_figure(path, *drawing)
 
