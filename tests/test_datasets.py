@@ -328,7 +328,7 @@ def test_patient_pattern(tmp_path: Path) -> None:
     # A group that took no part, or took nothing, tells no patient.
     for pattern in (r"x(\d+)?|patient", r"patient(z*)"):
         assert scan(tmp_path, KEY, pattern=pattern).without_patient == 3
-    with pytest.raises(ManifestError, match="no regular expression"):
+    with pytest.raises(ManifestError, match="not a regular expression"):
         scan(tmp_path, pattern="(")
     with pytest.raises(ManifestError, match="needs one group"):
         scan(tmp_path, pattern=r"patient\d+")

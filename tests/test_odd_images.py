@@ -660,7 +660,8 @@ def test_a_run_tells_what_was_odd(workers: str, tmp_path: Path, chest: Callable[
     told = run_cli(*command, "--store", "s", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     for note, ids in (("range", "a, d"), ("window", "b"), ("aspect", "b")):
-        assert f"{NOTES[note]} ({ids})" in told.stdout  # type: ignore[index]
+        typed = NOTES[note].replace("`prepare='stretch'`", "--prepare stretch")  # type: ignore[index]
+        assert f"{typed} ({ids})" in told.stdout
     as_json = json.loads(run_cli(*command, "--store", "t", "--json", cwd=tmp_path).stdout)
     assert as_json["odd_files"] == {"range": ["a", "d"], "window": ["b"], "aspect": ["b"]}
     again = json.loads(run_cli(*command, "--store", "t", "--json", cwd=tmp_path).stdout)

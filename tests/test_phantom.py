@@ -469,8 +469,8 @@ def test_a_job_that_its_batch_system_ends_leaves_nothing(tmp_path: Path) -> None
     ended = (
         "import os, signal\n"
         "from cxr_embed.cli import main\n"
-        "from cxr_embed.phantom import files\n"
-        "files.render_study = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "from cxr_embed.phantom import writing\n"
+        "writing.render_study = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
         "main()\n"
     )
     command = [sys.executable, "-c", ended, "phantom", "p", "--count", "6", "--size", "64"]

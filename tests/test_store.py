@@ -173,7 +173,7 @@ def test_another_encoder_cannot_mix_in(tmp_path: Path) -> None:
     other = EncoderSpec("toy", "2", "none", SPEC.outputs)
     with pytest.raises(StoreError, match=r"holds vectors of toy \[\w{12}\], not of toy"):
         StoreWriter(tmp_path / "s", other)
-    for option, match in (({"dtype": "float32"}, "--dtype float16"), ({"precision": "bf16"}, "--precision float32")):
+    for option, match in (({"dtype": "float32"}, "`dtype` float16"), ({"precision": "bf16"}, "`precision` float32")):
         with pytest.raises(StoreError, match=match):
             StoreWriter(tmp_path / "s", SPEC, **option)  # type: ignore[arg-type]
     fill(tmp_path / "s", range(3, 5))
