@@ -10,15 +10,15 @@ from common import ROOT, Line, in_turn, median, real_data, seconds
 from sklearn.metrics import roc_auc_score
 
 from cxr_embed.evaluation import evaluate as evaluate_scores
-from cxr_embed.evaluation.cases import Cases, join
 from cxr_embed.evaluation.measure import compact
+from cxr_embed.evaluation.scored import ScoredCases, join_scores
 from cxr_embed.evaluation.scores import read_scores
 from cxr_embed.metrics import Ranking, draws, strata_of
 
 DRAWS, SLICE, SETS = 1000, 5, 1000
 
 
-def ours(cases: Cases, count: int) -> list[np.ndarray]:
+def ours(cases: ScoredCases, count: int) -> list[np.ndarray]:
     """AUROCs of every finding in `count` draws of patients."""
     patients, total = compact(cases.patients)
     found = []
@@ -32,7 +32,7 @@ def ours(cases: Cases, count: int) -> list[np.ndarray]:
     return found
 
 
-def loop(cases: Cases, count: int) -> list[list[float]]:
+def loop(cases: ScoredCases, count: int) -> list[list[float]]:
     """The same by drawing patients, taking their rows, and scikit-learn."""
     patients, total = compact(cases.patients)
     rows = [np.flatnonzero(patients == patient) for patient in range(total)]
@@ -54,7 +54,7 @@ def run(work: Path) -> list[Line]:
     del work
     folder = real_data() / "peer-tables"
     files = folder / "chexnet-scores.csv.gz", folder / "nih-labels.csv.gz"
-    cases = join(read_scores(files[0]), files[1])
+    cases = join_scores(read_scores(files[0]), files[1])
     figures = in_turn(
         3,
         ours=lambda: seconds(lambda: ours(cases, DRAWS)),

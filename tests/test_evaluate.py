@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import cxr_embed
+from cxr_embed.cases import match_names
 from cxr_embed.errors import CxrEmbedError, ManifestError
-from cxr_embed.evaluation import ScoresError, compare, evaluate, match_names, read_scores
+from cxr_embed.evaluation import ScoresError, compare, evaluate, read_scores
 from cxr_embed.metrics import delong_difference, threshold_by_youden
 from cxr_embed.types import Labels
 from cxr_embed.zeroshot import Scores
@@ -192,7 +193,9 @@ def test_patients_come_from_either_file(tmp_path: Path) -> None:
         tmp_path / "l2.csv",
         [["image_id", "patient_id", "Mass"], *[[f"i{n}", f"p{n // 4 + (n == 39)}", n % 3 // 2] for n in range(40)]],
     )
-    with pytest.raises(ScoresError, match=r"1 image has one patient .* i39: p10 and p9"):
+    with pytest.raises(
+        CasesError, match=r"1 image has one patient in .* and another in the scores, such as i39: p10 and p9"
+    ):
         evaluate(tmp_path / "s.csv", both)
 
 
@@ -269,7 +272,7 @@ def test_what_does_not_fit_is_told(tables: tuple[Path, Path], tmp_path: Path) ->
         ("image_id,A\ni1,0.5\n", "image_id,A\ni1,1\ni1,0\n", "image_id is not unique"),
         ("name,A\ni1,0.5\n", "image_id,A\ni1,1\n", "column image_id is missing"),
         ("image_id,A\n", "image_id,A\ni1,1\n", "the table has no rows"),
-        ("image_id,a b,A-B\ni1,0.5,1\n", "image_id,a_b\ni1,1\n", "a b and A-B are both scores of the label a_b"),
+        ("image_id,a b,A-B\ni1,0.5,1\n", "image_id,a_b\ni1,1\n", "a b and A-B are both for the label a_b"),
         ("image_id,patient_id,A\ni1,,0.5\n", "image_id,A\ni1,1\n", "patient_id is blank"),
     ],
 )
@@ -291,7 +294,7 @@ def test_values_in_memory_are_checked_too() -> None:
     with pytest.raises(ScoresError, match=r"scores have the shape \(2, 2\)"):
         evaluate(Scores(ids, ("A",), np.ones((2, 2)), "margin"), labels)
     good = Scores(ids, ("A",), np.array([[1.0], [0.0]]), "margin")
-    with pytest.raises(ScoresError, match="neither 0, 1 nor unknown"):
+    with pytest.raises(CasesError, match="neither 0, 1 nor unknown"):
         evaluate(good, Labels(ids, ("A",), np.array([[3], [0]], np.float32)))
     with pytest.raises(ScoresError, match="no patient is given for b"):
         evaluate(good, labels, patients={"a": "p"})
@@ -309,7 +312,7 @@ def test_values_in_memory_are_checked_too() -> None:
         ({"threshold": "nan"}, "`threshold` is youden, f1,"),
         ({"calibrate": "beta"}, "`calibrate` is platt or isotonic"),
         ({"thresholds_split": "validate"}, "images are tested and in the validation part"),
-        ({"split": "nowhere"}, "no label is in the split 'nowhere'; the splits are: test, validate"),
+        ({"split": "nowhere"}, "no image is in the split 'nowhere'; the splits are: test, validate"),
         ({"by": ("site",)}, "`by` site: the labels have no such column; they have patient_id, split, sex, age, view"),
         ({"by": ("patient_id",)}, "make no groups"),
         ({"by": ("split",), "split": "test"}, "all cases are test"),
@@ -394,7 +397,7 @@ def test_a_patient_on_both_sides_is_named(tables: tuple[Path, Path], tmp_path: P
         scored = list(csv.reader(file))
     test = write(tmp_path / "test.csv", scored[:121])
     validation = write(tmp_path / "validation.csv", [scored[0], *scored[121:]])
-    with pytest.raises(ScoresError, match=rf"1 patient is tested and in the validation part: .*{first[0][1]}"):
+    with pytest.raises(CasesError, match=rf"1 patient is tested and in the validation part \({first[0][1]}\)"):
         evaluate(test, labels, thresholds_from=validation, bootstraps=10)
 
 

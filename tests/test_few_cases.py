@@ -10,15 +10,27 @@ from helpers import fill, run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_embed.probe.cases import Cases, few_cases
+from cxr_embed.cases import Cases
 from cxr_embed.probe.features import ProbeError
+from cxr_embed.probe.labelled import few_cases
 
 
 def make(labels: list[list[float]]) -> Cases:
     values = np.array(labels, np.float32)
     ids = np.array([f"i{number}" for number in range(len(values))])
     patients = np.array([f"p{number // 2}" for number in range(len(values))])
-    return Cases(ids, patients, tuple(f"f{column}" for column in range(values.shape[1])), values, ("before",))
+    names = tuple(f"f{column}" for column in range(values.shape[1]))
+    return Cases(
+        ids=ids,
+        patients=patients,
+        names=names,
+        columns=names,
+        labels=values,
+        clustered=True,
+        table={},
+        places=np.arange(len(ids)),
+        notes=("before",),
+    )
 
 
 @settings(deadline=None)
@@ -36,12 +48,12 @@ def test_a_draw(labels: list[list[float]], shots: int, seed: int) -> None:
             few_cases(cases, shots + 1, seed)
         return
     place = {image_id: number for number, image_id in enumerate(cases.ids.tolist())}
-    for column, finding in enumerate(few.findings):
-        known = ~np.isnan(few.values[:, column])
-        drawn = few.values[known, column]
+    for column, finding in enumerate(few.names):
+        known = ~np.isnan(few.labels[:, column])
+        drawn = few.labels[known, column]
         left_out = any(note.startswith(f"{finding} is left out") for note in few.notes)
         assert (drawn == 1).sum() == (drawn == 0).sum() == (0 if left_out else shots)
-        original = cases.values[[place[image_id] for image_id in few.ids[known].tolist()], column]
+        original = cases.labels[[place[image_id] for image_id in few.ids[known].tolist()], column]
         np.testing.assert_array_equal(drawn, original)
         positive = few.patients[known][drawn == 1]
         assert not set(positive) & set(few.patients[known][drawn == 0])

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import filelock
@@ -22,14 +23,16 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from cxr_embed import open_store
+from cxr_embed.cases import CasesError, check_apart
+from cxr_embed.errors import CxrEmbedError
 from cxr_embed.manifest import read_labels
 from cxr_embed.probe import KNNProbe, LinearProbe, MLPProbe, ProbeError
 from cxr_embed.probe import features as vectors_module
 from cxr_embed.probe import linear as linear_module
 from cxr_embed.probe.attention import AttentionProbe
 from cxr_embed.probe.base import Probe
-from cxr_embed.probe.cases import check_disjoint, match_cases
 from cxr_embed.probe.features import ArraySource, Matrix, StoreSource, fit_standard, pool_vectors
+from cxr_embed.probe.labelled import labelled_cases
 from cxr_embed.probe.loss import loss, probability
 from cxr_embed.probe.persistence import load_probe, make_trained, save_probe
 from cxr_embed.probe.selection import FIXED_STRENGTH, STRENGTHS, Balance, deal_folds
@@ -476,10 +479,10 @@ def test_a_saved_probe_predicts_the_same(tmp_path: Path, kind: type[Probe]) -> N
         pytest.importorskip("torch")
     store = open_store(make_store(tmp_path / "store"))
     labels = write_labels(tmp_path / "labels.csv")
-    cases = match_cases(store, read_labels(labels), split="train")
+    cases = labelled_cases(store, read_labels(labels), split="train")
     probe = AttentionProbe(5) if kind is AttentionProbe else kind()
     source = StoreSource(store, cases.ids, "tokens", probe.pooling)
-    probe.fit_source(source, cases.values, cases.patients)
+    probe.fit_source(source, cases.labels, cases.patients)
     trained = make_trained(probe, store, "tokens", cases, (labels.name, "0" * 64), split="train", uncertain="unknown")
     save_probe(tmp_path / "probe", trained)
     loaded = load_probe(tmp_path / "probe")
@@ -490,7 +493,7 @@ def test_a_saved_probe_predicts_the_same(tmp_path: Path, kind: type[Probe]) -> N
     np.testing.assert_allclose(loaded.predict(store), probe.predict_proba(vectors), atol=1e-6)
     assert loaded.describe() == trained.describe()
     assert loaded.undefined == {"Hernia": f"all {len(cases)} labels are negative"}
-    assert loaded.labels.counts["Edema"]["unknown"] == int(np.isnan(cases.values[:, 1]).sum())
+    assert loaded.labels.counts["Edema"]["unknown"] == int(np.isnan(cases.labels[:, 1]).sum())
     assert loaded.seen(np.array(["p1", "p0"]), np.array(["new", "other"])).tolist() == [True, False]
     assert sorted(p.suffix for p in (tmp_path / "probe").iterdir()) == [".json", ".lock", ".safetensors"]
     save_probe(tmp_path / "probe", trained)
@@ -500,8 +503,8 @@ def test_a_saved_probe_predicts_the_same(tmp_path: Path, kind: type[Probe]) -> N
 def test_another_encoder_is_refused_by_both_names(tmp_path: Path) -> None:
     store = open_store(make_store(tmp_path / "store"))
     labels = write_labels(tmp_path / "labels.csv")
-    cases = match_cases(store, read_labels(labels))
-    probe = LinearProbe(1.0).fit_source(StoreSource(store, cases.ids, "features", "mean"), cases.values)
+    cases = labelled_cases(store, read_labels(labels))
+    probe = LinearProbe(1.0).fit_source(StoreSource(store, cases.ids, "features", "mean"), cases.labels)
     trained = make_trained(probe, store, "features", cases, (labels.name, "0" * 64), split=None, uncertain="unknown")
     other = open_store(make_store(tmp_path / "other", spec=OTHER))
     told = rf"toy \[{SPEC.fingerprint[:12]}\].*other \[{OTHER.fingerprint[:12]}\]"
@@ -512,8 +515,8 @@ def test_another_encoder_is_refused_by_both_names(tmp_path: Path) -> None:
 def test_damaged_probes_are_named(tmp_path: Path) -> None:
     store = open_store(make_store(tmp_path / "store"))
     labels = write_labels(tmp_path / "labels.csv")
-    cases = match_cases(store, read_labels(labels))
-    probe = LinearProbe(1.0).fit_source(StoreSource(store, cases.ids, "features", "mean"), cases.values)
+    cases = labelled_cases(store, read_labels(labels))
+    probe = LinearProbe(1.0).fit_source(StoreSource(store, cases.ids, "features", "mean"), cases.labels)
     folder = tmp_path / "probe"
     save_probe(
         folder,
@@ -554,10 +557,10 @@ def test_a_probes_folder_has_one_writer_and_keeps_other_peoples_files(
     monkeypatch.setattr("cxr_embed.probe.probe_folder.WAIT", 0)
     store = open_store(make_store(tmp_path / "store"))
     labels = write_labels(tmp_path / "labels.csv")
-    cases = match_cases(store, read_labels(labels))
+    cases = labelled_cases(store, read_labels(labels))
     folder, trained = tmp_path / "probe", []
     for strength in (1.0, 2.0):
-        probe = LinearProbe(strength).fit_source(StoreSource(store, cases.ids, "features", "mean"), cases.values)
+        probe = LinearProbe(strength).fit_source(StoreSource(store, cases.ids, "features", "mean"), cases.labels)
         trained.append(
             make_trained(probe, store, "features", cases, (labels.name, "0" * 64), split=None, uncertain="unknown")
         )
@@ -588,22 +591,24 @@ def test_a_probes_folder_has_one_writer_and_keeps_other_peoples_files(
 def test_joins_are_by_id_and_name_what_is_left_out(tmp_path: Path) -> None:
     store = open_store(make_store(tmp_path / "store"))
     labels = read_labels(write_labels(tmp_path / "labels.csv", 60, first=10))
-    cases = match_cases(store, labels, findings=["Edema", "Mass"])
+    cases = labelled_cases(store, labels, findings=["Edema", "Mass"])
     assert cases.ids.tolist() == [f"i{n}" for n in range(10, 60)]
-    assert cases.values[:, 1].tolist() == [float(n % 3 == 0) for n in range(10, 60)]
+    assert cases.labels[:, 1].tolist() == [float(n % 3 == 0) for n in range(10, 60)]
     assert cases.patients.tolist() == [f"p{n // 2}" for n in range(10, 60)]
-    assert "10 of 60 labelled images have no vector" in cases.notes[0]
-    assert "i60, i61, i62, i63, i64, ..." in cases.notes[0]
-    assert "10 images of" in cases.notes[1]
-    assert "i0, i1" in cases.notes[1]
+    assert cases.notes[0] == "10 labelled ids have no vector (i60, i61, i62, ...) and are left out"
+    assert cases.notes[1] == "10 stored ids have no label (i0, i1, i2, ...)"
 
 
 @pytest.mark.parametrize(
     ("header", "row", "told"),
     [
-        ("image_id,Mass", "x{n},1", "none of the 60 labelled images has a vector"),
-        ("image_id,Mass", "i{n},", "all labels of the 60 images are missing"),
-        ("image_id,patient_id,Mass", "i{n},q{n},1", "different patients for 60 images: 'p0' and 'q0' for i0"),
+        ("image_id,Mass", "x{n},1", "no image_id in common: 'i0' in the store, 'x0' in the labels"),
+        ("image_id,Mass", "i{n},", "every label of the 60 images with vectors is unknown"),
+        (
+            "image_id,patient_id,Mass",
+            "i{n},q{n},1",
+            "one patient in the labels and another in the store, such as i0: q0 and p0",
+        ),
         ("image_id,patient_id", "i{n},p{n}", "no finding"),
     ],
 )
@@ -611,20 +616,23 @@ def test_labels_that_cannot_be_used(tmp_path: Path, header: str, row: str, told:
     store = open_store(make_store(tmp_path / "store"))
     path = tmp_path / "labels.csv"
     path.write_text("\n".join([header, *(row.format(n=n) for n in range(60))]) + "\n")
-    with pytest.raises(ProbeError, match=told):
-        match_cases(store, read_labels(path))
+    with pytest.raises(CxrEmbedError, match=told):
+        labelled_cases(store, read_labels(path))
 
 
 def test_splits_and_findings_that_are_not_there(tmp_path: Path) -> None:
     store = open_store(make_store(tmp_path / "store"))
     labels = read_labels(write_labels(tmp_path / "labels.csv"))
-    with pytest.raises(ProbeError, match="the splits are test, train"):
-        match_cases(store, labels, split="val")
-    with pytest.raises(ProbeError, match="no finding Nodule; they have Mass, Edema, Hernia"):
-        match_cases(store, labels, findings=["Mass", "Nodule"])
-    train = match_cases(store, labels, split="train")
-    with pytest.raises(ProbeError, match=r"1 patient is in the training and in the test part \(p1\)"):
-        check_disjoint(train, train.pick(np.flatnonzero(train.patients == "p1")))
+    with pytest.raises(CasesError, match="the splits are: test, train"):
+        labelled_cases(store, labels, split="val")
+    with pytest.raises(CasesError, match="no finding Nodule; the findings are: Mass, Edema, Hernia"):
+        labelled_cases(store, labels, findings=["Mass", "Nodule"])
+    train = labelled_cases(store, labels, split="train")
+    with pytest.raises(CasesError, match=r"2 images are learned from and tested \(i2, i3\)"):
+        check_apart(train, train.keep(train.patients == "p1"), ("learned from", "tested"))
+    others = replace(train, ids=np.char.add("other ", train.ids))
+    with pytest.raises(CasesError, match=r"1 patient is learned from and tested \(p1\)"):
+        check_apart(train, others.keep(train.patients == "p1"), ("learned from", "tested"))
 
 
 def test_a_matrix_gives_rows_in_memory_and_streamed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -647,7 +655,7 @@ def test_images_without_a_patient_are_patients_of_their_own(tmp_path: Path) -> N
         writer.flush("toy engine")
     path = tmp_path / "labels.csv"
     path.write_text("image_id,Mass\n" + "".join(f"i{n},{n % 2}\n" for n in range(6)))
-    cases = match_cases(open_store(tmp_path / "store"), read_labels(path))
+    cases = labelled_cases(open_store(tmp_path / "store"), read_labels(path))
     assert len(set(cases.patients.tolist())) == 6
     assert "6 images have no patient_id; each counts as a patient of its own: i0, i1, i2" in cases.notes[0]
 

@@ -18,9 +18,9 @@ import pytest
 from cxr_embed.errors import ManifestError
 from cxr_embed.manifest import read_labels
 from cxr_embed.probe import LinearProbe
-from cxr_embed.probe.cases import match_cases
 from cxr_embed.probe.curve import CurveEncoder, run_curve
 from cxr_embed.probe.curve_summary import write_curve
+from cxr_embed.probe.labelled import labelled_cases
 from cxr_embed.probe.persistence import make_trained, save_probe
 from cxr_embed.reporting import Inputs, ReportError, collect, write_report
 from cxr_embed.reporting.cards import origins, seen_in_training, without_places
@@ -100,8 +100,8 @@ def full(folder: Folder) -> dict[str, Any]:
     """A report with everything in it."""
     store = open_store(folder.store())
     labels = read_labels(folder.labels)
-    cases = match_cases(store, labels, split="train")
-    probe = LinearProbe(0.01).fit(store.read(cases.ids).vectors, cases.values, cases.patients)
+    cases = labelled_cases(store, labels, split="train")
+    probe = LinearProbe(0.01).fit(store.read(cases.ids).vectors, cases.labels, cases.patients)
     trained = make_trained(
         probe, store, "features", cases, (folder.labels.name, "0" * 64), split="train", uncertain="unknown"
     )

@@ -15,7 +15,8 @@ from index_world import make_index, make_store
 from sklearn.metrics import ndcg_score, roc_auc_score
 
 from cxr_embed import open_store
-from cxr_embed.errors import CaseIndexError
+from cxr_embed.cases import CasesError
+from cxr_embed.errors import CaseIndexError, CxrEmbedError
 from cxr_embed.index import CaseIndex
 from cxr_embed.index.faiss.build import build_index
 from cxr_embed.manifest import read_labels
@@ -384,13 +385,13 @@ def built(tmp_path: Path) -> CaseIndex:
     ("options", "told"),
     [
         ({"ks": (0,)}, "-k is a number of neighbours"),
-        ({"findings": ("Hernia",)}, "`finding` Hernia: not in"),
+        ({"findings": ("Hernia",)}, "no finding Hernia; the findings are: "),
         ({"split_queries": "tset"}, "the splits are: test, train"),
         ({"split_cases": "dev"}, "no image is in the split 'dev'"),
     ],
 )
 def test_bad_options_are_refused(built: CaseIndex, options: dict[str, Any], told: str) -> None:
-    with pytest.raises(CaseIndexError, match=told):
+    with pytest.raises(CxrEmbedError, match=told):
         evaluate_retrieval([built], **options)
 
 
@@ -409,7 +410,7 @@ def test_nothing_to_evaluate_is_refused(tmp_path: Path) -> None:
         evaluate_retrieval([alone])
     labels = tmp_path / "labels.csv"
     labels.write_text("image_id,Mass\nother,1\n")
-    with pytest.raises(CaseIndexError, match="the labels have none of the images"):
+    with pytest.raises(CasesError, match="have no image_id in common"):
         evaluate_retrieval([blank], read_labels(labels))
 
 
@@ -429,7 +430,7 @@ def test_patients_and_views_need_no_finding(tmp_path: Path) -> None:
     assert "same patient, recall@5" in done.stdout
     assert "nDCG" not in done.stdout
     assert run_cli("index", "evaluate", str(bare.path), "--bootstraps", "20", "--json").returncode == 0
-    with pytest.raises(CaseIndexError, match="`finding` Mass: not in"):
+    with pytest.raises(CasesError, match="no finding Mass; the findings are: none"):
         evaluate_retrieval([bare], findings=["Mass"])
 
 

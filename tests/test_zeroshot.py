@@ -20,14 +20,15 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from cxr_embed import open_store
+from cxr_embed.cases import CasesError, PatientsOf, Side
 from cxr_embed.errors import EncoderError, ManifestError, StoreError
 from cxr_embed.manifest import read_labels, read_manifest
-from cxr_embed.metrics import Figure
+from cxr_embed.metrics import Estimate
 from cxr_embed.pipeline.embedding import embed
 from cxr_embed.prompts import Finding, PromptError, PromptSet, load_prompt_set
 from cxr_embed.screening import Goal, match_labels, screen
 from cxr_embed.screening.finding_report import FindingReport, PairReport, Report
-from cxr_embed.screening.tables import doubts
+from cxr_embed.screening.tables import polarity
 from cxr_embed.store import Row, StoreWriter, add_prompts, read_prompts
 from cxr_embed.types import EncoderSpec, TextRule, threshold_told
 from cxr_embed.zeroshot import Cosines, Scorer
@@ -365,7 +366,7 @@ def test_no_model_is_loaded_for_prompts_that_cannot_be_scored(tmp_path: Path, mo
     with pytest.raises(PromptError, match="no negative prompt: Mass"):
         screen(path, PromptSet("toy", (Finding("Mass", ("mass",)),)))
     labels = read_labels(write_labels(tmp_path / "l.csv", header="image_id,Nodule,Hernia"))
-    with pytest.raises(ManifestError, match="none in common"):
+    with pytest.raises(CasesError, match="no finding in common"):
         screen(path, ASKED, labels=labels)
 
 
@@ -388,22 +389,34 @@ def test_vectors_without_direction_name_their_images(tmp_path: Path) -> None:
 def test_labels_are_joined_by_id_and_by_like_names(tmp_path: Path) -> None:
     table = tmp_path / "l.csv"
     table.write_text("image_id,split,pleural_effusion,MASS,Hernia\nb,test,1,0,1\nz,test,1,1,1\na,train,0,-1,0\n")
-    ids = np.array(["a", "b", "c"])
-    truth = match_labels(read_labels(table), ids, ("Pleural Effusion", "Mass", "Edema"))
-    np.testing.assert_array_equal(truth.values, [[0, np.nan, np.nan], [1, 0, np.nan], [np.nan] * 3])
-    assert truth.columns == ("pleural_effusion", "MASS", None)
-    assert truth.labelled.tolist() == [True, True, False]
-    assert (truth.unknown_ids, truth.unlabelled, truth.unused, truth.uncertain) == (1, 1, ("Hernia",), 1)
-    test = match_labels(read_labels(table), ids, ("Mass",), split="test", uncertain="positive")
+    side = Side(np.array(["a", "b", "c"]), "vectors", "vector")
+    matched = match_labels(read_labels(table), side, ("Pleural Effusion", "Mass", "Edema"))
+    assert matched.cases.ids.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(matched.cases.labels, [[0, np.nan], [1, 0]])
+    assert matched.columns == ("pleural_effusion", "MASS", None)
+    assert matched.labelled.tolist() == [True, True, False]
+    assert matched.counts() == {
+        "labelled_images": 2,
+        "images_without_labels": 1,
+        "labels_without_vectors": 1,
+        "label_columns_without_prompts": ["Hernia"],
+        "uncertain": 1,
+        "split": None,
+    }
+    test = match_labels(read_labels(table), side, ("Mass",), split="test", uncertain="positive")
     assert test.labelled.tolist() == [False, True, False]
-    assert test.uncertain == 0
-    with pytest.raises(ManifestError, match="no label is in the split 'val'; the labels' splits: test, train"):
-        match_labels(read_labels(table), ids, ("Mass",), split="val")
-    with pytest.raises(ManifestError, match=r"none of the 3 labelled images has a vector: 'b' there, 'x' in"):
-        match_labels(read_labels(table), np.array(["x"]), ("Mass",))
+    assert test.cases.uncertain == 0
+    with pytest.raises(CasesError, match="no image is in the split 'val'; the splits are: test, train"):
+        match_labels(read_labels(table), side, ("Mass",), split="val")
+    with pytest.raises(CasesError, match=r"no image_id in common: 'x' in the store, 'b' in the labels"):
+        match_labels(read_labels(table), Side(np.array(["x"]), "vectors", "vector"), ("Mass",))
+    known = read_labels(_written(tmp_path / "k.csv", "image_id,patient_id,MASS\na,p,1\nb,q,1\nc,r,0\n"))
+    others = [PatientsOf("the store", np.array(["x", "y", "z"]))]
+    with pytest.raises(CasesError, match="3 images have one patient in the labels and another in the store, such as a"):
+        match_labels(known, side, ("Mass",), patients=others)
     table.write_text("image_id,pleural_effusion,pleural effusion\na,1,0\n")
-    with pytest.raises(ManifestError, match="which is the prompts' Pleural Effusion"):
-        match_labels(read_labels(table), ids, ("Pleural Effusion",))
+    with pytest.raises(CasesError, match="which is the prompts' Pleural Effusion"):
+        match_labels(read_labels(table), side, ("Pleural Effusion",))
 
 
 def test_labels_need_ids_only_and_are_checked_like_a_manifest(tmp_path: Path) -> None:
@@ -452,10 +465,11 @@ def test_the_report_counts_and_computes(tmp_path: Path) -> None:
     assert mass.flags_per_1000 == pytest.approx(1000 * (0.02 * flagged[truth].mean() + 0.98 * flagged[~truth].mean()))
     assert (mass.prevalence, mass.prevalence_stated) == (0.02, True)
     assert (edema.prevalence, edema.prevalence_stated) == (edema.positives / 22, False)
-    assert report.mean_auroc == pytest.approx(np.mean([f.auroc.value for f in report.findings]))
-    assert report.truth is not None
-    assert report.truth["labels_without_vectors"] == 1
-    assert report.truth["images_without_labels"] == 10
+    assert report.mean_auroc is not None
+    assert report.mean_auroc.value == pytest.approx(np.mean([f.auroc.value for f in report.findings]))
+    assert report.labels is not None
+    assert report.labels["labels_without_vectors"] == 1
+    assert report.labels["images_without_labels"] == 10
     told = "\n".join(report.warnings)
     for words in ("1 labelled id has no vector", "10 images have no label", "prevalence is the labels' own"):
         assert words in told
@@ -474,8 +488,24 @@ def test_a_finding_that_would_be_read_as_a_column_is_refused(name: str, tmp_path
 def test_what_a_fault_of_polarity_means_is_told_of_those_that_there_are() -> None:
     def told(auroc: float, pair: float, higher: float) -> str:
         pairs = (PairReport("yes", "no", pair, None, higher), PairReport("aye", "nay", 0.9, None, 0.1))
-        finding = FindingReport("Up", "Up", 9, 3, Figure(auroc), pairs, ("doubt",), None, None, False, None, None)
-        return doubts(Report((finding,), auroc, 1, None, 9, {}, ()))[-1]
+        finding = FindingReport(
+            name="Up",
+            label="Up",
+            images=9,
+            positives=3,
+            auroc=Estimate(auroc),
+            pairs=pairs,
+            polarity=("a fault",),
+            point=None,
+            prevalence=None,
+            prevalence_stated=False,
+            flags_per_1000=None,
+            missed_per_1000=None,
+        )
+        report = Report(
+            findings=(finding,), mean_auroc=finding.auroc, covered=1, goal=None, images=9, labels={}, warnings=()
+        )
+        return polarity(report)[-1]
 
     assert "swapped" not in told(0.8, 0.7, 0.6)
     assert "useless threshold" in told(0.8, 0.7, 0.6)
@@ -506,11 +536,11 @@ def test_swapped_prompts_are_flagged_by_name(tmp_path: Path) -> None:
     _, report = screen(path, swapped, labels=read_labels(table))
     (up,) = report.findings
     assert up.auroc.value == 0
-    assert "AUROC 0.000, under 0.5" in up.doubts
-    assert any("'yes' / 'no' (100%)" in doubt for doubt in up.doubts)
+    assert "AUROC 0.000, under 0.5" in up.polarity
+    assert any("'yes' / 'no' (100%)" in doubt for doubt in up.polarity)
     _, right = screen(path, PromptSet("x", (Finding("Up", ("no",), ("yes",)),)), labels=read_labels(table))
     assert right.findings[0].auroc.value == 1
-    assert right.findings[0].doubts == ()
+    assert right.findings[0].polarity == ()
     mixed = PromptSet("x", (Finding("Up", ("aye", "yes"), ("no",)),))
     spread = screen(path, mixed, labels=read_labels(table))[1].findings[0].spread("auroc")
     assert spread == (0.0, 0.0)
@@ -524,22 +554,27 @@ def test_undefined_figures_stay_out_of_the_mean(tmp_path: Path) -> None:
     _, report = screen(path, asked, labels=labels, goal=Goal("sensitivity", 0.9))
     mass, edema, hernia = report.findings
     assert report.covered == 1
-    assert report.mean_auroc == mass.auroc.value
+    assert report.mean_auroc is not None
+    assert report.mean_auroc.value == mass.auroc.value
+    assert mass.auroc.low is not None
+    assert mass.auroc.low < mass.auroc.value < mass.auroc.high
     assert edema.auroc.reason == "all 30 labels are positive"
     assert hernia.auroc.reason == "the labels do not have it"
     assert hernia.point is None
     assert edema.flags_per_1000 is None
-    assert "Edema (all 30 labels are positive); Hernia (the labels do not have it)" in report.warnings[0]
+    assert "the labels do not have Hernia: no AUROC, and no part in the mean" in report.warnings
+    assert "no AUROC, and no part in the mean: Edema (all 30 labels are positive)" in report.warnings
     blank = read_labels(_written(tmp_path / "b.csv", "image_id,Mass\ni1,\ni2,-1\n"))
     _, empty = screen(path, ASKED, labels=blank, goal=Goal("sensitivity", 0.9))
-    assert (empty.mean_auroc, empty.covered) == (None, 0)
+    assert empty.mean_auroc is not None
+    assert (empty.mean_auroc.value, empty.covered) == (None, 0)
     assert empty.findings[0].auroc.reason == "no image has a label"
 
 
 def test_without_labels_single_prompts_are_compared_with_the_whole(tmp_path: Path) -> None:
     _, report = screen(make_store(tmp_path / "s"), ASKED, goal=Goal("flag rate", 0.1))
     mass = report.findings[0]
-    assert report.truth is None
+    assert report.labels is None
     assert all(-1 <= (pair.agreement or 9) <= 1 for pair in mass.pairs)
     assert mass.point is not None
     assert mass.point.flag_rate == pytest.approx(0.1)
@@ -648,7 +683,11 @@ def test_no_framework_of_a_model_is_loaded(tmp_path: Path) -> None:
         (["s", "--prompts", "toy.yaml", "--out", "toy.yaml/o.csv"], 1, "is no folder"),
         (["s", "--prompts", "toy.yaml", "--out", "o.csv", "--score", "prob"], 1, "--score is margin"),
         (["s", "--prompts", "toy.yaml", "--out", "o.csv", "--labels", "none.csv"], 1, "no such file"),
-        (["s", "--prompts", "toy.yaml", "--out", "o.csv", "--labels", "l.csv", "--split", "test"], 1, "splits: none"),
+        (
+            ["s", "--prompts", "toy.yaml", "--out", "o.csv", "--labels", "l.csv", "--split", "test"],
+            1,
+            "splits are: none",
+        ),
         (["s", "--prompts", "toy.yaml", "--out", "o.csv", "--sensitivity", "0.9"], 2, "needs --labels"),
         (["s", "--prompts", "toy.yaml", "--out", "o.csv", "--flag-rate", "10"], 2, "--flag-rate is a part of 1"),
         (["s", "--prompts", "toy.yaml", "--out", "o.csv", "--prevalence", "0.1"], 2, "give --labels too"),

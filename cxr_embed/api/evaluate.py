@@ -22,7 +22,7 @@ from cxr_embed.types import Labels, counted
 from cxr_embed.zeroshot import Scores
 
 if TYPE_CHECKING:
-    from cxr_embed.evaluation.cases import LabelSource
+    from cxr_embed.evaluation import LabelSource
 
 _FIGURES = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1", "brier")
 

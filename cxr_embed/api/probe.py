@@ -13,15 +13,16 @@ import pyarrow as pa
 from cxr_embed.api.inputs import StrPath, Table, labels_of, source_of, store_of
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.api.tables import Tabular
-from cxr_embed.evaluation.cases import join
+from cxr_embed.cases import own_patients
+from cxr_embed.evaluation.scored import join_scores
 from cxr_embed.evaluation.scores import read_scores
 from cxr_embed.evaluation.thresholds import choose
 from cxr_embed.manifest import Manifest, Uncertain
 from cxr_embed.probe.attention import AttentionProbe
 from cxr_embed.probe.base import Probe
-from cxr_embed.probe.cases import few_cases, match_cases, own_patients
 from cxr_embed.probe.features import POOLS, ProbeError, StoreSource
 from cxr_embed.probe.heads import KNNProbe, MLPProbe
+from cxr_embed.probe.labelled import few_cases, labelled_cases
 from cxr_embed.probe.linear import LinearProbe
 from cxr_embed.probe.persistence import ThresholdRecord, TrainedProbe, make_trained, save_probe
 from cxr_embed.probe.persistence import load_probe as read_probe
@@ -114,7 +115,7 @@ class FindingsProbe(Tabular):
         notes: list[str] = []
         ids, patients = opened.ids, own_patients(opened.ids, opened.patient_ids)
         if labels is not None:
-            cases = match_cases(opened, labels_of(labels, extra), split=split, known=False)
+            cases = labelled_cases(opened, labels_of(labels, extra), split=split, known=False)
             ids, patients, notes = cases.ids, cases.patients, list(cases.notes)
         values = trained.predict(opened, ids)
         learned = [number for number in range(len(trained.findings)) if number not in trained.probe.undefined_]
@@ -202,10 +203,10 @@ def train_probe(
     chosen = stored_output(opened, output)
     probe = make_probe(kind, opened.spec.outputs[chosen], pool=pool, balance=balance, C=C, seed=seed)
     part = split or ("train" if "split" in table.table.column_names else None)
-    cases = match_cases(opened, table, split=part, findings=findings, uncertain=uncertain)
+    cases = labelled_cases(opened, table, split=part, findings=findings, uncertain=uncertain)
     if shots is not None:
         cases = few_cases(cases, shots, seed)
-    probe.fit_source(StoreSource(opened, cases.ids, chosen, probe.pooling), cases.values, cases.patients)
+    probe.fit_source(StoreSource(opened, cases.ids, chosen, probe.pooling), cases.labels, cases.patients)
     trained = make_trained(probe, opened, chosen, cases, source_of(labels, table), split=part, uncertain=uncertain)
     notes = [*cases.notes, *([probe.alike_] if probe.alike_ else []), *unconverged_notes(trained)]
     if thresholds_split is not None:
@@ -279,7 +280,9 @@ def _with_thresholds(
         ScoresError: for an unknown rule.
     """
     predicted = predict_untaught(trained, store, labels, [split])
-    cases = join(read_scores(predicted.scores), labels, patients=predicted.patients, split=split, uncertain=uncertain)
+    cases = join_scores(
+        read_scores(predicted.scores), labels, patients=predicted.patients, split=split, uncertain=uncertain
+    )
     choices, notes = choose(cases.names, rule, cases, None)
     thresholds = {name: choice.threshold for name, choice in choices.items() if choice.threshold is not None}
     if not thresholds:
@@ -315,7 +318,7 @@ def predict_untaught(trained: TrainedProbe, store: Store, labels: Manifest, part
         ProbeError: for another encoder's store, a split that is not there, or patients that the probe learned from.
     """
     trained.check_store(store)
-    matched = [match_cases(store, labels, split=part, known=False) for part in dict.fromkeys(parts)]
+    matched = [labelled_cases(store, labels, split=part, known=False) for part in dict.fromkeys(parts)]
     ids, places = np.unique(np.concatenate([cases.ids for cases in matched]), return_index=True)
     patients = np.concatenate([cases.patients for cases in matched])[places]
     seen = np.flatnonzero(trained.seen(patients, ids))

@@ -227,7 +227,7 @@ def _goal(sensitivity: float | None, flag_rate: float | None, labels: Path | Non
     return Goal("sensitivity", sensitivity or _SENSITIVITY) if labels is not None else None
 
 
-_SHOWN_DOUBTS = 3
+_SHOWN_FAULTS = 3
 
 
 def _write_report(path: Path, report: Report, about: dict[str, str]) -> None:
@@ -248,7 +248,7 @@ def _write_report(path: Path, report: Report, about: dict[str, str]) -> None:
 
 def _print(report: Report, screening: Screening, about: dict[str, str], out: Path) -> None:
     """The report for people, as wide as the terminal."""
-    from cxr_embed.screening.tables import doubts, ranking_table, threshold_table, told_goal
+    from cxr_embed.screening.tables import polarity, ranking_table, threshold_table, told_goal
 
     console = terminal.console()
     ranking, thresholds = ranking_table(report), threshold_table(report)
@@ -259,7 +259,7 @@ def _print(report: Report, screening: Screening, about: dict[str, str], out: Pat
         more = [*(row[1:] for row in thresholds[1]), [""] * (len(thresholds[0]) - 1)]
         rows = [row + beside for row, beside in zip(ranking[1], more, strict=False)]
         both = _columns(ranking[0] + thresholds[0][1:], rows)
-        if report.truth is not None and tables.natural_width(both) <= console.width:
+        if report.labels is not None and tables.natural_width(both) <= console.width:
             placed = [both]
     for columns in placed:
         tables.print_table(console, columns)
@@ -268,7 +268,7 @@ def _print(report: Report, screening: Screening, about: dict[str, str], out: Pat
         own = "; * the labels' own prevalence" if any(_owns(finding) for finding in report.findings) else ""
         console.print(f"thresholds for {told_goal(report.goal)}{own}")
     for title, sentences in (
-        ("polarity", doubts(report, _SHOWN_DOUBTS)),
+        ("polarity", polarity(report, _SHOWN_FAULTS)),
         ("note", [*report.warnings, *screening.notes]),
     ):
         for sentence in sentences:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from cxr_embed.evaluation.cases import Cases, LabelSource
 from cxr_embed.evaluation.comparison import Comparison, Difference, FindingDifference, compare
 from cxr_embed.evaluation.evaluate import evaluate
 from cxr_embed.evaluation.measure import FIGURES
-from cxr_embed.evaluation.names import match_names
 from cxr_embed.evaluation.result import Evaluation, FindingResult, GroupResult
+from cxr_embed.evaluation.scored import LabelSource, ScoredCases
 from cxr_embed.evaluation.scores import ScoresError, ScoreSource, read_scores
 
 __all__ = [
     "FIGURES",
-    "Cases",
     "Comparison",
     "Difference",
     "Evaluation",
@@ -21,9 +19,9 @@ __all__ = [
     "GroupResult",
     "LabelSource",
     "ScoreSource",
+    "ScoredCases",
     "ScoresError",
     "compare",
     "evaluate",
-    "match_names",
     "read_scores",
 ]

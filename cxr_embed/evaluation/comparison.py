@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from cxr_embed.evaluation.cases import Cases, LabelSource, join
 from cxr_embed.evaluation.measure import (
     BOOTSTRAP,
     DELONG,
@@ -19,6 +18,7 @@ from cxr_embed.evaluation.measure import (
     differences,
     seed_of,
 )
+from cxr_embed.evaluation.scored import LabelSource, ScoredCases, join_scores
 from cxr_embed.evaluation.scores import ScoresError, ScoreSource, read_scores
 from cxr_embed.manifest import Uncertain
 from cxr_embed.metrics import (
@@ -129,7 +129,7 @@ def compare(
         ManifestError, ScoresError: as `evaluate` does, and where the scores have no image or finding in common.
     """
     one, other = (
-        join(read_scores(scores), labels, patients=patients, split=split, uncertain=uncertain)
+        join_scores(read_scores(scores), labels, patients=patients, split=split, uncertain=uncertain)
         for scores in (first, second)
     )
     one, other, warnings = _in_common(one, other)
@@ -165,11 +165,11 @@ def compare(
         seed,
     )
     counted = count if one.clustered else None
-    told = tuple(dict.fromkeys([*warnings, *one.warnings, *other.warnings]))
+    told = tuple(dict.fromkeys([*warnings, *one.notes, *other.notes]))
     return Comparison(tuple(findings), mean, len(defined), len(one), counted, bootstraps, seed, told)
 
 
-def _in_common(one: Cases, other: Cases) -> tuple[Cases, Cases, list[str]]:
+def _in_common(one: ScoredCases, other: ScoredCases) -> tuple[ScoredCases, ScoredCases, list[str]]:
     """Both with the same images and findings, in one order."""
     # Scores may spell a finding differently: the labels' column says which are the same.
     columns = [column for column in one.columns if column in other.columns]
@@ -195,13 +195,13 @@ def _in_common(one: Cases, other: Cases) -> tuple[Cases, Cases, list[str]]:
     return kept_one, kept_other, warnings
 
 
-def _sample(cases: Cases, number: int, patients: np.ndarray, count: int) -> Sample:
+def _sample(cases: ScoredCases, number: int, patients: np.ndarray, count: int) -> Sample:
     known = ~np.isnan(cases.labels[:, number])
     return Sample(cases.labels[known, number] == 1, cases.scores[known, number], patients[known], count)
 
 
 def _difference(
-    cases: Cases, number: int, one: Sample, other: Sample, bootstraps: int, seed: tuple[int, ...]
+    cases: ScoredCases, number: int, one: Sample, other: Sample, bootstraps: int, seed: tuple[int, ...]
 ) -> FindingDifference:
     drawn = differences(one, other, bootstraps, seed)
     found = {}
@@ -238,7 +238,7 @@ def _corrected(findings: list[FindingDifference]) -> list[FindingDifference]:
 
 
 def _mean(
-    cases: Cases, pairs: list[tuple[Sample, Sample]], found: list[Difference], bootstraps: int, seed: int
+    cases: ScoredCases, pairs: list[tuple[Sample, Sample]], found: list[Difference], bootstraps: int, seed: int
 ) -> Difference:
     if not pairs:
         return Difference(None, None, Estimate(None, reason="no finding has an AUROC"), None)

@@ -1,4 +1,4 @@
-"""What should make a reader doubt an evaluation, in words."""
+"""What limits an evaluation, in sentences."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ _ENRICHED = 2.0  # times the stated prevalence
 _MANY = 0.3  # part of positives that no screening meets
 
 
-def doubts(
-    findings: Sequence[FindingResult], groups: Sequence[GroupResult], probabilities: bool, clustered: bool
-) -> list[str]:
-    """Sentences on findings that are undefined, rare, enriched or below chance, and on what is left out.
+def ranking_caveats(findings: Sequence[FindingResult], clustered: bool) -> list[str]:
+    """Sentences on findings that are undefined, rare or below chance, and on patients that nobody knows.
 
     Args:
-        findings, groups: what was found.
-        probabilities: whether scores were taken as such.
+        findings: what was found.
         clustered: whether patients are known.
     """
     told = []
@@ -28,19 +25,30 @@ def doubts(
     few = [f"{f.name} ({f.positives})" for f in findings if 0 < f.positives < FEW]
     if few:
         told.append(f"fewer than {FEW} positives, too few to judge by: {', '.join(few)}")
-    small = sum(group.positives < FEW for group in groups)
-    if small:
-        told.append(f"{small} of {len(groups)} rows of groups have fewer than {FEW} positives, too few to judge by")
     aurocs = [(f.name, f.figures["auroc"].value) for f in findings]
     below = [f"{name} ({value:.3f})" for name, value in aurocs if value is not None and value < 0.5]
     if below:
         told.append(f"AUROC under 0.5, negatives score higher: {', '.join(below)}")
-    told += _enriched(findings)
     if not clustered:
         told.append(
             "no patient_id in either file: every image counts as a patient, and intervals are too narrow where "
             "patients have several"
         )
+    return told
+
+
+def caveats(findings: Sequence[FindingResult], groups: Sequence[GroupResult], probabilities: bool) -> list[str]:
+    """Sentences on small groups, enriched cases, and figures that are left out.
+
+    Args:
+        findings, groups: what was found.
+        probabilities: whether scores were taken as such.
+    """
+    told = []
+    small = sum(group.positives < FEW for group in groups)
+    if small:
+        told.append(f"{small} of {len(groups)} rows of groups have fewer than {FEW} positives, too few to judge by")
+    told += _enriched(findings)
     if not probabilities:
         told.append(
             "scores are not all in 0..1: Brier score, calibration error and net benefit are left out (`calibrate` "

@@ -8,13 +8,14 @@ from functools import cached_property
 
 import numpy as np
 
-from cxr_embed.evaluation.cases import Cases, LabelSource, join
-from cxr_embed.evaluation.diagnostics import doubts
+from cxr_embed.cases import check_apart
+from cxr_embed.evaluation.diagnostics import caveats, ranking_caveats
 from cxr_embed.evaluation.groups import measure_groups
 from cxr_embed.evaluation.measure import Sample, compact, measure, seed_of
 from cxr_embed.evaluation.result import Evaluation, FindingResult
+from cxr_embed.evaluation.scored import LabelSource, ScoredCases, join_scores
 from cxr_embed.evaluation.scores import ScoresError, ScoreSource, read_scores
-from cxr_embed.evaluation.thresholds import Choice, Rule, check_apart, choose
+from cxr_embed.evaluation.thresholds import Choice, Rule, choose
 from cxr_embed.manifest import Uncertain
 from cxr_embed.metrics import CalibrationKind, Estimate, ReliabilityBin, draws, from_draws, rarest_strata, reliability
 from cxr_embed.types import in_means, left_out_of_means
@@ -76,15 +77,53 @@ def evaluate(
     if bootstraps < 0:
         raise ScoresError(f"`bootstraps` is a count, not {bootstraps}")
     given = read_scores(scores)
-    cases = join(given, labels, patients=patients, split=split, uncertain=uncertain)
+    cases = join_scores(given, labels, patients=patients, split=split, uncertain=uncertain)
     validation = None
     if thresholds_from is not None or thresholds_split is not None:
         other = given if thresholds_from is None else read_scores(thresholds_from)
-        validation = join(other, labels, patients=patients, split=thresholds_split, uncertain=uncertain)
-        check_apart(cases, validation)
+        validation = join_scores(other, labels, patients=patients, split=thresholds_split, uncertain=uncertain)
+        check_apart(cases, validation, ("tested", "in the validation part"))
+    check_prevalence(prevalence, given.names)
+    return evaluate_cases(
+        cases,
+        validation,
+        prevalence=prevalence,
+        threshold=threshold,
+        calibrate=calibrate,
+        by=by,
+        count_no_finding=count_no_finding,
+        bootstraps=bootstraps,
+        seed=seed,
+    )
+
+
+def evaluate_cases(
+    cases: ScoredCases,
+    validation: ScoredCases | None = None,
+    *,
+    prevalence: Prevalence | None = None,
+    threshold: Rule | None = None,
+    calibrate: CalibrationKind | None = None,
+    by: Sequence[str] = (),
+    ranking_only: bool = False,
+    count_no_finding: bool = False,
+    bootstraps: int = 1000,
+    seed: int = 0,
+) -> Evaluation:
+    """Figures of scores that are joined with labels already.
+
+    Args:
+        cases: that are judged.
+        validation: that thresholds and calibrations are chosen on; None for none.
+        ranking_only: AUROC and average precision alone; scores are then no probabilities.
+        prevalence, threshold, calibrate, by, count_no_finding, bootstraps, seed: as `evaluate` takes them.
+
+    Raises:
+        ScoresError: for options that do not fit.
+    """
     choices, warnings = choose(cases.names, threshold, validation, calibrate)
-    _check_prevalence(prevalence, given.names)
-    samples = _Samples(cases, choices, prevalence, bool(((cases.scores >= 0) & (cases.scores <= 1)).all()))
+    in_range = not ranking_only and bool(((cases.scores >= 0) & (cases.scores <= 1)).all())
+    samples = _Samples(cases, choices, prevalence, in_range)
     findings = []
     for number, name in enumerate(cases.names):
         sample = samples.of(number)
@@ -95,10 +134,11 @@ def evaluate(
     mean, covered = _mean(samples, aurocs, bootstraps, seed)
     groups = measure_groups(cases, tuple(dict.fromkeys(by)), samples.of, bootstraps, seed)
     warnings = [
-        *doubts(findings, groups, samples.probable, cases.clustered),
+        *ranking_caveats(findings, cases.clustered),
+        *([] if ranking_only else caveats(findings, groups, samples.probable)),
         *left_out_of_means(cases.names, count_no_finding),
         *([_NOT_CHOSEN_ON.format(validation.seen)] if validation is not None and validation.seen else []),
-        *cases.warnings,
+        *cases.notes,
         *warnings,
         *([f"every case has the same score: {', '.join(cases.flat)}"] if cases.flat else []),
     ]
@@ -112,7 +152,7 @@ def evaluate(
 class _Samples:
     """The cases of each finding, with what was chosen for it."""
 
-    cases: Cases
+    cases: ScoredCases
     choices: Mapping[str, Choice]
     prevalence: Prevalence | None
     in_range: bool
@@ -162,7 +202,7 @@ def stated_for(prevalence: Prevalence | None, name: str) -> float | None:
 
 
 def _result(
-    cases: Cases, number: int, sample: Sample, choice: Choice, figures: Mapping[str, Estimate], made: str
+    cases: ScoredCases, number: int, sample: Sample, choice: Choice, figures: Mapping[str, Estimate], made: str
 ) -> FindingResult:
     bins: tuple[ReliabilityBin, ...] = ()
     if sample.probabilities is not None and len(sample.positive):
@@ -201,7 +241,12 @@ def _mean(samples: _Samples, figures: Mapping[int, Estimate], bootstraps: int, s
     return from_draws(mean, np.concatenate(drawn or [np.empty(0)]), units), len(values)
 
 
-def _check_prevalence(prevalence: Prevalence | None, names: tuple[str, ...]) -> None:
+def check_prevalence(prevalence: Prevalence | None, names: tuple[str, ...]) -> None:
+    """Refuses a prevalence that is not a part of 1, or is of no finding.
+
+    Raises:
+        ScoresError: saying which.
+    """
     if prevalence is None:
         return
     stated = prevalence if isinstance(prevalence, Mapping) else {"": prevalence}

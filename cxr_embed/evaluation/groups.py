@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from cxr_embed.evaluation.cases import Cases
 from cxr_embed.evaluation.measure import Sample, compact, differences, has_end, inside, measure, seed_of
 from cxr_embed.evaluation.result import GroupResult
+from cxr_embed.evaluation.scored import ScoredCases
 from cxr_embed.evaluation.scores import ScoresError
 from cxr_embed.metrics import Estimate, between, from_draws, is_end
 
@@ -18,7 +18,7 @@ UNKNOWN = "unknown"
 _MOST = 20  # groups of one attribute: beyond, a column is no grouping (an id, a date)
 
 
-def groups_of(cases: Cases, attribute: str) -> np.ndarray:
+def groups_of(cases: ScoredCases, attribute: str) -> np.ndarray:
     """`(N,)` group names of the cases; ages are put into bands.
 
     Raises:
@@ -46,7 +46,11 @@ def _band(age: str) -> str:
 
 
 def measure_groups(
-    cases: Cases, attributes: Sequence[str], sample: Callable[[int, np.ndarray], Sample], bootstraps: int, seed: int
+    cases: ScoredCases,
+    attributes: Sequence[str],
+    sample: Callable[[int, np.ndarray], Sample],
+    bootstraps: int,
+    seed: int,
 ) -> tuple[GroupResult, ...]:
     """Figures of every finding in every group.
 

@@ -23,10 +23,6 @@ class ScoresError(CxrEmbedError):
     """Scores that cannot be used, or that do not fit their labels."""
 
 
-class NothingKnown(ScoresError):
-    """Every label of the images that have scores is unknown."""
-
-
 class ScoreValues(Protocol):
     """Scores in memory, such as `zeroshot.Scores`: `values[i, f]` is the score of `ids[i]` for `names[f]`."""
 

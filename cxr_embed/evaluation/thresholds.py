@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cxr_embed.evaluation.cases import Cases
+from cxr_embed.evaluation.scored import ScoredCases
 from cxr_embed.evaluation.scores import ScoresError
 from cxr_embed.metrics import (
     CALIBRATIONS,
@@ -21,7 +21,6 @@ from cxr_embed.metrics import (
     threshold_for_sensitivity,
     threshold_for_specificity,
 )
-from cxr_embed.types import counted
 
 RULES = "youden, f1, sensitivity=0.9, specificity=0.9, or a number"
 Rule = str | float | Mapping[str, float]
@@ -47,7 +46,7 @@ class Choice:
 
 
 def choose(
-    names: tuple[str, ...], rule: Rule | None, validation: Cases | None, calibration: CalibrationKind | None
+    names: tuple[str, ...], rule: Rule | None, validation: ScoredCases | None, calibration: CalibrationKind | None
 ) -> tuple[dict[str, Choice], list[str]]:
     """A choice for every finding, and what its reader should know.
 
@@ -103,29 +102,6 @@ def choose(
     return choices, warnings
 
 
-def check_apart(test: Cases, validation: Cases) -> None:
-    """Refuses a validation part that has a tested image or patient in it.
-
-    Raises:
-        ScoresError: naming them.
-    """
-    images = np.intersect1d(test.ids, validation.ids)
-    if len(images):
-        raise ScoresError(
-            f"{counted(len(images), 'image is', 'images are')} "
-            f"tested and in the validation part: {', '.join(images[:3])}; choose thresholds "
-            "on others (`split` and `thresholds_split` keep parts of one file apart)"
-        )
-    if test.clustered and validation.clustered:
-        patients = np.intersect1d(test.patients, validation.patients)
-        if len(patients):
-            raise ScoresError(
-                f"{counted(len(patients), 'patient is', 'patients are')} "
-                f"tested and in the validation part: {', '.join(patients[:3])}; split "
-                "by patient"
-            )
-
-
 def _stated(rule: Rule | None) -> float | Mapping[str, float] | None:
     if isinstance(rule, str):
         try:
@@ -151,7 +127,7 @@ def _parsed(rule: str) -> tuple[str, float]:
 
 
 def _on(
-    validation: Cases, name: str, word: str, target: float, calibration: CalibrationKind | None
+    validation: ScoredCases, name: str, word: str, target: float, calibration: CalibrationKind | None
 ) -> tuple[Choice, int]:
     """The choice for a finding on the validation part, and that part's positives."""
     column = validation.names.index(name)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cxr_embed.cases import Cases, check_apart
 from cxr_embed.manifest import Manifest, Uncertain
 from cxr_embed.metrics import Figure, auroc
-from cxr_embed.probe.cases import Cases, check_disjoint, match_cases
 from cxr_embed.probe.features import ArraySource, Matrix, ProbeError, Standard, StoreSource, fit_standard, pool_vectors
+from cxr_embed.probe.labelled import labelled_cases
 from cxr_embed.probe.linear import KERNEL_CASES, KernelSolver, LinearProbe, SmoothSolver
 from cxr_embed.probe.selection import choose_strengths, make_columns, one_sided
 from cxr_embed.probe.shots import Order, draw_order, draw_patients, hashes, patients_for_test, patients_of
@@ -163,11 +164,11 @@ def run_curve(
             results += run.everything()
             done += 1
     notes += _repeated(results)
-    notes += left_out_of_means(parts[0].findings, count_no_finding)
+    notes += left_out_of_means(parts[0].names, count_no_finding)
     names = tuple(encoder.name for encoder in encoders)
     return Curve(
         names,
-        parts[0].findings,
+        parts[0].names,
         wanted,
         tuple(seeds),
         *parts,
@@ -198,7 +199,7 @@ def _parts(
     sides: list[Cases] = []
     split = "split" in labels.table.column_names
     for name in (train, test) if split else (None,):
-        found = [match_cases(e.store, labels, split=name, findings=findings, uncertain=uncertain) for e in encoders]
+        found = [labelled_cases(e.store, labels, split=name, findings=findings, uncertain=uncertain) for e in encoders]
         notes += [note for cases in found for note in cases.notes]
         common = set(found[0].ids.tolist()).intersection(*(cases.ids.tolist() for cases in found[1:]))
         kept = np.flatnonzero([image_id in common for image_id in found[0].ids.tolist()])
@@ -208,7 +209,7 @@ def _parts(
             notes.append(
                 f"compared on the {counted(len(kept), 'image')} of {name or 'the labels'} that every store has"
             )
-        sides.append(found[0].pick(kept))
+        sides.append(found[0].keep(kept))
     if not split:
         away = patients_for_test(sides[0].patients, TEST_PART, 0)
         if away.all() or not away.any():
@@ -216,8 +217,8 @@ def _parts(
         notes.append(
             f"the labels have no column split: {TEST_PART:.0%} of the patients are the test part, chosen by their ids"
         )
-        sides = [sides[0].pick(np.flatnonzero(~away)), sides[0].pick(np.flatnonzero(away))]
-    check_disjoint(*sides)
+        sides = [sides[0].keep(np.flatnonzero(~away)), sides[0].keep(np.flatnonzero(away))]
+    check_apart(sides[0], sides[1], ("in the training part", "in the test part"))
     for encoder in encoders:
         content = dict(zip(encoder.store.ids.tolist(), encoder.store.content_ids.tolist(), strict=True))
         learned = {content[image_id] for image_id in sides[0].ids.tolist()}
@@ -233,8 +234,8 @@ def _parts(
 def _draw(train: Cases, seeds: Sequence[int]) -> dict[tuple[str, int], Order]:
     images, patients = hashes(train.ids), hashes(train.patients)
     return {
-        (finding, seed): draw_order(images, patients, train.values[:, number], finding, seed)
-        for number, finding in enumerate(train.findings)
+        (finding, seed): draw_order(images, patients, train.labels[:, number], finding, seed)
+        for number, finding in enumerate(train.names)
         for seed in seeds
     }
 
@@ -256,7 +257,7 @@ class _EncoderRun:
 
     def shots(self, finding: str, seed: int, order: Order, sizes: Sequence[int]) -> list[Result]:
         """Probes of one finding and seed, of every size."""
-        column = self._train.findings.index(finding)
+        column = self._train.names.index(finding)
         possible = [size for size in sizes if not order.lacking(size)]
         results = []
         if possible:
@@ -304,7 +305,7 @@ class _EncoderRun:
             nothing = Figure(None, why)
             return [
                 Result(self._encoder.name, finding, part, seed, 0, 0, None, False, False, nothing)
-                for finding in self._train.findings
+                for finding in self._train.names
             ]
         rows = np.flatnonzero(draw_patients(hashes(self._train.patients), seed) < count)
         source = StoreSource(self._encoder.store, self._train.ids[rows], self._encoder.output, self._pool)
@@ -318,13 +319,13 @@ class _EncoderRun:
     def _every_finding(
         self, source: StoreSource, rows: np.ndarray, draw: tuple[Size, int | None], where: str
     ) -> list[Result]:
-        values, name = self._train.values[rows], self._encoder.name
+        values, name = self._train.labels[rows], self._encoder.name
         learned = [not one_sided(column) for column in values.T]
         probe = LinearProbe(pool=self._pool)
         if any(learned):
             probe.fit_source(source, values, self._train.patients[rows], self._standard)
         results = []
-        for column, finding in enumerate(self._train.findings):
+        for column, finding in enumerate(self._train.names):
             positives, negatives = (int((values[:, column] == side).sum()) for side in (1, 0))
             if not learned[column]:
                 found = Figure(None, f"{where}, {one_sided(values[:, column])}")
@@ -337,7 +338,7 @@ class _EncoderRun:
         return results
 
     def _tested(self, column: int, scores: np.ndarray) -> Figure:
-        labels = self._test.values[:, column]
+        labels = self._test.labels[:, column]
         known = ~np.isnan(labels)
         found = auroc(labels[known], scores[known])
         return found if found.value is not None else Figure(None, f"in the test part, {found.reason}")

@@ -14,6 +14,7 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from cxr_embed.cases import find_ids
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.metrics.spread import collapsed_by
 from cxr_embed.store import Store
@@ -61,18 +62,6 @@ def pool_vectors(vectors: np.ndarray, pool: str) -> np.ndarray:
 def pooled_width(shape: Sequence[int], pool: str) -> int:
     """Numbers of one image after pooling vectors of this shape."""
     return int(pool_vectors(np.empty((1, *shape), np.float16), pool).shape[1])
-
-
-def find_ids(wanted: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """`(N,)` positions of ids in `among`, each of which stands there once; -1 where one is not there.
-
-    Sorted arrays, not dictionaries: a million ids are 40 MB instead of 200.
-    """
-    if not len(among):
-        return np.full(len(wanted), -1)
-    order = np.argsort(among)
-    place = order[np.minimum(np.searchsorted(among, wanted, sorter=order), len(among) - 1)]
-    return np.where(among[place] == wanted, place, -1)
 
 
 class ArraySource:

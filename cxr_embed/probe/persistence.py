@@ -16,9 +16,9 @@ import numpy as np
 import safetensors.numpy
 
 from cxr_embed import __version__
+from cxr_embed.cases import Cases
 from cxr_embed.probe.attention import AttentionProbe
 from cxr_embed.probe.base import Probe
-from cxr_embed.probe.cases import Cases
 from cxr_embed.probe.features import ProbeError, StoreSource
 from cxr_embed.probe.heads import KNNProbe, MLPProbe
 from cxr_embed.probe.linear import LinearProbe
@@ -189,8 +189,7 @@ def make_trained(
     """
     words = ("positive", "negative", "unknown")
     counts = {
-        name: dict(zip(words, row, strict=True))
-        for name, row in zip(cases.findings, probe.counts_.tolist(), strict=True)
+        name: dict(zip(words, row, strict=True)) for name, row in zip(cases.names, probe.counts_.tolist(), strict=True)
     }
     patients = np.unique(cases.patients)
     record = LabelRecord(*source, split, uncertain, len(cases), len(patients), counts)
@@ -200,7 +199,7 @@ def make_trained(
         probe,
         store.spec,
         output,
-        cases.findings,
+        cases.names,
         record,
         patients,
         np.unique(cases.ids),

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from cxr_embed import __version__
-from cxr_embed.evaluation import Cases, ScoresError, compare, evaluate, read_scores
-from cxr_embed.evaluation.cases import join
+from cxr_embed.evaluation import ScoredCases, ScoresError, compare, evaluate, read_scores
 from cxr_embed.evaluation.groups import groups_of
+from cxr_embed.evaluation.scored import join_scores
 from cxr_embed.manifest import Manifest, read_labels
 from cxr_embed.probe.persistence import TrainedProbe, load_probe
 from cxr_embed.reporting.cards import origins, probe_card, store_card, store_names
@@ -65,7 +65,7 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
     scored, cases = [], []
     for name, path in zip(names, inputs.scores, strict=True):
         steps(f"evaluating {name}")
-        joined = join(read_scores(path), labels, split=inputs.split, uncertain=inputs.uncertain)
+        joined = join_scores(read_scores(path), labels, split=inputs.split, uncertain=inputs.uncertain)
         made = _evaluated(inputs, path, labels, joined)
         scored.append({"name": name, **file_record(path), "evaluation": made, "curves": curves_of(joined)})
         cases.append(joined)
@@ -115,7 +115,7 @@ class _Steps:
         self._done += 1
 
 
-def _evaluated(inputs: Inputs, path: Path, labels: Manifest, cases: Cases) -> dict[str, Any]:
+def _evaluated(inputs: Inputs, path: Path, labels: Manifest, cases: ScoredCases) -> dict[str, Any]:
     by, told = _attributes(inputs.by, cases)
     made = evaluate(
         path,
@@ -150,7 +150,7 @@ def _compared(inputs: Inputs, path: Path, labels: Manifest) -> dict[str, Any]:
     return made.to_json()
 
 
-def _attributes(by: tuple[str, ...] | None, cases: Cases) -> tuple[tuple[str, ...], list[str]]:
+def _attributes(by: tuple[str, ...] | None, cases: ScoredCases) -> tuple[tuple[str, ...], list[str]]:
     """Columns to make groups of: those asked for, or those that there are; and why one makes none."""
     if by is not None:
         return by, []
@@ -200,7 +200,7 @@ def _read_curve(path: Path) -> dict[str, Any]:
 
 
 def _leaks(
-    probes: list[tuple[TrainedProbe, str]], stores: list[Store], cases: Cases, labels: Manifest, split: str | None
+    probes: list[tuple[TrainedProbe, str]], stores: list[Store], cases: ScoredCases, labels: Manifest, split: str | None
 ) -> list[str]:
     """Test cases that training cases were too, in words."""
     told = []

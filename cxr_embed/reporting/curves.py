@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from cxr_embed.evaluation.cases import Cases
+from cxr_embed.evaluation import ScoredCases
 
 POINTS = 100
 
 
-def curves_of(cases: Cases) -> dict[str, dict[str, list[list[float]]]]:
+def curves_of(cases: ScoredCases) -> dict[str, dict[str, list[list[float]]]]:
     """Points of every finding that has both classes.
 
     Returns:

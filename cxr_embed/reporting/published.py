@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from cxr_embed.evaluation.names import match_names
+from cxr_embed.cases import match_names
 
 CAVEAT = (
     "The test sets differ: other patients, other splits, another mix of findings; and those networks were trained end "

@@ -15,7 +15,6 @@ from cxr_embed.manifest import Manifest
 from cxr_embed.metrics import Estimate
 from cxr_embed.metrics.retrieval import means_by_patient
 from cxr_embed.metrics.spread import collapsed
-from cxr_embed.retrieval.cases import Cases, gather
 from cxr_embed.retrieval.measure import Measured, Part, measure
 from cxr_embed.retrieval.result import (
     AtK,
@@ -26,6 +25,7 @@ from cxr_embed.retrieval.result import (
     Recall,
     RetrievalReport,
 )
+from cxr_embed.retrieval.shared import SharedCases, gather
 from cxr_embed.types import Labels, counted, in_means, left_out_of_means
 
 FEW = 10  # queries that show a finding
@@ -104,7 +104,7 @@ class _Votes:
 
 @dataclass(frozen=True)
 class _Run:
-    cases: Cases
+    cases: SharedCases
     patients: np.ndarray
     ks: tuple[int, ...]
     count_no_finding: bool
@@ -270,7 +270,7 @@ def _alike(indexes: Sequence[CaseIndex]) -> list[str]:
     return [f"{index.path}: {told}" for index in indexes if (told := collapsed(index.vectors))]
 
 
-def _doubts(found: IndexRetrieval, cases: Cases) -> list[str]:
+def _doubts(found: IndexRetrieval, cases: SharedCases) -> list[str]:
     """What should make a reader doubt the figures; the same for every index."""
     told = []
     undefined: dict[str, list[str]] = {}

@@ -9,8 +9,8 @@ import numpy as np
 
 from cxr_embed.index import CaseIndex
 from cxr_embed.metrics.retrieval import chance, ndcg_at, precision_at, recall_at, votes
-from cxr_embed.retrieval.cases import Cases
 from cxr_embed.retrieval.neighbours import Mark, Pool, nearest
+from cxr_embed.retrieval.shared import SharedCases
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Measured:
     same_view: Part
 
 
-def measure(index: CaseIndex, cases: Cases, patients: np.ndarray, ks: Sequence[int]) -> Measured:
+def measure(index: CaseIndex, cases: SharedCases, patients: np.ndarray, ks: Sequence[int]) -> Measured:
     """All figures of one index.
 
     Neighbours are the true ones: every case is compared, whatever the index's structure. Equally similar ones count by
@@ -123,7 +123,7 @@ def _figures(rows: np.ndarray, hits: np.ndarray, relevant: np.ndarray, cases: np
     return Part(rows, np.stack(values, axis=1), np.stack(expected, axis=1))
 
 
-def _in_view(cases: Cases, patients: np.ndarray, rows: np.ndarray, number: int, pool: Pool) -> np.ndarray:
+def _in_view(cases: SharedCases, patients: np.ndarray, rows: np.ndarray, number: int, pool: Pool) -> np.ndarray:
     base = np.full(len(rows), np.nan)
     for view in set(cases.views[rows].tolist()) - {""}:
         here, inside = cases.views[rows] == view, cases.views == view
@@ -134,7 +134,7 @@ def _in_view(cases: Cases, patients: np.ndarray, rows: np.ndarray, number: int, 
 
 
 def _same_patient(
-    cases: Cases, patients: np.ndarray, queries: np.ndarray, hits: np.ndarray, pool: Pool, ks: Sequence[int]
+    cases: SharedCases, patients: np.ndarray, queries: np.ndarray, hits: np.ndarray, pool: Pool, ks: Sequence[int]
 ) -> Part:
     others = np.bincount(patients, cases.searched)[patients[queries]].astype(np.int64) - cases.searched[queries]
     able = others > 0
@@ -145,7 +145,7 @@ def _same_patient(
 
 
 def _same_view(
-    cases: Cases, patients: np.ndarray, queries: np.ndarray, hits: np.ndarray, pool: Pool, ks: Sequence[int]
+    cases: SharedCases, patients: np.ndarray, queries: np.ndarray, hits: np.ndarray, pool: Pool, ks: Sequence[int]
 ) -> Part:
     able = cases.views[queries] != ""
     rows, hits = queries[able], hits[able]

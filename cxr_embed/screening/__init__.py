@@ -10,7 +10,7 @@ import numpy as np
 from cxr_embed.manifest import Manifest, Uncertain, read_labels
 from cxr_embed.prompts import PromptSet, load_prompt_set
 from cxr_embed.screening.finding_report import FindingReport, Goal, Report, make_report
-from cxr_embed.screening.matched_labels import Truth, match_labels
+from cxr_embed.screening.matched_labels import MatchedLabels, match_labels, match_store_labels
 from cxr_embed.screening.scoring import Progress, Screening, check_names, check_scores_target, score_store, write_scores
 from cxr_embed.store import Store, open_store
 from cxr_embed.zeroshot import Ensemble, ScoreKind
@@ -18,9 +18,9 @@ from cxr_embed.zeroshot import Ensemble, ScoreKind
 __all__ = [
     "FindingReport",
     "Goal",
+    "MatchedLabels",
     "Report",
     "Screening",
-    "Truth",
     "check_scores_target",
     "make_report",
     "match_labels",
@@ -45,6 +45,8 @@ def screen(
     device: str = "auto",
     cut_prompts: bool = False,
     count_no_finding: bool = False,
+    bootstraps: int = 1000,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Screening, Report]:
     """Scores every image of a store against prompts, and compares the scores with labels where there are any.
@@ -54,40 +56,42 @@ def screen(
         prompts: a prompt set, its name, or a prompt file.
         labels: a table of `image_id` and findings, or a manifest.
         split, uncertain: which labels count, and what -1 counts as: as `match_labels` takes them.
-        goal, prevalence, count_no_finding: as `make_report` takes them.
+        goal, prevalence, count_no_finding, bootstraps, seed: as `make_report` takes them.
         score, ensemble, weights, device, cut_prompts, progress: as `score_store` takes them.
 
     Raises:
         PromptError, ManifestError, StoreError, EncoderError: for what cannot be used, before anything is scored.
     """
     opened = store if isinstance(store, Store) else open_store(store)
-    asked = prompts if isinstance(prompts, PromptSet) else load_prompt_set(prompts)
-    check_names(asked)
-    truth = None
+    prompt_set = prompts if isinstance(prompts, PromptSet) else load_prompt_set(prompts)
+    check_names(prompt_set)
+    matched = None
     if labels is not None and len(opened):
         table = labels if isinstance(labels, Manifest) else read_labels(labels)
-        names = tuple(finding.name for finding in asked.findings)
-        truth = match_labels(table, opened.ids, names, split=split, uncertain=uncertain)
+        names = tuple(finding.name for finding in prompt_set.findings)
+        matched = match_store_labels(table, opened, names, split=split, uncertain=uncertain)
     screening = score_store(
         opened,
-        asked,
+        prompt_set,
         score=score,
         ensemble=ensemble,
-        keep=truth.labelled if truth is not None else None,
+        keep=matched.labelled if matched is not None else None,
         weights=weights,
         device=device,
         cut_prompts=cut_prompts,
         progress=progress,
     )
     duplicates = 0
-    if truth is not None:
-        contents = opened.content_ids[truth.labelled]
+    if matched is not None:
+        contents = opened.content_ids[matched.labelled]
         duplicates = len(contents) - len(np.unique(contents))
     return screening, make_report(
         screening,
-        truth,
+        matched,
         goal=goal,
         prevalence=prevalence,
         duplicates=duplicates,
         count_no_finding=count_no_finding,
+        bootstraps=bootstraps,
+        seed=seed,
     )

@@ -1,4 +1,4 @@
-"""How well a prompt set screens: figures a finding, and what should make its user doubt them."""
+"""How well a prompt set screens: figures a finding, and what limits them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cxr_embed.evaluation import Evaluation, ScoredCases
+from cxr_embed.evaluation.evaluate import Prevalence, evaluate_cases, stated_for
 from cxr_embed.metrics import (
-    Figure,
+    Estimate,
     OperatingPoint,
     auroc,
     operating_point,
@@ -18,9 +20,9 @@ from cxr_embed.metrics import (
     threshold_for_flag_rate,
     threshold_for_sensitivity,
 )
-from cxr_embed.screening.matched_labels import Truth
+from cxr_embed.screening.matched_labels import MatchedLabels
 from cxr_embed.screening.scoring import Screening
-from cxr_embed.types import counted, in_means, left_out_of_means
+from cxr_embed.types import counted
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class PairReport:
     negative_higher: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FindingReport:
     """One finding's figures.
 
@@ -58,9 +60,9 @@ class FindingReport:
         name: as in the prompt file.
         label: the labels' column; None without labels.
         images, positives: that have a label, and of which it is 1.
-        auroc: with the reason where it is undefined.
+        auroc: with its interval by patient, or the reason why it is undefined.
         pairs: the ensemble's prompts, each pair by itself.
-        doubts: faults of polarity, in words that name the prompts.
+        polarity: faults of it, in words that name the prompts.
         point: the threshold and what it does; None where none can be chosen.
         prevalence: that the counts per 1,000 are for.
         prevalence_stated: whether the user stated it; else it is the labels' own.
@@ -71,9 +73,9 @@ class FindingReport:
     label: str | None
     images: int
     positives: int
-    auroc: Figure
+    auroc: Estimate
     pairs: tuple[PairReport, ...]
-    doubts: tuple[str, ...]
+    polarity: tuple[str, ...]
     point: OperatingPoint | None
     prevalence: float | None
     prevalence_stated: bool
@@ -86,26 +88,26 @@ class FindingReport:
         return (min(values), max(values)) if values else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """All findings' figures.
 
     Attributes:
         findings: in the order of the prompt file.
-        mean_auroc: over the findings whose AUROC is defined.
+        mean_auroc: over the findings whose AUROC is defined, with its interval; None without labels.
         covered: how many those are.
         goal: what thresholds were chosen for; None where none were.
         images: that were scored.
-        truth: counts of the join with labels; None without labels.
+        labels: counts of the join with them; None without labels.
         warnings: what limits the figures, in words.
     """
 
     findings: tuple[FindingReport, ...]
-    mean_auroc: float | None
+    mean_auroc: Estimate | None
     covered: int
     goal: Goal | None
     images: int
-    truth: Mapping[str, Any] | None
+    labels: Mapping[str, Any] | None
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -113,113 +115,148 @@ class Report:
         findings = []
         for finding in self.findings:
             value = asdict(finding)
-            value["auroc"], value["auroc_undefined"] = finding.auroc.value, finding.auroc.reason or None
+            value |= _flat("auroc", finding.auroc)
+            value["auroc_undefined"] = finding.auroc.reason or None
+            value["doubts"] = value.pop("polarity")
             findings.append(value)
         return {
             "images": self.images,
-            "labels": dict(self.truth) if self.truth is not None else None,
+            "labels": dict(self.labels) if self.labels is not None else None,
             "goal": asdict(self.goal) if self.goal is not None else None,
-            "mean_auroc": self.mean_auroc,
+            **_flat("mean_auroc", self.mean_auroc or Estimate(None)),
             "mean_auroc_findings": self.covered,
             "findings": findings,
             "warnings": list(self.warnings),
         }
 
 
+def _flat(name: str, figure: Estimate) -> dict[str, float | None]:
+    return {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
+
+
 def make_report(
     screening: Screening,
-    truth: Truth | None = None,
+    matched: MatchedLabels | None = None,
     *,
     goal: Goal | None = None,
-    prevalence: Mapping[str, float] | float | None = None,
+    prevalence: Prevalence | None = None,
     duplicates: int = 0,
     count_no_finding: bool = False,
+    bootstraps: int = 1000,
+    seed: int = 0,
 ) -> Report:
     """Compares scores with labels; without labels, the single prompts with the whole.
 
     Args:
         screening: scores; with labels, its kept images are the labelled ones.
-        truth: labels of the same images and findings.
+        matched: labels of the same images and findings.
         goal: what thresholds are chosen for. A sensitivity needs labels.
         prevalence: part of images with the finding where the screening is meant to be used: of each finding, or one
             for all. The labels' own where it is not stated.
         duplicates: labelled images whose file is another labelled image's too.
         count_no_finding: whether 'No Finding' has a part in means over findings; it is left out by default.
+        bootstraps, seed: of the AUROCs' intervals, as `evaluate` takes them.
     """
+    judged = None
+    if matched is not None:
+        judged = evaluate_cases(
+            scored_cases(screening, matched),
+            ranking_only=True,
+            count_no_finding=count_no_finding,
+            bootstraps=bootstraps,
+            seed=seed,
+        )
     findings = tuple(
-        _finding_report(screening, truth, number, goal, prevalence) for number in range(len(screening.scores.names))
+        _finding_report(screening, matched, judged, number, goal, prevalence)
+        for number in range(len(screening.scores.names))
     )
-    meant = in_means(screening.scores.names, count_no_finding)
-    defined = [
-        finding.auroc.value
-        for finding, counted in zip(findings, meant, strict=True)
-        if counted and finding.auroc.value is not None
-    ]
-    left_out = left_out_of_means(screening.scores.names, count_no_finding) if truth is not None else []
     return Report(
-        findings,
-        float(np.mean(defined)) if defined else None,
-        len(defined),
-        goal,
-        len(screening.scores.ids),
-        truth.counts() if truth is not None else None,
-        (*left_out, *_warnings(findings, truth, duplicates)),
+        findings=findings,
+        mean_auroc=judged.mean_auroc if judged is not None else None,
+        covered=judged.covered if judged is not None else 0,
+        goal=goal,
+        images=len(screening.scores.ids),
+        labels=matched.counts() if matched is not None else None,
+        warnings=_warnings(findings, matched, judged, duplicates),
     )
+
+
+def scored_cases(screening: Screening, matched: MatchedLabels) -> ScoredCases:
+    """The labelled images with their scores."""
+    columns = [screening.scores.names.index(name) for name in matched.cases.names]
+    values = screening.scores.values[matched.cases.places][:, columns].astype(np.float64)
+    return ScoredCases(**vars(matched.cases), scores=values)
 
 
 def _finding_report(
     screening: Screening,
-    truth: Truth | None,
+    matched: MatchedLabels | None,
+    judged: Evaluation | None,
     number: int,
     goal: Goal | None,
-    prevalence: Mapping[str, float] | float | None,
+    prevalence: Prevalence | None,
 ) -> FindingReport:
     name, scores = screening.scores.names[number], screening.scores.values[:, number]
-    labels = truth.values[:, number] if truth is not None else np.full(len(scores), np.nan, np.float32)
+    labels = np.full(len(screening.kept), np.nan, np.float32)
+    figure, column = Estimate(None), None
+    if matched is not None and judged is not None:
+        scores, column = scores[matched.cases.places], matched.columns[number]
+        figure = Estimate(None, reason="the labels do not have it")
+        if column is not None:
+            labels = matched.cases.labels[:, matched.cases.names.index(name)]
+            figure = judged.finding(name).figures["auroc"]
     known = ~np.isnan(labels)
     positives = int((labels == 1).sum())
-    label = truth.columns[number] if truth is not None else None
-    figure = auroc(labels[known], scores[known])
-    if truth is not None and label is None:
-        figure = Figure(None, "the labels do not have it")
     pairs = _pair_reports(screening, number, labels)
-    threshold = None
-    if goal is not None and goal.kind == "flag rate":
-        scope = scores if truth is None else scores[truth.labelled]
-        threshold = threshold_for_flag_rate(scope, goal.value)
-    elif goal is not None:
-        threshold = threshold_for_sensitivity(labels[known], scores[known], goal.value)
-    point = None
-    if threshold is not None:
-        if known.any():
-            point = operating_point(labels[known], scores[known], threshold)
-        else:
-            point = OperatingPoint(threshold, float((scores.astype(np.float64) >= threshold).mean()))
-    stated = prevalence.get(name) if isinstance(prevalence, Mapping) else prevalence
+    point = _operating_point(goal, labels, scores)
+    stated = stated_for(prevalence, name)
     part = stated if stated is not None else positives / int(known.sum()) if known.any() else None
     flags = missed = None
     if point is not None and part is not None and point.sensitivity is not None and point.specificity is not None:
         flags, missed = per_thousand(point.sensitivity, point.specificity, part)
     return FindingReport(
-        name,
-        label,
-        int(known.sum()),
-        positives,
-        figure,
-        pairs,
-        tuple(_doubts(figure, pairs)),
-        point,
-        part,
-        stated is not None,
-        flags,
-        missed,
+        name=name,
+        label=column,
+        images=int(known.sum()),
+        positives=positives,
+        auroc=figure,
+        pairs=pairs,
+        polarity=tuple(_polarity(figure, pairs)),
+        point=point,
+        prevalence=part,
+        prevalence_stated=stated is not None,
+        flags_per_1000=flags,
+        missed_per_1000=missed,
     )
 
 
+def _operating_point(goal: Goal | None, labels: np.ndarray, scores: np.ndarray) -> OperatingPoint | None:
+    """The threshold that a goal asks for, and what it does.
+
+    Args:
+        goal: None for none.
+        labels: of the labelled images; all unknown where there are no labels.
+        scores: of the same images; of all of them without labels.
+    """
+    if goal is None:
+        return None
+    known = ~np.isnan(labels)
+    threshold: float | None
+    if goal.kind == "flag rate":
+        threshold = threshold_for_flag_rate(scores, goal.value)
+    else:
+        threshold = threshold_for_sensitivity(labels[known], scores[known], goal.value)
+    if threshold is None:
+        return None
+    if known.any():
+        return operating_point(labels[known], scores[known], threshold)
+    return OperatingPoint(threshold, float((scores.astype(np.float64) >= threshold).mean()))
+
+
 def _pair_reports(screening: Screening, number: int, labels: np.ndarray) -> tuple[PairReport, ...]:
-    """Each pair of a finding's prompts on the kept images."""
+    """Each pair of a finding's prompts on the kept images, whose labels are given."""
     single = screening.scorer.pair_scores(screening.cosines, number)
-    whole, labels = screening.scores.values[screening.kept, number], labels[screening.kept]
+    whole = screening.scores.values[screening.kept, number]
     known, neutral = ~np.isnan(labels), 0.5 if screening.scorer.kind == "softmax" else 0.0
     reports = []
     for (positive, negative), scores in zip(screening.scorer.pairs(number), single.T, strict=True):
@@ -230,59 +267,36 @@ def _pair_reports(screening: Screening, number: int, labels: np.ndarray) -> tupl
     return tuple(reports)
 
 
-def _doubts(figure: Figure, pairs: tuple[PairReport, ...]) -> list[str]:
-    doubts = []
+def _polarity(figure: Estimate, pairs: tuple[PairReport, ...]) -> list[str]:
+    faults = []
     if figure.value is not None and figure.value < 0.5:
-        doubts.append(f"AUROC {figure.value:.3f}, under 0.5")
+        faults.append(f"AUROC {figure.value:.3f}, under 0.5")
     below = [pair for pair in pairs if pair.auroc is not None and pair.auroc < 0.5]
     if below and len(pairs) > 1:
         worst = min(below, key=lambda pair: pair.auroc or 0)
-        doubts.append(f"{len(below)} of {len(pairs)} prompt pairs under 0.5, lowest {_named(worst)} {worst.auroc:.3f}")
+        faults.append(f"{len(below)} of {len(pairs)} prompt pairs under 0.5, lowest {_named(worst)} {worst.auroc:.3f}")
     higher = [pair for pair in pairs if pair.negative_higher is not None and pair.negative_higher > 0.5]
     if higher:
         worst = max(higher, key=lambda pair: pair.negative_higher or 0)
-        doubts.append(
+        faults.append(
             f"the negative scores higher on most positives in {len(higher)} of {len(pairs)} prompt pairs, most in "
             f"{_named(worst)} ({round(100 * (worst.negative_higher or 0))}%)"
         )
-    return doubts
+    return faults
 
 
 def _named(pair: PairReport) -> str:
     return f"'{pair.positive}' / '{pair.negative}'" if pair.negative is not None else f"'{pair.positive}'"
 
 
-def _warnings(findings: tuple[FindingReport, ...], truth: Truth | None, duplicates: int) -> list[str]:
-    if truth is None:
-        return []
-    warnings = []
-    undefined = [f"{finding.name} ({finding.auroc.reason})" for finding in findings if finding.auroc.value is None]
-    if undefined:
-        warnings.append(f"no AUROC, and no part in the mean: {'; '.join(undefined)}")
-    if truth.unused:
-        warnings.append(f"labels that no prompt asks for: {', '.join(truth.unused)}")
-    renamed = [f"{f.name} = {f.label}" for f in findings if f.label is not None and f.label != f.name]
-    if renamed:
-        warnings.append(f"labels matched by a like name: {', '.join(renamed)}")
-    if any(truth.splits):
-        warnings.append(f"no `split` is named: judged are the images of {', '.join(s or 'none' for s in truth.splits)}")
-    if truth.unknown_ids:
-        warnings.append(
-            counted(
-                truth.unknown_ids,
-                "labelled id has no vector in the store and is left out",
-                "labelled ids have no vector in the store and are left out",
-            )
-        )
-    if truth.unlabelled:
-        warnings.append(
-            f"{counted(truth.unlabelled, 'image has', 'images have')} no label"
-            f"{' in this split' if truth.split else ''}: scored only"
-        )
-    if truth.uncertain:
-        warnings.append(
-            f"{counted(truth.uncertain, 'label is', 'labels are')} uncertain (-1); `uncertain` says what that counts as"
-        )
+def _warnings(
+    findings: tuple[FindingReport, ...], matched: MatchedLabels | None, judged: Evaluation | None, duplicates: int
+) -> tuple[str, ...]:
+    if matched is None or judged is None:
+        return ()
+    lacking = [name for name, column in zip((f.name for f in findings), matched.columns, strict=True) if column is None]
+    warnings = [f"the labels do not have {', '.join(lacking)}: no AUROC, and no part in the mean"] if lacking else []
+    warnings += [*judged.warnings, *matched.notes]
     if duplicates:
         warnings.append(
             counted(
@@ -298,4 +312,4 @@ def _warnings(findings: tuple[FindingReport, ...], truth: Truth | None, duplicat
             "prevalence is the labels' own; where images were chosen for their findings, counts per 1,000 are wrong: "
             "state `prevalence`"
         )
-    return warnings
+    return tuple(dict.fromkeys(warnings))

@@ -1,102 +1,107 @@
-"""Labels joined with a store's images, by id, and with a prompt set's findings, by name."""
+"""Labels of a store's images beside the findings that prompts ask for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cxr_embed.errors import ManifestError
-from cxr_embed.evaluation.names import match_names
+from cxr_embed.cases import Cases, PatientsOf, Side, common_findings, join, match_names, splits_note, uncertain_note
 from cxr_embed.manifest import Manifest, Uncertain
+from cxr_embed.store import Store
+from cxr_embed.types import counted
 
 
-@dataclass(frozen=True)
-class Truth:
+@dataclass(frozen=True, kw_only=True)
+class MatchedLabels:
     """What labels say of a store's images.
 
     Attributes:
-        values: `(N, F)` float32 in {0, 1, NaN}, in the order of the store's ids and of the findings.
-        columns: `F` names of the labels' columns, None for a finding that the labels do not have.
-        labelled: `(N,)` bool, the images that the labels speak of (and that are in the split).
-        unknown_ids: rows of the labels (in the split) whose image has no vector in the store.
-        unlabelled: images of the store that the labels (in the split) do not name.
+        cases: the images that the labels speak of (and that are in the split), in the store's order, and the
+            findings that both have.
+        columns: for each finding of the prompts, the labels' column; None where the labels do not have it.
+        images: of the store.
         unused: the labels' findings that no prompt asks for.
-        uncertain: values of -1 among those that are used.
         split: the split, where only one is looked at.
-        splits: those of the images that the labels speak of, where none is named.
+        notes: what the join left out, in sentences.
     """
 
-    values: np.ndarray
+    cases: Cases
     columns: tuple[str | None, ...]
-    labelled: np.ndarray
-    unknown_ids: int
-    unlabelled: int
+    images: int
     unused: tuple[str, ...]
-    uncertain: int
     split: str | None
-    splits: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """`(N,)` bool of the store's images."""
+        mask = np.zeros(self.images, bool)
+        mask[self.cases.places] = True
+        return mask
 
     def counts(self) -> dict[str, Any]:
         """The numbers of it, as plain JSON values."""
         return {
-            "labelled_images": int(self.labelled.sum()),
-            "images_without_labels": self.unlabelled,
-            "labels_without_vectors": self.unknown_ids,
+            "labelled_images": len(self.cases),
+            "images_without_labels": self.images - len(self.cases),
+            "labels_without_vectors": self.cases.lost,
             "label_columns_without_prompts": list(self.unused),
-            "uncertain": self.uncertain,
+            "uncertain": self.cases.uncertain,
             "split": self.split,
         }
 
 
 def match_labels(
     labels: Manifest,
-    ids: np.ndarray,
+    side: Side,
     findings: tuple[str, ...],
     *,
     split: str | None = None,
     uncertain: Uncertain = "unknown",
-) -> Truth:
-    """Joins labels with images `(N,)` and findings.
+    patients: Sequence[PatientsOf] = (),
+) -> MatchedLabels:
+    """Joins labels with the images of a store and with the findings of prompts.
 
-    A finding's label is the column of its name, or of a like one: `match_names`.
+    `side` and `patients` are as `join` takes them. A finding's label is the column of its name, or of a like one:
+    `match_names`.
 
     Raises:
-        ManifestError: where no label is of any use: no finding or no image in common, or a split that is not there.
+        CasesError: where no label is of any use: no finding, image or split in common; or other patients.
     """
-    columns = match_names(findings, labels.findings, "prompts")
-    if not any(columns):
-        raise ManifestError(
-            f"the labels have {', '.join(labels.findings) or 'no findings'}, the prompts ask for "
-            f"{', '.join(findings)}: none in common; name the findings alike"
-        )
-    rows = np.arange(len(labels))
-    if split is not None:
-        splits = labels.column("split")
-        rows = np.flatnonzero(splits == split)
-        if not len(rows):
-            known = ", ".join(sorted(set(splits.tolist()) - {""})) or "none"
-            raise ManifestError(f"no label is in the split {split!r}; the labels' splits: {known}")
-    position = {image_id: number for number, image_id in enumerate(ids.tolist())}
-    places = np.array([position.get(image_id, -1) for image_id in labels.ids[rows].tolist()], dtype=np.int64)
-    here = places >= 0
-    if not here.any():
-        raise ManifestError(
-            f"none of the {len(rows):,} labelled images has a vector: '{labels.ids[rows[0]]}' there, '{ids[0]}' in the "
-            "store; label them by the store's image ids"
-        )
-    found = labels.labels(uncertain)
-    values = np.full((len(ids), len(findings)), np.nan, np.float32)
-    doubtful = 0
-    for number, name in enumerate(columns):
-        if name is not None:
-            values[places[here], number] = found.values[rows[here], labels.findings.index(name)]
-            doubtful += int(np.isin(labels.column(name)[rows[here]], ("-1", "-1.0")).sum())
-    labelled = np.zeros(len(ids), dtype=bool)
-    labelled[places[here]] = True
-    judged: tuple[str, ...] = ()
-    if split is None and "split" in labels.table.column_names:
-        judged = tuple(np.unique(labels.column("split")[here]).tolist())
+    columns, names, renamed = common_findings(findings, labels.findings, "the prompts", "the labels")
+    cases = join(
+        labels,
+        side,
+        columns=columns,
+        names=names,
+        split=split,
+        uncertain=uncertain,
+        patients=patients,
+    )
+    cases = cases.keep(np.argsort(cases.places))
     unused = tuple(name for name in labels.findings if name not in columns)
-    return Truth(values, columns, labelled, int((~here).sum()), int((~labelled).sum()), unused, doubtful, split, judged)
+    notes = [f"labels that no prompt asks for: {', '.join(unused)}"] if unused else []
+    notes += [*renamed, *(splits_note(cases) if split is None else []), *cases.notes]
+    if unlabelled := len(side.ids) - len(cases):
+        where = " in this split" if split is not None else ""
+        notes.append(f"{counted(unlabelled, 'image has', 'images have')} no label{where}: scored only")
+    return MatchedLabels(
+        cases=cases,
+        columns=match_names(findings, labels.findings, "prompts"),
+        images=len(side.ids),
+        unused=unused,
+        split=split,
+        notes=(*notes, *uncertain_note(cases.uncertain)),
+    )
+
+
+def match_store_labels(
+    labels: Manifest, store: Store, findings: tuple[str, ...], *, split: str | None, uncertain: Uncertain
+) -> MatchedLabels:
+    """`match_labels` for the images of an open store, whose patients it may know."""
+    side = Side(store.ids, str(store.path), "vector")
+    patients = [PatientsOf("the store", store.patient_ids)]
+    return match_labels(labels, side, findings, split=split, uncertain=uncertain, patients=patients)

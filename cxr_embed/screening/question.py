@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
-from cxr_embed.evaluation import evaluate
-from cxr_embed.evaluation.names import match_names
-from cxr_embed.evaluation.scores import NothingKnown
+from cxr_embed.cases import NothingKnown, check_known, match_names
+from cxr_embed.evaluation.evaluate import evaluate_cases
 from cxr_embed.index.answers import whole_ages
 from cxr_embed.index.case_table import CONTENT, IMAGE, case_table
 from cxr_embed.manifest import Manifest, Uncertain
 from cxr_embed.metrics import Estimate
 from cxr_embed.prompts import Finding
 from cxr_embed.prompts.questions import sets_that_ask
+from cxr_embed.screening.finding_report import scored_cases
+from cxr_embed.screening.matched_labels import match_store_labels
 from cxr_embed.screening.scoring import Screening
 from cxr_embed.store import Store
 from cxr_embed.types import counted
@@ -137,35 +137,30 @@ def _judged(
     split: str | None,
     uncertain: Uncertain,
 ) -> tuple[list[Answer], list[str]]:
-    scores = screening.scores
-    columns = match_names(scores.names, labels.findings, "questions")
-    chosen = [number for number, column in enumerate(columns) if column is not None]
+    """The answers with the AUROC of each question that the labels have, and notes."""
+    names = screening.scores.names
+    columns = match_names(names, labels.findings, "questions")
+    lacking = [name for name, column in zip(names, columns, strict=True) if column is None]
     notes = []
-    lacking = [name for name, column in zip(scores.names, columns, strict=True) if column is None]
     if lacking:
-        named = ", ".join(labels.findings) or "none"
-        notes.append(f"no AUROC of {', '.join(lacking)}: the labels' findings are {named}; `ask` NAME=WORDS names one")
-    if not chosen:
+        known = ", ".join(labels.findings) or "none"
+        notes.append(f"no AUROC of {', '.join(lacking)}: the labels' findings are {known}; `ask` NAME=WORDS names one")
+    if len(lacking) == len(names):
         return list(answers), notes
-    owners = None
-    if "patient_id" not in labels.table.column_names and all(store.patient_ids.tolist()):
-        owners = dict(zip(store.ids.tolist(), store.patient_ids.tolist(), strict=True))
-    values = scores.values[:, np.array(chosen)].astype(np.float64)
-    if scores.kind == "margin":
-        values = expit(values)  # in order as before, and no words on figures of probabilities, which nobody sees
-    asked = replace(scores, names=tuple(scores.names[number] for number in chosen), values=values)
     # Only the findings that are asked for: the others need no warning.
-    wanted = replace(labels, findings=tuple(dict.fromkeys(c for c in columns if c is not None)))
+    wanted = replace(labels, findings=tuple(dict.fromkeys(column for column in columns if column is not None)))
+    matched = match_store_labels(wanted, store, names, split=split, uncertain=uncertain)
     try:
-        made = evaluate(asked, wanted, patients=owners, split=split, uncertain=uncertain)
+        check_known(matched.cases, "the labels", "vector")
     except NothingKnown as error:  # as good as no labels: the list does not need them
-        return list(answers), [*notes, f"no AUROC of {', '.join(asked.names)}: {error}"]
+        return list(answers), [*notes, f"no AUROC of {', '.join(matched.cases.names)}: {error}"]
+    made = evaluate_cases(scored_cases(screening, matched), ranking_only=True)
     by_name = {finding.name: finding for finding in made.findings}
-    told = []
+    found = []
     for each in answers:
         result = by_name.get(each.question.name)
         if result is not None:
             figure = result.figures["auroc"]
             each = replace(each, label=result.label, auroc=figure, images=result.n, positives=result.positives)
-        told.append(each)
-    return told, [*notes, *made.warnings]
+        found.append(each)
+    return found, [*notes, *made.warnings, *matched.notes]

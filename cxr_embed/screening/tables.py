@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cxr_embed.metrics import Figure
+from cxr_embed.evaluation.tables import told as estimate_text
+from cxr_embed.metrics import Estimate
 from cxr_embed.screening.finding_report import FindingReport, Goal, PairReport, Report
 from cxr_embed.types import counted, threshold_told
 
@@ -11,23 +12,23 @@ Table = tuple[list[str], list[list[str]]]
 
 def ranking_table(report: Report) -> Table:
     """Headings and rows: how well scores rank images, and how much that hangs on single prompts."""
-    if report.truth is None:
+    if report.labels is None:
         rows = [[f.name, str(len(f.pairs)), _range(f.spread("agreement")), _least_agreeing(f)] for f in report.findings]
         return ["finding", "pairs", "agreement", "agrees least with the whole"], rows
     rows = [
-        [f.name, f"{f.images:,}", f"{f.positives:,}", _auroc(f.auroc) + _mark(f), _range(f.spread("auroc"))]
+        [f.name, f"{f.images:,}", f"{f.positives:,}", estimate_text(f.auroc) + _mark(f), _range(f.spread("auroc"))]
         for f in report.findings
     ]
-    mean = f"{report.mean_auroc:.3f}  " if report.mean_auroc is not None else "-  "
+    mean = estimate_text(report.mean_auroc or Estimate(None)) + "  "
     rows.append([f"mean of {report.covered} of {len(report.findings)}", "", "", mean, ""])
-    return ["finding", "images", "positive", "AUROC", "single pairs"], rows
+    return ["finding", "images", "positive", "AUROC (95%)", "single pairs"], rows
 
 
 def threshold_table(report: Report) -> Table | None:
     """Headings and rows: thresholds and what they do; None where none were chosen."""
     if report.goal is None:
         return None
-    if report.truth is None:
+    if report.labels is None:
         rows = [
             [f.name, threshold_told(f.point.threshold), f"{f.point.flag_rate:.1%}"] for f in report.findings if f.point
         ]
@@ -56,19 +57,19 @@ def told_goal(goal: Goal) -> str:
     return f"at most {goal.value:.1%} of images flagged"
 
 
-def doubts(report: Report, most: int | None = None) -> list[str]:
+def polarity(report: Report, most: int | None = None) -> list[str]:
     """Faults of polarity, a sentence a finding, and what they mean.
 
     Args:
         report: what to tell.
         most: findings that are told in full, those of the lowest AUROC first; the others are only counted.
     """
-    doubtful = [finding for finding in report.findings if finding.doubts]
-    if most is not None and len(doubtful) > most:
-        doubtful.sort(key=lambda finding: 1.0 if finding.auroc.value is None else finding.auroc.value)
-    told = [f"{finding.name}: {'; '.join(finding.doubts)}" for finding in doubtful[:most]]
-    if len(doubtful) > len(told):
-        told.append(f"{counted(len(doubtful) - len(told), 'more finding')}, marked !; `report` tells all")
+    faulty = [finding for finding in report.findings if finding.polarity]
+    if most is not None and len(faulty) > most:
+        faulty.sort(key=lambda finding: 1.0 if finding.auroc.value is None else finding.auroc.value)
+    told = [f"{finding.name}: {'; '.join(finding.polarity)}" for finding in faulty[:most]]
+    if len(faulty) > len(told):
+        told.append(f"{counted(len(faulty) - len(told), 'more finding')}, marked !; `report` tells all")
     under = any(f.auroc.value is not None and f.auroc.value < 0.5 for f in report.findings)
     pairs = [pair for finding in report.findings for pair in finding.pairs]
     under |= any(pair.auroc is not None and pair.auroc < 0.5 for pair in pairs)
@@ -94,7 +95,7 @@ def to_markdown(report: Report, about: dict[str, str], research: str) -> str:
     thresholds = threshold_table(report)
     if thresholds is not None and report.goal is not None:
         lines += ["", f"## Thresholds: {told_goal(report.goal)}", "", *_markdown(thresholds)]
-    for title, sentences in (("Polarity", doubts(report)), ("Limits", report.warnings)):
+    for title, sentences in (("Polarity", polarity(report)), ("Limits", report.warnings)):
         if sentences:
             lines += ["", f"## {title}", "", *(f"- {_escape(sentence)}" for sentence in sentences)]
     lines += ["", "## Single prompt pairs", ""]
@@ -119,12 +120,8 @@ def _escape(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "\\`*_|<>[]#" else letter for letter in text)
 
 
-def _auroc(figure: Figure) -> str:
-    return f"{figure.value:.3f}" if figure.value is not None else "undefined"
-
-
 def _mark(finding: FindingReport) -> str:
-    return " !" if finding.doubts else "  "
+    return " !" if finding.polarity else "  "
 
 
 def _range(spread: tuple[float, float] | None) -> str:
