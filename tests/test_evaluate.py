@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import cxr_embed
-from cxr_embed.cases import match_names
+from cxr_embed.cases import CasesError, match_names
 from cxr_embed.errors import CxrEmbedError, ManifestError
 from cxr_embed.evaluation import ScoresError, compare, evaluate, read_scores
 from cxr_embed.metrics import delong_difference, threshold_by_youden

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -18,12 +19,78 @@ from cxr_embed.metrics import (
     calibrate,
     threshold_by_f1,
     threshold_by_youden,
+    threshold_for_flag_rate,
     threshold_for_sensitivity,
     threshold_for_specificity,
 )
 
-RULES = "youden, f1, sensitivity=0.9, specificity=0.9, or a number"
+RULES = "youden, f1, sensitivity=0.9, specificity=0.9, flag-rate=0.1, or a number"
 Rule = str | float | Mapping[str, float]
+RuleKind = Literal["youden", "f1", "sensitivity", "specificity", "flag rate", "stated"]
+
+
+@dataclass(frozen=True)
+class ThresholdRule:
+    """What a threshold is chosen for.
+
+    Attributes:
+        kind: `youden` (largest sensitivity + specificity), `f1` (largest F1), `sensitivity` or `specificity` (of at
+            least `target`), `flag rate` (at most that part of images flagged), `stated` (`target` is the threshold).
+        target: of the kinds that have one.
+    """
+
+    kind: RuleKind
+    target: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str | float) -> ThresholdRule:
+        """`youden`, `f1`, `sensitivity=0.9`, `specificity=0.9`, `flag-rate=0.1`, or a number.
+
+        Raises:
+            ScoresError: for anything else.
+        """
+        try:
+            number = float(text)
+        except ValueError:
+            number = None
+        if number is not None and np.isfinite(number):
+            return cls("stated", number)
+        word, _, part = str(text).partition("=")
+        kind = "flag rate" if word == "flag-rate" else word
+        if kind in ("youden", "f1") and not part and "=" not in str(text):
+            return cls(kind)  # type: ignore[arg-type]
+        if kind in ("sensitivity", "specificity", "flag rate") and re.fullmatch(r"[0-9.]+", part):
+            try:
+                target = float(part)
+            except ValueError:
+                target = 0.0
+            if 0 < target <= 1:
+                return cls(kind, target)  # type: ignore[arg-type]
+        raise ScoresError(f"`threshold` is {RULES}, not {text!r}")
+
+    @property
+    def words(self) -> str:
+        """The rule in words: `sensitivity of at least 0.9`."""
+        return {
+            "youden": "Youden's index",
+            "f1": "largest F1",
+            "sensitivity": f"sensitivity of at least {self.target:g}",
+            "specificity": f"specificity of at least {self.target:g}",
+            "flag rate": f"at most {100 * self.target:g}% of images flagged",
+            "stated": f"{self.target:g}, stated",
+        }[self.kind]
+
+    def find(self, labels: np.ndarray, scores: np.ndarray) -> float | None:
+        """The threshold by `(N,)` labels of 1 and 0 and their scores; None where none can be chosen."""
+        if self.kind == "stated":
+            return self.target
+        if self.kind == "flag rate":
+            return threshold_for_flag_rate(scores, self.target) if len(scores) else None
+        if self.kind == "sensitivity":
+            return threshold_for_sensitivity(labels, scores, self.target)
+        if self.kind == "specificity":
+            return threshold_for_specificity(labels, scores, self.target)
+        return (threshold_by_youden if self.kind == "youden" else threshold_by_f1)(labels, scores)
 
 
 @dataclass(frozen=True)
@@ -52,8 +119,7 @@ def choose(
 
     Args:
         names: the findings.
-        rule: `youden`, `f1`, `sensitivity=0.9`, `specificity=0.9`, a number for all, or a number by finding. None is
-            `youden` where there is a validation part.
+        rule: as `ThresholdRule.parse` takes it, or a number by finding. None is `youden` where there is a validation part.
         validation: cases to choose on.
         calibration: `platt` or `isotonic`.
 
@@ -62,8 +128,7 @@ def choose(
     """
     if calibration is not None and calibration not in CALIBRATIONS:
         raise ScoresError(f"`calibrate` is {' or '.join(CALIBRATIONS)}, not {calibration!r}")
-    stated = _stated(rule)
-    word, target = _parsed(rule) if isinstance(rule, str) and stated is None else ("youden", 0.0)
+    chosen_by, stated = _parsed(rule)
     if validation is None:
         for option, given in (("`threshold`", rule is not None and stated is None), ("`calibrate`", calibration)):
             if given:
@@ -79,7 +144,7 @@ def choose(
             if name not in validation.names:
                 choice = Choice(reason="the validation part does not have it")
             else:
-                choice, positives = _on(validation, name, word, target, calibration)
+                choice, positives = _on(validation, name, chosen_by, calibration)
                 if 0 < positives < 10:
                     few.append(f"{name} ({positives})")
             if calibration is not None and choice.calibrator is None:
@@ -102,32 +167,19 @@ def choose(
     return choices, warnings
 
 
-def _stated(rule: Rule | None) -> float | Mapping[str, float] | None:
-    if isinstance(rule, str):
-        try:
-            rule = float(rule)
-        except ValueError:
-            return None
-    if isinstance(rule, float | int) and not np.isfinite(rule):
-        raise ScoresError(f"`threshold` is {RULES}, not {rule}")
-    return rule
-
-
-def _parsed(rule: str) -> tuple[str, float]:
-    if rule in ("youden", "f1"):
-        return rule, 0.0
-    match = re.fullmatch(r"(sensitivity|specificity)=([0-9.]+)", rule)
-    try:
-        target = float(match[2]) if match else 0.0
-    except ValueError:
-        target = 0.0
-    if match is None or not 0 < target <= 1:
-        raise ScoresError(f"`threshold` is {RULES}, not {rule!r}")
-    return match[1], target
+def _parsed(rule: Rule | None) -> tuple[ThresholdRule, float | Mapping[str, float] | None]:
+    """The rule by which thresholds are chosen, and those that are stated instead, for all findings or by finding."""
+    by_default = ThresholdRule("youden")
+    if rule is None:
+        return by_default, None
+    if isinstance(rule, Mapping):
+        return by_default, rule
+    parsed = ThresholdRule.parse(rule)
+    return (by_default, parsed.target) if parsed.kind == "stated" else (parsed, None)
 
 
 def _on(
-    validation: ScoredCases, name: str, word: str, target: float, calibration: CalibrationKind | None
+    validation: ScoredCases, name: str, rule: ThresholdRule, calibration: CalibrationKind | None
 ) -> tuple[Choice, int]:
     """The choice for a finding on the validation part, and that part's positives."""
     column = validation.names.index(name)
@@ -137,12 +189,5 @@ def _on(
     reason = auroc(labels, scores).reason
     if reason:
         return Choice(reason=f"in the validation part {reason}"), positives
-    threshold = {
-        "youden": lambda: threshold_by_youden(labels, scores),
-        "f1": lambda: threshold_by_f1(labels, scores),
-        "sensitivity": lambda: threshold_for_sensitivity(labels, scores, target),
-        "specificity": lambda: threshold_for_specificity(labels, scores, target),
-    }[word]()
-    rule = f"{word} of at least {target:g}" if target else {"youden": "Youden's index", "f1": "largest F1"}[word]
     calibrator = calibrate(labels, scores, calibration) if calibration is not None else None
-    return Choice(threshold, f"{rule} in the validation part", "", calibrator), positives
+    return Choice(rule.find(labels, scores), f"{rule.words} in the validation part", "", calibrator), positives

@@ -9,7 +9,7 @@ import numpy as np
 
 from cxr_embed.manifest import Manifest, Uncertain, read_labels
 from cxr_embed.prompts import PromptSet, load_prompt_set
-from cxr_embed.screening.finding_report import FindingReport, Goal, Report, make_report
+from cxr_embed.screening.finding_report import FindingReport, Report, make_report, threshold_rule
 from cxr_embed.screening.matched_labels import MatchedLabels, match_labels, match_store_labels
 from cxr_embed.screening.scoring import Progress, Screening, check_names, check_scores_target, score_store, write_scores
 from cxr_embed.store import Store, open_store
@@ -17,7 +17,6 @@ from cxr_embed.zeroshot import Ensemble, ScoreKind
 
 __all__ = [
     "FindingReport",
-    "Goal",
     "MatchedLabels",
     "Report",
     "Screening",
@@ -37,7 +36,7 @@ def screen(
     labels: Manifest | str | os.PathLike[str] | None = None,
     split: str | None = None,
     uncertain: Uncertain = "unknown",
-    goal: Goal | None = None,
+    threshold: str | float | None = None,
     prevalence: Mapping[str, float] | float | None = None,
     score: ScoreKind | None = None,
     ensemble: Ensemble = "scores",
@@ -56,7 +55,7 @@ def screen(
         prompts: a prompt set, its name, or a prompt file.
         labels: a table of `image_id` and findings, or a manifest.
         split, uncertain: which labels count, and what -1 counts as: as `match_labels` takes them.
-        goal, prevalence, count_no_finding, bootstraps, seed: as `make_report` takes them.
+        threshold, prevalence, count_no_finding, bootstraps, seed: as `make_report` takes them.
         score, ensemble, weights, device, cut_prompts, progress: as `score_store` takes them.
 
     Raises:
@@ -88,7 +87,7 @@ def screen(
     return screening, make_report(
         screening,
         matched,
-        goal=goal,
+        threshold=threshold,
         prevalence=prevalence,
         duplicates=duplicates,
         count_no_finding=count_no_finding,

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cxr_embed.evaluation import Evaluation, ScoredCases
+from cxr_embed.evaluation import Evaluation, ScoredCases, ScoresError
 from cxr_embed.evaluation.evaluate import Prevalence, evaluate_cases, stated_for
+from cxr_embed.evaluation.thresholds import ThresholdRule
 from cxr_embed.metrics import (
     Estimate,
     OperatingPoint,
@@ -17,20 +18,12 @@ from cxr_embed.metrics import (
     operating_point,
     per_thousand,
     rank_agreement,
-    threshold_for_flag_rate,
-    threshold_for_sensitivity,
 )
 from cxr_embed.screening.matched_labels import MatchedLabels
 from cxr_embed.screening.scoring import Screening
 from cxr_embed.types import counted
 
-
-@dataclass(frozen=True)
-class Goal:
-    """What a threshold is chosen for: at least this sensitivity, or at most this part of all images flagged."""
-
-    kind: Literal["sensitivity", "flag rate"]
-    value: float
+DEFAULT_SENSITIVITY = 0.95
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,7 @@ class Report:
         findings: in the order of the prompt file.
         mean_auroc: over the findings whose AUROC is defined, with its interval; None without labels.
         covered: how many those are.
-        goal: what thresholds were chosen for; None where none were.
+        rule: that thresholds were chosen by; None where none were.
         images: that were scored.
         labels: counts of the join with them; None without labels.
         warnings: what limits the figures, in words.
@@ -105,7 +98,7 @@ class Report:
     findings: tuple[FindingReport, ...]
     mean_auroc: Estimate | None
     covered: int
-    goal: Goal | None
+    rule: ThresholdRule | None
     images: int
     labels: Mapping[str, Any] | None
     warnings: tuple[str, ...]
@@ -122,7 +115,7 @@ class Report:
         return {
             "images": self.images,
             "labels": dict(self.labels) if self.labels is not None else None,
-            "goal": asdict(self.goal) if self.goal is not None else None,
+            "goal": {"kind": self.rule.kind, "value": self.rule.target} if self.rule is not None else None,
             **_flat("mean_auroc", self.mean_auroc or Estimate(None)),
             "mean_auroc_findings": self.covered,
             "findings": findings,
@@ -138,7 +131,7 @@ def make_report(
     screening: Screening,
     matched: MatchedLabels | None = None,
     *,
-    goal: Goal | None = None,
+    threshold: str | float | None = None,
     prevalence: Prevalence | None = None,
     duplicates: int = 0,
     count_no_finding: bool = False,
@@ -150,13 +143,15 @@ def make_report(
     Args:
         screening: scores; with labels, its kept images are the labelled ones.
         matched: labels of the same images and findings.
-        goal: what thresholds are chosen for. A sensitivity needs labels.
+        threshold: as `ThresholdRule.parse` takes it, chosen on these very images; without labels, `flag-rate=0.1` or a
+            number. With labels, `sensitivity=0.95` by default.
         prevalence: part of images with the finding where the screening is meant to be used: of each finding, or one
             for all. The labels' own where it is not stated.
         duplicates: labelled images whose file is another labelled image's too.
         count_no_finding: whether 'No Finding' has a part in means over findings; it is left out by default.
         bootstraps, seed: of the AUROCs' intervals, as `evaluate` takes them.
     """
+    rule = threshold_rule(threshold, matched is not None)
     judged = None
     if matched is not None:
         judged = evaluate_cases(
@@ -167,18 +162,32 @@ def make_report(
             seed=seed,
         )
     findings = tuple(
-        _finding_report(screening, matched, judged, number, goal, prevalence)
+        _finding_report(screening, matched, judged, number, rule, prevalence)
         for number in range(len(screening.scores.names))
     )
     return Report(
         findings=findings,
         mean_auroc=judged.mean_auroc if judged is not None else None,
         covered=judged.covered if judged is not None else 0,
-        goal=goal,
+        rule=rule,
         images=len(screening.scores.ids),
         labels=matched.counts() if matched is not None else None,
         warnings=_warnings(findings, matched, judged, duplicates),
     )
+
+
+def threshold_rule(threshold: str | float | None, labelled: bool) -> ThresholdRule | None:
+    """The rule that a user's words ask for; with labels, a sensitivity of 0.95 by default.
+
+    Raises:
+        ScoresError: for other words, or a rule that needs labels where there are none.
+    """
+    if threshold is None:
+        return ThresholdRule("sensitivity", DEFAULT_SENSITIVITY) if labelled else None
+    rule = ThresholdRule.parse(threshold)
+    if not labelled and rule.kind not in ("flag rate", "stated"):
+        raise ScoresError(f"`threshold` {threshold} needs `labels`, which say what is to be found")
+    return rule
 
 
 def scored_cases(screening: Screening, matched: MatchedLabels) -> ScoredCases:
@@ -193,7 +202,7 @@ def _finding_report(
     matched: MatchedLabels | None,
     judged: Evaluation | None,
     number: int,
-    goal: Goal | None,
+    rule: ThresholdRule | None,
     prevalence: Prevalence | None,
 ) -> FindingReport:
     name, scores = screening.scores.names[number], screening.scores.values[:, number]
@@ -208,7 +217,7 @@ def _finding_report(
     known = ~np.isnan(labels)
     positives = int((labels == 1).sum())
     pairs = _pair_reports(screening, number, labels)
-    point = _operating_point(goal, labels, scores)
+    point = _operating_point(rule, labels, scores)
     stated = stated_for(prevalence, name)
     part = stated if stated is not None else positives / int(known.sum()) if known.any() else None
     flags = missed = None
@@ -230,22 +239,19 @@ def _finding_report(
     )
 
 
-def _operating_point(goal: Goal | None, labels: np.ndarray, scores: np.ndarray) -> OperatingPoint | None:
-    """The threshold that a goal asks for, and what it does.
+def _operating_point(rule: ThresholdRule | None, labels: np.ndarray, scores: np.ndarray) -> OperatingPoint | None:
+    """The threshold by a rule, and what it does.
 
     Args:
-        goal: None for none.
+        rule: None for none.
         labels: of the labelled images; all unknown where there are no labels.
         scores: of the same images; of all of them without labels.
     """
-    if goal is None:
+    if rule is None:
         return None
     known = ~np.isnan(labels)
-    threshold: float | None
-    if goal.kind == "flag rate":
-        threshold = threshold_for_flag_rate(scores, goal.value)
-    else:
-        threshold = threshold_for_sensitivity(labels[known], scores[known], goal.value)
+    # A flag rate is of all images that were scored here, whatever their labels.
+    threshold = rule.find(labels, scores) if rule.kind == "flag rate" else rule.find(labels[known], scores[known])
     if threshold is None:
         return None
     if known.any():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cxr_embed.evaluation.tables import told as estimate_text
 from cxr_embed.metrics import Estimate
-from cxr_embed.screening.finding_report import FindingReport, Goal, PairReport, Report
+from cxr_embed.screening.finding_report import FindingReport, PairReport, Report
 from cxr_embed.types import counted, threshold_told
 
 Table = tuple[list[str], list[list[str]]]
@@ -26,7 +26,7 @@ def ranking_table(report: Report) -> Table:
 
 def threshold_table(report: Report) -> Table | None:
     """Headings and rows: thresholds and what they do; None where none were chosen."""
-    if report.goal is None:
+    if report.rule is None:
         return None
     if report.labels is None:
         rows = [
@@ -48,13 +48,6 @@ def threshold_table(report: Report) -> Table | None:
             ]
         )
     return ["finding", "threshold", "sens.", "spec.", "prev.", "flags\n/1000", "missed\n/1000"], rows
-
-
-def told_goal(goal: Goal) -> str:
-    """What thresholds were chosen for, in words."""
-    if goal.kind == "sensitivity":
-        return f"sensitivity of at least {goal.value:.1%}"
-    return f"at most {goal.value:.1%} of images flagged"
 
 
 def polarity(report: Report, most: int | None = None) -> list[str]:
@@ -93,8 +86,8 @@ def to_markdown(report: Report, about: dict[str, str], research: str) -> str:
     lines += [f"- {name}: {value}" for name, value in about.items()]
     lines += ["", "## Ranking", "", *_markdown(ranking_table(report))]
     thresholds = threshold_table(report)
-    if thresholds is not None and report.goal is not None:
-        lines += ["", f"## Thresholds: {told_goal(report.goal)}", "", *_markdown(thresholds)]
+    if thresholds is not None and report.rule is not None:
+        lines += ["", f"## Thresholds: {report.rule.words}", "", *_markdown(thresholds)]
     for title, sentences in (("Polarity", polarity(report)), ("Limits", report.warnings)):
         if sentences:
             lines += ["", f"## {title}", "", *(f"- {_escape(sentence)}" for sentence in sentences)]

@@ -1,0 +1,15 @@
+"""Words that a user chooses among, in Python and on the command line."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Uncertain = Literal["unknown", "positive", "negative"]  # what a label of -1 counts as
+Colour = Literal["refuse", "grey"]
+Dtype = Literal["float16", "float32"]
+CalibrationKind = Literal["platt", "isotonic"]
+ProbeKind = Literal["linear", "mlp", "knn"]
+Balance = Literal["none", "balanced", "focal"]
+ScoreKind = Literal["margin", "softmax", "sigmoid"]
+Ensemble = Literal["scores", "vectors"]
+Engine = Literal["faiss", "milvus"]
