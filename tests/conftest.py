@@ -12,6 +12,8 @@ import synthetic_chests
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+from cxr_embed.cli import terminal
+
 ROOT = Path(__file__).parents[1]
 
 # No clock decides: an example that takes 30 ms alone took over hypothesis's 200 ms beside other work, and passed when
@@ -44,6 +46,12 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(home))
     for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "CXR_EMBED_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_running_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verb that a test runs in this process leaves its flags' names behind: they are that test's alone."""
+    monkeypatch.setattr(terminal, "_flags", {})
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from launcher import Launcher
 
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import CxrImage, EncoderSpec, Stamp
@@ -41,10 +44,19 @@ def fill(path: Path, numbers: range, shard: int = 10, spec: EncoderSpec = SPEC, 
         writer.flush("toy engine")
 
 
+@cache
+def shared_launcher() -> Launcher:
+    """The one of this process, started when it is first needed."""
+    return Launcher(os.environ)
+
+
 def run_cli(
     *arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The command line as a user runs it, in a process of its own."""
+    """The command line as a user runs it, in a process of its own: a fork where that is the same (`launcher`)."""
+    environment = os.environ if env is None else env
+    if sys.platform == "linux" and shared_launcher().can_fork(environment):
+        return shared_launcher().run(arguments, cwd, environment)
     command = [sys.executable, "-m", "cxr_embed", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, stdin=subprocess.DEVNULL)
 
