@@ -76,7 +76,7 @@ def chests(tmp_path: Path) -> Path:
 
 
 def test_scan_then_validate(run: Run, chests: Path) -> None:
-    outcome = run("scan", chests)
+    outcome = run("scan", chests, "--out", chests / "manifest.csv")
     assert outcome.status == 0
     assert "manifest.csv: 6 images of 5 patients" in outcome.out
     key = Path(os.environ["HOME"]) / ".config" / "cxr-embed" / "patient-id.key"
@@ -89,28 +89,63 @@ def test_scan_then_validate(run: Run, chests: Path) -> None:
     assert "6 images of 5 patients, 0 findings" in again.out
 
 
-def test_scan_again_gives_the_same_manifest(run: Run, chests: Path) -> None:
-    assert run("scan", chests).status == 0
-    before = (chests / "manifest.csv").read_bytes()
+def test_scan_without_out_writes_nothing(run: Run, chests: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
     outcome = run("scan", chests)
     assert outcome.status == 0
-    assert "skipped 1 other file (1 x no PNG, JPEG, TIFF or DICOM file)" in outcome.err
-    assert (chests / "manifest.csv").read_bytes() == before
+    first, last = outcome.out.splitlines()
+    assert first == f"{chests}: 6 images of 5 patients"
+    assert last == "nothing written; `--out FILE` writes the manifest"
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not (Path(os.environ["HOME"]) / ".config").exists(), "no key is made where no id is kept"
 
 
-def test_scan_with_a_pattern_and_clear_ids(run: Run, chests: Path) -> None:
-    outcome = run("scan", chests, "--patient-pattern", "(P[0-9])_", "--keep-patient-id")
+@pytest.mark.parametrize("name", ["manifest.csv", "manifest.parquet"])
+def test_scan_again_leaves_the_same_manifest_alone(run: Run, chests: Path, name: str) -> None:
+    out = chests / name
+    assert run("scan", chests, "--out", out).status == 0
+    before = out.read_bytes(), out.stat().st_ino
+    outcome = run("scan", chests, "--out", out)
+    assert outcome.status == 0
+    assert "6 images of 5 patients" in outcome.out
+    assert (out.read_bytes(), out.stat().st_ino) == before, "it is not even written anew"
+
+
+def test_scan_never_replaces_another_file(run: Run, chests: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.csv"
+    what_to_do = "give another --out, or remove the file first"
+    for text in ("", "\x00\xff", "notes, kept\nby someone,\n", '"'):
+        out.write_text(text)
+        # Before the scan, which may take long: of this folder it could only say that it is not there.
+        outcome = run("scan", tmp_path / "absent", "--out", out)
+        refused(outcome, f"{out}: there already")
+        assert what_to_do in outcome.err
+        assert out.read_text() == text
+    out.unlink()
+    assert run("scan", chests, "--out", out).status == 0
+    before = out.read_bytes()
+    (chests / "P0_0.png").unlink()
+    outcome = run("scan", chests, "--out", out)
+    refused(outcome, f"{out}: there already, with other rows than this manifest has; {what_to_do}")
+    assert out.read_bytes() == before
+    out.unlink()
+    out.symlink_to(tmp_path / "nowhere.csv")
+    refused(run("scan", chests, "--out", out), f"{out}: there already")
+    assert out.is_symlink()
+
+
+def test_scan_with_a_pattern_and_clear_ids(run: Run, chests: Path, tmp_path: Path) -> None:
+    pattern = ("--patient-pattern", "(P[0-9])_")
+    outcome = run("scan", chests, *pattern, "--keep-patient-id", "--out", tmp_path / "clear.csv")
     assert (outcome.status, outcome.err) == (0, "")
     assert "hashed" not in outcome.out
-    table = read_manifest(chests / "manifest.csv")
+    table = read_manifest(tmp_path / "clear.csv", root=chests)
     assert table.column("patient_id").tolist() == ["P0", "P0", "P1", "P1", "P2", "P2"]
     assert not (Path(os.environ["HOME"]) / ".config").exists(), "no key is made where none is needed"
-    hashed = run("scan", chests, "--patient-pattern", "(P[0-9])_")
+    hashed = run("scan", chests, *pattern, "--out", tmp_path / "hashed.csv")
     assert "6 images of 3 patients" in hashed.out
-    text = "".join(
-        line.split(",")[0] + line.split(",")[2] for line in (chests / "manifest.csv").read_text().splitlines()
-    )
-    assert not any(patient in text for patient in ("P0", "P1", "P2"))
+    rows = [line.split(",") for line in (tmp_path / "hashed.csv").read_text().splitlines()]
+    assert not any(patient in row[0] + row[2] for row in rows for patient in ("P0", "P1", "P2"))
 
 
 def test_scan_writes_elsewhere_with_a_hint(run: Run, chests: Path, tmp_path: Path) -> None:
@@ -128,8 +163,11 @@ def test_scan_json(run: Run, chests: Path) -> None:
     (chests / "bad\nname.png").write_text("x")
     outcome = run("scan", chests, "--json")
     assert (outcome.status, outcome.err) == (0, "")
+    written = run("scan", chests, "--json", "--out", chests / "manifest.csv")
+    assert (written.status, written.err) == (0, "")
+    assert written.json == {**outcome.json, "manifest": str(chests / "manifest.csv")}
     assert outcome.json == {
-        "manifest": str(chests / "manifest.csv"),
+        "manifest": None,
         "root": str(chests),
         "images": 6,
         "patients": 5,
@@ -151,10 +189,11 @@ def test_scan_with_a_key_file(run: Run, chests: Path, tmp_path: Path) -> None:
     key.write_text("short")
     refused(run("scan", chests, "--key-file", key), "at least 16 characters")
     hashes = []
-    for secret in ("a" * 32, "b" * 32, "a" * 32):
+    for number, secret in enumerate(("a" * 32, "b" * 32, "a" * 32)):
         key.write_text(secret + "\n")
-        assert run("scan", chests, "--key-file", key).status == 0
-        hashes.append(read_manifest(chests / "manifest.csv").column("patient_id")[-1])
+        out = tmp_path / f"{number}.csv"
+        assert run("scan", chests, "--key-file", key, "--out", out).status == 0
+        hashes.append(read_manifest(out, root=chests).column("patient_id")[-1])
     assert hashes[0] == hashes[2] != hashes[1]
     refused(run("scan", chests, "--key-file", key, "--keep-patient-id"), "give one of them")
 
@@ -200,13 +239,14 @@ def test_scan_of_a_set_that_contradicts_itself_writes_it_and_fails(run: Run, tmp
     (tmp_path / "Data_Entry_2017.csv").write_text("\n".join(rows))
     (tmp_path / "test_list.txt").write_text("a.png\n")
     (tmp_path / "train_val_list.txt").write_text("b.png\n")
-    outcome = run("scan", tmp_path, "--recipe", "nih-chestxray14")
+    out = ("--out", tmp_path / "manifest.csv")
+    outcome = run("scan", tmp_path, "--recipe", "nih-chestxray14", *out)
     assert outcome.status == 1
     assert outcome.err == "problem: a patient is in two splits: nih-1 in test, train\n"
     assert "2 images of 1 patient\n" in outcome.out
     assert "hashed" not in outcome.out, "published ids stay, and no key is made for them"
     assert not (Path(os.environ["HOME"]) / ".config").exists()
-    as_json = run("scan", tmp_path, "--recipe", "nih-chestxray14", "--json")
+    as_json = run("scan", tmp_path, "--recipe", "nih-chestxray14", "--json", *out)
     assert as_json.status == 1
     assert as_json.json["problems"] == ["a patient is in two splits: nih-1 in test, train"]
     assert run("validate", tmp_path / "manifest.csv").status == 1
@@ -296,7 +336,8 @@ def test_names_that_are_not_ascii_in_a_plain_locale(chests: Path) -> None:
     (chests / "P0_0.png").rename(chests / "胸部.png")
     words = [sys.executable, "-m", "cxr_embed", "manifest"]
     environment = {**os.environ, "LC_ALL": "C"}
-    scanned = subprocess.run([*words, "scan", chests], capture_output=True, env=environment, check=False)
+    out = ["--out", chests / "manifest.csv"]
+    scanned = subprocess.run([*words, "scan", chests, *out], capture_output=True, env=environment, check=False)
     assert b"Traceback" not in scanned.stderr
     assert scanned.returncode == 0
     (chests / "胸部.png").unlink()
@@ -310,15 +351,14 @@ def test_names_that_are_not_ascii_in_a_plain_locale(chests: Path) -> None:
 
 def test_a_table_with_labels_is_not_replaced(run: Run, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((70, 70), np.uint8)).save(tmp_path / "a.png")
-    command = ["scan", str(tmp_path)]
-    assert run(*command).status == 0
-    assert run(*command).status == 0  # its own table may be made anew
     manifest = tmp_path / "manifest.csv"
+    command = ["scan", str(tmp_path), "--out", manifest]
+    assert run(*command).status == 0
     labelled = manifest.read_text().replace("sex", "sex,Effusion").replace("\n", ",\n").replace("Effusion,", "Effusion")
     manifest.write_text(labelled)
     done = run(*command)
     assert done.status == 1
-    assert "columns that would be lost (Effusion)" in done.err
+    assert "there already, with other columns (Effusion) than this manifest has" in done.err
     assert manifest.read_text() == labelled
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import importlib
+import json
 import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import cast
@@ -18,6 +19,7 @@ import pytest
 from helpers import run_cli
 
 from cxr_embed import open_store
+from cxr_embed.cli import main
 from cxr_embed.encoders import ENCODERS, load_encoder, load_text_encoder
 from cxr_embed.encoders.mini import MiniEncoder, bundle, pixels
 from cxr_embed.encoders.mini.text import MAX_WORDS, split_words, word_parts
@@ -316,6 +318,32 @@ def test_the_view_of_real_radiographs(mini: MiniEncoder, real_data: Path) -> Non
 
 
 # In a run
+
+
+@pytest.mark.parametrize("options", [(), ("--outputs", "contrastive")], ids=["all outputs", "one output"])
+def test_the_defaults_of_embed_and_index_answer_words(
+    make_images: Callable[..., Path],
+    tmp_path: Path,
+    options: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nobody has to know which output words are compared with."""
+    manifest, store, index = str(make_images(3)), str(tmp_path / "store"), str(tmp_path / "index")
+
+    def run(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["cxr-embed", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        assert not ended.value.code, told.err
+        return told.out
+
+    run("embed", manifest, "--store", store, "--device", "cpu", "--workers", "1", *options)
+    run("index", "build", store, "--manifest", manifest, "--out", index)
+    for query in (("--text", "pleural effusion"), ("--image-id", "i1"), ("--image", str(tmp_path / "images/i1.png"))):
+        found = json.loads(run("search", index, *query, "-k", "2", "--json"))
+        assert len(found["neighbors"]) == 2, query
 
 
 def test_it_is_the_default_and_screening_names_unknown_words(tmp_path: Path) -> None:

@@ -48,6 +48,6 @@ def test_it_works_outside_the_checkout(unpacked: Path, tmp_path: Path) -> None:
     assert run(sys.executable, "-c", "import cxr_embed; print(cxr_embed.__file__)").startswith(str(unpacked))
     assert "NIH ChestX-ray14" in run(sys.executable, "-m", "cxr_embed", "manifest", "recipes")
     run(sys.executable, str(ROOT / "tests" / "synthetic_chests.py"), "chests", "--count", "4")
-    run(sys.executable, "-m", "cxr_embed", "manifest", "scan", "chests")
+    run(sys.executable, "-m", "cxr_embed", "manifest", "scan", "chests", "--out", "chests/manifest.csv")
     run(sys.executable, "-m", "cxr_embed", "embed", "chests/manifest.csv", "--encoder", "hog", "--store", "hog")
     assert "4 images" in run(sys.executable, "-m", "cxr_embed", "store", "verify", "hog")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 from collections import Counter
 from collections.abc import Iterable
@@ -28,7 +29,7 @@ app = typer.Typer(
 def scan(
     folder: Annotated[Path, typer.Argument(help="The data set's folder.")],
     out: Annotated[
-        Path | None, typer.Option(help="CSV or Parquet to write; FOLDER/manifest.csv by default.", show_default=False)
+        Path | None, typer.Option(help="CSV or Parquet to write; nothing is written without it.", show_default=False)
     ] = None,
     recipe: Annotated[str, typer.Option(help="A data set's layout, or a .yaml file of your own.")] = "folder",
     patient_pattern: Annotated[
@@ -45,35 +46,35 @@ def scan(
     DICOM headers fill view, age, sex and date. A keyed hash replaces patient ids, unless a public data set's own table
     has them, and the image ids of all paths in which a patient's id, a UID, or a name, birth date, accession number or
     other id of a header stands, in any spelling; every other image id is its path. --keep-patient-id hashes nothing.
-    The column path stays as it is: keep the manifest with the images.
+    The column path stays as it is: keep the manifest with the images. Without --out the folder is only looked at; a
+    file that is there already is never replaced.
     """
     from cxr_embed.datasets import load_recipe
     from cxr_embed.datasets import scan as run
     from cxr_embed.errors import ManifestError
     from cxr_embed.io.files import stays_below
-    from cxr_embed.manifest import check_overwrite, check_target, write_manifest
-    from cxr_embed.store.keys import patient_key
+    from cxr_embed.manifest import check_new, write_new_manifest
 
     if keep_patient_id and key_file is not None:
         raise ManifestError(
             "--key-file is the key of a hash, and --keep-patient-id turns the hash off: give one of them"
         )
     layout = load_recipe(recipe)
-    target = out or folder / "manifest.csv"
-    check_target(target)  # before the scan, which may take long
+    if out is not None:
+        check_new(out, layout.manifest_columns)  # before the scan, which may take long
     # Ids that a public table publishes are not hashed: no key is made for them.
     hashed = not keep_patient_id and bool(patient_pattern or not layout.columns["patient_id"].table)
-    key, key_path = patient_key(key_file) if hashed else (None, None)
+    key, key_path = _key(key_file, kept=out is not None) if hashed else (None, None)
     result = run(folder, layout, patient_key=key, patient_pattern=patient_pattern)
-    check_overwrite(target, list(result.columns))
-    write_manifest(target, result.columns)
+    if out is not None:
+        write_new_manifest(out, result.columns)
     patients = len(set(result.columns["patient_id"]))
     below = stays_below(folder)
     away = [path for path in result.columns["path"] if not below(folder / path)]
     if as_json:
         print_json(
             {
-                "manifest": str(target),
+                "manifest": str(out) if out is not None else None,
                 "root": str(folder),
                 "images": len(result),
                 "patients": patients,
@@ -86,9 +87,11 @@ def scan(
             }
         )
     else:
-        _tell(result, target, folder)
+        _tell(result, out, folder)
         _tell_away(away, len(result), folder)
-        if key_path is not None:
+        if out is None:
+            typer.echo("nothing written; `--out FILE` writes the manifest")
+        elif key_path is not None:
             what = "patient ids"
             if result.neutral:
                 what += f", and {plural(result.neutral, 'image id')} that would tell of a person, an order or a UID,"
@@ -97,11 +100,18 @@ def scan(
         raise typer.Exit(1)
 
 
-def _tell(result: ScanResult, target: Path, folder: Path) -> None:
+def _key(key_file: Path | None, kept: bool) -> tuple[bytes, Path | None]:
+    """The key of patient ids, and its file; where no id is kept, a passing key does, and none is made for the user."""
+    from cxr_embed.store.keys import patient_key
+
+    return patient_key(key_file) if kept or key_file is not None else (secrets.token_bytes(32), None)
+
+
+def _tell(result: ScanResult, out: Path | None, folder: Path) -> None:
     """A scan's summary for people; what may need their attention goes to stderr."""
     patients = len(set(result.columns["patient_id"]))
-    typer.echo(f"{target}: {plural(len(result), 'image')} of {plural(patients, 'patient')}")
-    if target.resolve().parent != folder.resolve():
+    typer.echo(f"{out or folder}: {plural(len(result), 'image')} of {plural(patients, 'patient')}")
+    if out is not None and out.resolve().parent != folder.resolve():
         typer.echo(f"paths are relative to {folder}: give `--root {shlex.quote(str(folder))}` when you embed")
     if result.skipped:
         kinds = Counter(reason for _, reason in result.skipped)

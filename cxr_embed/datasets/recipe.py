@@ -116,19 +116,20 @@ class Recipe(_Part):
         missing = {"image_id", "patient_id"} - set(self.columns)
         if missing:
             raise ValueError(f"columns lack {', '.join(sorted(missing))}")
-        names = [
-            "path",
-            *self.columns,
-            *(["split"] if self.split else []),
-            *(self.findings.names if self.findings else []),
-        ]
-        twice = [name for name, count in Counter(name.casefold() for name in names).items() if count > 1]
+        twice = [name for name, n in Counter(map(str.casefold, self.manifest_columns)).items() if n > 1]
         if twice:
             raise ValueError(f"the manifest would have these columns twice: {', '.join(twice)} (path is always there)")
         needs_table = self.findings is not None or any(source.table for source in self.columns.values())
         if needs_table and self.table is None:
             raise ValueError("a column or the findings come from a table, but no table is named")
         return self
+
+    @property
+    def manifest_columns(self) -> list[str]:
+        """The columns of a manifest that is made by it, in their order."""
+        own = [name for name in self.columns if name != "image_id"]
+        findings = self.findings.names if self.findings else []
+        return ["image_id", "path", *own, *(["split"] if self.split else []), *findings]
 
 
 def _folder() -> Traversable:

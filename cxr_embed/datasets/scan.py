@@ -70,9 +70,7 @@ def scan(root: Path, recipe: Recipe, *, patient_key: bytes | None, patient_patte
     pattern = compiled_pattern(patient_pattern)
     table = read_table(root, recipe)
     splits = read_splits(root, recipe)
-    names = ["image_id", "path", *(n for n in recipe.columns if n != "image_id")]
-    names += ["split"] if recipe.split else []
-    names += recipe.findings.names if recipe.findings else []
+    names = recipe.manifest_columns
     result = ScanResult({name: [] for name in names})
     seen: set[str] = set()
     telling = Telling()

@@ -14,7 +14,7 @@ from cxr_embed.manifest.manifest import (
     values_of_table,
 )
 from cxr_embed.manifest.rows import Rows
-from cxr_embed.manifest.writing import check_overwrite, check_target, plain_cell, write_manifest
+from cxr_embed.manifest.writing import check_new, check_target, plain_cell, write_manifest, write_new_manifest
 
 __all__ = [
     "CONTROL",
@@ -26,7 +26,7 @@ __all__ = [
     "Rows",
     "Uncertain",
     "check_columns",
-    "check_overwrite",
+    "check_new",
     "check_target",
     "labels_of_table",
     "leaves_root",
@@ -39,4 +39,5 @@ __all__ = [
     "read_values",
     "values_of_table",
     "write_manifest",
+    "write_new_manifest",
 ]

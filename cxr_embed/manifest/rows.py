@@ -20,7 +20,7 @@ import pyarrow.parquet
 
 from cxr_embed.errors import ManifestError
 
-NO_MANIFEST = "no such manifest; `cxr-embed manifest scan DIR` makes one"
+NO_MANIFEST = "no such manifest; `cxr-embed manifest scan DIR --out FILE` makes one"
 EXAMPLES = 5  # rows that one kind of problem names before it only counts
 _CHUNK = 8192  # rows of a CSV that are Python objects at one time
 _LONGEST_LINE = 16 << 20  # characters
@@ -77,7 +77,7 @@ def read_rows(path: Path, missing: str = NO_MANIFEST) -> tuple[Rows, list[str]]:
     message = ""
     try:
         if os.path.isdir(path):
-            message = f"a folder; `cxr-embed manifest scan {path}` makes a manifest of it"
+            message = f"a folder; `cxr-embed manifest scan {path} --out FILE` makes a manifest of it"
         elif path.suffix.lower() == ".parquet":
             return _read_parquet(path)
         else:

@@ -15,6 +15,7 @@ from cxr_embed.errors import ManifestError
 from cxr_embed.io.files import written_aside
 from cxr_embed.manifest.rows import read_rows, reason
 
+_FREE = "give another `out`, or remove the file first"
 _FORMULA = frozenset("=+-@\t\r\n")  # what a formula begins with
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
@@ -29,19 +30,52 @@ def check_target(path: Path) -> None:
         raise ManifestError(f"{path}: a manifest is a file whose name ends in .csv or .parquet; give another `out`")
 
 
-def check_overwrite(path: Path, columns: Sequence[str]) -> None:
-    """Refuses to replace a table that holds more than the new one: labels or splits that someone added.
+def check_new(path: Path, names: Sequence[str]) -> None:
+    """Refuses a file that `write_new_manifest` could not write, by its name or by what is there already.
+
+    Args:
+        path: to write.
+        names: of the columns that are to be written.
 
     Raises:
-        ManifestError: naming the columns that would be lost.
+        ManifestError: as `check_target`; for a file that is no table, or one of other columns.
     """
-    if not path.exists():
+    check_target(path)
+    if (there := _table_of(path)) is None:
         return
-    lost = [name for name in read_rows(path)[0].table.column_names if name not in columns]
-    if lost:
-        raise ManifestError(
-            f"{path}: not replaced, it has columns that would be lost ({', '.join(lost[:5])}); use `out`"
-        )
+    if there.column_names != list(names):
+        more = [name for name in there.column_names if name not in names]
+        raise _is_there(path, f"columns ({', '.join(more[:5])})" if more else "columns")
+
+
+def write_new_manifest(path: Path, columns: dict[str, list[str]]) -> None:
+    """Writes a manifest where there is none; one that says the same already stays as it is.
+
+    Raises:
+        ManifestError: where another file has its name, or it cannot be written.
+    """
+    check_new(path, list(columns))
+    if (there := _table_of(path)) is None:
+        write_manifest(path, columns)
+    elif there.to_pydict() != columns:
+        raise _is_there(path, "rows")
+
+
+def _table_of(path: Path) -> pa.Table | None:
+    """A file as text columns; None where there is none."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        rows, problems = read_rows(path)
+    except ManifestError as error:
+        problems = list(error.problems)
+    if problems:
+        raise ManifestError(f"{path}: there already, and no manifest ({problems[0]}); {_FREE}")
+    return rows.table
+
+
+def _is_there(path: Path, what: str) -> ManifestError:
+    return ManifestError(f"{path}: there already, with other {what} than this manifest has; {_FREE}")
 
 
 def plain_cell(value: object) -> object:

@@ -230,7 +230,7 @@ def _manifest(manifest: Manifest | str | os.PathLike[str], batch_size: Any, work
     if not isinstance(manifest, Manifest | str | os.PathLike):
         raise ManifestError(
             f"manifest is a Manifest or the path of one, not {type(manifest).__name__}; "
-            "`cxr-embed manifest scan FOLDER` makes one of a folder of images"
+            "`cxr-embed manifest scan FOLDER --out FILE` makes one of a folder of images"
         )
     return manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
 
