@@ -142,7 +142,11 @@ def _anchor(name: str) -> str:
 def page() -> str:
     """The page's Markdown."""
     every = verbs()
-    summary = ["| verb | what it does |", "|---|---|", *(f"| {_anchor(verb.name)} | {_cell(_first(verb.help))} |" for verb in every)]
+    summary = [
+        "| verb | what it does |",
+        "|---|---|",
+        *(f"| {_anchor(verb.name)} | {_cell(_first(verb.help))} |" for verb in every),
+    ]
     shared = ["| option | value | verbs |", "|---|---|---|"]
     for name, kinds in shared_options(every).items():
         takers = [_anchor(f"cxr-embed {verb}") for verbs_of in kinds.values() for verb in verbs_of]

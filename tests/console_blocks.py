@@ -116,7 +116,9 @@ def main() -> None:
     from conftest import real_data_folder
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--extras", action="store_true", help="the blocks that need more packages, instead of the core's")
+    parser.add_argument(
+        "--extras", action="store_true", help="the blocks that need more packages, instead of the core's"
+    )
     arguments = parser.parse_args()
     data = real_data_folder()
     if data is None:

@@ -42,7 +42,8 @@ def store(place: Path) -> cx.api.embed.EmbeddedStore:  # type: ignore[name-defin
 def lines_of_the_readme() -> str:
     pages = [(ROOT / name).read_text() for name in ("README.md", "docs/python.md")]
     blocks = [re.findall(r"```python\n(import cxr_embed as cx\n.*?)```", page, re.DOTALL) for page in pages]
-    assert blocks[0] == blocks[1] and len(blocks[0]) == 1, "both pages show the same lines"
+    assert len(blocks[0]) == 1
+    assert blocks[0] == blocks[1], "both pages show the same lines"
     return blocks[0][0]
 
 

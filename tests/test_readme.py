@@ -1,4 +1,4 @@
-"""The commands of the README and of the pages under docs/ run as printed, on the real radiographs, and print what is shown."""
+"""The commands of the README and of the pages of docs/ run as printed, on real radiographs, and print what is shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[1]
 def run_as_printed(extras: bool, real_data: Path, tmp_path: Path) -> None:
     for each, printed in console_blocks.run(extras, real_data, tmp_path):
         told = f"{each.page.name}: $ {each.command}"
-        assert console_blocks.agrees(each, printed), f"{told}\n{printed}\n(python tests/console_blocks.py prints it anew)"
+        assert console_blocks.agrees(each, printed), (
+            f"{told}\n{printed}\n(python tests/console_blocks.py prints it anew)"
+        )
 
 
 def test_the_pages_have_commands() -> None:

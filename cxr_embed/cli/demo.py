@@ -50,7 +50,8 @@ def demo(
     finally:
         if not any(folder.iterdir()):
             folder.rmdir()  # a demo that made nothing is in nobody's way
-    typer.echo(f"\n{time.perf_counter() - started:.0f} s. Everything is in {folder}. Next: your own data, docs/first-data-set.md.")
+    typer.echo(f"\n{time.perf_counter() - started:.0f} s. Everything is in {folder}.")
+    typer.echo("Next: your own data, docs/first-data-set.md.")
     typer.echo(RESEARCH)
     raise SystemExit(status)
 
