@@ -7,7 +7,7 @@ override IMAGES := $(value IMAGES)
 export IMAGES
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test soak check format benchmarks clean
+.PHONY: help demo test soak check format docs benchmarks clean
 
 help:
 	@echo "make demo               install the core; phantoms embedded, probed, screened, searched, reported"
@@ -15,7 +15,8 @@ help:
 	@echo "make test               install the tests' needs and run them (make test EXTRAS=dev,peers,cxr-foundation,milvus: all)"
 	@echo "make soak               the long tests"
 	@echo "make check              lint, format, types"
-	@echo "make benchmarks         the tables of the README (needs EXTRAS=dev,peers,cxr-foundation,milvus)"
+	@echo "make docs               docs/command-line.md anew, and the site into docs/_build; no network is needed to read it"
+	@echo "make benchmarks         the tables of docs/benchmarks.md (needs EXTRAS=dev,peers,cxr-foundation,milvus)"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("cxr-embed needs Python 3.11 or newer; say make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
@@ -23,6 +24,10 @@ $(BIN)/python:
 
 $(VENV)/.core: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@
 
 comma := ,
@@ -48,8 +53,13 @@ format: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
+docs: $(VENV)/.docs
+	$(BIN)/python docs/command_line.py
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
+	@echo "docs/_build/index.html"
+
 benchmarks: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Runs the benchmarks and prints the README's table.
+"""Runs the benchmarks and prints the tables of docs/benchmarks.md.
 
 python benchmarks/run.py [PART ...]
 """

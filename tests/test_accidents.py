@@ -201,8 +201,8 @@ def test_an_own_encoder_that_is_none(
         cxr_embed.load_encoder(f"{module}:make")
 
 
-def test_the_readmes_own_encoder_runs(tmp_path: Path, make_images) -> None:  # type: ignore[no-untyped-def]
-    text = (ROOT / "README.md").read_text().partition("### An encoder of your own")[2]
+def test_the_own_encoder_of_the_docs_runs(tmp_path: Path, make_images) -> None:  # type: ignore[no-untyped-def]
+    text = (ROOT / "docs" / "python.md").read_text().partition("## An encoder of your own")[2]
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert code is not None
     (tmp_path / "mine.py").write_text(code[1])

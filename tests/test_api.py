@@ -40,9 +40,11 @@ def store(place: Path) -> cx.api.embed.EmbeddedStore:  # type: ignore[name-defin
 
 
 def lines_of_the_readme() -> str:
-    blocks = re.findall(r"```python\n(import cxr_embed as cx\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 1
-    return blocks[0]
+    pages = [(ROOT / name).read_text() for name in ("README.md", "docs/python.md")]
+    blocks = [re.findall(r"```python\n(import cxr_embed as cx\n.*?)```", page, re.DOTALL) for page in pages]
+    assert len(blocks[0]) == 1
+    assert blocks[0] == blocks[1], "both pages show the same lines"
+    return blocks[0][0]
 
 
 def test_the_lines_of_the_readme_run_as_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
-"""No verb talks to a host or looks one up, and the home folder holds afterwards only what the README says.
+"""No verb talks to a host or looks one up, and the home folder holds afterwards only what the docs say.
 
-Every verb runs with no network (in a namespace of its own where that is allowed) and is watched twice: by strace, which
-sees what C libraries do too, and by Python's audit hook, which is all there is where strace may not run.
+`docs/patients-and-privacy.md` has the list. Every verb runs with no network (in a namespace of its own where that is
+allowed) and is watched twice: by strace, which sees what C libraries do too, and by Python's audit hook, which is all
+there is where strace may not run.
 """
 
 from __future__ import annotations

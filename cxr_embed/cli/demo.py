@@ -50,7 +50,8 @@ def demo(
     finally:
         if not any(folder.iterdir()):
             folder.rmdir()  # a demo that made nothing is in nobody's way
-    typer.echo(f"\n{time.perf_counter() - started:.0f} s. Everything is in {folder}. Next: your own data, README.md.")
+    typer.echo(f"\n{time.perf_counter() - started:.0f} s. Everything is in {folder}.")
+    typer.echo("Next: your own data, docs/first-data-set.md.")
     typer.echo(RESEARCH)
     raise SystemExit(status)
 
@@ -105,7 +106,7 @@ def _own(images: Path, folder: Path) -> int:
     _run("search", index, "--image-id", chosen, "-k", "5", "--montage", str(folder / "similar.png"), *where)
     words = ("-k", "5", "--montage", str(folder / "words.png"), *where)
     _run("search", index, "--text", "large pleural effusion", *words)
-    typer.echo("\nProbes need labels: README.md, 'Probes with few labels'.")
+    typer.echo("\nProbes need labels: docs/probes.md.")
     return broken
 
 

@@ -192,6 +192,6 @@ def _own_encoder(name: str, options: dict[str, Any]) -> CheckedEncoder:
     if missing:
         raise EncoderError(
             f"{name} returned {type(encoder).__name__}, which has no {', '.join(missing)}; "
-            "README, 'An encoder of your own', shows one"
+            "docs/python.md, 'An encoder of your own', shows one"
         )
     return CheckedEncoder(encoder)
