@@ -440,7 +440,16 @@ def test_decoders_prepare_as_soon_as_the_network_is_proven(make_images: Make, mo
     manifest = make_images(2, side=64)
     spec = load_encoder("cxr-foundation", weights=models / "published").spec
     arena = Arena(2, 1 << 24)
-    setup = Setup("decoder", "cxr-foundation", spec.fingerprint, str(models / "published"), "cpu", "float32", 1, 2)
+    setup = Setup(
+        kind="decoder",
+        encoder="cxr-foundation",
+        fingerprint=spec.fingerprint,
+        weights=str(models / "published"),
+        device="cpu",
+        precision="float32",
+        threads=1,
+        batch_size=2,
+    )
     worker = Worker(replace(setup, arena=arena.descriptor, slot_bytes=1 << 24), make_encoder(setup))
     files = [(0, str(manifest.parent / "i0.png")), (1, str(manifest.parent / "i1.png"))]
     shapes = []

@@ -575,8 +575,19 @@ def test_ids_that_are_nowhere_change_nothing(world: World) -> None:
 def train_probe(path: Path, numbers: list[int]) -> None:
     probe = LinearProbe(strength=1.0).fit(np.eye(2, 6, dtype=np.float32), np.array([[0.0], [1.0]]))
     names, patients = np.array([name(n) for n in numbers]), np.array([owner(n) for n in numbers])
-    record = LabelRecord("manifest.csv", "0" * 64, None, "unknown", 2, 2, {})
-    save_probe(path, TrainedProbe(probe, SPEC, "features", ("Effusion",), record, patients, names))
+    record = LabelRecord(
+        file="manifest.csv", sha256="0" * 64, split=None, uncertain="unknown", images=2, patients=2, counts={}
+    )
+    trained = TrainedProbe(
+        probe=probe,
+        spec=SPEC,
+        output="features",
+        findings=("Effusion",),
+        labels=record,
+        patients=patients,
+        images=names,
+    )
+    save_probe(path, trained)
 
 
 def test_probes_texts_arrays_and_pictures_are_named(world: World) -> None:

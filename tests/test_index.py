@@ -219,12 +219,12 @@ def test_removing_all_leaves_an_index_of_nothing(tmp_path: Path) -> None:
 def test_a_flat_index_that_outgrows_its_size_becomes_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "_FLAT_VALUES", 8 * 100)
     store = make_store(tmp_path / "s", random_vectors(90), ["p"] * 90)
-    for wish in ("auto", "flat"):
-        assert build_index(open_store(store), tmp_path / wish, kind=wish).record.kind.name == "flat"
+    for kind in ("auto", "flat"):
+        assert build_index(open_store(store), tmp_path / kind, kind=kind).record.kind.name == "flat"
     make_store(store, random_vectors(60, seed=1), ["p"] * 60, first=90)
-    for wish, name in (("auto", "hnsw"), ("flat", "flat")):
-        assert add_cases(tmp_path / wish, open_store(store)).record.kind.name == name
-        assert verify_index(tmp_path / wish) == []
+    for kind, name in (("auto", "hnsw"), ("flat", "flat")):
+        assert add_cases(tmp_path / kind, open_store(store)).record.kind.name == name
+        assert verify_index(tmp_path / kind) == []
 
 
 def test_the_kind_follows_size_and_memory() -> None:

@@ -81,7 +81,30 @@ def test_modules_can_be_read_in_one_sitting(path: Path) -> None:
     assert text.count("\n") <= 410
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            assert (node.end_lineno or node.lineno) - node.lineno <= 80, node.name
+            most = _LONG_FUNCTIONS.get((path.relative_to(PACKAGE).as_posix(), node.name), 60)
+            assert (node.end_lineno or node.lineno) - node.lineno <= most, node.name
+
+
+# Lines of functions that are still too long: this list only gets shorter.
+_LONG_FUNCTIONS = {
+    ("api/curve.py", "few_label_curve"): 63,
+    ("api/probe.py", "train_probe"): 64,
+    ("cli/embed.py", "embed"): 74,
+    ("cli/manifest.py", "scan"): 69,
+    ("cli/probe.py", "train"): 68,
+    ("cli/probe_curve.py", "curve"): 65,
+    ("cli/probe_evaluate.py", "evaluate"): 61,
+    ("cli/question.py", "ask_store"): 80,
+    ("cli/report.py", "report"): 66,
+    ("cli/search.py", "search"): 73,
+    ("cli/zeroshot.py", "zeroshot"): 76,
+    ("evaluation/cases.py", "join"): 79,
+    ("evaluation/comparison.py", "compare"): 61,
+    ("evaluation/evaluate.py", "evaluate"): 80,
+    ("reporting/collect.py", "collect"): 63,
+    ("reporting/few_label_plot.py", "_figure"): 77,
+    ("screening/scoring.py", "score_store"): 65,
+}
 
 
 _ADJECTIVES = "(?:new|other|more|test|word|of these|of its) "

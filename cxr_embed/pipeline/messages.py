@@ -29,7 +29,7 @@ class Fault(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setup:
     """How a worker makes its encoder.
 
@@ -42,9 +42,9 @@ class Setup:
     kind: WorkerKind
     encoder: str
     fingerprint: str
-    weights: str | None
     device: str
     precision: str
+    weights: str | None = None
     threads: int = 1
     batch_size: int = 1
     outputs: tuple[str, ...] | None = None
