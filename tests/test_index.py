@@ -167,7 +167,9 @@ def test_cases_whose_file_is_another_now_are_told(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "later", toy_spec(8), dtype="float32") as writer:
         for number, vector in enumerate(random_vectors(5)):
             content = (100 if number == 2 else number).to_bytes(32, "big")
-            writer.add_vector(Row(f"c{number}", f"p{number}", content), {"features": vector})
+            writer.add_vector(
+                Row(image_id=f"c{number}", patient_id=f"p{number}", content=content), {"features": vector}
+            )
         writer.flush("toy")
     added = add_cases(tmp_path / "i", open_store(tmp_path / "later"))
     assert added.changed == 1
@@ -425,10 +427,19 @@ def test_prompts_come_along(tmp_path: Path) -> None:
     from cxr_embed.store import add_prompts
     from cxr_embed.types import EncoderSpec, TextRule
 
-    spec = EncoderSpec("toy", "1", "none", {"features": (8,)}, weights="w", text=TextRule("features", "clip"))
+    spec = EncoderSpec(
+        name="toy",
+        revision="1",
+        preprocessing="none",
+        outputs={"features": (8,)},
+        weights="w",
+        text=TextRule("features", "clip"),
+    )
     with StoreWriter(tmp_path / "s", spec) as writer:
         for number, vector in enumerate(random_vectors(3)):
-            writer.add_vector(Row(f"c{number}", "p", number.to_bytes(32, "big")), {"features": vector})
+            writer.add_vector(
+                Row(image_id=f"c{number}", patient_id="p", content=number.to_bytes(32, "big")), {"features": vector}
+            )
         writer.flush("toy")
     add_prompts(tmp_path / "s", ["a chest"], random_vectors(1, seed=5), "made up")
     build_index(open_store(tmp_path / "s"), tmp_path / "i")

@@ -107,6 +107,44 @@ _LONG_FUNCTIONS = {
 }
 
 
+# Records of many fields whose callers still count them off: this list only gets shorter.
+_POSITIONAL_RECORDS = {
+    "api/search.py": {"SimilarCases"},
+    "evaluation/cases.py": {"Cases"},
+    "evaluation/comparison.py": {"Comparison", "FindingDifference"},
+    "evaluation/measure.py": {"Sample"},
+    "evaluation/result.py": {"Evaluation", "FindingResult", "GroupResult"},
+    "evaluation/scores.py": {"ScoreTable"},
+    "reporting/inputs.py": {"Inputs"},
+    "reporting/tables.py": {"Table"},
+    "retrieval/cases.py": {"Cases"},
+    "retrieval/evaluating.py": {"_Run"},
+    "retrieval/result.py": {"FindingRetrieval", "IndexDifference", "IndexRetrieval", "RetrievalReport"},
+    "screening/finding_report.py": {"FindingReport", "Report"},
+    "screening/matched_labels.py": {"Truth"},
+    "screening/question.py": {"Answer"},
+    "screening/scoring.py": {"Screening"},
+}
+
+
+def fields_of(record: ast.ClassDef) -> list[str]:
+    fields = [node for node in record.body if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.dump(node)]
+    return [ast.unparse(field.target) for field in fields]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_records_of_more_than_five_fields_are_keyword_only(path: Path) -> None:
+    positional = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ClassDef) or len(fields_of(node)) <= 5:
+            continue
+        made = [ast.unparse(decorator) for decorator in node.decorator_list]
+        tuples = [ast.unparse(base) for base in node.bases if ast.unparse(base).endswith("NamedTuple")]
+        if tuples or any(call.startswith("dataclass") and "kw_only=True" not in call for call in made):
+            positional.add(node.name)
+    assert positional == _POSITIONAL_RECORDS.get(path.relative_to(PACKAGE).as_posix(), set())
+
+
 _ADJECTIVES = "(?:new|other|more|test|word|of these|of its) "
 _NOUNS = (
     "images|patients|cases|findings|prompts|rows|files|vectors|pairs|draws|columns|tensors|ids|labels|stores|shards|words"

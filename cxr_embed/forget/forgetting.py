@@ -30,7 +30,7 @@ from cxr_embed.store.writer import acquire_lock
 from cxr_embed.types import keyed_hash, spellings
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Forgetting:
     """What was done, or would be.
 
@@ -105,7 +105,7 @@ def forget(
     key = _key(key_file, dry_run)
     forgotten = Forgotten(key, gather_forgotten(*folders, key_file=key_file).hashes)
     result = Forgetting(problems=list(places.problems), dry_run=dry_run)
-    words, known = Words(patients, images, key), Known(forgotten)
+    words, known = Words(patients, images, key), Known(forgotten=forgotten)
     before = _forgotten_before(forgotten, patients, images, key)
     _learn(known, words, places, milvus, result)
     result.images, result.copies = len(known.images), len(known.copies)
@@ -214,7 +214,7 @@ def _look(result: Forgetting, places: Places, marks: Marks, known: Known) -> Non
 
 def _in_a_file(word: str, result: Forgetting, key: bytes) -> bool:
     """Whether one of the files that mention somebody mentions this one."""
-    alone = Known(Forgotten(key))
+    alone = Known(forgotten=Forgotten(key))
     for name in spellings(word):
         for each in (name, keyed_hash(name, key), neutral(name, key)):
             alone.add_patient(each)

@@ -54,7 +54,7 @@ class Words:
         return hashed
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Known:
     """What is meant, in clear: it is looked for in files, and nothing of it is written.
 

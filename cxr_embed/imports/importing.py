@@ -239,7 +239,7 @@ def _write(
         content = content_id(array)
         if content != checked.contents[image_id]:
             raise CxrEmbedError(f"{vector.where}: changed while it was imported; run it again")
-        row = Row(image_id, checked.patients[image_id], content)
+        row = Row(image_id=image_id, patient_id=checked.patients[image_id], content=content)
         if content in new or index.find_content(content) is not None:
             writer.add_row(row)
         else:

@@ -260,7 +260,7 @@ class Session:
 
     def _row(self, key: int) -> Row:
         task, file = self.in_flight.pop(key), self.read.pop(key)
-        return Row(task.image_id, task.patient_id, file.content, file.stamp)
+        return Row(image_id=task.image_id, patient_id=task.patient_id, content=file.content, stamp=file.stamp)
 
     def _reuse(self, key: int) -> None:
         content, row = self.read[key].content, self._row(key)
@@ -276,7 +276,13 @@ class Session:
         file = self.read[key]
         task = self.in_flight[key]
         unlike = key in self.unlike
-        row = Row(task.image_id, task.patient_id, file.content, file.stamp, unlike_chest=unlike)
+        row = Row(
+            image_id=task.image_id,
+            patient_id=task.patient_id,
+            content=file.content,
+            stamp=file.stamp,
+            unlike_chest=unlike,
+        )
         try:
             self.writer.add_vector(row, vectors)
         except StoreError as error:
@@ -313,7 +319,17 @@ class Session:
             stamp = Stamp()  # the next run looks again
             if self.writer.index.failures.get(task.image_id) == tuple(fault):
                 return  # nothing new to record
-        self.writer.add_row(Row(task.image_id, task.patient_id, content, stamp, *fault, software=self.software))
+        self.writer.add_row(
+            Row(
+                image_id=task.image_id,
+                patient_id=task.patient_id,
+                content=content,
+                stamp=stamp,
+                error_kind=fault.kind,
+                error=fault.reason,
+                software=self.software,
+            )
+        )
 
     # The device worker of a GPU run
 
