@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,32 +64,23 @@ def run(work: Path) -> list[Line]:
     make_random_weights("densenet121", weights, 0)
     read, model = documented_transform(), peer_model(weights)
 
-    def decode_ours() -> float:
-        def work() -> None:
-            for path in paths:
-                image = read_image(path)
-                crop_and_resize(image.pixels, image.max_value, 224)
+    def per_second(work: Callable[[], object]) -> Callable[[], float]:
+        return lambda: PEER_IMAGES / seconds(work)
 
-        return PEER_IMAGES / seconds(work)
+    def decode_ours() -> None:
+        for path in paths:
+            image = read_image(path)
+            crop_and_resize(image.pixels, image.max_value, 224)
 
-    def decode_theirs() -> float:
-        return PEER_IMAGES / seconds(lambda: [read(path) for path in paths])
+    @torch.inference_mode()
+    def loop() -> None:
+        for path in paths:
+            model.features2(torch.from_numpy(read(path))[None])
 
-    def loop() -> float:
-        def work() -> None:
-            with torch.inference_mode():
-                for path in paths:
-                    model.features2(torch.from_numpy(read(path))[None])
-
-        return PEER_IMAGES / seconds(work)
-
-    def loader() -> float:
-        def work() -> None:
-            with torch.inference_mode():
-                for batch in torch.utils.data.DataLoader(Files(paths), batch_size=16, num_workers=2):
-                    model.features2(batch)
-
-        return PEER_IMAGES / seconds(work)
+    @torch.inference_mode()
+    def loader() -> None:
+        for batch in torch.utils.data.DataLoader(Files(paths), batch_size=16, num_workers=2):
+            model.features2(batch)
 
     def ours(precision: str) -> float:
         store = fresh(work / f"densenet-{precision}")
@@ -98,8 +90,15 @@ def run(work: Path) -> list[Line]:
         assert not summary.failed
         return summary.embedded / summary.seconds
 
-    decode = {name: median(values) for name, values in in_turn(5, ours=decode_ours, theirs=decode_theirs).items()}
-    figures = in_turn(3, loop=loop, bf16=lambda: ours("bf16"), loader=loader, float32=lambda: ours("float32"))
+    decoded = in_turn(5, ours=per_second(decode_ours), theirs=per_second(lambda: [read(path) for path in paths]))
+    decode = {name: median(values) for name, values in decoded.items()}
+    figures = in_turn(
+        3,
+        loop=per_second(loop),
+        bf16=lambda: ours("bf16"),
+        loader=per_second(loader),
+        float32=lambda: ours("float32"),
+    )
     rate = {name: median(values) for name, values in figures.items()}
     pixels, features, cosine = parity(work, paths[:40], read, model)
     return [

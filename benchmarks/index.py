@@ -22,7 +22,7 @@ from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
 
 COUNT, WIDTH, QUERIES, K = 1_000_000, 128, 200, 10
-SPEC = EncoderSpec("synthetic", "1", "random numbers", {"features": (WIDTH,)})
+SPEC = EncoderSpec(name="synthetic", revision="1", preprocessing="random numbers", outputs={"features": (WIDTH,)})
 
 
 def make_cases(count: int, seed: int) -> np.ndarray:
@@ -57,7 +57,8 @@ def fill(path: Path, vectors: np.ndarray, first: int = 0) -> Path:
     with StoreWriter(path, SPEC) as writer:
         for number, vector in enumerate(vectors, start=first):
             writer.add_vector(
-                Row(f"image{number:07d}", f"p{number // 3}", number.to_bytes(32, "big")), {"features": vector}
+                Row(image_id=f"image{number:07d}", patient_id=f"p{number // 3}", content=number.to_bytes(32, "big")),
+                {"features": vector},
             )
             if writer.full:
                 writer.flush("synthetic")

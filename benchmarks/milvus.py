@@ -33,11 +33,14 @@ def cases(folder: Path, count: int) -> tuple[Store, Manifest]:
     """A store of clustered vectors, two images a patient, and its manifest."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((max(1, count // 100), WIDTH))
-    spec = EncoderSpec("clustered", "1", "none", {"features": (WIDTH,)})
+    spec = EncoderSpec(name="clustered", revision="1", preprocessing="none", outputs={"features": (WIDTH,)})
     with StoreWriter(folder / "store", spec) as writer:
         for number in range(count):
             vector = centres[rng.integers(len(centres))] + 0.5 * rng.standard_normal(WIDTH)
-            writer.add_vector(Row(f"i{number}", f"p{number // 2}", number.to_bytes(32, "big")), {"features": vector})
+            writer.add_vector(
+                Row(image_id=f"i{number}", patient_id=f"p{number // 2}", content=number.to_bytes(32, "big")),
+                {"features": vector},
+            )
             if writer.full:
                 writer.flush("clustered")
         writer.flush("clustered")

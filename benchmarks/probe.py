@@ -25,7 +25,7 @@ from cxr_embed.types import EncoderSpec
 FINDINGS, WIDTH = 14, 1024
 # About those of NIH ChestX-ray14.
 PREVALENCE = (0.10, 0.025, 0.04, 0.02, 0.12, 0.022, 0.015, 0.002, 0.18, 0.05, 0.056, 0.03, 0.013, 0.047)
-SPEC = EncoderSpec("synthetic", "1", "random numbers", {"features": (WIDTH,)})
+SPEC = EncoderSpec(name="synthetic", revision="1", preprocessing="random numbers", outputs={"features": (WIDTH,)})
 
 
 def make_cases(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -162,7 +162,9 @@ def memory(work: Path, count: int = 1_000_000) -> list[Line]:
             vectors, labels = make_cases(step, first + 2)
             parts.append(labels.astype(np.int8))
             for number, vector in enumerate(vectors, start=first):
-                row = Row(f"image{number:07d}", f"p{number // 3}", number.to_bytes(32, "big"))
+                row = Row(
+                    image_id=f"image{number:07d}", patient_id=f"p{number // 3}", content=number.to_bytes(32, "big")
+                )
                 writer.add_vector(row, {"features": vector})
                 if writer.full:
                     writer.flush("synthetic")

@@ -27,7 +27,7 @@ class Mean64:
     """A synthetic encoder: 64 means of the picture. It costs nothing, so that the pipeline itself is measured."""
 
     engine = "numpy float32 cpu"
-    spec = EncoderSpec("mean64", "1", "means of 8 x 8 fields", {"means": (64,)})
+    spec = EncoderSpec(name="mean64", revision="1", preprocessing="means of 8 x 8 fields", outputs={"means": (64,)})
 
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(64,)` float32."""
@@ -141,12 +141,15 @@ def peak_memory(manifest: Path, store: Path) -> int:
 
 def random_store(path: Path, count: int, width: int) -> Store:
     """A store of `count` random vectors, three images a patient."""
-    spec = EncoderSpec("synthetic", "1", "random numbers", {"features": (width,)})
+    spec = EncoderSpec(name="synthetic", revision="1", preprocessing="random numbers", outputs={"features": (width,)})
     block = np.random.default_rng(0).standard_normal((4096, width)).astype(np.float16)
     with StoreWriter(fresh(path), spec) as writer:
         for number in range(count):
             content = number.to_bytes(32, "big")
-            writer.add_vector(Row(f"image{number:07d}", f"p{number // 3}", content), {"features": block[number % 4096]})
+            writer.add_vector(
+                Row(image_id=f"image{number:07d}", patient_id=f"p{number // 3}", content=content),
+                {"features": block[number % 4096]},
+            )
             if writer.full:
                 writer.flush("synthetic")
         writer.flush("synthetic")

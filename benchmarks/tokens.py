@@ -18,7 +18,13 @@ from cxr_embed.types import EncoderSpec, TextRule
 
 IMAGES, SHAPE = 100_000, (32, 128)
 TEXTS, PICTURES, NEAR = 100, 10, 10
-SPEC = EncoderSpec("tokens", "1", "none", {"contrastive": SHAPE}, text=TextRule("contrastive", "elixr"))
+SPEC = EncoderSpec(
+    name="tokens",
+    revision="1",
+    preprocessing="none",
+    outputs={"contrastive": SHAPE},
+    text=TextRule("contrastive", "elixr"),
+)
 BLOCKS = (16, 64, 256, 1024)
 
 
@@ -37,7 +43,7 @@ def measure(work: Path, name: str, structure: bool) -> list[Line]:
     with StoreWriter(store, SPEC) as writer:
         for first in range(0, IMAGES, 2000):
             for number, tokens in enumerate(world.images(2000), start=first):
-                row = Row(f"i{number:06d}", f"p{number}", number.to_bytes(32, "big"))
+                row = Row(image_id=f"i{number:06d}", patient_id=f"p{number}", content=number.to_bytes(32, "big"))
                 writer.add_vector(row, {"contrastive": tokens.astype(np.float32)})
             writer.flush("numpy")
     texts, pictures = world.texts(TEXTS), unit(world.images(PICTURES))

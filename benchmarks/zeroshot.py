@@ -17,7 +17,13 @@ from cxr_embed.zeroshot import Cosines
 
 IMAGES, SLICE = 100_000, 20
 SHAPE = (32, 128)
-SPEC = EncoderSpec("random-tokens", "1", "none", {"contrastive": SHAPE}, text=TextRule("contrastive", "elixr"))
+SPEC = EncoderSpec(
+    name="random-tokens",
+    revision="1",
+    preprocessing="none",
+    outputs={"contrastive": SHAPE},
+    text=TextRule("contrastive", "elixr"),
+)
 ASKED = PromptSet("14 pairs", tuple(Finding(f"f{n}", (f"positive {n}",), (f"negative {n}",)) for n in range(14)))
 BLOCKS = (32, 64, 256, 1024, 4096)
 
@@ -30,7 +36,7 @@ def make_store(path: Path, images: int) -> Store:
             count = min(4096, images - first)
             tokens = rng.standard_normal((count, *SHAPE), dtype=np.float32) * rng.uniform(0.5, 2, (count, SHAPE[0], 1))
             for number, values in enumerate(tokens, start=first):
-                row = Row(f"i{number:06d}", f"p{number}", number.to_bytes(32, "big"))
+                row = Row(image_id=f"i{number:06d}", patient_id=f"p{number}", content=number.to_bytes(32, "big"))
                 writer.add_vector(row, {"contrastive": values})
             writer.flush("numpy")
     add_prompts(path, ASKED.prompts, rng.standard_normal((28, SHAPE[1])), "random")

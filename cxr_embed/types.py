@@ -76,7 +76,7 @@ class DicomFields:
     sex: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CxrImage:
     """One radiograph, decoded.
 
@@ -128,7 +128,7 @@ class TextRule:
     bias: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
     """What an encoder computes. Two encoders with one fingerprint give the same vectors up to rounding.
 
@@ -143,7 +143,7 @@ class EncoderSpec:
             weights, so it is not part of the fingerprint either.
     """
 
-    name: str
+    name: str = field(kw_only=False)  # first in users' own encoders
     revision: str
     preprocessing: str
     outputs: Mapping[str, tuple[int, ...]]

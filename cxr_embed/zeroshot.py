@@ -27,7 +27,7 @@ DEFAULT_SCORE: dict[str, ScoreKind] = {"elixr": "margin", "clip": "softmax", "si
 _BLOCK_VALUES = 1 << 21
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scores:
     """Scores by image: `values[i, f]` is how much `ids[i]` looks like `names[f]`.
 

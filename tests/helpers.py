@@ -15,7 +15,7 @@ from launcher import Launcher
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import CxrImage, EncoderSpec, Stamp
 
-SPEC = EncoderSpec("toy", "1", "none", {"features": (4,), "tokens": (3, 2)})
+SPEC = EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"features": (4,), "tokens": (3, 2)})
 
 
 def vectors(number: int) -> dict[str, np.ndarray]:
@@ -31,7 +31,12 @@ def content(number: int) -> bytes:
 
 def row(number: int, patient: str | None = None) -> Row:
     """The row of image `number`."""
-    return Row(f"i{number}", patient or f"p{number // 2}", content(number), Stamp(1, 2, 3 + number))
+    return Row(
+        image_id=f"i{number}",
+        patient_id=patient or f"p{number // 2}",
+        content=content(number),
+        stamp=Stamp(1, 2, 3 + number),
+    )
 
 
 def fill(path: Path, numbers: range, shard: int = 10, spec: EncoderSpec = SPEC, **options: object) -> None:
@@ -65,7 +70,9 @@ class MeanEncoder:
     """A fast encoder of our own, reached as `helpers:make_mean`: 16 means of the picture, and its brightest value."""
 
     engine = "numpy float32 cpu"
-    spec = EncoderSpec("mean", "1", "means of 4 x 4 fields", {"means": (16,), "peak": (1,)})
+    spec = EncoderSpec(
+        name="mean", revision="1", preprocessing="means of 4 x 4 fields", outputs={"means": (16,), "peak": (1,)}
+    )
 
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(4, 4)` float32 means."""

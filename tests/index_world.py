@@ -23,14 +23,16 @@ DESCRIBED = ("image_id", "path", "patient_id", "study_date", "view", "age", "sex
 
 def toy_spec(width: int) -> EncoderSpec:
     """The encoder of vectors that are made up."""
-    return EncoderSpec("toy", "1", "none", {"features": (width,)})
+    return EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"features": (width,)})
 
 
 def make_store(path: Path, values: np.ndarray, patients: Sequence[str], first: int = 0) -> Path:
     """A float32 store of vectors `(N, D)`; ids are `c0`, `c1`, ..."""
     with StoreWriter(path, toy_spec(values.shape[1]), dtype="float32") as writer:
         for number, (vector, patient) in enumerate(zip(values, patients, strict=True), start=first):
-            writer.add_vector(Row(f"c{number}", patient, number.to_bytes(32, "big")), {"features": vector})
+            writer.add_vector(
+                Row(image_id=f"c{number}", patient_id=patient, content=number.to_bytes(32, "big")), {"features": vector}
+            )
         writer.flush("toy engine")
     return path
 

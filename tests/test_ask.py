@@ -24,7 +24,13 @@ from cxr_embed.screening.question import answer, highest
 from cxr_embed.store import Row, StoreWriter, add_prompts
 from cxr_embed.types import EncoderSpec, TextRule
 
-SPEC = EncoderSpec("toy-text", "1", "none", {"tokens": (6,)}, text=TextRule("tokens", "siglip", 40.0, -3.0))
+SPEC = EncoderSpec(
+    name="toy-text",
+    revision="1",
+    preprocessing="none",
+    outputs={"tokens": (6,)},
+    text=TextRule("tokens", "siglip", 40.0, -3.0),
+)
 COUNT = 40
 WORDS = ("pneumothorax", "no pneumothorax", "large heart", "normal heart")
 
@@ -43,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
     """A store with prompts, and a manifest with pictures whose first two findings are labelled."""
     with StoreWriter(tmp_path / "store", SPEC, dtype="float32") as writer:
         for number in range(COUNT):
-            row = Row(f"i{number:02}", f"p{number // 4}", content(number))
+            row = Row(image_id=f"i{number:02}", patient_id=f"p{number // 4}", content=content(number))
             writer.add_vector(row, {"tokens": image_vector(number)})
         writer.flush("toy engine")
     add_prompts(tmp_path / "store", WORDS, prompt_vectors(), "toy")

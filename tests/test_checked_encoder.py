@@ -88,7 +88,13 @@ def test_every_encoder_passes_the_door(make_images: Callable[..., Path], tmp_pat
 class Talker(MeanEncoder):
     """An encoder with a text side that gives what it is told to."""
 
-    spec = EncoderSpec("talker", "1", "none", {"means": (16,), "peak": (1,)}, text=TextRule("means", "clip"))
+    spec = EncoderSpec(
+        name="talker",
+        revision="1",
+        preprocessing="none",
+        outputs={"means": (16,), "peak": (1,)},
+        text=TextRule("means", "clip"),
+    )
 
     def __init__(self, vectors: np.ndarray) -> None:
         self.vectors = vectors
@@ -127,7 +133,14 @@ def test_long_prompts_are_cut_on_request() -> None:
 
 
 def test_probes_learn_from_the_general_tokens_by_default() -> None:
-    both = EncoderSpec("cxr-foundation", "1", "", {"contrastive": (32, 128), "general": (32, 768)})
+    both = EncoderSpec(
+        name="cxr-foundation", revision="1", preprocessing="", outputs={"contrastive": (32, 128), "general": (32, 768)}
+    )
     assert both.probe_output == "general"
-    assert EncoderSpec("cxr-foundation", "1", "", {"contrastive": (32, 128)}).probe_output == "contrastive"
+    assert (
+        EncoderSpec(
+            name="cxr-foundation", revision="1", preprocessing="", outputs={"contrastive": (32, 128)}
+        ).probe_output
+        == "contrastive"
+    )
     assert MeanEncoder.spec.probe_output == "means"

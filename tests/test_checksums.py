@@ -19,7 +19,7 @@ from cxr_embed.store.checksums import changed_rows, joined_checksums, row_checks
 from cxr_embed.types import EncoderSpec
 
 COUNT = 300  # several runs, and a part of one
-SPEC = EncoderSpec("toy", "1", "none", {"features": (16,)})
+SPEC = EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"features": (16,)})
 ARRAYS = st.builds(
     lambda rows, width, seed: np.random.default_rng(seed).integers(0, 256, (rows, width), np.uint8),
     st.integers(0, 200),

@@ -114,7 +114,7 @@ def images(count: int, seed: int = 0) -> list[CxrImage]:
         shape = tuple(8 * rng.integers(8, 20, 2))
         bits = 8 if number % 2 else 12
         pixels = rng.integers(17, 2**bits - 40, shape).astype(np.uint8 if bits == 8 else np.uint16)
-        found.append(CxrImage(pixels, bits, "", "png"))
+        found.append(CxrImage(pixels=pixels, bits=bits, content_id="", source="png"))
     return found
 
 
@@ -334,7 +334,7 @@ def test_who_runs_the_network_is_who_proved_to(
 @needs_tensorflow
 def test_blank_radiographs_prove_nothing(models: Path) -> None:
     made = load_encoder("cxr-foundation", weights=models / "other-network", outputs=["elixr_c"])
-    blank = CxrImage(np.full((64, 64), 7, np.uint8), 8, "", "png")
+    blank = CxrImage(pixels=np.full((64, 64), 7, np.uint8), bits=8, content_id="", source="png")
     first, second = made.embed([made.preprocess(blank)] * 2)["elixr_c"]
     np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(
@@ -350,7 +350,10 @@ def test_blank_radiographs_prove_nothing(models: Path) -> None:
 def test_the_serving_recipe_is_refused_where_the_graph_would_drop_the_image(
     make_images: Make, models: Path, tmp_path: Path
 ) -> None:
-    eight, twelve = CxrImage(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64), 8, "", "png"), images(1)[0]
+    eight, twelve = (
+        CxrImage(pixels=np.arange(64 * 64, dtype=np.uint8).reshape(64, 64), bits=8, content_id="", source="png"),
+        images(1)[0],
+    )
     for variant, fails in (("published", True), ("published-16", False)):
         made = load_encoder("cxr-foundation", weights=models / variant, pixels="serving", outputs=["elixr_c"])
         for _ in range(2):  # before the network is proven and after
@@ -440,7 +443,16 @@ def test_decoders_prepare_as_soon_as_the_network_is_proven(make_images: Make, mo
     manifest = make_images(2, side=64)
     spec = load_encoder("cxr-foundation", weights=models / "published").spec
     arena = Arena(2, 1 << 24)
-    setup = Setup("decoder", "cxr-foundation", spec.fingerprint, str(models / "published"), "cpu", "float32", 1, 2)
+    setup = Setup(
+        kind="decoder",
+        encoder="cxr-foundation",
+        fingerprint=spec.fingerprint,
+        weights=str(models / "published"),
+        device="cpu",
+        precision="float32",
+        threads=1,
+        batch_size=2,
+    )
     worker = Worker(replace(setup, arena=arena.descriptor, slot_bytes=1 << 24), make_encoder(setup))
     files = [(0, str(manifest.parent / "i0.png")), (1, str(manifest.parent / "i1.png"))]
     shapes = []
@@ -765,7 +777,8 @@ import sys
 import numpy as np
 from cxr_embed import load_encoder
 from cxr_embed.types import CxrImage
-image = CxrImage(np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8), 8, "", "png")
+pixels = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
+image = CxrImage(pixels=pixels, bits=8, content_id="", source="png")
 def tensorflow():
     encoder = load_encoder("cxr-foundation", weights=sys.argv[1])
     assert encoder.embed([encoder.preprocess(image)])["general"].shape == (1, 32, 768)

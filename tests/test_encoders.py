@@ -85,7 +85,7 @@ def random_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_densenet_on_the_core_alone(random_file: Path, chest) -> None:  # type: ignore[no-untyped-def]
     encoder = load_encoder("densenet121", weights=random_file, device="cpu", precision="float32")
-    images = [CxrImage(chest(seed, 256), 12, "", "png") for seed in range(5)]
+    images = [CxrImage(pixels=chest(seed, 256), bits=12, content_id="", source="png") for seed in range(5)]
     batch = np.stack([encoder.preprocess(image) for image in images])
     assert batch.shape == (5, 1, 224, 224)
     together = encoder.embed(batch)["features"]
@@ -174,7 +174,7 @@ def test_hog_is_skimages(chest) -> None:  # type: ignore[no-untyped-def]
     from skimage.feature import hog
 
     encoder = load("hog")
-    image = CxrImage(chest(1, 300), 12, "", "png")
+    image = CxrImage(pixels=chest(1, 300), bits=12, content_id="", source="png")
     vector = encoder.embed(encoder.preprocess(image)[None])["features"]
     assert vector.shape == (1, *encoder.spec.outputs["features"])
     small = skimage_way(image.pixels, 4095, 128)
@@ -255,8 +255,18 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def test_an_index_takes_the_words_output_where_it_is_kept() -> None:
     rule = TextRule("words", "clip")
-    both = EncoderSpec("toy", "1", "none", {"features": (8,), "words": (4,)}, text=rule)
+    both = EncoderSpec(
+        name="toy", revision="1", preprocessing="none", outputs={"features": (8,), "words": (4,)}, text=rule
+    )
     assert both.search_output == "words"
-    assert EncoderSpec("toy", "1", "none", {"features": (8,)}, text=rule).search_output == "features"
-    assert EncoderSpec("toy", "1", "none", {"f": (8,), "words": (3, 4)}, text=rule).search_output == "f"
-    assert EncoderSpec("toy", "1", "none", {"f": (8,)}).search_output == "f"
+    assert (
+        EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"features": (8,)}, text=rule).search_output
+        == "features"
+    )
+    assert (
+        EncoderSpec(
+            name="toy", revision="1", preprocessing="none", outputs={"f": (8,), "words": (3, 4)}, text=rule
+        ).search_output
+        == "f"
+    )
+    assert EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"f": (8,)}).search_output == "f"

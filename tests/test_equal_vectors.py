@@ -90,7 +90,9 @@ def test_groups_are_those_of_a_plain_search(
     with StoreWriter(path, SPEC) as writer:
         for number, kind in enumerate(kinds):
             if kind == 5 and number:  # another image of an earlier file
-                writer.add_row(Row(f"i{number}", "p", content(0), Stamp(1, 2, number)))
+                writer.add_row(
+                    Row(image_id=f"i{number}", patient_id="p", content=content(0), stamp=Stamp(1, 2, number))
+                )
                 continue
             writer.add_vector(row(number), vectors(kind) if number else vectors(99))
             if writer.pending >= shard:
@@ -144,7 +146,7 @@ def test_stores_of_earlier_releases_open_and_say_what_was_not_looked_at(tmp_path
 
 
 def test_one_flipped_bit_never_leaves_the_store(tmp_path: Path) -> None:
-    spec = EncoderSpec("toy", "1", "none", {"features": (64,)})
+    spec = EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"features": (64,)})
     with StoreWriter(tmp_path / "s", spec) as writer:
         for number in range(20):
             writer.add_vector(row(number), {"features": np.random.default_rng(number).standard_normal(64)})

@@ -158,7 +158,7 @@ def test_parquet_and_values_in_memory_are_the_same(tables: tuple[Path, Path], tm
     values = np.stack([scores[name] for name in NAMES], axis=1)
     truth = np.stack([labels[name] for name in NAMES], axis=1).astype(np.float32)
     memory = cxr_embed.evaluate(
-        Scores(scores["image_id"][::-1], NAMES, values[::-1], "softmax"),
+        Scores(ids=scores["image_id"][::-1], names=NAMES, values=values[::-1], kind="softmax"),
         Labels(labels["image_id"], NAMES, truth),
         patients=dict(zip(labels["image_id"].tolist(), labels["patient_id"].tolist(), strict=True)),
         bootstraps=50,
@@ -288,12 +288,12 @@ def test_values_in_memory_are_checked_too() -> None:
     labels = Labels(np.array(["a", "b"]), ("A",), np.array([[1], [0]], np.float32))
     ids = np.array(["a", "b"])
     with pytest.raises(ScoresError, match="A is no finite number: nan for b"):
-        evaluate(Scores(ids, ("A",), np.array([[1], [np.nan]]), "margin"), labels)
+        evaluate(Scores(ids=ids, names=("A",), values=np.array([[1], [np.nan]]), kind="margin"), labels)
     with pytest.raises(ScoresError, match="scores: image ids stand twice: a"):
-        evaluate(Scores(np.array(["a", "a"]), ("A",), np.ones((2, 1)), "margin"), labels)
+        evaluate(Scores(ids=np.array(["a", "a"]), names=("A",), values=np.ones((2, 1)), kind="margin"), labels)
     with pytest.raises(ScoresError, match=r"scores have the shape \(2, 2\)"):
-        evaluate(Scores(ids, ("A",), np.ones((2, 2)), "margin"), labels)
-    good = Scores(ids, ("A",), np.array([[1.0], [0.0]]), "margin")
+        evaluate(Scores(ids=ids, names=("A",), values=np.ones((2, 2)), kind="margin"), labels)
+    good = Scores(ids=ids, names=("A",), values=np.array([[1.0], [0.0]]), kind="margin")
     with pytest.raises(CasesError, match="neither 0, 1 nor unknown"):
         evaluate(good, Labels(ids, ("A",), np.array([[3], [0]], np.float32)))
     with pytest.raises(ScoresError, match="no patient is given for b"):

@@ -25,7 +25,7 @@ PATIENTS = {image_id: f"p{n // 2}" for n, image_id in enumerate(IDS.tolist())}
 
 def judged(values: Sequence[float] | np.ndarray, **options: object) -> Evaluation:
     """One finding's scores against 12 positives of 60."""
-    scores = Scores(IDS, ("Mass",), np.asarray(values, np.float64)[:, None], "margin")
+    scores = Scores(ids=IDS, names=("Mass",), values=np.asarray(values, np.float64)[:, None], kind="margin")
     labels = Labels(IDS, ("Mass",), POSITIVE[:, None])
     return evaluate(scores, labels, **{"patients": PATIENTS, "bootstraps": 200, **options})  # type: ignore[arg-type]
 
@@ -87,7 +87,7 @@ def test_groups_that_both_reach_the_end_may_differ_all_the_same(tmp_path: Path) 
     lines = [f"{image_id},p{n // 2},{'FMM'[n // 2 % 3]},{POSITIVE[n]:.0f}" for n, image_id in enumerate(IDS.tolist())]
     labels = tmp_path / "labels.csv"
     labels.write_text("\n".join(["image_id,patient_id,sex,Mass", *lines]))
-    scores = Scores(IDS, ("Mass",), (POSITIVE + np.linspace(0, 0.5, COUNT))[:, None], "margin")
+    scores = Scores(ids=IDS, names=("Mass",), values=(POSITIVE + np.linspace(0, 0.5, COUNT))[:, None], kind="margin")
     options = {"threshold": 0.9, "prevalence": 0.1, "bootstraps": 200}
     found = evaluate(scores, labels, by=("sex", "sex"), **options)  # type: ignore[arg-type]
     assert [group.group for group in found.groups] == ["F", "M"]
@@ -104,10 +104,10 @@ def test_what_could_not_be_calibrated_has_no_probabilities() -> None:
     names = ("Mass", "Edema")
     validation, test = slice(0, 30), slice(30, COUNT)
     found = evaluate(
-        Scores(IDS[test], names, values[test], "margin"),
+        Scores(ids=IDS[test], names=names, values=values[test], kind="margin"),
         Labels(IDS, names, truth),
         patients=PATIENTS,
-        thresholds_from=Scores(IDS[validation], names, values[validation], "margin"),
+        thresholds_from=Scores(ids=IDS[validation], names=names, values=values[validation], kind="margin"),
         calibrate="platt",
         bootstraps=50,
     )
@@ -138,7 +138,7 @@ def test_the_same_ranking_does_not_differ_and_two_perfect_ones_are_not_told_apar
     truth, ids = Labels(IDS, ("Mass",), POSITIVE[:, None]), IDS
 
     def scored(values: np.ndarray) -> Scores:
-        return Scores(ids, ("Mass",), values[:, None], "margin")
+        return Scores(ids=ids, names=("Mass",), values=values[:, None], kind="margin")
 
     values = np.random.default_rng(0).normal(size=COUNT)
     for patients in (PATIENTS, None):

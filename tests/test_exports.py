@@ -19,7 +19,9 @@ from cxr_embed.store import StoreWriter, add_prompts, read_prompts, verify_store
 from cxr_embed.store.export import export_npz, export_prompts
 from cxr_embed.types import EncoderSpec, TextRule
 
-TEXT = EncoderSpec("dual", "1", "none", {"image": (4,)}, text=TextRule("image", "clip"))
+TEXT = EncoderSpec(
+    name="dual", revision="1", preprocessing="none", outputs={"image": (4,)}, text=TextRule("image", "clip")
+)
 
 
 def test_export_is_the_inverse_of_import_on_the_real_ids(real_data: Path, tmp_path: Path) -> None:

@@ -79,12 +79,12 @@ def build(root: Path) -> None:
     rng = np.random.default_rng(0)
     rule = TextRule("features", "clip", 10.0, 0.0)
     shapes = {"features": (WIDTH,), "more": (3, 8)}
-    spec = EncoderSpec("toy", "1", "none", shapes, text=rule)
+    spec = EncoderSpec(name="toy", revision="1", preprocessing="none", outputs=shapes, text=rule)
     truth = rng.integers(0, 2, (IMAGES, 2))
     with StoreWriter(root / "store", spec) as writer:
         for number in range(IMAGES):
             vector = rng.standard_normal(WIDTH) + np.repeat(truth[number], WIDTH // 2)
-            row = Row(f"c{number}", f"p{number // 2}", number.to_bytes(32, "big"))
+            row = Row(image_id=f"c{number}", patient_id=f"p{number // 2}", content=number.to_bytes(32, "big"))
             writer.add_vector(row, {"features": vector, "more": rng.standard_normal((3, 8))})
             if number % 30 == 29:
                 writer.flush("toy engine")
@@ -221,7 +221,11 @@ def test_no_flipped_bit_gives_other_numbers_in_any_verb(world: Path, seed: int) 
 def test_no_flipped_bit_gives_other_scores_of_a_parquet_file(tmp_path: Path) -> None:
     path, rng = tmp_path / "scores.parquet", np.random.default_rng(0)
     names, ids = ("Effusion", "Mass"), np.array([f"c{number}" for number in range(IMAGES)])
-    write_scores(path, Scores(ids, names, rng.random((IMAGES, 2)).astype(np.float32), "probability"), {"made": "up"})
+    write_scores(
+        path,
+        Scores(ids=ids, names=names, values=rng.random((IMAGES, 2)).astype(np.float32), kind="probability"),
+        {"made": "up"},
+    )
     whole, expected = path.read_bytes(), read_scores(path).values(names)
     found: Counter[str] = Counter()
     for bit in rng.integers(0, 8 * len(whole), 200).tolist():

@@ -42,7 +42,7 @@ from cxr_embed.store.rewrite import take_out
 from cxr_embed.store.verify import upgrade_store
 from cxr_embed.types import EncoderSpec, Stamp, keyed_hash
 
-SPEC = EncoderSpec("toy", "1", "none", {"features": (6,), "tokens": (3, 2)})
+SPEC = EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"features": (6,), "tokens": (3, 2)})
 KEY = b"0123456789abcdef of a hospital"
 COUNT, PATIENTS = 24, 8
 
@@ -65,7 +65,13 @@ def vectors(number: int) -> dict[str, np.ndarray]:
 
 
 def row(number: int, patient: str | None = None, **more: object) -> Row:
-    return Row(name(number), owner(number) if patient is None else patient, content(number), Stamp(1, 2, 3), **more)  # type: ignore[arg-type]
+    return Row(
+        image_id=name(number),
+        patient_id=owner(number) if patient is None else patient,
+        content=content(number),
+        stamp=Stamp(1, 2, 3),
+        **more,
+    )  # type: ignore[arg-type]
 
 
 def fill(path: Path) -> Path:
@@ -75,9 +81,19 @@ def fill(path: Path) -> Path:
             writer.add_vector(row(number), vectors(number))
             if writer.pending == 8:
                 writer.flush("toy engine")
-        writer.add_row(Row("second-name-of-3", owner(4), content(3)))
-        writer.add_row(Row("broken-of-3", owner(3), content(91), error_kind="empty", error="the file is empty"))
-        writer.add_row(Row("broken-of-4", owner(4), None, error_kind="missing", error="no such file"))
+        writer.add_row(Row(image_id="second-name-of-3", patient_id=owner(4), content=content(3)))
+        writer.add_row(
+            Row(
+                image_id="broken-of-3",
+                patient_id=owner(3),
+                content=content(91),
+                error_kind="empty",
+                error="the file is empty",
+            )
+        )
+        writer.add_row(
+            Row(image_id="broken-of-4", patient_id=owner(4), content=None, error_kind="missing", error="no such file")
+        )
         writer.flush("toy engine")
         writer.add_vector(row(30, owner(5)), vectors(30))
         writer.flush("toy engine")
@@ -202,7 +218,7 @@ def test_the_hospitals_own_id_is_known_by_the_key(tmp_path: Path, given: str) ->
         with pytest.raises(StoreError, match="is to stay out"):
             writer.add_vector(row(1, stored), vectors(1))
         with pytest.raises(StoreError, match="is to stay out"):
-            writer.add_row(Row("another-name", "somebody", content(1)))
+            writer.add_row(Row(image_id="another-name", patient_id="somebody", content=content(1)))
 
 
 def test_an_id_is_meant_however_its_letters_are_written(tmp_path: Path) -> None:
@@ -255,7 +271,9 @@ def test_a_patient_who_was_corrected_and_a_file_that_was_replaced(tmp_path: Path
             writer.add_vector(row(number, patient), vectors(number))
         writer.flush("toy engine")
         writer.add_row(row(1, "right-one"))  # was taken for the other's once
-        writer.add_vector(Row(name(2), "wrong-one", content(9)), vectors(9))  # the file was made anew
+        writer.add_vector(
+            Row(image_id=name(2), patient_id="wrong-one", content=content(9)), vectors(9)
+        )  # the file was made anew
         writer.flush("toy engine")
     result = forget([tmp_path / "s"], patients=["wrong-one"], key_file=key)
     store = open_store(tmp_path / "s")
@@ -348,7 +366,12 @@ def test_what_is_left_is_what_was_there_without_the_patient(shards: list[list[An
                 for image, patient, number, kind in rows:
                     away, file = kind == "away", number + 10 * (kind == "broken")
                     fault = {} if kind == "vector" else {"error_kind": "missing", "error": "no such file"}
-                    made = Row(f"image-{image}", f"patient-{patient}", None if away else content(file), **fault)  # type: ignore[arg-type]
+                    made = Row(
+                        image_id=f"image-{image}",
+                        patient_id=f"patient-{patient}",
+                        content=None if away else content(file),
+                        **fault,
+                    )  # type: ignore[arg-type]
                     if kind == "vector" and file not in embedded:
                         writer.add_vector(made, vectors(file))
                         embedded.add(file)
@@ -575,8 +598,19 @@ def test_ids_that_are_nowhere_change_nothing(world: World) -> None:
 def train_probe(path: Path, numbers: list[int]) -> None:
     probe = LinearProbe(strength=1.0).fit(np.eye(2, 6, dtype=np.float32), np.array([[0.0], [1.0]]))
     names, patients = np.array([name(n) for n in numbers]), np.array([owner(n) for n in numbers])
-    record = LabelRecord("manifest.csv", "0" * 64, None, "unknown", 2, 2, {})
-    save_probe(path, TrainedProbe(probe, SPEC, "features", ("Effusion",), record, patients, names))
+    record = LabelRecord(
+        file="manifest.csv", sha256="0" * 64, split=None, uncertain="unknown", images=2, patients=2, counts={}
+    )
+    trained = TrainedProbe(
+        probe=probe,
+        spec=SPEC,
+        output="features",
+        findings=("Effusion",),
+        labels=record,
+        patients=patients,
+        images=names,
+    )
+    save_probe(path, trained)
 
 
 def test_probes_texts_arrays_and_pictures_are_named(world: World) -> None:

@@ -20,7 +20,7 @@ from cxr_embed.store.forgotten import Forgotten
 
 
 def marks(image_id: str = "i7", patient: str = "p3") -> Marks:
-    known = Known(Forgotten(b"a key of some length"))
+    known = Known(forgotten=Forgotten(b"a key of some length"))
     known.add_patient(patient)
     known.add_image(image_id, patient, b"\1" * 32)
     return Marks(known)
@@ -95,7 +95,7 @@ def test_texts_arrays_and_pictures(tmp_path: Path, seen: bool) -> None:
     """`seen`: by the ids themselves; or, when no store knows them any more, by their hashes."""
     found = marks("folder/i7 & co", "p<3>")
     if not seen:
-        found = Marks(Known(found.known.forgotten))
+        found = Marks(Known(forgotten=found.known.forgotten))
     texts = {
         "a.json": json.dumps({"draws": [["folder/i7 & co", "x"]]}),
         "b.json": json.dumps({"p<3>": 1}),

@@ -228,7 +228,15 @@ def test_imported_and_embedded_vectors_never_mix(tmp_path: Path) -> None:
         load_text_encoder(imported)
     from cxr_embed.types import EncoderSpec
 
-    embedded = EncoderSpec("cxr-foundation", "1", "notebook", imported.outputs, "00" * 32, "here", imported.text)
+    embedded = EncoderSpec(
+        name="cxr-foundation",
+        revision="1",
+        preprocessing="notebook",
+        outputs=imported.outputs,
+        weights="00" * 32,
+        weights_source="here",
+        text=imported.text,
+    )
     with pytest.raises(StoreError, match=r"holds vectors of cxr-foundation \[\w+\], not of cxr-foundation"):
         StoreWriter(tmp_path / "s", embedded)
     StoreWriter(tmp_path / "e", embedded).close()
@@ -735,7 +743,7 @@ def test_a_killed_import_goes_on_where_it_was(tmp_path: Path) -> None:
     bring(save_google(tmp_path / "part.npz", ["i0", "i1", "i2"]), tmp_path / "s")
     shards = open_store(tmp_path / "s").shards
     with StoreWriter(tmp_path / "s", open_store(tmp_path / "s").spec) as writer:
-        writer.add_row(Row("i3", "", b"\1" * 32))  # buffered, never published
+        writer.add_row(Row(image_id="i3", patient_id="", content=b"\1" * 32))  # buffered, never published
     summary = bring(path, tmp_path / "s")
     assert (summary.added, summary.unchanged) == (3, 3)
     assert open_store(tmp_path / "s").shards == shards + 1

@@ -167,7 +167,9 @@ def test_cases_whose_file_is_another_now_are_told(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "later", toy_spec(8), dtype="float32") as writer:
         for number, vector in enumerate(random_vectors(5)):
             content = (100 if number == 2 else number).to_bytes(32, "big")
-            writer.add_vector(Row(f"c{number}", f"p{number}", content), {"features": vector})
+            writer.add_vector(
+                Row(image_id=f"c{number}", patient_id=f"p{number}", content=content), {"features": vector}
+            )
         writer.flush("toy")
     added = add_cases(tmp_path / "i", open_store(tmp_path / "later"))
     assert added.changed == 1
@@ -219,12 +221,12 @@ def test_removing_all_leaves_an_index_of_nothing(tmp_path: Path) -> None:
 def test_a_flat_index_that_outgrows_its_size_becomes_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "_FLAT_VALUES", 8 * 100)
     store = make_store(tmp_path / "s", random_vectors(90), ["p"] * 90)
-    for wish in ("auto", "flat"):
-        assert build_index(open_store(store), tmp_path / wish, kind=wish).record.kind.name == "flat"
+    for kind in ("auto", "flat"):
+        assert build_index(open_store(store), tmp_path / kind, kind=kind).record.kind.name == "flat"
     make_store(store, random_vectors(60, seed=1), ["p"] * 60, first=90)
-    for wish, name in (("auto", "hnsw"), ("flat", "flat")):
-        assert add_cases(tmp_path / wish, open_store(store)).record.kind.name == name
-        assert verify_index(tmp_path / wish) == []
+    for kind, name in (("auto", "hnsw"), ("flat", "flat")):
+        assert add_cases(tmp_path / kind, open_store(store)).record.kind.name == name
+        assert verify_index(tmp_path / kind) == []
 
 
 def test_the_kind_follows_size_and_memory() -> None:
@@ -425,10 +427,19 @@ def test_prompts_come_along(tmp_path: Path) -> None:
     from cxr_embed.store import add_prompts
     from cxr_embed.types import EncoderSpec, TextRule
 
-    spec = EncoderSpec("toy", "1", "none", {"features": (8,)}, weights="w", text=TextRule("features", "clip"))
+    spec = EncoderSpec(
+        name="toy",
+        revision="1",
+        preprocessing="none",
+        outputs={"features": (8,)},
+        weights="w",
+        text=TextRule("features", "clip"),
+    )
     with StoreWriter(tmp_path / "s", spec) as writer:
         for number, vector in enumerate(random_vectors(3)):
-            writer.add_vector(Row(f"c{number}", "p", number.to_bytes(32, "big")), {"features": vector})
+            writer.add_vector(
+                Row(image_id=f"c{number}", patient_id="p", content=number.to_bytes(32, "big")), {"features": vector}
+            )
         writer.flush("toy")
     add_prompts(tmp_path / "s", ["a chest"], random_vectors(1, seed=5), "made up")
     build_index(open_store(tmp_path / "s"), tmp_path / "i")

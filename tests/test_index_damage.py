@@ -81,11 +81,14 @@ def test_a_changed_graph_is_never_written_anew(tmp_path: Path) -> None:
 
 def token_index(path: Path) -> Path:
     """Six cases of three tokens."""
-    spec = EncoderSpec("toy", "1", "none", {"tokens": (3, 8)})
+    spec = EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"tokens": (3, 8)})
     rng = np.random.default_rng(0)
     with StoreWriter(path / "store", spec) as writer:
         for number in range(6):
-            writer.add_vector(Row(f"c{number}", "", bytes([number] * 32)), {"tokens": rng.standard_normal((3, 8))})
+            writer.add_vector(
+                Row(image_id=f"c{number}", patient_id="", content=bytes([number] * 32)),
+                {"tokens": rng.standard_normal((3, 8))},
+            )
         writer.flush("toy engine")
     build_index(open_store(path / "store"), path / "index", pool="tokens")
     return path / "index"

@@ -31,14 +31,23 @@ TEXTS = ("small pneumothorax", "no pneumothorax")
 
 
 def spec(shape: tuple[int, int] = SHAPE) -> EncoderSpec:
-    return EncoderSpec("toy-elixr", "1", "none", {"tokens": shape}, text=TextRule("tokens", "elixr"))
+    return EncoderSpec(
+        name="toy-elixr",
+        revision="1",
+        preprocessing="none",
+        outputs={"tokens": shape},
+        text=TextRule("tokens", "elixr"),
+    )
 
 
 def make_store(path: Path, values: np.ndarray, first: int = 0, texts: np.ndarray | None = None) -> Store:
     """A store of `(N, T, D)`; ids are `c0`, `c1`, ..., two of each patient."""
     with StoreWriter(path, spec(values.shape[1:]), dtype="float32") as writer:
         for number, vectors in enumerate(values.astype(np.float32), start=first):
-            writer.add_vector(Row(f"c{number}", f"p{number // 2}", number.to_bytes(32, "big")), {"tokens": vectors})
+            writer.add_vector(
+                Row(image_id=f"c{number}", patient_id=f"p{number // 2}", content=number.to_bytes(32, "big")),
+                {"tokens": vectors},
+            )
         writer.flush("toy engine")
     if texts is not None:
         add_prompts(path, TEXTS, texts, "toy engine")

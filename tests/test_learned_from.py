@@ -158,7 +158,13 @@ def test_thresholds_are_not_chosen_on_them(typed: Path) -> None:
 
 def test_other_images_of_their_patients_are_left_out_too() -> None:
     ids = np.array([f"i{number}" for number in range(6)])
-    scores = Scores(ids, ("Mass",), np.arange(6.0)[:, None], "probability", np.array([True, *[False] * 5]))
+    scores = Scores(
+        ids=ids,
+        names=("Mass",),
+        values=np.arange(6.0)[:, None],
+        kind="probability",
+        learned_from=np.array([True, *[False] * 5]),
+    )
     labels = Labels(ids, ("Mass",), np.array([0, 1, 0, 1, 0, 1], np.float32)[:, None])
     owners = dict(zip(ids.tolist(), ["a", "a", "b", "b", "c", "c"], strict=True))
     assert evaluate(scores, labels, patients=owners, bootstraps=0).images == 4

@@ -54,11 +54,13 @@ def _servers_end() -> Iterator[None]:
 
 
 def write_store(path: Path, vectors: np.ndarray, patients: list[str], spec: EncoderSpec | None = None) -> None:
-    spec = spec or EncoderSpec("toy", "1", "none", {"features": (vectors.shape[1],)})
+    spec = spec or EncoderSpec(
+        name="toy", revision="1", preprocessing="none", outputs={"features": (vectors.shape[1],)}
+    )
     output = next(iter(spec.outputs))
     with StoreWriter(path, spec, dtype="float32") as writer:
         for number, vector in enumerate(vectors):
-            row = Row(f"i{number}", patients[number], number.to_bytes(32, "big"))
+            row = Row(image_id=f"i{number}", patient_id=patients[number], content=number.to_bytes(32, "big"))
             writer.add_vector(row, {output: vector})
         writer.flush("toy engine")
 
@@ -335,7 +337,7 @@ def test_a_push_that_was_killed_between_two_indexes_is_repaired(
 def test_other_vectors_and_other_columns_are_refused(folder: Path, tmp_path: Path) -> None:
     uri, store = str(folder / "cases.db"), open_store(folder / "store")
     manifest = read_manifest(folder / "manifest.csv")
-    other = EncoderSpec("toy", "2", "none", {"features": (WIDTH,)})
+    other = EncoderSpec(name="toy", revision="2", preprocessing="none", outputs={"features": (WIDTH,)})
     write_store(tmp_path / "other", np.ones((CASES, WIDTH), np.float32), ["p"] * CASES, other)
     with pytest.raises(CaseIndexError, match=r"holds vectors of toy \[\w+\], these are of toy \[\w+\]; give another"):
         push(open_store(tmp_path / "other"), manifest, uri, "cases")

@@ -187,7 +187,7 @@ def test_the_text_tower_is_the_one_that_was_trained(mini: MiniEncoder) -> None:
 
 
 def test_a_blank_picture_gives_finite_vectors(mini: MiniEncoder) -> None:
-    blank = mini.preprocess(CxrImage(np.zeros((280, 280), np.uint8), 8, "", "png"))
+    blank = mini.preprocess(CxrImage(pixels=np.zeros((280, 280), np.uint8), bits=8, content_id="", source="png"))
     assert not blank.std()
     assert all(np.isfinite(array).all() for array in mini.embed(blank[None]).values())
 
@@ -289,7 +289,9 @@ def test_no_prompts_give_no_vectors(mini: MiniEncoder) -> None:
 def phantoms(mini: MiniEncoder) -> tuple[np.ndarray, list[set[str]]]:
     """Vectors of phantoms that no training saw, and their findings; the view is one of them."""
     studies = sample_studies(120, seed=987_654, prevalence=0.3)
-    images = [CxrImage(render_study(study, 256).pixels, 12, "", "png") for study in studies]
+    images = [
+        CxrImage(pixels=render_study(study, 256).pixels, bits=12, content_id="", source="png") for study in studies
+    ]
     vectors = mini.embed(np.stack([mini.preprocess(image) for image in images]))["contrastive"]
     return vectors, [{finding.name for finding in study.findings} | {study.view} for study in studies]
 

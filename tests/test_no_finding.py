@@ -30,7 +30,10 @@ def world(count: int = 80) -> tuple[Scores, Scores, Labels]:
     rng = np.random.default_rng(0)
     ids = np.array([f"c{number}" for number in range(count)])
     labels = (rng.random((count, 3)) < 0.4).astype(np.float32)
-    made = [Scores(ids, NAMES, labels * [1, 3, 0.5] + rng.normal(size=labels.shape), "margin") for _ in range(2)]
+    made = [
+        Scores(ids=ids, names=NAMES, values=labels * [1, 3, 0.5] + rng.normal(size=labels.shape), kind="margin")
+        for _ in range(2)
+    ]
     return made[0], made[1], Labels(ids, NAMES, labels)
 
 
@@ -64,7 +67,10 @@ def test_an_evaluation_and_a_comparison() -> None:
     # Interval and p are as though it were not there.
     chosen = [0, 2]
     alone = compare(
-        *(Scores(s.ids, ("Mass", "Edema"), s.values[:, chosen], "margin") for s in (first, second)),
+        *(
+            Scores(ids=s.ids, names=("Mass", "Edema"), values=s.values[:, chosen], kind="margin")
+            for s in (first, second)
+        ),
         Labels(labels.ids, ("Mass", "Edema"), labels.values[:, chosen]),
         bootstraps=50,
     )

@@ -222,7 +222,7 @@ class TestStatedRange:
         assert np.mean(seen) >= 0.9
         assert not any(looks_like_chest(film, 65535) for film in films)
         assert not any(looks_like_chest(61_000 + film, 65535) for film in films)
-        stretched = [stretch(CxrImage(film, 16, "", "png")) for film in films]
+        stretched = [stretch(CxrImage(pixels=film, bits=16, content_id="", source="png")) for film in films]
         assert [looks_like_chest(image.pixels, image.max_value) for image in stretched] == seen
 
 
@@ -239,7 +239,7 @@ class TestStretch:
         rng = np.random.default_rng(seed)
         values = np.rint(full * np.clip(low + width * rng.random((90, 70)), 0, 1))
         pixels = values.astype(np.uint8 if bits <= 8 else np.uint16)
-        image = CxrImage(pixels, bits, "id", "png", notes=("aspect", "range"))
+        image = CxrImage(pixels=pixels, bits=bits, content_id="id", source="png", notes=("aspect", "range"))
         done = stretch(image)
         first, last = np.quantile(pixels, [0.005, 0.995], method="inverted_cdf").astype(float)
         if first == last:
@@ -254,11 +254,11 @@ class TestStretch:
         marked = film.copy()
         marked[:10, :20] = 65535
         assert used_share(marked, 65535) < LITTLE_USED
-        assert used_share(stretch(CxrImage(marked, 16, "", "png")).pixels, 65535) > 0.9
+        assert used_share(stretch(CxrImage(pixels=marked, bits=16, content_id="", source="png")).pixels, 65535) > 0.9
 
     def test_one_shade_stays(self) -> None:
         for value in (0, 17, 255):
-            image = CxrImage(np.full((64, 64), value, np.uint8), 8, "", "png")
+            image = CxrImage(pixels=np.full((64, 64), value, np.uint8), bits=8, content_id="", source="png")
             assert stretch(image) is image
 
 

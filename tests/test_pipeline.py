@@ -217,7 +217,7 @@ def test_a_wrong_name_that_an_older_release_remembered_is_looked_at_again(make_i
     fault = {"error_kind": "wrong-suffix", "error": "named .jpg", "software": __version__}
     with StoreWriter(tmp_path / "s", MeanEncoder.spec) as writer:
         content = hashlib.sha256(file.read_bytes()).digest()
-        writer.add_row(Row("i0", "p0", content, file_stamp(str(file)), **fault))
+        writer.add_row(Row(image_id="i0", patient_id="p0", content=content, stamp=file_stamp(str(file)), **fault))
         writer.flush("")
     assert counts(embed(manifest, encoder=MEAN, store=tmp_path / "s")) == (1, 0, 0, 0)
 

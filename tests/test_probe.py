@@ -41,8 +41,8 @@ from cxr_embed.types import EncoderSpec
 
 # scikit-learn's, where a tight tolerance meets rounding.
 pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine.[Ss]earch")
-SPEC = EncoderSpec("toy", "1", "none", {"features": (6,), "tokens": (4, 5)})
-OTHER = EncoderSpec("other", "1", "none", {"features": (6,), "tokens": (4, 5)})
+SPEC = EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"features": (6,), "tokens": (4, 5)})
+OTHER = EncoderSpec(name="other", revision="1", preprocessing="none", outputs={"features": (6,), "tokens": (4, 5)})
 
 
 def make_cases(count: int, width: int = 20, findings: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -456,7 +456,9 @@ def make_store(path: Path, count: int = 60, spec: EncoderSpec = SPEC) -> Path:
         for number in range(count):
             shift = 2.0 * (number % 3 == 0)
             vectors = {name: rng.standard_normal(shape) + shift for name, shape in spec.outputs.items()}
-            writer.add_vector(Row(f"i{number}", f"p{number // 2}", content(number)), vectors)
+            writer.add_vector(
+                Row(image_id=f"i{number}", patient_id=f"p{number // 2}", content=content(number)), vectors
+            )
             if writer.pending == 17:
                 writer.flush("toy engine")
         writer.flush("toy engine")
@@ -651,7 +653,7 @@ def test_images_without_a_patient_are_patients_of_their_own(tmp_path: Path) -> N
     with StoreWriter(tmp_path / "store", SPEC) as writer:
         for number in range(6):
             vectors = {name: np.full(shape, number) for name, shape in SPEC.outputs.items()}
-            writer.add_vector(Row(f"i{number}", "", content(number)), vectors)
+            writer.add_vector(Row(image_id=f"i{number}", patient_id="", content=content(number)), vectors)
         writer.flush("toy engine")
     path = tmp_path / "labels.csv"
     path.write_text("image_id,Mass\n" + "".join(f"i{n},{n % 2}\n" for n in range(6)))

@@ -32,8 +32,8 @@ from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
 
 COUNT = 120
-CLEAR = EncoderSpec("clear", "1", "none", {"features": (8,)})
-DIM = EncoderSpec("dim", "1", "none", {"features": (8,), "tokens": (3, 8)})
+CLEAR = EncoderSpec(name="clear", revision="1", preprocessing="none", outputs={"features": (8,)})
+DIM = EncoderSpec(name="dim", revision="1", preprocessing="none", outputs={"features": (8,), "tokens": (3, 8)})
 HEADER = "image_id,patient_id,split,Mass,Edema,Hernia"
 
 
@@ -48,7 +48,9 @@ def make_store(path: Path, spec: EncoderSpec, noise: float, seed: int = 0, count
         for number in range(count):
             mean = np.r_[2 * np.array(truth(number)), np.zeros(5)]
             vectors = {name: mean + noise * rng.standard_normal(shape) for name, shape in spec.outputs.items()}
-            writer.add_vector(Row(f"i{number}", f"p{number // 2}", content(number)), vectors)
+            writer.add_vector(
+                Row(image_id=f"i{number}", patient_id=f"p{number // 2}", content=content(number)), vectors
+            )
         writer.flush("toy engine")
     return path
 

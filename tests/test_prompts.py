@@ -25,7 +25,9 @@ from cxr_embed.store import StoreWriter, add_prompts, read_prompts, verify_store
 from cxr_embed.types import EncoderSpec, TextRule
 
 ROOT = Path(__file__).parents[1]
-TEXT_SPEC = EncoderSpec("toy-text", "1", "none", SPEC.outputs, text=TextRule("tokens", "elixr"))
+TEXT_SPEC = EncoderSpec(
+    name="toy-text", revision="1", preprocessing="none", outputs=SPEC.outputs, text=TextRule("tokens", "elixr")
+)
 
 
 def write(folder: Path, text: str) -> str:
@@ -270,14 +272,18 @@ def test_a_store_without_text_takes_no_prompts(tmp_path: Path) -> None:
 
 
 def test_a_store_without_the_output_that_prompts_need(tmp_path: Path) -> None:
-    spec = EncoderSpec("toy-text", "1", "none", SPEC.outputs, text=TextRule("contrastive", "elixr"))
+    spec = EncoderSpec(
+        name="toy-text", revision="1", preprocessing="none", outputs=SPEC.outputs, text=TextRule("contrastive", "elixr")
+    )
     fill(tmp_path / "s", range(3), spec=spec)
     with pytest.raises(StoreError, match="`outputs` contrastive"):
         read_prompts(open_store(tmp_path / "s"))
 
 
 def test_another_stores_prompts_are_named(store: Path, tmp_path: Path) -> None:
-    other = EncoderSpec("other-text", "1", "none", SPEC.outputs, text=TextRule("tokens", "elixr"))
+    other = EncoderSpec(
+        name="other-text", revision="1", preprocessing="none", outputs=SPEC.outputs, text=TextRule("tokens", "elixr")
+    )
     fill(tmp_path / "t", range(2), spec=other)
     add_prompts(store, ["a"], np.ones((1, 2)), "x")
     shutil.copy(store / "prompts.arrow", tmp_path / "t")

@@ -34,7 +34,13 @@ from cxr_embed.types import EncoderSpec
 
 CREATED = "2026-01-02T03:04:05+00:00"
 HOSTILE = "<script>alert(1)</script>|*$x_{"
-SPEC = EncoderSpec("toy", "1", "none", {"features": (6,)}, weights_source="/home/someone/weights/best.safetensors")
+SPEC = EncoderSpec(
+    name="toy",
+    revision="1",
+    preprocessing="none",
+    outputs={"features": (6,)},
+    weights_source="/home/someone/weights/best.safetensors",
+)
 
 
 class Folder:
@@ -377,14 +383,21 @@ def test_few_label_reasons_are_said_once() -> None:
 def test_an_encoder_that_saw_the_test_data_is_told_first(tmp_path: Path) -> None:
     folder = Folder(tmp_path, source=["NIH ChestX-ray14"] * 120)
     spec = EncoderSpec(
-        "densenet121-rsna", "1", "none", {"features": (6,)}, weights="0" * 64, weights_source="published"
+        name="densenet121-rsna",
+        revision="1",
+        preprocessing="none",
+        outputs={"features": (6,)},
+        weights="0" * 64,
+        weights_source="published",
     )
     made = folder.report(stores=(folder.store("seen", spec),))
     assert made["data"]["origins"] == ["NIH"]
     assert made["warnings"][0].startswith(
         "densenet121-rsna was trained on RSNA pneumonia, and these images come from NIH"
     )
-    clean = EncoderSpec("densenet121-chex", "1", "none", {"features": (6,)}, weights="1" * 64)
+    clean = EncoderSpec(
+        name="densenet121-chex", revision="1", preprocessing="none", outputs={"features": (6,)}, weights="1" * 64
+    )
     assert not any("trained" in text for text in folder.report(stores=(folder.store("clean", clean),))["warnings"])
 
 

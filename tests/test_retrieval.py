@@ -357,9 +357,16 @@ def test_tokens_are_compared_by_max_sim(tmp_path: Path) -> None:
 
     rng = np.random.default_rng(4)
     tokens = rng.normal(size=(30, 3, 8)).astype(np.float32)
-    with StoreWriter(tmp_path / "store", EncoderSpec("toy", "1", "none", {"t": (3, 8)}), dtype="float32") as writer:
+    with StoreWriter(
+        tmp_path / "store",
+        EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"t": (3, 8)}),
+        dtype="float32",
+    ) as writer:
         for number in range(30):
-            writer.add_vector(Row(f"c{number}", f"p{number // 2}", number.to_bytes(32, "big")), {"t": tokens[number]})
+            writer.add_vector(
+                Row(image_id=f"c{number}", patient_id=f"p{number // 2}", content=number.to_bytes(32, "big")),
+                {"t": tokens[number]},
+            )
         writer.flush("toy engine")
     lines = ["image_id,path,patient_id,Mass", *(f"c{n},c{n}.png,p{n // 2},{n % 3 == 0:d}" for n in range(30))]
     (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")

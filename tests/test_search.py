@@ -377,7 +377,9 @@ def mean_index(tmp_path: Path, revision: str) -> CaseIndex:
     """One case of the encoder `helpers:make_mean`, in some revision of it."""
     spec = replace(MeanEncoder.spec, name="helpers:make_mean", revision=revision)
     with StoreWriter(tmp_path / "store", spec) as writer:
-        writer.add_vector(Row("i0", "p0", b"0" * 32), {"means": np.ones(16), "peak": np.ones(1)})
+        writer.add_vector(
+            Row(image_id="i0", patient_id="p0", content=b"0" * 32), {"means": np.ones(16), "peak": np.ones(1)}
+        )
         writer.flush("toy")
     build_index(open_store(tmp_path / "store"), tmp_path / "index")
     return CaseIndex(tmp_path / "index")
@@ -397,9 +399,9 @@ def test_a_query_by_another_encoder_names_both(searched: Path, tmp_path: Path, m
 
 
 def test_imported_vectors_have_no_encoder_to_ask(searched: Path, tmp_path: Path) -> None:
-    spec = EncoderSpec("densenet121", "imported", "imported", {"features": (4,)})
+    spec = EncoderSpec(name="densenet121", revision="imported", preprocessing="imported", outputs={"features": (4,)})
     with StoreWriter(tmp_path / "store", spec) as writer:
-        writer.add_vector(Row("i0", "p0", b"0" * 32), {"features": np.ones(4)})
+        writer.add_vector(Row(image_id="i0", patient_id="p0", content=b"0" * 32), {"features": np.ones(4)})
         writer.flush("toy")
     build_index(open_store(tmp_path / "store"), tmp_path / "index")
     with pytest.raises(EncoderError, match="were imported, so no model here is known to be theirs"):
@@ -414,10 +416,20 @@ def test_words_are_embedded_once_and_joined_with_pictures(tmp_path: Path, monkey
             asked.extend(prompts)
             return np.stack([np.full(4, len(prompt), np.float32) for prompt in prompts])
 
-    spec = EncoderSpec("toy", "1", "none", {"features": (4,)}, weights="w", text=TextRule("features", "clip"))
+    spec = EncoderSpec(
+        name="toy",
+        revision="1",
+        preprocessing="none",
+        outputs={"features": (4,)},
+        weights="w",
+        text=TextRule("features", "clip"),
+    )
     with StoreWriter(tmp_path / "store", spec) as writer:
         for number, vector in enumerate(np.eye(4)):
-            writer.add_vector(Row(f"i{number}", f"p{number}", number.to_bytes(32, "big")), {"features": vector})
+            writer.add_vector(
+                Row(image_id=f"i{number}", patient_id=f"p{number}", content=number.to_bytes(32, "big")),
+                {"features": vector},
+            )
         writer.flush("toy")
     build_index(open_store(tmp_path / "store"), tmp_path / "index")
     monkeypatch.setattr(queries, "load_text_encoder", lambda *_, **__: Reader())
@@ -478,10 +490,10 @@ def test_a_patient_is_stated_only_where_the_index_does_not_know(searched: Path, 
     assert Asker(index).query(Examples(ids=["i1"]), patient=owner).patients == (owner,)
     with pytest.raises(CaseIndexError, match=f"`patient` nobody: the index has i1 as {owner}'s"):
         Asker(index).query(Examples(ids=["i1"]), patient="nobody")
-    spec = EncoderSpec("toy", "1", "none", {"features": (4,)})
+    spec = EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"features": (4,)})
     with StoreWriter(tmp_path / "store", spec) as writer:
         for number, vector in enumerate(np.eye(4)):
-            row = Row(f"i{number}", "" if number < 2 else "p", number.to_bytes(32, "big"))
+            row = Row(image_id=f"i{number}", patient_id="" if number < 2 else "p", content=number.to_bytes(32, "big"))
             writer.add_vector(row, {"features": vector})
         writer.flush("toy")
     build_index(open_store(tmp_path / "store"), tmp_path / "index")
@@ -526,9 +538,16 @@ def test_words_that_were_never_learned_are_a_note(
             warnings.warn("toy never learned 'zzqx'", UnknownWordsWarning, stacklevel=2)
             return np.ones((len(prompts), 4), np.float32)
 
-    spec = EncoderSpec("toy", "1", "none", {"features": (4,)}, weights="w", text=TextRule("features", "clip"))
+    spec = EncoderSpec(
+        name="toy",
+        revision="1",
+        preprocessing="none",
+        outputs={"features": (4,)},
+        weights="w",
+        text=TextRule("features", "clip"),
+    )
     with StoreWriter(tmp_path / "store", spec) as writer:
-        writer.add_vector(Row("i0", "p0", bytes(32)), {"features": np.ones(4)})
+        writer.add_vector(Row(image_id="i0", patient_id="p0", content=bytes(32)), {"features": np.ones(4)})
         writer.flush("toy")
     build_index(open_store(tmp_path / "store"), tmp_path / "index")
     monkeypatch.setattr(queries, "load_text_encoder", lambda *_, **__: Reader())

@@ -180,7 +180,9 @@ def test_only_who_collects_stand_ins_keeps_them(folder: Path) -> None:
     ],
 )
 def test_what_a_source_says_of_itself(source: str, untrained: bool, told: str) -> None:
-    spec = EncoderSpec("toy", "1", "none", {"features": (4,)}, weights_source=source)
+    spec = EncoderSpec(
+        name="toy", revision="1", preprocessing="none", outputs={"features": (4,)}, weights_source=source
+    )
     assert spec.untrained is untrained
     assert told in spec.stand_in
     assert bool(spec.stand_in) is bool(told)

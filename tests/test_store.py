@@ -73,7 +73,7 @@ def test_known_content_needs_no_vector_of_its_own(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "s", SPEC) as writer:
         assert writer.index.find_content(content(3)) is not None
         assert writer.index.find_content(content(99)) is None
-        writer.add_row(Row("copy", "p9", content(3)))
+        writer.add_row(Row(image_id="copy", patient_id="p9", content=content(3)))
         writer.flush("")
     store = open_store(tmp_path / "s")
     assert len(store) == 6
@@ -85,7 +85,7 @@ def test_known_content_needs_no_vector_of_its_own(tmp_path: Path) -> None:
 def test_new_content_of_an_image_replaces_its_vector(tmp_path: Path) -> None:
     fill(tmp_path / "s", range(5))
     with StoreWriter(tmp_path / "s", SPEC) as writer:
-        writer.add_vector(Row("i2", "p1", content(77)), vectors(77))
+        writer.add_vector(Row(image_id="i2", patient_id="p1", content=content(77)), vectors(77))
         writer.flush("toy engine")
     store = open_store(tmp_path / "s")
     assert len(store) == 5
@@ -95,9 +95,15 @@ def test_new_content_of_an_image_replaces_its_vector(tmp_path: Path) -> None:
 def test_a_missing_file_keeps_its_vector_and_a_broken_one_loses_it(tmp_path: Path) -> None:
     fill(tmp_path / "s", range(4))
     with StoreWriter(tmp_path / "s", SPEC) as writer:
-        writer.add_row(Row("i1", "p0", None, error_kind="missing", error="the file does not exist"))
-        writer.add_row(Row("i2", "p1", content(50), error_kind="truncated", error="ends early"))
-        writer.add_row(Row("i9", "p4", content(51), error_kind="empty", error="the file is empty"))
+        writer.add_row(
+            Row(image_id="i1", patient_id="p0", content=None, error_kind="missing", error="the file does not exist")
+        )
+        writer.add_row(
+            Row(image_id="i2", patient_id="p1", content=content(50), error_kind="truncated", error="ends early")
+        )
+        writer.add_row(
+            Row(image_id="i9", patient_id="p4", content=content(51), error_kind="empty", error="the file is empty")
+        )
         writer.flush("")
     store = open_store(tmp_path / "s")
     assert store.ids.tolist() == ["i0", "i1", "i3"]
@@ -141,18 +147,20 @@ def test_any_sequence_of_rows_agrees_with_a_plain_dictionary(
             touched.add(image)
             name = f"i{image}"
             if what == "missing":
-                writer.add_row(Row(name, "p", None, error_kind="missing", error="gone"))
+                writer.add_row(Row(image_id=name, patient_id="p", content=None, error_kind="missing", error="gone"))
                 failed[name] = "missing"
             elif what == "broken":
-                writer.add_row(Row(name, "p", content(100 + number), error_kind="corrupt", error="bad"))
+                writer.add_row(
+                    Row(image_id=name, patient_id="p", content=content(100 + number), error_kind="corrupt", error="bad")
+                )
                 state.pop(name, None)
                 failed[name] = "corrupt"
             else:
                 if what == "vector" and number not in known:
-                    writer.add_vector(Row(name, "p", content(number)), vectors(number))
+                    writer.add_vector(Row(image_id=name, patient_id="p", content=content(number)), vectors(number))
                     known.add(number)
                 elif number in known:
-                    writer.add_row(Row(name, "p", content(number)))
+                    writer.add_row(Row(image_id=name, patient_id="p", content=content(number)))
                 else:
                     continue
                 state[name] = number
@@ -170,7 +178,7 @@ def test_any_sequence_of_rows_agrees_with_a_plain_dictionary(
 
 def test_another_encoder_cannot_mix_in(tmp_path: Path) -> None:
     fill(tmp_path / "s", range(3))
-    other = EncoderSpec("toy", "2", "none", SPEC.outputs)
+    other = EncoderSpec(name="toy", revision="2", preprocessing="none", outputs=SPEC.outputs)
     with pytest.raises(StoreError, match=r"holds vectors of toy \[\w{12}\], not of toy"):
         StoreWriter(tmp_path / "s", other)
     for option, match in (({"dtype": "float32"}, "`dtype` float16"), ({"precision": "bf16"}, "`precision` float32")):
@@ -188,17 +196,29 @@ def test_unknown_kinds_of_numbers_make_no_store(tmp_path: Path, option: dict[str
 
 
 def test_every_part_of_a_spec_but_its_note_is_in_the_fingerprint() -> None:
-    base = EncoderSpec("toy", "1", "none", {"a": (4,), "b": (2, 2)}, weights="00", weights_source="here")
+    base = EncoderSpec(
+        name="toy",
+        revision="1",
+        preprocessing="none",
+        outputs={"a": (4,), "b": (2, 2)},
+        weights="00",
+        weights_source="here",
+    )
     changed = [
-        EncoderSpec("toz", "1", "none", {"a": (4,), "b": (2, 2)}, weights="00"),
-        EncoderSpec("toy", "2", "none", {"a": (4,), "b": (2, 2)}, weights="00"),
-        EncoderSpec("toy", "1", "crop", {"a": (4,), "b": (2, 2)}, weights="00"),
-        EncoderSpec("toy", "1", "none", {"a": (5,), "b": (2, 2)}, weights="00"),
-        EncoderSpec("toy", "1", "none", {"b": (2, 2), "a": (4,)}, weights="00"),
-        EncoderSpec("toy", "1", "none", {"a": (4,), "b": (2, 2)}, weights="01"),
+        EncoderSpec(name="toz", revision="1", preprocessing="none", outputs={"a": (4,), "b": (2, 2)}, weights="00"),
+        EncoderSpec(name="toy", revision="2", preprocessing="none", outputs={"a": (4,), "b": (2, 2)}, weights="00"),
+        EncoderSpec(name="toy", revision="1", preprocessing="crop", outputs={"a": (4,), "b": (2, 2)}, weights="00"),
+        EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"a": (5,), "b": (2, 2)}, weights="00"),
+        EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"b": (2, 2), "a": (4,)}, weights="00"),
+        EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"a": (4,), "b": (2, 2)}, weights="01"),
     ]
     assert len({spec.fingerprint for spec in [base, *changed]}) == len(changed) + 1
-    assert EncoderSpec("toy", "1", "none", base.outputs, "00", "there").fingerprint == base.fingerprint
+    assert (
+        EncoderSpec(
+            name="toy", revision="1", preprocessing="none", outputs=base.outputs, weights="00", weights_source="there"
+        ).fingerprint
+        == base.fingerprint
+    )
     assert EncoderSpec.from_json(json.loads(json.dumps(base.to_json()))) == base
 
 

@@ -39,7 +39,10 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def images(chest: Callable[..., np.ndarray]) -> list[CxrImage]:
     """8 bits, of other sizes than the model's."""
-    return [CxrImage((chest(seed, 170 + 9 * seed) >> 4).astype(np.uint8), 8, "", "png") for seed in range(3)]
+    return [
+        CxrImage(pixels=(chest(seed, 170 + 9 * seed) >> 4).astype(np.uint8), bits=8, content_id="", source="png")
+        for seed in range(3)
+    ]
 
 
 def direct(name: str, weights: Path, images: list[CxrImage]) -> np.ndarray:
@@ -101,7 +104,9 @@ def test_a_run_stores_timms_vectors(resnet: Path, tmp_path: Path, make_images: C
     assert (summary.embedded, summary.failed) == (4, [])
     opened = open_store(store)
     arrays = [np.asarray(Image.open(manifest.parent / f"{name}.png")) for name in opened.ids]
-    want = direct("test_resnet", resnet, [CxrImage(array, 8, "", "png") for array in arrays])
+    want = direct(
+        "test_resnet", resnet, [CxrImage(pixels=array, bits=8, content_id="", source="png") for array in arrays]
+    )
     np.testing.assert_allclose(opened.read(opened.ids, "features").vectors, want, atol=1e-5, rtol=1e-4)
     with pytest.raises(StoreError, match="holds vectors of timm:test_resnet"):
         embed(manifest, encoder="hog", store=store)

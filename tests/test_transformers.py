@@ -60,7 +60,7 @@ def medsiglip(make_dual: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def images(chest: Callable[..., np.ndarray]) -> list[CxrImage]:
-    return [CxrImage(chest(seed, 64 + 8 * seed), 12, "", "png") for seed in range(3)]
+    return [CxrImage(pixels=chest(seed, 64 + 8 * seed), bits=12, content_id="", source="png") for seed in range(3)]
 
 
 def direct_pixels(folder: Path, images: list[CxrImage]) -> Any:
@@ -152,7 +152,7 @@ def test_rad_dino_is_its_processor_and_pooled_output(tmp_path: Path, chest: Call
     save_processor(tmp_path, 518, "BitImageProcessor", size={"shortest_edge": 518}, resample=3, **crop)
     encoder: Any = load_encoder("rad-dino", weights=tmp_path)
     assert '"shortest_edge":518' in encoder.spec.preprocessing
-    image = CxrImage(chest(1, 600)[:, :550], 12, "", "png")
+    image = CxrImage(pixels=chest(1, 600)[:, :550], bits=12, content_id="", source="png")
     model = transformers.AutoModel.from_pretrained(tmp_path).eval()
     with torch.no_grad():
         want = model(pixel_values=direct_pixels(tmp_path, [image])).pooler_output.numpy()
@@ -173,12 +173,12 @@ def test_medsiglip_recipes(medsiglip: Path, chest: Callable[..., np.ndarray]) ->
     assert default.text is not None
     assert default.text.scale == pytest.approx(math.exp(2))
     assert default.text.bias == -7
-    image = CxrImage(chest(2, 520)[:, :401], 12, "", "png")
+    image = CxrImage(pixels=chest(2, 520)[:, :401], bits=12, content_id="", source="png")
     eight = as_uint8(image.pixels, image.max_value)
     # The notebook's way: resized, cast to uint8, then through the processor, which finds nothing left to resize.
     for pixels, start in (("published", eight), ("pad", pad_to_square(eight))):
         resized = tf_resize(start, 448).astype(np.uint8)
-        picture = CxrImage(resized, 8, "", "png")
+        picture = CxrImage(pixels=resized, bits=8, content_id="", source="png")
         assert np.array_equal(encoders[pixels].preprocess(image), resized[None])
         want = direct_images(medsiglip, direct_pixels(medsiglip, [picture]))
         np.testing.assert_allclose(ours(encoders[pixels], [image]), want, atol=1e-5, rtol=1e-5)
@@ -287,7 +287,9 @@ def test_a_run_stores_transformers_vectors(
     assert (summary.embedded, summary.failed) == (5, [])
     opened = open_store(store)
     pixels = [np.asarray(Image.open(manifest.parent / f"{name}.png")) for name in opened.ids]
-    want = direct_images(siglip, direct_pixels(siglip, [CxrImage(array, 8, "", "png") for array in pixels]))
+    want = direct_images(
+        siglip, direct_pixels(siglip, [CxrImage(pixels=array, bits=8, content_id="", source="png") for array in pixels])
+    )
     np.testing.assert_allclose(opened.read(opened.ids, "image").vectors, want, atol=1e-5, rtol=0)
     text = load_text_encoder(opened.spec, weights=siglip, device="cpu")
     assert text.embed_text(PROMPTS).shape == (3, 16)
@@ -351,7 +353,7 @@ from cxr_embed.encoders.transformers import make
 from cxr_embed.types import CxrImage
 encoder = make("medsiglip-448", weights={str(medsiglip)!r}, pixels="published")
 encoder.spec.fingerprint
-print(encoder.preprocess(CxrImage(np.zeros((9, 9), np.uint8), 8, "", "png")).shape)
+print(encoder.preprocess(CxrImage(pixels=np.zeros((9, 9), np.uint8), bits=8, content_id="", source="png")).shape)
 print([name for name in ("torch", "transformers", "tensorflow", "huggingface_hub") if name in sys.modules])
 """
     assert in_a_process(script).splitlines() == ["(1, 448, 448)", "[]"]
@@ -502,7 +504,10 @@ def test_what_a_model_does_wrong_is_said_before_a_run(
         embed(make_images(2), encoder="hf:tiny", weights=folders["large"], store=tmp_path / "s", device="cpu")
     save_processor(folders["sizes"], 32, "CLIPImageProcessor", size={"shortest_edge": 32}, do_center_crop=False)
     encoder: Any = load_encoder("hf:tiny", weights=folders["sizes"])
-    pictures = [encoder.preprocess(CxrImage(np.zeros((40, side), np.uint8), 8, "", "png")) for side in (40, 60)]
+    pictures = [
+        encoder.preprocess(CxrImage(pixels=np.zeros((40, side), np.uint8), bits=8, content_id="", source="png"))
+        for side in (40, 60)
+    ]
     with pytest.raises(EncoderError, match="gives pictures of several sizes"):
         encoder.embed(pictures)
     change(folders["foreign"], "config.json", model_type="no_such_model", hidden_size=8)

@@ -34,7 +34,9 @@ from cxr_embed.types import EncoderSpec, TextRule, threshold_told
 from cxr_embed.zeroshot import Cosines, Scorer
 
 ELIXR = TextRule("tokens", "elixr")
-SPEC = EncoderSpec("toy-text", "1", "none", {"pooled": (4,), "tokens": (3, 8)}, text=ELIXR)
+SPEC = EncoderSpec(
+    name="toy-text", revision="1", preprocessing="none", outputs={"pooled": (4,), "tokens": (3, 8)}, text=ELIXR
+)
 MASS = Finding("Mass", ("mass", "large mass"), ("no mass", "clear"))
 EDEMA = Finding("Edema", ("edema",), ("no edema", "clear"))
 ASKED = PromptSet("toy", (MASS, EDEMA))
@@ -98,7 +100,9 @@ def make_store(path: Path, count: int = 30, spec: EncoderSpec = SPEC, shard: int
     with StoreWriter(path, spec) as writer:
         for number in range(count):
             vectors = {name: image_vectors(number)[name] for name in spec.outputs}
-            writer.add_vector(Row(f"i{number}", f"p{number // 2}", content(number)), vectors)
+            writer.add_vector(
+                Row(image_id=f"i{number}", patient_id=f"p{number // 2}", content=content(number)), vectors
+            )
             if writer.pending == shard:
                 writer.flush("toy engine")
         writer.flush("toy engine")
@@ -259,9 +263,11 @@ def test_a_stores_scores_are_by_id_whatever_its_shards(tmp_path: Path) -> None:
         path = make_store(tmp_path / f"s{shard}", shard=shard)
         with StoreWriter(path, SPEC) as writer:
             # An image changes, and another id comes for known content.
-            writer.add_vector(Row("i3", "p1", content(103)), image_vectors(103))
-            writer.add_row(Row("copy", "p9", content(7)))
-            writer.add_row(Row("broken", "p9", content(999), error_kind="truncated", error="cut"))
+            writer.add_vector(Row(image_id="i3", patient_id="p1", content=content(103)), image_vectors(103))
+            writer.add_row(Row(image_id="copy", patient_id="p9", content=content(7)))
+            writer.add_row(
+                Row(image_id="broken", patient_id="p9", content=content(999), error_kind="truncated", error="cut")
+            )
             writer.flush("toy engine")
         store = open_store(path)
         screening, _ = screen(store, ASKED)
@@ -373,12 +379,15 @@ def test_no_model_is_loaded_for_prompts_that_cannot_be_scored(tmp_path: Path, mo
 def test_vectors_without_direction_name_their_images(tmp_path: Path) -> None:
     path = make_store(tmp_path / "s", count=3)
     with StoreWriter(path, SPEC) as writer:
-        writer.add_vector(Row("void", "p", content(50)), {"pooled": np.ones(4), "tokens": np.zeros((3, 8))})
+        writer.add_vector(
+            Row(image_id="void", patient_id="p", content=content(50)),
+            {"pooled": np.ones(4), "tokens": np.zeros((3, 8))},
+        )
         writer.flush("toy engine")
     with pytest.raises(StoreError, match=r"1 image has a vector that is zero or not finite \(void\)"):
         screen(path, ASKED)
     with StoreWriter(path, SPEC) as writer:  # an old vector that no image has any more harms nobody
-        writer.add_vector(Row("void", "p", content(51)), image_vectors(51))
+        writer.add_vector(Row(image_id="void", patient_id="p", content=content(51)), image_vectors(51))
         writer.flush("toy engine")
     assert len(screen(path, ASKED)[0].scores.ids) == 4
 
@@ -478,8 +487,11 @@ def test_the_report_counts_and_computes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["patient_id", "Patient_ID", "split", "learned_from", "image_id"])
 def test_a_finding_that_would_be_read_as_a_column_is_refused(name: str, tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "s", EncoderSpec("t", "1", "none", {"v": (2,)}, text=TextRule("v", "clip"))) as writer:
-        writer.add_vector(Row("a", "p", content(0)), {"v": np.ones(2)})
+    with StoreWriter(
+        tmp_path / "s",
+        EncoderSpec(name="t", revision="1", preprocessing="none", outputs={"v": (2,)}, text=TextRule("v", "clip")),
+    ) as writer:
+        writer.add_vector(Row(image_id="a", patient_id="p", content=content(0)), {"v": np.ones(2)})
         writer.flush("toy engine")
     with pytest.raises(PromptError, match=f"a finding named {name}, which is a column of score files"):
         screen(tmp_path / "s", PromptSet("x", (Finding(name, ("yes",), ("no",)),)))
@@ -524,11 +536,16 @@ def test_a_threshold_is_told_from_zero(threshold: float, told: str) -> None:
 
 def test_swapped_prompts_are_flagged_by_name(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    spec = EncoderSpec("toy-text", "1", "none", {"v": (2,)}, text=TextRule("v", "clip"))
+    spec = EncoderSpec(
+        name="toy-text", revision="1", preprocessing="none", outputs={"v": (2,)}, text=TextRule("v", "clip")
+    )
     with StoreWriter(path, spec) as writer:
         for n in range(20):
             angle = (0.2 if n % 2 else 1.2) + n / 100
-            writer.add_vector(Row(f"i{n}", f"p{n}", content(n)), {"v": np.array([math.cos(angle), math.sin(angle)])})
+            writer.add_vector(
+                Row(image_id=f"i{n}", patient_id=f"p{n}", content=content(n)),
+                {"v": np.array([math.cos(angle), math.sin(angle)])},
+            )
         writer.flush("toy engine")
     add_prompts(path, ["yes", "no", "aye"], np.array([[0, 1], [1, 0], [1, 0.1]]), "x")
     table = _written(tmp_path / "l.csv", "image_id,Up\n" + "".join(f"i{n},{int(n % 2)}\n" for n in range(20)))
@@ -584,7 +601,7 @@ def test_without_labels_single_prompts_are_compared_with_the_whole(tmp_path: Pat
 def test_copies_of_a_file_are_counted(tmp_path: Path) -> None:
     path = make_store(tmp_path / "s")
     with StoreWriter(path, SPEC) as writer:
-        writer.add_row(Row("copy", "p9", content(7)))
+        writer.add_row(Row(image_id="copy", patient_id="p9", content=content(7)))
         writer.flush("toy engine")
     labels = read_labels(_written(tmp_path / "l.csv", "image_id,Mass\ni7,1\ncopy,1\ni2,0\n"))
     _, report = screen(path, ASKED, labels=labels)
@@ -710,7 +727,11 @@ def test_mistakes_are_answered_and_nothing_is_written(
     tmp_path: Path, arguments: list[str], status: int, words: str
 ) -> None:
     make_store(tmp_path / "s")
-    make_store(tmp_path / "plain", spec=EncoderSpec("plain", "1", "none", SPEC.outputs), prompts=False)
+    make_store(
+        tmp_path / "plain",
+        spec=EncoderSpec(name="plain", revision="1", preprocessing="none", outputs=SPEC.outputs),
+        prompts=False,
+    )
     make_store(tmp_path / "empty", count=0, prompts=False)
     write_prompts(tmp_path)
     write_labels(tmp_path / "l.csv")
@@ -729,7 +750,9 @@ def test_mistakes_are_answered_and_nothing_is_written(
 def test_real_radiographs_from_tokens_to_report(real_data: Path, tmp_path: Path) -> None:
     """Tokens are patches of the picture, the prompts bright and dark patches: scores that plain NumPy can tell."""
     manifest = read_manifest(real_data / "nih" / "manifest.csv")
-    spec = EncoderSpec("patches", "1", "4 x 4 patches of 8 x 8", {"tokens": (16, 64)}, text=ELIXR)
+    spec = EncoderSpec(
+        name="patches", revision="1", preprocessing="4 x 4 patches of 8 x 8", outputs={"tokens": (16, 64)}, text=ELIXR
+    )
     tokens, asked = {}, load_prompt_set("nih14")
     with StoreWriter(tmp_path / "s", spec) as writer:
         for number, (image_id, path, patient) in enumerate(manifest.rows()):
@@ -737,7 +760,9 @@ def test_real_radiographs_from_tokens_to_report(real_data: Path, tmp_path: Path)
                 continue
             picture = np.asarray(Image.open(manifest.root / path).convert("L").resize((32, 32)), np.float32) - 128
             tokens[image_id] = picture.reshape(4, 8, 4, 8).transpose(0, 2, 1, 3).reshape(16, 64).astype(np.float16)
-            writer.add_vector(Row(image_id, patient, content(number)), {"tokens": tokens[image_id]})
+            writer.add_vector(
+                Row(image_id=image_id, patient_id=patient, content=content(number)), {"tokens": tokens[image_id]}
+            )
         writer.flush("numpy")
     vectors = prompt_vectors(width=64, asked=asked)
     add_prompts(tmp_path / "s", list(vectors), np.stack(list(vectors.values())), "made by a test")

@@ -156,4 +156,6 @@ def _image(image: Any, number: int, colour: Colour) -> CxrImage:
             f"{pixels.dtype}",
         )
     content = hashlib.sha256(f"{pixels.shape}{pixels.dtype.str}".encode() + pixels.tobytes()).hexdigest()
-    return CxrImage(np.ascontiguousarray(pixels), 8 * pixels.dtype.itemsize, content, "array")
+    return CxrImage(
+        pixels=np.ascontiguousarray(pixels), bits=8 * pixels.dtype.itemsize, content_id=content, source="array"
+    )

@@ -158,4 +158,8 @@ def _of_arrays(
         if "" in owners:
             raise CxrEmbedError(f"`patients` is blank in row {owners.index('')}; name a patient in every row")
         patients = dict(zip(ids.tolist(), owners, strict=True))
-    return Scores(ids, names, values, "probability"), Labels(ids, names, known.astype(np.float32)), patients
+    return (
+        Scores(ids=ids, names=names, values=values, kind="probability"),
+        Labels(ids, names, known.astype(np.float32)),
+        patients,
+    )

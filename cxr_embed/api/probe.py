@@ -137,12 +137,12 @@ class FindingsProbe(Tabular):
         about = {"encoder": trained.spec.name, "fingerprint": trained.spec.fingerprint, "probe": self.name}
         about |= {"stand_in": trained.spec.stand_in} if trained.spec.stand_in else {}
         scores = Scores(
-            ids,
-            tuple(trained.findings[number] for number in learned),
-            values[:, learned],
-            "probability",
-            learned_from if known else None,
-            trained.spec.untrained,
+            ids=ids,
+            names=tuple(trained.findings[number] for number in learned),
+            values=values[:, learned],
+            kind="probability",
+            learned_from=learned_from if known else None,
+            stand_in=trained.spec.untrained,
         )
         return ScoreFrame(scores, about, tuple(notes))
 
@@ -334,7 +334,7 @@ def predict_untaught(trained: TrainedProbe, store: Store, labels: Manifest, part
     notes += [f"{name} was not learned: {reason}" for name, reason in trained.undefined.items()]
     known = not any(patient.startswith("\n") for patient in patients.tolist())
     return Predicted(
-        Scores(ids, names, trained.predict(store, ids)[:, learned], "probability"),
+        Scores(ids=ids, names=names, values=trained.predict(store, ids)[:, learned], kind="probability"),
         patients,
         dict(zip(ids.tolist(), patients.tolist(), strict=True)) if known else None,
         tuple(dict.fromkeys(notes)),

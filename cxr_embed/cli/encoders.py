@@ -130,7 +130,9 @@ def _phantoms(count: int) -> list[CxrImage]:
 
     pixels = [render_study(study).pixels for study in sample_studies(count)]
     return [
-        CxrImage(shot, 12, "", "png") if number % 2 else CxrImage((shot >> 4).astype("uint8"), 8, "", "png")
+        CxrImage(pixels=shot, bits=12, content_id="", source="png")
+        if number % 2
+        else CxrImage(pixels=(shot >> 4).astype("uint8"), bits=8, content_id="", source="png")
         for number, shot in enumerate(pixels)
     ]
 

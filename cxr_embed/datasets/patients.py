@@ -1,4 +1,4 @@
-"""What a scan tells of patients: ids that are hashed with the user's key, and image ids that give nobody away."""
+"""What a scan finds out of patients: ids that are hashed with the user's key, and image ids that give nobody away."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UID = re.compile(r"\d+(\.\d+){4,}|2\.25\.\d+")
 
 
 @dataclass
-class Telling:
+class RevealingPaths:
     """Paths of a scan that give a person or an order away: their image ids become a keyed hash.
 
     A header speaks for its neighbours too: where it shows that a folder's name, or its file's without the suffix, gives
@@ -31,7 +31,7 @@ class Telling:
         if count := telling_parts(relative, identifiers):
             self._add(relative, count)
 
-    def told(self, relative: str, end: int) -> None:
+    def add(self, relative: str, end: int) -> None:
         """Learns that a path has a patient's id up to a position."""
         self._add(relative, 1 + relative[:end].count("/"))
 

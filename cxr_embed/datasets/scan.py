@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cxr_embed.datasets.discovery import candidates, file_kind, printable
 from cxr_embed.datasets.metadata import findings_of, first_of, read_splits, read_table
-from cxr_embed.datasets.patients import Telling, compiled_pattern, hashed, neutral
+from cxr_embed.datasets.patients import RevealingPaths, compiled_pattern, hashed, neutral
 from cxr_embed.datasets.recipe import Recipe, Source
 from cxr_embed.errors import ImageError, ManifestError
 from cxr_embed.images import read_dicom_header
@@ -21,7 +21,7 @@ from cxr_embed.manifest.spellings import plain_age
 from cxr_embed.types import DicomFields
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ScanResult:
     """A manifest's columns and what happened on the way.
 
@@ -67,66 +67,92 @@ def scan(root: Path, recipe: Recipe, *, patient_key: bytes | None, patient_patte
     """
     if not os.path.isdir(root):
         raise ManifestError(f"{root}: {'a file, not a folder' if os.path.exists(root) else 'no such folder'}")
-    pattern = compiled_pattern(patient_pattern)
-    table = read_table(root, recipe)
-    splits = read_splits(root, recipe)
-    names = recipe.manifest_columns
-    result = ScanResult({name: [] for name in names})
-    seen: set[str] = set()
-    telling = Telling()
-    for relative in candidates(root, recipe.images, result.skipped):
+    run = _Scan(root, recipe, patient_key, compiled_pattern(patient_pattern))
+    for relative in candidates(root, recipe.images, run.result.skipped):
+        run.add(relative)
+    return run.finish()
+
+
+class _Scan:
+    """A scan while it lasts."""
+
+    def __init__(self, root: Path, recipe: Recipe, key: bytes | None, pattern: re.Pattern[str] | None) -> None:
+        self._root, self._recipe, self._key, self._pattern = root, recipe, key, pattern
+        self._table, self._splits = read_table(root, recipe), read_splits(root, recipe)
+        self.result = ScanResult(columns={name: [] for name in recipe.manifest_columns})
+        self._seen: set[str] = set()
+        self._revealing = RevealingPaths()
+
+    def add(self, relative: str) -> None:
+        """A file to a row, or among the skipped ones."""
         name = relative.rpartition("/")[2]
         try:
-            _check_name(relative)
-            row = table.get(name, {})
-            if recipe.table and (not row or name in seen):
-                raise _Skipped("a second file of its name" if name in seen else "not in the data set's table")
-            values, identifiers = _values(root / relative, relative, recipe, row, patient_key)
+            values, identifiers = self._read(relative, name)
         except (ImageError, _Skipped) as error:
-            result.skipped.append((printable(relative), str(error)))
-            continue
-        seen.add(name)
-        if pattern and (match := match_bounded(pattern, relative)) and (told := (match[1] or "").strip()):
-            values["patient_id"] = hashed(told, patient_key)
-            telling.told(relative, match.end(1))
-        if patient_key is not None:
-            _look(telling, relative, recipe.columns["patient_id"], identifiers)
-            values |= _told_columns(values, recipe, identifiers, patient_key)
+            self.result.skipped.append((printable(relative), str(error)))
+            return
+        self._seen.add(name)
+        if self._pattern and (match := match_bounded(self._pattern, relative)) and (match[1] or "").strip():
+            values["patient_id"] = hashed(match[1].strip(), self._key)
+            self._revealing.add(relative, match.end(1))
+        if self._key is not None:
+            self._look(relative, identifiers)
+            values |= _revealing_columns(values, self._recipe, identifiers, self._key)
         values["path"] = relative
-        if recipe.split:
-            values["split"] = splits.get(name, "")
-        for column in names:
-            result.columns[column].append(values[column])
-    if not len(result):
-        first = (
-            f" (the first of {len(result.skipped)} skipped: {': '.join(result.skipped[0])})" if result.skipped else ""
+        if self._recipe.split:
+            values["split"] = self._splits.get(name, "")
+        for column, cells in self.result.columns.items():
+            cells.append(values[column])
+
+    def _read(self, relative: str, name: str) -> tuple[dict[str, str], Identifiers | None]:
+        _check_name(relative)
+        row = self._table.get(name, {})
+        if self._recipe.table and (not row or name in self._seen):
+            raise _Skipped("a second file of its name" if name in self._seen else "not in the data set's table")
+        return _values(self._root / relative, relative, self._recipe, row, self._key)
+
+    def _look(self, relative: str, identifiers: Identifiers | None) -> None:
+        """What a path gives away by the recipe's own patient pattern, and by the file's header."""
+        patient = self._recipe.columns["patient_id"]
+        if patient.path is not None and (match := re.fullmatch(patient.path, relative)) and match[1]:
+            self._revealing.add(relative, match.end(1))
+        if identifiers is not None:
+            self._revealing.look(relative, identifiers)
+
+    def finish(self) -> ScanResult:
+        """The result, with ids that are neutral where they have to be, and distinct.
+
+        Raises:
+            ManifestError: where no radiograph was found.
+        """
+        result = self.result
+        if not len(result):
+            skipped = result.skipped
+            first = f" (the first of {len(skipped)} skipped: {': '.join(skipped[0])})" if skipped else ""
+            raise ManifestError(f"{self._root}: no radiograph found{first}")
+        result.not_found = len(self._table.keys() - self._seen)
+        ids = result.columns["image_id"] = self._image_ids()
+        patients = result.columns["patient_id"]
+        result.without_patient = patients.count("")
+        result.columns["patient_id"] = [known or f"unknown-{own}" for known, own in zip(patients, ids, strict=True)]
+        result.problems = check_columns(result.columns)
+        return result
+
+    def _image_ids(self) -> list[str]:
+        ids, paths = self.result.columns["image_id"], self.result.columns["path"]
+        key = self._key
+        if key is None:
+            return _distinct(ids, paths)
+        away = [path in self._revealing for path in paths]
+        self.result.neutral = sum(away)
+        short, long = (
+            [neutral(own, key) if reveals else own for own, reveals in zip(names, away, strict=True)]
+            for names in (ids, paths)
         )
-        raise ManifestError(f"{root}: no radiograph found{first}")
-    result.not_found = len(table.keys() - seen)
-    ids = result.columns["image_id"]
-    long_ids = paths = result.columns["path"]
-    if patient_key is not None:
-        away = [path in telling for path in paths]
-        ids = [neutral(own, patient_key) if tells else own for own, tells in zip(ids, away, strict=True)]
-        long_ids = [neutral(own, patient_key) if tells else own for own, tells in zip(paths, away, strict=True)]
-        result.neutral = sum(away)
-    ids = result.columns["image_id"] = _distinct(ids, long_ids)
-    patients = result.columns["patient_id"]
-    result.without_patient = patients.count("")
-    result.columns["patient_id"] = [told or f"unknown-{own}" for told, own in zip(patients, ids, strict=True)]
-    result.problems = check_columns(result.columns)
-    return result
+        return _distinct(short, long)
 
 
-def _look(telling: Telling, relative: str, patient: Source, identifiers: Identifiers | None) -> None:
-    """What a path tells by the recipe's own patient pattern, and by the file's header."""
-    if patient.path is not None and (match := re.fullmatch(patient.path, relative)) and match[1]:
-        telling.told(relative, match.end(1))
-    if identifiers is not None:
-        telling.look(relative, identifiers)
-
-
-def _told_columns(
+def _revealing_columns(
     values: dict[str, str], recipe: Recipe, identifiers: Identifiers | None, key: bytes
 ) -> dict[str, str]:
     """Columns that a recipe takes from the path, a study's id say, hashed where the header gives them away."""
@@ -187,8 +213,8 @@ def _values(
     if not values["image_id"]:
         raise _Skipped("its path does not match the recipe's image_id")
     if recipe.findings:
-        told = findings_of(row, recipe)
-        values.update({name: str(int(name in told)) if told else "" for name in recipe.findings.names})
+        named = findings_of(row, recipe)
+        values.update({name: str(int(name in named)) if named else "" for name in recipe.findings.names})
     return values, identifiers
 
 

@@ -95,49 +95,46 @@ def hub_folder(model: HubModel) -> Path:
         ) from None
     here = cached_folder(model)
     offline = constants.HF_HUB_OFFLINE
+    absent = f"{model.repo} is not in the Hub's cache"
+    online = "go online once, or name a folder with `weights`"
     if offline and here is None:
         raise EncoderError(
-            f"{model.repo} is not in the Hub's cache and HF_HUB_OFFLINE is set; unset it once to download, "
-            "or name a folder with `weights`"
+            f"{absent} and HF_HUB_OFFLINE is set; unset it once to download, or name a folder with `weights`"
         )
     if not offline and (why := unreachable()):
         if here is not None:
             return here
-        raise EncoderError(
-            f"{model.repo} is not in the Hub's cache and the Hub cannot be reached ({why}); go online once, "
-            "or name a folder with `weights`"
-        )
-    page = f"https://huggingface.co/{model.repo}"
+        raise EncoderError(f"{absent} and the Hub cannot be reached ({why}); {online}")
     try:
-        with _retries_untold():
+        with _retries_unlogged():
             folder = huggingface_hub.snapshot_download(
                 model.repo, revision=model.revision, allow_patterns=list(model.patterns), local_files_only=bool(offline)
             )
-    except errors.GatedRepoError:
-        if huggingface_hub.get_token() is None:
-            raise EncoderError(
-                f"{model.repo} is gated and no token is here; log in with `hf auth login` (or set HF_TOKEN)"
-            ) from None
-        raise EncoderError(
-            f"{model.repo} is gated; accept its terms at {page} with the account of your token"
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise EncoderError(f"{model.repo} has no revision {model.revision}; check the commit at {page}") from None
-    except errors.RepositoryNotFoundError:
-        raise EncoderError(f"{model.repo} is not on the Hub, or is private; check the name, or log in") from None
     except errors.LocalEntryNotFoundError:
         if here is not None:
             return here
-        raise EncoderError(
-            f"{model.repo} is not in the Hub's cache and the Hub cannot be reached; go online once, "
-            "or name a folder with `weights`"
-        ) from None
+        raise EncoderError(f"{absent} and the Hub cannot be reached; {online}") from None
     except (errors.HfHubHTTPError, OSError) as error:
-        told = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise EncoderError(
-            f"{model.repo} cannot be downloaded ({told}); run it again, what has arrived is kept"
-        ) from None
+        raise EncoderError(_refusal(model, error)) from None
     return local_folder(Path(folder), model)
+
+
+def _refusal(model: HubModel, error: Exception) -> str:
+    """Why the Hub does not hand a model out, and the one thing to do."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    page = f"https://huggingface.co/{model.repo}"
+    if isinstance(error, errors.GatedRepoError):
+        if huggingface_hub.get_token() is None:
+            return f"{model.repo} is gated and no token is here; log in with `hf auth login` (or set HF_TOKEN)"
+        return f"{model.repo} is gated; accept its terms at {page} with the account of your token"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{model.repo} has no revision {model.revision}; check the commit at {page}"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"{model.repo} is not on the Hub, or is private; check the name, or log in"
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+    return f"{model.repo} cannot be downloaded ({reason}); run it again, what has arrived is kept"
 
 
 def unreachable() -> str:
@@ -166,7 +163,7 @@ def unreachable() -> str:
 
 
 @contextmanager
-def _retries_untold() -> Iterator[None]:
+def _retries_unlogged() -> Iterator[None]:
     """Keeps the Hub's client from telling of each try; the last one ends in an error, or all went well."""
     logger = logging.getLogger("huggingface_hub.utils._http")
     level = logger.level

@@ -14,7 +14,7 @@ from cxr_embed.encoders.weights import weights_path
 from cxr_embed.errors import EncoderError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderCard:
     """A row of the encoder table.
 
@@ -95,16 +95,18 @@ class EncoderCard:
 def _densenet(name: str, trained_on: str) -> EncoderCard:
     outputs: dict[str, tuple[int, ...]] = {"features": (1024,)}
     module = "cxr_embed.encoders.torchxrayvision"
-    return EncoderCard(name, module, outputs, "Apache-2.0", "engines", trained_on=trained_on)
+    return EncoderCard(
+        name=name, module=module, outputs=outputs, licence="Apache-2.0", framework="engines", trained_on=trained_on
+    )
 
 
 _CARDS = (
     EncoderCard(
-        "mini",
-        "cxr_embed.encoders.mini",
-        {"features": (256,), "contrastive": (64,)},
-        "Apache-2.0",
-        "engines",
+        name="mini",
+        module="cxr_embed.encoders.mini",
+        outputs={"features": (256,), "contrastive": (64,)},
+        licence="Apache-2.0",
+        framework="engines",
         bundled=True,
         trained_on="NIH (835 images) and phantoms",
         text=True,
@@ -113,20 +115,20 @@ _CARDS = (
         frontal=True,
     ),
     EncoderCard(
-        "hog",
-        "cxr_embed.encoders.hog",
-        {"features": (1764,)},
-        "BSD-3-Clause",
-        "numpy",
+        name="hog",
+        module="cxr_embed.encoders.hog",
+        outputs={"features": (1764,)},
+        licence="BSD-3-Clause",
+        framework="numpy",
         has_weights=False,
         needs=("skimage",),
     ),
     EncoderCard(
-        "cxr-foundation",
-        "cxr_embed.encoders.cxr_foundation",
-        {"contrastive": (32, 128), "general": (32, 768), "elixr_c": (8, 8, 1376)},
-        "HAI-DEF",
-        "tensorflow",
+        name="cxr-foundation",
+        module="cxr_embed.encoders.cxr_foundation",
+        outputs={"contrastive": (32, 128), "general": (32, 768), "elixr_c": (8, 8, 1376)},
+        licence="HAI-DEF",
+        framework="tensorflow",
         extra="cxr-foundation",
         needs=("tensorflow", "tensorflow_text"),
         # The revision that public scripts name; later ones would be another fingerprint.
@@ -145,11 +147,11 @@ _CARDS = (
         frontal=True,
     ),
     EncoderCard(
-        "medsiglip-448",
-        "cxr_embed.encoders.transformers",
-        {"image": (1152,)},
-        "HAI-DEF",
-        "torch",
+        name="medsiglip-448",
+        module="cxr_embed.encoders.transformers",
+        outputs={"image": (1152,)},
+        licence="HAI-DEF",
+        framework="torch",
         extra="torch",
         needs=("torch", "transformers"),
         hub=HubModel("google/medsiglip-448", "9cea28a1a1195f665105faa6e8544c112fd960a4", gated=True),
@@ -159,11 +161,11 @@ _CARDS = (
         batch_size=(4, 64),
     ),
     EncoderCard(
-        "rad-dino",
-        "cxr_embed.encoders.transformers",
-        {"pooled": (768,)},
-        "MIT",
-        "torch",
+        name="rad-dino",
+        module="cxr_embed.encoders.transformers",
+        outputs={"pooled": (768,)},
+        licence="MIT",
+        framework="torch",
         extra="torch",
         needs=("torch", "transformers"),
         hub=HubModel("microsoft/rad-dino", "110cbc18d5133582e320b43d53bf5c44e410c936"),
@@ -171,22 +173,22 @@ _CARDS = (
         batch_size=(4, 64),
     ),
     EncoderCard(
-        "hf:ORG/NAME",
-        "cxr_embed.encoders.transformers",
-        {},
-        "its own",
-        "torch",
+        name="hf:ORG/NAME",
+        module="cxr_embed.encoders.transformers",
+        outputs={},
+        licence="its own",
+        framework="torch",
         extra="torch",
         needs=("torch", "transformers"),
         text=True,
         batch_size=(4, 64),
     ),
     EncoderCard(
-        "timm:NAME",
-        "cxr_embed.encoders.timm",
-        {"features": ()},
-        "its own",
-        "torch",
+        name="timm:NAME",
+        module="cxr_embed.encoders.timm",
+        outputs={"features": ()},
+        licence="its own",
+        framework="torch",
         extra="torch",
         needs=("torch", "timm"),
         batch_size=(4, 64),
@@ -199,11 +201,11 @@ _CARDS = (
     _densenet("densenet121-mimic_nb", "MIMIC-CXR (NegBio labels)"),
     _densenet("densenet121-mimic_ch", "MIMIC-CXR (CheXpert labels)"),
     EncoderCard(
-        "resnet50",
-        "cxr_embed.encoders.torchxrayvision",
-        {"features": (2048,)},
-        "Apache-2.0",
-        "engines",
+        name="resnet50",
+        module="cxr_embed.encoders.torchxrayvision",
+        outputs={"features": (2048,)},
+        licence="Apache-2.0",
+        framework="engines",
         trained_on="PadChest, NIH, RSNA, SIIM, VinDr",
     ),
 )

@@ -61,7 +61,7 @@ def try_out(
         EncoderError: where the model does not take its own pixels, gives other vectors than announced, or is random.
     """
     ramp = np.arange(96 * 80, dtype=np.uint32).reshape(96, 80) * 255 // (96 * 80)
-    pixels = preprocess(CxrImage(ramp.astype(np.uint8), 8, "", "png"))
+    pixels = preprocess(CxrImage(pixels=ramp.astype(np.uint8), bits=8, content_id="", source="png"))
     with told_as_encoder_error(f"{name} does not run on the pixels of its own processor"):
         vectors = embed(np.stack([pixels, pixels]))
     if vectors.shape != (2, width):

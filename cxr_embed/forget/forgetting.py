@@ -30,7 +30,7 @@ from cxr_embed.store.writer import acquire_lock
 from cxr_embed.types import keyed_hash, spellings
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Forgetting:
     """What was done, or would be.
 
@@ -99,19 +99,14 @@ def forget(
         CxrEmbedError: for ids that are nowhere (nothing is done then), a missing path, or a key that is not the one
             that others were forgotten with.
     """
-    if not patients and not images:
-        raise CxrEmbedError("name whom to forget: `patient`, or `image_id`")
-    if blank := [word for word in (*patients, *images) if not word.strip()]:
-        raise CxrEmbedError(f"{blank[0]!r} is no id: everybody whose patient is unknown would be meant")
+    _check_words(patients, images)
     places = find_places([Path(path) for path in paths])
     folders = [*places.stores, *places.indexes]
-    forgotten = gather_forgotten(*folders, key_file=key_file)
     key = _key(key_file, dry_run)
-    forgotten = Forgotten(key, forgotten.hashes)
+    forgotten = Forgotten(key, gather_forgotten(*folders, key_file=key_file).hashes)
     result = Forgetting(problems=list(places.problems), dry_run=dry_run)
-    words, known = Words(patients, images, key), Known(forgotten)
-    before = {word for word in patients if forgotten.has_patient(word) or forgotten.has_patient(keyed_hash(word, key))}
-    before |= {w for w in images if forgotten.has_image("", w) or forgotten.has_image("", neutral(w, key))}
+    words, known = Words(patients, images, key), Known(forgotten=forgotten)
+    before = _forgotten_before(forgotten, patients, images, key)
     _learn(known, words, places, milvus, result)
     result.images, result.copies = len(known.images), len(known.copies)
     for word in (each for patient in patients for each in spellings(patient)):
@@ -119,8 +114,8 @@ def forget(
         known.add_patient(keyed_hash(word, key))
     known.images.update(images)
     _look(result, places, Marks(known), known)
-    asked = [word for word in (*patients, *images) if word not in known.met | before]
-    unknown = [word for word in asked if not _in_a_file(word, result, key)]
+    unmet = [word for word in (*patients, *images) if word not in known.met | before]
+    unknown = [word for word in unmet if not _in_a_file(word, result, key)]
     if unknown:
         problem = f" ({result.problems[0]})" if result.problems else ""
         raise CxrEmbedError(
@@ -136,6 +131,19 @@ def forget(
             _delete_rows(result, Marks(known))
     _take_out(result, places, known, milvus)
     return result
+
+
+def _check_words(patients: Sequence[str], images: Sequence[str]) -> None:
+    if not patients and not images:
+        raise CxrEmbedError("name whom to forget: `patient`, or `image_id`")
+    if blank := [word for word in (*patients, *images) if not word.strip()]:
+        raise CxrEmbedError(f"{blank[0]!r} is not an id: everybody whose patient is unknown would be meant")
+
+
+def _forgotten_before(forgotten: Forgotten, patients: Sequence[str], images: Sequence[str], key: bytes) -> set[str]:
+    """Words that an earlier run has forgotten."""
+    before = {word for word in patients if forgotten.has_patient(word) or forgotten.has_patient(keyed_hash(word, key))}
+    return before | {w for w in images if forgotten.has_image("", w) or forgotten.has_image("", neutral(w, key))}
 
 
 def _key(key_file: Path | None, dry_run: bool) -> bytes:
@@ -206,7 +214,7 @@ def _look(result: Forgetting, places: Places, marks: Marks, known: Known) -> Non
 
 def _in_a_file(word: str, result: Forgetting, key: bytes) -> bool:
     """Whether one of the files that mention somebody mentions this one."""
-    alone = Known(Forgotten(key))
+    alone = Known(forgotten=Forgotten(key))
     for name in spellings(word):
         for each in (name, keyed_hash(name, key), neutral(name, key)):
             alone.add_patient(each)

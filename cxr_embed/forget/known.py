@@ -54,7 +54,7 @@ class Words:
         return hashed
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Known:
     """What is meant, in clear: it is looked for in files, and nothing of it is written.
 
@@ -90,23 +90,33 @@ def learn(known: Known, words: Words, sources: Iterable[Callable[[], Iterator[Ca
     """Learns whom the words mean in each source: first by ids, then by what these have in common with others."""
     every = list(sources)
     for source in every:
-        for image_id, patient, content in source():
-            by_patient, by_image = words.patient(patient), words.image(image_id)
-            known.met.update(by_patient, by_image)
-            if by_patient:
-                known.add_patient(patient)
-            if image_id and (by_patient or by_image):
-                known.add_image(image_id, patient, content)
+        for case in source():
+            _learn_by_ids(known, words, case)
     for source in every:
-        for image_id, patient, content in source():
-            if not image_id:
-                continue
-            if image_id not in known.images and known.forgotten.covers(patient, image_id, content):
-                if patient and not known.forgotten.has_patient(patient):
-                    known.copies.add(image_id)
-                known.add_image(image_id, patient, content)
-            elif known.forgotten.covers(patient, image_id):
-                known.add_image(image_id, patient, content)
+        for case in source():
+            _learn_by_content(known, case)
+
+
+def _learn_by_ids(known: Known, words: Words, case: Case) -> None:
+    image_id, patient, content = case
+    by_patient, by_image = words.patient(patient), words.image(image_id)
+    known.met.update(by_patient, by_image)
+    if by_patient:
+        known.add_patient(patient)
+    if image_id and (by_patient or by_image):
+        known.add_image(image_id, patient, content)
+
+
+def _learn_by_content(known: Known, case: Case) -> None:
+    image_id, patient, content = case
+    if not image_id:
+        return
+    if image_id not in known.images and known.forgotten.covers(patient, image_id, content):
+        if patient and not known.forgotten.has_patient(patient):
+            known.copies.add(image_id)
+        known.add_image(image_id, patient, content)
+    elif known.forgotten.covers(patient, image_id):
+        known.add_image(image_id, patient, content)
 
 
 def cases_of_store(root: Path) -> Iterator[Case]:

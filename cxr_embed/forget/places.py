@@ -21,7 +21,7 @@ _GENERATION = re.compile(r"generation-[0-9a-f]{12}")
 _PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{32}\.partial")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Places:
     """What was found.
 

@@ -122,7 +122,14 @@ def decode_image(data: bytes, suffix: str = "", content_id: str = "", colour: Co
     notes = picture.notes
     if used_share(picture.pixels, 2**picture.bits - 1) < LITTLE_USED:
         notes = (*notes, "range")
-    return CxrImage(picture.pixels, picture.bits, content_id, actual, picture.fields, notes)
+    return CxrImage(
+        pixels=picture.pixels,
+        bits=picture.bits,
+        content_id=content_id,
+        source=actual,
+        fields=picture.fields,
+        notes=notes,
+    )
 
 
 def read_image(path: str | os.PathLike[str], colour: Colour = "refuse") -> CxrImage:

@@ -75,11 +75,23 @@ def stored_values(dataset: Dataset, photometric: str) -> Stored:
         photometric = "RGB"  # grey in three channels
     if photometric.startswith("YBR") and dataset.BitsAllocated > 8:
         raise ImageError("unsupported", "the DICOM colour channels are YBR of more than 8 bits")
+    stored = _uncompressed(dataset, photometric)
+    if bits < allocated and stored.ndim == 2:
+        # Unused high bits may hold overlays or rubbish: push the value to the top, then back down with its sign.
+        top = whole_number(dataset, "HighBit", bits - 1)
+        if not bits - 1 <= top < allocated:
+            raise ImageError("corrupt", "the DICOM header's HighBit lies outside the pixel")
+        stored = (stored << (allocated - 1 - top)) >> (allocated - bits)
+    return Stored(values=stored, bits=bits, signed=signed)
+
+
+def _uncompressed(dataset: Dataset, photometric: str) -> np.ndarray:
+    """Pixels that lie as they are, or run-length coded; unused bits are still in them."""
     # pydicom's own correction of the unused bits takes the value from the lowest ones, whatever HighBit says.
     dataset.pixel_array_options(correct_unused_bits=False)
     dataset.PhotometricInterpretation = photometric
     try:
-        stored = dataset.pixel_array
+        stored: np.ndarray = dataset.pixel_array
     except (ValueError, AttributeError) as error:
         if "less than expected" in str(error) or "bytes of pixel data" in str(error):
             raise ImageError(
@@ -88,15 +100,7 @@ def stored_values(dataset: Dataset, photometric: str) -> Stored:
         raise
     except RuntimeError:
         raise ImageError("corrupt", "the run-length coded pixels in the DICOM file are damaged") from None
-    if stored.ndim == 3 and stored.shape[0] == 1:
-        stored = stored[0]
-    if bits < allocated and stored.ndim == 2:
-        # Unused high bits may hold overlays or rubbish: push the value to the top, then back down with its sign.
-        top = whole_number(dataset, "HighBit", bits - 1)
-        if not bits - 1 <= top < allocated:
-            raise ImageError("corrupt", "the DICOM header's HighBit lies outside the pixel")
-        stored = (stored << (allocated - 1 - top)) >> (allocated - bits)
-    return Stored(values=stored, bits=bits, signed=signed)
+    return stored[0] if stored.ndim == 3 and stored.shape[0] == 1 else stored
 
 
 def complete(dataset: Dataset) -> str:

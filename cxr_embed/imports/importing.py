@@ -24,7 +24,7 @@ Progress = Callable[[str, int, int | None], None]
 _TELL_EVERY = 64  # vectors between two calls of `progress`
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ImportSummary:
     """What an import did.
 
@@ -32,7 +32,7 @@ class ImportSummary:
         images: in the source.
         added, replaced, unchanged: of these; `replaced` had another vector, or another patient, in the store.
         forgotten: images that stay out, since `forget` took them, their patient or their vector out.
-    stored: images in the store now.
+        stored: images in the store now.
         shape: of one image's vector.
         dtype: of the stored vectors; `cast_from` is the file's, where it differs.
         without_patient: images of the source whose patient is unknown.
@@ -56,7 +56,7 @@ class ImportSummary:
     zero_vectors: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Checked:
     """A source that was read once, from its first byte to its last."""
 
@@ -111,27 +111,32 @@ def import_vectors(
         _check_store(Path(store), imported_spec(encoder, output, shape, ""), dtype)
     checked = _check(source, shape, dtype, progress)
     known = _table_patients(labels)
-    for image_id, told in checked.patients.items():
-        checked.patients[image_id] = told or known.get(image_id, "") or _search(pattern, image_id)
+    for image_id, patient in checked.patients.items():
+        checked.patients[image_id] = patient or known.get(image_id, "") or _search(pattern, image_id)
     from cxr_embed import __version__
 
     digest = source.digest()
     spec = imported_spec(encoder, output, checked.shape, f"imported from {source.name} (SHA-256 {digest})")
-    summary = ImportSummary(len(checked.contents), shape=checked.shape, dtype=checked.dtype)
+    summary = ImportSummary(images=len(checked.contents), shape=checked.shape, dtype=checked.dtype)
     if checked.file_dtype != checked.dtype:
         summary.cast_from = str(checked.file_dtype)
     with StoreWriter(store, spec, dtype=checked.dtype, software=__version__, key_file=key_file) as writer:
         summary.forgotten = _leave_out(checked, writer)
         vectors = _reported(source.read(shape), "writing", len(checked.contents), progress)
         _write(vectors, checked, writer, f"imported from {source.name} (SHA-256 {digest[:16]})", summary)
-        summary.stored = len(writer.index)
-        summary.zero_vectors = checked.zero
-        summary.without_patient = sum(not patient for patient in checked.patients.values())
-        if labels is not None:
-            table = set(labels.ids.tolist())
-            summary.without_labels = len(checked.contents.keys() - table)
-            summary.labels_without_vector = len(table - writer.index.latest.keys())
+        _sum_up(summary, checked, writer, labels)
     return summary
+
+
+def _sum_up(summary: ImportSummary, checked: _Checked, writer: StoreWriter, labels: Manifest | None) -> None:
+    """Counts what the store and the table of labels have of each other."""
+    summary.stored = len(writer.index)
+    summary.zero_vectors = checked.zero
+    summary.without_patient = sum(not patient for patient in checked.patients.values())
+    if labels is not None:
+        table = set(labels.ids.tolist())
+        summary.without_labels = len(checked.contents.keys() - table)
+        summary.labels_without_vector = len(table - writer.index.latest.keys())
 
 
 def _leave_out(checked: _Checked, writer: StoreWriter) -> int:
@@ -163,7 +168,7 @@ def _check(source: Source, shape: Shape | None, dtype: Dtype | None, progress: P
         image_id, array = vector.image_id, vector.array
         if checked is None:
             chosen: Dtype = dtype or ("float16" if array.dtype.itemsize == 2 else "float32")
-            checked = _Checked(array.shape, array.dtype.newbyteorder("="), chosen)
+            checked = _Checked(shape=array.shape, file_dtype=array.dtype.newbyteorder("="), dtype=chosen)
         if fault := _id_fault(image_id):
             raise CxrEmbedError(f"{vector.where[:300]}: the id {fault}")
         if image_id in checked.contents:
@@ -234,7 +239,7 @@ def _write(
         content = content_id(array)
         if content != checked.contents[image_id]:
             raise CxrEmbedError(f"{vector.where}: changed while it was imported; run it again")
-        row = Row(image_id, checked.patients[image_id], content)
+        row = Row(image_id=image_id, patient_id=checked.patients[image_id], content=content)
         if content in new or index.find_content(content) is not None:
             writer.add_row(row)
         else:

@@ -67,7 +67,9 @@ def imported_spec(encoder: str, output: str, shape: Shape, source: str) -> Encod
     card, text = table_card(encoder), None
     if card is not None and card.text and output in _WITH_PROMPTS:
         text = TextRule(output, "elixr" if len(shape) == 2 else "clip")
-    return EncoderSpec(encoder, REVISION, PIXELS, {output: shape}, weights_source=source, text=text)
+    return EncoderSpec(
+        name=encoder, revision=REVISION, preprocessing=PIXELS, outputs={output: shape}, weights_source=source, text=text
+    )
 
 
 def unknown_name(encoder: str) -> str:

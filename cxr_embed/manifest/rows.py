@@ -206,47 +206,66 @@ def csv_lines(path: Path) -> Iterator[tuple[Iterator[str], str]]:
         yield lines if _HINT.fullmatch(first) else itertools.chain([first], lines), _delimiter(first)
 
 
-def _read_csv(path: Path) -> tuple[Rows, list[str]]:
-    chunks: list[list[pa.Array]] = []
-    places: list[int] = []
-    ragged: list[tuple[int, int]] = []
-    problems = []
-    with csv_lines(path) as (lines, delimiter):
+class _CsvRows:
+    """Rows of a CSV file: whole ones go into columns, a chunk at a time; others are noted by line."""
+
+    def __init__(self) -> None:
+        self.header: list[str] = []
+        self.places: list[int] = []
+        self.ragged: list[tuple[int, int]] = []
+        self._chunks: list[list[pa.Array]] = []
+        self._batch: list[list[str]] = []
+
+    def read(self, lines: Iterator[str], delimiter: str) -> str:
+        """Reads as far as it goes; why not further, or blank."""
         reader = csv.reader(lines, strict=True, delimiter=delimiter)
-        header: list[str] = []
-        batch: list[list[str]] = []
         try:
-            header = [_name(name) for name in next((row for row in reader if row), [])]
-            line = reader.line_num
+            self.header = [_name(name) for name in next((row for row in reader if row), [])]
+            line, width, batch, places = reader.line_num, len(self.header), self._batch, self.places
             for row in reader:
                 # A quoted value may hold line breaks: a row is named by its first line.
                 line, first = reader.line_num, line + 1
-                if len(row) == len(header):
+                if len(row) == width:
                     batch.append(row)
                     places.append(first)
                 elif row and (len(row) > 1 or row[0].strip()):
-                    ragged.append((first, len(row)))
+                    self.ragged.append((first, len(row)))
                 if len(batch) == _CHUNK:
-                    chunks.append([pa.array(values, pa.string()) for values in zip(*batch, strict=True)])
-                    batch = []
+                    self._pack()
         except csv.Error as error:
-            problems = [f"the file cannot be read beyond line {reader.line_num} ({error}); is a quote left open?"]
-        if batch:
-            chunks.append([pa.array(values, pa.string()) for values in zip(*batch, strict=True)])
+            return f"the file cannot be read beyond line {reader.line_num} ({error}); is a quote left open?"
+        return ""
+
+    def _pack(self) -> None:
+        self._chunks.append([pa.array(values, pa.string()) for values in zip(*self._batch, strict=True)])
+        self._batch.clear()
+
+    def columns(self) -> list[pa.ChunkedArray]:
+        """Values without the space around them."""
+        if self._batch:
+            self._pack()
+        columns = (pa.chunked_array([chunk[n] for chunk in self._chunks], pa.string()) for n in range(len(self.header)))
+        return [pa.compute.utf8_trim_whitespace(column) for column in columns]
+
+
+def _read_csv(path: Path) -> tuple[Rows, list[str]]:
+    rows = _CsvRows()
+    with csv_lines(path) as (lines, delimiter):
+        problem = rows.read(lines, delimiter)
+        columns = rows.columns()
+    header, ragged = rows.header, rows.ragged
     if not header:
-        raise NotATable(problems[0] if problems else "the file is empty")
+        raise NotATable(problem or "the file is empty")
     if len(header) == 1 and re.search(r"[;\t|:]", header[0]):
         raise NotATable(f"one column only, {header[0][:60]!r}; separate the columns by commas")
+    problems = [problem] if problem else []
     if ragged:
         shown = ", ".join(f"{count} in line {line}" for line, count in ragged[:EXAMPLES])
         more = f" and {len(ragged) - EXAMPLES} more" if len(ragged) > EXAMPLES else ""
         problems.insert(0, f"rows with another number of values than the {len(header)} columns: {shown}{more}")
-    columns = [pa.chunked_array([chunk[n] for chunk in chunks], pa.string()) for n in range(len(header))]
-    columns = [pa.compute.utf8_trim_whitespace(column) for column in columns]
     if delimiter != ",":  # where commas are the decimal signs
         columns = [
             column if name in _TEXT else pa.compute.replace_substring_regex(column, r"^([+-]?\d+),(\d+)$", r"\1.\2")
             for name, column in zip(header, columns, strict=True)
         ]
-    table = pa.table(columns, names=header)
-    return Rows(table, places, "line"), problems
+    return Rows(pa.table(columns, names=header), rows.places, "line"), problems

@@ -81,7 +81,7 @@ def _platt(positive: np.ndarray, scores: np.ndarray) -> Calibrator:
     return Calibrator("platt", (slope, float(model.intercept_[0]) - slope * centre))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReliabilityBin:
     """Cases whose probability lies in one tenth.
 
@@ -91,7 +91,7 @@ class ReliabilityBin:
         promised: their mean probability.
         seen: part of positives.
         seen_low, seen_high: 95% interval of it (Wilson, 1927), with patients for cases, as though the images of one
-            patient told nothing new.
+            patient held nothing new.
     """
 
     low: float
@@ -111,9 +111,20 @@ def reliability(positive: np.ndarray, probabilities: np.ndarray, patients: np.nd
     for number in np.unique(bins).tolist():
         here = bins == number
         seen = float(positive[here].mean())
-        ends = _wilson(seen, len(np.unique(patients[here])))
+        seen_low, seen_high = _wilson(seen, len(np.unique(patients[here])))
         n, positives, promised = int(here.sum()), int(positive[here].sum()), float(probabilities[here].mean())
-        found.append(ReliabilityBin(number / BINS, (number + 1) / BINS, n, positives, promised, seen, *ends))
+        found.append(
+            ReliabilityBin(
+                low=number / BINS,
+                high=(number + 1) / BINS,
+                n=n,
+                positives=positives,
+                promised=promised,
+                seen=seen,
+                seen_low=seen_low,
+                seen_high=seen_high,
+            )
+        )
     return tuple(found)
 
 

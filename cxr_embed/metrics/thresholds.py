@@ -67,7 +67,7 @@ def threshold_by_f1(labels: np.ndarray, scores: np.ndarray) -> float | None:
     return None if curve is None else curve.best(2 * curve.hits / (curve.hits + curve.alarms + curve.positives))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Curve:
     """Positives (hits) and negatives (alarms) at or above each distinct score, from the highest down."""
 
@@ -85,7 +85,14 @@ class _Curve:
             return None
         steps, places = np.unique(-scores, return_inverse=True)
         hits, alarms = (np.cumsum(np.bincount(places, kind)).astype(np.int64) for kind in (positive, ~positive))
-        return cls(scores, -steps, hits, alarms, int(positive.sum()), int((~positive).sum()))
+        return cls(
+            scores=scores,
+            steps=-steps,
+            hits=hits,
+            alarms=alarms,
+            positives=int(positive.sum()),
+            negatives=int((~positive).sum()),
+        )
 
     def best(self, merit: np.ndarray) -> float:
         return _below(self.scores, float(self.steps[int(np.argmax(merit))]))

@@ -18,7 +18,7 @@ _STAYS = 0.6  # of findings are still there in the next study
 _TEST = 0.3  # of patients
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """One radiograph to be: all that `render` needs and a manifest tells.
 
@@ -83,7 +83,18 @@ def _patient_studies(seed: int, prevalence: float, confounding: float) -> list[S
         years = int((date - start).days / 365.25)
         told = tuple(findings[name] for name in FINDINGS if name in findings)
         image_id, study_seed = f"{patient.patient_id}-{number}", int(rng.integers(2**31))
-        studies.append(Study(image_id, patient, date.isoformat(), patient.age + years, view, split, told, study_seed))
+        studies.append(
+            Study(
+                image_id=image_id,
+                patient=patient,
+                date=date.isoformat(),
+                age=patient.age + years,
+                view=view,
+                split=split,
+                findings=told,
+                seed=study_seed,
+            )
+        )
     return studies
 
 

@@ -15,7 +15,7 @@ FOCAL = ("Nodule", "Mass", "Consolidation")
 DEVICES = ("endotracheal tube", "central venous catheter", "pacemaker", "enteric tube", "chest tube")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """One finding.
 
@@ -72,14 +72,14 @@ def sample_finding(name: str, rng: np.random.Generator) -> Finding:
     across, down = float(rng.uniform(0.2, 0.8)), float(rng.uniform(0.15, 0.85))
     kind = DEVICES[int(rng.integers(len(DEVICES)))]
     if name == "Support Devices":
-        return Finding(name, _device_side(kind, side), severity, kind=kind, seed=seed)
+        return Finding(name=name, side=_device_side(kind, side), severity=severity, kind=kind, seed=seed)
     if name == "Cardiomegaly":
-        return Finding(name, "", severity, seed=seed)
+        return Finding(name=name, side="", severity=severity, seed=seed)
     if name == "Edema" or (name == "Effusion" and rng.random() < 0.3):
-        return Finding(name, "both", severity, seed=seed)
+        return Finding(name=name, side="both", severity=severity, seed=seed)
     if name in ("Effusion", "Pneumothorax"):
-        return Finding(name, side, severity, seed=seed)
-    return Finding(name, side, severity, across, down, seed=seed)
+        return Finding(name=name, side=side, severity=severity, seed=seed)
+    return Finding(name=name, side=side, severity=severity, across=across, down=down, seed=seed)
 
 
 def _device_side(kind: str, side: Side) -> Side:

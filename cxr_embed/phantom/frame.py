@@ -16,7 +16,7 @@ from scipy.interpolate import CubicSpline
 from cxr_embed.phantom.physics import BEAMS, Beam, View
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Frame:
     """One exposure's geometry.
 

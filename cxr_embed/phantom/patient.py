@@ -11,7 +11,7 @@ Sex = Literal["M", "F"]
 Habitus = Literal["slim", "average", "large"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Anatomy:
     """Sizes of a chest in mm, at full inspiration.
 

@@ -21,7 +21,7 @@ LUNG_DENSITY = 0.26
 FAT_SHARE = 0.87
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Beam:
     """How a view is exposed.
 
@@ -50,8 +50,8 @@ class Beam:
 
 
 BEAMS: dict[View, Beam] = {
-    "PA": Beam(1800.0, 25.0, 0.02150, 0.03894, 0.93, 0.16, 1.5e6),
-    "AP": Beam(1100.0, 45.0, 0.02377, 0.05768, 1.52, 0.42, 7e5),
+    "PA": Beam(distance=1800.0, gap=25.0, soft=0.02150, bone=0.03894, metal=0.93, scatter=0.16, quanta=1.5e6),
+    "AP": Beam(distance=1100.0, gap=45.0, soft=0.02377, bone=0.05768, metal=1.52, scatter=0.42, quanta=7e5),
 }
 
 

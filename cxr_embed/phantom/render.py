@@ -20,7 +20,7 @@ from cxr_embed.phantom.thorax import Chest, airways, body, cavity, heart, stomac
 from cxr_embed.phantom.vessels import vessels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Phantom:
     """One synthetic radiograph and what is true of it.
 
@@ -45,7 +45,7 @@ class Phantom:
     pixel_mm: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pose:
     """How the patient stood or lay, and how the image was taken and shown."""
 
@@ -72,14 +72,14 @@ def sample_pose(patient: Patient, view: View, rng: np.random.Generator) -> Pose:
     tall = anatomy.height * inspiration
     center = (rng.normal(0, 5 if upright else 9), 0.5 * tall + rng.normal(12, 9))
     return Pose(
-        inspiration,
-        float(np.clip(field, 330, 460)),
-        center,
-        math.radians(rng.normal(0, 1.5) if upright else rng.normal(2.5, 2.5)),
-        math.radians(rng.normal(0, 1.5 if upright else 4.0)),
-        rng.normal(0, 0.8 if upright else 2.0),
-        rng.uniform(30, 90) if upright else rng.uniform(0, 25),
-        Curve(
+        inspiration=inspiration,
+        field=float(np.clip(field, 330, 460)),
+        center=center,
+        tilt=math.radians(rng.normal(0, 1.5) if upright else rng.normal(2.5, 2.5)),
+        yaw=math.radians(rng.normal(0, 1.5 if upright else 4.0)),
+        angle=rng.normal(0, 0.8 if upright else 2.0),
+        arm=rng.uniform(30, 90) if upright else rng.uniform(0, 25),
+        curve=Curve(
             low=rng.uniform(-0.65, -0.3),
             high=rng.uniform(0.1, 0.4),
             steepness=rng.uniform(3.0, 4.6) if upright else rng.uniform(2.6, 4.2),
@@ -106,7 +106,9 @@ def render(
     rng = np.random.default_rng((2, seed))
     pose = sample_pose(patient, view, rng)
     half_depth = patient.anatomy.depth + 20 + 0.75 * patient.anatomy.fat
-    frame = Frame(size, pose.field, pose.center, half_depth, view, pose.tilt, pose.yaw)
+    frame = Frame(
+        size=size, field=pose.field, center=pose.center, half_depth=half_depth, view=view, tilt=pose.tilt, yaw=pose.yaw
+    )
     enlarged = float(frame.magnification(HEART_DEPTH) / frame.magnification(0.0))
     large = next((finding for finding in findings if finding.name == "Cardiomegaly"), None)
     # The label is about the image, so a magnified heart must not become a large one, nor the other way round.
@@ -127,14 +129,14 @@ def render(
     curve = Curve(low + pose.curve.low * span, high + pose.curve.high * span, pose.curve.steepness, pose.curve.detail)
     shown = marks.finish(develop(reading, curve, frame.pixel), rng)
     return Phantom(
-        np.rint(shown * MAX_VALUE).astype(np.uint16),
-        {name: turn.mask(mask) for name, mask in masks.items()},
-        tuple(findings),
-        view,
-        turn.mask(chest.heart),
-        turn.mask(chest.lungs > 8),
-        ctr,
-        frame.pixel,
+        pixels=np.rint(shown * MAX_VALUE).astype(np.uint16),
+        masks={name: turn.mask(mask) for name, mask in masks.items()},
+        findings=tuple(findings),
+        view=view,
+        heart=turn.mask(chest.heart),
+        lungs=turn.mask(chest.lungs > 8),
+        ctr=ctr,
+        pixel_mm=frame.pixel,
     )
 
 

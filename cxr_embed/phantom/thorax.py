@@ -14,7 +14,7 @@ from cxr_embed.phantom.physics import FAT_SHARE, LUNG_DENSITY, Beam
 CARINA = 0.27  # of the lungs' height: the fifth thoracic vertebra
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Chest:
     """Maps of one exposure, `(S, S)` float32, mm of soft tissue along the ray unless said otherwise.
 

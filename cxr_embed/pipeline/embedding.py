@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from cxr_embed.store.writer import StoreWriter
 from cxr_embed.types import Colour, Encoder, Precision, is_lateral
 
 _WITH_A_NAME = ("weights", "device", "precision", "outputs", "pixels", "prepare", "workers")
+_BY_DEFAULT = (None, "auto", "auto", None, None, None, "auto")
 
 
 @dataclass(frozen=True)
@@ -90,58 +91,88 @@ def embed(
         ManifestError, EncoderError: the manifest is unusable; the encoder cannot be loaded.
         StoreError: the store is locked, full, damaged or another encoder's, or the key of who was forgotten is missing.
     """
-    started, version = time.perf_counter(), _version()
+    started = time.perf_counter()
     table = _manifest(manifest, batch_size, workers, limit)
     _check_files(table, limit)
-    here = None if isinstance(encoder, str) else CheckedEncoder(encoder)
-    if here is not None:
-        _refuse_with_an_object(weights, device, precision, outputs, pixels, prepare, workers)
-    name = encoder if isinstance(encoder, str) else encoder.spec.name
-    loaded = here or _spec_encoder(name, weights, precision, outputs, pixels, prepare=prepare)
-    chosen = _precision(here, name, precision, device, Path(store))
-    setup = Setup(
-        kind="whole",
-        encoder=name,
-        fingerprint=loaded.spec.fingerprint,
-        weights=str(weights) if weights is not None else None,
-        device="cpu" if here is not None else resolve_device(device, name),
-        precision=chosen,
-        outputs=tuple(outputs) if outputs is not None else None,
-        pixels=pixels,
-        prepare=prepare,
-        colour=colour,
-        root=None if follow_links else str(table.root),
-    )
-    with (
-        StopSignals() as stop,
-        StoreWriter(store, loaded.spec, dtype=dtype, precision=chosen, software=version, key_file=key_file) as writer,
-    ):
-        run = Session(table, writer, limit, progress, stop, f"{version}; {decoders()}", colour=colour)
-        _work(run, loaded, here, setup, batch_size, workers)
-        run.summary.stored = len(writer.index)
-    _look_back(run, store, loaded.spec.name)
+    chosen = _choose(encoder, Path(store), weights, device, precision, outputs, pixels, prepare, workers)
+    setup = replace(chosen.setup, colour=colour, root=None if follow_links else str(table.root))
+    with StopSignals() as stop, chosen.writer(store, dtype, key_file) as writer:
+        run = Session(table, writer, limit, progress, stop, f"{_version()}; {decoders()}", colour=colour)
+        _work(run, chosen, setup, batch_size, workers)
+    _look_back(run, store, chosen.loaded.spec.name)
     run.summary.seconds = time.perf_counter() - started
     return run.summary
 
 
-def _refuse_with_an_object(*given: Any) -> None:
-    """Refuses what only an encoder's name goes with: any of `_WITH_A_NAME` that is not as it is by default."""
-    if given != (None, "auto", "auto", None, None, None, "auto"):
-        raise EncoderError(f"{', '.join(_WITH_A_NAME)} go with an encoder's name, not with an object")
+@dataclass(frozen=True)
+class _Chosen:
+    """The encoder of a run.
+
+    Attributes:
+        loaded: as far as its spec and `preprocess` need it; as a whole where it is an object.
+        here: whether it is an object, which runs in this process.
+        setup: for the workers.
+    """
+
+    loaded: CheckedEncoder
+    here: bool
+    setup: Setup
+
+    def writer(self, store: str | os.PathLike[str], dtype: Dtype | None, key_file: Path | None) -> StoreWriter:
+        """Opens the store for this encoder's vectors."""
+        precision = as_precision(self.setup.precision)
+        return StoreWriter(
+            store, self.loaded.spec, dtype=dtype, precision=precision, software=_version(), key_file=key_file
+        )
+
+
+def _choose(
+    encoder: str | Encoder,
+    store: Path,
+    weights: str | os.PathLike[str] | None,
+    device: str,
+    precision: str,
+    outputs: Sequence[str] | None,
+    pixels: str | None,
+    prepare: str | None,
+    workers: int | Literal["auto"],
+) -> _Chosen:
+    """The encoder by its name, or the object itself, with which `_WITH_A_NAME` stay as they are by default."""
+    if not isinstance(encoder, str):
+        if (weights, device, precision, outputs, pixels, prepare, workers) != _BY_DEFAULT:
+            raise EncoderError(f"{', '.join(_WITH_A_NAME)} go with an encoder's name, not with an object")
+        loaded = CheckedEncoder(encoder)
+        arithmetic = "bf16" if "bf16" in loaded.engine.split() else "float32"
+        spec = loaded.spec
+        setup = Setup(kind="whole", encoder=spec.name, fingerprint=spec.fingerprint, device="cpu", precision=arithmetic)
+        return _Chosen(loaded, True, setup)
+    loaded = _spec_encoder(encoder, weights, precision, outputs, pixels, prepare=prepare)
+    setup = Setup(
+        kind="whole",
+        encoder=encoder,
+        fingerprint=loaded.spec.fingerprint,
+        weights=str(weights) if weights is not None else None,
+        precision=_precision(encoder, precision, device, store),
+        device=resolve_device(device, encoder),
+        outputs=tuple(outputs) if outputs is not None else None,
+        pixels=pixels,
+        prepare=prepare,
+    )
+    return _Chosen(loaded, False, setup)
 
 
 def _look_back(run: Session, store: str | os.PathLike[str], encoder: str) -> None:
-    """Puts into the summary what only a whole run tells."""
-    _tell_lateral(run, encoder)
-    _tell_equal(run, store)
+    """Puts into the summary what only a whole run knows."""
+    _note_lateral(run, encoder)
+    _note_equal(run, store)
 
 
-def _tell_lateral(run: Session, encoder: str) -> None:
-    """Lateral views: those that headers told, and those of the manifest."""
+def _note_lateral(run: Session, encoder: str) -> None:
+    """Lateral views: those by their headers, and those by the manifest."""
     table, summary = run.manifest, run.summary
     views = table.column("view")[: run.limit]
-    told = {str(image_id) for image_id, view in zip(table.ids, views, strict=False) if is_lateral(str(view))}
-    if found := sorted(told.union(summary.odd_files.get("lateral", ()))):
+    listed = {str(image_id) for image_id, view in zip(table.ids, views, strict=False) if is_lateral(str(view))}
+    if found := sorted(listed.union(summary.odd_files.get("lateral", ()))):
         summary.odd_files["lateral"] = found
         if (card := ENCODERS.get(encoder)) is not None and card.frontal:
             summary.notes.append(
@@ -149,11 +180,11 @@ def _tell_lateral(run: Session, encoder: str) -> None:
             )
 
 
-def _tell_equal(run: Session, store: str | os.PathLike[str]) -> None:
+def _note_equal(run: Session, store: str | os.PathLike[str]) -> None:
     """Puts images of this run whose vectors equal another's into the summary."""
     try:
         groups = Store(store).equal_vectors() if run.new else []
-    except StoreError as error:  # an older shard's; what was embedded is in the store, and is told
+    except StoreError as error:  # an older shard's; what was embedded is in the store, and is counted
         run.summary.notes.append(f"equal vectors could not be looked for: {error}; see `cxr-embed store verify`")
     else:
         run.summary.equal_vectors = [group for group in groups if not run.new.isdisjoint(group)]
@@ -161,8 +192,7 @@ def _tell_equal(run: Session, store: str | os.PathLike[str]) -> None:
 
 def _work(
     run: Session,
-    loaded: CheckedEncoder,
-    here: CheckedEncoder | None,
+    chosen: _Chosen,
     setup: Setup,
     batch_size: int | Literal["auto"],
     workers: int | Literal["auto"],
@@ -171,14 +201,15 @@ def _work(
     tasks = run.tasks()
     first = next(tasks, None)
     try:
-        if first is not None and here is not None:
-            run.work_here(itertools.chain([first], tasks), here, setup, batch_size)
+        if first is not None and chosen.here:
+            run.work_here(itertools.chain([first], tasks), chosen.loaded, setup, batch_size)
         elif first is not None:
-            run.work(itertools.chain([first], tasks), loaded, setup, batch_size, workers)
+            run.work(itertools.chain([first], tasks), chosen.loaded, setup, batch_size, workers)
     except EncoderError:
         run.finish()
         raise
     run.finish()
+    run.summary.stored = len(run.writer.index)
 
 
 def plan_embedding(
@@ -267,10 +298,8 @@ def _spec_encoder(
     return CheckedEncoder(prepared_encoder(loaded.encoder, prepare))
 
 
-def _precision(here: CheckedEncoder | None, name: str, precision: str, device: str, store: Path) -> Precision:
-    """The arithmetic of the run: what is asked for, else what the store holds, else the fastest that is native."""
-    if here is not None:
-        return "bf16" if "bf16" in here.engine.split() else "float32"
+def _precision(name: str, precision: str, device: str, store: Path) -> Precision:
+    """The arithmetic of the run: the given one, else the store's, else the fastest that is native."""
     if precision != "auto":
         return as_precision(precision)
     if (store / HEADER).exists():

@@ -29,7 +29,7 @@ class Fault(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setup:
     """How a worker makes its encoder.
 
@@ -42,9 +42,9 @@ class Setup:
     kind: WorkerKind
     encoder: str
     fingerprint: str
-    weights: str | None
     device: str
     precision: str
+    weights: str | None = None
     threads: int = 1
     batch_size: int = 1
     outputs: tuple[str, ...] | None = None
@@ -113,7 +113,8 @@ class InSlot(NamedTuple):
     dtype: str
 
 
-class Decoded(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
     """The model inputs of `keys` lie in the slot; `unfit` are files for which it had no room left.
 
     `unlike` are those of the keys whose picture does not look like a chest radiograph; `odd` is what is odd
@@ -136,7 +137,8 @@ class RunSlots(NamedTuple):
     keys: list[int]
 
 
-class Embedded(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
     """Vectors `{output: (len(keys), ...)}` and faults of a chunk; `unlike` and `odd` as in `Decoded`.
 
     `engine`, `notes` and `input_form` are the encoder's after it: it may have found something out.

@@ -193,35 +193,44 @@ class Session:
             worker.busy = False
             self.summary.engine = message.engine or self.summary.engine
         elif isinstance(message, Hashed):
-            for key, fault in message.faults.items():
-                self._fail(key, fault, None, Stamp())
-            worker.keys = [file.key for file in message.files if self._settle(file)]
-            if worker.keys:
-                worker.send(EmbedFiles(worker.keys, worker.slot, self.input_form))
-            else:
-                self._idle(worker)
+            self._take_hashed(worker, message)
         elif isinstance(message, Decoded):
-            self.unlike |= message.unlike
-            self.odd |= message.odd
-            self._fail_all(message.faults)
-            for key in message.unfit:
-                self._again(key)
-            if message.keys:
-                self.filled[message.slot], worker.slot = dict(zip(message.keys, message.inputs, strict=True)), None
-            self._idle(worker)
+            self._take_decoded(worker, message)
         elif isinstance(message, Embedded):
+            self._take_embedded(worker, message)
+
+    def _take_hashed(self, worker: AnyWorker, message: Hashed) -> None:
+        for key, fault in message.faults.items():
+            self._fail(key, fault, None, Stamp())
+        worker.keys = [file.key for file in message.files if self._settle(file)]
+        if worker.keys:
+            worker.send(EmbedFiles(worker.keys, worker.slot, self.input_form))
+        else:
             self._idle(worker)
-            self.deaths = 0
-            self.unlike |= message.unlike
-            self.summary.engine, self.input_form = message.engine or self.summary.engine, message.input_form
-            self.summary.notes = list(dict.fromkeys([*self.summary.notes, *message.notes]))
-            self.odd |= message.odd or {}
-            self.summary.batch_size = min(self.summary.batch_size, message.batch_size)
-            self._fail_all(message.faults)
-            for position, key in enumerate(message.keys):
-                self._store(key, {output: array[position] for output, array in message.vectors.items()})
-            if self.writer.full:
-                self._publish()
+
+    def _take_decoded(self, worker: AnyWorker, message: Decoded) -> None:
+        self.unlike |= message.unlike
+        self.odd |= message.odd
+        self._fail_all(message.faults)
+        for key in message.unfit:
+            self._again(key)
+        if message.keys:
+            self.filled[message.slot], worker.slot = dict(zip(message.keys, message.inputs, strict=True)), None
+        self._idle(worker)
+
+    def _take_embedded(self, worker: AnyWorker, message: Embedded) -> None:
+        self._idle(worker)
+        self.deaths = 0
+        self.unlike |= message.unlike
+        self.summary.engine, self.input_form = message.engine or self.summary.engine, message.input_form
+        self.summary.notes = list(dict.fromkeys([*self.summary.notes, *message.notes]))
+        self.odd |= message.odd or {}
+        self.summary.batch_size = min(self.summary.batch_size, message.batch_size)
+        self._fail_all(message.faults)
+        for position, key in enumerate(message.keys):
+            self._store(key, {output: array[position] for output, array in message.vectors.items()})
+        if self.writer.full:
+            self._publish()
 
     def _settle(self, file: HashedFile) -> bool:
         """Whether the file's content must be embedded; settles it otherwise."""
@@ -251,7 +260,7 @@ class Session:
 
     def _row(self, key: int) -> Row:
         task, file = self.in_flight.pop(key), self.read.pop(key)
-        return Row(task.image_id, task.patient_id, file.content, file.stamp)
+        return Row(image_id=task.image_id, patient_id=task.patient_id, content=file.content, stamp=file.stamp)
 
     def _reuse(self, key: int) -> None:
         content, row = self.read[key].content, self._row(key)
@@ -267,7 +276,13 @@ class Session:
         file = self.read[key]
         task = self.in_flight[key]
         unlike = key in self.unlike
-        row = Row(task.image_id, task.patient_id, file.content, file.stamp, unlike_chest=unlike)
+        row = Row(
+            image_id=task.image_id,
+            patient_id=task.patient_id,
+            content=file.content,
+            stamp=file.stamp,
+            unlike_chest=unlike,
+        )
         try:
             self.writer.add_vector(row, vectors)
         except StoreError as error:
@@ -304,7 +319,17 @@ class Session:
             stamp = Stamp()  # the next run looks again
             if self.writer.index.failures.get(task.image_id) == tuple(fault):
                 return  # nothing new to record
-        self.writer.add_row(Row(task.image_id, task.patient_id, content, stamp, *fault, software=self.software))
+        self.writer.add_row(
+            Row(
+                image_id=task.image_id,
+                patient_id=task.patient_id,
+                content=content,
+                stamp=stamp,
+                error_kind=fault.kind,
+                error=fault.reason,
+                software=self.software,
+            )
+        )
 
     # The device worker of a GPU run
 

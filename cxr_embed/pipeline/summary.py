@@ -11,7 +11,7 @@ from cxr_embed.store.reader import Failure
 from cxr_embed.types import ImageNote
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EmbedSummary:
     """What a run did.
 

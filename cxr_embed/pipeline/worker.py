@@ -12,6 +12,7 @@ import mmap
 import os
 import sys
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,7 @@ class Worker:
                 faults[key] = Fault(error.kind, str(error))
         self.contents.clear()
         if message.slot is None:
-            return self.infer(keys, inputs, faults)._replace(unlike=frozenset(self.unlike), odd=dict(self.odd))
+            return replace(self.infer(keys, inputs, faults), unlike=frozenset(self.unlike), odd=dict(self.odd))
         return self.fill(message.slot, keys, inputs, faults)
 
     def fill(self, slot: int, keys: list[int], inputs: list[np.ndarray], faults: dict[int, Fault]) -> Decoded:
@@ -133,7 +134,15 @@ class Worker:
                 places.append(place)
                 fitting.append(key)
                 offset += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
-        return Decoded(slot, fitting, places, faults, unfit, frozenset(self.unlike), dict(self.odd))
+        return Decoded(
+            slot=slot,
+            keys=fitting,
+            inputs=places,
+            faults=faults,
+            unfit=unfit,
+            unlike=frozenset(self.unlike),
+            odd=dict(self.odd),
+        )
 
     def decode(self, key: int) -> np.ndarray:
         """A file's model input.
@@ -207,7 +216,15 @@ class Worker:
                 start = stop
         vectors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
         encoder = self.encoder
-        return Embedded(done, vectors, faults, self.batch_size, encoder.engine, encoder.notes, encoder.input_form)
+        return Embedded(
+            keys=done,
+            vectors=vectors,
+            faults=faults,
+            batch_size=self.batch_size,
+            engine=encoder.engine,
+            notes=encoder.notes,
+            input_form=encoder.input_form,
+        )
 
     def _embed(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
         alike = all(array.shape == inputs[0].shape for array in inputs)

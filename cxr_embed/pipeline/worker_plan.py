@@ -80,7 +80,7 @@ def gives_files(encoder: Encoder) -> bool:
 
 
 def _blank(encoder: Encoder, width: int) -> np.ndarray:
-    return encoder.preprocess(CxrImage(np.zeros((64, width), np.uint8), 8, "", "png"))
+    return encoder.preprocess(CxrImage(pixels=np.zeros((64, width), np.uint8), bits=8, content_id="", source="png"))
 
 
 def whole_workers(setup: Setup, count: int, threads: int, batch: int) -> list[Setup]:

@@ -6,8 +6,10 @@ whatever they show (`fraction`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -43,8 +45,8 @@ class CurveEncoder:
     output: str
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, kw_only=True)
+class CurveResult:
     """One probe of one draw.
 
     Attributes:
@@ -70,7 +72,7 @@ class Result:
     auroc: Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Curve:
     """What the protocol gave.
 
@@ -94,7 +96,7 @@ class Curve:
     train: Cases
     test: Cases
     draws: dict[tuple[str, int], Order]
-    results: tuple[Result, ...]
+    results: tuple[CurveResult, ...]
     notes: tuple[str, ...]
     count_no_finding: bool = False
     by_fraction: bool = False
@@ -141,49 +143,63 @@ def run_curve(
     parts, notes = _parts(encoders, labels, train, test, findings, uncertain)
     wanted: tuple[Size, ...] = tuple(None if part == 1 else part for part in fractions) if fractions else tuple(shots)
     drawn = _draw(parts[0], seeds) if not fractions else {}
-    sizes = tuple(size for size in shots if size is not None)
-    shares = [(part, seed) for part in fractions if part < 1 for seed in seeds]
-    results: list[Result] = []
-    total = len(encoders) * (len(drawn) + len(shares) + (None in wanted))
-    done = 0
-    for encoder in encoders:
+    results: list[CurveResult] = []
+    for number, encoder in enumerate(encoders):
         run = _EncoderRun(encoder, parts[0], parts[1], pool)
-        if run.alike:
-            notes.append(f"{encoder.name}: {run.alike}")
-        for (finding, seed), order in drawn.items():
-            results += run.shots(finding, seed, order, sizes)
-            done += 1
-            if progress is not None:
-                progress(encoder.name, done, total)
-        for part, seed in shares:
-            results += run.share(part, seed)
-            done += 1
-            if progress is not None:
-                progress(encoder.name, done, total)
-        if None in wanted:
-            results += run.everything()
-            done += 1
-    notes += _repeated(results)
-    notes += left_out_of_means(parts[0].names, count_no_finding)
-    names = tuple(encoder.name for encoder in encoders)
+        notes += [f"{encoder.name}: {run.alike}"] if run.alike else []
+        steps = _steps(run, wanted, drawn, seeds if fractions else ())
+        results += _taken(steps, encoder.name, (number, len(encoders)), progress)
+    notes += [*_repeated(results), *left_out_of_means(parts[0].names, count_no_finding)]
     return Curve(
-        names,
-        parts[0].names,
-        wanted,
-        tuple(seeds),
-        *parts,
-        drawn,
-        tuple(results),
-        tuple(dict.fromkeys(notes)),
-        count_no_finding,
-        bool(fractions),
+        encoders=tuple(encoder.name for encoder in encoders),
+        findings=parts[0].names,
+        shots=wanted,
+        seeds=tuple(seeds),
+        train=parts[0],
+        test=parts[1],
+        draws=drawn,
+        results=tuple(results),
+        notes=tuple(dict.fromkeys(notes)),
+        count_no_finding=count_no_finding,
+        by_fraction=bool(fractions),
     )
 
 
-def _repeated(results: Sequence[Result]) -> list[str]:
+def _steps(
+    run: _EncoderRun, wanted: Sequence[Size], drawn: Mapping[tuple[str, int], Order], seeds: Sequence[int]
+) -> list[Callable[[], list[CurveResult]]]:
+    """What trains and tests one encoder's probes, a draw a step, and one for all training images.
+
+    Args:
+        run: of the encoder.
+        wanted: sizes of the curve.
+        drawn: images in their order, where sizes are shots.
+        seeds: of draws of patients, where sizes are parts of them.
+    """
+    sizes: list[Any] = [size for size in wanted if size is not None]  # all int, or all float
+    steps: list[Callable[[], list[CurveResult]]] = [
+        partial(run.shots, finding, seed, order, sizes) for (finding, seed), order in drawn.items()
+    ]
+    steps += [partial(run.share, part, seed) for part in sizes for seed in seeds]
+    return steps + ([run.everything] if None in wanted else [])
+
+
+def _taken(
+    steps: Sequence[Callable[[], list[CurveResult]]], name: str, of: tuple[int, int], progress: Progress | None
+) -> list[CurveResult]:
+    """What the steps of one encoder give; `of` is its number and how many there are."""
+    results: list[CurveResult] = []
+    for done, step in enumerate(steps, of[0] * len(steps) + 1):
+        results += step()
+        if progress is not None:
+            progress(name, done, of[1] * len(steps))
+    return results
+
+
+def _repeated(results: Sequence[CurveResult]) -> list[str]:
     repeated = sorted({result.finding for result in results if result.repeats})
-    told = f"too few patients for some sizes, so that a draw has several images of one: {', '.join(repeated)}"
-    return [told] if repeated else []
+    note = f"too few patients for some sizes, so that a draw has several images of one: {', '.join(repeated)}"
+    return [note] if repeated else []
 
 
 def _parts(
@@ -255,7 +271,7 @@ class _EncoderRun:
         vectors = self._encoder.store.read(ids, self._encoder.output).vectors
         return self._standard(pool_vectors(vectors, self._pool), dtype)
 
-    def shots(self, finding: str, seed: int, order: Order, sizes: Sequence[int]) -> list[Result]:
+    def shots(self, finding: str, seed: int, order: Order, sizes: Sequence[int]) -> list[CurveResult]:
         """Probes of one finding and seed, of every size."""
         column = self._train.names.index(finding)
         possible = [size for size in sizes if not order.lacking(size)]
@@ -267,8 +283,7 @@ class _EncoderRun:
         for size in sizes:
             lacking = order.lacking(size)
             if lacking:
-                found = Figure(None, lacking)
-                results.append(Result(self._encoder.name, finding, size, seed, 0, 0, None, False, False, found))
+                results.append(self._untrained(finding, (size, seed), (0, 0), lacking))
                 continue
             part = np.r_[:size, most : most + size]
             labels = np.repeat(np.array([1.0, 0.0], np.float32), size)[:, None]
@@ -281,45 +296,58 @@ class _EncoderRun:
             scores = self._test_vectors @ solution.coefficients[:, 0].astype(np.float32)
             found = self._tested(column, scores) if solution.solved[0] else Figure(None, _UNSOLVED)
             results.append(
-                Result(
-                    self._encoder.name,
-                    finding,
-                    size,
-                    seed,
-                    size,
-                    size,
-                    float(strength[0]),
-                    bool(chosen[0]),
-                    order.repeats(size),
-                    found,
+                CurveResult(
+                    encoder=self._encoder.name,
+                    finding=finding,
+                    shots=size,
+                    seed=seed,
+                    positives=size,
+                    negatives=size,
+                    strength=float(strength[0]),
+                    chosen=bool(chosen[0]),
+                    repeats=order.repeats(size),
+                    auroc=found,
                 )
             )
         return results
 
-    def share(self, part: float, seed: int) -> list[Result]:
+    def _untrained(
+        self, finding: str, draw: tuple[Size, int | None], counts: tuple[int, int], reason: str
+    ) -> CurveResult:
+        """What stands where no probe could be trained; `counts` are positives and negatives."""
+        return CurveResult(
+            encoder=self._encoder.name,
+            finding=finding,
+            shots=draw[0],
+            seed=draw[1],
+            positives=counts[0],
+            negatives=counts[1],
+            strength=None,
+            chosen=False,
+            repeats=False,
+            auroc=Figure(None, reason),
+        )
+
+    def share(self, part: float, seed: int) -> list[CurveResult]:
         """Probes of a part of the training patients, every finding at once."""
         known = int(self._patients.max()) + 1
         count = patients_of(part, known)
         if not count:
             why = f"{part:g} of {counted(known, 'patient', 'patients')} in the training part is less than one"
-            nothing = Figure(None, why)
-            return [
-                Result(self._encoder.name, finding, part, seed, 0, 0, None, False, False, nothing)
-                for finding in self._train.names
-            ]
+            return [self._untrained(finding, (part, seed), (0, 0), why) for finding in self._train.names]
         rows = np.flatnonzero(draw_patients(hashes(self._train.patients), seed) < count)
         source = StoreSource(self._encoder.store, self._train.ids[rows], self._encoder.output, self._pool)
         where = f"in a draw of {counted(count, 'patient', 'patients')}"
         return self._every_finding(source, rows, (part, seed), where)
 
-    def everything(self) -> list[Result]:
+    def everything(self) -> list[CurveResult]:
         """Probes of all training images, every finding at once."""
         return self._every_finding(self._source, np.arange(len(self._train)), (None, None), "in the training part")
 
     def _every_finding(
         self, source: StoreSource, rows: np.ndarray, draw: tuple[Size, int | None], where: str
-    ) -> list[Result]:
-        values, name = self._train.labels[rows], self._encoder.name
+    ) -> list[CurveResult]:
+        values = self._train.labels[rows]
         learned = [not one_sided(column) for column in values.T]
         probe = LinearProbe(pool=self._pool)
         if any(learned):
@@ -328,13 +356,25 @@ class _EncoderRun:
         for column, finding in enumerate(self._train.names):
             positives, negatives = (int((values[:, column] == side).sum()) for side in (1, 0))
             if not learned[column]:
-                found = Figure(None, f"{where}, {one_sided(values[:, column])}")
-                results.append(Result(name, finding, *draw, positives, negatives, None, False, False, found))
+                reason = f"{where}, {one_sided(values[:, column])}"
+                results.append(self._untrained(finding, draw, (positives, negatives), reason))
                 continue
             scores = self._test_vectors @ probe.coef_[column].astype(np.float32)
             found = self._tested(column, scores) if column not in probe.unconverged_ else Figure(None, _UNSOLVED)
-            strength, chosen = float(probe.strengths_[column]), bool(probe.chosen_[column])
-            results.append(Result(name, finding, *draw, positives, negatives, strength, chosen, False, found))
+            results.append(
+                CurveResult(
+                    encoder=self._encoder.name,
+                    finding=finding,
+                    shots=draw[0],
+                    seed=draw[1],
+                    positives=positives,
+                    negatives=negatives,
+                    strength=float(probe.strengths_[column]),
+                    chosen=bool(probe.chosen_[column]),
+                    repeats=False,
+                    auroc=found,
+                )
+            )
         return results
 
     def _tested(self, column: int, scores: np.ndarray) -> Figure:

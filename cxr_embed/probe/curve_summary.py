@@ -18,7 +18,7 @@ from cxr_embed.io.files import write_together
 from cxr_embed.manifest import plain_cell
 from cxr_embed.metrics import holm, p_value
 from cxr_embed.metrics.intervals import LEVEL
-from cxr_embed.probe.curve import Curve, Result, Size
+from cxr_embed.probe.curve import Curve, CurveResult, Size
 from cxr_embed.probe.features import ProbeError
 from cxr_embed.probe.selection import FIXED_STRENGTH, FOLDS, STRENGTHS
 from cxr_embed.probe.shots import draw_patients, hashes, patients_of
@@ -195,7 +195,7 @@ def _shares(curve: Curve) -> Iterable[dict[str, Any]]:
         yield {"seed": seed, "images_of": images, "images": curve.train.ids[first].tolist()}
 
 
-def _plain(curve: Curve, result: Result) -> dict[str, Any]:
+def _plain(curve: Curve, result: CurveResult) -> dict[str, Any]:
     return {
         "encoder": result.encoder,
         "finding": result.finding,

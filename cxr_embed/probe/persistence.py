@@ -32,7 +32,7 @@ VERSION = 2
 KINDS: dict[str, type[Probe]] = {kind.kind: kind for kind in (LinearProbe, MLPProbe, KNNProbe, AttentionProbe)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LabelRecord:
     """Where a probe's labels came from.
 
@@ -69,7 +69,7 @@ class ThresholdRecord:
     patients: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainedProbe:
     """A probe and what it is for.
 
@@ -192,17 +192,25 @@ def make_trained(
         name: dict(zip(words, row, strict=True)) for name, row in zip(cases.names, probe.counts_.tolist(), strict=True)
     }
     patients = np.unique(cases.patients)
-    record = LabelRecord(*source, split, uncertain, len(cases), len(patients), counts)
+    record = LabelRecord(
+        file=source[0],
+        sha256=source[1],
+        split=split,
+        uncertain=uncertain,
+        images=len(cases),
+        patients=len(patients),
+        counts=counts,
+    )
     software = {name: version(name) for name in ("numpy", "scipy", "scikit-learn")}
     software |= {"cxr-embed": __version__, "python": platform.python_version()}
     return TrainedProbe(
-        probe,
-        store.spec,
-        output,
-        cases.names,
-        record,
-        patients,
-        np.unique(cases.ids),
+        probe=probe,
+        spec=store.spec,
+        output=output,
+        findings=cases.names,
+        labels=record,
+        patients=patients,
+        images=np.unique(cases.ids),
         software=software,
         created=utc_now(),
     )
@@ -235,6 +243,21 @@ def load_probe(path: Path) -> TrainedProbe:
     Raises:
         ProbeError: where it is missing, damaged, or written by a newer release.
     """
+    body, text = _read_body(path)
+    try:
+        file = path / Path(body["tensors"]["file"]).name
+        if not file.exists() and (path / PROBE_JSON).read_bytes() != text:
+            return load_probe(path)  # it was replaced in between
+        data = file.read_bytes()
+        if hashlib.sha256(data).hexdigest() != body["tensors"]["sha256"]:
+            raise ProbeError(f"{file}: damaged, its digest does not match; restore it from a copy")
+        return _restored(path, body, safetensors.numpy.load(data))
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
+        raise ProbeError(f"{path}: damaged ({type(error).__name__}); restore it from a copy") from None
+
+
+def _read_body(path: Path) -> tuple[dict[str, Any], bytes]:
+    """`probe.json`, and the bytes that it was read from."""
     try:
         text = (path / PROBE_JSON).read_bytes()
         body = json.loads(text)
@@ -250,40 +273,34 @@ def load_probe(path: Path) -> TrainedProbe:
         raise ProbeError(f"{path}: format version {body.get('version')}, this release reads {VERSION}; train it again")
     if not digest_fits(body):
         raise ProbeError(f"{path / PROBE_JSON}: damaged, its digest does not match; restore it from a copy")
-    try:
-        file = path / Path(body["tensors"]["file"]).name
-        if not file.exists() and (path / PROBE_JSON).read_bytes() != text:
-            return load_probe(path)  # it was replaced in between
-        data = file.read_bytes()
-        if hashlib.sha256(data).hexdigest() != body["tensors"]["sha256"]:
-            raise ProbeError(f"{file}: damaged, its digest does not match; restore it from a copy")
-        tensors = safetensors.numpy.load(data)
-        settings = dict(body["settings"])
-        if "strengths" in settings:
-            settings["strengths"] = tuple(settings["strengths"])
-        probe = KINDS[body["kind"]](**settings).restore(tensors)
-        findings = tuple(body["findings"])
-        probe.undefined_ = {findings.index(name): reason for name, reason in body["undefined"].items()}
-        probe.unconverged_ = {findings.index(name): reason for name, reason in body.get("unconverged", {}).items()}
-        spec = EncoderSpec.from_json(body["encoder"]["spec"])
-        if spec.fingerprint != body["encoder"]["fingerprint"]:
-            raise ProbeError(f"{path}: its encoder's fingerprint does not match its spec; restore it from a copy")
-        return TrainedProbe(
-            probe,
-            spec,
-            body["output"],
-            findings,
-            LabelRecord(**body["labels"]),
-            _as_names(tensors["patients"]),
-            _as_names(tensors["images"]) if "images" in tensors else np.empty(0, np.str_),
-            body["thresholds"],
-            ThresholdRecord(**body["thresholds_chosen"]) if body["thresholds_chosen"] is not None else None,
-            _as_names(tensors["chosen_on"]),
-            body["software"],
-            body["created"],
-        )
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
-        raise ProbeError(f"{path}: damaged ({type(error).__name__}); restore it from a copy") from None
+    return body, text
+
+
+def _restored(path: Path, body: dict[str, Any], tensors: dict[str, np.ndarray]) -> TrainedProbe:
+    settings = dict(body["settings"])
+    if "strengths" in settings:
+        settings["strengths"] = tuple(settings["strengths"])
+    probe = KINDS[body["kind"]](**settings).restore(tensors)
+    findings = tuple(body["findings"])
+    probe.undefined_ = {findings.index(name): reason for name, reason in body["undefined"].items()}
+    probe.unconverged_ = {findings.index(name): reason for name, reason in body.get("unconverged", {}).items()}
+    spec = EncoderSpec.from_json(body["encoder"]["spec"])
+    if spec.fingerprint != body["encoder"]["fingerprint"]:
+        raise ProbeError(f"{path}: its encoder's fingerprint does not match its spec; restore it from a copy")
+    return TrainedProbe(
+        probe=probe,
+        spec=spec,
+        output=body["output"],
+        findings=findings,
+        labels=LabelRecord(**body["labels"]),
+        patients=_as_names(tensors["patients"]),
+        images=_as_names(tensors["images"]) if "images" in tensors else np.empty(0, np.str_),
+        thresholds=body["thresholds"],
+        chosen=ThresholdRecord(**body["thresholds_chosen"]) if body["thresholds_chosen"] is not None else None,
+        chosen_on=_as_names(tensors["chosen_on"]),
+        software=body["software"],
+        created=body["created"],
+    )
 
 
 def _as_bytes(names: np.ndarray) -> np.ndarray:

@@ -119,7 +119,7 @@ def score_store(
         if progress is not None:
             progress("scoring", done, len(store))
     names = tuple(finding.name for finding in scorer.findings)
-    scores = Scores(store.ids, names, values, scorer.kind, stand_in=store.spec.untrained)
+    scores = Scores(ids=store.ids, names=names, values=values, kind=scorer.kind, stand_in=store.spec.untrained)
     return Screening(scores, scorer, kept, cosines, embedded, notes)
 
 

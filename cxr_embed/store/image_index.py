@@ -55,7 +55,7 @@ class ShardRows:
         return cls(path, info.vectors, table)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Known:
     """What the store last recorded of an image."""
 
@@ -67,7 +67,7 @@ class Known:
     software: str | None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Index:
     """The state of every image.
 
@@ -168,7 +168,14 @@ class Index:
             return None
         row = self._rows(ROW_SCHEMA.names, [number]).to_pylist()[0]
         stamp = Stamp(row["size"], row["mtime_ns"], row["ctime_ns"])
-        return Known(row["content"], row["patient_id"], stamp, row["error_kind"], row["error"], row["software"])
+        return Known(
+            content=row["content"],
+            patient_id=row["patient_id"],
+            stamp=stamp,
+            error_kind=row["error_kind"],
+            error=row["error"],
+            software=row["software"],
+        )
 
     def column(self, name: str) -> list[Any]:
         """A column of the rows of all images with a vector, in the order of `places`."""

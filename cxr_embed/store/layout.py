@@ -48,7 +48,7 @@ ROW_SCHEMA = pa.schema(
 OLDER_ROW_SCHEMA = ROW_SCHEMA.remove(ROW_SCHEMA.get_field_index("unlike_chest"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One image's state: its content, or the reason why it has no vector."""
 
@@ -116,7 +116,7 @@ class Header:
         return header
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ShardInfo:
     """`shard.json`: what a shard holds and what its files must look like.
 
@@ -243,26 +243,18 @@ def write_shard(
             write_npy(folder / output_file(output), array)
         if vectors:
             write_npy(folder / CHECKSUMS, np.stack([row_checksums(array) for array in vectors.values()]))
-        table = pa.Table.from_pydict(
-            {
-                "image_id": [row.image_id for row in rows],
-                "patient_id": [row.patient_id for row in rows],
-                "content": [row.content for row in rows],
-                "size": [row.stamp.size for row in rows],
-                "mtime_ns": [row.stamp.mtime_ns for row in rows],
-                "ctime_ns": [row.stamp.ctime_ns for row in rows],
-                "error_kind": [row.error_kind for row in rows],
-                "error": [row.error for row in rows],
-                "software": [row.software for row in rows],
-                "unlike_chest": [row.unlike_chest for row in rows],
-            },
-            schema=ROW_SCHEMA,
-        )
-        with pa.OSFile(str(folder / ROWS), "wb") as sink, pa.ipc.new_file(sink, ROW_SCHEMA) as writer:
-            writer.write_table(table.combine_chunks())
+        _write_rows(folder / ROWS, rows)
         files = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
         owners = len(next(iter(vectors.values()))) if vectors else 0
-        info = ShardInfo(fingerprint, owners, len(rows), live, engine, created, files).to_bytes()
+        info = ShardInfo(
+            fingerprint=fingerprint,
+            vectors=owners,
+            rows=len(rows),
+            live=live,
+            engine=engine,
+            created=created,
+            files=files,
+        ).to_bytes()
         (folder / SHARD_JSON).write_bytes(info)
         for path in folder.iterdir():
             sync(path)
@@ -271,6 +263,26 @@ def write_shard(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder, info_digest(info)
+
+
+def _write_rows(path: Path, rows: Sequence[Row]) -> None:
+    table = pa.Table.from_pydict(
+        {
+            "image_id": [row.image_id for row in rows],
+            "patient_id": [row.patient_id for row in rows],
+            "content": [row.content for row in rows],
+            "size": [row.stamp.size for row in rows],
+            "mtime_ns": [row.stamp.mtime_ns for row in rows],
+            "ctime_ns": [row.stamp.ctime_ns for row in rows],
+            "error_kind": [row.error_kind for row in rows],
+            "error": [row.error for row in rows],
+            "software": [row.software for row in rows],
+            "unlike_chest": [row.unlike_chest for row in rows],
+        },
+        schema=ROW_SCHEMA,
+    )
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, ROW_SCHEMA) as writer:
+        writer.write_table(table.combine_chunks())
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:

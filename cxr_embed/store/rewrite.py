@@ -59,7 +59,7 @@ class TakenOut:
     shards: int
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Shard:
     """A shard, and what is to become of it: `rows`, of which the first are the owners of the vectors at `kept`."""
 
@@ -94,8 +94,19 @@ def read_rows(root: Path, header: Header) -> Iterator[tuple[Path, ShardInfo, Sha
         table = ShardRows.open(path, info)
         columns = [table.table[name].to_pylist() for name in ROW_SCHEMA.names]
         rows = [
-            Row(image_id, patient, content, Stamp(size, mtime, ctime), *rest)
-            for image_id, patient, content, size, mtime, ctime, *rest in zip(*columns, strict=True)
+            Row(
+                image_id=image_id,
+                patient_id=patient,
+                content=content,
+                stamp=Stamp(size, mtime, ctime),
+                error_kind=kind,
+                error=error,
+                software=software,
+                unlike_chest=unlike,
+            )
+            for image_id, patient, content, size, mtime, ctime, kind, error, software, unlike in zip(
+                *columns, strict=True
+            )
         ]
         yield path, info, table, rows
 
@@ -129,7 +140,7 @@ def take_out(root: Path, covers: Covers) -> TakenOut:
         after = [_after(row, n < info.vectors, state, gone, heirs, covers) for n, row in enumerate(rows)]
         kept = np.array([n for n, row in enumerate(after[: info.vectors]) if row is not None], np.int64)
         left = [row for row in after if row is not None]
-        shards.append(_Shard(path, info, table, left, kept, left != rows))
+        shards.append(_Shard(path=path, info=info, table=table, rows=left, kept=kept, changed=left != rows))
     written = _write(root, header, shards)
     if written:
         _replace(root, written)

@@ -155,6 +155,18 @@ def _verify_shard(shard: Path, header: Header) -> tuple[list[str], ShardRows | N
         info = ShardInfo.read(shard)
     except (StoreError, ValueError, TypeError) as error:
         return [str(error).removeprefix(f"{shard}: ")], None, 0
+    found = _verify_files(shard, info, header)
+    if found:
+        return found, None, 0
+    found = _verify_vectors(shard, info, header)
+    try:
+        return found, ShardRows.open(shard, info), info.live
+    except StoreError as error:
+        return [*found, str(error).removeprefix(f"{shard}: ")], None, 0
+
+
+def _verify_files(shard: Path, info: ShardInfo, header: Header) -> list[str]:
+    """Whether the files are those that the record names, byte by byte."""
     found = []
     if info.fingerprint != header.spec.fingerprint:
         found.append("another encoder's shard")
@@ -170,15 +182,16 @@ def _verify_shard(shard: Path, header: Header) -> tuple[list[str], ShardRows | N
                 found.append(f"{name}: checksum differs, its bytes have changed")
         except OSError as error:  # a failing disk is what this verb is for
             found.append(f"{name} cannot be read ({error.strerror})")
-    if found:
-        return found, None, 0
+    return found
+
+
+def _verify_vectors(shard: Path, info: ShardInfo, header: Header) -> list[str]:
+    """Whether the arrays are what the header declares, and finite."""
+    found = []
     for output, shape in header.spec.outputs.items():
         array = load_npy(shard / output_file(output), mmap_mode="r")
         if array.shape != (info.vectors, *shape) or array.dtype != header.dtype:
             found.append(f"{output_file(output)} is {array.dtype} {array.shape}, not what the header declares")
         elif not all(np.isfinite(part).all() for part in np.array_split(array, max(1, array.nbytes >> 24))):
             found.append(f"{output_file(output)} has values that are not finite")
-    try:
-        return found, ShardRows.open(shard, info), info.live
-    except StoreError as error:
-        return [*found, str(error).removeprefix(f"{shard}: ")], None, 0
+    return found

@@ -16,7 +16,7 @@ SHA256 = "c7c9c392c0d5cd2e545d1b799f5f3c30683acfac03849ea05a72018f35b61cdd"
 PARTS = ("image", "head", "text")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """Both towers.
 

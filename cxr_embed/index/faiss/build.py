@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -26,8 +27,8 @@ from cxr_embed.index.faiss.layout import (
     TOKENS,
     Kind,
     Measured,
+    Options,
     Record,
-    Wish,
     publish,
     writing,
 )
@@ -86,13 +87,7 @@ def build_index(
         CaseIndexError: for a store without a case to index, unknown words, or a folder that cannot be written.
         StoreError: where patients were forgotten and the key is not theirs.
     """
-    output = output or store.spec.search_output
-    if output not in store.spec.outputs:
-        raise CaseIndexError(f"{store.path} has no output {output!r}; it has {', '.join(store.spec.outputs)}")
-    shape = store.spec.outputs[output]
-    if pool is not None and (pool not in POOLS or len(shape) == 1):
-        raise CaseIndexError(f"`pool` {pool}: {output} is {shape}; `pool` is {' or '.join(POOLS)}, for (T, D) vectors")
-    pool = pool or _default_pool(store.spec, output)
+    output, pool = _vectors_of(store, output, pool)
     root = Path(path)
     forgotten = forgotten_of(store, root, key_file)
     chosen, notes = chosen_images(store, manifest, forgotten)
@@ -104,27 +99,44 @@ def build_index(
         copy_prompts(store, folder)
         if forgotten:  # what is added later, of another store, is to know it too
             forgotten.save(root / FORGOTTEN)
-        record = Record(
-            spec=store.spec,
-            output=output,
-            pool=pool,
-            cases=len(kept),
-            shape=shape if pool == "tokens" else shape[-1:],
-            wish=Wish(kind, memory),
-            kind=Kind("flat"),
-            measured=Measured(),
-            stores=(identity(store),),
-            generation=folder.name,
-            created=utc_now(),
-            software=__version__,
-        )
+        record = _new_record(store, output, pool, len(kept), Options(kind, memory), folder)
         chosen_kind = choose_kind(record, kind)
         if kind not in ("auto", chosen_kind.name):
             few = f"among {counted(record.cases, 'case')} {kind} would be the slower way"
             notes += (f"built {chosen_kind.name}, not {kind}: {few}; `index add` changes to it once there are enough",)
-        record, doubts = write_candidates(record, folder, chosen_kind, progress)
+        record, warnings = write_candidates(record, folder, chosen_kind, progress)
         alike = _alike(folder)
-        return Written(publish(root, record), len(kept), (*notes, *zero, *alike, *doubts))
+        return Written(publish(root, record), len(kept), (*notes, *zero, *alike, *warnings))
+
+
+def _vectors_of(store: Store, output: str | None, pool: str | None) -> tuple[str, str]:
+    """The output, and how tokens are compared; `none` where there are none."""
+    output = output or store.spec.search_output
+    if output not in store.spec.outputs:
+        raise CaseIndexError(f"{store.path} has no output {output!r}; it has {', '.join(store.spec.outputs)}")
+    shape = store.spec.outputs[output]
+    if pool is not None and (pool not in POOLS or len(shape) == 1):
+        raise CaseIndexError(f"`pool` {pool}: {output} is {shape}; `pool` is {' or '.join(POOLS)}, for (T, D) vectors")
+    return output, pool or _default_pool(store.spec, output)
+
+
+def _new_record(store: Store, output: str, pool: str, cases: int, options: Options, folder: Path) -> Record:
+    """Of an index before the kind of its candidates is chosen."""
+    shape = store.spec.outputs[output]
+    return Record(
+        spec=store.spec,
+        output=output,
+        pool=pool,
+        cases=cases,
+        shape=shape if pool == "tokens" else shape[-1:],
+        options=options,
+        kind=Kind("flat"),
+        measured=Measured(),
+        stores=(identity(store),),
+        generation=folder.name,
+        created=utc_now(),
+        software=__version__,
+    )
 
 
 def add_cases(
@@ -180,18 +192,24 @@ def add_cases(
         )
         wanted, index = record.kind, None
         if wanted.factory:
-            index = kinds.read(old.folder / CANDIDATES, record.files[CANDIDATES]["sha256"])
-            if record.pool == "tokens":
-                token_candidates.add(index, mapped(folder, TOKENS)[len(old) :], progress)
-            else:
-                kinds.add(index, mapped(folder)[len(old) :], progress)
+            index = _grown(old, record, folder, progress)
             if record.pool != "tokens" and kinds.lists(count) > 2 * getattr(index, "nlist", count):
                 notes += ("the index has grown fourfold since its lists were learned; built anew, it would be faster",)
         else:
-            wanted = choose_kind(record, record.wish.kind)
-        record, doubts = write_candidates(record, folder, wanted, progress, index)
+            wanted = choose_kind(record, record.options.kind)
+        record, warnings = write_candidates(record, folder, wanted, progress, index)
         alike = _alike(folder)
-        return Written(publish(root, record), len(kept), (*notes, *zero, *alike, *doubts))
+        return Written(publish(root, record), len(kept), (*notes, *zero, *alike, *warnings))
+
+
+def _grown(old: CaseIndex, record: Record, folder: Path, progress: kinds.Progress | None) -> Any:
+    """The candidates' structure of the old index with the new cases in it."""
+    index = kinds.read(old.folder / CANDIDATES, record.files[CANDIDATES]["sha256"])
+    if record.pool == "tokens":
+        token_candidates.add(index, mapped(folder, TOKENS)[len(old) :], progress)
+    else:
+        kinds.add(index, mapped(folder)[len(old) :], progress)
+    return index
 
 
 def remove_cases(
@@ -273,19 +291,19 @@ def remove_rows(
                 token_candidates.add(index, mapped(folder, TOKENS), progress)
             elif not kinds.without(index, ~gone, old.vectors[gone]):
                 index, wanted = None, kinds.choose(len(kept), record.shape[-1], wanted.name)
-        record, doubts = write_candidates(record, folder, wanted, progress, index)
-        return Written(publish(root, record), int(gone.sum()), doubts)
+        record, warnings = write_candidates(record, folder, wanted, progress, index)
+        return Written(publish(root, record), int(gone.sum()), warnings)
 
 
 def _keep_prompts(old: CaseIndex, folder: Path) -> None:
     if PROMPTS in old.record.files:
-        _ = old.prompts  # damaged ones are told, not copied
+        _ = old.prompts  # damaged ones are an error, not copied
         shutil.copyfile(old.folder / PROMPTS, folder / PROMPTS)
 
 
 def _alike(folder: Path) -> list[str]:
-    told = collapsed(mapped(folder))
-    return [told] if told else []
+    note = collapsed(mapped(folder))
+    return [note] if note else []
 
 
 def _default_pool(spec: EncoderSpec, output: str) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MEASURED = {"hog": 0.95}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Group:
     """Images that pairs link to one another.
 
@@ -152,9 +152,17 @@ def group(pairs: Pairs, patients: np.ndarray, splits: np.ndarray, order: np.ndar
     found = []
     for rows in np.split(linked, np.flatnonzero(np.diff(number[linked])) + 1) if len(linked) else ():
         owner = number[rows[0]]
-        about = (_known(splits[rows]), _known(patients[rows]))
         kept = min(rows.tolist(), key=lambda row: _rank(str(splits[row])))
-        found.append(Group(tuple(rows.tolist()), float(lowest[owner]), bool(all_same[owner]), *about, kept))
+        found.append(
+            Group(
+                rows=tuple(rows.tolist()),
+                similarity=float(lowest[owner]),
+                same_file=bool(all_same[owner]),
+                splits=_known(splits[rows]),
+                patients=_known(patients[rows]),
+                kept=kept,
+            )
+        )
     found.sort(key=lambda g: (len(g.splits) < 2, len(g.patients) < 2, not g.same_file, -g.similarity, g.rows))
     return tuple(found)
 

@@ -83,8 +83,8 @@ def mapped(folder: Path, name: str = VECTORS) -> np.ndarray:
 def choose_kind(record: Record, kind: str) -> Kind:
     """How candidates are found among a record's cases, and in the memory that was wished for; see `kinds.choose`."""
     if record.pool == "tokens":
-        return token_candidates.choose(record.cases, record.shape, kind, record.wish.memory)
-    return kinds.choose(record.cases, record.shape[-1], kind, record.wish.memory)
+        return token_candidates.choose(record.cases, record.shape, kind, record.options.memory)
+    return kinds.choose(record.cases, record.shape[-1], kind, record.options.memory)
 
 
 def write_candidates(

@@ -57,7 +57,7 @@ class Kind:
         factory: what FAISS calls it; blank for `flat`.
         effort: lists that a query looks into (IVF), length of its list of candidates (HNSW), or candidates for each
             neighbour of an image (`tokens-pq`; 0: every case is compared).
-        fetch: candidates that are compared in full precision for each neighbour that is asked for.
+        fetch: candidates that are compared in full precision for each neighbour that is wanted.
     """
 
     name: str
@@ -67,8 +67,8 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What the user asked for, so that adding cases keeps to it.
+class Options:
+    """What the user chose, so that adding cases keeps to it.
 
     Attributes:
         kind: `auto`, or a kind's name.
@@ -94,7 +94,7 @@ class Measured:
     milliseconds: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """`index.json`.
 
@@ -104,7 +104,7 @@ class Record:
         pool: `none` for vectors `(D,)`; what was made of `(T, D)`: `mean`, or `tokens` where they stay as they are.
         cases: rows of every file.
         shape: of one case's vectors as they are indexed, `(D,)` or `(T, D)`.
-        wish: what was asked for.
+        options: what the user chose; `wish` in the file.
         kind: how candidates are found.
         measured: how well.
         stores: identities of the stores that the cases came from, in the order in which they were added.
@@ -119,7 +119,7 @@ class Record:
     pool: str
     cases: int
     shape: tuple[int, ...]
-    wish: Wish
+    options: Options
     kind: Kind
     measured: Measured
     stores: tuple[Mapping[str, Any], ...]
@@ -130,13 +130,13 @@ class Record:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON with a digest over all of it."""
-        body = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        body = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "options"}
         body |= {
             "format": FORMAT,
             "version": VERSION,
             "spec": self.spec.to_json(),
             "fingerprint": self.spec.fingerprint,
-            "wish": asdict(self.wish),
+            "wish": asdict(self.options),
             "kind": asdict(self.kind),
             "measured": asdict(self.measured),
         }
@@ -165,11 +165,11 @@ class Record:
                 raise CaseIndexError(f"{path}: not an index of this project (format {body.get('format')!r})")
             if body["version"] != VERSION:
                 raise CaseIndexError(f"{path}: format version {body['version']}; this release reads {VERSION}")
-            values = {name: body[name] for name in cls.__dataclass_fields__}
+            values = {name: body[name] for name in cls.__dataclass_fields__ if name != "options"}
             values |= {
                 "spec": EncoderSpec.from_json(body["spec"]),
                 "shape": tuple(body["shape"]),
-                "wish": Wish(**body["wish"]),
+                "options": Options(**body["wish"]),
                 "kind": Kind(**body["kind"]),
                 "measured": Measured(**body["measured"]),
                 "stores": tuple(body["stores"]),

@@ -99,20 +99,22 @@ def _contents(root: Path, record: Record, folder: Path) -> list[Damage]:
     damage = []
     if pc.count_distinct(index.table[IMAGE]).as_py() != len(index):
         damage.append(Damage(CASES, "an image_id stands twice"))
-    for start in range(0, len(index), _BLOCK):
-        part = index.vectors[start : start + _BLOCK]
-        if not (np.abs(np.vecdot(part, part) - 1) < 1e-4).all():
-            damage.append(Damage(VECTORS, "has vectors that are not of length 1"))
-            break
-    if record.pool == "tokens":
-        for start in range(0, len(index), ROWS):
-            tokens = index.tokens[start : start + ROWS].astype(np.float32)
-            if not (np.abs(np.vecdot(tokens, tokens) - 1) < 1e-2).all():
-                damage.append(Damage(TOKENS, "has vectors that are not of length 1"))
-                break
+    if not _of_length_1(index.vectors, _BLOCK, 1e-4):
+        damage.append(Damage(VECTORS, "has vectors that are not of length 1"))
+    if record.pool == "tokens" and not _of_length_1(index.tokens, ROWS, 1e-2):
+        damage.append(Damage(TOKENS, "has vectors that are not of length 1"))
     if CANDIDATES in record.files:
         try:
             _ = index.similar.faiss
         except CxrEmbedError as error:
             damage.append(Damage(CANDIDATES, str(error).removeprefix(f"{folder / CANDIDATES}: ")))
     return damage
+
+
+def _of_length_1(array: np.ndarray, block: int, tolerance: float) -> bool:
+    """Whether all vectors `(N, ..., D)` are, read a block of rows at a time."""
+    for start in range(0, len(array), block):
+        part = array[start : start + block].astype(np.float32, copy=False)
+        if not (np.abs(np.vecdot(part, part) - 1) < tolerance).all():
+            return False
+    return True

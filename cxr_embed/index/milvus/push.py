@@ -45,7 +45,7 @@ _MOST_FIELDS = 64  # of a collection: Milvus's limit
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Pushed:
     """What a push did.
 
@@ -95,38 +95,23 @@ def push(
     Raises:
         CaseIndexError: for a collection of other vectors or columns, or a server that does not take them.
     """
-    output = output or store.spec.search_output
-    if output not in store.spec.outputs:
-        raise CaseIndexError(f"{store.path} has no output {output!r}; it has {', '.join(store.spec.outputs)}")
-    shape = store.spec.outputs[output]
-    if pool is not None and (pool != "mean" or len(shape) == 1):
-        raise CaseIndexError(f"`pool` {pool}: {output} is {shape}; in Milvus `pool` is mean, for (T, D) vectors")
+    output, pool = _vectors_of(store, output, pool)
     chosen, notes = chosen_images(store, manifest, forgotten_of(store, None, key_file))
     table = case_table(store, np.flatnonzero(chosen), manifest)
-    record = Record(store.spec, output, "none" if len(shape) == 1 else "mean", fields_of(table.schema))
+    record = Record(store.spec, output, pool, fields_of(table.schema))
     client = connect(uri, create=True)
     before = read_record(client, uri, collection)
     if before is None:
         create(client, uri, collection, record)
     else:
         _check_same(before, record, f"{uri}: collection {collection}")
-        there = index_kind(client, uri, collection)
-        with asking(uri):
-            if not there:
-                client.create_index(collection, _index(client, "FLAT"), timeout=TIMEOUT)
-            client.load_collection(collection, timeout=TIMEOUT)
+        _load(client, uri, collection)
     pushed = Pushed(images=int(chosen.sum()), notes=notes)
     zero: list[str] = []
     for rows, names in _batches(store, chosen, table, record):
         zero += names
         held = {} if before is None else _digests(client, uri, collection, rows)
-        new = [row for row in rows if held.get(row[KEY]) != row[DIGEST]]
-        if new:
-            with asking(uri):
-                client.upsert(collection, new, timeout=TIMEOUT)
-        pushed.unchanged += len(rows) - len(new)
-        pushed.replaced += sum(row[KEY] in held for row in new)
-        pushed.added += sum(row[KEY] not in held for row in new)
+        _upsert(client, uri, collection, rows, held, pushed)
         if progress is not None:
             progress("pushing", pushed.added + pushed.replaced + pushed.unchanged, pushed.images)
     if zero:
@@ -138,6 +123,44 @@ def push(
         )
     pushed.cases, pushed.index = _finish(client, uri, collection, bool(pushed.added + pushed.replaced))
     return pushed
+
+
+def _vectors_of(store: Store, output: str | None, pool: str | None) -> tuple[str, str]:
+    """The output, and how it becomes one vector."""
+    output = output or store.spec.search_output
+    if output not in store.spec.outputs:
+        raise CaseIndexError(f"{store.path} has no output {output!r}; it has {', '.join(store.spec.outputs)}")
+    shape = store.spec.outputs[output]
+    if pool is not None and (pool != "mean" or len(shape) == 1):
+        raise CaseIndexError(f"`pool` {pool}: {output} is {shape}; in Milvus `pool` is mean, for (T, D) vectors")
+    return output, "none" if len(shape) == 1 else "mean"
+
+
+def _load(client: MilvusClient, uri: str, collection: str) -> None:
+    """Makes a collection ready; one that a kill left without an index gets it."""
+    there = index_kind(client, uri, collection)
+    with asking(uri):
+        if not there:
+            client.create_index(collection, _index(client, "FLAT"), timeout=TIMEOUT)
+        client.load_collection(collection, timeout=TIMEOUT)
+
+
+def _upsert(
+    client: MilvusClient,
+    uri: str,
+    collection: str,
+    rows: list[dict[str, Any]],
+    held: dict[str, str],
+    pushed: Pushed,
+) -> None:
+    """Sends the rows that the collection does not hold as they are, and counts them all."""
+    new = [row for row in rows if held.get(row[KEY]) != row[DIGEST]]
+    if new:
+        with asking(uri):
+            client.upsert(collection, new, timeout=TIMEOUT)
+    pushed.unchanged += len(rows) - len(new)
+    pushed.replaced += sum(row[KEY] in held for row in new)
+    pushed.added += sum(row[KEY] not in held for row in new)
 
 
 def create(client: MilvusClient, uri: str, collection: str, record: Record) -> None:
