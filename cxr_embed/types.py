@@ -17,7 +17,6 @@ import numpy as np
 
 Precision = Literal["float32", "bf16"]
 # What becomes of a picture in colour: a tinted film, or coloured marks on a grey one.
-Colour = Literal["refuse", "grey"]
 # What is odd about a file that was read all the same; `images.notes` has the sentences.
 ImageNote = Literal["window", "rescale", "range", "aspect", "colour", "lateral"]
 # Stands wherever results are shown.

@@ -14,12 +14,11 @@ from typing import Literal, get_args
 import numpy as np
 from scipy.special import expit
 
+from cxr_embed.choices import Ensemble, ScoreKind
 from cxr_embed.prompts import Finding, PromptError
 from cxr_embed.telemetry import import_openvino
 from cxr_embed.types import TextRule
 
-ScoreKind = Literal["margin", "softmax", "sigmoid"]
-Ensemble = Literal["scores", "vectors"]
 # What each rule's authors compare by. ELIXR: positive minus negative. CLIP and SigLIP: softmax of the two logits, as
 # MedSigLIP's published results do.
 DEFAULT_SCORE: dict[str, ScoreKind] = {"elixr": "margin", "clip": "softmax", "siglip": "softmax"}

@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cxr_embed import open_store
 from cxr_embed.cases import CasesError, check_apart
+from cxr_embed.choices import Balance
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.manifest import read_labels
 from cxr_embed.probe import KNNProbe, LinearProbe, MLPProbe, ProbeError
@@ -35,7 +36,7 @@ from cxr_embed.probe.features import ArraySource, Matrix, StoreSource, fit_stand
 from cxr_embed.probe.labelled import labelled_cases
 from cxr_embed.probe.loss import loss, probability
 from cxr_embed.probe.persistence import load_probe, make_trained, save_probe
-from cxr_embed.probe.selection import FIXED_STRENGTH, STRENGTHS, Balance, deal_folds
+from cxr_embed.probe.selection import FIXED_STRENGTH, STRENGTHS, deal_folds
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
 

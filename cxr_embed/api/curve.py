@@ -13,7 +13,8 @@ import pyarrow as pa
 from cxr_embed.api.inputs import StrPath, Table, labels_of, source_of, store_of
 from cxr_embed.api.probe import stored_output
 from cxr_embed.api.tables import Tabular
-from cxr_embed.manifest import Manifest, Uncertain
+from cxr_embed.choices import Uncertain
+from cxr_embed.manifest import Manifest
 from cxr_embed.probe.curve import Curve, CurveEncoder, Progress, run_curve
 from cxr_embed.probe.curve_summary import differences, size_told, summarise, to_json, write_curve
 from cxr_embed.probe.features import ProbeError

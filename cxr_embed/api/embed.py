@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.choices import Colour
 from cxr_embed.encoders import CheckedEncoder, load_encoder
 from cxr_embed.errors import EncoderError, ImageError
 from cxr_embed.images import NOTES, looks_like_chest, prepared_encoder, read_image
@@ -17,7 +18,7 @@ from cxr_embed.manifest import Manifest
 from cxr_embed.pipeline.embedding import embed as run
 from cxr_embed.pipeline.summary import EmbedSummary
 from cxr_embed.store import Store
-from cxr_embed.types import Colour, CxrImage, Encoder
+from cxr_embed.types import CxrImage, Encoder
 
 DEFAULT_ENCODER = "mini"
 _OF_SUMMARY = frozenset(EmbedSummary.__dataclass_fields__) | {"done", "to_json"}

@@ -14,10 +14,11 @@ from cxr_embed.api.inputs import StrPath, Table, labels_of, source_of, store_of
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.api.tables import Tabular
 from cxr_embed.cases import own_patients
+from cxr_embed.choices import Balance, Uncertain
 from cxr_embed.evaluation.scored import join_scores
 from cxr_embed.evaluation.scores import read_scores
 from cxr_embed.evaluation.thresholds import choose
-from cxr_embed.manifest import Manifest, Uncertain
+from cxr_embed.manifest import Manifest
 from cxr_embed.probe.attention import AttentionProbe
 from cxr_embed.probe.base import Probe
 from cxr_embed.probe.features import POOLS, ProbeError, StoreSource
@@ -32,7 +33,6 @@ from cxr_embed.types import LEARNED, counted
 from cxr_embed.zeroshot import Scores
 
 Kind = Literal["linear", "mlp", "knn"]
-Balance = Literal["none", "balanced", "focal"]
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,7 +12,8 @@ from cxr_embed.cases.errors import CasesError, NothingKnown
 from cxr_embed.cases.ids import find_ids, some
 from cxr_embed.cases.patients import PatientsOf, own_patients, patients_of
 from cxr_embed.cases.splits import in_split
-from cxr_embed.manifest import Manifest, Uncertain
+from cxr_embed.choices import Uncertain
+from cxr_embed.manifest import Manifest
 from cxr_embed.types import Labels, counted
 
 
@@ -75,7 +76,7 @@ class Cases:
 
     def keep(self, rows: np.ndarray, names: tuple[str, ...] | None = None) -> Self:
         """These rows, and of these findings all or some; rows are numbers or `(N,)` bool."""
-        chosen = [self.names.index(name) for name in names or self.names]
+        chosen = [self.names.index(name) for name in (self.names if names is None else names)]
         return replace(
             self,
             ids=self.ids[rows],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
+from cxr_embed.choices import Uncertain
 from cxr_embed.evaluation.measure import (
     BOOTSTRAP,
     DELONG,
@@ -20,7 +21,6 @@ from cxr_embed.evaluation.measure import (
 )
 from cxr_embed.evaluation.scored import LabelSource, ScoredCases, join_scores
 from cxr_embed.evaluation.scores import ScoresError, ScoreSource, read_scores
-from cxr_embed.manifest import Uncertain
 from cxr_embed.metrics import (
     Estimate,
     delong_difference,
@@ -110,6 +110,7 @@ def compare(
     second: ScoreSource,
     labels: LabelSource,
     *,
+    findings: Sequence[str] | None = None,
     patients: Mapping[str, str] | None = None,
     split: str | None = None,
     uncertain: Uncertain = "unknown",
@@ -123,13 +124,14 @@ def compare(
     patient has two cases, AUROCs are compared by DeLong's test.
 
     Args:
-        first, second, labels, patients, split, uncertain, count_no_finding, bootstraps, seed: as `evaluate` takes them.
+        first, second, labels, findings, patients, split, uncertain, count_no_finding, bootstraps, seed: as `evaluate`
+            takes them.
 
     Raises:
         ManifestError, ScoresError: as `evaluate` does, and where the scores have no image or finding in common.
     """
     one, other = (
-        join_scores(read_scores(scores), labels, patients=patients, split=split, uncertain=uncertain)
+        join_scores(read_scores(scores), labels, findings=findings, patients=patients, split=split, uncertain=uncertain)
         for scores in (first, second)
     )
     one, other, warnings = _in_common(one, other)
@@ -138,35 +140,35 @@ def compare(
         (_sample(one, number, numbers, count), _sample(other, number, numbers, count))
         for number in range(len(one.names))
     ]
-    findings = [
+    compared = [
         _difference(one, number, *pair, bootstraps, seed_of(seed, one.names[number]))
         for number, pair in enumerate(pairs)
     ]
-    findings = _corrected(findings)
-    undefined = [f"{f.name} ({f.auroc.difference.reason})" for f in findings if f.auroc.difference.value is None]
+    compared = _corrected(compared)
+    undefined = [f"{f.name} ({f.auroc.difference.reason})" for f in compared if f.auroc.difference.value is None]
     if undefined:
         warnings.append(f"no difference, and no part in the mean: {'; '.join(undefined)}")
     for which, cases in (("first", one), ("second", other)):
         if flat := cases.flat:
             warnings.append(f"every case has the same score in {which}: {', '.join(flat)}")
-    few = [f"{f.name} ({f.positives})" for f in findings if 0 < f.positives < 10]
+    few = [f"{f.name} ({f.positives})" for f in compared if 0 < f.positives < 10]
     if few:
         warnings.append(f"fewer than 10 positives, too few to judge by: {', '.join(few)}")
     if not one.clustered:
         warnings.append("no patient_id in any file: every image counts as a patient, and p is too small where not so")
     warnings += left_out_of_means(one.names, count_no_finding)
     meant = in_means(one.names, count_no_finding)
-    defined = [n for n, f in enumerate(findings) if f.auroc.difference.value is not None and meant[n]]
+    defined = [n for n, f in enumerate(compared) if f.auroc.difference.value is not None and meant[n]]
     mean = _mean(
         one.keep(np.arange(len(one)), tuple(one.names[n] for n in defined)),
         [pairs[n] for n in defined],
-        [findings[n].auroc for n in defined],
+        [compared[n].auroc for n in defined],
         bootstraps,
         seed,
     )
     counted = count if one.clustered else None
     told = tuple(dict.fromkeys([*warnings, *one.notes, *other.notes]))
-    return Comparison(tuple(findings), mean, len(defined), len(one), counted, bootstraps, seed, told)
+    return Comparison(tuple(compared), mean, len(defined), len(one), counted, bootstraps, seed, told)
 
 
 def _in_common(one: ScoredCases, other: ScoredCases) -> tuple[ScoredCases, ScoredCases, list[str]]:

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from cxr_embed.cases import check_apart
+from cxr_embed.choices import CalibrationKind, Uncertain
 from cxr_embed.evaluation.diagnostics import caveats, ranking_caveats
 from cxr_embed.evaluation.groups import measure_groups
 from cxr_embed.evaluation.measure import Sample, compact, measure, seed_of
@@ -16,13 +17,13 @@ from cxr_embed.evaluation.result import Evaluation, FindingResult
 from cxr_embed.evaluation.scored import LabelSource, ScoredCases, join_scores
 from cxr_embed.evaluation.scores import ScoresError, ScoreSource, read_scores
 from cxr_embed.evaluation.thresholds import Choice, Rule, choose
-from cxr_embed.manifest import Uncertain
-from cxr_embed.metrics import CalibrationKind, Estimate, ReliabilityBin, draws, from_draws, rarest_strata, reliability
+from cxr_embed.metrics import Estimate, ReliabilityBin, draws, from_draws, rarest_strata, reliability
 from cxr_embed.types import in_means, left_out_of_means
 
 _NOT_CHOSEN_ON = (
     "{:,} images of the validation part are of patients that the probe learned from: nothing is chosen on them"
 )
+OTHERS = "*"  # of a prevalence by finding: for all that it does not name
 Prevalence = float | Mapping[str, float]
 
 
@@ -30,6 +31,7 @@ def evaluate(
     scores: ScoreSource,
     labels: LabelSource,
     *,
+    findings: Sequence[str] | None = None,
     patients: Mapping[str, str] | None = None,
     split: str | None = None,
     uncertain: Uncertain = "unknown",
@@ -54,13 +56,14 @@ def evaluate(
         scores: a file (CSV, CSV.GZ or Parquet) with `image_id` and a column for each finding, or values in memory:
             anything with `ids`, `names` and `values`. Any real numbers, higher = more likely.
         labels: a table of `image_id` and findings of 1, 0 and blank, a manifest, or `Labels`.
+        findings: of the scores; all by default.
         patients: image to patient, where neither says.
         split: evaluate on the labels of this split only.
         uncertain: what a label of -1 counts as: `unknown`, `positive` or `negative`.
-        prevalence: part of cases with the finding where the scores are to be used, for all findings or by finding;
-            predictive values and net benefit are for it.
-        threshold: `youden`, `f1`, `sensitivity=0.9` or `specificity=0.9`, chosen on the validation part; or a number
-            that was known before, for all findings or by finding.
+        prevalence: part of cases with the finding where the scores are to be used, for all findings or by finding
+            (`*` is for all others); predictive values and net benefit are for it.
+        threshold: `youden`, `f1`, `sensitivity=0.9`, `specificity=0.9` or `flag-rate=0.1`, chosen on the validation
+            part; or a number that was known before, for all findings or by finding.
         thresholds_from: scores of the validation part; those of `scores` by default.
         thresholds_split: the labels' split that is the validation part.
         calibrate: `platt` or `isotonic`: makes probabilities of scores, fitted on the validation part, for Brier score,
@@ -77,11 +80,13 @@ def evaluate(
     if bootstraps < 0:
         raise ScoresError(f"`bootstraps` is a count, not {bootstraps}")
     given = read_scores(scores)
-    cases = join_scores(given, labels, patients=patients, split=split, uncertain=uncertain)
+    cases = join_scores(given, labels, findings=findings, patients=patients, split=split, uncertain=uncertain)
     validation = None
     if thresholds_from is not None or thresholds_split is not None:
         other = given if thresholds_from is None else read_scores(thresholds_from)
-        validation = join_scores(other, labels, patients=patients, split=thresholds_split, uncertain=uncertain)
+        validation = join_scores(
+            other, labels, findings=findings, patients=patients, split=thresholds_split, uncertain=uncertain
+        )
         check_apart(cases, validation, ("tested", "in the validation part"))
     check_prevalence(prevalence, given.names)
     return evaluate_cases(
@@ -198,7 +203,7 @@ class _Samples:
 
 def stated_for(prevalence: Prevalence | None, name: str) -> float | None:
     """The stated prevalence of one finding."""
-    return prevalence.get(name) if isinstance(prevalence, Mapping) else prevalence
+    return prevalence.get(name, prevalence.get(OTHERS)) if isinstance(prevalence, Mapping) else prevalence
 
 
 def _result(
@@ -249,9 +254,9 @@ def check_prevalence(prevalence: Prevalence | None, names: tuple[str, ...]) -> N
     """
     if prevalence is None:
         return
-    stated = prevalence if isinstance(prevalence, Mapping) else {"": prevalence}
+    stated = prevalence if isinstance(prevalence, Mapping) else {OTHERS: prevalence}
     for name, value in stated.items():
-        if name and name not in names:
+        if name != OTHERS and name not in names:
             raise ScoresError(f"`prevalence` {name}={value:g}: no such finding; the findings are {', '.join(names)}")
         if not 0 < value < 1:
             raise ScoresError(f"`prevalence` is a part of 1, such as 0.02, and neither 0 nor 1, not {value:g}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -14,6 +14,7 @@ from cxr_embed.cases import (
     PatientsOf,
     Side,
     check_known,
+    chosen_findings,
     common_findings,
     join,
     patients_in,
@@ -21,9 +22,10 @@ from cxr_embed.cases import (
     splits_note,
     uncertain_note,
 )
+from cxr_embed.choices import Uncertain
 from cxr_embed.evaluation.learned import learned_from
 from cxr_embed.evaluation.scores import ScoresError, ScoreTable, check_ids
-from cxr_embed.manifest import Manifest, Uncertain, read_labels
+from cxr_embed.manifest import Manifest, read_labels
 from cxr_embed.types import Labels, counted
 
 LabelSource = Manifest | Labels | str | os.PathLike[str]
@@ -48,7 +50,7 @@ class ScoredCases(Cases):
 
     def keep(self, rows: np.ndarray, names: tuple[str, ...] | None = None) -> Self:
         """These rows, and of these findings all or some."""
-        chosen = [self.names.index(name) for name in names or self.names]
+        chosen = [self.names.index(name) for name in (self.names if names is None else names)]
         return replace(super().keep(rows, names), scores=self.scores[rows][:, chosen])
 
 
@@ -56,6 +58,7 @@ def join_scores(
     scores: ScoreTable,
     labels: LabelSource,
     *,
+    findings: Sequence[str] | None = None,
     patients: Mapping[str, str] | None = None,
     split: str | None = None,
     uncertain: Uncertain = "unknown",
@@ -65,6 +68,7 @@ def join_scores(
     Args:
         scores: what `read_scores` gives.
         labels: a table of `image_id` and findings, a manifest, or labels in memory.
+        findings: of the scores; all by default.
         patients: image to patient, where neither file says.
         split: labels of this split only.
         uncertain: what a label of -1 counts as.
@@ -80,7 +84,8 @@ def join_scores(
     if isinstance(table, Labels):
         check_ids(np.asarray(table.ids, dtype=np.str_), source)
     known = table.findings if isinstance(table, Manifest) else tuple(table.names)
-    columns, names, renamed = common_findings(scores.names, known, "the scores", source)
+    given = chosen_findings(findings, scores.names, scores.source)
+    columns, names, renamed = common_findings(given, known, "the scores", source)
     side = Side(scores.ids, scores.source, "score")
     cases = join(
         table,
@@ -97,7 +102,7 @@ def join_scores(
         ],
     )
     notes = [f"{scores.source}: scores of stand-in weights; their figures mean nothing"] if scores.stand_in else []
-    notes += _findings_left_out(scores.names, names, known, columns)
+    notes += _findings_left_out(given, names, () if findings else known, columns)
     notes += [*renamed, *cases.notes, *_unlabelled_note(scores.ids, cases.places, split)]
     cases = cases.keep(np.argsort(cases.ids, kind="stable"))
     unseen = ~learned_from(scores, table, cases, patients)

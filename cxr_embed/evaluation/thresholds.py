@@ -9,11 +9,11 @@ from typing import Literal
 
 import numpy as np
 
+from cxr_embed.choices import CalibrationKind
 from cxr_embed.evaluation.scored import ScoredCases
 from cxr_embed.evaluation.scores import ScoresError
 from cxr_embed.metrics import (
     CALIBRATIONS,
-    CalibrationKind,
     Calibrator,
     auroc,
     calibrate,
@@ -119,7 +119,8 @@ def choose(
 
     Args:
         names: the findings.
-        rule: as `ThresholdRule.parse` takes it, or a number by finding. None is `youden` where there is a validation part.
+        rule: as `ThresholdRule.parse` takes it, or a number by finding. None is `youden` where there is a validation
+            part.
         validation: cases to choose on.
         calibration: `platt` or `isotonic`.
 

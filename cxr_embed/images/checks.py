@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.choices import Colour
 from cxr_embed.errors import ImageError
-from cxr_embed.types import Colour, DicomFields, ImageNote
+from cxr_embed.types import DicomFields, ImageNote
 
 # The largest detectors give about 20 megapixels; a header that claims more than five times that is no radiograph.
 MAX_PIXELS = 100_000_000

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cxr_embed.choices import Colour
 from cxr_embed.errors import ImageError
 from cxr_embed.images.checks import Picture, to_grey
 from cxr_embed.images.fields import kind_of, numbers, value_of
 from cxr_embed.images.stored import stored_values
-from cxr_embed.types import Colour
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cxr_embed.choices import Colour
 from cxr_embed.errors import ImageError
 from cxr_embed.images.checks import MAX_FILE_BYTES, Picture, aspect_notes, check_size, machine_fault, to_grey
 from cxr_embed.images.colour import grey_of_channels
@@ -25,7 +26,7 @@ from cxr_embed.images.display import display_table
 from cxr_embed.images.fields import Unreadable, kind_of, number, numbers, value_of, whole_number
 from cxr_embed.images.stored import complete, padding, stored_values
 from cxr_embed.images.views import VIEW_TAGS, view_of
-from cxr_embed.types import Colour, DicomFields, ImageNote, age_in_years, is_lateral, keyed_hash
+from cxr_embed.types import DicomFields, ImageNote, age_in_years, is_lateral, keyed_hash
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.choices import Colour
 from cxr_embed.errors import ImageError
 from cxr_embed.images.checks import Picture, aspect_notes, check_size, machine_fault, to_grey
-from cxr_embed.types import Colour, ImageNote
+from cxr_embed.types import ImageNote
 
 # EXIF orientation (tag 274) to the operation that shows the picture upright.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {

@@ -8,12 +8,13 @@ import stat
 from importlib.metadata import version
 from pathlib import Path
 
+from cxr_embed.choices import Colour
 from cxr_embed.errors import ImageError
 from cxr_embed.images.checks import MAX_FILE_BYTES
 from cxr_embed.images.dicom import decode_dicom
 from cxr_embed.images.prepare import LITTLE_USED, used_share
 from cxr_embed.images.raster import decode_jpeg, decode_png, decode_tiff
-from cxr_embed.types import Colour, CxrImage
+from cxr_embed.types import CxrImage
 
 SUFFIXES = {
     ".png": "png",

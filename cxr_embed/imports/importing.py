@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from cxr_embed.choices import Dtype
 from cxr_embed.errors import CxrEmbedError, StoreError
 from cxr_embed.imports.sources import LONGEST_ID, Shape, Source, Vector
 from cxr_embed.imports.spec import expected_shape, imported_spec
 from cxr_embed.manifest import CONTROL, Manifest
 from cxr_embed.manifest.patterns import match_bounded
-from cxr_embed.store.layout import HEADER, Dtype, Header, Row
+from cxr_embed.store.layout import HEADER, Header, Row
 from cxr_embed.store.writer import StoreWriter, describe
 from cxr_embed.types import EncoderSpec
 

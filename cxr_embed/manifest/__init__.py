@@ -3,7 +3,6 @@
 from cxr_embed.manifest.checks import CONTROL, DAY_OFFSET, DESCRIPTIVE, OPTIONAL, REQUIRED, check_columns, leaves_root
 from cxr_embed.manifest.manifest import (
     Manifest,
-    Uncertain,
     labels_of_table,
     linked_away,
     missing_files,

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
+from cxr_embed.choices import Uncertain
 from cxr_embed.errors import ManifestError
 from cxr_embed.io.files import stays_below
 from cxr_embed.manifest.checks import (
@@ -27,8 +27,6 @@ from cxr_embed.manifest.checks import (
 from cxr_embed.manifest.rows import NotATable, Rows, read_rows, rows_of_table
 from cxr_embed.manifest.spellings import plain_values
 from cxr_embed.types import Labels
-
-Uncertain = Literal["unknown", "positive", "negative"]
 
 
 @dataclass(frozen=True)

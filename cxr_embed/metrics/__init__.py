@@ -5,14 +5,8 @@ Arrays in, numbers out. Labels are 1 and 0 and known; who has unknown ones leave
 
 from __future__ import annotations
 
-from cxr_embed.metrics.calibration import (
-    CALIBRATIONS,
-    CalibrationKind,
-    Calibrator,
-    ReliabilityBin,
-    calibrate,
-    reliability,
-)
+from cxr_embed.choices import CalibrationKind
+from cxr_embed.metrics.calibration import CALIBRATIONS, Calibrator, ReliabilityBin, calibrate, reliability
 from cxr_embed.metrics.delong import delong, delong_difference, delong_interval, holm, p_value
 from cxr_embed.metrics.figures import Figure, OperatingPoint, auroc, operating_point, per_thousand, rank_agreement
 from cxr_embed.metrics.intervals import (

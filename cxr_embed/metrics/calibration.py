@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import norm
 
+from cxr_embed.choices import CalibrationKind
 from cxr_embed.metrics.intervals import LEVEL
 from cxr_embed.metrics.weighted import BINS, bin_of
 
-CalibrationKind = Literal["platt", "isotonic"]
 CALIBRATIONS: tuple[str, ...] = get_args(CalibrationKind)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from cxr_embed.choices import Colour, Dtype
 from cxr_embed.encoders import CheckedEncoder, as_precision, load_encoder, resolve_device, resolve_precision
 from cxr_embed.encoders.registry import ENCODERS
 from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
@@ -22,10 +23,10 @@ from cxr_embed.pipeline.summary import EmbedSummary, Progress
 from cxr_embed.pipeline.tasks import task_chunks
 from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store.forgotten import gather_forgotten
-from cxr_embed.store.layout import HEADER, Dtype, Header
+from cxr_embed.store.layout import HEADER, Header
 from cxr_embed.store.reader import Store
 from cxr_embed.store.writer import StoreWriter
-from cxr_embed.types import Colour, Encoder, Precision, is_lateral
+from cxr_embed.types import Encoder, Precision, is_lateral
 
 _WITH_A_NAME = ("weights", "device", "precision", "outputs", "pixels", "prepare", "workers")
 _BY_DEFAULT = (None, "auto", "auto", None, None, None, "auto")

@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cxr_embed.types import Colour, ImageNote, Stamp
+from cxr_embed.choices import Colour
+from cxr_embed.types import ImageNote, Stamp
 
 WorkerKind = Literal["whole", "decoder", "device"]
 

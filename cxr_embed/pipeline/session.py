@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cxr_embed.choices import Colour
 from cxr_embed.encoders.checked import CheckedEncoder
 from cxr_embed.errors import TRANSIENT_FAULTS, EncoderError, StoreError
 from cxr_embed.manifest import Manifest
@@ -36,7 +37,7 @@ from cxr_embed.pipeline.worker_plan import BATCH_SIZE, CHUNK, choose_crew
 from cxr_embed.store.layout import Row
 from cxr_embed.store.reader import Failure
 from cxr_embed.store.writer import StoreWriter
-from cxr_embed.types import Colour, ImageNote, Stamp
+from cxr_embed.types import ImageNote, Stamp
 
 # Buffered rows are published at least this often, so that a slow encoder loses at most a minute to a power cut.
 PUBLISH_SECONDS = 60.0

@@ -6,10 +6,11 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from cxr_embed.choices import Balance
 from cxr_embed.probe.base import Probe, all_vectors
 from cxr_embed.probe.features import ArraySource, ProbeError, Source, Standard
 from cxr_embed.probe.linear import LinearProbe
-from cxr_embed.probe.selection import FOLDS, STRENGTHS, Balance, make_columns
+from cxr_embed.probe.selection import FOLDS, STRENGTHS, make_columns
 
 _CHUNK = 512  # images whose tokens are float32 at one time
 _STEPS = 500

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.cases import Cases, check_apart
-from cxr_embed.manifest import Manifest, Uncertain
+from cxr_embed.choices import Uncertain
+from cxr_embed.manifest import Manifest
 from cxr_embed.metrics import Figure, auroc
 from cxr_embed.probe.features import ArraySource, Matrix, ProbeError, Standard, StoreSource, fit_standard, pool_vectors
 from cxr_embed.probe.labelled import labelled_cases

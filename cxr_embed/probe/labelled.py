@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from cxr_embed.cases import Cases, PatientsOf, Side, check_known, chosen_findings, join, own_patients_note, some
-from cxr_embed.manifest import Manifest, Uncertain
+from cxr_embed.choices import Uncertain
+from cxr_embed.manifest import Manifest
 from cxr_embed.probe.features import ProbeError
 from cxr_embed.probe.shots import draw_order, hashes
 from cxr_embed.store import Store

@@ -7,11 +7,12 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
+from cxr_embed.choices import Balance
 from cxr_embed.probe.base import Probe, all_vectors
 from cxr_embed.probe.features import Matrix, ProbeError, Source, Standard
 from cxr_embed.probe.kernel import Columns, solve_kernel
 from cxr_embed.probe.newton import InMemory, Solution, solve_newton
-from cxr_embed.probe.selection import BALANCES, FOLDS, STRENGTHS, Balance, choose_strengths, make_columns
+from cxr_embed.probe.selection import BALANCES, FOLDS, STRENGTHS, choose_strengths, make_columns
 from cxr_embed.probe.smooth import WIDEST, Curvature, in_own_directions, logits, own_directions, solve_smooth
 
 KERNEL_CASES = 640  # up to here the cases' products are solved, and beyond the dimensions' own

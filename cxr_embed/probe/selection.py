@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from cxr_embed.choices import Balance
 from cxr_embed.probe.kernel import Columns
 from cxr_embed.probe.loss import loss
 from cxr_embed.probe.newton import Solution
 from cxr_embed.types import counted
 
-Balance = Literal["none", "balanced", "focal"]
 BALANCES: tuple[Balance, ...] = ("none", "balanced", "focal")
 # scikit-learn's C, on standardised vectors of some hundred to thousand dimensions, from 'only the means count' on.
 STRENGTHS = tuple(float(f"{value:.3g}") for value in np.logspace(-6, 1, 12))

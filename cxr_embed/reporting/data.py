@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from cxr_embed.manifest import Manifest, Uncertain
+from cxr_embed.choices import Uncertain
+from cxr_embed.manifest import Manifest
 
 NO_SPLIT = "no split"
 _ORDER = ("train", "val", "validate", "validation", "test")  # as a reader expects them; others follow

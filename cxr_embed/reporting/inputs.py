@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cxr_embed.choices import CalibrationKind, Uncertain
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.evaluation.thresholds import Rule
-from cxr_embed.manifest import Uncertain
-from cxr_embed.metrics import CalibrationKind
 
 _SUFFIX = re.compile(r"\.(csv|csv\.gz|parquet)$", re.IGNORECASE)
 MOST = 5  # score files: more lines could not be told apart

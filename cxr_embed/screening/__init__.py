@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 import numpy as np
 
-from cxr_embed.manifest import Manifest, Uncertain, read_labels
+from cxr_embed.choices import Ensemble, ScoreKind, Uncertain
+from cxr_embed.evaluation.evaluate import Prevalence, check_prevalence
+from cxr_embed.manifest import Manifest, read_labels
 from cxr_embed.prompts import PromptSet, load_prompt_set
 from cxr_embed.screening.finding_report import FindingReport, Report, make_report, threshold_rule
 from cxr_embed.screening.matched_labels import MatchedLabels, match_labels, match_store_labels
 from cxr_embed.screening.scoring import Progress, Screening, check_names, check_scores_target, score_store, write_scores
 from cxr_embed.store import Store, open_store
-from cxr_embed.zeroshot import Ensemble, ScoreKind
 
 __all__ = [
     "FindingReport",
@@ -37,7 +37,7 @@ def screen(
     split: str | None = None,
     uncertain: Uncertain = "unknown",
     threshold: str | float | None = None,
-    prevalence: Mapping[str, float] | float | None = None,
+    prevalence: Prevalence | None = None,
     score: ScoreKind | None = None,
     ensemble: Ensemble = "scores",
     weights: str | os.PathLike[str] | None = None,
@@ -59,15 +59,18 @@ def screen(
         score, ensemble, weights, device, cut_prompts, progress: as `score_store` takes them.
 
     Raises:
-        PromptError, ManifestError, StoreError, EncoderError: for what cannot be used, before anything is scored.
+        PromptError, ManifestError, ScoresError, StoreError, EncoderError: for what cannot be used, before
+            anything is scored.
     """
     opened = store if isinstance(store, Store) else open_store(store)
     prompt_set = prompts if isinstance(prompts, PromptSet) else load_prompt_set(prompts)
     check_names(prompt_set)
+    names = tuple(finding.name for finding in prompt_set.findings)
+    threshold_rule(threshold, labels is not None)
+    check_prevalence(prevalence, names)
     matched = None
     if labels is not None and len(opened):
         table = labels if isinstance(labels, Manifest) else read_labels(labels)
-        names = tuple(finding.name for finding in prompt_set.findings)
         matched = match_store_labels(table, opened, names, split=split, uncertain=uncertain)
     screening = score_store(
         opened,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.cases import Cases, PatientsOf, Side, common_findings, join, match_names, splits_note, uncertain_note
-from cxr_embed.manifest import Manifest, Uncertain
+from cxr_embed.choices import Uncertain
+from cxr_embed.manifest import Manifest
 from cxr_embed.store import Store
 from cxr_embed.types import counted
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.cases import NothingKnown, check_known, match_names
+from cxr_embed.choices import Uncertain
 from cxr_embed.evaluation.evaluate import evaluate_cases
 from cxr_embed.index.answers import whole_ages
 from cxr_embed.index.case_table import CONTENT, IMAGE, case_table
-from cxr_embed.manifest import Manifest, Uncertain
+from cxr_embed.manifest import Manifest
 from cxr_embed.metrics import Estimate
 from cxr_embed.prompts import Finding
 from cxr_embed.prompts.questions import sets_that_ask

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from cxr_embed.choices import Ensemble, ScoreKind
 from cxr_embed.encoders import CheckedEncoder, load_text_encoder
 from cxr_embed.errors import EncoderError, StoreError, UnknownWordsWarning
 from cxr_embed.io.files import written_aside
@@ -21,7 +22,7 @@ from cxr_embed.prompts import PromptError, PromptSet
 from cxr_embed.store import Store, add_prompts, read_prompts
 from cxr_embed.store.prompts import CUT, check_prompts, prompt_source, prompt_width, unlearned_words
 from cxr_embed.types import LEARNED, STAND_IN, counted
-from cxr_embed.zeroshot import Cosines, Ensemble, ScoreKind, Scorer, Scores
+from cxr_embed.zeroshot import Cosines, Scorer, Scores
 
 SUFFIXES = (".csv", ".parquet")
 # Images whose single prompts are compared where there are no labels; more would change the third digit of a rank

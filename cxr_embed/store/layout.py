@@ -11,11 +11,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from cxr_embed.choices import Dtype
 from cxr_embed.errors import StoreError
 from cxr_embed.io.files import sync
 from cxr_embed.store.checksums import row_checksums
@@ -28,7 +29,6 @@ UNREAD = "unread.json"  # while shards are replaced
 SHARD_JSON, ROWS, CHECKSUMS = "shard.json", "rows.arrow", "checksums.npy"
 SHARD_NAME = re.compile(r"(\d{8})-([0-9a-f]{16})")
 
-Dtype = Literal["float16", "float32"]
 
 ROW_SCHEMA = pa.schema(
     [

@@ -15,6 +15,7 @@ from typing import get_args
 import filelock
 import numpy as np
 
+from cxr_embed.choices import Dtype
 from cxr_embed.errors import StoreError
 from cxr_embed.io.files import not_local, write_whole
 from cxr_embed.store.added import ADDED, remove_stale
@@ -25,7 +26,6 @@ from cxr_embed.store.layout import (
     INCOMING,
     LOCK,
     SHARDS,
-    Dtype,
     Header,
     Row,
     ShardInfo,
