@@ -6,18 +6,24 @@ import hashlib
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
-from cxr_embed.choices import Colour
+from cxr_embed.api.inputs import StrPath
+from cxr_embed.choices import Colour, Dtype
+from cxr_embed.datasets import scan_files
 from cxr_embed.encoders import CheckedEncoder, load_encoder
-from cxr_embed.errors import EncoderError, ImageError
+from cxr_embed.errors import EncoderError, ImageError, ManifestError
 from cxr_embed.images import NOTES, looks_like_chest, prepared_encoder, read_image
-from cxr_embed.manifest import Manifest
+from cxr_embed.manifest import Manifest, read_manifest
 from cxr_embed.pipeline.embedding import embed as run
 from cxr_embed.pipeline.summary import EmbedSummary
+from cxr_embed.pipeline.summary import Progress as EmbedProgress
 from cxr_embed.store import Store
+from cxr_embed.store.keys import patient_key
 from cxr_embed.types import CxrImage, Encoder
 
 DEFAULT_ENCODER = "mini"
@@ -44,30 +50,108 @@ class EmbeddedStore(Store):
 
 
 def embed(
-    manifest: Manifest | str | os.PathLike[str],
+    manifest: Manifest | StrPath | None = None,
     encoder: str | Encoder = DEFAULT_ENCODER,
-    store: str | os.PathLike[str] | None = None,
-    **options: Any,
+    store: StrPath | None = None,
+    *,
+    images: Sequence[StrPath] | None = None,
+    root: StrPath | None = None,
+    extra: Sequence[str] = (),
+    weights: StrPath | None = None,
+    outputs: Sequence[str] | None = None,
+    pixels: str | None = None,
+    prepare: str | None = None,
+    colour: Colour = "refuse",
+    device: str = "auto",
+    precision: str = "auto",
+    dtype: Dtype | None = None,
+    batch_size: int | Literal["auto"] = "auto",
+    workers: int | Literal["auto"] = "auto",
+    limit: int | None = None,
+    follow_links: bool = False,
+    key_file: StrPath | None = None,
+    progress: EmbedProgress | None = None,
 ) -> EmbeddedStore:
     """Embeds every radiograph of a manifest that the store does not hold yet, and opens the store.
+
+    A file is known by its content. One broken file never stops the run: it is in `.summary.failed`. Ctrl-C keeps what
+    is done.
 
     Args:
         manifest: a `Manifest` or the path of one.
         encoder: a name from `cxr-embed encoders`, `package.module:function`, or an `Encoder` object.
         store: the store's folder; made where it is missing.
-        options: as `cxr_embed.pipeline.embedding.embed` takes them: weights, device, precision, outputs, pixels,
-            prepare, colour, follow_links, dtype, batch_size, workers, limit, key_file, progress.
+        images: instead of a manifest, radiographs by their paths. Their ids are their paths below the folder that they
+            share, or a keyed hash where a path gives a person away, as `cxr-embed manifest scan` has it.
+        root: the folder that the manifest's paths are relative to, if not its own.
+        extra: columns of the manifest that are not findings.
+        weights: a safetensors file or a checkpoint's folder.
+        outputs, pixels: which of the encoder's outputs to store, which of its pixel recipes to use.
+        prepare: what is done to a picture before the encoder sees it: `stretch`; its vectors need a store of their own.
+        colour: `grey` reads pictures in colour by their luma instead of refusing them.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto` (fastest that is native here; an existing store's), `float32` or `bf16`.
+        dtype: `float16` (a new store's default) or `float32`.
+        batch_size, workers: images the encoder takes at once; processes, on a GPU those that decode.
+        limit: the first so many rows only.
+        follow_links: also read files outside the root that links lead to.
+        key_file: the key of the patient ids, if not the user's own.
+        progress: called now and then with the summary so far; in a notebook, a bar by default.
 
     Returns:
         The open store; `.summary` says what was done, failures included.
 
     Raises:
-        ManifestError, EncoderError, StoreError: as the run raises them; EncoderError without a `store` as well.
+        ManifestError, EncoderError, StoreError: for what cannot be used. EncoderError without a `store` as well.
     """
     if store is None:
         raise EncoderError("`store` is the folder for the vectors; `embed_images` gives a few vectors without one")
-    summary = run(manifest, encoder, store, **options)
+    summary = run(
+        _manifest(manifest, images, root, extra, key_file),
+        encoder,
+        store,
+        weights=weights,
+        device=device,
+        precision=precision,
+        outputs=outputs,
+        pixels=pixels,
+        prepare=prepare,
+        colour=colour,
+        follow_links=follow_links,
+        dtype=dtype,
+        batch_size=batch_size,
+        workers=workers,
+        limit=limit,
+        key_file=Path(key_file) if key_file is not None else None,
+        progress=progress,
+    )
     return EmbeddedStore(store, summary)
+
+
+def _manifest(
+    manifest: Manifest | StrPath | None,
+    images: Sequence[StrPath] | None,
+    root: StrPath | None,
+    extra: Sequence[str],
+    key_file: StrPath | None,
+) -> Manifest:
+    """The table of what is to be embedded."""
+    if (manifest is None) == (images is None):
+        raise ManifestError("`embed` takes a `manifest` or a list of `images`, one of the two")
+    if isinstance(manifest, Manifest):
+        return manifest
+    if manifest is not None:
+        return read_manifest(manifest, root=root, extra=extra)
+    assert images is not None
+    if isinstance(images, str | os.PathLike) or not len(images):
+        raise ManifestError("`images` is a list of files, such as ['a.dcm']")
+    files = [Path(os.path.abspath(path)) for path in images]
+    below = Path(os.path.abspath(root)) if root is not None else Path(os.path.commonpath([f.parent for f in files]))
+    if outside := [path for path in files if not path.is_relative_to(below)]:
+        raise ManifestError(f"`images`: {outside[0]} is not below {below} (`root`)")
+    key, _ = patient_key(Path(key_file) if key_file is not None else None)
+    columns = scan_files(files, below, patient_key=key).columns
+    return Manifest(pa.table(columns), below, ())
 
 
 def embed_images(

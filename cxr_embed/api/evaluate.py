@@ -12,12 +12,16 @@ import pyarrow as pa
 
 from cxr_embed.api.inputs import Table, arrow_of, labels_of
 from cxr_embed.api.tables import Tabular
+from cxr_embed.choices import CalibrationKind, Uncertain
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.evaluation import Comparison, Evaluation, ScoreSource
+from cxr_embed.evaluation import Comparison, Difference, Evaluation, ScoreSource
 from cxr_embed.evaluation import compare as run_compare
 from cxr_embed.evaluation import evaluate as run
+from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.evaluation.tables import told as figure_text
+from cxr_embed.evaluation.thresholds import Rule
 from cxr_embed.manifest import Manifest
+from cxr_embed.reporting.tables import p_text
 from cxr_embed.types import Labels, counted
 from cxr_embed.zeroshot import Scores
 
@@ -71,6 +75,43 @@ class EvaluationResult(Evaluation, Tabular):
         return self.warnings
 
 
+class ComparisonResult(Comparison, Tabular):
+    """A comparison that prints well and gives tables."""
+
+    def __repr__(self) -> str:
+        lines = [f"{finding.name}: {_apart(finding.auroc)}" for finding in self.findings]
+        covered = f"mean of {self.covered} of {counted(len(self.findings), 'finding')}"
+        return self._as_text(["AUROC of the first minus the second", *lines, f"{covered}: {_apart(self.mean_auroc)}"])
+
+    def to_arrow(self) -> pa.Table:
+        """A row a finding, `(mean)` the last: both AUROCs, their difference with its interval, p and p after Holm."""
+        rows = [("(mean)", self.mean_auroc)]
+        rows[:0] = [(finding.name, finding.auroc) for finding in self.findings]
+        return pa.Table.from_pylist(
+            [
+                {
+                    "finding": name,
+                    "first": auroc.first,
+                    "second": auroc.second,
+                    "difference": auroc.difference.value,
+                    "difference_low": auroc.difference.low,
+                    "difference_high": auroc.difference.high,
+                    "p": auroc.p,
+                    "p_holm": auroc.p_holm,
+                }
+                for name, auroc in rows
+            ]
+        )
+
+    def _remarks(self) -> Sequence[str]:
+        return self.warnings
+
+
+def _apart(auroc: Difference) -> str:
+    p = f", p {p_text(auroc.p_holm if auroc.p_holm is not None else auroc.p)}" if auroc.p is not None else ""
+    return figure_text(auroc.difference, 3, " to ") + p
+
+
 def evaluate(
     scores: ScoreSource | Table | np.ndarray,
     labels: LabelSource | Table | np.ndarray,
@@ -78,49 +119,109 @@ def evaluate(
     findings: Sequence[str] | None = None,
     extra: Sequence[str] = (),
     patients: Mapping[str, str] | Sequence[str] | np.ndarray | None = None,
-    **options: Any,
+    split: str | None = None,
+    uncertain: Uncertain = "unknown",
+    prevalence: Prevalence | None = None,
+    threshold: Rule | None = None,
+    thresholds_from: ScoreSource | Table | None = None,
+    thresholds_split: str | None = None,
+    calibrate: CalibrationKind | None = None,
+    by: Sequence[str] = (),
+    count_no_finding: bool = False,
+    bootstraps: int = 1000,
+    seed: int = 0,
 ) -> EvaluationResult:
     """Compares scores with labels, joined by image id and by the findings' names.
+
+    Intervals hold 95% and are by patient; where no patient has two cases, an AUROC's is DeLong's.
 
     Args:
         scores: what `predict` or `screen` gives, a file, a table of pandas or pyarrow, a dict of columns; any of them
             with `image_id` and a column a finding. Or an array `(N,)` or `(N, F)`, beside labels of its shape.
         labels: a manifest, or a table of `image_id` and findings of 1, 0 and blank, of any of these kinds.
-        findings: names of the columns of arrays.
+        findings: that are looked at, all by default; of arrays, the names of the columns.
         extra: columns of the labels that are not findings.
         patients: image to patient, where neither says; of arrays, one id a row.
-        options: as `cxr_embed.evaluation.evaluate` takes them: split, by, threshold, thresholds_from,
-            thresholds_split, calibrate, prevalence, uncertain, count_no_finding, bootstraps, seed.
+        split: evaluate on the labels of this split only.
+        uncertain: what a label of -1 counts as.
+        prevalence: part of cases with the finding where the scores are to be used, for all findings or by finding (`*`
+            is for all others): predictive values and net benefit are for it.
+        threshold: `youden`, `f1`, `sensitivity=0.9`, `specificity=0.9` or `flag-rate=0.1`, chosen on the validation
+            part; or a number that was known before, for all findings or by finding.
+        thresholds_from: scores of the validation part; those of `scores` by default.
+        thresholds_split: the labels' split that is the validation part.
+        calibrate: makes probabilities of scores, fitted on the validation part, for Brier score, calibration error and
+            net benefit.
+        by: columns of the labels to make groups of: `sex`, `age` (in bands), `view`, or any other.
+        count_no_finding: whether 'No Finding' has a part in means over findings.
+        bootstraps, seed: draws of patients for an interval, and their seed.
 
     Raises:
-        ManifestError, ScoresError: as `cxr_embed.evaluation.evaluate` does.
+        ManifestError: for tables that cannot be used, and labels that do not fit the scores.
+        ScoresError: for scores that are not finite numbers, and options that do not fit.
     """
     if isinstance(scores, np.ndarray) or isinstance(labels, np.ndarray):
         scores, labels, patients = _of_arrays(scores, labels, findings, patients)
-    elif findings is not None:
-        raise CxrEmbedError("`findings` names the columns of arrays; tables have names of their own")
+        findings = None
     elif patients is not None and not isinstance(patients, Mapping):
         raise CxrEmbedError("`patients` is a dict of image id to patient, beside tables")
-    if options.get("thresholds_from") is not None:
-        options["thresholds_from"] = scores_of(options["thresholds_from"])
-    found = run(scores_of(scores), labels_or_values(labels, extra), patients=patients, **options)
+    found = run(
+        scores_of(scores),
+        labels_or_values(labels, extra),
+        findings=findings,
+        patients=patients,
+        split=split,
+        uncertain=uncertain,
+        prevalence=prevalence,
+        threshold=threshold,
+        thresholds_from=scores_of(thresholds_from) if thresholds_from is not None else None,
+        thresholds_split=thresholds_split,
+        calibrate=calibrate,
+        by=by,
+        count_no_finding=count_no_finding,
+        bootstraps=bootstraps,
+        seed=seed,
+    )
     return EvaluationResult(**vars(found))
 
 
 def compare(
-    first: ScoreSource | Table, second: ScoreSource | Table, labels: LabelSource | Table, *, extra: Sequence[str] = (),
-    **options: Any,
-) -> Comparison:  # fmt: skip
+    first: ScoreSource | Table,
+    second: ScoreSource | Table,
+    labels: LabelSource | Table,
+    *,
+    findings: Sequence[str] | None = None,
+    extra: Sequence[str] = (),
+    patients: Mapping[str, str] | None = None,
+    split: str | None = None,
+    uncertain: Uncertain = "unknown",
+    count_no_finding: bool = False,
+    bootstraps: int = 1000,
+    seed: int = 0,
+) -> ComparisonResult:
     """Compares two scores of the same cases: differences with 95% intervals by patient, and tests.
 
     Args:
-        first, second, labels, extra: as `evaluate` takes them; no arrays.
-        options: as `cxr_embed.evaluation.compare` takes them: split, uncertain, count_no_finding, bootstraps, seed.
+        first, second: scores, as `evaluate` takes them; no arrays.
+        labels, findings, extra, patients, split, uncertain, count_no_finding, bootstraps, seed: as `evaluate` takes
+            them.
 
     Raises:
-        ManifestError, ScoresError: as `cxr_embed.evaluation.compare` does.
+        ManifestError, ScoresError: as `evaluate` does, and where the scores have no image or finding in common.
     """
-    return run_compare(scores_of(first), scores_of(second), labels_or_values(labels, extra), **options)
+    found = run_compare(
+        scores_of(first),
+        scores_of(second),
+        labels_or_values(labels, extra),
+        findings=findings,
+        patients=patients,
+        split=split,
+        uncertain=uncertain,
+        count_no_finding=count_no_finding,
+        bootstraps=bootstraps,
+        seed=seed,
+    )
+    return ComparisonResult(**vars(found))
 
 
 def scores_of(scores: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,18 @@ import pyarrow as pa
 
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.manifest import Manifest, labels_of_table, read_labels
+from cxr_embed.notebook import notebook_bar
 from cxr_embed.store import Store, open_store
 
 StrPath = str | os.PathLike[str]
 # pandas.DataFrame is named in words only: the core does not need pandas.
 Table = Any
+Progress = Callable[[str, int, int], None]  # a word for the step, what is done, how much there is
+
+
+def shown(progress: Progress | None) -> Progress | None:
+    """The caller's progress; in a notebook, a bar where there is none."""
+    return progress if progress is not None else notebook_bar()
 
 
 def store_of(store: Store | StrPath) -> Store:

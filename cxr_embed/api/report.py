@@ -14,9 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cxr_embed.api.evaluate import scores_of
-from cxr_embed.api.inputs import StrPath, Table, labels_of
+from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, shown
 from cxr_embed.api.scores import ScoreFrame
+from cxr_embed.choices import CalibrationKind, Uncertain
 from cxr_embed.evaluation import ScoreSource
+from cxr_embed.evaluation.evaluate import Prevalence
+from cxr_embed.evaluation.thresholds import Rule
 from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED, Manifest
 from cxr_embed.reporting import Inputs, ReportError, check_target, collect, write_report
 from cxr_embed.store import Store
@@ -47,9 +50,23 @@ def report(
     stores: Sequence[Store | StrPath] = (),
     probes: Sequence[StrPath] = (),
     curve: StrPath | None = None,
-    by: Sequence[str] | None = None,
+    findings: Sequence[str] | None = None,
     extra: Sequence[str] = (),
-    **options: Any,
+    split: str | None = None,
+    uncertain: Uncertain = "unknown",
+    prevalence: Prevalence | None = None,
+    threshold: Rule | None = None,
+    thresholds_split: str | None = None,
+    calibrate: CalibrationKind | None = None,
+    by: Sequence[str] | None = None,
+    count_no_finding: bool = False,
+    output: str | None = None,
+    pool: str = "mean",
+    bootstraps: int = 1000,
+    seed: int = 0,
+    title: str = "Evaluation report",
+    created: str = "",
+    progress: Progress | None = None,
 ) -> ReportFiles:
     """Writes one page (`out`, .html) for readers who were not there, and the same as JSON, Markdown and CSV beside it.
 
@@ -61,10 +78,14 @@ def report(
         stores: whose vectors are probed for view, sex and site.
         probes: folders of probes, for the model card.
         curve: `curve.json` of a few-label curve.
+        findings, extra, split, uncertain, prevalence, threshold, thresholds_split, calibrate, count_no_finding,
+            bootstraps, seed: as `evaluate` takes them.
         by: columns to make groups of; sex, age, view and site by default, where they are there.
-        extra: columns of the labels that are not findings.
-        options: as `cxr_embed.reporting.Inputs` has them: split, uncertain, prevalence, threshold, thresholds_split,
-            calibrate, count_no_finding, output, pool, bootstraps, seed, title, created.
+        output: one of the encoders' outputs, whose vectors are probed; each encoder's first by default.
+        pool: how tokens become one vector there: `mean`, `max` or `flatten`.
+        title: of the page.
+        created: a date for the page, so that equal inputs give equal files; now by default.
+        progress: called with a word for the step, what is done and how much there is; a bar in notebooks by default.
 
     Raises:
         ReportError, ManifestError, ScoresError, StoreError, ProbeError: for what cannot be used or written.
@@ -78,14 +99,27 @@ def report(
         inputs = Inputs(
             scores=files,
             labels=labels_path,
+            findings=tuple(findings) if findings is not None else None,
             extra=tuple(extra),
+            split=split,
+            uncertain=uncertain,
+            prevalence=prevalence,
+            threshold=threshold,
+            thresholds_split=thresholds_split,
+            calibrate=calibrate,
+            count_no_finding=count_no_finding,
+            output=output,
+            pool=pool,
+            bootstraps=bootstraps,
+            seed=seed,
+            title=title,
+            created=created,
             stores=tuple(store.path if isinstance(store, Store) else Path(store) for store in stores),
             probes=tuple(map(Path, probes)),
             curve=Path(curve) if curve is not None else None,
             by=tuple(by) if by is not None else None,
-            **options,
         )
-        made = collect(inputs)
+        made = collect(inputs, shown(progress))
     written = write_report(page, made)
     return ReportFiles(page, written, tuple(made["summary"]), tuple(made["warnings"]))
 

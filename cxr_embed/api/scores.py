@@ -26,13 +26,16 @@ class ScoreFrame(Tabular):
         scores: the values, and what they are.
         about: how they came about, for the metadata of a Parquet file.
         notes: what the user should know of them, in sentences.
-        report: how well they rank the images, and what thresholds do; None of scores that no labels were given for.
+        report: of a screening: how well the scores rank the images, and what thresholds do; without labels, how far
+            single prompts agree. None of other scores.
+        embedded: prompts that the text model embedded for it.
     """
 
     scores: Scores
     about: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     report: Report | None = None
+    embedded: int = 0
 
     @property
     def ids(self) -> np.ndarray:

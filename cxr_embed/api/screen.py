@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pydantic
 
-from cxr_embed.api.inputs import StrPath, Table, labels_of, store_of
+from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, shown, store_of
 from cxr_embed.api.scores import ScoreFrame
+from cxr_embed.cases import chosen_findings
+from cxr_embed.choices import Ensemble, ScoreKind, Uncertain
+from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.manifest import Manifest
 from cxr_embed.prompts import (
     Finding,
@@ -33,37 +37,79 @@ def screen(
     store: Store | StrPath,
     prompts: PromptSource,
     *,
+    findings: Sequence[str] | None = None,
     labels: Manifest | StrPath | Table | None = None,
     extra: Sequence[str] = (),
-    **options: Any,
+    split: str | None = None,
+    uncertain: Uncertain = "unknown",
+    threshold: str | float | None = None,
+    prevalence: Prevalence | None = None,
+    score: ScoreKind | None = None,
+    ensemble: Ensemble = "scores",
+    weights: StrPath | None = None,
+    device: str = "auto",
+    cut_prompts: bool = False,
+    count_no_finding: bool = False,
+    bootstraps: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> ScoreFrame:
     """Scores every image of a store against prompts. The images are not read, nor is the image model loaded.
 
-    A score is no probability, and 0.5 is no threshold.
+    A score is not a probability, and 0.5 is not a threshold.
 
     Args:
         store: an open store, or its folder.
         prompts: a dict of finding to (positive prompts, negative prompts); the name of a set of the package; a prompt
             file (.yaml); or a question in words, such as `pneumothorax`, or a list of them: each is compared with its
             denial by `margin`.
+        findings: of the prompts; all by default.
         labels: a table of `image_id` and findings, for `ScoreFrame.report`.
         extra: columns of the labels that are not findings.
-        options: as `cxr_embed.screening.screen` takes them: split, uncertain, goal, prevalence, score, ensemble,
-            weights, device, cut_prompts, count_no_finding, progress.
+        split, uncertain: which labels count, and what -1 counts as.
+        threshold: `youden`, `f1`, `sensitivity=0.95` (the default with labels), `specificity=0.9`, `flag-rate=0.1`, or
+            a number; chosen on these very images. Without labels, a flag rate or a number.
+        prevalence: part of images with the finding where the screening is meant to be used, for all findings or by
+            finding (`*` is for all others); the labels' own by default.
+        score: `margin` (positive minus negative cosine), `softmax` or `sigmoid`; the encoder's own by default.
+        ensemble: average a finding's `scores`, or its prompts' `vectors`.
+        weights, device: of the text model, for prompts that the store does not hold yet.
+        cut_prompts: read the beginning of a prompt that is longer than the text model reads.
+        count_no_finding, bootstraps, seed: as `evaluate` takes them.
+        progress: called with a word for the step, what is done and how much there is; a bar in notebooks by default.
 
     Raises:
-        PromptError, ManifestError, StoreError, EncoderError: for what cannot be used, before anything is scored.
+        PromptError, ManifestError, ScoresError, StoreError, EncoderError: for what cannot be used, before anything is
+            scored.
     """
     opened = store_of(store)
-    asked, by_question = prompts_of(prompts)
-    if by_question:
-        options = {"score": "margin", **options}
-    table = labels_of(labels, extra) if labels is not None else None
-    screening, report = run(opened, asked, labels=table, **options)
-    about = {"encoder": opened.spec.name, "fingerprint": opened.spec.fingerprint, "prompts": asked.name}
-    about |= {"prompts_digest": asked.digest, "ensemble": str(options.get("ensemble", "scores"))}
+    prompt_set, by_question = prompts_of(prompts)
+    if findings is not None:
+        names = [finding.name for finding in prompt_set.findings]
+        chosen = chosen_findings(findings, names, f"the prompts {prompt_set.name}")
+        prompt_set = replace(prompt_set, findings=tuple(f for f in prompt_set.findings if f.name in chosen))
+    screening, report = run(
+        opened,
+        prompt_set,
+        labels=labels_of(labels, extra) if labels is not None else None,
+        split=split,
+        uncertain=uncertain,
+        threshold=threshold,
+        prevalence=prevalence,
+        score=score or ("margin" if by_question else None),
+        ensemble=ensemble,
+        weights=weights,
+        device=device,
+        cut_prompts=cut_prompts,
+        count_no_finding=count_no_finding,
+        bootstraps=bootstraps,
+        seed=seed,
+        progress=shown(progress),
+    )
+    about = {"encoder": opened.spec.name, "fingerprint": opened.spec.fingerprint, "prompts": prompt_set.name}
+    about |= {"prompts_digest": prompt_set.digest, "score": screening.scores.kind, "ensemble": ensemble}
     about |= {"stand_in": opened.spec.stand_in} if opened.spec.stand_in else {}
-    return ScoreFrame(screening.scores, about, screening.notes, report if table is not None else None)
+    return ScoreFrame(screening.scores, about, screening.notes, report, screening.embedded)
 
 
 def prompts_of(prompts: PromptSource) -> tuple[PromptSet, bool]:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxr_embed.datasets.discovery import candidates, file_kind, printable
 from cxr_embed.datasets.metadata import findings_of, first_of, read_splits, read_table
 from cxr_embed.datasets.patients import RevealingPaths, compiled_pattern, hashed, neutral
-from cxr_embed.datasets.recipe import Recipe, Source
+from cxr_embed.datasets.recipe import Recipe, Source, load_recipe
 from cxr_embed.errors import ImageError, ManifestError
 from cxr_embed.images import read_dicom_header
 from cxr_embed.images.identifiers import Identifiers, read_identifiers
 from cxr_embed.manifest import CONTROL, check_columns, leaves_root
 from cxr_embed.manifest.patterns import match_bounded
 from cxr_embed.manifest.spellings import plain_age
-from cxr_embed.types import DicomFields
+from cxr_embed.types import DicomFields, counted
+
+_NAMED = 3
 
 
 @dataclass(kw_only=True)
@@ -70,6 +73,27 @@ def scan(root: Path, recipe: Recipe, *, patient_key: bytes | None, patient_patte
     run = _Scan(root, recipe, patient_key, compiled_pattern(patient_pattern))
     for relative in candidates(root, recipe.images, run.result.skipped):
         run.add(relative)
+    return run.finish()
+
+
+def scan_files(files: Sequence[Path], root: Path, *, patient_key: bytes | None) -> ScanResult:
+    """Makes a manifest's columns of some files, as the recipe `folder` reads them; all else is as `scan` has it.
+
+    Args:
+        files: radiographs below `root`.
+        root: that paths in the result are relative to.
+        patient_key: key of the hash; None keeps ids in clear.
+
+    Raises:
+        ManifestError: naming the files that are not radiographs.
+    """
+    run = _Scan(root, load_recipe("folder"), patient_key, None)
+    for path in files:
+        run.add(path.relative_to(root).as_posix())
+    if run.result.skipped:
+        faults = "; ".join(f"{path}: {reason}" for path, reason in run.result.skipped[:_NAMED])
+        more = counted(len(run.result.skipped), "file cannot be used", "files cannot be used")
+        raise ManifestError(f"`images`: {more} ({faults}); leave them out")
     return run.finish()
 
 

@@ -65,7 +65,9 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
     scored, cases = [], []
     for name, path in zip(names, inputs.scores, strict=True):
         steps(f"evaluating {name}")
-        joined = join_scores(read_scores(path), labels, split=inputs.split, uncertain=inputs.uncertain)
+        joined = join_scores(
+            read_scores(path), labels, findings=inputs.findings, split=inputs.split, uncertain=inputs.uncertain
+        )
         made = _evaluated(inputs, path, labels, joined)
         scored.append({"name": name, **file_record(path), "evaluation": made, "curves": curves_of(joined)})
         cases.append(joined)
@@ -120,6 +122,7 @@ def _evaluated(inputs: Inputs, path: Path, labels: Manifest, cases: ScoredCases)
     made = evaluate(
         path,
         labels,
+        findings=inputs.findings,
         split=inputs.split,
         uncertain=inputs.uncertain,
         prevalence=inputs.prevalence,
@@ -141,6 +144,7 @@ def _compared(inputs: Inputs, path: Path, labels: Manifest) -> dict[str, Any]:
         inputs.scores[0],
         path,
         labels,
+        findings=inputs.findings,
         split=inputs.split,
         uncertain=inputs.uncertain,
         count_no_finding=inputs.count_no_finding,

@@ -29,7 +29,8 @@ class Inputs:
     Attributes:
         scores: one file for each classifier or encoder; the first is compared with each of the others.
         labels: a manifest, or a table of `image_id` and findings.
-        extra: columns of the labels that are no findings.
+        findings: of the scores; all by default.
+        extra: columns of the labels that are not findings.
         stores: whose vectors are probed for shortcuts; for the model card.
         output: of the encoders, for the shortcuts; each encoder's first by default.
         pool: how tokens become one vector there.
@@ -45,6 +46,7 @@ class Inputs:
 
     scores: tuple[Path, ...]
     labels: Path
+    findings: tuple[str, ...] | None = None
     extra: tuple[str, ...] = ()
     stores: tuple[Path, ...] = ()
     output: str | None = None
