@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
+from cxr_embed.api.evaluate import EvaluationResult, evaluate
 from cxr_embed.api.inputs import StrPath, Table, labels_of, source_of, store_of
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.api.tables import Tabular
-from cxr_embed.cases import own_patients
-from cxr_embed.choices import Balance, Uncertain
+from cxr_embed.cases import own_patients, some
+from cxr_embed.choices import Balance, CalibrationKind, ProbeKind, Uncertain
+from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.evaluation.scored import join_scores
 from cxr_embed.evaluation.scores import read_scores
-from cxr_embed.evaluation.thresholds import choose
+from cxr_embed.evaluation.thresholds import Rule, choose
 from cxr_embed.manifest import Manifest
 from cxr_embed.probe.attention import AttentionProbe
 from cxr_embed.probe.base import Probe
@@ -31,8 +32,6 @@ from cxr_embed.probe.selection import BALANCES
 from cxr_embed.store import Store
 from cxr_embed.types import LEARNED, counted
 from cxr_embed.zeroshot import Scores
-
-Kind = Literal["linear", "mlp", "knn"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -146,8 +145,77 @@ class FindingsProbe(Tabular):
         )
         return ScoreFrame(scores, about, tuple(notes))
 
+    def evaluate(
+        self,
+        store: Store | StrPath,
+        labels: Manifest | StrPath | Table,
+        *,
+        findings: Sequence[str] | None = None,
+        extra: Sequence[str] = (),
+        split: str | None = None,
+        uncertain: Uncertain = "unknown",
+        prevalence: Prevalence | None = None,
+        threshold: Rule | None = None,
+        thresholds_split: str | None = None,
+        calibrate: CalibrationKind | None = None,
+        by: Sequence[str] = (),
+        count_no_finding: bool = False,
+        bootstraps: int = 1000,
+        seed: int = 0,
+    ) -> EvaluationResult:
+        """Predicts and compares with labels.
+
+        A patient that the probe learned from is refused, in the tested part as in the one that thresholds are chosen
+        on. Thresholds that the probe keeps are used where no other ones are asked for, on other patients than they
+        come from.
+
+        Args:
+            store: an open store of the same encoder, or its folder.
+            labels: a manifest, or a table of labels.
+            split: the tested part; `test` by default, where there are splits.
+            findings, extra, uncertain, prevalence, threshold, thresholds_split, calibrate, by, count_no_finding,
+                bootstraps, seed: as `cxr_embed.evaluate` takes them.
+
+        Raises:
+            ProbeError: for another encoder's store, or patients that the probe knows.
+            StoreError, ManifestError, ScoresError: as `predict` and `cxr_embed.evaluate` do.
+        """
+        table, trained = labels_of(labels, extra), self.trained
+        part = tested_split(table, split)
+        parts = [part] if thresholds_split is None else [part, thresholds_split]
+        predicted = predict_untaught(trained, store_of(store), table, parts)
+        kept = trained.thresholds if threshold is None and thresholds_split is None else {}
+        if kept:
+            _check_kept(trained, predicted)
+        found = evaluate(
+            predicted.scores,
+            table,
+            findings=findings,
+            patients=predicted.patients,
+            split=part,
+            uncertain=uncertain,
+            prevalence=prevalence,
+            threshold=kept or threshold,
+            thresholds_split=thresholds_split,
+            calibrate=calibrate,
+            by=by,
+            count_no_finding=count_no_finding,
+            bootstraps=bootstraps,
+            seed=seed,
+        )
+        results = found.findings
+        if kept and trained.chosen is not None:
+            rule = f"{trained.chosen.rule}, kept in the probe"
+            results = tuple(replace(f, threshold_rule=rule) if f.threshold is not None else f for f in results)
+        return replace(found, findings=results, warnings=(*found.warnings, *predicted.notes))
+
     def _remarks(self) -> Sequence[str]:
         return (repr(self), *self.notes)
+
+
+def tested_split(labels: Manifest, split: str | None) -> str | None:
+    """The split that is tested: the one that is named, else `test`, where there are splits."""
+    return split or ("test" if "split" in labels.table.column_names else None)
 
 
 def train_probe(
@@ -159,7 +227,7 @@ def train_probe(
     shots: int | None = None,
     output: str | None = None,
     pool: str = "mean",
-    kind: Kind = "linear",
+    kind: ProbeKind = "linear",
     balance: Balance = "none",
     C: float | None = None,
     threshold: str | None = None,
@@ -291,6 +359,20 @@ def _with_thresholds(
     patients = np.unique(predicted.owners)
     chosen = ThresholdRecord(split, how.replace("the validation part", f"the split {split}"), len(patients))
     return replace(trained, thresholds=thresholds, chosen=chosen, chosen_on=patients), notes
+
+
+def _check_kept(trained: TrainedProbe, tested: Predicted) -> None:
+    """Refuses to test kept thresholds on patients that they were chosen on.
+
+    Raises:
+        ProbeError: naming the first few.
+    """
+    both = np.intersect1d(tested.owners, trained.chosen_on)
+    if len(both):
+        raise ProbeError(
+            f"{among(len(both), len(tested.owners))} that the probe's thresholds were chosen on ({some(both)}); "
+            "evaluate on others, by `split`, or state a `threshold`"
+        )
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cxr_embed.api.inputs import StrPath, Table, labels_of, store_of
+from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, shown, store_of
 from cxr_embed.api.tables import Tabular
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import CaseIndex, Query, Rules
 from cxr_embed.index.answers import check_target, whole_ages, write_neighbors
 from cxr_embed.index.faiss.build import build_index as build
 from cxr_embed.index.faiss.kinds import MEMORY
+from cxr_embed.index.faiss.layout import Record
 from cxr_embed.index.milvus.search import MilvusIndex
 from cxr_embed.index.queries import Asker, Examples
 from cxr_embed.manifest import Manifest
@@ -98,6 +99,17 @@ class SearchIndex:
         """The encoder that made the vectors."""
         return self.index.spec
 
+    @property
+    def record(self) -> Record:
+        """What the folder's `index.json` says: how cases are found, and how well.
+
+        Raises:
+            CaseIndexError: for a collection in Milvus, which has none.
+        """
+        if not isinstance(self.index, CaseIndex):
+            raise CaseIndexError("a collection in Milvus has no record of its structure")
+        return self.index.record
+
     def __len__(self) -> int:
         return len(self.index)
 
@@ -172,7 +184,8 @@ def build_index(
     kind: str = "auto",
     memory: int = MEMORY,
     extra: Sequence[str] = (),
-    key_file: Path | None = None,
+    key_file: StrPath | None = None,
+    progress: Progress | None = None,
 ) -> SearchIndex:
     """Builds an index of a store's vectors in a folder, or replaces the one that is there, and opens it.
 
@@ -180,15 +193,30 @@ def build_index(
         store: an open store, or its folder.
         manifest: the cases, and what is known of them; all images of the store, by patient alone, without one.
         path: the index's folder.
-        output, pool, kind, memory, key_file: as `cxr_embed.index.faiss.build.build_index` takes them.
+        output: one of the encoder's outputs; the one that words are compared with by default, else its first.
+        pool: of `(T, D)` vectors: `mean` makes one of them, `tokens` compares each by max-sim; `tokens` by default
+            where the encoder compares words so.
+        kind: `auto` (by size and `memory`), `flat`, `hnsw`, `ivf-fp16`, `ivf-sq8`, `ivf-pq`; of tokens `flat` or
+            `tokens-pq`.
+        memory: bytes that the search structure may take.
         extra: columns of the manifest that are not findings.
+        key_file: the key of the patient ids, where patients were forgotten; the user's own by default.
+        progress: called with a word for the step, what is done and how much there is; a bar in notebooks by default.
 
     Raises:
         CaseIndexError, StoreError, ManifestError: for what cannot be indexed, or a folder that cannot be written.
     """
     table = labels_of(manifest, extra) if manifest is not None else None
     written = build(
-        store_of(store), path, manifest=table, output=output, pool=pool, kind=kind, memory=memory, key_file=key_file
+        store_of(store),
+        path,
+        manifest=table,
+        output=output,
+        pool=pool,
+        kind=kind,
+        memory=memory,
+        key_file=Path(key_file) if key_file is not None else None,
+        progress=shown(progress),
     )
     return SearchIndex(CaseIndex(path), written.notes)
 

@@ -6,8 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -15,9 +14,6 @@ from cxr_embed.cli.terminal import clean_json, console
 from cxr_embed.notebook import in_notebook, notebook_bar
 from cxr_embed.types import RESEARCH as RESEARCH
 from cxr_embed.types import counted, stand_ins_read
-
-KeyFile = Annotated[Path | None, typer.Option(help="Key of the patient ids, if not your own: for what was forgotten.")]
-
 
 _PRINTED: list[bool] = []  # JSON values
 
@@ -73,29 +69,6 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
 def plural(count: int, noun: str) -> str:
     """A count with its noun: 1 shard, 2 shards."""
     return counted(count, noun)
-
-
-def prevalences(given: list[str], findings: list[str], owner: str) -> dict[str, float]:
-    """`--prevalence`: `0.02` for all findings, or `NAME=0.02`; a later word wins.
-
-    Args:
-        given: the words.
-        findings: that there are.
-        owner: who says so, for the message: `the prompts ask for`.
-    """
-    rates: dict[str, float] = {}
-    for word in given:
-        name, _, number = word.rpartition("=")
-        try:
-            rate = float(number)
-        except ValueError:
-            rate = -1.0
-        if not 0 <= rate <= 1:
-            fail(f"--prevalence is a part of 1, such as 0.02 or Pneumothorax=0.02, not {word!r}", 2)
-        if name and name not in findings:
-            fail(f"--prevalence {word}: {owner} {', '.join(findings)}", 2)
-        rates.update(dict.fromkeys([name] if name else findings, rate))
-    return rates
 
 
 def human_bytes(count: int) -> str:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cxr_embed.cli.common import KeyFile, fail, is_terminal, plural, print_json
+from cxr_embed.choices import Colour, Dtype
+from cxr_embed.cli.common import fail, is_terminal, plural, print_json
+from cxr_embed.cli.options import AsJson, Device, Extra, KeyFile, Root, Weights, listed
 from cxr_embed.cli.terminal import console
 from cxr_embed.notebook import in_notebook
 
@@ -28,71 +30,68 @@ def embed(
     encoder: Annotated[
         str, typer.Option(help="A name from `cxr-embed encoders`, or package.module:function.")
     ] = "mini",
-    weights: Annotated[Path | None, typer.Option(help="Safetensors file or checkpoint folder of the encoder.")] = None,
+    weights: Weights = None,
     outputs: Annotated[
         str | None, typer.Option(help="Which of the encoder's outputs to store, e.g. contrastive,general.")
     ] = None,
     pixels: Annotated[str | None, typer.Option(help="Which of the encoder's pixel recipes to use.")] = None,
     prepare: Annotated[str | None, typer.Option(help="stretch: values fill their range first (own store).")] = None,
-    colour: Annotated[str, typer.Option(help="refuse, or grey: read tinted or marked films as grey.")] = "refuse",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    colour: Annotated[Colour, typer.Option(help="grey: read tinted or marked films as grey.")] = "refuse",
+    device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto (fastest that is native here), float32 or bf16.")] = "auto",
-    dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32.", show_default=False)] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="float16 by default.", show_default=False)] = None,
     batch_size: Annotated[str, typer.Option(help="Images at once; halved when memory runs out.")] = "auto",
     workers: Annotated[str, typer.Option(help="Processes; auto takes one a core.")] = "auto",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many rows.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder of the images, if not the manifest's own.")] = None,
+    root: Root = None,
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Also read files outside the root that links lead to.")
     ] = False,
-    extra: Annotated[list[str] | None, typer.Option(help="A column that is no finding (repeatable).")] = None,
+    extra: Extra = None,
     key_file: KeyFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Embed every radiograph of a manifest that the store does not hold yet.
 
     Files are known by their content: run it again and only new ones are read. A broken file never stops the run: it
     is named at the end, and the exit status is 1. Ctrl-C keeps what is done; the next run goes on from there.
     """
-    from cxr_embed.manifest import read_manifest
-    from cxr_embed.pipeline.embedding import embed as run
-    from cxr_embed.pipeline.embedding import plan_embedding
-
-    if dtype not in (None, "float16", "float32"):
-        fail(f"--dtype is float16 or float32, not {dtype!r}", 2)
-    if colour not in ("refuse", "grey"):
-        fail(f"--colour is refuse or grey, not {colour!r}", 2)
-    table = read_manifest(manifest, root=root, extra=extra or ())
-    chosen = [name.strip() for name in outputs.split(",")] if outputs is not None else None
-    recipe: dict[str, Any] = {"weights": weights, "outputs": chosen, "pixels": pixels, "prepare": prepare}
+    recipe: dict[str, Any] = {"weights": weights, "outputs": listed(outputs), "pixels": pixels, "prepare": prepare}
     if dry_run:
+        from cxr_embed.manifest import read_manifest
+        from cxr_embed.pipeline.embedding import plan_embedding
+
+        table = read_manifest(manifest, root=root, extra=extra or ())
         plan = plan_embedding(table, encoder=encoder, store=store, limit=limit, key_file=key_file, **recipe)
         print_json(vars(plan)) if as_json else _print_plan(plan)
         return
+    from cxr_embed.api.embed import embed as run
+
     with _progress_bar() as progress:
-        summary = run(
-            table,
-            encoder=encoder,
-            store=store,
+        opened = run(
+            manifest,
+            encoder,
+            store,
+            root=root,
+            extra=extra or (),
             device=device,
             precision=precision,
             **recipe,
-            colour=colour,  # type: ignore[arg-type]
+            colour=colour,
             follow_links=follow_links,
-            dtype=dtype,  # type: ignore[arg-type]
+            dtype=dtype,
             batch_size=_count("--batch-size", batch_size),
             workers=_count("--workers", workers),
             limit=limit,
             key_file=key_file,
             progress=progress,
         )
+    summary = opened.summary
     if as_json:
-        from cxr_embed.store import open_store
-
-        print_json({**summary.to_json(), "weights": open_store(store).spec.weights_source})
+        print_json({**summary.to_json(), "weights": opened.spec.weights_source})
     else:
-        _print_summary(summary, store)
+        _print_summary(summary, store, opened.spec.weights_source)
     if summary.interrupted:
         raise typer.Exit(130)
     if summary.failed:
@@ -148,10 +147,9 @@ def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
         yield show
 
 
-def _print_summary(summary: EmbedSummary, store: Path) -> None:
+def _print_summary(summary: EmbedSummary, store: Path, weights: str) -> None:
     from cxr_embed.cli.store import told_equal
     from cxr_embed.images import NOTES
-    from cxr_embed.store import open_store
 
     rate = f" ({summary.embedded / summary.seconds:,.1f} images/s)" if summary.embedded else ""
     parts = [f"{summary.embedded:,} embedded", f"{summary.unchanged:,} unchanged"]
@@ -161,8 +159,8 @@ def _print_summary(summary: EmbedSummary, store: Path) -> None:
     typer.echo(f"{plural(summary.images, 'image')}: {', '.join(parts)} in {summary.seconds:,.1f} s{rate}")
     if summary.engine:
         typer.echo(f"engine: {summary.engine}, batches of {summary.batch_size}")
-    if source := open_store(store).spec.weights_source:
-        typer.echo(f"weights: {source}")
+    if weights:
+        typer.echo(f"weights: {weights}")
     typer.echo(f"{store}: {plural(summary.stored, 'image')} with a vector")
     if unlike := sorted(summary.unlike_chest):
         named = ", ".join(unlike[:_SHOWN_UNLIKE]) + (", ..." if len(unlike) > _SHOWN_UNLIKE else "")

@@ -9,7 +9,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.cli import tables
-from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json
+from cxr_embed.cli.common import RESEARCH, plural, print_json
+from cxr_embed.cli.options import (
+    AsJson,
+    Bootstraps,
+    By,
+    Calibrate,
+    CountNoFinding,
+    Extra,
+    Findings,
+    LabelFile,
+    Prevalence,
+    Scores,
+    Seed,
+    Split,
+    Threshold,
+    ThresholdsSplit,
+    Uncertain,
+    listed,
+    prevalences,
+)
 from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -21,53 +40,11 @@ if TYPE_CHECKING:
 EXAMPLE = "Example: `cxr-embed evaluate scores.csv data/manifest.csv --split test --thresholds-split validate`"
 COMPARE_EXAMPLE = "Example: `cxr-embed probe compare hog.csv densenet.csv data/manifest.csv --split test`"
 
-Scores = Annotated[
-    Path, typer.Argument(help="Scores: image_id and a column for each finding (.csv, .csv.gz, .parquet).")
-]
-LabelFile = Annotated[Path, typer.Argument(help="Manifest, or a table of image_id and findings.")]
-Extra = Annotated[
-    list[str] | None, typer.Option(help="A column of the labels that is no finding (repeatable).", show_default=False)
-]
-Split = Annotated[str | None, typer.Option(help="Look at this split of the labels only, e.g. test.")]
-Uncertain = Annotated[str, typer.Option(help="What a label of -1 counts as: unknown, positive or negative.")]
-Bootstraps = Annotated[int, typer.Option(min=0, max=100_000, help="Draws of patients for the intervals.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the draws.")]
-Prevalence = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Part of cases with the finding where the scores are to be used, for predictive values and net "
-        "benefit: 0.02, or Pneumothorax=0.02 (repeatable).",
-        show_default=False,
-    ),
-]
-Threshold = Annotated[
-    str | None,
-    typer.Option(
-        help="youden, f1, sensitivity=0.9 or specificity=0.9, chosen on the validation part (there, youden by "
-        "default); or a number that was known before.",
-        show_default=False,
-    ),
-]
-ThresholdsSplit = Annotated[
-    str | None, typer.Option(help="The labels' split that is the validation part, e.g. validate.")
-]
-Calibrate = Annotated[
-    str | None, typer.Option(help="platt or isotonic: make probabilities of the scores, fitted on the validation part.")
-]
-By = Annotated[
-    str | None,
-    typer.Option(help="The same by groups of the labels' columns, and differences between them: sex,age,view."),
-]
-CountNoFinding = Annotated[
-    bool,
-    typer.Option("--count-no-finding", help="Give 'No Finding' a part in means; beside others it has none by default."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
-
 
 def evaluate(
     scores: Scores,
     labels: LabelFile,
+    findings: Findings = None,
     extra: Extra = None,
     split: Split = None,
     uncertain: Uncertain = "unknown",
@@ -90,23 +67,21 @@ def evaluate(
     intervals clustered: patients are drawn again, not images. Scores may be any real numbers, higher = more likely.
     What is not defined is said to be so, and is no part of the mean.
     """
-    from cxr_embed.evaluation import evaluate as run
-    from cxr_embed.evaluation import read_scores
-    from cxr_embed.manifest import read_labels
+    from cxr_embed.api.evaluate import evaluate as run
 
-    check_uncertain(uncertain)
-    table = read_scores(scores)
     found = run(
-        table,
-        read_labels(labels, extra=extra or ()),
+        scores,
+        labels,
+        findings=findings,
+        extra=extra or (),
         split=split,
-        uncertain=uncertain,  # type: ignore[arg-type]
-        prevalence=prevalences(prevalence, list(table.names), "the scores have") if prevalence else None,
+        uncertain=uncertain,
+        prevalence=prevalences(prevalence),
         threshold=threshold,
         thresholds_from=thresholds_from,
         thresholds_split=thresholds_split,
-        calibrate=calibrate,  # type: ignore[arg-type]
-        by=words(by),
+        calibrate=calibrate,
+        by=listed(by) or (),
         count_no_finding=count_no_finding,
         bootstraps=bootstraps,
         seed=seed,
@@ -135,15 +110,11 @@ def show(found: Evaluation, about: dict[str, str | None], source: str, as_json: 
     typer.echo(RESEARCH)
 
 
-def words(by: str | None) -> list[str]:
-    """The columns that `--by` names."""
-    return [name.strip() for name in by.split(",") if name.strip()] if by else []
-
-
 def compare(
     first: Scores,
     second: Scores,
     labels: LabelFile,
+    findings: Findings = None,
     extra: Extra = None,
     split: Split = None,
     uncertain: Uncertain = "unknown",
@@ -157,17 +128,17 @@ def compare(
     Every draw of patients serves both. p is corrected for the number of findings by Holm's method; it says nothing
     about how large a difference is.
     """
-    from cxr_embed.evaluation import compare as run
+    from cxr_embed.api.evaluate import compare as run
     from cxr_embed.evaluation.tables import about_intervals, comparison_table
-    from cxr_embed.manifest import read_labels
 
-    check_uncertain(uncertain)
     found = run(
         first,
         second,
-        read_labels(labels, extra=extra or ()),
+        labels,
+        findings=findings,
+        extra=extra or (),
         split=split,
-        uncertain=uncertain,  # type: ignore[arg-type]
+        uncertain=uncertain,
         count_no_finding=count_no_finding,
         bootstraps=bootstraps,
         seed=seed,
@@ -184,12 +155,6 @@ def compare(
     for warning in found.warnings:
         tell(screen, "note", warning)
     typer.echo(RESEARCH)
-
-
-def check_uncertain(uncertain: str) -> None:
-    """Refuses another word for what -1 counts as."""
-    if uncertain not in ("unknown", "positive", "negative"):
-        fail(f"--uncertain is unknown, positive or negative, not {uncertain!r}", 2)
 
 
 def print_tables(console: Console, given: Sequence[Table], *, beside: bool) -> None:

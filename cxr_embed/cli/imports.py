@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxr_embed.cli.common import KeyFile, fail, is_terminal, plural, print_json
+from cxr_embed.choices import Dtype as StoredDtype
+from cxr_embed.cli.common import fail, is_terminal, plural, print_json
+from cxr_embed.cli.options import AsJson, Extra, KeyFile
 from cxr_embed.cli.terminal import console
 from cxr_embed.notebook import in_notebook, notebook_bar
 from cxr_embed.types import counted
@@ -26,13 +28,11 @@ StoreFolder = Annotated[Path, typer.Option(help="Folder of the vectors; made whe
 Labels = Annotated[
     Path | None, typer.Option(help="CSV or Parquet with image_id; tells patients, is checked against the vectors.")
 ]
-Extra = Annotated[list[str] | None, typer.Option(help="A column of --labels that is no finding (repeatable).")]
 PatientPattern = Annotated[
     str | None, typer.Option(help="Regular expression on the image id; its group is the patient's id.")
 ]
-Dtype = Annotated[str | None, typer.Option(help="float16 or float32; as the file has it by default.")]
+Dtype = Annotated[StoredDtype | None, typer.Option(help="As the file has it by default.")]
 _NAMED = 5  # images that a note names
-AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 
 
 @app.command(

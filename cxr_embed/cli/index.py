@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, KeyFile, fail, human_bytes, plural, print_json, progress_bar
+from cxr_embed.choices import Engine
+from cxr_embed.cli.common import RESEARCH, fail, human_bytes, plural, print_json, progress_bar
+from cxr_embed.cli.options import AsJson, Extra, IndexPath, KeyFile, StorePath
 from cxr_embed.cli.tables import print_facts
 from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
-    from cxr_embed.index.faiss.build import Written
     from cxr_embed.index.faiss.layout import Record
 
 app = typer.Typer(
@@ -21,13 +22,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Make cases of a store searchable: `cxr-embed search` finds similar ones.",
 )
-IndexPath = Annotated[Path, typer.Argument(help="The index's folder.", show_default=False)]
-StorePath = Annotated[Path, typer.Argument(help="The store's folder.", show_default=False)]
 ManifestPath = Annotated[
     Path | None, typer.Option(help="The cases, and what is known of them: columns to filter by.", show_default=False)
 ]
-Extra = Annotated[list[str] | None, typer.Option(help="A column of the manifest that is no finding (repeatable).")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 _ELSEWHERE = (
     "the store, the manifest and backups hold these cases as before, and `index add` brings them back; "
     "`cxr-embed forget` takes a patient out of all, for good"
@@ -66,26 +63,23 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build an index of a store's vectors, and measure how many of the true neighbours it finds."""
-    from cxr_embed.index.faiss.build import build_index
-    from cxr_embed.manifest import read_labels
-    from cxr_embed.store import open_store
+    from cxr_embed.api.search import build_index
 
     limit = as_bytes(memory)
-    opened = open_store(store)
-    cases = read_labels(manifest, extra=extra or ()) if manifest is not None else None
     with progress_bar() as progress:
-        written = build_index(
-            opened,
-            out,
-            manifest=cases,
+        built = build_index(
+            store,
+            manifest,
+            path=out,
             output=output,
             pool=pool,
             kind=kind,
             memory=limit,
+            extra=extra or (),
             key_file=key_file,
             progress=progress,
         )
-    _tell(out, written, "built", as_json)
+    _tell(out, built.record, len(built), built.notes, "built", as_json)
 
 
 def as_bytes(text: str) -> int:
@@ -102,15 +96,14 @@ def as_bytes(text: str) -> int:
     return size
 
 
-def _tell(path: Path, written: Written, what: str, as_json: bool) -> None:
-    record = written.record
+def _tell(path: Path, record: Record, changed: int, notes: Sequence[str], what: str, as_json: bool) -> None:
     if as_json:
-        print_json({"index": str(path), what: written.changed, "notes": list(written.notes), **describe(record)})
+        print_json({"index": str(path), what: changed, "notes": list(notes), **describe(record)})
         return
-    for note in written.notes:
+    for note in notes:
         typer.echo(f"note: {note}")
-    changed = f"{plural(written.changed, 'case')} {what}, now " if what != "built" else ""
-    typer.echo(f"{path}: {changed}{plural(record.cases, 'case')}, {structure(record)}")
+    before = f"{plural(changed, 'case')} {what}, now " if what != "built" else ""
+    typer.echo(f"{path}: {before}{plural(record.cases, 'case')}, {structure(record)}")
     typer.echo(RESEARCH)
 
 
@@ -160,7 +153,7 @@ def add(
     cases = read_labels(manifest, extra=extra or ()) if manifest is not None else None
     with progress_bar() as progress:
         written = add_cases(index, opened, manifest=cases, key_file=key_file, progress=progress)
-    _tell(index, written, "added", as_json)
+    _tell(index, written.record, written.changed, written.notes, "added", as_json)
 
 
 @app.command("remove", epilog="Example: `cxr-embed index remove index/hog --patient p17`")
@@ -168,7 +161,7 @@ def remove(
     index: IndexPath,
     image_ids: Annotated[list[str] | None, typer.Argument(help="Cases to remove.", show_default=False)] = None,
     patient: Annotated[list[str] | None, typer.Option(help="Remove all cases of a patient (repeatable).")] = None,
-    engine: Annotated[str, typer.Option(help="faiss, or milvus for what `index push` filled.")] = "faiss",
+    engine: Annotated[Engine, typer.Option(help="milvus for what `index push` filled.")] = "faiss",
     uri: Annotated[
         str | None, typer.Option(help="Of Milvus: http://HOST:PORT, or a file of the embedded one (.db).")
     ] = None,
@@ -188,13 +181,11 @@ def remove(
         written = remove_cases(index, image_ids or (), patient or (), progress=progress)
     if not as_json:
         typer.echo(f"note: {_ELSEWHERE}", err=True)
-    _tell(index, written, "removed", as_json)
+    _tell(index, written.record, written.changed, written.notes, "removed", as_json)
 
 
-def check_engine(engine: str, uri: str | None) -> None:
+def check_engine(engine: Engine, uri: str | None) -> None:
     """Ends the program where --engine and --uri do not belong together."""
-    if engine not in ("faiss", "milvus"):
-        fail(f"--engine is faiss or milvus, not {engine!r}", 2)
     if (engine == "milvus") != (uri is not None):
         fail("--engine milvus and --uri belong together: what to search with, and where it is", 2)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
-from cxr_embed.cli.evaluate import AsJson, Bootstraps, CountNoFinding, Extra, Seed, print_tables, tell
+from cxr_embed.cli.evaluate import print_tables, tell
+from cxr_embed.cli.options import AsJson, Bootstraps, CountNoFinding, Extra, Findings, Seed
 from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ def evaluate(
         typer.Option(help="Manifest, or a table of image_id and findings; by default what the first index was told."),
     ] = None,
     extra: Extra = None,
-    finding: Annotated[
-        list[str] | None, typer.Option(help="Look at this finding (repeatable); all by default.", show_default=False)
-    ] = None,
+    findings: Findings = None,
     k: Annotated[str, typer.Option("-k", help="Neighbours looked at, e.g. 5,10; the largest ones vote.")] = "5,10",
     split_queries: Annotated[str | None, typer.Option(help="Ask for images of this split only, e.g. test.")] = None,
     split_cases: Annotated[str | None, typer.Option(help="Search images of this split only, e.g. train.")] = None,
@@ -51,7 +50,7 @@ def evaluate(
     report = evaluate_retrieval(
         [CaseIndex(path) for path in indexes],
         read_labels(labels, extra=extra or ()) if labels is not None else None,
-        findings=finding or (),
+        findings=findings or (),
         ks=_numbers(k),
         split_queries=split_queries,
         split_cases=split_cases,

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, KeyFile, plural, print_json, progress_bar
-from cxr_embed.cli.index import AsJson, Extra, ManifestPath, StorePath
+from cxr_embed.cli.common import RESEARCH, plural, print_json, progress_bar
+from cxr_embed.cli.index import ManifestPath
+from cxr_embed.cli.options import AsJson, Extra, KeyFile, StorePath
 
 EXAMPLE = (
     "Example: `cxr-embed index push vectors/hog --manifest data/manifest.csv --uri http://localhost:19530 "

@@ -9,6 +9,7 @@ import typer
 
 from cxr_embed.choices import CalibrationKind
 from cxr_embed.choices import Uncertain as UncertainLabels
+from cxr_embed.cli.common import fail
 
 StorePath = Annotated[Path, typer.Argument(help="The store's folder.", show_default=False)]
 ProbePath = Annotated[Path, typer.Argument(help="The probe's folder.", show_default=False)]
@@ -69,3 +70,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 def listed(text: str | None) -> list[str] | None:
     """The names in a list such as `sex,age,view`; None where there is none."""
     return [name.strip() for name in text.split(",") if name.strip()] if text is not None else None
+
+
+def prevalences(given: list[str] | None) -> dict[str, float] | None:
+    """`--prevalence`: `0.02` for all findings that are not named, or `NAME=0.02`; a later word wins."""
+    rates: dict[str, float] = {}
+    for word in given or ():
+        name, _, number = word.rpartition("=")
+        try:
+            rates[name or "*"] = float(number)
+        except ValueError:
+            fail(f"--prevalence is a part of 1, such as 0.02 or Pneumothorax=0.02, not {word!r}", 2)
+    return rates or None

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxr_embed.choices import Balance, ProbeKind
 from cxr_embed.cli import tables
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
-from cxr_embed.cli.evaluate import AsJson, Extra, Uncertain, check_uncertain
+from cxr_embed.cli.options import AsJson, Extra, LabelFile, ProbePath, StorePath, ThresholdsSplit, Uncertain
 from cxr_embed.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Train classifiers of findings on stored vectors, with few labels.",
 )
-StorePath = Annotated[Path, typer.Argument(help="The store's folder.")]
-ManifestPath = Annotated[Path, typer.Argument(help="Manifest, or a table of image_id and findings.")]
-Findings = Annotated[
+Learned = Annotated[
     list[str] | None, typer.Option("--finding", help="A finding to learn (repeatable); all of the labels by default.")
 ]
 Shots = Annotated[
@@ -48,7 +47,7 @@ InverseRegularisation = Annotated[
 @app.command("train", epilog="Example: `cxr-embed probe train vectors/hog data/manifest.csv --out probes/hog`")
 def train(
     store: StorePath,
-    manifest: ManifestPath,
+    labels: LabelFile,
     out: Annotated[Path, typer.Option(help="Folder of the probe; an older probe in it is replaced.")],
     split: Annotated[
         str | None,
@@ -61,11 +60,9 @@ def train(
     pool: Annotated[
         str, typer.Option(help="Tokens to one vector: mean, max, flatten, or attention (learned, needs torch).")
     ] = "mean",
-    findings: Findings = None,
-    kind: Annotated[str, typer.Option(help="linear, mlp (one hidden layer) or knn (nearest neighbours).")] = "linear",
-    balance: Annotated[
-        str, typer.Option(help="none, balanced (positives weigh as much as negatives) or focal.")
-    ] = "none",
+    findings: Learned = None,
+    kind: Annotated[ProbeKind, typer.Option(help="mlp has one hidden layer, knn looks at neighbours.")] = "linear",
+    balance: Annotated[Balance, typer.Option(help="balanced: positives weigh as much as negatives.")] = "none",
     C: InverseRegularisation = None,
     threshold: Annotated[
         str | None,
@@ -73,10 +70,7 @@ def train(
             help="youden, f1, sensitivity=0.9 or specificity=0.9: the rule for thresholds.", show_default=False
         ),
     ] = None,
-    thresholds_split: Annotated[
-        str | None,
-        typer.Option(help="Choose thresholds on this split, which the probe does not learn from, and keep them."),
-    ] = None,
+    thresholds_split: ThresholdsSplit = None,
     extra: Extra = None,
     uncertain: Uncertain = "unknown",
     seed: Annotated[int, typer.Option(min=0, help="Of the draw, folds and first weights.")] = 0,
@@ -91,22 +85,21 @@ def train(
 
     if threshold is not None and thresholds_split is None:
         fail("--threshold is chosen on cases that the probe does not learn from: name them with --thresholds-split", 2)
-    check_uncertain(uncertain)
     probe = train_probe(
         store,
-        manifest,
+        labels,
         split=split,
         findings=findings,
         shots=shots,
         output=output,
         pool=pool,
-        kind=kind,  # type: ignore[arg-type]
-        balance=balance,  # type: ignore[arg-type]
+        kind=kind,
+        balance=balance,
         C=C,
         threshold=threshold,
         thresholds_split=thresholds_split,
         extra=extra or (),
-        uncertain=uncertain,  # type: ignore[arg-type]
+        uncertain=uncertain,
         seed=seed,
     )
     probe.save(out)
@@ -123,7 +116,7 @@ def train(
     "--split test`",
 )
 def predict(
-    probe: Annotated[Path, typer.Argument(help="The probe's folder.")],
+    probe: ProbePath,
     store: StorePath,
     out: Annotated[Path, typer.Option(help="Probabilities to write: .csv or .parquet.")],
     labels: Annotated[

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
-from cxr_embed.cli.evaluate import AsJson, CountNoFinding, Extra, Uncertain, check_uncertain
-from cxr_embed.cli.probe import Findings, ManifestPath, StorePath, print_table, tell_notes
+from cxr_embed.cli.options import AsJson, CountNoFinding, Extra, LabelFile, StorePath, Uncertain
+from cxr_embed.cli.probe import Learned, print_table, tell_notes
 
 if TYPE_CHECKING:
     from cxr_embed.probe.curve import Curve
@@ -38,7 +38,7 @@ Latex = Annotated[Path | None, typer.Option(help="Write tables for a paper (LaTe
 
 def curve(
     store: StorePath,
-    manifest: ManifestPath,
+    labels: LabelFile,
     out: Annotated[Path, typer.Option(help="Folder for curve.json and curve.csv.")] = Path("curve"),
     more: Annotated[
         list[Path] | None, typer.Option("--store", help="Another encoder's store, to compare with (repeatable).")
@@ -52,7 +52,7 @@ def curve(
         list[str] | None, typer.Option(help="An output for each store, in their order; the first ones by default.")
     ] = None,
     pool: Annotated[str, typer.Option(help="Tokens to one vector: mean, max or flatten.")] = "mean",
-    findings: Findings = None,
+    findings: Learned = None,
     extra: Extra = None,
     uncertain: Uncertain = "unknown",
     count_no_finding: CountNoFinding = False,
@@ -71,7 +71,6 @@ def curve(
     from cxr_embed.api.curve import few_label_curve
     from cxr_embed.probe.curve_summary import write_curve
 
-    check_uncertain(uncertain)
     if shots is not None and fraction is not None:
         fail("give --shots or --fraction, not both: they are two curves", 2)
     check_files(figure, latex, 1 + len(more or ()))
@@ -81,7 +80,7 @@ def curve(
     with progress_bar() as progress:
         made = few_label_curve(
             [store, *(more or ())],
-            manifest,
+            labels,
             **sizes,
             seeds=seeds,
             train=train,
@@ -89,7 +88,7 @@ def curve(
             output=output or None,
             findings=findings,
             pool=pool,
-            uncertain=uncertain,  # type: ignore[arg-type]
+            uncertain=uncertain,
             count_no_finding=count_no_finding,
             extra=extra or (),
             progress=progress,

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import numpy as np
 import typer
 
-from cxr_embed.cli.common import prevalences
-from cxr_embed.cli.evaluate import (
+from cxr_embed.cli.evaluate import show
+from cxr_embed.cli.options import (
     AsJson,
     Bootstraps,
     By,
     Calibrate,
     CountNoFinding,
     Extra,
+    Findings,
     LabelFile,
     Prevalence,
+    ProbePath,
     Seed,
+    StorePath,
     Threshold,
     ThresholdsSplit,
     Uncertain,
-    check_uncertain,
-    show,
-    words,
+    listed,
+    prevalences,
 )
-
-if TYPE_CHECKING:
-    from cxr_embed.api.probe import Predicted
-    from cxr_embed.probe.persistence import TrainedProbe
 
 EXAMPLE = "Example: `cxr-embed probe evaluate probes/hog vectors/hog data/manifest.csv --by sex,view`"
 
 
 def evaluate(
-    probe: Annotated[Path, typer.Argument(help="The probe's folder.")],
-    store: Annotated[Path, typer.Argument(help="The store's folder.")],
+    probe: ProbePath,
+    store: StorePath,
     labels: LabelFile,
+    findings: Findings = None,
     extra: Extra = None,
     split: Annotated[
         str | None,
@@ -60,58 +56,25 @@ def evaluate(
     A patient that the probe learned from is refused, in the tested part as in the one that thresholds are chosen on.
     Thresholds that the probe keeps are used where no other ones are asked for, on other patients than they come from.
     """
-    from cxr_embed.api.probe import predict_untaught
-    from cxr_embed.evaluation import evaluate as run
+    from cxr_embed.api.probe import load_probe, tested_split
     from cxr_embed.manifest import read_labels
-    from cxr_embed.probe.persistence import load_probe
-    from cxr_embed.store import open_store
 
-    check_uncertain(uncertain)
     table = read_labels(labels, extra=extra or ())
-    part = split or ("test" if "split" in table.table.column_names else None)
-    trained = load_probe(probe)
-    parts = [part] if thresholds_split is None else [part, thresholds_split]
-    predicted = predict_untaught(trained, open_store(store), table, parts)
-    kept = trained.thresholds if threshold is None and thresholds_split is None else {}
-    if kept:
-        _check_kept(trained, predicted)
-    found = run(
-        predicted.scores,
+    part = tested_split(table, split)
+    found = load_probe(probe).evaluate(
+        store,
         table,
-        patients=predicted.patients,
+        findings=findings,
         split=part,
-        uncertain=uncertain,  # type: ignore[arg-type]
-        prevalence=prevalences(prevalence, list(predicted.scores.names), "the probe has") if prevalence else None,
-        threshold=kept or threshold,
+        uncertain=uncertain,
+        prevalence=prevalences(prevalence),
+        threshold=threshold,
         thresholds_split=thresholds_split,
-        calibrate=calibrate,  # type: ignore[arg-type]
-        by=words(by),
+        calibrate=calibrate,
+        by=listed(by) or (),
         count_no_finding=count_no_finding,
         bootstraps=bootstraps,
         seed=seed,
     )
-    findings = found.findings
-    if kept and trained.chosen is not None:
-        rule = f"{trained.chosen.rule}, kept in the probe"
-        findings = tuple(replace(f, threshold_rule=rule) if f.threshold is not None else f for f in findings)
-    found = replace(found, findings=findings, warnings=(*found.warnings, *predicted.notes))
     about = {"probe": str(probe), "store": str(store), "labels": str(labels), "split": part}
     show(found, about, str(probe), as_json)
-
-
-def _check_kept(trained: TrainedProbe, tested: Predicted) -> None:
-    """Refuses to test kept thresholds on patients that they were chosen on.
-
-    Raises:
-        ProbeError: naming the first few.
-    """
-    from cxr_embed.api.probe import among
-    from cxr_embed.probe.features import ProbeError
-
-    both = np.intersect1d(tested.owners, trained.chosen_on)
-    if len(both):
-        named = ", ".join(both[:3].tolist()).replace("\n", "")
-        raise ProbeError(
-            f"{among(len(both), len(tested.owners))} that the probe's thresholds were chosen on ({named}); "
-            "evaluate on others, by --split, or state a --threshold"
-        )

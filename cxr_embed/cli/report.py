@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, plural, prevalences, print_json, progress_bar
-from cxr_embed.cli.evaluate import (
+from cxr_embed.cli.common import RESEARCH, plural, print_json, progress_bar
+from cxr_embed.cli.options import (
+    AsJson,
     Bootstraps,
     Calibrate,
     CountNoFinding,
     Extra,
+    Findings,
     LabelFile,
     Prevalence,
     Scores,
@@ -21,7 +23,8 @@ from cxr_embed.cli.evaluate import (
     Threshold,
     ThresholdsSplit,
     Uncertain,
-    check_uncertain,
+    listed,
+    prevalences,
 )
 
 EXAMPLE = (
@@ -53,7 +56,6 @@ Output = Annotated[str | None, typer.Option(help="Which of an encoder's outputs 
 Pool = Annotated[str, typer.Option(help="Tokens to one vector there: mean, max or flatten.")]
 Title = Annotated[str, typer.Option(help="Of the page.")]
 Created = Annotated[str, typer.Option(help="Date for the page, so that equal inputs give equal files; now by default.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print summary, warnings and files as JSON.")]
 
 
 def report(
@@ -64,6 +66,7 @@ def report(
     store: StorePaths = None,
     probe: Probes = None,
     curve: CurveFile = None,
+    findings: Findings = None,
     extra: Extra = None,
     split: Split = None,
     uncertain: Uncertain = "unknown",
@@ -87,48 +90,42 @@ def report(
     reliability, few-label curves, groups, shortcuts, published figures beside yours, a model card, and warnings first.
     The same content is written as JSON, Markdown and CSV beside it.
     """
-    from cxr_embed.evaluation import read_scores
-    from cxr_embed.reporting import Inputs, check_target, collect, write_report
+    from cxr_embed.api.report import report as run
 
-    check_uncertain(uncertain)
-    check_target(out, scores, labels, *(against or ()), *([curve] if curve is not None else []))
-    stated = prevalences(prevalence, list(read_scores(scores).names), "the scores have") if prevalence else None
-    inputs = Inputs(
-        scores=(scores, *(against or ())),
-        labels=labels,
-        extra=tuple(extra or ()),
-        stores=tuple(store or ()),
-        output=output,
-        pool=pool,
-        probes=tuple(probe or ()),
-        curve=curve,
-        split=split,
-        uncertain=uncertain,  # type: ignore[arg-type]
-        prevalence=stated,
-        threshold=threshold,
-        thresholds_split=thresholds_split,
-        calibrate=calibrate,  # type: ignore[arg-type]
-        by=tuple(name.strip() for name in by.split(",") if name.strip()) if by is not None else None,
-        count_no_finding=count_no_finding,
-        bootstraps=bootstraps,
-        seed=seed,
-        title=title,
-        created=created,
-    )
     with progress_bar() as progress:
-        made = collect(inputs, progress)
-    files = write_report(out, made)
+        made = run(
+            scores,
+            labels,
+            out=out,
+            against=against or (),
+            stores=store or (),
+            probes=probe or (),
+            curve=curve,
+            findings=findings,
+            extra=extra or (),
+            split=split,
+            uncertain=uncertain,
+            prevalence=prevalences(prevalence),
+            threshold=threshold,
+            thresholds_split=thresholds_split,
+            calibrate=calibrate,
+            by=listed(by),
+            count_no_finding=count_no_finding,
+            output=output,
+            pool=pool,
+            bootstraps=bootstraps,
+            seed=seed,
+            title=title,
+            created=created,
+            progress=progress,
+        )
     if as_json:
-        told = {name: made[name] for name in ("summary", "warnings", "note")}
-        print_json({"files": [str(path) for path in files], **told})
-    else:
-        _print(made, files)
-
-
-def _print(made: dict[str, Any], files: tuple[Path, ...]) -> None:
-    for text in made["summary"]:
+        about = {"summary": list(made.summary), "warnings": list(made.warnings), "note": RESEARCH}
+        print_json({"files": [str(path) for path in made.files], **about})
+        return
+    for text in made.summary:
         typer.echo(text)
-    if made["warnings"]:
-        typer.echo(f"{plural(len(made['warnings']), 'warning')}, at the top of the page")
-    typer.echo(f"{files[0]}: the page; beside it {', '.join(path.name for path in files[1:])}")
+    if made.warnings:
+        typer.echo(f"{plural(len(made.warnings), 'warning')}, at the top of the page")
+    typer.echo(f"{made.page}: the page; beside it {', '.join(path.name for path in made.files[1:])}")
     typer.echo(RESEARCH)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cxr_embed.choices import Engine
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.index import check_engine
 from cxr_embed.cli.tables import Column, print_table
@@ -67,7 +68,7 @@ def search(
     root: Root = None,
     weights: Annotated[Path | None, typer.Option(help="Of the encoder, for --image and --text.")] = None,
     device: Annotated[str, typer.Option(help="For the encoder: auto, cpu or cuda.")] = "auto",
-    engine: Annotated[str, typer.Option(help="faiss, or milvus for what `index push` filled.")] = "faiss",
+    engine: Annotated[Engine, typer.Option(help="milvus for what `index push` filled.")] = "faiss",
     uri: Annotated[
         str | None, typer.Option(help="Of Milvus: http://HOST:PORT, or a file of the embedded one (.db).")
     ] = None,

@@ -9,19 +9,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cxr_embed.choices import Ensemble, ScoreKind
 from cxr_embed.cli import tables, terminal
-from cxr_embed.cli.common import RESEARCH, fail, plural, prevalences, print_json, progress_bar
-from cxr_embed.cli.evaluate import CountNoFinding, Extra, Uncertain, check_uncertain
+from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
+from cxr_embed.cli.options import (
+    AsJson,
+    Bootstraps,
+    CountNoFinding,
+    Device,
+    Extra,
+    Findings,
+    Prevalence,
+    Seed,
+    Split,
+    StorePath,
+    Uncertain,
+    Weights,
+    prevalences,
+)
 from cxr_embed.cli.question import ask_store
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cxr_embed.screening import FindingReport, Goal, Report, Screening
+    from cxr_embed.api.scores import ScoreFrame
+    from cxr_embed.screening import FindingReport, Report
 
 EXAMPLE = "Example: `cxr-embed zeroshot vectors/cxr --prompts nih14 --out scores.csv --labels data/manifest.csv`"
 PROMPTS_EXAMPLE = "Example: `cxr-embed prompts nih14`"
-_SENSITIVITY = 0.95
 CutPrompts = Annotated[
     bool, typer.Option("--cut-prompts", help="Read the beginning of prompts that are longer than it reads.")
 ]
@@ -58,51 +73,50 @@ ManifestPath = Annotated[
     ),
 ]
 Root = Annotated[Path | None, typer.Option(help="For --montage: folder of the radiographs, if not the manifest's own.")]
-Sensitivity = Annotated[
-    float | None,
+Threshold = Annotated[
+    str | None,
     typer.Option(
-        help="Choose thresholds that find this part of the positives (with labels: 0.95).", show_default=False
+        help="sensitivity=0.95 (the default with labels), specificity=0.9, flag-rate=0.1, youden, f1, chosen on these "
+        "images; or a number. Without labels: flag-rate or a number.",
+        show_default=False,
     ),
 ]
-FlagRate = Annotated[
-    float | None, typer.Option(help="Choose thresholds that flag at most this part of the images instead.")
-]
-Prevalence = Annotated[
-    list[str] | None,
-    typer.Option(help="Part of images with the finding where you screen: 0.02, or Pneumothorax=0.02 (repeatable)."),
-]
-Score = Annotated[
-    str | None, typer.Option(help="margin, softmax or sigmoid; the encoder's own by default.", show_default=False)
-]
+Sensitivity = Annotated[float | None, typer.Option(hidden=True, help="Until 0.4: --threshold sensitivity=...")]
+FlagRate = Annotated[float | None, typer.Option(hidden=True, help="Until 0.4: --threshold flag-rate=...")]
+Score = Annotated[ScoreKind | None, typer.Option(help="The encoder's own by default.", show_default=False)]
 
 
 def zeroshot(
-    store: Annotated[Path, typer.Argument(help="The store's folder.")],
+    store: StorePath,
     prompts: Annotated[
         str | None, typer.Option(help="A set from `cxr-embed prompts`, or a prompt file (.yaml).")
     ] = None,
     ask: Ask = None,
     against: Against = None,
     out: Annotated[Path | None, typer.Option(help="Scores to write: .csv or .parquet; --ask needs none.")] = None,
+    findings: Findings = None,
     labels: Labels = None,
     extra: Extra = None,
-    split: Annotated[str | None, typer.Option(help="Report on this split of the labels only, e.g. test.")] = None,
+    split: Split = None,
     uncertain: Uncertain = "unknown",
     k: Annotated[int | None, typer.Option("-k", help="For --ask: images wanted (10).", show_default=False)] = None,
     montage: Montage = None,
     manifest: ManifestPath = None,
     root: Root = None,
+    threshold: Threshold = None,
     sensitivity: Sensitivity = None,
     flag_rate: FlagRate = None,
     prevalence: Prevalence = None,
     report: Annotated[Path | None, typer.Option(help="Report to write: .md or .json.")] = None,
     score: Score = None,
-    ensemble: Annotated[str, typer.Option(help="Average a finding's `scores`, or its prompts' `vectors`.")] = "scores",
-    weights: Annotated[Path | None, typer.Option(help="Of the text model, for prompts that are new.")] = None,
-    device: Annotated[str, typer.Option(help="Of the text model: auto, cpu or cuda.")] = "auto",
+    ensemble: Annotated[Ensemble, typer.Option(help="Average a finding's scores, or its prompts' vectors.")] = "scores",
+    weights: Weights = None,
+    device: Device = "auto",
     cut_prompts: CutPrompts = False,
     count_no_finding: CountNoFinding = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print summary and report as JSON.")] = False,
+    bootstraps: Bootstraps = 1000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Score every image of a store against prompts, and report how well that works.
 
@@ -110,49 +124,62 @@ def zeroshot(
     hold are embedded by its text model and kept in the store.
 
     A score is `margin` (positive minus negative cosine: ELIXR's rule and default), `softmax` (of the two logits: the
-    default for CLIP and SigLIP) or `sigmoid` (of the positive alone). None is a probability, and 0.5 is no threshold:
-    choose one by `--sensitivity` or `--flag-rate`.
+    default for CLIP and SigLIP) or `sigmoid` (of the positive alone). None is a probability, and 0.5 is not a
+    threshold: choose one by `--threshold`.
 
     `--ask "pneumothorax"` needs no prompt file: the words are compared with 'no pneumothorax' (or `--against`) by
     `margin`, and the images that score highest are listed; with labels, their AUROC. It asks with these words alone: a
     set of `cxr-embed prompts` asks for a finding in several ways, and `--prompts` takes one.
     """
-    how: dict[str, Any] = {
-        "score": score,
-        "ensemble": ensemble,
-        "weights": weights,
-        "device": device,
-        "cut_prompts": cut_prompts,
-    }
-    truth: dict[str, Any] = {"labels": labels, "extra": extra or (), "split": split, "uncertain": uncertain}
-    check_uncertain(uncertain)
-    for_prompts: dict[str, Any] = {"--report": report, "--sensitivity": sensitivity, "--flag-rate": flag_rate}
+    how: dict[str, Any] = {"score": score, "ensemble": ensemble, "weights": weights, "device": device}
+    how |= {"cut_prompts": cut_prompts}
+    labelled: dict[str, Any] = {"labels": labels, "extra": extra or (), "split": split, "uncertain": uncertain}
+    threshold = _earlier_spelling(threshold, sensitivity, flag_rate)
+    for_prompts: dict[str, Any] = {"--report": report, "--threshold": threshold, "--finding": findings}
     for_prompts |= {"--prevalence": prevalence, "--count-no-finding": count_no_finding or None}
-    for_ask: dict[str, Any] = {
-        "--against": against,
-        "-k": k,
-        "--montage": montage,
-        "--manifest": manifest,
-        "--root": root,
-    }
+    for_ask: dict[str, Any] = {"--against": against, "-k": k, "--montage": montage, "--manifest": manifest}
+    for_ask |= {"--root": root}
     _check_kind(ask, prompts, for_prompts, for_ask)
     if ask:
-        shown: dict[str, Any] = {
-            "k": 10 if k is None else k,
-            "out": out,
-            "montage": montage,
-            "manifest": manifest,
-            "root": root,
-        }
-        ask_store(store, ask, against or (), **shown, **truth, how=how, as_json=as_json)
+        shown: dict[str, Any] = {"k": 10 if k is None else k, "out": out, "montage": montage}
+        shown |= {"manifest": manifest, "root": root}
+        ask_store(store, ask, against or (), **shown, **labelled, how=how, as_json=as_json)
         return
     if prompts is None or out is None:
         fail("zeroshot needs --out FILE, for the scores", 2)
-    goal = _goal(sensitivity, flag_rate, labels)
     _check(labels, split, prevalence, report)
-    wanted = {"goal": goal, "count_no_finding": count_no_finding, **how, **truth}
-    screening, made, about = _screen(store, prompts, out, prevalence or [], wanted)
-    _hand_out(screening, made, about, out, report, as_json)
+    from cxr_embed.api.screen import screen
+    from cxr_embed.prompts import load_prompt_set
+    from cxr_embed.screening import check_scores_target
+
+    check_scores_target(out)
+    with progress_bar() as progress:
+        made = screen(
+            store,
+            load_prompt_set(prompts),
+            findings=findings,
+            **labelled,
+            threshold=threshold,
+            prevalence=prevalences(prevalence),
+            **how,
+            count_no_finding=count_no_finding,
+            bootstraps=bootstraps,
+            seed=seed,
+            progress=progress,
+        )
+    _hand_out(made, out, report, as_json)
+
+
+def _earlier_spelling(threshold: str | None, sensitivity: float | None, flag_rate: float | None) -> str | None:
+    """`--sensitivity 0.95` and `--flag-rate 0.1` as `--threshold` has them; a note says so."""
+    earlier = [("sensitivity", sensitivity), ("flag-rate", flag_rate)]
+    given = [f"{name}={value:g}" for name, value in earlier if value is not None]
+    if not given:
+        return threshold
+    if len(given) > 1 or threshold is not None:
+        fail("give one of --threshold, --sensitivity and --flag-rate: one threshold cannot be chosen twice", 2)
+    typer.echo(f"note: --{given[0].partition('=')[0]} is --threshold {given[0]} now, and goes in 0.4", err=True)
+    return given[0]
 
 
 def _check_kind(
@@ -168,41 +195,18 @@ def _check_kind(
         fail(f"{wrong[0]} is for {'--prompts' if ask else '--ask'}", 2)
 
 
-def _screen(
-    store: Path, prompts: str, out: Path, prevalence: list[str], wanted: dict[str, Any]
-) -> tuple[Screening, Report, dict[str, str]]:
-    from cxr_embed.manifest import read_labels
-    from cxr_embed.prompts import load_prompt_set
-    from cxr_embed.screening import check_scores_target, screen
-    from cxr_embed.store import open_store
-
-    check_scores_target(out)
-    opened, asked = open_store(store), load_prompt_set(prompts)
-    rates = prevalences(prevalence, [finding.name for finding in asked.findings], "the prompts ask for")
-    labels, extra = wanted.pop("labels"), wanted.pop("extra")
-    table = read_labels(labels, extra=extra) if labels is not None else None
-    with progress_bar() as progress:
-        screening, made = screen(opened, asked, labels=table, prevalence=rates, progress=progress, **wanted)
-    about = {"prompts": asked.name, "prompts_digest": asked.digest, "score": screening.scores.kind}
-    about = {"encoder": opened.spec.name, "fingerprint": opened.spec.fingerprint, **about}
-    stand_in = {"stand_in": opened.spec.stand_in} if opened.spec.stand_in else {}
-    return screening, made, {**about, "ensemble": wanted["ensemble"], **stand_in}
-
-
-def _hand_out(
-    screening: Screening, made: Report, about: dict[str, str], out: Path, report: Path | None, as_json: bool
-) -> None:
-    from cxr_embed.screening import write_scores
-
-    write_scores(out, screening.scores, about)
+def _hand_out(made: ScoreFrame, out: Path, report: Path | None, as_json: bool) -> None:
+    assert made.report is not None
+    about = dict(made.about)
+    made.save(out)
     if report is not None:
-        _write_report(report, made, about)
+        _write_report(report, made.report, about)
     if as_json:
-        counts = {"images": len(screening.scores.ids), "prompts_embedded": screening.embedded}
-        told = {"notes": list(screening.notes), "report": made.to_json(), "note": RESEARCH}
-        print_json({"out": str(out), **about, **counts, **told})
+        counts = {"images": len(made), "prompts_embedded": made.embedded}
+        body = {"notes": list(made.notes), "report": made.report.to_json(), "note": RESEARCH}
+        print_json({"out": str(out), **about, **counts, **body})
     else:
-        _print(made, screening, about, out)
+        _print(made.report, made, about, out)
 
 
 def _check(labels: Path | None, split: str | None, prevalence: list[str] | None, report: Path | None) -> None:
@@ -210,21 +214,6 @@ def _check(labels: Path | None, split: str | None, prevalence: list[str] | None,
         fail("--split and --prevalence are for the report on --labels; give --labels too", 2)
     if report is not None and report.suffix not in (".md", ".json"):
         fail(f"--report is a file whose name ends in .md or .json, not {report}", 2)
-
-
-def _goal(sensitivity: float | None, flag_rate: float | None, labels: Path | None) -> Goal | None:
-    from cxr_embed.screening import Goal
-
-    if sensitivity is not None and flag_rate is not None:
-        fail("give --sensitivity or --flag-rate, not both: one threshold cannot be chosen twice", 2)
-    for option, value in (("--sensitivity", sensitivity), ("--flag-rate", flag_rate)):
-        if value is not None and not 0 < value <= 1:
-            fail(f"{option} is a part of 1, such as 0.95, not {value:g}", 2)
-    if flag_rate is not None:
-        return Goal("flag rate", flag_rate)
-    if labels is None and sensitivity is not None:
-        fail("--sensitivity needs --labels, which say what is to be found", 2)
-    return Goal("sensitivity", sensitivity or _SENSITIVITY) if labels is not None else None
 
 
 _SHOWN_FAULTS = 3
@@ -246,9 +235,9 @@ def _write_report(path: Path, report: Report, about: dict[str, str]) -> None:
         raise StoreError(f"{path}: cannot be written ({error.strerror}); the scores are written") from None
 
 
-def _print(report: Report, screening: Screening, about: dict[str, str], out: Path) -> None:
+def _print(report: Report, made: ScoreFrame, about: dict[str, str], out: Path) -> None:
     """The report for people, as wide as the terminal."""
-    from cxr_embed.screening.tables import polarity, ranking_table, threshold_table, told_goal
+    from cxr_embed.screening.tables import polarity, ranking_table, threshold_table
 
     console = terminal.console()
     ranking, thresholds = ranking_table(report), threshold_table(report)
@@ -264,17 +253,17 @@ def _print(report: Report, screening: Screening, about: dict[str, str], out: Pat
     for columns in placed:
         tables.print_table(console, columns)
         console.print()
-    if report.goal is not None:
+    if report.rule is not None:
         own = "; * the labels' own prevalence" if any(_owns(finding) for finding in report.findings) else ""
-        console.print(f"thresholds for {told_goal(report.goal)}{own}")
+        console.print(f"thresholds for {report.rule.words}{own}")
     for title, sentences in (
         ("polarity", polarity(report, _SHOWN_FAULTS)),
-        ("note", [*report.warnings, *screening.notes]),
+        ("note", [*report.warnings, *made.notes]),
     ):
         for sentence in sentences:
             _tell(console, title, sentence)
-    counted = f"{plural(len(screening.scores.ids), 'image')}, {plural(len(report.findings), 'finding')}"
-    new = f", {plural(screening.embedded, 'prompt')} embedded" if screening.embedded else ""
+    counted = f"{plural(len(made), 'image')}, {plural(len(report.findings), 'finding')}"
+    new = f", {plural(made.embedded, 'prompt')} embedded" if made.embedded else ""
     _tell(console, str(out), f"{counted}{new}; {about['score']} of {about['encoder']} with {about['prompts']}")
     typer.echo(RESEARCH)
 
