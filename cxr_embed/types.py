@@ -349,7 +349,7 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def threshold_told(threshold: float) -> str:
+def format_threshold(threshold: float) -> str:
     """A threshold for people, with digits that tell it from zero."""
     return f"{threshold:.4f}" if threshold == 0 or abs(threshold) >= 1e-3 else f"{threshold:.2g}"
 

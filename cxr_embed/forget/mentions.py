@@ -126,7 +126,7 @@ def count_mentions(path: Path, marks: Marks) -> int:
                 raise CxrEmbedError(f"{path}: too large to be looked into")
             return marks.count_in(data.decode(errors="replace"), data)
         if kind == "picture":
-            return marks.count_in("\n".join(_told_by_picture(path)))
+            return marks.count_in("\n".join(_texts_of_picture(path)))
         if kind == "arrays":
             return len({name for name in set(_names_of_arrays(path)) if marks.is_id(name) or marks.is_name(name)})
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError, *ODD_HEADER, pa.ArrowException) as error:
@@ -134,7 +134,7 @@ def count_mentions(path: Path, marks: Marks) -> int:
     return 0
 
 
-def _told_by_picture(path: Path) -> list[str]:
+def _texts_of_picture(path: Path) -> list[str]:
     """The texts in a picture's metadata; none of what is no picture, or too large to be a montage of ours."""
     from PIL import Image, UnidentifiedImageError
 

@@ -34,8 +34,8 @@ def view_of(dataset: Dataset) -> str:
     view = " ".join(_text(dataset, "ViewPosition").upper().split())
     if view in VIEWS:
         return view
-    told = (text for tag in VIEW_TAGS for text in _texts(dataset, tag))
-    return next(("LATERAL" for text in told if is_lateral(text) and not _FRONTAL.search(text)), "")
+    texts = (text for tag in VIEW_TAGS for text in _texts(dataset, tag))
+    return next(("LATERAL" for text in texts if is_lateral(text) and not _FRONTAL.search(text)), "")
 
 
 def _texts(dataset: Dataset, keyword: str) -> list[str]:

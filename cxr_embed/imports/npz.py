@@ -22,8 +22,8 @@ from cxr_embed.imports.sources import (
     Vector,
     byte_limit,
     fit,
+    format_shape,
     require_file,
-    told,
     unreadable,
 )
 from cxr_embed.io.files import ODD_HEADER
@@ -74,7 +74,7 @@ def read_arrays(path: Path, shape: Shape | None) -> Iterator[Vector]:
             if member.file_size > limit:
                 with _open(archive, member.filename, where) as large:
                     got = _read_header(large, where).shape
-                expected = "more than any vector has" if shape is None else f"expected {told(shape)}"
+                expected = "more than any vector has" if shape is None else f"expected {format_shape(shape)}"
                 raise CxrEmbedError(f"{where}: shape {got}, {expected}")
             with _named(where):
                 data = archive.read(member)

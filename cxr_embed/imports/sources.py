@@ -88,11 +88,11 @@ def fit(array: np.ndarray, shape: Shape | None, where: str) -> np.ndarray:
             raise CxrEmbedError(f"{where}: shape {array.shape} is no vector")
         return array.reshape(got)
     if got != shape and got != (math.prod(shape),):
-        raise CxrEmbedError(f"{where}: shape {array.shape}, expected {told(shape)}")
+        raise CxrEmbedError(f"{where}: shape {array.shape}, expected {format_shape(shape)}")
     return array.reshape(shape)
 
 
-def told(shape: Shape) -> str:
+def format_shape(shape: Shape) -> str:
     """A shape in a message: `32 x 128 (or 4096 numbers in a row)`."""
     numbers = " x ".join(map(str, shape))
     return f"{numbers} (or {math.prod(shape)} numbers in a row)" if len(shape) > 1 else f"{numbers} numbers"

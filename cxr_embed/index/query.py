@@ -29,7 +29,7 @@ class Query:
     notes: tuple[str, ...] = ()
 
 
-def stranger_note(name: str) -> str:
+def unlike_note(name: str) -> str:
     """What is said of a query that is no chest radiograph."""
     return f"{name} does not look like a chest radiograph: its neighbours mean little"
 

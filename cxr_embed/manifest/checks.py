@@ -63,7 +63,7 @@ def check_ids(rows: Rows) -> list[str]:
         ids = rows.table["image_id"].to_pylist()
         first: dict[str, int] = {}
         twice = [n for n, image_id in enumerate(ids) if image_id and first.setdefault(image_id, n) != n]
-        problems += rows.told("image_id is not unique", twice, ids)
+        problems += rows.problem("image_id is not unique", twice, ids)
     return problems
 
 
@@ -106,7 +106,9 @@ def _check_values(rows: Rows) -> list[str]:
         "age": (no_age, "age is no number of years from 0 to 130"),
         "sex": (lambda value: value not in _SEXES, "sex is not M, F, O or blank"),
     }
-    return [told for name, (bad, what) in checks.items() if rows.has(name) for told in rows.where(name, bad, what)]
+    return [
+        problem for name, (bad, what) in checks.items() if rows.has(name) for problem in rows.where(name, bad, what)
+    ]
 
 
 def _check_dates(rows: Rows) -> list[str]:

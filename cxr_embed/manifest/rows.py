@@ -53,9 +53,9 @@ class Rows:
         if not wrong:
             return []
         values = self.table[column].to_pylist()
-        return self.told(what, [number for number, value in enumerate(values) if value in wrong], values)
+        return self.problem(what, [number for number, value in enumerate(values) if value in wrong], values)
 
-    def told(self, what: str, numbers: list[int], values: Sequence[str]) -> list[str]:
+    def problem(self, what: str, numbers: list[int], values: Sequence[str]) -> list[str]:
         """The problem `what`, with the place and value of the first few rows that have it."""
         shown = (f"{values[n]!r} in {self.unit} {self.places[n]}" for n in numbers[:EXAMPLES])
         more = f" and {len(numbers) - EXAMPLES} more" if len(numbers) > EXAMPLES else ""
@@ -163,7 +163,7 @@ def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     if pa.types.is_floating(kind):
         # Arrow writes an id as 1e+10 where pandas made it a float, which it does when one value is null.
         pairs = zip(column.to_pylist(), text.to_pylist(), strict=True)
-        values = [None if n is None or n != n else str(int(n)) if n.is_integer() else told for n, told in pairs]
+        values = [None if n is None or n != n else str(int(n)) if n.is_integer() else original for n, original in pairs]
         text = pa.chunked_array([pa.array(values, pa.string())])
     elif pa.types.is_decimal(kind):
         text = pa.compute.replace_substring_regex(text, r"\.0+$", "")

@@ -116,8 +116,8 @@ def mixed(weights: np.ndarray, strata: np.ndarray, rng: np.random.Generator) -> 
     here = int(positive.sum())
     if not 0 < here < count:
         return weights
-    told = np.clip(rng.binomial(count, here / count, weights.shape[1]), 1, count - 1)
-    return np.asarray(weights * np.where(positive[:, None], told / here, (count - told) / (count - here)))
+    drawn = np.clip(rng.binomial(count, here / count, weights.shape[1]), 1, count - 1)
+    return np.asarray(weights * np.where(positive[:, None], drawn / here, (count - drawn) / (count - here)))
 
 
 def from_draws(value: float | None, drawn: np.ndarray, units: int, scale: Scale = "part") -> Estimate:

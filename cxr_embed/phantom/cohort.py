@@ -81,7 +81,7 @@ def _patient_studies(seed: int, prevalence: float, confounding: float) -> list[S
         findings = _next(findings, comes if number else prevalence, rng)
         view: View = "PA" if rng.random() < 0.5 + (-0.5 if findings else 0.5) * confounding else "AP"
         years = int((date - start).days / 365.25)
-        told = tuple(findings[name] for name in FINDINGS if name in findings)
+        shown = tuple(findings[name] for name in FINDINGS if name in findings)
         image_id, study_seed = f"{patient.patient_id}-{number}", int(rng.integers(2**31))
         studies.append(
             Study(
@@ -91,7 +91,7 @@ def _patient_studies(seed: int, prevalence: float, confounding: float) -> list[S
                 age=patient.age + years,
                 view=view,
                 split=split,
-                findings=told,
+                findings=shown,
                 seed=study_seed,
             )
         )

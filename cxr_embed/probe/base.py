@@ -73,8 +73,8 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         if self.alike_:
             warnings.warn(self.alike_, UserWarning, stacklevel=2)
         if self.unconverged_:
-            told = "; ".join(f"finding {number}: {reason}" for number, reason in self.unconverged_.items())
-            warnings.warn(f"not fully trained: {told}", ConvergenceWarning, stacklevel=2)
+            reasons = "; ".join(f"finding {number}: {reason}" for number, reason in self.unconverged_.items())
+            warnings.warn(f"not fully trained: {reasons}", ConvergenceWarning, stacklevel=2)
         return self
 
     def fit_source(

@@ -75,11 +75,11 @@ def solve_kernel(kernel: np.ndarray, columns: Columns) -> tuple[np.ndarray, np.n
         batch = _Batch(kernel, rows, columns.pick(first))
         for step in range(max(map(len, group))):
             now = np.array([number for number, path in enumerate(group) if step < len(path)])
-            asked = np.array([group[number][step] for number in now])
+            wanted = np.array([group[number][step] for number in now])
             # What is no number is no step down, and not solved.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                solved[asked] = batch.solve(now, columns.strength[asked])
-            alpha[rows[now].T, asked[None, :]], intercept[asked] = batch.alpha[now].T, batch.level[now]
+                solved[wanted] = batch.solve(now, columns.strength[wanted])
+            alpha[rows[now].T, wanted[None, :]], intercept[wanted] = batch.alpha[now].T, batch.level[now]
 
     for _ in in_threads(follow, _batches(np.argsort(sizes, kind="stable"), sizes)):
         pass

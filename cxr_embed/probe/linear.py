@@ -37,28 +37,28 @@ class KernelSolver:
         left = np.flatnonzero(~solved)
         if len(left):
             own, directions = own_directions(self.kernel, self._vectors)
-            told = solve_newton(InMemory(own), columns.pick(left))
-            coefficients[:, left] = directions @ told.coefficients
-            intercept[left], solved[left] = told.intercept, told.solved
+            found = solve_newton(InMemory(own), columns.pick(left))
+            coefficients[:, left] = directions @ found.coefficients
+            intercept[left], solved[left] = found.intercept, found.solved
         return Solution(coefficients, intercept, solved)
 
     def path(self, columns: Columns, strengths: tuple[float, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Logits `(N, K)` at each strength, and `(K,)` bool what is solved."""
         problems, steps = columns.sign.shape[1], len(strengths)
         every = columns.pick(np.tile(np.arange(problems), steps))
-        asked = Columns(
+        wanted = Columns(
             every.sign, every.positive, every.negative, np.repeat(np.array(strengths), problems), every.gamma
         )
-        alpha, intercept, solved = solve_kernel(self.kernel, asked)
-        told = self.kernel @ alpha + intercept
+        alpha, intercept, solved = solve_kernel(self.kernel, wanted)
+        logits = self.kernel @ alpha + intercept
         left = np.flatnonzero(~solved)
         if len(left):
             own, _ = own_directions(self.kernel, self._vectors)
-            found = solve_newton(InMemory(own), asked.pick(left))
-            told[:, left], solved[left] = own @ found.coefficients + found.intercept, found.solved
+            found = solve_newton(InMemory(own), wanted.pick(left))
+            logits[:, left], solved[left] = own @ found.coefficients + found.intercept, found.solved
         for step in range(steps):
             part = slice(step * problems, (step + 1) * problems)
-            yield told[:, part], solved[part]
+            yield logits[:, part], solved[part]
 
 
 class SmoothSolver:
@@ -84,8 +84,8 @@ class SmoothSolver:
         found: Solution | None = None
         for strength in strengths:
             same = np.full(columns.sign.shape[1], strength)
-            asked = Columns(columns.sign, columns.positive, columns.negative, same, columns.gamma)
-            found = solve_smooth(self._matrix, asked, self._curvature, tolerance=_PATH_TOLERANCE, start=found)
+            wanted = Columns(columns.sign, columns.positive, columns.negative, same, columns.gamma)
+            found = solve_smooth(self._matrix, wanted, self._curvature, tolerance=_PATH_TOLERANCE, start=found)
             yield logits(self._matrix, found.coefficients, found.intercept), found.solved
 
 

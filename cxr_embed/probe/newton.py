@@ -137,8 +137,8 @@ def _derivatives(blocks: Blocks, columns: Columns, weights: np.ndarray) -> tuple
     def part(rows: slice | np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         sign, weight = _of(columns, rows)
         wide = np.concatenate([vectors, np.ones((len(vectors), 1))], axis=1, dtype=np.float64)
-        told = loss((wide @ weights) * sign, columns.gamma)
-        return wide.T @ (weight * sign * told.slope), (wide.T * (weight * told.curvature)) @ wide
+        losses = loss((wide @ weights) * sign, columns.gamma)
+        return wide.T @ (weight * sign * losses.slope), (wide.T * (weight * losses.curvature)) @ wide
 
     gradient, system = weights.copy(), np.eye(len(weights))
     gradient[-1] = system[-1, -1] = 0

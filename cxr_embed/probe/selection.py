@@ -128,8 +128,8 @@ def choose_strengths(
         for column, (number, _) in enumerate(parts):
             sign = signs[held[column], number]
             weight = np.where(sign > 0, columns.positive[column], columns.negative[column])
-            told = loss((sign * logit[held[column], column]).astype(np.float64), columns.gamma)
-            losses[row, number] += weight @ told.value if solved[column] else np.inf
+            held_out = loss((sign * logit[held[column], column]).astype(np.float64), columns.gamma)
+            losses[row, number] += weight @ held_out.value if solved[column] else np.inf
     chosen[tried] = np.isfinite(losses[:, tried]).any(axis=0)
     result[chosen] = np.asarray(strengths)[losses.argmin(axis=0)][chosen]
     lost = [[f"{strengths[row]:.3g}" for row in np.flatnonzero(~np.isfinite(column))] for column in losses.T]

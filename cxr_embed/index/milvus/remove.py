@@ -128,8 +128,8 @@ def _rewrite(index: MilvusIndex, gone: set[str]) -> None:
             client.upsert(copy, batch, timeout=TIMEOUT)
     with asking(uri):
         client.flush(copy, timeout=TIMEOUT)
-        told: Any = client.query(copy, filter=ALL, output_fields=["count(*)"], timeout=TIMEOUT)
-        if told[0]["count(*)"] != left:
+        counts: Any = client.query(copy, filter=ALL, output_fields=["count(*)"], timeout=TIMEOUT)
+        if counts[0]["count(*)"] != left:
             raise CaseIndexError(f"{uri}: {collection} changed while it was written anew; remove again")
         client.drop_collection(collection, timeout=TIMEOUT)
         client.rename_collection(copy, collection, timeout=TIMEOUT)
