@@ -20,7 +20,7 @@ from cxr_embed.metrics import holm, p_value
 from cxr_embed.metrics.intervals import LEVEL
 from cxr_embed.probe.curve import Curve, CurveResult, Size
 from cxr_embed.probe.features import ProbeError
-from cxr_embed.probe.selection import FIXED_STRENGTH, FOLDS, STRENGTHS
+from cxr_embed.probe.selection import C_GRID, FIXED_C, FOLDS
 from cxr_embed.probe.shots import draw_patients, hashes, patients_of
 from cxr_embed.types import in_means, with_digest
 
@@ -127,8 +127,8 @@ def to_json(curve: Curve, about: dict[str, Any]) -> dict[str, Any]:
                 size for s in curve.shots for size in _size_plain(curve, s).values()
             ],
             "seeds": list(curve.seeds),
-            "strengths": list(STRENGTHS),
-            "fixed_strength": FIXED_STRENGTH,
+            "strengths": list(C_GRID),
+            "fixed_strength": FIXED_C,
             "folds": FOLDS,
             "no_finding_in_means": curve.count_no_finding,
             "standardised_by": "all vectors of the training part",
@@ -203,7 +203,7 @@ def _plain(curve: Curve, result: CurveResult) -> dict[str, Any]:
         "seed": result.seed,
         "positives": result.positives,
         "negatives": result.negatives,
-        "strength": result.strength,
+        "strength": result.C,
         "strength_chosen": result.chosen,
         "repeats_patients": result.repeats,
         "auroc": result.auroc.value,

@@ -152,4 +152,4 @@ def _of(columns: Columns, rows: slice | np.ndarray) -> tuple[np.ndarray, np.ndar
     """Signs and weights of some rows, of the one problem."""
     sign = columns.sign[rows, 0].astype(np.float64)
     side = np.where(sign > 0, columns.positive[0], columns.negative[0])
-    return sign, side * columns.strength[0] * np.abs(sign)
+    return sign, side * columns.C[0] * np.abs(sign)

@@ -232,7 +232,7 @@ def evaluate(
     """
     coefficients = np.ascontiguousarray(weights[:-1], dtype)
     level = weights[-1].astype(dtype)
-    positive, negative = ((side * columns.strength).astype(dtype) for side in (columns.positive, columns.negative))
+    positive, negative = ((side * columns.C).astype(dtype) for side in (columns.positive, columns.negative))
 
     @np.errstate(over="ignore", invalid="ignore")
     def part(rows: slice | np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
