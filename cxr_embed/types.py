@@ -158,7 +158,7 @@ class EncoderSpec:
 
     @property
     def untrained(self) -> bool:
-        """Whether its weights, by what their source says, are no trained model's: figures from them mean nothing."""
+        """Whether its weights, by what their source says, are not a trained model's: figures from them mean nothing."""
         return any(word in self.weights_source for word in _UNTRAINED)
 
     @property

@@ -114,8 +114,8 @@ class Scorer:
         ensemble: what is averaged over a finding's prompts: `scores` of pairs, or normalised `vectors`.
 
     Raises:
-        PromptError: for findings without a negative prompt where the score needs one, prompts whose mean is no vector,
-            or unknown words.
+        PromptError: for findings without a negative prompt where the score needs one, prompts whose mean is not a
+            vector, or unknown words.
     """
 
     def __init__(

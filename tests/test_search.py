@@ -342,7 +342,7 @@ def test_several_examples_and_minus_one(searched: Path) -> None:
         (["--image-id", "i1", "-k", "0"], "at least 1, not 0"),
         (["--image-id", "i1", "--where", "vieww = PA"], "did you mean view?"),
         (["--image-id", "i1", "--where", "view ="], "stops too early"),
-        (["--image-id", "i1", "--before", "yesterday"], "--before: 'yesterday' is no date"),
+        (["--image-id", "i1", "--before", "yesterday"], "--before: 'yesterday' is not a date"),
         (["--image-id", "i1", "--out", "n.txt"], ".csv or .parquet"),
         (["--image", "missing.png"], "missing.png: no radiograph to search for: the file does not exist"),
         (["--image", "manifest.csv"], "manifest.csv: no radiograph to search for"),

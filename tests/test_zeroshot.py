@@ -662,7 +662,7 @@ def test_a_column_that_is_no_finding_is_named(tmp_path: Path) -> None:
     command = ["zeroshot", "s", "--prompts", str(write_prompts(tmp_path)), "--out", "o.csv", "--labels", "l.csv"]
     refused = run_cli(*command, cwd=tmp_path)
     assert refused.returncode == 1
-    assert "if ward is no finding, name it with --extra" in refused.stderr
+    assert "if ward is not a finding, name it with --extra" in refused.stderr
     assert run_cli(*command, "--extra", "ward", cwd=tmp_path).returncode == 0
 
 

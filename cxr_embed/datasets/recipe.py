@@ -147,7 +147,7 @@ def load_recipe(name: str) -> Recipe:
     """A recipe by its name, or from a YAML file of the user's.
 
     Raises:
-        ManifestError: for an unknown name or a file that is no recipe, with every fault in it.
+        ManifestError: for an unknown name or a file that is not a recipe, with every fault in it.
     """
     path: Traversable = Path(name) if name.endswith((".yaml", ".yml")) else _folder() / f"{name}.yaml"
     if not path.is_file():

@@ -69,7 +69,7 @@ def local_folder(folder: Path, model: HubModel) -> Path:
     """A folder of the user's, checked for the files that must be in it.
 
     Raises:
-        EncoderError: where it is no folder, or only part of a download.
+        EncoderError: where it is not a folder, or only part of a download.
     """
     if not folder.is_dir():
         raise EncoderError(f"{folder}: no such folder; give one that holds {', '.join(model.required)}")

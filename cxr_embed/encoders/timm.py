@@ -35,7 +35,7 @@ class TimmEncoder:
         self._name = name.removeprefix("timm:")
         self._settings = _pretrained_settings(self._name)
         self._file, source = _weights_file(self._name, self._settings, weights)
-        tensor_shapes(self._file)  # fails early where it is no safetensors file
+        tensor_shapes(self._file)  # fails early where it is not a safetensors file
         self._source = source
         self._device, self._precision, self._threads = device, precision, threads
         self._spec = EncoderSpec(

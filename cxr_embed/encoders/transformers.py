@@ -60,7 +60,7 @@ def _describe(checkpoint: Checkpoint) -> _Model:
         absent = {_IMAGE_WIDTH[kind], _POSITIONS} - set(checkpoint.shapes)
         if scale is None or absent:
             what = sorted(absent)[0] if absent else "logit_scale"
-            raise EncoderError(f"{checkpoint.source} is no whole {kind} model: {what} is not among its tensors")
+            raise EncoderError(f"{checkpoint.source} is not a whole {kind} model: {what} is not among its tensors")
         rule = TextRule("image", kind, math.exp(scale), checkpoint.scalar("logit_bias") or 0.0)
         return _Model("image", checkpoint.shapes[_IMAGE_WIDTH[kind]][0], rule)
     if "text_config" in config or "vision_config" in config:
@@ -200,7 +200,7 @@ class TransformersEncoder:
         if self._model.text is not None:
             model.text_model = None  # half of the weights need not be on the device
         elif getattr(model, "main_input_name", "") != "pixel_values":
-            raise EncoderError(f"{self._source} is no vision model but a {type(model).__name__}")
+            raise EncoderError(f"{self._source} is not a vision model but a {type(model).__name__}")
         return self._runner.place(model)
 
     @cached_property

@@ -75,7 +75,7 @@ def class_width(checkpoint: Checkpoint) -> int | None:
     """
     from transformers import AutoConfig
 
-    with quiet(), as_encoder_error(f"{checkpoint.source} is no model that transformers knows"):
+    with quiet(), as_encoder_error(f"{checkpoint.source} is not a model that transformers knows"):
         config = AutoConfig.from_pretrained(checkpoint.folder, **_OWN_FILES_ONLY)
         width = getattr(config, "hidden_size", None)
     return width if isinstance(width, int) else None

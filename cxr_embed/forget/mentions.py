@@ -112,7 +112,7 @@ def kind_of(path: Path) -> str:
 
 
 def count_mentions(path: Path, marks: Marks) -> int:
-    """How many different names a file that is no table mentions.
+    """How many different names a file that is not a table mentions.
 
     Raises:
         CxrEmbedError: where it cannot be looked into.
@@ -135,7 +135,7 @@ def count_mentions(path: Path, marks: Marks) -> int:
 
 
 def _texts_of_picture(path: Path) -> list[str]:
-    """The texts in a picture's metadata; none of what is no picture, or too large to be a montage of ours."""
+    """The texts in a picture's metadata; none of what is not a picture, or too large to be a montage of ours."""
     from PIL import Image, UnidentifiedImageError
 
     try:

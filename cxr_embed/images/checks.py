@@ -11,7 +11,7 @@ from cxr_embed.choices import Colour
 from cxr_embed.errors import ImageError
 from cxr_embed.types import DicomFields, ImageNote
 
-# The largest detectors give about 20 megapixels; a header that claims more than five times that is no radiograph.
+# The largest detectors give about 20 megapixels; a header that claims more than five times that is not a radiograph.
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 64
 MAX_FILE_BYTES = 1 << 30

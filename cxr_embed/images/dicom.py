@@ -332,7 +332,7 @@ def _check_kind(dataset: Dataset) -> None:
     if not pixels:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise ImageError("unsupported", "the DICOM pixels are floating point; a radiograph stores integers")
-        raise ImageError("truncated", "the DICOM file has no pixel data: it ends early or is no image")
+        raise ImageError("truncated", "the DICOM file has no pixel data: it ends early or is not an image")
     if number(dataset, "NumberOfFrames", 1) > 1:
         raise ImageError("multi-frame", "a run of several frames; a radiograph has one")
     height, width = whole_number(dataset, "Rows"), whole_number(dataset, "Columns")

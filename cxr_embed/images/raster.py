@@ -74,7 +74,7 @@ def _decode_plain_png(data: bytes, shape: tuple[int, int], depth: int) -> np.nda
         pixels: np.ndarray = decode(data, shape, "mono")
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException:  # a panic in Rust is no Exception
+    except BaseException:  # a panic in Rust is not an Exception
         return None
     return pixels[..., 0]
 

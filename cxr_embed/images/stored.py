@@ -158,7 +158,7 @@ def padding(dataset: Dataset, stored: Stored) -> np.ndarray:
         ImageError: `corrupt`, for a field that holds no number.
     """
     values = numbers(dataset, "PixelPaddingValue")
-    first = int(number(dataset, "PixelPaddingValue", 0))  # refuses what is no number
+    first = int(number(dataset, "PixelPaddingValue", 0))  # refuses what is not a number
     ranges = [(int(value), int(value)) for value in values if np.isfinite(value)]
     if len(values) == 1:
         limit = int(number(dataset, "PixelPaddingRangeLimit", first))

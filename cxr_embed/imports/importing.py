@@ -193,7 +193,7 @@ def _id_fault(image_id: str) -> str:
     if not image_id.strip():
         return "is blank"
     if CONTROL.search(image_id) or image_id.encode(errors="ignore").decode() != image_id:
-        return "holds control characters, or what is no text"
+        return "holds control characters, or what is not text"
     return f"is longer than {LONGEST_ID:,} characters" if len(image_id) > LONGEST_ID else ""
 
 

@@ -85,7 +85,7 @@ def fit(array: np.ndarray, shape: Shape | None, where: str) -> np.ndarray:
         got = got[1:]
     if shape is None:
         if not got or 0 in got:
-            raise CxrEmbedError(f"{where}: shape {array.shape} is no vector")
+            raise CxrEmbedError(f"{where}: shape {array.shape} is not a vector")
         return array.reshape(got)
     if got != shape and got != (math.prod(shape),):
         raise CxrEmbedError(f"{where}: shape {array.shape}, expected {format_shape(shape)}")
@@ -104,7 +104,7 @@ def byte_limit(shape: Shape | None) -> int:
 
 
 def require_file(path: Path) -> None:
-    """Refuses what is no file with something in it.
+    """Refuses what is not a file with something in it.
 
     Raises:
         CxrEmbedError: saying which.

@@ -78,7 +78,7 @@ class QueryBuilder:
         Raises:
             CaseIndexError: for no like, examples that cancel each other, several examples over tokens, words where
                 the encoder has none, ids that are not in the index, rules that need a patient who is not known.
-            ImageError: for a file that is no radiograph.
+            ImageError: for a file that is not a radiograph.
             EncoderError: where the encoder is needed and cannot be loaded, or another one is found.
         """
         if not len(like):

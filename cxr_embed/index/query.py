@@ -18,7 +18,7 @@ class Query:
         vector: `(D,)`, or `(T, D)` for an image where the index keeps tokens; of any length.
         name: what the answer calls it: an image id, a file, a text.
         patients: whose it is; none where nobody knows, or for words.
-        images: ids that are no answer: the query's own.
+        images: ids that are not answers: the query's own.
         notes: what the user should know of it.
     """
 
@@ -30,7 +30,7 @@ class Query:
 
 
 def unlike_note(name: str) -> str:
-    """What is said of a query that is no chest radiograph."""
+    """What is said of a query that is not a chest radiograph."""
     return f"{name} does not look like a chest radiograph: its neighbours mean little"
 
 

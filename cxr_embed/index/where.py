@@ -260,7 +260,7 @@ def as_date(text: str, where: str) -> datetime.date:
     except ValueError:
         pass
     offset = f"; {DATE} holds dates here, not days" if DAY_OFFSET.fullmatch(text) else ""
-    raise CaseIndexError(f"{where}: {text!r} is no date (YYYY-MM-DD){offset}")
+    raise CaseIndexError(f"{where}: {text!r} is not a date (YYYY-MM-DD){offset}")
 
 
 def as_days(text: str, where: str) -> int:

@@ -200,7 +200,7 @@ def _refuse(path: str | os.PathLike[str], problems: list[str]) -> None:
 
 
 def missing_files(manifest: Manifest) -> list[str]:
-    """The paths in the manifest that are no files under its root."""
+    """The paths in the manifest that are not files under its root."""
     return [path for _, path, _ in manifest.rows() if not os.path.isfile(manifest.root / path)]
 
 

@@ -270,7 +270,7 @@ class Session:
         index = self.writer.index
         if content in self.strange or index.is_unlike_chest(content):
             known = index.find_image(row.image_id)
-            if known is None or known.content != content:  # a file that was only read again is no news
+            if known is None or known.content != content:  # a file that was only read again is not news
                 self.summary.unlike_chest.append(row.image_id)
 
     def _store(self, key: int, vectors: dict[str, np.ndarray]) -> None:

@@ -121,7 +121,7 @@ class Probe(BaseEstimator):  # type: ignore[misc]
 
         def part(block: tuple[slice | np.ndarray, np.ndarray]) -> None:
             vectors = standard(block[1], np.float64)
-            # Not the logits: neighbours of what is no number are some images or other.
+            # Not the logits: neighbours of what is not a number are some images or other.
             check_finite(block[0], vectors, source.count)
             result[block[0]] = self._logits(vectors)
 

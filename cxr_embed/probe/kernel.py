@@ -74,7 +74,7 @@ def solve_kernel(kernel: np.ndarray, columns: Columns) -> tuple[np.ndarray, np.n
         for step in range(max(map(len, group))):
             now = np.array([number for number, path in enumerate(group) if step < len(path)])
             wanted = np.array([group[number][step] for number in now])
-            # What is no number is no step down, and not solved.
+            # What is not a number is not a step down, and not solved.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 solved[wanted] = batch.solve(now, columns.C[wanted])
             alpha[rows[now].T, wanted[None, :]], intercept[wanted] = batch.alpha[now].T, batch.level[now]

@@ -95,7 +95,7 @@ def first_weights(width: int, columns: Columns) -> np.ndarray:
     return weights
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what is no number is no step down, and the end
+@np.errstate(over="ignore", invalid="ignore")  # what is not a number is not a step down, and the end
 def _solve_one(blocks: Blocks, columns: Columns, weights: np.ndarray) -> tuple[np.ndarray, bool]:
     value = _value(blocks, columns, weights)
     for _ in range(_STEPS):

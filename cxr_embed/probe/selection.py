@@ -106,7 +106,7 @@ def choose_C(
         folds, seed: of the cross-validation.
 
     Returns:
-        `(F,)` Cs, `(F,)` bool whether they were chosen, and for each finding which Cs were no choice
+        `(F,)` Cs, `(F,)` bool whether they were chosen, and for each finding which Cs were left out
         because they could not be solved, in words. `FIXED_C` stands where there are too few patients for the
         folds, or no C could be solved.
     """

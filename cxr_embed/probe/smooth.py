@@ -222,7 +222,7 @@ class _Run:
         self._past = deque(past, maxlen=_MEMORY)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what is no number is no step down, and left to the next solver
+@np.errstate(over="ignore", invalid="ignore")  # what is not a number is not a step down, and left to the next solver
 def evaluate(
     matrix: Matrix, columns: Columns, weights: np.ndarray, dtype: type[np.float32 | np.float64] = np.float32
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -193,7 +193,7 @@ def load_prompt_set(name: str) -> PromptSet:
     """A set by its name, or from a YAML file.
 
     Raises:
-        PromptError: for an unknown name, or a file that is no prompt file, with every fault in it.
+        PromptError: for an unknown name, or a file that is not a prompt file, with every fault in it.
     """
     if not name.endswith(_SUFFIXES) and not Path(name).is_file():
         known = prompt_set_names()
@@ -230,7 +230,7 @@ def load_yaml(data: bytes) -> Any:
 
     Raises:
         ValueError: as `yaml_text`.
-        yaml.YAMLError: where it is no YAML.
+        yaml.YAMLError: where it is not YAML.
     """
     # The loader is a SafeLoader: no tag makes an object.
     return yaml.load(yaml_text(data), Loader=_Loader)

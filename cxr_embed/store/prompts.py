@@ -118,7 +118,7 @@ def check_prompts(
 
 
 def _is_text(prompt: str) -> bool:
-    # A lone surrogate is no text that a file can hold.
+    # A lone surrogate is not a text that a file can hold.
     return bool(prompt.strip()) and prompt.encode(errors="ignore").decode() == prompt
 
 

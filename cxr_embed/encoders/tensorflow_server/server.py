@@ -160,7 +160,7 @@ class Server:
             by_network = time.perf_counter() - start
             seconds = [by_signature / len(files), by_network / len(files)]
             found = {"apart": float(np.abs(single - batch).max()) / largest, "seconds": seconds, "by": name}
-            if found["apart"] <= allowed:  # NaN on both sides is no proof: the comparison is false
+            if found["apart"] <= allowed:  # NaN on both sides is not proof: the comparison is false
                 break
         return found
 

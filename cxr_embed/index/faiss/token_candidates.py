@@ -144,7 +144,7 @@ def _least(similarity: np.ndarray, candidates: list[np.ndarray], owners: np.ndar
     Args:
         similarity: `(N, Q)`, the truth.
         candidates: rows of each query, best first.
-        owners: `(Q,)`, a query's own row, which is no neighbour; -1 for none.
+        owners: `(Q,)`, a query's own row, which is not a neighbour; -1 for none.
     """
     fetch, recall = 1, 0.0
     near = min(kinds.NEIGHBOURS, len(similarity) - 1)

@@ -131,7 +131,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
         squares = np.vecdot(wide, wide)
         result = np.asarray(wide / np.sqrt(squares)[..., None])
-        # The square of a large or small float32 is no float32: these are scaled first.
+        # The square of a large or small float32 is not a float32: these are scaled first.
         odd = ~((squares > _SMALL) & (squares < 1 / _SMALL))
         if odd.any():
             scaled = wide[odd] / np.abs(wide[odd]).max(axis=-1, keepdims=True)
