@@ -106,7 +106,7 @@ class Scorer:
     """Cosines with prompts to scores of findings.
 
     Args:
-        findings: what is asked.
+        findings: whose prompts are compared.
         vectors: prompt to its `(D,)` float32 vector, for every prompt of the findings.
         rule: the encoder's.
         score: `margin`, positive minus negative logit; `softmax`, of the two logits, the positive's part; `sigmoid`,

@@ -151,7 +151,8 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         "study_date is neither a date (YYYY-MM-DD) nor a number of days: '2020-13-01' in line 2",
         "age is not a number of years from 0 to 130: '200' in line 2, 'x' in line 3",
         "sex is not M, F, O or blank: 'X' in line 2",
-        "finding F is not 0, 1, -1 or blank: '2' in line 2, 'x' in line 4 (if F is not a finding, name it with `extra`)",
+        "finding F is not 0, 1, -1 or blank: '2' in line 2, 'x' in line 4 "
+        "(if F is not a finding, name it with `extra`)",
         "finding G is not 0, 1, -1 or blank: 'none' in line 3 (if G is not a finding, name it with `extra`)",
     )
 

@@ -294,7 +294,7 @@ def test_a_difference_without_an_interval_is_no_winner(folder: Folder) -> None:
     made = folder.report(scores=(folder.scores, folder.score("second", 0.3)), bootstraps=0)
     (told,) = [text for text in made["summary"] if text.startswith("first and second: ")]
     assert "differs by +0." in told
-    assert told.endswith("; no interval: no draws were asked for.")
+    assert told.endswith("; no interval: no draws were made.")
     assert "higher" not in told
 
 

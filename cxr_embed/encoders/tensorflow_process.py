@@ -125,7 +125,7 @@ class TensorFlowProcess:
     def compare(self, files: Sequence[np.ndarray], pictures: Sequence[np.ndarray], allowed: float) -> Comparison:
         """The same B radiographs both ways: as PNG files by the signature, prepared by the network.
 
-        Where more than one library can run the network, the fastest that is no farther apart than is allowed is told
+        Where more than one library can run the network, the fastest that is no farther apart than is allowed is named
         of, or else TensorFlow.
 
         Raises:

@@ -39,7 +39,7 @@ _TF_RESIZE = (
 
 @dataclass(frozen=True)
 class _Model:
-    """What a checkpoint's settings and headers tell about it. `text` is None for a model that only sees."""
+    """What a checkpoint's settings and headers say about it. `text` is None for a model that only sees."""
 
     output: str
     width: int

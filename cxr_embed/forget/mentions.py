@@ -95,7 +95,7 @@ class Marks:
 
 
 def telling(name: str) -> bool:
-    """Whether a name can be told from a number or a letter that means something else."""
+    """Whether a name is distinguishable from a number or a letter that means something else."""
     return len(name) > 4 or (len(name) > 1 and not name.isdecimal())
 
 

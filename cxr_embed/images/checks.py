@@ -22,13 +22,13 @@ COLOUR_SPREAD = 8 / 255
 COLOUR_PIXELS = 0.001
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue
-# How far a pixel may be from square before it is told.
+# How far a pixel may be from square before a note says so.
 ASPECT_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded file: the part of a `CxrImage` that the file's format has to tell."""
+    """A decoded file: the part of a `CxrImage` that the file's format knows."""
 
     pixels: np.ndarray
     bits: int

@@ -126,7 +126,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _aspect(dataset: Dataset) -> tuple[ImageNote, ...]:
-    """Whether the pixels are square, by the first field that tells."""
+    """Whether the pixels are square, by the first field that says."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
         found = numbers(dataset, keyword)
         if len(found) == 2:
@@ -225,7 +225,7 @@ def _parse(data: bytes) -> Dataset:
         _check_inflated(data)
     try:
         dataset = _read_with_pixels(data)
-        if "TransferSyntaxUID" not in dataset.file_meta:  # old files have no group 0002: the parser tells how it read
+        if "TransferSyntaxUID" not in dataset.file_meta:  # old files have no group 0002: the parser says how it read
             implicit, _ = dataset.original_encoding
             dataset.file_meta.TransferSyntaxUID = (
                 pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian

@@ -22,7 +22,7 @@ LONGEST_ID = 1024
 
 
 class Vector(NamedTuple):
-    """One entry of a source: `patient_id` is blank where the file does not tell it; `where` names it in messages."""
+    """One entry of a source: `patient_id` is blank where the file does not have it; `where` names it in messages."""
 
     image_id: str
     patient_id: str
@@ -36,7 +36,7 @@ class Source:
 
     Attributes:
         paths: the files.
-        count: vectors in them; None where only reading tells.
+        count: vectors in them; None where only reading shows.
         read: from the expected shape (None = as the file has it) to its vectors, floating-point and of that shape.
         folder: name of the folder that they are all of, where that is what the user gave.
     """

@@ -68,12 +68,12 @@ class QueryBuilder:
     ) -> Query:
         """One query of all examples: the mean direction of the likes, minus that of the unlikes.
 
-        What can be told without an encoder is told before one is loaded.
+        What is wrong without an encoder is an error before one is loaded.
 
         Args:
             like, unlike: at least one like.
             patient: whose the files are, or the cases of whom nobody knows, where it matters.
-            rules: that the query will be asked with.
+            rules: that the search will apply.
 
         Raises:
             CaseIndexError: for no like, examples that cancel each other, several examples over tokens, words where

@@ -1,4 +1,4 @@
-"""What is asked of an index: queries, the rules that answers must meet, and which answers are best."""
+"""A search of an index: queries, the rules that answers must meet, and which answers are best."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class Searchable(ABC):
         before: str | int | datetime.date | None = None,
         rules: Rules = NO_RULES,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """`search` that tells rows, as `rows_of` numbers them, instead of ids.
+        """`search` that gives rows, as `rows_of` numbers them, instead of ids.
 
         Returns:
             `(Q, k)` int64 rows, -1 where fewer were found, and `(Q, k)` float32 similarities, NaN there.

@@ -185,7 +185,7 @@ def _lacking(drawn: np.ndarray, defined: np.ndarray, units: int) -> str:
     if units < 2:
         return "no interval: a single patient shows no spread"
     if len(drawn) < 2:
-        return "no interval: no draws were asked for" if not len(drawn) else "no interval: one draw shows no spread"
+        return "no interval: no draws were made" if not len(drawn) else "no interval: one draw shows no spread"
     if len(defined) < max(2, _DEFINED * len(drawn)):
         return f"no interval: not defined in {len(drawn) - len(defined):,} of {len(drawn):,} draws of patients"
     return ""

@@ -230,13 +230,13 @@ class Worker:
 
     def _embed(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
         alike = all(array.shape == inputs[0].shape for array in inputs)
-        # Encoded files, and large pictures in a form that the encoder asked for, are handed on without a copy.
+        # Encoded files, and large pictures in a form that the encoder prefers, are handed on without a copy.
         files = inputs[0].ndim == 1 and inputs[0].dtype == np.uint8
         return self.encoder.embed(np.stack(inputs) if alike and not files and not self.encoder.input_form else inputs)
 
 
 def file_stamp(path: str) -> Stamp:
-    """The file's stamp; zeros where the file system cannot be asked."""
+    """The file's stamp; zeros where the file system does not say."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

@@ -53,7 +53,7 @@ def plan_workers(
         setup: what all of them have in common.
         encoder: theirs, here only for its `preprocess`.
         images: how many there are: no more workers start than find work.
-        batch_size, workers: what the user asked for.
+        batch_size, workers: the user's choice.
     """
     from joblib import cpu_count
 

@@ -63,7 +63,7 @@ class AttentionProbe(Probe):
 
     @property
     def pooling(self) -> str:
-        """Tokens come in a row, and are told apart by their width."""
+        """Tokens come in a row, and their width says where one ends."""
         return "flatten"
 
     def _learn(

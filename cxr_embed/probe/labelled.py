@@ -87,6 +87,6 @@ def few_cases(cases: Cases, shots: int, seed: int) -> Cases:
     kept = ~np.isnan(labels).all(axis=1)
     if not kept.any():
         raise ProbeError(
-            f"no finding has {counted(shots, 'positive')} and {counted(shots, 'negative')} to draw; ask for fewer"
+            f"no finding has {counted(shots, 'positive')} and {counted(shots, 'negative')} to draw; choose fewer"
         )
     return replace(cases, labels=labels, notes=tuple(notes)).keep(kept)

@@ -27,7 +27,7 @@ def escape(text: str) -> str:
 def to_latex(curve: Curve, stand_ins: Sequence[str] = ()) -> str:
     """Two tables: means over findings with the comparisons, and each finding.
 
-    `stand_ins` are sentences on weights that stand in for others; both captions tell them.
+    `stand_ins` are sentences on weights that stand in for others; both captions have them.
     """
     sizes = [format_size(curve, size) for size in curve.shots]
     draws = max((row["draws"] for row in summarise(curve)), default=1)

@@ -17,7 +17,7 @@ from cxr_embed.probe.smooth import WIDEST, Curvature, in_own_directions, logits,
 
 KERNEL_CASES = 640  # up to here the cases' products are solved, and beyond the dimensions' own
 _MOST_FOLDS = 100  # they are numbered in one byte
-_PATH_TOLERANCE = 1e-2  # enough to tell which C is best
+_PATH_TOLERANCE = 1e-2  # enough to see which C is best
 
 
 class KernelSolver:

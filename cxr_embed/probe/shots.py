@@ -43,7 +43,7 @@ class Order:
                 whose = "of patients without the finding " if word == "negative" else ""
                 return (
                     f"{counted(len(rows), f'{word} image')} {whose}({counted(patients, 'patient')}) in "
-                    f"the training part, {count:,} asked"
+                    f"the training part, {count:,} needed"
                 )
         return ""
 

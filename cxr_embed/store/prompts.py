@@ -60,7 +60,7 @@ def prompt_source(came: str, unlearned: Sequence[str]) -> str:
 
 
 def unlearned_words(source: str) -> tuple[str, ...]:
-    """The words of a prompt that its encoder never learned, as its source tells them."""
+    """The words of a prompt that its encoder never learned, as its source has them."""
     return tuple(source.partition(_UNLEARNED)[2].split())
 
 

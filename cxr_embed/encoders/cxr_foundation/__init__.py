@@ -218,7 +218,7 @@ class CxrFoundationEncoder:
             )
 
     def _prove(self, files: Sequence[np.ndarray]) -> None:
-        """Decides which way images take. Blank images decide nothing: the next batch is asked again."""
+        """Decides which way images take. Blank images decide nothing: the next batch decides."""
         shown = [pixels for pixels in map(png_pixels, files[:_PROVEN_ON]) if pixels.min() < pixels.max()]
         if not shown:
             return

@@ -32,7 +32,7 @@ _BITS = {0: 8, 4: 8, 17: 16}
 
 
 class Unfit(Exception):
-    """The models or the machine are not what was asked for."""
+    """The models or the machine are not what was requested."""
 
 
 class Graph:
@@ -110,7 +110,7 @@ class Signature:
             problem = f"{folder}: {what} {name} is {spec.dtype.name} {have}; expected {dtype} {[None, *shape]}"
             if spec.dtype.name != dtype:
                 raise Unfit(problem)
-            if have is None:  # an unknown shape: any batch may do, the first call will tell
+            if have is None:  # an unknown shape: any batch may do, the first call will show
                 continue
             if len(have) != 1 + len(shape) or any(h not in (None, s) for h, s in zip(have[1:], shape)):  # noqa: B905
                 raise Unfit(problem)

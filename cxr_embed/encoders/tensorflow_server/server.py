@@ -173,7 +173,7 @@ class Server:
         return serialized
 
     def finish(self, features: Any) -> dict[str, np.ndarray]:
-        """`(B, 8, 8, 1376)` to the outputs that are asked for."""
+        """`(B, 8, 8, 1376)` to the outputs that are requested."""
         wanted = {"elixr_c": features.numpy()} if "elixr_c" in self.outputs else {}
         if set(self.outputs) & set(FROM_QFORMER):
             with self._on_qformers_device():
@@ -184,7 +184,7 @@ class Server:
         return wanted
 
     def tokens(self, features: Any) -> dict[str, Any]:
-        """The Q-Former's image outputs that are asked for, as a graph."""
+        """The Q-Former's image outputs that are requested, as a graph."""
         tf = self.tf
         blank = tf.zeros([tf.shape(features)[0], 1, TOKENS])
         found = self.qformer(image_feature=features, ids=tf.cast(blank, tf.int32), paddings=blank)
@@ -207,7 +207,7 @@ class Server:
 
 
 def load_tensorflow(request: dict[str, Any]) -> Any:
-    """TensorFlow, on the device that is asked for, taking GPU memory only as it is used."""
+    """TensorFlow, on the device that is requested, taking GPU memory only as it is used."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         import tensorflow as tf
@@ -331,7 +331,7 @@ def main() -> None:
                     reply = answer(server, memory, request)
             except Unfit as error:
                 reply = {"unfit": str(error)}
-            except Exception as error:  # whatever TensorFlow raises is told, in its own words
+            except Exception as error:  # whatever TensorFlow raises is passed on, in its own words
                 kind = type(error).__name__
                 memory_gone = kind == "ResourceExhaustedError" or isinstance(error, MemoryError)
                 line = next((line for line in str(error).splitlines() if line.strip()), "")[:300]

@@ -124,7 +124,7 @@ def _threshold_note(rule: str, threshold: float | None, encoder: str, scale: Sca
             f"threshold {threshold:.6g}, from this index: beyond it, {FALSE_PAIRS:g} pairs of different patients' "
             "images are expected in all"
         )
-    few = f"too few images to tell {encoder}'s scale ({scale.images:,} with others to compare, {FEWEST:,} are needed)"
+    few = f"too few images to know {encoder}'s scale ({scale.images:,} with others to compare, {FEWEST:,} are needed)"
     if rule == "measured":
         return f"threshold {threshold:g}: {few}; measured on other radiographs"
     return f"only the same file counts: {few}; give `threshold`"

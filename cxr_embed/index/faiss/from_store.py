@@ -24,7 +24,7 @@ _NAMED = 3
 
 
 def identity(store: Store) -> dict[str, Any]:
-    """What tells one state of a store from every other: digests of its header and of its last shard."""
+    """What distinguishes one state of a store from every other: digests of its header and of its last shard."""
     last = max((path.name for path in (store.path / "shards").iterdir()), default="")
     header = hashlib.sha256(store.header.to_bytes()).hexdigest()
     return {"header": header, "created": store.header.created, "shards": store.shards, "last_shard": last}
@@ -103,7 +103,7 @@ def changed_files(store: Store, chosen: np.ndarray, places: pa.Array, table: pa.
 
     Args:
         store: that is added.
-        chosen: `(N,)` bool, its images that are asked for.
+        chosen: `(N,)` bool, its images that are wanted.
         places: `(N,)` of its images in the index's table; null where they are new.
         table: the index's.
     """

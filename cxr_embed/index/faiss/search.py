@@ -28,7 +28,7 @@ from cxr_embed.store.layout import file_digest
 from cxr_embed.store.prompts import load_prompts
 from cxr_embed.types import counted
 
-_SPARE = 6  # candidates beyond those asked for: what FAISS rounds may hide a neighbour behind them
+_SPARE = 6  # candidates beyond those wanted: what FAISS rounds may hide a neighbour behind them
 _NAMED = 5
 
 

@@ -1,4 +1,4 @@
-"""Vectors that can be searched: the truth in a mapped file, and FAISS to propose which rows of it to look at."""
+"""Vectors that can be searched: the exact ones in a mapped file, and FAISS to propose which rows of it to look at."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PooledVectors:
         kind: how candidates are found.
         candidates: the FAISS index's file; None for a flat index.
         sha256: of that file.
-        check: is told the rows that are about to be looked at, and raises where one has changed.
+        check: called with the rows that are about to be looked at, and raises where one has changed.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ from cxr_embed.types import counted
 LARGEST = 16_384  # rows of one answer: Milvus's limit
 EXACT_CASES = 4096  # so few that pass a filter are all compared, where the index in Milvus is approximate
 _EFFORT = 256  # length of HNSW's list of candidates, at least
-_SPARE = 16  # rows beyond those asked for: they tell ties at the edge, and more of one patient
+_SPARE = 16  # rows beyond those wanted: they show ties at the edge, and more of one patient
 _SAME = 1e-5  # more than two ways of computing one cosine in float32 differ by
 _ASKED_FOR = 1000  # cases in one question
 
@@ -98,7 +98,7 @@ class MilvusIndex(Searchable):
 
     @staticmethod
     def check_wanted(k: int) -> None:
-        """Refuses a number of neighbours that is none, or more than Milvus tells at once.
+        """Refuses a number of neighbours that is none, or more than Milvus gives at once.
 
         Raises:
             CaseIndexError: for k < 1, or k beyond 16,384 less a few.
@@ -146,7 +146,7 @@ class MilvusIndex(Searchable):
         """What is known of cases: column to value; None where it is unknown, dates as text.
 
         Args:
-            rows: `(M,)`, what `rows_of` or `search_rows` told.
+            rows: `(M,)`, what `rows_of` or `search_rows` gave.
             columns: all but the file's digest by default.
 
         Raises:
