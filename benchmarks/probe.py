@@ -18,7 +18,7 @@ from cxr_embed.probe import LinearProbe
 from cxr_embed.probe.curve import CurveEncoder, run_curve
 from cxr_embed.probe.features import StoreSource
 from cxr_embed.probe.kernel import Columns, solve_kernel
-from cxr_embed.probe.selection import STRENGTHS
+from cxr_embed.probe.selection import C_GRID
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
 
@@ -43,7 +43,7 @@ def make_cases(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def many(_: Path) -> list[Line]:
-    """14 findings of 100,000 cases at one strength: time, objective, AUROC, coefficients."""
+    """14 findings of 100,000 cases at one C: time, objective, AUROC, coefficients."""
     vectors, labels = make_cases(100_000)
     test_vectors, test_labels = make_cases(20_000, 1)
     probe = LinearProbe(1.0)
@@ -81,7 +81,7 @@ def many(_: Path) -> list[Line]:
     near = sum(each <= 5e-4 for each in loose)
     return [
         Line(
-            "14 findings, 100,000 x 1024 float32, one strength, against a loop over LogisticRegression",
+            "14 findings, 100,000 x 1024 float32, one C, against a loop over LogisticRegression",
             "10x",
             f"{theirs / ours:.0f}x ({ours:.1f} s, {theirs:.0f} s)",
         ),
@@ -102,7 +102,7 @@ def objective(vectors: np.ndarray, labels: np.ndarray, coefficients: np.ndarray,
 
 
 def few(_: Path) -> list[Line]:
-    """A grid of 14 findings, 12 strengths and 5 folds on few cases."""
+    """A grid of 14 findings, 12 Cs and 5 folds on few cases."""
     return [grid(count, goal) for count, goal in ((16, "100x"), (64, "40x"), (256, "10x"), (512, "4x"))]
 
 
@@ -114,10 +114,10 @@ def grid(count: int, goal: str) -> Line:
     noisy = vectors @ rng.standard_normal((WIDTH, FINDINGS)) + 30 * rng.standard_normal((count, FINDINGS))
     sign = np.where(noisy > np.median(noisy, axis=0), 1, -1).astype(np.int8)
     fold = np.argsort(np.argsort(noisy, axis=0), axis=0) % 5
-    asked = [(c, k, s) for c in range(FINDINGS) for k in range(5) for s in STRENGTHS]
+    asked = [(c, k, s) for c in range(FINDINGS) for k in range(5) for s in C_GRID]
     signs = np.stack([np.where(fold[:, c] == k, 0, sign[:, c]) for c, k, _ in asked], axis=1)
     even = np.ones(len(asked))
-    columns = Columns(signs, even, even, np.array([strength for *_, strength in asked]))
+    columns = Columns(signs, even, even, np.array([C for *_, C in asked]))
     scores = np.empty((count, len(asked)))
 
     def ours() -> None:
@@ -139,7 +139,7 @@ def grid(count: int, goal: str) -> Line:
     off = max(np.abs(scores[:, n] - fit(n, solver="newton-cg", tol=1e-10, max_iter=10_000)).max() for n in some)
     mine, theirs = median(figures["ours"]), median(figures["loop"])
     told = f"{theirs / mine:.0f}x ({mine:.3f} s, {theirs:.1f} s); scores within {off:.0e}"
-    return Line(f"grid of 14 findings x 12 strengths x 5 folds, {count} cases x 1024", f"{goal}, 1e-5", told)
+    return Line(f"grid of 14 findings x 12 Cs x 5 folds, {count} cases x 1024", f"{goal}, 1e-5", told)
 
 
 def protocol(work: Path) -> list[Line]:

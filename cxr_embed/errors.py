@@ -48,7 +48,7 @@ class ManifestError(CxrEmbedError):
 
 
 class ImageError(CxrEmbedError):
-    """A file that is no usable radiograph. `kind` is a stable word for the fault, e.g. `truncated`.
+    """A file that is not a usable radiograph. `kind` is a stable word for the fault, e.g. `truncated`.
 
     The message never holds values read from a DICOM header: it is written into stores.
     """

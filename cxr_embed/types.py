@@ -29,7 +29,7 @@ _UNTRAINED = ("random numbers", "not a trained model", "stand-in")  # what sourc
 _DEMONSTRATION = "a demonstration"
 _MOST_DIGITS = 6
 DEMONSTRATES = "{} is a demonstration and stands in for a foundation model: its figures are not what one would reach"
-# Sentences on stand-ins that were read, while somebody collects them: the command line tells them at a verb's end.
+# Sentences on stand-ins that were read, while somebody collects them: the command line prints them at a verb's end.
 _STAND_INS_READ: ContextVar[dict[str, None] | None] = ContextVar("stand_ins_read", default=None)
 
 
@@ -84,7 +84,7 @@ class CxrImage:
         bits: significant bits; pixel values lie in `0 .. 2**bits - 1`.
         content_id: SHA-256 of the file's bytes, 64 hexadecimal digits.
         source: `png`, `jpeg`, `tiff` or `dicom`.
-        fields: what a DICOM header told; empty for other formats.
+        fields: from a DICOM header; empty for other formats.
         notes: what is odd about the file, though it was read; `images.NOTES` has a sentence for each.
     """
 
@@ -158,7 +158,7 @@ class EncoderSpec:
 
     @property
     def untrained(self) -> bool:
-        """Whether its weights, by what their source says, are no trained model's: figures from them mean nothing."""
+        """Whether its weights, by what their source says, are not a trained model's: figures from them mean nothing."""
         return any(word in self.weights_source for word in _UNTRAINED)
 
     @property
@@ -239,7 +239,7 @@ def stand_ins_read() -> list[str]:
 class Encoder(Protocol):
     """Pixels to vectors. `preprocess` needs no weights and no framework, so decoding workers can run it.
 
-    What else an encoder may have is described where it is asked for, in `cxr_embed.encoders.checked`: `notes`,
+    What else an encoder may have is described where it is called, in `cxr_embed.encoders.checked`: `notes`,
     `input_form`, `unknown_words`, `close`.
     """
 
@@ -332,7 +332,7 @@ def in_means(names: Sequence[str], count_no_finding: bool = False) -> list[bool]
     """Whether each finding has a part in means over findings.
 
     `No Finding`, however it is spelled, says that the others are absent: counted as one more finding, it would weigh
-    what the others weigh already. It has no part beside others unless that is asked for.
+    what the others weigh already. It has no part beside others unless that is chosen.
     """
     plain = ["".join(filter(str.isalpha, name)).casefold() in ("nofinding", "nofindings") for name in names]
     return [count_no_finding or all(plain) or not left for left in plain]
@@ -349,7 +349,7 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def threshold_told(threshold: float) -> str:
+def format_threshold(threshold: float) -> str:
     """A threshold for people, with digits that tell it from zero."""
     return f"{threshold:.4f}" if threshold == 0 or abs(threshold) >= 1e-3 else f"{threshold:.2g}"
 

@@ -106,7 +106,7 @@ class Scorer:
     """Cosines with prompts to scores of findings.
 
     Args:
-        findings: what is asked.
+        findings: whose prompts are compared.
         vectors: prompt to its `(D,)` float32 vector, for every prompt of the findings.
         rule: the encoder's.
         score: `margin`, positive minus negative logit; `softmax`, of the two logits, the positive's part; `sigmoid`,
@@ -114,8 +114,8 @@ class Scorer:
         ensemble: what is averaged over a finding's prompts: `scores` of pairs, or normalised `vectors`.
 
     Raises:
-        PromptError: for findings without a negative prompt where the score needs one, prompts whose mean is no vector,
-            or unknown words.
+        PromptError: for findings without a negative prompt where the score needs one, prompts whose mean is not a
+            vector, or unknown words.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ def make_index(
     columns: Mapping[str, Sequence[str]] | None = None,
     **options: Any,
 ) -> CaseIndex:
-    """An index of vectors `(N, D)`; every case is a patient of its own unless told otherwise."""
+    """An index of vectors `(N, D)`; every case is a patient of its own unless given one."""
     owners = [f"p{number}" for number in range(len(values))] if patients is None else patients
     store = make_store(path / "store", values, owners)
     manifest = make_manifest(len(values), owners, columns or {})

@@ -76,4 +76,4 @@ def test_the_verb(tmp_path: Path) -> None:
     assert "rare is left out: 4 positive images" in done.stdout
     done = run_cli("probe", "train", "store", "labels.csv", "--shots", "30", "--out", "probe", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "error: no finding has 30 positives and 30 negatives to draw; ask for fewer\n"
+    assert done.stderr == "error: no finding has 30 positives and 30 negatives to draw; choose fewer\n"

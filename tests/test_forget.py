@@ -596,7 +596,7 @@ def test_ids_that_are_nowhere_change_nothing(world: World) -> None:
 
 
 def train_probe(path: Path, numbers: list[int]) -> None:
-    probe = LinearProbe(strength=1.0).fit(np.eye(2, 6, dtype=np.float32), np.array([[0.0], [1.0]]))
+    probe = LinearProbe(C=1.0).fit(np.eye(2, 6, dtype=np.float32), np.array([[0.0], [1.0]]))
     names, patients = np.array([name(n) for n in numbers]), np.array([owner(n) for n in numbers])
     record = LabelRecord(
         file="manifest.csv", sha256="0" * 64, split=None, uncertain="unknown", images=2, patients=2, counts={}

@@ -288,7 +288,7 @@ def bad_archives() -> dict[str, tuple[list[tuple[str, bytes]], str]]:
         "integers": ([("a.npy", member(np.ones(SIZE, np.int64)))], "'a': holds int64, not floating-point"),
         "text": ([("a.npy", member(np.array(["x"] * 9)))], "'a': holds <U1, not floating-point"),
         "no-array": ([("a.npy", good), ("b.npy", b"hello")], "'b': damaged, or no array"),
-        "stranger": ([("a.npy", good), ("notes.txt", b"hello")], "'notes.txt' is no array"),
+        "stranger": ([("a.npy", good), ("notes.txt", b"hello")], "'notes.txt' is not an array"),
         "cut": ([("a.npy", good[:-4])], "'a': not as many bytes as shape"),
         "lies": ([("a.npy", declared)], "'a': not as many bytes as shape"),
         "bomb": ([("a.npy", good), ("b.npy", bomb)], r"'b': shape \(50000000,\), expected 32 x 128"),

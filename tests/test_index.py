@@ -444,16 +444,16 @@ def test_prompts_come_along(tmp_path: Path) -> None:
     add_prompts(tmp_path / "s", ["a chest"], random_vectors(1, seed=5), "made up")
     build_index(open_store(tmp_path / "s"), tmp_path / "i")
     shutil.rmtree(tmp_path / "s")
-    from cxr_embed.index.queries import Asker, Examples
+    from cxr_embed.index.queries import Examples, QueryBuilder
 
     index = CaseIndex(tmp_path / "i")
-    query = Asker(index).query(Examples(texts=["a chest"]))
+    query = QueryBuilder(index).query(Examples(texts=["a chest"]))
     np.testing.assert_array_equal(query.vector, random_vectors(1, seed=5)[0])
     assert (query.name, query.patients, query.images) == ("a chest", (), ())
     remove_cases(tmp_path / "i", ["c0"])
     assert CaseIndex(tmp_path / "i").prompts.prompts == ("a chest",)
     with pytest.raises(CaseIndexError, match="the words are blank"):
-        Asker(index).query(Examples(texts=[" "]))
+        QueryBuilder(index).query(Examples(texts=[" "]))
 
 
 @pytest.fixture

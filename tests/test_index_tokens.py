@@ -22,7 +22,7 @@ from cxr_embed.index.faiss.layout import CANDIDATES, TOKENS, Kind
 from cxr_embed.index.faiss.tokens import TokenVectors, unit_tokens
 from cxr_embed.index.faiss.verify import verify_index
 from cxr_embed.index.maxsim import MaxSim
-from cxr_embed.index.queries import Asker, Examples
+from cxr_embed.index.queries import Examples, QueryBuilder
 from cxr_embed.store import Row, Store, StoreWriter, add_prompts
 from cxr_embed.types import EncoderSpec, TextRule
 
@@ -150,7 +150,7 @@ def test_an_index_of_tokens_is_searched_by_words_and_by_images(tmp_path: Path) -
     assert (index.tokens.shape, index.vectors.shape) == ((600, *SHAPE), (600, SHAPE[1]))
     assert written.record.measured.recall is not None
     assert verify_index(tmp_path / "index") == []
-    words = Asker(index).query(Examples(texts=[TEXTS[0]]))
+    words = QueryBuilder(index).query(Examples(texts=[TEXTS[0]]))
     assert index.search(words, 5).ids[0].tolist() == nearest(values, texts[0], 5)
     views = np.arange(600) % 3 == 0
     assert index.search(words, 5, where="view = AP").ids[0].tolist() == nearest(values, texts[0], 5, views)
@@ -297,7 +297,7 @@ def test_bad_requests_are_told(tmp_path: Path) -> None:
     with pytest.raises(CaseIndexError, match="no direction"):
         index.search(Query(np.zeros((6, 16), np.float32)))
     with pytest.raises(CaseIndexError, match="one example a search"):
-        Asker(index).query(Examples(texts=TEXTS))
+        QueryBuilder(index).query(Examples(texts=TEXTS))
     path = index.folder / TOKENS
     data = bytearray(path.read_bytes())
     data[-1] ^= 1

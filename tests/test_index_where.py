@@ -220,8 +220,8 @@ def test_what_is_no_condition(text: str, told: str) -> None:
         ("age > old", "age is compared with numbers, 'old' is none"),
         ("age > nan", "'nan' is none"),
         ("age > 1_0", "'1_0' is none"),
-        ("study_date < 2020-13-01", "'2020-13-01' is no date"),
-        ("study_date < 20200101", "'20200101' is no date"),
+        ("study_date < 2020-13-01", "'2020-13-01' is not a date"),
+        ("study_date < 20200101", "'20200101' is not a date"),
         ("view > PA", "view is text"),
         ('"No Finding" = 2', "finding No Finding is 0, 1 or unknown"),
     ],
@@ -256,7 +256,7 @@ def test_a_case_is_not_before_its_own_day() -> None:
     assert mask(taken_before("2020-01-01", pa.date32()), table).tolist() == [True, False]
     assert mask(taken_before(datetime.date(2020, 1, 1), pa.date32()), table).tolist() == [True, False]
     for wrong in ("2020", "01.02.2020", "2020-02-30", ""):
-        with pytest.raises(CaseIndexError, match=r"`before`: .* is no date"):
+        with pytest.raises(CaseIndexError, match=r"`before`: .* is not a date"):
             taken_before(wrong, pa.date32())
 
 

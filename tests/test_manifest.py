@@ -148,11 +148,12 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         "image_id is not unique: 'a' in line 3",
         "path must be relative and stay below the manifest's folder (or `root`): '../b.png' in line 3",
         "a patient is in two splits: p in test, train",
-        "study_date is no date (YYYY-MM-DD) and no number of days: '2020-13-01' in line 2",
-        "age is no number of years from 0 to 130: '200' in line 2, 'x' in line 3",
+        "study_date is neither a date (YYYY-MM-DD) nor a number of days: '2020-13-01' in line 2",
+        "age is not a number of years from 0 to 130: '200' in line 2, 'x' in line 3",
         "sex is not M, F, O or blank: 'X' in line 2",
-        "finding F is not 0, 1, -1 or blank: '2' in line 2, 'x' in line 4 (if F is no finding, name it with `extra`)",
-        "finding G is not 0, 1, -1 or blank: 'none' in line 3 (if G is no finding, name it with `extra`)",
+        "finding F is not 0, 1, -1 or blank: '2' in line 2, 'x' in line 4 "
+        "(if F is not a finding, name it with `extra`)",
+        "finding G is not 0, 1, -1 or blank: 'none' in line 3 (if G is not a finding, name it with `extra`)",
     )
 
 
@@ -439,7 +440,7 @@ def test_parquet_timestamps_at_midnight_are_dates(tmp_path: Path, unit: str, zon
     path = parquet(tmp_path, study_date=pa.array([datetime.datetime(2020, 1, 2), None], kind))
     assert read_manifest(path).column("study_date").tolist() == ["2020-01-02", ""]
     path = parquet(tmp_path, study_date=pa.array([datetime.datetime(2020, 1, 2, 3), None], kind))
-    assert problems(path)[0].startswith("study_date is no date")
+    assert problems(path)[0].startswith("study_date is neither a date")
     assert "in row 1" in problems(path)[0]
 
 

@@ -372,7 +372,7 @@ def test_more_columns_than_a_collection_has_are_refused(tmp_path: Path) -> None:
         (lambda index: index.search(np.ones(WIDTH), 3, where="vieww = PA"), "did you mean view"),
         (lambda index: index.search(np.ones(WIDTH), 3, where="view > PA"), "has no order"),
         (lambda index: index.search(np.ones(WIDTH), 3, where='"No Finding" = 2'), "is 0, 1 or unknown"),
-        (lambda index: index.search(np.ones(WIDTH), 3, before="yesterday"), "'yesterday' is no date"),
+        (lambda index: index.search(np.ones(WIDTH), 3, before="yesterday"), "'yesterday' is not a date"),
         (lambda index: index.search(np.ones(WIDTH), 3, only_same_patient=True), "patient is not known"),
         (lambda index: index.rows_of(["i1", "nobody"]), "has no case nobody"),
     ],

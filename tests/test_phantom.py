@@ -191,7 +191,7 @@ def test_every_device_is_seen_in_both_views(kind: str) -> None:
 
 
 def test_an_unknown_finding_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="'Hernia' is no finding of a phantom; there are Cardiomegaly"):
+    with pytest.raises(ValueError, match="'Hernia' is not a finding of a phantom; there are Cardiomegaly"):
         sample_finding("Hernia", np.random.default_rng(0))
 
 

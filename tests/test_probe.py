@@ -36,7 +36,7 @@ from cxr_embed.probe.features import ArraySource, Matrix, StoreSource, fit_stand
 from cxr_embed.probe.labelled import labelled_cases
 from cxr_embed.probe.loss import loss, probability
 from cxr_embed.probe.persistence import load_probe, make_trained, save_probe
-from cxr_embed.probe.selection import FIXED_STRENGTH, STRENGTHS, deal_folds
+from cxr_embed.probe.selection import C_GRID, FIXED_C, deal_folds
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
 
@@ -67,12 +67,12 @@ def plain(vectors: np.ndarray, labels: np.ndarray, **options: object) -> Logisti
 
 # Few cases are solved by their products, many in passes; with fewer cases than dimensions in the directions they span.
 @pytest.mark.parametrize(("count", "width"), [(40, 60), (150, 300), (300, 20), (900, 20), (700, 800)])
-@pytest.mark.parametrize("strength", [1e-3, 1.0])
-def test_coefficients_equal_scikit_learn(count: int, width: int, strength: float) -> None:
+@pytest.mark.parametrize("C", [1e-3, 1.0])
+def test_coefficients_equal_scikit_learn(count: int, width: int, C: float) -> None:
     vectors, labels = make_cases(count, width)
-    probe = LinearProbe(strength).fit(vectors, labels)
+    probe = LinearProbe(C).fit(vectors, labels)
     for number, column in enumerate(labels.T):
-        model = plain(vectors, column, C=strength)
+        model = plain(vectors, column, C=C)
         np.testing.assert_allclose(probe.coef_[number], model.coef_[0], atol=1e-4)
         np.testing.assert_allclose(probe.intercept_[number], model.intercept_[0], atol=1e-4)
 
@@ -135,7 +135,7 @@ def test_unknown_labels_change_nothing() -> None:
     np.testing.assert_allclose(probe.coef_[1], plain(vectors, hidden[:, 1], C=0.1).coef_[0], atol=1e-5)
 
 
-def test_strength_is_the_best_of_a_plain_cross_validation() -> None:
+def test_C_is_the_best_of_a_plain_cross_validation() -> None:
     vectors, labels = make_cases(90, 40, findings=2)
     patients = np.arange(90) // 2
     probe = LinearProbe(seed=3).fit(vectors, labels, patients)
@@ -144,16 +144,16 @@ def test_strength_is_the_best_of_a_plain_cross_validation() -> None:
         fold = deal_folds(column, patients, 5, 3)
         assert fold is not None
         losses = []
-        for strength in STRENGTHS:
+        for C in C_GRID:
             total = 0.0
             for part in range(5):
                 train, held = (fold >= 0) & (fold != part), fold == part
-                model = LogisticRegression(C=strength, tol=1e-10, max_iter=10_000, solver="newton-cg")
+                model = LogisticRegression(C=C, tol=1e-10, max_iter=10_000, solver="newton-cg")
                 model.fit(standard[train], column[train])
                 p = model.predict_proba(standard[held])[:, 1]
                 total -= np.log(np.where(column[held] == 1, p, 1 - p)).sum()
             losses.append(total)
-        assert probe.strengths_[number] == STRENGTHS[int(np.argmin(losses))]
+        assert probe.C_[number] == C_GRID[int(np.argmin(losses))]
     assert probe.chosen_.all()
 
 
@@ -162,14 +162,14 @@ def test_both_solvers_choose_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     few = LinearProbe().fit(vectors, labels)
     monkeypatch.setattr(linear_module, "KERNEL_CASES", 10)
     many = LinearProbe().fit(vectors, labels)
-    np.testing.assert_array_equal(few.strengths_, many.strengths_)
+    np.testing.assert_array_equal(few.C_, many.C_)
     np.testing.assert_allclose(few.coef_, many.coef_, atol=1e-4)
 
 
-def test_too_few_patients_to_choose_get_the_fixed_strength() -> None:
+def test_too_few_patients_to_choose_get_the_fixed_C() -> None:
     vectors, labels = make_cases(40)
     probe = LinearProbe().fit(vectors, labels, np.arange(40) // 10)
-    assert (probe.strengths_ == FIXED_STRENGTH).all()
+    assert (probe.C_ == FIXED_C).all()
     assert not probe.chosen_.any()
 
 
@@ -294,14 +294,14 @@ def test_what_cannot_be_learned_is_named(change: object, told: str) -> None:
 @pytest.mark.parametrize(
     ("probe", "told"),
     [
-        (LinearProbe(0.0), "strength is 'auto' or a number above 0"),
+        (LinearProbe(0.0), "`C` is 'auto' or a number above 0"),
         (LinearProbe(balance="equal"), "balance is none, balanced, focal"),  # type: ignore[arg-type]
         (LinearProbe(pool="middle"), "pool is mean"),
-        (LinearProbe("strong"), "strength is 'auto' or a number above 0"),  # type: ignore[arg-type]
+        (LinearProbe("strong"), "`C` is 'auto' or a number above 0"),  # type: ignore[arg-type]
         (LinearProbe(folds=1), "folds is a whole number from 2"),
         (LinearProbe(folds=200), "folds is a whole number from 2 to 100, not 200"),
-        (LinearProbe(strengths=()), "strengths are numbers above 0, rising"),
-        (LinearProbe(strengths=(1.0, 0.1)), "strengths are numbers above 0, rising"),
+        (LinearProbe(Cs=()), "`Cs` are numbers above 0, rising"),
+        (LinearProbe(Cs=(1.0, 0.1)), "`Cs` are numbers above 0, rising"),
         (LinearProbe(tolerance=0.0), "tolerance is a number above 0"),
         (KNNProbe(neighbors=0), "neighbors is a whole number above 0"),
     ],
@@ -329,11 +329,11 @@ def test_nothing_is_printed_or_warned() -> None:
 
 # Few cases by their products, many in passes, fewer than dimensions in their own directions; separable and not.
 @pytest.mark.parametrize(("count", "width"), [(300, 20), (60, 200), (900, 32), (900, 300), (700, 800)])
-@pytest.mark.parametrize("strength", [1e3, 3e5, 1e6, 1e9])
+@pytest.mark.parametrize("C", [1e3, 3e5, 1e6, 1e9])
 @pytest.mark.parametrize("balance", ["none", "balanced", "focal"])
-def test_weak_regularisation_is_solved_too(count: int, width: int, strength: float, balance: Balance) -> None:
+def test_weak_regularisation_is_solved_too(count: int, width: int, C: float, balance: Balance) -> None:
     vectors, labels = make_cases(count, width, findings=1)
-    probe = LinearProbe(strength, balance=balance).fit(vectors, labels)
+    probe = LinearProbe(C, balance=balance).fit(vectors, labels)
     assert probe.unconverged_ == {}
     known = ~np.isnan(labels[:, 0])
     # The slope is that of the vectors that the solver saw.
@@ -342,7 +342,7 @@ def test_weak_regularisation_is_solved_too(count: int, width: int, strength: flo
     side = {1: 1.0, -1: 1.0}
     if balance == "balanced":
         side = {kind: len(sign) / 2 / np.count_nonzero(sign == kind) for kind in (1, -1)}
-    weight = strength * np.where(sign > 0, side[1], side[-1])
+    weight = C * np.where(sign > 0, side[1], side[-1])
     coefficients, level = probe.coef_[0], probe.intercept_[0]
     told = loss((standard @ coefficients + level) * sign, 2.0 if balance == "focal" else 0.0)
     slope = np.r_[coefficients + standard.T @ (weight * sign * told.slope), (weight * sign * told.slope).sum()]
@@ -354,9 +354,9 @@ def test_weak_regularisation_is_solved_too(count: int, width: int, strength: flo
 
 def test_weak_regularisation_among_those_to_choose_from() -> None:
     vectors, labels = make_cases(900, 40, findings=2)
-    probe = LinearProbe(strengths=(1e6, 1e9)).fit(vectors, labels)
+    probe = LinearProbe(Cs=(1e6, 1e9)).fit(vectors, labels)
     assert probe.chosen_.all()
-    assert set(probe.strengths_) == {1e6}
+    assert set(probe.C_) == {1e6}
     assert probe.unconverged_ == {}
 
 
@@ -364,12 +364,14 @@ def test_weak_regularisation_among_those_to_choose_from() -> None:
 def test_what_no_solver_reaches_is_named(count: int) -> None:
     vectors, labels = make_cases(count, 30, findings=2)
     labels[:, 1] = vectors[:, 1] > np.median(vectors[:, 1])
-    with pytest.warns(ConvergenceWarning, match=r"finding 1: strength 1e\+300 is too weak"):
+    with pytest.warns(ConvergenceWarning, match=r"finding 1: C = 1e\+300 is too large"):
         probe = LinearProbe(1e300).fit(vectors, labels)
     assert 1 in probe.unconverged_
-    with pytest.warns(ConvergenceWarning, match=r"finding 1: not chosen from, too weak to solve: 1e\+300"):
-        probe = LinearProbe(strengths=(1e-3, 1e300)).fit(vectors, labels)
-    assert probe.strengths_[1] == 1e-3
+    with pytest.warns(
+        ConvergenceWarning, match=r"finding 1: left out of the choice of `C`, too large to solve: 1e\+300"
+    ):
+        probe = LinearProbe(Cs=(1e-3, 1e300)).fit(vectors, labels)
+    assert probe.C_[1] == 1e-3
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-5])
@@ -400,8 +402,8 @@ def test_an_epoch_too_few_is_told() -> None:
         MLPProbe(epochs=2).fit(*make_cases(30))
 
 
-@pytest.mark.parametrize("strength", [1e-3, 0.1, 1.0, 1e9])
-def test_attention_is_at_a_minimum_or_says_so(strength: float) -> None:
+@pytest.mark.parametrize("C", [1e-3, 0.1, 1.0, 1e9])
+def test_attention_is_at_a_minimum_or_says_so(C: float) -> None:
     pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     tokens = rng.standard_normal((200, 4, 6))
@@ -409,15 +411,15 @@ def test_attention_is_at_a_minimum_or_says_so(strength: float) -> None:
     tokens[np.arange(200), rng.integers(0, 4, 200), 0] += 3 * labels
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        probe = AttentionProbe(strength=strength).fit(tokens, labels)
-    assert (strength == 1e9) == (0 in probe.unconverged_)
+        probe = AttentionProbe(C=C).fit(tokens, labels)
+    assert (C == 1e9) == (0 in probe.unconverged_)
     if probe.unconverged_:
         return
 
     def objective(coefficients: np.ndarray, query: np.ndarray) -> float:
         probe.coef_, probe.query_ = coefficients[None], query[None]
         margin = probe.decision_function(tokens)[:, 0] * (2 * labels - 1)
-        return float(strength * np.logaddexp(0, -margin).sum() + (coefficients**2).sum() / 2 + (query**2).sum() / 2)
+        return float(C * np.logaddexp(0, -margin).sum() + (coefficients**2).sum() / 2 + (query**2).sum() / 2)
 
     best = probe.coef_[0].copy(), probe.query_[0].copy()
     size = float(np.linalg.norm(np.r_[best]))
@@ -436,7 +438,7 @@ def test_attention_finds_the_token_that_tells() -> None:
     where = rng.integers(0, 6, 400)
     tokens[np.arange(400), where, 0] += 6
     tokens[np.arange(400), where, 1] += 2 * (2 * labels - 1)
-    attention = AttentionProbe(strength=1.0).fit(tokens[:300], labels[:300])
+    attention = AttentionProbe(C=1.0).fit(tokens[:300], labels[:300])
     mean = LinearProbe(1.0).fit(tokens[:300], labels[:300])
     right = ((attention.predict_proba(tokens[300:])[:, 0] > 0.5) == labels[300:]).mean()
     assert right > ((mean.predict_proba(tokens[300:])[:, 0] > 0.5) == labels[300:]).mean() + 0.05
@@ -448,7 +450,7 @@ def test_attention_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "torch", None)
     tokens = np.random.default_rng(0).standard_normal((40, 3, 4)).astype(np.float32)
     with pytest.raises(ProbeError, match=r"pip install 'cxr-embed\[torch\]'"):
-        AttentionProbe(strength=1.0).fit(tokens, np.arange(40) % 2)
+        AttentionProbe(C=1.0).fit(tokens, np.arange(40) % 2)
 
 
 def make_store(path: Path, count: int = 60, spec: EncoderSpec = SPEC) -> Path:
@@ -562,8 +564,8 @@ def test_a_probes_folder_has_one_writer_and_keeps_other_peoples_files(
     labels = write_labels(tmp_path / "labels.csv")
     cases = labelled_cases(store, read_labels(labels))
     folder, trained = tmp_path / "probe", []
-    for strength in (1.0, 2.0):
-        probe = LinearProbe(strength).fit_source(StoreSource(store, cases.ids, "features", "mean"), cases.labels)
+    for C in (1.0, 2.0):
+        probe = LinearProbe(C).fit_source(StoreSource(store, cases.ids, "features", "mean"), cases.labels)
         trained.append(
             make_trained(probe, store, "features", cases, (labels.name, "0" * 64), split=None, uncertain="unknown")
         )

@@ -321,7 +321,7 @@ def test_what_did_not_converge_is_told_as_typed(typed: Path) -> None:
     train = ("probe", "train", "clear", "labels.csv", "--out", "weak", "--strength", "1e300")
     done = run_cli(*train, cwd=typed)
     assert done.returncode == 0, done.stderr
-    assert "is too weak to solve; give a smaller one" in done.stdout
+    assert "is too large to solve; give a smaller one" in done.stdout
     assert "note: not fully trained: " in done.stdout
     assert json.loads((typed / "weak" / "probe.json").read_text())["unconverged"]
     done = run_cli("probe", "predict", "weak", "clear", "--out", "weak.csv", cwd=typed)

@@ -294,7 +294,7 @@ def test_a_difference_without_an_interval_is_no_winner(folder: Folder) -> None:
     made = folder.report(scores=(folder.scores, folder.score("second", 0.3)), bootstraps=0)
     (told,) = [text for text in made["summary"] if text.startswith("first and second: ")]
     assert "differs by +0." in told
-    assert told.endswith("; no interval: no draws were asked for.")
+    assert told.endswith("; no interval: no draws were made.")
     assert "higher" not in told
 
 
@@ -370,9 +370,9 @@ def test_columns_that_make_no_groups_are_told(tmp_path: Path) -> None:
 
 
 def test_few_label_reasons_are_said_once() -> None:
-    same = " in the training part, 64 asked"
+    same = " in the training part, 64 needed"
     assert _listed(64, [("Mass", f"9 positive images{same}"), ("Nodule", f"8 positive images{same}")]) == [
-        "64: undefined for some (in the training part, 64 asked). Mass: 9 positive images; Nodule: 8 positive images."
+        "64: undefined for some (in the training part, 64 needed). Mass: 9 positive images; Nodule: 8 positive images."
     ]
     assert _listed(64, [("Mass", f"9 positive images{same}")]) == [
         f"64: undefined for some. Mass: 9 positive images{same}."

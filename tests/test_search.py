@@ -22,7 +22,7 @@ from cxr_embed.cli.search import print_cases
 from cxr_embed.errors import CaseIndexError, EncoderError, UnknownWordsWarning
 from cxr_embed.index import Query, queries
 from cxr_embed.index.faiss.build import build_index
-from cxr_embed.index.queries import Asker, Examples
+from cxr_embed.index.queries import Examples, QueryBuilder
 from cxr_embed.index.query import best
 from cxr_embed.pipeline.embedding import embed
 from cxr_embed.store import Row, StoreWriter, add_prompts
@@ -342,7 +342,7 @@ def test_several_examples_and_minus_one(searched: Path) -> None:
         (["--image-id", "i1", "-k", "0"], "at least 1, not 0"),
         (["--image-id", "i1", "--where", "vieww = PA"], "did you mean view?"),
         (["--image-id", "i1", "--where", "view ="], "stops too early"),
-        (["--image-id", "i1", "--before", "yesterday"], "--before: 'yesterday' is no date"),
+        (["--image-id", "i1", "--before", "yesterday"], "--before: 'yesterday' is not a date"),
         (["--image-id", "i1", "--out", "n.txt"], ".csv or .parquet"),
         (["--image", "missing.png"], "missing.png: no radiograph to search for: the file does not exist"),
         (["--image", "manifest.csv"], "manifest.csv: no radiograph to search for"),
@@ -389,12 +389,12 @@ def test_a_query_by_another_encoder_names_both(searched: Path, tmp_path: Path, m
     monkeypatch.setattr(MeanEncoder, "spec", replace(MeanEncoder.spec, name="helpers:make_mean"))
     file = Examples(files=[searched / "images" / "i1.png"])
     same, other = mean_index(tmp_path / "same", "1"), mean_index(tmp_path / "other", "2")
-    found = Asker(same).query(file)
+    found = QueryBuilder(same).query(file)
     assert found.vector.shape == (16,)
     assert same.search(found, 1).ids.tolist() == [["i0"]]
     fingerprints = [spec.fingerprint[:12] for spec in (other.spec, MeanEncoder.spec)]
     with pytest.raises(EncoderError, match=r"the index is of helpers:make_mean \[.*the encoder here is") as caught:
-        Asker(other).query(file)
+        QueryBuilder(other).query(file)
     assert all(fingerprint in str(caught.value) for fingerprint in fingerprints)
 
 
@@ -405,7 +405,7 @@ def test_imported_vectors_have_no_encoder_to_ask(searched: Path, tmp_path: Path)
         writer.flush("toy")
     build_index(open_store(tmp_path / "store"), tmp_path / "index")
     with pytest.raises(EncoderError, match="were imported, so no model here is known to be theirs"):
-        Asker(CaseIndex(tmp_path / "index")).query(Examples(files=[searched / "images" / "i1.png"]))
+        QueryBuilder(CaseIndex(tmp_path / "index")).query(Examples(files=[searched / "images" / "i1.png"]))
 
 
 def test_words_are_embedded_once_and_joined_with_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,16 +434,16 @@ def test_words_are_embedded_once_and_joined_with_pictures(tmp_path: Path, monkey
     build_index(open_store(tmp_path / "store"), tmp_path / "index")
     monkeypatch.setattr(queries, "load_text_encoder", lambda *_, **__: Reader())
     index = CaseIndex(tmp_path / "index")
-    words = Asker(index).query(Examples(texts=["effusion", "effusion"]))
+    words = QueryBuilder(index).query(Examples(texts=["effusion", "effusion"]))
     assert asked == ["effusion"]
     np.testing.assert_allclose(words.vector, np.full(4, 0.5), atol=1e-6)
     assert (words.name, words.patients) == ("effusion + effusion", ())
-    both = Asker(index).query(Examples(ids=["i2"], texts=["effusion"]))
+    both = QueryBuilder(index).query(Examples(ids=["i2"], texts=["effusion"]))
     assert (both.patients, both.images) == (("p2",), ("i2",))
     assert index.search(both, 4).ids.tolist() == [["i0", "i1", "i3", ""]]
-    away = Asker(index).query(Examples(texts=["effusion"]), Examples(ids=["i0"]))
+    away = QueryBuilder(index).query(Examples(texts=["effusion"]), Examples(ids=["i0"]))
     assert index.search(away, 4).ids.tolist() == [["i1", "i2", "i3", ""]]
-    stated = Asker(index).query(Examples(texts=["effusion"]), patient="p3")
+    stated = QueryBuilder(index).query(Examples(texts=["effusion"]), patient="p3")
     assert index.search(stated, 4, only_same_patient=True).ids[0].tolist() == ["i3", "", "", ""]
 
 
@@ -487,9 +487,9 @@ def test_faults_are_told_before_an_encoder_is_loaded(
 def test_a_patient_is_stated_only_where_the_index_does_not_know(searched: Path, tmp_path: Path) -> None:
     index = CaseIndex(searched / "index")
     owner = index.query_of("i1").patients[0]
-    assert Asker(index).query(Examples(ids=["i1"]), patient=owner).patients == (owner,)
+    assert QueryBuilder(index).query(Examples(ids=["i1"]), patient=owner).patients == (owner,)
     with pytest.raises(CaseIndexError, match=f"`patient` nobody: the index has i1 as {owner}'s"):
-        Asker(index).query(Examples(ids=["i1"]), patient="nobody")
+        QueryBuilder(index).query(Examples(ids=["i1"]), patient="nobody")
     spec = EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"features": (4,)})
     with StoreWriter(tmp_path / "store", spec) as writer:
         for number, vector in enumerate(np.eye(4)):
@@ -497,7 +497,7 @@ def test_a_patient_is_stated_only_where_the_index_does_not_know(searched: Path, 
             writer.add_vector(row, {"features": vector})
         writer.flush("toy")
     build_index(open_store(tmp_path / "store"), tmp_path / "index")
-    query = Asker(CaseIndex(tmp_path / "index")).query(Examples(ids=["i0"]), patient="p")
+    query = QueryBuilder(CaseIndex(tmp_path / "index")).query(Examples(ids=["i0"]), patient="p")
     assert (query.patients, query.images) == (("p",), ("i0",))
 
 
@@ -551,13 +551,15 @@ def test_words_that_were_never_learned_are_a_note(
         writer.flush("toy")
     build_index(open_store(tmp_path / "store"), tmp_path / "index")
     monkeypatch.setattr(queries, "load_text_encoder", lambda *_, **__: Reader())
-    assert Asker(CaseIndex(tmp_path / "index")).query(Examples(texts=["zzqx"])).notes == ("toy never learned 'zzqx'",)
+    assert QueryBuilder(CaseIndex(tmp_path / "index")).query(Examples(texts=["zzqx"])).notes == (
+        "toy never learned 'zzqx'",
+    )
     assert not recwarn.list
     # So are those of a prompt whose vector came along with the index.
     source = prompt_source("embedded by toy", ["zzqx"])
     add_prompts(tmp_path / "store", ["zzqx", "heart"], np.ones((2, 4), np.float32), [source, "embedded by toy"])
     build_index(open_store(tmp_path / "store"), tmp_path / "with")
-    asker = Asker(CaseIndex(tmp_path / "with"))
+    asker = QueryBuilder(CaseIndex(tmp_path / "with"))
     told = "toy never learned 'zzqx': it guesses by spelling, so don't rely on it"
     assert asker.query(Examples(texts=["zzqx"])).notes == (told,)
     assert asker.query(Examples(texts=["heart"])).notes == ()

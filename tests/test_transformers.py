@@ -449,7 +449,7 @@ def not_json(folder: Path) -> None:
         (outside, r"model\.safetensors\.index\.json names files outside its folder"),
         (cut_short, "not a safetensors file"),
         (lambda folder: (folder / "adapter_config.json").write_text("{}"), "is an adapter to another model; merge"),
-        (without_projection, r"is no whole clip model: visual_projection\.weight is not among its tensors"),
+        (without_projection, r"is not a whole clip model: visual_projection\.weight is not among its tensors"),
         (not_json, r"config\.json: not readable as JSON"),
         (lambda folder: (folder / "config.json").unlink(), r"config\.json is missing"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors is missing"),
@@ -473,7 +473,7 @@ def test_a_language_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=r"is it a vision model\? \(model_type bert\)"):
         load_encoder("hf:tiny", weights=tmp_path)
     save_processor(tmp_path, 32)
-    with pytest.raises(EncoderError, match="is no vision model but a BertModel"):
+    with pytest.raises(EncoderError, match="is not a vision model but a BertModel"):
         load_encoder("hf:tiny", weights=tmp_path).engine  # noqa: B018
 
 

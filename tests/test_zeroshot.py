@@ -30,7 +30,7 @@ from cxr_embed.screening import Goal, match_labels, screen
 from cxr_embed.screening.finding_report import FindingReport, PairReport, Report
 from cxr_embed.screening.tables import polarity
 from cxr_embed.store import Row, StoreWriter, add_prompts, read_prompts
-from cxr_embed.types import EncoderSpec, TextRule, threshold_told
+from cxr_embed.types import EncoderSpec, TextRule, format_threshold
 from cxr_embed.zeroshot import Cosines, Scorer
 
 ELIXR = TextRule("tokens", "elixr")
@@ -531,7 +531,7 @@ def test_what_a_fault_of_polarity_means_is_told_of_those_that_there_are() -> Non
     [(0.0, "0.0000"), (0.5, "0.5000"), (-0.0148, "-0.0148"), (0.00004, "4e-05"), (-0.0009, "-0.0009"), (1e-9, "1e-09")],
 )
 def test_a_threshold_is_told_from_zero(threshold: float, told: str) -> None:
-    assert threshold_told(threshold) == told
+    assert format_threshold(threshold) == told
 
 
 def test_swapped_prompts_are_flagged_by_name(tmp_path: Path) -> None:
@@ -662,7 +662,7 @@ def test_a_column_that_is_no_finding_is_named(tmp_path: Path) -> None:
     command = ["zeroshot", "s", "--prompts", str(write_prompts(tmp_path)), "--out", "o.csv", "--labels", "l.csv"]
     refused = run_cli(*command, cwd=tmp_path)
     assert refused.returncode == 1
-    assert "if ward is no finding, name it with --extra" in refused.stderr
+    assert "if ward is not a finding, name it with --extra" in refused.stderr
     assert run_cli(*command, "--extra", "ward", cwd=tmp_path).returncode == 0
 
 

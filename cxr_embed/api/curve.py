@@ -16,7 +16,7 @@ from cxr_embed.api.tables import Tabular
 from cxr_embed.choices import Uncertain
 from cxr_embed.manifest import Manifest
 from cxr_embed.probe.curve import Curve, CurveEncoder, Progress, run_curve
-from cxr_embed.probe.curve_summary import differences, size_told, summarise, to_json, write_curve
+from cxr_embed.probe.curve_summary import differences, format_size, summarise, to_json, write_curve
 from cxr_embed.probe.features import ProbeError
 from cxr_embed.probe.latex import to_latex
 from cxr_embed.reporting.cards import store_names
@@ -52,13 +52,13 @@ class FewLabelCurve(Tabular):
             if row["finding"] is None:
                 mean = "undefined" if row["mean"] is None else f"{row['mean']:.3f}"
                 ends = "" if row["ci_low"] is None else f" ({row['ci_low']:.3f}-{row['ci_high']:.3f})"
-                lines.append(f"{row['encoder']}, {size_told(self.curve, row['shots'])} {unit}: {mean}{ends}")
+                lines.append(f"{row['encoder']}, {format_size(self.curve, row['shots'])} {unit}: {mean}{ends}")
         return self._as_text(["mean AUROC over findings", *lines])
 
     def to_arrow(self) -> pa.Table:
         """A row for each encoder, size and finding (null for the mean over findings), with the 95% interval."""
         rows = [
-            {**row, "shots": size_told(self.curve, row["shots"]), "findings_in_mean": row.get("findings_in_mean")}
+            {**row, "shots": format_size(self.curve, row["shots"]), "findings_in_mean": row.get("findings_in_mean")}
             for row in summarise(self.curve)
         ]
         names = list(dict.fromkeys(name for row in rows for name in row))

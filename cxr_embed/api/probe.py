@@ -315,7 +315,7 @@ def make_probe(kind: str, shape: tuple[int, ...], *, pool: str, balance: str, C:
     if kind == "knn":
         return KNNProbe(pool=pool)
     if pool == "attention":
-        return AttentionProbe(shape[-1], strength=C or "auto", balance=balance, seed=seed)
+        return AttentionProbe(shape[-1], C=C or "auto", balance=balance, seed=seed)
     return LinearProbe(C or "auto", balance=balance, pool=pool, seed=seed)
 
 

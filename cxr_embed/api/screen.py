@@ -21,7 +21,7 @@ from cxr_embed.prompts import (
     PromptError,
     PromptSet,
     check_entry,
-    fault_told,
+    format_fault,
     load_prompt_set,
     prompt_set_names,
 )
@@ -143,5 +143,5 @@ def _finding(name: str, pair: Any) -> Finding:
     try:
         check_entry(name, positive, negative)
     except pydantic.ValidationError as error:
-        raise PromptError(f"`prompts` {name}: {'; '.join(map(fault_told, error.errors()))}") from None
+        raise PromptError(f"`prompts` {name}: {'; '.join(map(format_fault, error.errors()))}") from None
     return Finding(name, positive, negative)

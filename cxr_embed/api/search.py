@@ -21,7 +21,7 @@ from cxr_embed.index.faiss.build import build_index as build
 from cxr_embed.index.faiss.kinds import MEMORY
 from cxr_embed.index.faiss.layout import Record
 from cxr_embed.index.milvus.search import MilvusIndex
-from cxr_embed.index.queries import Asker, Examples
+from cxr_embed.index.queries import Examples, QueryBuilder
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Store
 from cxr_embed.types import EncoderSpec, counted, is_lateral
@@ -161,7 +161,7 @@ class SearchIndex:
         passing = opened.count(where, before)
         like = Examples(tuple(map(Path, _many(image))), _texts(image_id), _texts(text))
         unlike = Examples(tuple(map(Path, _many(not_image))), _texts(not_image_id), _texts(not_text))
-        query = Asker(opened, weights, device).query(like, unlike, patient, rules)
+        query = QueryBuilder(opened, weights, device).query(like, unlike, patient, rules)
         wanted = max(1, min(k, passing))  # every place costs memory, and more there cannot be
         rows, similarity = opened.search_rows([query], wanted, where=where, before=before, rules=rules)
         found = int((rows[0] >= 0).sum())
@@ -170,7 +170,7 @@ class SearchIndex:
             for case, value in zip(opened.cases(rows[0, :found]), similarity[0, :found], strict=True)
         )
         notes = [*query.notes, *_shortage(opened, found, k, passing, rules), *_unknown_patients(opened, query, rules)]
-        notes += [*(opened.doubts(where) if isinstance(opened, CaseIndex) else ()), *lateral_notes(cases)]
+        notes += [*(opened.diagnostics(where) if isinstance(opened, CaseIndex) else ()), *lateral_notes(cases)]
         return SimilarCases(query, cases, rows[0, :found], tuple(opened.columns), tuple(notes), like, unlike)
 
 

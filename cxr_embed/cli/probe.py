@@ -151,7 +151,7 @@ def predict(
 
 
 def _print_trained(trained: TrainedProbe, notes: list[str], out: Path) -> None:
-    from cxr_embed.types import threshold_told
+    from cxr_embed.types import format_threshold
 
     described = trained.describe()
     heads = ["finding", "positive", "negative", "unknown"]
@@ -163,7 +163,7 @@ def _print_trained(trained: TrainedProbe, notes: list[str], out: Path) -> None:
         if described["strengths"]:
             row.append(f"{described['strengths'][name]:.3g}" if name in described["strengths"] else "-")
         if trained.thresholds:
-            row.append(threshold_told(trained.thresholds[name]) if name in trained.thresholds else "-")
+            row.append(format_threshold(trained.thresholds[name]) if name in trained.thresholds else "-")
         rows.append(row)
     print_table(heads, rows)
     tell_notes([*notes, *(f"{name} is left out: {reason}" for name, reason in trained.undefined.items())])

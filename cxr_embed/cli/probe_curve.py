@@ -151,7 +151,7 @@ def _fractions(text: str) -> tuple[float, ...]:
 
 
 def _print_curve(curve: Curve, out: Path, files: Sequence[str]) -> None:
-    from cxr_embed.probe.curve_summary import differences, size_told, summarise, undefined_sizes
+    from cxr_embed.probe.curve_summary import differences, format_size, summarise, undefined_sizes
 
     means = [row for row in summarise(curve) if row["finding"] is None]
     pairs = [row for row in differences(curve) if row["finding"] is None]
@@ -161,12 +161,12 @@ def _print_curve(curve: Curve, out: Path, files: Sequence[str]) -> None:
         of_size = [row for row in means if row["shots"] == size]
         covered.add(of_size[0]["findings_in_mean"])
         of_all = f"{of_size[0]['findings_in_mean']} of {len(curve.findings)}"
-        rows.append([size_told(curve, size), of_all, *map(_mean, of_size)])
+        rows.append([format_size(curve, size), of_all, *map(_mean, of_size)])
     print_table([unit, "findings", *curve.encoders], rows)
     if pairs:
         typer.echo()
         cells = [
-            [row["encoder"], row["minus"], size_told(curve, row["shots"]), _mean(row), _p(row["p_holm"])]
+            [row["encoder"], row["minus"], format_size(curve, row["shots"]), _mean(row), _p(row["p_holm"])]
             for row in pairs
         ]
         print_table(["encoder", "minus", unit, "difference", "p (Holm)"], cells)

@@ -49,8 +49,8 @@ def read_table(root: Path, recipe: Recipe) -> dict[str, dict[str, str]]:
     if recipe.findings:
         # One table has few distinct cells, so this looks at each once.
         cells = {first_of(row, recipe.findings.table): row for row in rows.values()}
-        strange = {name for row in cells.values() for name in findings_of(row, recipe)} - set(recipe.findings.names)
-        problems += [f"the recipe does not know the finding {name!r}" for name in sorted(strange)]
+        unknown = {name for row in cells.values() for name in findings_of(row, recipe)} - set(recipe.findings.names)
+        problems += [f"the recipe does not know the finding {name!r}" for name in sorted(unknown)]
     if problems:
         shown = "".join(f"\n  {problem}" for problem in problems[:10])
         more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""

@@ -147,7 +147,7 @@ def load_recipe(name: str) -> Recipe:
     """A recipe by its name, or from a YAML file of the user's.
 
     Raises:
-        ManifestError: for an unknown name or a file that is no recipe, with every fault in it.
+        ManifestError: for an unknown name or a file that is not a recipe, with every fault in it.
     """
     path: Traversable = Path(name) if name.endswith((".yaml", ".yml")) else _folder() / f"{name}.yaml"
     if not path.is_file():
@@ -156,8 +156,8 @@ def load_recipe(name: str) -> Recipe:
         return Recipe.model_validate(load_yaml(_data(path)))
     except pydantic.ValidationError as error:
         # pydantic names a rule of this module `Value error`.
-        told = [(fault["loc"], fault["msg"].removeprefix("Value error, ")) for fault in error.errors()]
-        faults = [f"{'.'.join(map(str, where)) or 'recipe'}: {what}" for where, what in told]
+        found = [(fault["loc"], fault["msg"].removeprefix("Value error, ")) for fault in error.errors()]
+        faults = [f"{'.'.join(map(str, where)) or 'recipe'}: {what}" for where, what in found]
         raise ManifestError(f"{name}: not a recipe\n" + "\n".join(f"  {f}" for f in faults), tuple(faults)) from None
     except OSError as error:
         raise ManifestError(f"{name}: cannot be read ({error.strerror})") from None

@@ -30,7 +30,7 @@ class ScanResult:
 
     Attributes:
         columns: name to `N` values.
-        skipped: files that were no radiograph, with the reason.
+        skipped: files that were not radiographs, with the reason.
         without_patient: images whose patient is unknown: each was taken as a patient of its own.
         not_found: rows of the data set's table whose file is not there.
         neutral: images whose id is a keyed hash, because their path gives a person or an order away.
@@ -214,7 +214,7 @@ def _values(
     """A row's columns but for `path` and `split`, and what a DICOM header says of people where there is a key.
 
     Raises:
-        ImageError, _Skipped: for a file that is no radiograph.
+        ImageError, _Skipped: for a file that is not a radiograph.
     """
     fields, patient, identifiers = DicomFields(), "", None
     if file_kind(path) == "dicom":

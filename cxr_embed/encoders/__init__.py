@@ -24,7 +24,7 @@ def resolve_device(device: str, name: str) -> str:
     Only TensorFlow knows what TensorFlow sees, so for its encoders `auto` stays `auto`.
 
     Raises:
-        EncoderError: where `cuda` is asked for and cannot be had.
+        EncoderError: where `cuda` is requested and cannot be had.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise EncoderError(f"`device` is auto, cpu or cuda, not {device!r}")
@@ -161,7 +161,7 @@ def _require(card: EncoderCard, name: str) -> None:
 
 
 def _checked(option: str, given: Sequence[str], known: Sequence[str], name: str) -> tuple[str, ...]:
-    """The given words in the order of the known ones: the order in which they were asked for changes nothing."""
+    """The given words in the order of the known ones: the order in which they were given changes nothing."""
     if not given or not set(given) <= set(known) or len(set(given)) != len(given):
         raise EncoderError(f"`{option}` of {name}: {', '.join(given) or 'nothing'}; there are {', '.join(known)}")
     return tuple(word for word in known if word in given)

@@ -1,4 +1,4 @@
-"""What a maintainer would ask of an encoder that is to run here: does it load, what is it, does it do as it should."""
+"""Whether an encoder that is to run here loads, what it is, and whether it does as it should."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cxr_embed.types import CxrImage
 
 
 def check_encoder(encoder: CheckedEncoder, images: Sequence[CxrImage]) -> dict[str, Any]:
-    """Loads an encoder's model, runs it on some radiographs and tells what was found, as plain JSON values.
+    """Loads an encoder's model, runs it on some radiographs and returns what was found, as plain JSON values.
 
     Args:
         encoder: from `load_encoder`.
@@ -24,10 +24,10 @@ def check_encoder(encoder: CheckedEncoder, images: Sequence[CxrImage]) -> dict[s
     Returns:
         `spec` and `fingerprint`; `files` with sizes and digests; `engine` and `notes` after the runs;
         `seconds_an_image`, alone and in a batch; `vectors`: whether images that differ have vectors that differ;
-        `own`: what only this kind of encoder can tell.
+        `own`: what only this kind of encoder knows.
 
     Raises:
-        EncoderError: where it cannot be loaded or answers something else than was asked for.
+        EncoderError: where it cannot be loaded or answers something else than was requested.
     """
     inputs = [encoder.preprocess(image) for image in images]
     encoder.embed(_batch(inputs[:1]))  # what is built with the first call is no part of the times

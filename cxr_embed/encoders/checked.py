@@ -1,4 +1,4 @@
-"""The door that every encoder passes: what it answers is what it was asked for, or an error."""
+"""The door that every encoder passes: what it answers is what was requested, or an error."""
 
 from __future__ import annotations
 

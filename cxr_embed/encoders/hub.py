@@ -69,7 +69,7 @@ def local_folder(folder: Path, model: HubModel) -> Path:
     """A folder of the user's, checked for the files that must be in it.
 
     Raises:
-        EncoderError: where it is no folder, or only part of a download.
+        EncoderError: where it is not a folder, or only part of a download.
     """
     if not folder.is_dir():
         raise EncoderError(f"{folder}: no such folder; give one that holds {', '.join(model.required)}")
@@ -140,8 +140,8 @@ def _refusal(model: HubModel, error: Exception) -> str:
 def unreachable() -> str:
     """Why the Hub does not answer; blank where it does.
 
-    It is asked once, before a download: its client tries for half a minute, and has no word against that. A name server
-    that is silent keeps to no timeout, so that the question is a thread's.
+    It is checked once, before a download: its client tries for half a minute, and has no option against that. A name
+    server that is silent keeps to no timeout, so that the check is a thread's.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
@@ -164,7 +164,7 @@ def unreachable() -> str:
 
 @contextmanager
 def _retries_unlogged() -> Iterator[None]:
-    """Keeps the Hub's client from telling of each try; the last one ends in an error, or all went well."""
+    """Keeps the Hub's client from logging each try; the last one ends in an error, or all went well."""
     logger = logging.getLogger("huggingface_hub.utils._http")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -29,9 +29,9 @@ class EncoderCard:
         has_weights: False for a computed descriptor.
         bundled: whether its weights come with this package.
         hub: where its weights are published, for an encoder whose weights the Hub holds.
-        trained_on: the data behind the weights: results on the same data are no clean test.
+        trained_on: the data behind the weights: results on the same data are not a clean test.
         text: whether it embeds prompts.
-        default_outputs: the outputs that are stored unless others are asked for; all where empty.
+        default_outputs: the outputs that are stored unless others are chosen; all where empty.
         pixels: its pixel recipes, the default first; empty where there is one only.
         batch_size: images at once on a CPU and on a GPU.
         frontal: whether it is known to have learned from frontal radiographs alone.

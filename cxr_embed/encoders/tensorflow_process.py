@@ -125,7 +125,7 @@ class TensorFlowProcess:
     def compare(self, files: Sequence[np.ndarray], pictures: Sequence[np.ndarray], allowed: float) -> Comparison:
         """The same B radiographs both ways: as PNG files by the signature, prepared by the network.
 
-        Where more than one library can run the network, the fastest that is no farther apart than is allowed is told
+        Where more than one library can run the network, the fastest that is no farther apart than is allowed is named
         of, or else TensorFlow.
 
         Raises:
@@ -134,8 +134,8 @@ class TensorFlowProcess:
         after = sum(file.nbytes for file in files)
         padding = np.zeros(-after % 4, np.uint8)  # floats lie at multiples of their size
         places = {"files": _places(files), "pictures": [len(pictures), after + padding.nbytes]}
-        told, _ = self._call({"do": "compare", "allowed": allowed, **places}, [*files, padding, *pictures], 0)
-        return Comparison(told["apart"], told["by"], *told["seconds"])
+        answer, _ = self._call({"do": "compare", "allowed": allowed, **places}, [*files, padding, *pictures], 0)
+        return Comparison(answer["apart"], answer["by"], *answer["seconds"])
 
     def _in_groups(
         self, inputs: Sequence[np.ndarray], request: Callable[[list[np.ndarray]], dict[str, Any]]
@@ -171,11 +171,11 @@ class TensorFlowProcess:
                 except _Died as died:
                     self._stop()
                     self._deaths += 1
-                    told = f"the TensorFlow process {died}"
+                    problem = f"the TensorFlow process {died}"
                     if self._deaths >= _MAX_DEATHS:
-                        raise EncoderUnusable(f"{told}, {self._deaths} times; try a smaller `batch_size`") from None
+                        raise EncoderUnusable(f"{problem}, {self._deaths} times; try a smaller `batch_size`") from None
                     if last:
-                        raise EncoderError(told) from None
+                        raise EncoderError(problem) from None
                     continue
                 self._deaths = 0
                 return answer
@@ -185,8 +185,8 @@ class TensorFlowProcess:
         if self._running is None:
             self._running = _Running()
             try:
-                told = self._running.request(self._load)
-                self._loaded = Loaded(told["engine"], tuple(told["notes"]), told["facts"])
+                loaded = self._running.request(self._load)
+                self._loaded = Loaded(loaded["engine"], tuple(loaded["notes"]), loaded["facts"])
             except _Died as died:
                 self._stop()
                 raise EncoderUnusable(f"the TensorFlow process could not start: it {died}") from None
@@ -279,12 +279,12 @@ class _Running:
             for array in arrays:
                 memory[at : at + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
                 at += array.nbytes
-            told = self.request({**message, "results": start})
+            answer = self.request({**message, "results": start})
             results = {
                 name: np.frombuffer(memory[at : at + _bytes(tuple(shape))], np.float32).reshape(shape)
-                for name, (at, shape) in told.pop("results").items()
+                for name, (at, shape) in answer.pop("results").items()
             }
-            return told, results
+            return answer, results
 
     def _last_line(self) -> str:
         with contextlib.suppress(OSError, ValueError):

@@ -15,7 +15,7 @@ from cxr_embed.encoders.checkpoint import WEIGHTS, tensor_shapes
 from cxr_embed.encoders.digests import file_sha256
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
 from cxr_embed.encoders.pixels import as_uint8
-from cxr_embed.encoders.torch_runner import TorchRunner, require_finite, told_as_encoder_error, try_out
+from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, try_out
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, canonical_json, counted
 
@@ -35,7 +35,7 @@ class TimmEncoder:
         self._name = name.removeprefix("timm:")
         self._settings = _pretrained_settings(self._name)
         self._file, source = _weights_file(self._name, self._settings, weights)
-        tensor_shapes(self._file)  # fails early where it is no safetensors file
+        tensor_shapes(self._file)  # fails early where it is not a safetensors file
         self._source = source
         self._device, self._precision, self._threads = device, precision, threads
         self._spec = EncoderSpec(
@@ -95,7 +95,7 @@ class TimmEncoder:
         import timm
         import torch
 
-        with torch.device("meta"), torch.inference_mode(), told_as_encoder_error(f"timm cannot make {self._name}"):
+        with torch.device("meta"), torch.inference_mode(), as_encoder_error(f"timm cannot make {self._name}"):
             model = timm.create_model(self._name, num_classes=0).eval()
             shape = model(torch.empty(1, *self._data["input_size"])).shape
         if len(shape) != 2:
@@ -125,7 +125,7 @@ class TimmEncoder:
         tensors: dict[str, Any] = load_file(self._file)
         # timm's names for its own weights of other times and for weights of others, by architecture.
         renamed = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-        with told_as_encoder_error(f"{self._source}: its tensors are not those of timm's {self._name}"):
+        with as_encoder_error(f"{self._source}: its tensors are not those of timm's {self._name}"):
             if renamed is not None:
                 tensors = renamed(tensors, model)
             found = model.load_state_dict(tensors, strict=False)

@@ -62,7 +62,7 @@ def try_out(
     """
     ramp = np.arange(96 * 80, dtype=np.uint32).reshape(96, 80) * 255 // (96 * 80)
     pixels = preprocess(CxrImage(pixels=ramp.astype(np.uint8), bits=8, content_id="", source="png"))
-    with told_as_encoder_error(f"{name} does not run on the pixels of its own processor"):
+    with as_encoder_error(f"{name} does not run on the pixels of its own processor"):
         vectors = embed(np.stack([pixels, pixels]))
     if vectors.shape != (2, width):
         raise EncoderError(f"{name} gives vectors of shape {vectors.shape[1:]}, its settings announce ({width},)")
@@ -72,7 +72,7 @@ def try_out(
 
 
 @contextlib.contextmanager
-def told_as_encoder_error(what: str) -> Iterator[None]:
+def as_encoder_error(what: str) -> Iterator[None]:
     """Turns what a framework raises into one line that begins with `what`; out of memory stays as it is."""
     try:
         yield
@@ -81,5 +81,5 @@ def told_as_encoder_error(what: str) -> Iterator[None]:
     except Exception as error:  # a framework fails in many ways
         if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
             raise
-        told = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise EncoderError(f"{what} ({told[:200]})") from None
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise EncoderError(f"{what} ({reason[:200]})") from None

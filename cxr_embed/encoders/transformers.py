@@ -14,7 +14,7 @@ import numpy as np
 from cxr_embed.encoders.checkpoint import Checkpoint, find_checkpoint
 from cxr_embed.encoders.pixels import as_uint8, pad_to_square, tf_resize
 from cxr_embed.encoders.registry import encoder_card
-from cxr_embed.encoders.torch_runner import TorchRunner, require_finite, told_as_encoder_error, try_out
+from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, try_out
 from cxr_embed.encoders.transformers_loading import (
     class_width,
     load_image_processor,
@@ -39,7 +39,7 @@ _TF_RESIZE = (
 
 @dataclass(frozen=True)
 class _Model:
-    """What a checkpoint's settings and headers tell about it. `text` is None for a model that only sees."""
+    """What a checkpoint's settings and headers say about it. `text` is None for a model that only sees."""
 
     output: str
     width: int
@@ -60,7 +60,7 @@ def _describe(checkpoint: Checkpoint) -> _Model:
         absent = {_IMAGE_WIDTH[kind], _POSITIONS} - set(checkpoint.shapes)
         if scale is None or absent:
             what = sorted(absent)[0] if absent else "logit_scale"
-            raise EncoderError(f"{checkpoint.source} is no whole {kind} model: {what} is not among its tensors")
+            raise EncoderError(f"{checkpoint.source} is not a whole {kind} model: {what} is not among its tensors")
         rule = TextRule("image", kind, math.exp(scale), checkpoint.scalar("logit_bias") or 0.0)
         return _Model("image", checkpoint.shapes[_IMAGE_WIDTH[kind]][0], rule)
     if "text_config" in config or "vision_config" in config:
@@ -139,7 +139,7 @@ class TransformersEncoder:
             from PIL import Image
 
             rgb = Image.fromarray(grey).convert("RGB")
-            with told_as_encoder_error(f"{self._source}: its image processor fails"):
+            with as_encoder_error(f"{self._source}: its image processor fails"):
                 values = self._processor(images=rgb, return_tensors="np")["pixel_values"]
             return np.ascontiguousarray(np.asarray(values)[0], dtype=np.float32)
         square = pad_to_square(grey) if self._pixels == "pad" else grey
@@ -200,7 +200,7 @@ class TransformersEncoder:
         if self._model.text is not None:
             model.text_model = None  # half of the weights need not be on the device
         elif getattr(model, "main_input_name", "") != "pixel_values":
-            raise EncoderError(f"{self._source} is no vision model but a {type(model).__name__}")
+            raise EncoderError(f"{self._source} is not a vision model but a {type(model).__name__}")
         return self._runner.place(model)
 
     @cached_property
@@ -244,7 +244,7 @@ class TransformersEncoder:
         """SigLIP was trained on prompts padded to its full length and without a mask, CLIP with one."""
         full = self._model.text is not None and self._model.text.kind == "siglip"
         padding = {"padding": "max_length", "max_length": self._checkpoint.shapes[_POSITIONS][0]} if full else {}
-        with told_as_encoder_error(f"{self._source}: its prompts cannot be padded"):
+        with as_encoder_error(f"{self._source}: its prompts cannot be padded"):
             padded = self._tokenizer.pad({"input_ids": tokens}, **padding)
         names = ["input_ids"] if full else ["input_ids", "attention_mask"]
         arrays = [np.asarray(padded[name], dtype=np.int64) for name in names]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cxr_embed.encoders.checkpoint import TOKENIZER_SETTINGS, Checkpoint
-from cxr_embed.encoders.torch_runner import told_as_encoder_error
+from cxr_embed.encoders.torch_runner import as_encoder_error
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import counted
 
@@ -23,7 +23,7 @@ def load_model(checkpoint: Checkpoint) -> Any:
     import torch
     from transformers import AutoModel
 
-    with quiet(), told_as_encoder_error(f"{checkpoint.source} cannot be loaded"):
+    with quiet(), as_encoder_error(f"{checkpoint.source} cannot be loaded"):
         model, info = AutoModel.from_pretrained(
             checkpoint.folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **_OWN_FILES_ONLY
         )
@@ -47,7 +47,7 @@ def load_image_processor(checkpoint: Checkpoint) -> Any:
     """
     from transformers import AutoImageProcessor
 
-    with quiet(), told_as_encoder_error(f"{checkpoint.source}: its image processor cannot be made"):
+    with quiet(), as_encoder_error(f"{checkpoint.source}: its image processor cannot be made"):
         return AutoImageProcessor.from_pretrained(checkpoint.folder, backend="pil", **_OWN_FILES_ONLY)
 
 
@@ -63,7 +63,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
         raise EncoderError(
             f"{checkpoint.source} has no {TOKENIZER_SETTINGS}; put its tokenizer's files beside the weights"
         )
-    with quiet(), told_as_encoder_error(f"{checkpoint.source}: its tokenizer cannot be made"):
+    with quiet(), as_encoder_error(f"{checkpoint.source}: its tokenizer cannot be made"):
         return AutoTokenizer.from_pretrained(checkpoint.folder, **_OWN_FILES_ONLY)
 
 
@@ -75,7 +75,7 @@ def class_width(checkpoint: Checkpoint) -> int | None:
     """
     from transformers import AutoConfig
 
-    with quiet(), told_as_encoder_error(f"{checkpoint.source} is no model that transformers knows"):
+    with quiet(), as_encoder_error(f"{checkpoint.source} is not a model that transformers knows"):
         config = AutoConfig.from_pretrained(checkpoint.folder, **_OWN_FILES_ONLY)
         width = getattr(config, "hidden_size", None)
     return width if isinstance(width, int) else None

@@ -60,7 +60,7 @@ def load_weights(path: Path, network: Network) -> tuple[dict[str, np.ndarray], s
     """The network's tensors from a safetensors file, and the file's own note on where they came from.
 
     Raises:
-        EncoderError: where the file is no safetensors file or its tensors are not this network's.
+        EncoderError: where the file is not a safetensors file or its tensors are not this network's.
     """
     from safetensors import SafetensorError, safe_open
 

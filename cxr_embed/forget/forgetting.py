@@ -208,7 +208,7 @@ def _look(result: Forgetting, places: Places, marks: Marks, known: Known) -> Non
     short = sorted(name for name in known.images | known.patients if not telling(name))
     if short:
         result.notes.append(
-            f"{len(short)} of the ids are too short to be told from numbers in texts: look there yourself"
+            f"{len(short)} of the ids are too short to be distinguished from numbers in texts: look there yourself"
         )
 
 

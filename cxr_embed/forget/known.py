@@ -122,8 +122,8 @@ def _learn_by_content(known: Known, case: Case) -> None:
 def cases_of_store(root: Path) -> Iterator[Case]:
     """Each image as it is now, then what it was before, without files that another image has now.
 
-    An image that was once taken for another patient's is told with the patient alone. The content of an imported vector
-    is none where several images have it: it is no file, and equal vectors do not make equal people.
+    An image that was once taken for another patient's comes with the patient alone. The content of an imported vector
+    is none where several images have it: it is not a file, and equal vectors do not make equal people.
 
     Raises:
         StoreError: where the store is damaged.

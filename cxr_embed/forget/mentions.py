@@ -95,7 +95,7 @@ class Marks:
 
 
 def telling(name: str) -> bool:
-    """Whether a name can be told from a number or a letter that means something else."""
+    """Whether a name is distinguishable from a number or a letter that means something else."""
     return len(name) > 4 or (len(name) > 1 and not name.isdecimal())
 
 
@@ -112,7 +112,7 @@ def kind_of(path: Path) -> str:
 
 
 def count_mentions(path: Path, marks: Marks) -> int:
-    """How many different names a file that is no table mentions.
+    """How many different names a file that is not a table mentions.
 
     Raises:
         CxrEmbedError: where it cannot be looked into.
@@ -126,7 +126,7 @@ def count_mentions(path: Path, marks: Marks) -> int:
                 raise CxrEmbedError(f"{path}: too large to be looked into")
             return marks.count_in(data.decode(errors="replace"), data)
         if kind == "picture":
-            return marks.count_in("\n".join(_told_by_picture(path)))
+            return marks.count_in("\n".join(_texts_of_picture(path)))
         if kind == "arrays":
             return len({name for name in set(_names_of_arrays(path)) if marks.is_id(name) or marks.is_name(name)})
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError, *ODD_HEADER, pa.ArrowException) as error:
@@ -134,8 +134,8 @@ def count_mentions(path: Path, marks: Marks) -> int:
     return 0
 
 
-def _told_by_picture(path: Path) -> list[str]:
-    """The texts in a picture's metadata; none of what is no picture, or too large to be a montage of ours."""
+def _texts_of_picture(path: Path) -> list[str]:
+    """The texts in a picture's metadata; none of what is not a picture, or too large to be a montage of ours."""
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -41,7 +41,7 @@ class Places:
 
 
 def find_places(paths: Sequence[Path]) -> Places:
-    """Walks the paths; links to folders are not followed, but those to a store, an index or a probe are told.
+    """Walks the paths; links to folders are not followed, but those to a store, an index or a probe are reported.
 
     Raises:
         CxrEmbedError: for a path where nothing is.

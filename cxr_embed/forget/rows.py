@@ -62,7 +62,7 @@ def count_rows(path: Path, marks: Marks) -> int:
     Raises:
         CxrEmbedError: where it cannot be read.
     """
-    with _told(path):
+    with _as_error(path):
         if path.suffix.lower() == ".parquet":
             with pq.ParquetFile(path) as file:
                 rule = _Rule(file.schema_arrow.names, marks)
@@ -81,7 +81,7 @@ def drop_rows(path: Path, marks: Marks) -> int:
         CxrEmbedError: where it cannot be read or written.
     """
     target = path.resolve()
-    with _told(path), written_aside(target) as partial:
+    with _as_error(path), written_aside(target) as partial:
         if path.suffix.lower() == ".parquet":
             gone = _drop_from_parquet(target, partial, marks)
         else:
@@ -193,7 +193,7 @@ def _created(path: Path, packed: bool) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _as_error(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, ValueError, csv.Error, pa.ArrowException) as error:

@@ -11,7 +11,7 @@ from cxr_embed.choices import Colour
 from cxr_embed.errors import ImageError
 from cxr_embed.types import DicomFields, ImageNote
 
-# The largest detectors give about 20 megapixels; a header that claims more than five times that is no radiograph.
+# The largest detectors give about 20 megapixels; a header that claims more than five times that is not a radiograph.
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 64
 MAX_FILE_BYTES = 1 << 30
@@ -22,13 +22,13 @@ COLOUR_SPREAD = 8 / 255
 COLOUR_PIXELS = 0.001
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue
-# How far a pixel may be from square before it is told.
+# How far a pixel may be from square before a note says so.
 ASPECT_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded file: the part of a `CxrImage` that the file's format has to tell."""
+    """A decoded file: the part of a `CxrImage` that the file's format knows."""
 
     pixels: np.ndarray
     bits: int

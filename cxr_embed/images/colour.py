@@ -53,8 +53,8 @@ def _grey_as_labelled(dataset: Dataset, photometric: str, colour: Colour) -> Pic
         try:
             values = apply_color_lut(values, dataset)
         except (LookupError, TypeError, ValueError):
-            told = "the DICOM fields RedPaletteColorLookupTableDescriptor and the like hold numbers of no palette"
-            raise ImageError("corrupt", told) from None
+            problem = "the DICOM fields RedPaletteColorLookupTableDescriptor and the like hold numbers of no palette"
+            raise ImageError("corrupt", problem) from None
         bits = 8 * values.dtype.itemsize
     if values.dtype not in (np.uint8, np.uint16):
         raise ImageError("unsupported", "the DICOM colour channels are signed")

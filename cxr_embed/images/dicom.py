@@ -102,8 +102,8 @@ def decode_dicom(data: bytes, colour: Colour) -> Picture:
         except ImageError:
             raise
         except Exception as error:  # pydicom and its plugins raise many types on damaged files
-            told = f"the DICOM image is damaged ({type(error).__name__})"
-            raise machine_fault(error) or ImageError("corrupt", told) from None
+            problem = f"the DICOM image is damaged ({type(error).__name__})"
+            raise machine_fault(error) or ImageError("corrupt", problem) from None
         # Values outside the declared bits are clipped, as a viewer does.
         index, low = stored.values, stored.low
         if low or (stored.high < np.iinfo(index.dtype).max and index.max() > stored.high):
@@ -126,7 +126,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _aspect(dataset: Dataset) -> tuple[ImageNote, ...]:
-    """Whether the pixels are square, by the first field that tells."""
+    """Whether the pixels are square, by the first field that says."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
         found = numbers(dataset, keyword)
         if len(found) == 2:
@@ -158,8 +158,8 @@ def read_dicom_header(path: str | os.PathLike[str], patient_key: bytes | None) -
         except ImageError:
             raise
         except Exception as error:
-            told = f"the DICOM header is damaged ({type(error).__name__})"
-            raise machine_fault(error) or ImageError("corrupt", told) from None
+            problem = f"the DICOM header is damaged ({type(error).__name__})"
+            raise machine_fault(error) or ImageError("corrupt", problem) from None
     if patient and patient_key is not None:
         patient = keyed_hash(patient, patient_key)
     return fields, patient
@@ -188,8 +188,8 @@ def _read_header(path: str | os.PathLike[str], tags: list[str] | None) -> Datase
         except OSError as error:
             raise ImageError("unreadable", f"the file cannot be read ({error.strerror})") from None
         except Exception as error:
-            told = f"the DICOM header is damaged ({type(error).__name__})"
-            raise machine_fault(error) or ImageError("corrupt", told) from None
+            problem = f"the DICOM header is damaged ({type(error).__name__})"
+            raise machine_fault(error) or ImageError("corrupt", problem) from None
 
 
 def dicom_fields(dataset: Dataset) -> DicomFields:
@@ -225,7 +225,7 @@ def _parse(data: bytes) -> Dataset:
         _check_inflated(data)
     try:
         dataset = _read_with_pixels(data)
-        if "TransferSyntaxUID" not in dataset.file_meta:  # old files have no group 0002: the parser tells how it read
+        if "TransferSyntaxUID" not in dataset.file_meta:  # old files have no group 0002: the parser says how it read
             implicit, _ = dataset.original_encoding
             dataset.file_meta.TransferSyntaxUID = (
                 pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
@@ -236,8 +236,8 @@ def _parse(data: bytes) -> Dataset:
     except Exception as error:
         if isinstance(error, zlib.error) and "incomplete" in str(error):
             raise ImageError("truncated", "the deflated DICOM file ends early") from None
-        told = f"the DICOM file cannot be parsed ({type(error).__name__})"
-        raise machine_fault(error) or ImageError("corrupt", told) from None
+        problem = f"the DICOM file cannot be parsed ({type(error).__name__})"
+        raise machine_fault(error) or ImageError("corrupt", problem) from None
 
 
 def _read_with_pixels(data: bytes) -> Dataset:
@@ -311,8 +311,8 @@ def _class_name(dataset: Dataset) -> str:
     from pydicom.uid import UID, UID_dictionary
 
     meta = getattr(dataset, "file_meta", None)
-    told = _text(dataset, "SOPClassUID") or (_text(meta, "MediaStorageSOPClassUID") if meta is not None else "")
-    return UID(told).name if told in UID_dictionary else ""
+    uid = _text(dataset, "SOPClassUID") or (_text(meta, "MediaStorageSOPClassUID") if meta is not None else "")
+    return UID(uid).name if uid in UID_dictionary else ""
 
 
 def _check_modality(dataset: Dataset) -> None:
@@ -332,7 +332,7 @@ def _check_kind(dataset: Dataset) -> None:
     if not pixels:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise ImageError("unsupported", "the DICOM pixels are floating point; a radiograph stores integers")
-        raise ImageError("truncated", "the DICOM file has no pixel data: it ends early or is no image")
+        raise ImageError("truncated", "the DICOM file has no pixel data: it ends early or is not an image")
     if number(dataset, "NumberOfFrames", 1) > 1:
         raise ImageError("multi-frame", "a run of several frames; a radiograph has one")
     height, width = whole_number(dataset, "Rows"), whole_number(dataset, "Columns")

@@ -62,7 +62,7 @@ def display_table(dataset: Dataset, low: int, high: int, bits: int) -> Display:
     inverted = text(dataset, "PhotometricInterpretation").upper() == "MONOCHROME1"
     inverted = inverted or text(dataset, "PresentationLUTShape").upper() == "INVERSE"
     if not np.isfinite(values).all():
-        raise ImageError("corrupt", "the DICOM rescale slope or intercept is no finite number")
+        raise ImageError("corrupt", "the DICOM rescale slope or intercept is not a finite number")
     if voi_lut is not None:
         values, full = _apply_lut(values, dataset, voi_lut)
         share = values / full

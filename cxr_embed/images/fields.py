@@ -83,7 +83,7 @@ def first_item(dataset: Dataset, keyword: str) -> Dataset | None:
     """The first data set of a sequence; None where it is missing or empty.
 
     Raises:
-        ImageError: `corrupt`, for a field that is no sequence.
+        ImageError: `corrupt`, for a field that is not a sequence.
     """
     from pydicom import Dataset
 

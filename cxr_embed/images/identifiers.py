@@ -16,7 +16,7 @@ from cxr_embed.images.dicom import _quietly, _read_header
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_LONG = 5  # characters of an identifier, digits of a number in it, that are no accident inside a word
+_LONG = 5  # characters of an identifier, digits of a number in it, that are not accidental inside a word
 # Groups that describe the patient, the visit and the order (PS3.6); the keywords of their identifiers end so.
 _GROUPS = frozenset((0x0008, 0x0010, 0x0020, 0x0032, 0x0038, 0x0040))
 _IDENTIFIER = re.compile(r"(?:IDs?|Numbers?|Identifier|OrderNumber.*)$")

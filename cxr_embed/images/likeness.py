@@ -47,7 +47,7 @@ def thumbnail(pixels: np.ndarray, max_value: int) -> np.ndarray:
 def looks_like_chest(pixels: np.ndarray, max_value: int) -> bool:
     """Whether the picture looks like an upright frontal chest radiograph, of more than nearly one shade.
 
-    The network sees contrast without its scale, encoders see the scale: so it is not asked of a picture that uses
+    The network sees contrast without its scale, encoders see the scale: so it is not run on a picture that uses
     under a tenth of its range.
 
     Args:

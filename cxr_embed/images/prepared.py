@@ -30,8 +30,8 @@ class PreparedEncoder:
     def spec(self) -> EncoderSpec:
         """What the encoder computes, the preparation in its preprocessing and so in its fingerprint."""
         spec: EncoderSpec = self._encoder.spec
-        told = f"{spec.preprocessing}{_MARK}{self._prepare} ({PREPARATIONS[self._prepare].words})"
-        return replace(spec, preprocessing=told)
+        described = f"{spec.preprocessing}{_MARK}{self._prepare} ({PREPARATIONS[self._prepare].words})"
+        return replace(spec, preprocessing=described)
 
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """One image, prepared, to one model input."""
@@ -60,5 +60,5 @@ def prepared_encoder(encoder: Encoder, prepare: str | None) -> Encoder:
 
 def preparation_of(spec: EncoderSpec) -> str | None:
     """Which preparation vectors of this spec went through."""
-    _, mark, told = spec.preprocessing.rpartition(_MARK)
-    return told.split(" ", 1)[0] if mark else None
+    _, mark, words = spec.preprocessing.rpartition(_MARK)
+    return words.split(" ", 1)[0] if mark else None

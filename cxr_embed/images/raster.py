@@ -54,8 +54,8 @@ def decode_png(data: bytes, colour: Colour) -> Picture:
         try:
             pixels = imagecodecs.png_decode(data)
         except Exception as error:  # its text is not passed on: imagecodecs 2026.3 reads it from freed memory
-            told = f"the PNG is damaged ({type(error).__name__})"
-            raise machine_fault(error) or ImageError("corrupt", told) from None
+            problem = f"the PNG is damaged ({type(error).__name__})"
+            raise machine_fault(error) or ImageError("corrupt", problem) from None
         pixels, notes = to_grey(pixels, bits, colour)
     if b"sBIT" in chunks and kind != 3:
         pixels, bits = _significant(pixels, bits, max(chunks[b"sBIT"][: 1 if kind in (0, 4) else 3], default=0))
@@ -74,7 +74,7 @@ def _decode_plain_png(data: bytes, shape: tuple[int, int], depth: int) -> np.nda
         pixels: np.ndarray = decode(data, shape, "mono")
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException:  # a panic in Rust is no Exception
+    except BaseException:  # a panic in Rust is not an Exception
         return None
     return pixels[..., 0]
 
@@ -148,8 +148,8 @@ def _orientation(data: bytes, kind: str) -> int:
                     exif = image.getexif()
             return int(exif.get(274, 1))
     except Exception as error:  # a picture that may lie on its side is worse than none
-        told = f"the {kind}'s Exif data is damaged ({type(error).__name__})"
-        raise machine_fault(error) or ImageError("corrupt", told) from None
+        problem = f"the {kind}'s Exif data is damaged ({type(error).__name__})"
+        raise machine_fault(error) or ImageError("corrupt", problem) from None
 
 
 def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One door for every format: what a file is, is told by its first bytes."""
+"""One door for every format: a file's first bytes say what it is."""
 
 from __future__ import annotations
 

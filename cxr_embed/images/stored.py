@@ -118,8 +118,8 @@ def complete(dataset: Dataset) -> str:
     samples = _one_of(dataset, "SamplesPerPixel", (1, 3), 3 if photometric.startswith(("RGB", "YBR")) else 1)
     photometric = photometric or ("MONOCHROME2" if samples == 1 else "RGB")
     if photometric not in _PHOTOMETRIC:
-        told = kind_of(dataset, "PhotometricInterpretation")
-        raise ImageError("unsupported", f"the DICOM field PhotometricInterpretation {told} that is not known here")
+        kind = kind_of(dataset, "PhotometricInterpretation")
+        raise ImageError("unsupported", f"the DICOM field PhotometricInterpretation {kind} that is not known here")
     allocated = whole_number(dataset, "BitsAllocated")
     values = {
         "PhotometricInterpretation": photometric,
@@ -158,7 +158,7 @@ def padding(dataset: Dataset, stored: Stored) -> np.ndarray:
         ImageError: `corrupt`, for a field that holds no number.
     """
     values = numbers(dataset, "PixelPaddingValue")
-    first = int(number(dataset, "PixelPaddingValue", 0))  # refuses what is no number
+    first = int(number(dataset, "PixelPaddingValue", 0))  # refuses what is not a number
     ranges = [(int(value), int(value)) for value in values if np.isfinite(value)]
     if len(values) == 1:
         limit = int(number(dataset, "PixelPaddingRangeLimit", first))
@@ -180,8 +180,8 @@ def _compressed(dataset: Dataset, syntax: str, photometric: str) -> Stored:
     try:
         frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     except Exception as error:
-        told = f"the DICOM pixel data is not well formed ({type(error).__name__})"
-        raise machine_fault(error) or ImageError("corrupt", told) from None
+        problem = f"the DICOM pixel data is not well formed ({type(error).__name__})"
+        raise machine_fault(error) or ImageError("corrupt", problem) from None
     values, precision = decode_frame(frame, syntax, int(dataset.Rows), int(dataset.Columns), rgb=photometric == "RGB")
     if values.ndim == 3:
         # JPEG's own decoder has converted the colours; in the other formats they are as the header says.

@@ -1,4 +1,4 @@
-"""The view that a DICOM header tells: ViewPosition, else words on a lateral view in fields that say what was taken."""
+"""The view by a DICOM header: ViewPosition, else words on a lateral view in fields that say what was taken."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _FRONTAL = re.compile(r"\b(p\.?a|a\.?p|frontal|postero|antero)", re.IGNORECASE)
 def view_of(dataset: Dataset) -> str:
     """One of `VIEWS`, or blank.
 
-    Where ViewPosition has none of them, `LATERAL` is told by a field that says lateral and nothing else: 'PA and
+    Where ViewPosition has none of them, `LATERAL` comes from a field that says lateral and nothing else: 'PA and
     lateral' names a study, a lateral decubitus is a frontal view.
     """
     view = " ".join(_text(dataset, "ViewPosition").upper().split())
     if view in VIEWS:
         return view
-    told = (text for tag in VIEW_TAGS for text in _texts(dataset, tag))
-    return next(("LATERAL" for text in told if is_lateral(text) and not _FRONTAL.search(text)), "")
+    texts = (text for tag in VIEW_TAGS for text in _texts(dataset, tag))
+    return next(("LATERAL" for text in texts if is_lateral(text) and not _FRONTAL.search(text)), "")
 
 
 def _texts(dataset: Dataset, keyword: str) -> list[str]:

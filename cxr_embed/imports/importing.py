@@ -92,7 +92,7 @@ def import_vectors(
         encoder: a name of the encoder table, or any other name; then vectors are taken as the file has them.
         output: which of the encoder's outputs the vectors are.
         store: the store's folder; made where it is missing.
-        labels: a table that tells patients by image id; its ids are compared with the source's.
+        labels: a table of patients by image id; its ids are compared with the source's.
         patient_pattern: regular expression searched in the image id; its first group is the patient's id, taken as it
             stands there. The source and `labels` come first.
         dtype: of a new store's vectors; the file's by default, float64 as float32.
@@ -193,7 +193,7 @@ def _id_fault(image_id: str) -> str:
     if not image_id.strip():
         return "is blank"
     if CONTROL.search(image_id) or image_id.encode(errors="ignore").decode() != image_id:
-        return "holds control characters, or what is no text"
+        return "holds control characters, or what is not text"
     return f"is longer than {LONGEST_ID:,} characters" if len(image_id) > LONGEST_ID else ""
 
 

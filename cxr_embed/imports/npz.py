@@ -22,8 +22,8 @@ from cxr_embed.imports.sources import (
     Vector,
     byte_limit,
     fit,
+    format_shape,
     require_file,
-    told,
     unreadable,
 )
 from cxr_embed.io.files import ODD_HEADER
@@ -74,7 +74,7 @@ def read_arrays(path: Path, shape: Shape | None) -> Iterator[Vector]:
             if member.file_size > limit:
                 with _open(archive, member.filename, where) as large:
                     got = _read_header(large, where).shape
-                expected = "more than any vector has" if shape is None else f"expected {told(shape)}"
+                expected = "more than any vector has" if shape is None else f"expected {format_shape(shape)}"
                 raise CxrEmbedError(f"{where}: shape {got}, {expected}")
             with _named(where):
                 data = archive.read(member)
@@ -149,7 +149,7 @@ def _read_texts(path: Path, archive: zipfile.ZipFile, member: str, count: int) -
         room = 100 * path.stat().st_size  # ids of a real archive pack worse than that
         if header.dtype.itemsize > LONGEST_ID * 4 or header.nbytes > max(LARGEST_VECTOR, room):
             raise CxrEmbedError(
-                f"{where}: {counted(count, 'string')} of {header.dtype.itemsize // 4:,} characters are no ids"
+                f"{where}: {counted(count, 'string')} of {header.dtype.itemsize // 4:,} characters are not ids"
             )
         with _named(where):
             data = file.read(header.nbytes + 1)
@@ -181,7 +181,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     seen: set[str] = set()
     for member in members:
         if not member.filename.endswith(_SUFFIX):
-            raise CxrEmbedError(f"{path}: {member.filename!r} is no array; an .npz archive holds .npy members only")
+            raise CxrEmbedError(f"{path}: {member.filename!r} is not an array; an .npz archive holds .npy members only")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise CxrEmbedError(f"{path}: {member.filename!r} is packed in a way that NumPy does not write")
         if member.filename in seen:

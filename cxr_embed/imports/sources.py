@@ -22,7 +22,7 @@ LONGEST_ID = 1024
 
 
 class Vector(NamedTuple):
-    """One entry of a source: `patient_id` is blank where the file does not tell it; `where` names it in messages."""
+    """One entry of a source: `patient_id` is blank where the file does not have it; `where` names it in messages."""
 
     image_id: str
     patient_id: str
@@ -36,7 +36,7 @@ class Source:
 
     Attributes:
         paths: the files.
-        count: vectors in them; None where only reading tells.
+        count: vectors in them; None where only reading shows.
         read: from the expected shape (None = as the file has it) to its vectors, floating-point and of that shape.
         folder: name of the folder that they are all of, where that is what the user gave.
     """
@@ -85,14 +85,14 @@ def fit(array: np.ndarray, shape: Shape | None, where: str) -> np.ndarray:
         got = got[1:]
     if shape is None:
         if not got or 0 in got:
-            raise CxrEmbedError(f"{where}: shape {array.shape} is no vector")
+            raise CxrEmbedError(f"{where}: shape {array.shape} is not a vector")
         return array.reshape(got)
     if got != shape and got != (math.prod(shape),):
-        raise CxrEmbedError(f"{where}: shape {array.shape}, expected {told(shape)}")
+        raise CxrEmbedError(f"{where}: shape {array.shape}, expected {format_shape(shape)}")
     return array.reshape(shape)
 
 
-def told(shape: Shape) -> str:
+def format_shape(shape: Shape) -> str:
     """A shape in a message: `32 x 128 (or 4096 numbers in a row)`."""
     numbers = " x ".join(map(str, shape))
     return f"{numbers} (or {math.prod(shape)} numbers in a row)" if len(shape) > 1 else f"{numbers} numbers"
@@ -104,7 +104,7 @@ def byte_limit(shape: Shape | None) -> int:
 
 
 def require_file(path: Path) -> None:
-    """Refuses what is no file with something in it.
+    """Refuses what is not a file with something in it.
 
     Raises:
         CxrEmbedError: saying which.

@@ -206,7 +206,7 @@ def _submessages(message: memoryview, field: int) -> Iterator[memoryview]:
 
 
 def _image_name(image_id: str) -> str:
-    """The image's name where the id is its file's address; else the id. A DICOM UID's dots are no suffix."""
+    """The image's name where the id is its file's address; else the id. A DICOM UID's dots are not a suffix."""
     for suffix in _IMAGE_SUFFIXES:
         if image_id.lower().endswith(suffix) and len(image_id) > len(suffix):
             return image_id[: -len(suffix)].rpartition("/")[2] or image_id

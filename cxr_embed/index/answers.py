@@ -40,7 +40,7 @@ def check_target(
     if path.suffix.lower() not in suffixes or path.is_dir():
         raise CaseIndexError(f"{path}: {what} a file whose name ends in {' or '.join(suffixes)}")
     if not path.absolute().parent.is_dir():
-        raise CaseIndexError(f"{path}: cannot be written ({path.parent} is no folder); give another {option}")
+        raise CaseIndexError(f"{path}: cannot be written ({path.parent} is not a folder); give another {option}")
 
 
 def whole_ages(case: dict[str, Any]) -> dict[str, Any]:

@@ -105,8 +105,8 @@ def join(first: pa.Table, second: pa.Table) -> pa.Table:
         if first.schema.field(name).type != second.schema.field(name).type:
             remedy = "name it with `extra` in both, or in neither" if name != DATE else "an index holds one kind of it"
             raise CaseIndexError(
-                f"column {name} is {told(first.schema.field(name).type)} in the index and "
-                f"{told(second.schema.field(name).type)} in the manifest: {remedy}"
+                f"column {name} is {type_name(first.schema.field(name).type)} in the index and "
+                f"{type_name(second.schema.field(name).type)} in the manifest: {remedy}"
             )
     return pa.concat_tables([first, second], promote_options="default").unify_dictionaries().combine_chunks()
 
@@ -129,7 +129,7 @@ def keep(table: pa.Table, rows: np.ndarray) -> pa.Table:
     return pa.table(columns, names=table.column_names).combine_chunks()
 
 
-def told(kind: pa.DataType) -> str:
+def type_name(kind: pa.DataType) -> str:
     """A column's type in a message."""
     names = {FINDING: "a finding", pa.date32(): "a date", pa.float64(): "a number", DAYS: "a number of days"}
     return names.get(kind, "text")

@@ -35,16 +35,16 @@ class MaxSim:
         self._block = np.ones((self._size, tokens, width), np.float16)
         self._queries = np.empty((queries * length, width), np.float32)
         given = ops.parameter(self._block.shape, np.float16)
-        asked = ops.parameter(self._queries.shape, np.float32)
+        words = ops.parameter(self._queries.shape, np.float32)
         vectors = ops.convert(given, "f32")  # (B, T, D)
         lengths = ops.reduce_l2(vectors, ops.constant(np.array([2])), True)
-        cosines = ops.divide(ops.matmul(vectors, asked, False, True), lengths)  # (B, T, Q * L)
+        cosines = ops.divide(ops.matmul(vectors, words, False, True), lengths)  # (B, T, Q * L)
         similarity = ops.reduce_max(cosines, ops.constant(np.array([1])), False)
         if length > 1:
             each = ops.reshape(similarity, ops.constant(np.array([self._size, queries, length])), False)
             similarity = ops.reduce_mean(each, ops.constant(np.array([2])), False)  # (B, Q)
         compiled = openvino.Core().compile_model(
-            openvino.Model([similarity], [given, asked]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+            openvino.Model([similarity], [given, words]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
         )
         self._request: Any = compiled.create_infer_request()
         self._request.set_input_tensor(0, openvino.Tensor(self._block, shared_memory=True))

@@ -15,7 +15,7 @@ from cxr_embed.encoders.registry import is_own
 from cxr_embed.errors import CaseIndexError, EncoderError, ImageError, UnknownWordsWarning
 from cxr_embed.images import looks_like_chest, preparation_of, prepare_image, prepared_encoder, read_image
 from cxr_embed.index.faiss.vectors import pooled, unit
-from cxr_embed.index.query import NO_RULES, Query, Rules, stranger_note
+from cxr_embed.index.query import NO_RULES, Query, Rules, unlike_note
 from cxr_embed.index.searchable import Searchable
 from cxr_embed.prompts import check_filled
 from cxr_embed.store.prompts import unlearned_words
@@ -46,7 +46,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Asker:
+class QueryBuilder:
     """Makes queries for one index.
 
     Attributes:
@@ -68,17 +68,17 @@ class Asker:
     ) -> Query:
         """One query of all examples: the mean direction of the likes, minus that of the unlikes.
 
-        What can be told without an encoder is told before one is loaded.
+        What is wrong without an encoder is an error before one is loaded.
 
         Args:
             like, unlike: at least one like.
             patient: whose the files are, or the cases of whom nobody knows, where it matters.
-            rules: that the query will be asked with.
+            rules: that the search will apply.
 
         Raises:
             CaseIndexError: for no like, examples that cancel each other, several examples over tokens, words where
                 the encoder has none, ids that are not in the index, rules that need a patient who is not known.
-            ImageError: for a file that is no radiograph.
+            ImageError: for a file that is not a radiograph.
             EncoderError: where the encoder is needed and cannot be loaded, or another one is found.
         """
         if not len(like):
@@ -173,7 +173,7 @@ class Asker:
             if self.index.pool == "mean":
                 vectors = pooled(vectors, vectors.shape[1:])
             seen = prepare_image(image, prepare)
-            notes = [] if looks_like_chest(seen.pixels, seen.max_value) else [stranger_note(str(file))]
+            notes = [] if looks_like_chest(seen.pixels, seen.max_value) else [unlike_note(str(file))]
             if "lateral" in image.notes:
                 notes.append(f"{file} is a lateral view, by its header")
             vector = np.asarray(vectors[0], np.float32)
@@ -205,11 +205,11 @@ class Asker:
             notes = (f"{self.index.spec.name} never learned {named}: it guesses by spelling, so don't rely on it",)
         if missing:
             encoder = load_text_encoder(self.index.spec, weights=self.weights, device=self.device)
-            with warnings.catch_warnings(record=True) as doubts:
+            with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("always", UnknownWordsWarning)
                 known.update(zip(missing, encoder.embed_text(missing), strict=True))
-            notes += tuple(str(doubt.message) for doubt in doubts)
+            notes += tuple(str(warning.message) for warning in caught)
         return [Query(np.asarray(known[text], np.float32), text, notes=notes) for text in texts]
 
 

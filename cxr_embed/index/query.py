@@ -1,4 +1,4 @@
-"""What is asked of an index: queries, the rules that answers must meet, and which answers are best."""
+"""A search of an index: queries, the rules that answers must meet, and which answers are best."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Query:
         vector: `(D,)`, or `(T, D)` for an image where the index keeps tokens; of any length.
         name: what the answer calls it: an image id, a file, a text.
         patients: whose it is; none where nobody knows, or for words.
-        images: ids that are no answer: the query's own.
+        images: ids that are not answers: the query's own.
         notes: what the user should know of it.
     """
 
@@ -29,8 +29,8 @@ class Query:
     notes: tuple[str, ...] = ()
 
 
-def stranger_note(name: str) -> str:
-    """What is said of a query that is no chest radiograph."""
+def unlike_note(name: str) -> str:
+    """What is said of a query that is not a chest radiograph."""
     return f"{name} does not look like a chest radiograph: its neighbours mean little"
 
 

@@ -98,10 +98,10 @@ class Searchable(ABC):
         """
         if isinstance(queries, np.ndarray):
             queries = [Query(vector, str(number)) for number, vector in enumerate(np.atleast_2d(queries))]
-        asked = [queries] if isinstance(queries, Query) else list(queries)
+        listed = [queries] if isinstance(queries, Query) else list(queries)
         rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
-        rows, similarity = self.search_rows(asked, k, where=where, before=before, rules=rules)
-        return Neighbors(np.array([query.name for query in asked]), self._ids_at(rows), similarity)
+        rows, similarity = self.search_rows(listed, k, where=where, before=before, rules=rules)
+        return Neighbors(np.array([query.name for query in listed]), self._ids_at(rows), similarity)
 
     def search_rows(
         self,
@@ -112,7 +112,7 @@ class Searchable(ABC):
         before: str | int | datetime.date | None = None,
         rules: Rules = NO_RULES,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """`search` that tells rows, as `rows_of` numbers them, instead of ids.
+        """`search` that gives rows, as `rows_of` numbers them, instead of ids.
 
         Returns:
             `(Q, k)` int64 rows, -1 where fewer were found, and `(Q, k)` float32 similarities, NaN there.
@@ -152,8 +152,8 @@ class Searchable(ABC):
         """
         name = query.name or "the query"
         if query.vector.shape not in shapes:
-            told = " or ".join(map(str, dict.fromkeys(shapes)))
-            raise CaseIndexError(f"{name}: a vector of shape {query.vector.shape}, the cases' have {told}")
+            expected = " or ".join(map(str, dict.fromkeys(shapes)))
+            raise CaseIndexError(f"{name}: a vector of shape {query.vector.shape}, the cases' have {expected}")
         vector = unit(query.vector)
         if np.isnan(vector).any():
             raise CaseIndexError(f"{name}: its vector is zero or not finite: it has no direction")

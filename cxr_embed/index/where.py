@@ -194,14 +194,14 @@ def mask(condition: Condition, table: pa.Table) -> np.ndarray:
     Raises:
         CaseIndexError: for a column that the table does not have, or a value that is none of its type.
     """
-    truth = _evaluate(condition, table)
-    return np.asarray(truth.fill_null(False)).astype(bool)
+    matches = _evaluate(condition, table)
+    return np.asarray(matches.fill_null(False)).astype(bool)
 
 
 def absent_words(condition: Condition, table: pa.Table) -> tuple[str, ...]:
     """Sentences on what no case can have, words as `pa` where views are `PA` or an empty range: often a slip."""
     if isinstance(condition, And | Or):
-        return tuple(dict.fromkeys(told for part in condition.parts for told in absent_words(part, table)))
+        return tuple(dict.fromkeys(note for part in condition.parts for note in absent_words(part, table)))
     if isinstance(condition, Not):
         return absent_words(condition.part, table)
     if isinstance(condition, Between):
@@ -260,7 +260,7 @@ def as_date(text: str, where: str) -> datetime.date:
     except ValueError:
         pass
     offset = f"; {DATE} holds dates here, not days" if DAY_OFFSET.fullmatch(text) else ""
-    raise CaseIndexError(f"{where}: {text!r} is no date (YYYY-MM-DD){offset}")
+    raise CaseIndexError(f"{where}: {text!r} is not a date (YYYY-MM-DD){offset}")
 
 
 def as_days(text: str, where: str) -> int:
@@ -303,10 +303,10 @@ def _evaluate(condition: Condition, table: pa.Table) -> Any:
     """True, false or null of every row."""
     if isinstance(condition, And | Or):
         join = pc.and_kleene if isinstance(condition, And) else pc.or_kleene
-        truth = _evaluate(condition.parts[0], table)
+        matches = _evaluate(condition.parts[0], table)
         for part in condition.parts[1:]:
-            truth = join(truth, _evaluate(part, table))
-        return truth
+            matches = join(matches, _evaluate(part, table))
+        return matches
     if isinstance(condition, Not):
         return pc.invert(_evaluate(condition.part, table))
     name = check_column(condition.column, table.column_names)
@@ -317,10 +317,10 @@ def _evaluate(condition: Condition, table: pa.Table) -> Any:
         return _compare(name, column, condition.op, condition.value)
     if isinstance(condition, Between):
         return pc.and_kleene(_compare(name, column, ">=", condition.low), _compare(name, column, "<=", condition.high))
-    truth = _compare(name, column, "=", condition.values[0])
+    matches = _compare(name, column, "=", condition.values[0])
     for value in condition.values[1:]:
-        truth = pc.or_kleene(truth, _compare(name, column, "=", value))
-    return truth
+        matches = pc.or_kleene(matches, _compare(name, column, "=", value))
+    return matches
 
 
 _COMPARE = {

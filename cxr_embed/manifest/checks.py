@@ -15,7 +15,7 @@ from cxr_embed.manifest.rows import EXAMPLES, Rows
 
 REQUIRED = ("image_id", "path", "patient_id")
 OPTIONAL = ("study_date", "view", "age", "sex", "split")
-# Columns that describe a case and are no findings; `read_manifest(extra=...)` adds more.
+# Columns that describe a case and are not findings; `read_manifest(extra=...)` adds more.
 DESCRIPTIVE = ("study_id", "follow_up", "site", "source")
 FINDING_VALUES = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan, "-1": -1.0, "-1.0": -1.0}
 # A newline or NUL in an id tears up logs, and NumPy drops a NUL at a string's end: two ids would become one.
@@ -26,7 +26,7 @@ _SEXES = ("", "M", "F", "O")
 
 
 def check_names(names: list[str], required: Sequence[str], extra: Sequence[str]) -> list[str]:
-    """The problems of columns' names, as they stand in the file; `extra` are those that are no findings."""
+    """The problems of columns' names, as they stand in the file; `extra` are those that are not findings."""
     problems = [f"column {name} is missing" for name in required if name not in names]
     problems += [f"column {name} stands twice" for name, count in Counter(names).items() if name and count > 1]
     problems += [
@@ -63,7 +63,7 @@ def check_ids(rows: Rows) -> list[str]:
         ids = rows.table["image_id"].to_pylist()
         first: dict[str, int] = {}
         twice = [n for n, image_id in enumerate(ids) if image_id and first.setdefault(image_id, n) != n]
-        problems += rows.told("image_id is not unique", twice, ids)
+        problems += rows.problem("image_id is not unique", twice, ids)
     return problems
 
 
@@ -102,11 +102,13 @@ def _check_values(rows: Rows) -> list[str]:
         return bool(value) and not (re.fullmatch(r"[0-9]{1,3}(\.[0-9]+)?", value) and float(value) <= 130)
 
     checks = {
-        "study_date": (_no_date, "study_date is no date (YYYY-MM-DD) and no number of days"),
-        "age": (no_age, "age is no number of years from 0 to 130"),
+        "study_date": (_no_date, "study_date is neither a date (YYYY-MM-DD) nor a number of days"),
+        "age": (no_age, "age is not a number of years from 0 to 130"),
         "sex": (lambda value: value not in _SEXES, "sex is not M, F, O or blank"),
     }
-    return [told for name, (bad, what) in checks.items() if rows.has(name) for told in rows.where(name, bad, what)]
+    return [
+        problem for name, (bad, what) in checks.items() if rows.has(name) for problem in rows.where(name, bad, what)
+    ]
 
 
 def _check_dates(rows: Rows) -> list[str]:
@@ -126,7 +128,7 @@ def _check_dates(rows: Rows) -> list[str]:
 def check_finding(rows: Rows, name: str) -> list[str]:
     """The problem of a finding's values, if there is one."""
     found = rows.where(name, lambda value: value not in FINDING_VALUES, f"finding {name} is not 0, 1, -1 or blank")
-    return [f"{found[0]} (if {name} is no finding, name it with `extra`)"] if found else []
+    return [f"{found[0]} (if {name} is not a finding, name it with `extra`)"] if found else []
 
 
 CHECKS: tuple[Callable[[Rows], list[str]], ...] = (

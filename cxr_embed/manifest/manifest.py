@@ -182,7 +182,7 @@ def _checked(
     names = rows.table.column_names
     findings = tuple(n for n in names if n and n not in (*REQUIRED, *OPTIONAL, *DESCRIPTIVE, *extra))
     problems = check_names(names, required, extra) + unreadable
-    # A column that stands twice is checked once, in its first place; the others could not be told apart.
+    # A column that stands twice is checked once, in its first place; the others could not be distinguished.
     rows = rows.select({name: names.index(name) for name in names if name})
     rows = plain_values(rows, list(dict.fromkeys(findings)))
     problems += [problem for check in CHECKS for problem in check(rows)]
@@ -200,7 +200,7 @@ def _refuse(path: str | os.PathLike[str], problems: list[str]) -> None:
 
 
 def missing_files(manifest: Manifest) -> list[str]:
-    """The paths in the manifest that are no files under its root."""
+    """The paths in the manifest that are not files under its root."""
     return [path for _, path, _ in manifest.rows() if not os.path.isfile(manifest.root / path)]
 
 

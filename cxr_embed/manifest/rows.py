@@ -27,8 +27,8 @@ _LONGEST_LINE = 16 << 20  # characters
 # A packed table may grow to so many characters, or to so many times its bytes; real ones grow to ten or twenty times.
 _ROOM, _PACKED = 1 << 28, 200
 _HINT = re.compile(r'"?sep=([,;\t])"?\s*', re.IGNORECASE)
-_TEXT = ("image_id", "path", "patient_id")  # columns in which a comma between digits is no decimal sign
-# pandas keeps a table's row numbers in such a column of a Parquet file; it is no finding.
+_TEXT = ("image_id", "path", "patient_id")  # columns in which a comma between digits is not a decimal sign
+# pandas keeps a table's row numbers in such a column of a Parquet file; it is not a finding.
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -53,9 +53,9 @@ class Rows:
         if not wrong:
             return []
         values = self.table[column].to_pylist()
-        return self.told(what, [number for number, value in enumerate(values) if value in wrong], values)
+        return self.problem(what, [number for number, value in enumerate(values) if value in wrong], values)
 
-    def told(self, what: str, numbers: list[int], values: Sequence[str]) -> list[str]:
+    def problem(self, what: str, numbers: list[int], values: Sequence[str]) -> list[str]:
         """The problem `what`, with the place and value of the first few rows that have it."""
         shown = (f"{values[n]!r} in {self.unit} {self.places[n]}" for n in numbers[:EXAMPLES])
         more = f" and {len(numbers) - EXAMPLES} more" if len(numbers) > EXAMPLES else ""
@@ -72,7 +72,7 @@ def read_rows(path: Path, missing: str = NO_MANIFEST) -> tuple[Rows, list[str]]:
         missing: what to say where there is none.
 
     Raises:
-        ManifestError: for what is no table, or cannot be read.
+        ManifestError: for what is not a table, or cannot be read.
     """
     message = ""
     try:
@@ -120,7 +120,7 @@ def _delimiter(header: str) -> str:
 
 
 class NotATable(Exception):
-    """Why a file is no table, in words."""
+    """Why a file is not a table, in words."""
 
 
 def reason(error: Exception) -> str:
@@ -163,7 +163,7 @@ def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     if pa.types.is_floating(kind):
         # Arrow writes an id as 1e+10 where pandas made it a float, which it does when one value is null.
         pairs = zip(column.to_pylist(), text.to_pylist(), strict=True)
-        values = [None if n is None or n != n else str(int(n)) if n.is_integer() else told for n, told in pairs]
+        values = [None if n is None or n != n else str(int(n)) if n.is_integer() else original for n, original in pairs]
         text = pa.chunked_array([pa.array(values, pa.string())])
     elif pa.types.is_decimal(kind):
         text = pa.compute.replace_substring_regex(text, r"\.0+$", "")
@@ -191,7 +191,7 @@ def _lines(text: io.TextIOBase, size: int) -> Iterator[str]:
 
 @contextmanager
 def csv_lines(path: Path) -> Iterator[tuple[Iterator[str], str]]:
-    """The lines of a CSV, unpacked, and what stands between its columns; Excel's own hint of that is no line.
+    """The lines of a CSV, unpacked, and what stands between its columns; Excel's own hint of that is not a line.
 
     Raises:
         NotATable: for a workbook, or what is made to fill the memory.

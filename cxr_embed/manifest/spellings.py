@@ -34,7 +34,7 @@ def plain_values(rows: Rows, findings: Sequence[str]) -> Rows:
 def _mapped(column: pa.ChunkedArray, spelling: Callable[[str], str]) -> pa.ChunkedArray:
     """Each distinct value is looked at once."""
     table = {value: spelling(value) for value in column.unique().to_pylist()}
-    if all(value == told for value, told in table.items()):
+    if all(value == plain for value, plain in table.items()):
         return column
     return pa.chunked_array([pa.array([table[value] for value in column.to_pylist()], pa.string())])
 

@@ -65,7 +65,7 @@ def calibrate(labels: np.ndarray, scores: np.ndarray, kind: CalibrationKind) -> 
 def _platt(positive: np.ndarray, scores: np.ndarray) -> Calibrator:
     from sklearn.linear_model import LogisticRegression
 
-    # In parts of the largest: squares of scores such as 1e200 are no numbers.
+    # In parts of the largest: squares of scores such as 1e200 are not numbers.
     largest = float(np.abs(scores).max()) or 1.0
     centre, spread = float((scores / largest).mean()) * largest, float((scores / largest).std()) * largest or 1.0
     count = int(positive.sum()), int((~positive).sum())

@@ -91,7 +91,7 @@ def p_value(value: float, spread: float, units: int | None = None) -> float | No
 
 
 def holm(p_values: list[float | None]) -> list[float | None]:
-    """p corrected for how many there are (Holm, 1979); what is None is no test and stays None."""
+    """p corrected for how many there are (Holm, 1979); what is None is not a test and stays None."""
     known = sorted((p, number) for number, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     largest = 0.0

@@ -1,6 +1,6 @@
 """Figures that say how well scores tell images with a finding from those without. Arrays in, numbers out.
 
-Labels are 1 and 0 and known; who has unknown ones leaves them out first. A figure that is not defined is no number.
+Labels are 1 and 0 and known; who has unknown ones leaves them out first. A figure that is not defined is not a number.
 """
 
 from __future__ import annotations

@@ -116,8 +116,8 @@ def mixed(weights: np.ndarray, strata: np.ndarray, rng: np.random.Generator) -> 
     here = int(positive.sum())
     if not 0 < here < count:
         return weights
-    told = np.clip(rng.binomial(count, here / count, weights.shape[1]), 1, count - 1)
-    return np.asarray(weights * np.where(positive[:, None], told / here, (count - told) / (count - here)))
+    drawn = np.clip(rng.binomial(count, here / count, weights.shape[1]), 1, count - 1)
+    return np.asarray(weights * np.where(positive[:, None], drawn / here, (count - drawn) / (count - here)))
 
 
 def from_draws(value: float | None, drawn: np.ndarray, units: int, scale: Scale = "part") -> Estimate:
@@ -185,7 +185,7 @@ def _lacking(drawn: np.ndarray, defined: np.ndarray, units: int) -> str:
     if units < 2:
         return "no interval: a single patient shows no spread"
     if len(drawn) < 2:
-        return "no interval: no draws were asked for" if not len(drawn) else "no interval: one draw shows no spread"
+        return "no interval: no draws were made" if not len(drawn) else "no interval: one draw shows no spread"
     if len(defined) < max(2, _DEFINED * len(drawn)):
         return f"no interval: not defined in {len(drawn) - len(defined):,} of {len(drawn):,} draws of patients"
     return ""

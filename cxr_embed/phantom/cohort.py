@@ -20,7 +20,7 @@ _TEST = 0.3  # of patients
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """One radiograph to be: all that `render` needs and a manifest tells.
+    """One radiograph to be: all that `render` needs and a manifest has.
 
     Attributes:
         date: ISO, YYYY-MM-DD.
@@ -42,7 +42,7 @@ class Study:
 def sample_studies(count: int, seed: int = 0, *, prevalence: float = 0.15, confounding: float = 0.0) -> list[Study]:
     """A cohort of `count` studies; the first ones of a larger cohort with the same seed are the same.
 
-    By chance alone, unless asked otherwise: each finding is there with the same probability, whatever the others, the
+    By chance alone, unless chosen otherwise: each finding is there with the same probability, whatever the others, the
     view, age and sex are.
 
     Args:
@@ -81,7 +81,7 @@ def _patient_studies(seed: int, prevalence: float, confounding: float) -> list[S
         findings = _next(findings, comes if number else prevalence, rng)
         view: View = "PA" if rng.random() < 0.5 + (-0.5 if findings else 0.5) * confounding else "AP"
         years = int((date - start).days / 365.25)
-        told = tuple(findings[name] for name in FINDINGS if name in findings)
+        shown = tuple(findings[name] for name in FINDINGS if name in findings)
         image_id, study_seed = f"{patient.patient_id}-{number}", int(rng.integers(2**31))
         studies.append(
             Study(
@@ -91,7 +91,7 @@ def _patient_studies(seed: int, prevalence: float, confounding: float) -> list[S
                 age=patient.age + years,
                 view=view,
                 split=split,
-                findings=told,
+                findings=shown,
                 seed=study_seed,
             )
         )

@@ -36,7 +36,7 @@ def dicom_bytes(study: Study, phantom: Phantom) -> bytes:
 
 
 def _qualify(dataset: Dataset) -> None:
-    """What the pixels mean; the standard asks for all of it (PS3.3, A.26)."""
+    """What the pixels mean; the standard requires all of it (PS3.3, A.26)."""
     dataset.ImageType, dataset.LossyImageCompression, dataset.BurnedInAnnotation = ["DERIVED", "PRIMARY"], "00", "NO"
     dataset.PresentationIntentType, dataset.PresentationLUTShape = "FOR PRESENTATION", "IDENTITY"
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = "0", "1", "US"

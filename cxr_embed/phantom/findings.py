@@ -66,7 +66,7 @@ def sample_finding(name: str, rng: np.random.Generator) -> Finding:
         ValueError: for a name that is not in `FINDINGS`.
     """
     if name not in FINDINGS:
-        raise ValueError(f"{name!r} is no finding of a phantom; there are {', '.join(FINDINGS)}")
+        raise ValueError(f"{name!r} is not a finding of a phantom; there are {', '.join(FINDINGS)}")
     severity, seed = float(rng.random()), int(rng.integers(2**31))
     side: Side = "left" if rng.random() < 0.5 else "right"
     across, down = float(rng.uniform(0.2, 0.8)), float(rng.uniform(0.15, 0.85))

@@ -48,7 +48,7 @@ def effusion(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.nda
 
 
 def pneumothorax(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.ndarray:
-    """Air: the lung has sunk away from the wall, most at the top; beyond its edge, a fine line, are no vessels."""
+    """Air: the lung has sunk away from the wall, most at the top; beyond its edge, a fine line, are not vessels."""
     (side,) = _sides(finding)
     x, y = frame.axes()
     gap = 14 + 52 * finding.severity

@@ -95,13 +95,13 @@ def _write_cohort(
 ) -> None:
     for name in ("images", "masks") if masks else ("images",):
         (folder / name).mkdir()
-    truth: list[list[object]] = []
+    boxes_table: list[list[object]] = []
     for number, boxes in enumerate(_write_images(folder, studies, format, size, masks), 1):
-        truth += boxes
+        boxes_table += boxes
         if progress:
             progress(number)
     _write(folder / "manifest.csv", _table(_COLUMNS, [_row(study, format) for study in studies]))
-    _write(folder / "truth.csv", _table(_TRUTH, truth))
+    _write(folder / "truth.csv", _table(_TRUTH, boxes_table))
 
 
 def _write_images(

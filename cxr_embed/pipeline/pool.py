@@ -60,7 +60,7 @@ class WorkerProcess:
         self.send(setup)
 
     def send(self, message: Message) -> None:
-        """Sends a message; a worker that is gone is noticed when it is asked for its answer."""
+        """Sends a message; a worker that is gone is noticed when its answer is read."""
         self.since, self.busy = time.monotonic(), True
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(message)
@@ -160,7 +160,7 @@ class OwnWorker:
         self.answers: list[Message] = []
 
     def send(self, message: Message) -> None:
-        """Does the work, and keeps the answer until it is asked for."""
+        """Does the work, and keeps the answer until it is read."""
         self.busy = True
         self.answers.append(self._worker.answer(message))
 

@@ -33,7 +33,7 @@ from cxr_embed.pipeline.stop import StopSignals
 from cxr_embed.pipeline.summary import EmbedSummary, Progress, notebook_progress
 from cxr_embed.pipeline.tasks import Task, task_chunks
 from cxr_embed.pipeline.worker import file_stamp
-from cxr_embed.pipeline.worker_plan import BATCH_SIZE, CHUNK, choose_crew
+from cxr_embed.pipeline.worker_plan import BATCH_SIZE, CHUNK, plan_workers
 from cxr_embed.store.layout import Row
 from cxr_embed.store.reader import Failure
 from cxr_embed.store.writer import StoreWriter
@@ -129,12 +129,12 @@ class Session:
         workers: int | Literal["auto"],
     ) -> None:
         """Sends every task through the workers."""
-        crew = choose_crew(setup, encoder, self.summary.images, batch_size, workers)
-        self.summary.batch_size, self.chunk, self.arena = crew.batch_size, crew.chunk, crew.arena
+        plan = plan_workers(setup, encoder, self.summary.images, batch_size, workers)
+        self.summary.batch_size, self.chunk, self.arena = plan.batch_size, plan.chunk, plan.arena
         with ExitStack() as stack:
-            if crew.arena is not None:
-                stack.callback(crew.arena.close)
-            self._loop(stack.enter_context(Pool(crew.setups, crew.arena)), enumerate(tasks))
+            if plan.arena is not None:
+                stack.callback(plan.arena.close)
+            self._loop(stack.enter_context(Pool(plan.setups, plan.arena)), enumerate(tasks))
 
     def work_here(
         self, tasks: Iterator[Task], encoder: CheckedEncoder, setup: Setup, batch_size: int | Literal["auto"]
@@ -270,7 +270,7 @@ class Session:
         index = self.writer.index
         if content in self.strange or index.is_unlike_chest(content):
             known = index.find_image(row.image_id)
-            if known is None or known.content != content:  # a file that was only read again is no news
+            if known is None or known.content != content:  # a file that was only read again is not news
                 self.summary.unlike_chest.append(row.image_id)
 
     def _store(self, key: int, vectors: dict[str, np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""What a run tells of itself."""
+"""What a run did."""
 
 from __future__ import annotations
 

@@ -124,8 +124,10 @@ class Worker:
         fitting, unfit, offset = [], [], 0
         for key, array in zip(keys, inputs, strict=True):
             if array.nbytes > self.setup.slot_bytes:
-                told = f"its model input of {array.nbytes >> 20} MiB is larger than {self.setup.slot_bytes >> 20} MiB"
-                faults[key] = Fault("too-large", told)
+                problem = (
+                    f"its model input of {array.nbytes >> 20} MiB is larger than {self.setup.slot_bytes >> 20} MiB"
+                )
+                faults[key] = Fault("too-large", problem)
             elif offset + array.nbytes > self.setup.slot_bytes:
                 unfit.append(key)
             else:
@@ -166,8 +168,8 @@ class Worker:
         except ImageError:
             raise
         except Exception as error:
-            told = f"the image cannot be decoded ({type(error).__name__})"
-            raise machine_fault(error) or ImageError("corrupt", told) from None
+            problem = f"the image cannot be decoded ({type(error).__name__})"
+            raise machine_fault(error) or ImageError("corrupt", problem) from None
         try:
             return self.encoder.preprocess(image)
         except (ImageError, EncoderUnusable):
@@ -228,13 +230,13 @@ class Worker:
 
     def _embed(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
         alike = all(array.shape == inputs[0].shape for array in inputs)
-        # Encoded files, and large pictures in a form that the encoder asked for, are handed on without a copy.
+        # Encoded files, and large pictures in a form that the encoder prefers, are handed on without a copy.
         files = inputs[0].ndim == 1 and inputs[0].dtype == np.uint8
         return self.encoder.embed(np.stack(inputs) if alike and not files and not self.encoder.input_form else inputs)
 
 
 def file_stamp(path: str) -> Stamp:
-    """The file's stamp; zeros where the file system cannot be asked."""
+    """The file's stamp; zeros where the file system does not say."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -251,8 +253,8 @@ def encoder_fault(error: Exception) -> ImageError:
     """What became of an image that its encoder failed on."""
     if isinstance(error, ImageError):  # in the words that a decoder has for it
         return error
-    told = str(error) if isinstance(error, CxrEmbedError) else f"{type(error).__name__}: {error}"
-    return ImageError("out-of-memory" if is_out_of_memory(error) else "encoder", f"the encoder failed: {told}")
+    reason = str(error) if isinstance(error, CxrEmbedError) else f"{type(error).__name__}: {error}"
+    return ImageError("out-of-memory" if is_out_of_memory(error) else "encoder", f"the encoder failed: {reason}")
 
 
 def make_encoder(setup: Setup) -> CheckedEncoder:

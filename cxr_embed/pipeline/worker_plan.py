@@ -23,13 +23,13 @@ FILE_SLOT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerPlan:
     """What a pool of workers is made from.
 
     Attributes:
         setups: one for each worker.
         arena: where decoders leave model inputs for the worker that infers; None where every worker does both. Whoever
-            takes the crew closes it.
+            takes the plan closes it.
         batch_size: images that are inferred at once.
         chunk: files that a worker takes at a time.
     """
@@ -40,20 +40,20 @@ class Crew:
     chunk: int
 
 
-def choose_crew(
+def plan_workers(
     setup: Setup,
     encoder: Encoder,
     images: int,
     batch_size: int | Literal["auto"],
     workers: int | Literal["auto"],
-) -> Crew:
+) -> WorkerPlan:
     """The workers for some images on this machine.
 
     Args:
         setup: what all of them have in common.
         encoder: theirs, here only for its `preprocess`.
         images: how many there are: no more workers start than find work.
-        batch_size, workers: what the user asked for.
+        batch_size, workers: the user's choice.
     """
     from joblib import cpu_count
 
@@ -69,9 +69,9 @@ def choose_crew(
     count = min(max(1, cores - 1 if split else cores) if workers == "auto" else workers, most)
     if split:
         slot_bytes = FILE_SLOT_BYTES if files else chunk * -(-_blank(encoder, 64).nbytes // 64) * 64
-        crew = split_workers(replace(setup, threads=cores, slot_bytes=slot_bytes), count, batch, chunk)
-        return Crew(*crew, batch, chunk)
-    return Crew(whole_workers(setup, count, max(1, cores // count), batch), None, batch, chunk)
+        parts = split_workers(replace(setup, threads=cores, slot_bytes=slot_bytes), count, batch, chunk)
+        return WorkerPlan(*parts, batch, chunk)
+    return WorkerPlan(whole_workers(setup, count, max(1, cores // count), batch), None, batch, chunk)
 
 
 def gives_files(encoder: Encoder) -> bool:

@@ -37,7 +37,7 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         undefined_: number of a finding to the reason why it could not be learned.
         alike_: a sentence where the vectors were all but equal; empty otherwise.
         unconverged_: number of a finding to what its solver did not reach; empty where all was solved.
-        counts_: `(C, 3)` positive, negative and unknown labels.
+        counts_: `(F, 3)` positive, negative and unknown labels.
     """
 
     kind: ClassVar[str]
@@ -55,7 +55,7 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         Args:
             X: `(N, D)` vectors, or `(N, ..., D)` tokens, float16 to float64; an array that is mapped from a file is
                 read in blocks.
-            Y: `(N, C)` or `(N,)` of 1, 0 and NaN = unknown.
+            Y: `(N, F)` or `(N,)` of 1, 0 and NaN = unknown.
             groups: `(N,)` patients, so that none is on both sides of the cross-validation; each row its own by
                 default.
 
@@ -73,8 +73,8 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         if self.alike_:
             warnings.warn(self.alike_, UserWarning, stacklevel=2)
         if self.unconverged_:
-            told = "; ".join(f"finding {number}: {reason}" for number, reason in self.unconverged_.items())
-            warnings.warn(f"not fully trained: {told}", ConvergenceWarning, stacklevel=2)
+            reasons = "; ".join(f"finding {number}: {reason}" for number, reason in self.unconverged_.items())
+            warnings.warn(f"not fully trained: {reasons}", ConvergenceWarning, stacklevel=2)
         return self
 
     def fit_source(
@@ -103,7 +103,7 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
-        """Logits `(N, C)` float64 of vectors as `fit` takes them; NaN for findings that could not be learned.
+        """Logits `(N, F)` float64 of vectors as `fit` takes them; NaN for findings that could not be learned.
 
         Raises:
             ProbeError: where the probe is not fitted, or vectors have another width or are not finite.
@@ -121,7 +121,7 @@ class Probe(BaseEstimator):  # type: ignore[misc]
 
         def part(block: tuple[slice | np.ndarray, np.ndarray]) -> None:
             vectors = standard(block[1], np.float64)
-            # Not the logits: neighbours of what is no number are some images or other.
+            # Not the logits: neighbours of what is not a number are some images or other.
             check_finite(block[0], vectors, source.count)
             result[block[0]] = self._logits(vectors)
 
@@ -130,7 +130,7 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         return result
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Probabilities `(N, C)` of the findings; as `decision_function`."""
+        """Probabilities `(N, F)` of the findings; as `decision_function`."""
         return probability(self.decision_function(X))
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -150,16 +150,16 @@ class Probe(BaseEstimator):  # type: ignore[misc]
     def _learn(
         self, source: Source, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
     ) -> None:
-        """Learns the findings `learned` `(C,)` bool from labels `(N, C)`."""
+        """Learns the findings `learned` `(F,)` bool from labels `(N, F)`."""
         raise NotImplementedError
 
     def _logits(self, vectors: np.ndarray) -> np.ndarray:
-        """Standardised vectors `(B, D)` float64 to logits `(B, C)`."""
+        """Standardised vectors `(B, D)` float64 to logits `(B, F)`."""
         raise NotImplementedError
 
 
 def check_labels(labels: Any, count: int) -> np.ndarray:
-    """Labels as `(N, C)` float32.
+    """Labels as `(N, F)` float32.
 
     Raises:
         ProbeError: for another number of rows, or values other than 1, 0 and NaN.

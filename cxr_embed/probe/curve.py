@@ -20,7 +20,7 @@ from cxr_embed.metrics import Figure, auroc
 from cxr_embed.probe.features import ArraySource, Matrix, ProbeError, Standard, StoreSource, fit_standard, pool_vectors
 from cxr_embed.probe.labelled import labelled_cases
 from cxr_embed.probe.linear import KERNEL_CASES, KernelSolver, LinearProbe, SmoothSolver
-from cxr_embed.probe.selection import choose_strengths, make_columns, one_sided
+from cxr_embed.probe.selection import choose_C, make_columns, one_sided
 from cxr_embed.probe.shots import Order, draw_order, draw_patients, hashes, patients_for_test, patients_of
 from cxr_embed.store import Store
 from cxr_embed.types import counted, left_out_of_means
@@ -55,7 +55,7 @@ class CurveResult:
         shots: positives, and as many negatives, or the part of the training patients; None for all training images.
         seed: of the draw; None where nothing is drawn.
         positives, negatives: that it learned from.
-        strength: of its regularisation; None where there is no probe.
+        C: inverse regularisation; None where there is no probe.
         chosen: whether cross-validation inside the draw chose it; else it is the fixed one.
         repeats: whether several images of a patient were drawn, for want of patients.
         auroc: on the test part, with the reason where it is undefined.
@@ -67,7 +67,7 @@ class CurveResult:
     seed: int | None
     positives: int
     negatives: int
-    strength: float | None
+    C: float | None
     chosen: bool
     repeats: bool
     auroc: Figure
@@ -120,7 +120,7 @@ def run_curve(
 ) -> Curve:
     """Draws, trains and tests.
 
-    Vectors are standardised by all images of the training part, which needs no labels. The strength is chosen by
+    Vectors are standardised by all images of the training part, which needs no labels. `C` is chosen by
     cross-validation over the patients of the draw, or fixed where those are too few. Every encoder gets the same draws
     and the same test images: those that all stores hold.
 
@@ -289,11 +289,9 @@ class _EncoderRun:
             part = np.r_[:size, most : most + size]
             labels = np.repeat(np.array([1.0, 0.0], np.float32), size)[:, None]
             solver = make_solver(vectors[part])
-            strength, chosen, _ = choose_strengths(
-                solver, labels, self._patients[rows[part]], balance="none", seed=seed
-            )
+            C, chosen, _ = choose_C(solver, labels, self._patients[rows[part]], balance="none", seed=seed)
             signs = (2 * labels - 1).astype(np.int8)
-            solution = solver.solve(make_columns(signs, strength, "none"))
+            solution = solver.solve(make_columns(signs, C, "none"))
             scores = self._test_vectors @ solution.coefficients[:, 0].astype(np.float32)
             found = self._tested(column, scores) if solution.solved[0] else Figure(None, _UNSOLVED)
             results.append(
@@ -304,7 +302,7 @@ class _EncoderRun:
                     seed=seed,
                     positives=size,
                     negatives=size,
-                    strength=float(strength[0]),
+                    C=float(C[0]),
                     chosen=bool(chosen[0]),
                     repeats=order.repeats(size),
                     auroc=found,
@@ -323,7 +321,7 @@ class _EncoderRun:
             seed=draw[1],
             positives=counts[0],
             negatives=counts[1],
-            strength=None,
+            C=None,
             chosen=False,
             repeats=False,
             auroc=Figure(None, reason),
@@ -370,7 +368,7 @@ class _EncoderRun:
                     seed=draw[1],
                     positives=positives,
                     negatives=negatives,
-                    strength=float(probe.strengths_[column]),
+                    C=float(probe.C_[column]),
                     chosen=bool(probe.chosen_[column]),
                     repeats=False,
                     auroc=found,

@@ -20,7 +20,7 @@ from cxr_embed.metrics import holm, p_value
 from cxr_embed.metrics.intervals import LEVEL
 from cxr_embed.probe.curve import Curve, CurveResult, Size
 from cxr_embed.probe.features import ProbeError
-from cxr_embed.probe.selection import FIXED_STRENGTH, FOLDS, STRENGTHS
+from cxr_embed.probe.selection import C_GRID, FIXED_C, FOLDS
 from cxr_embed.probe.shots import draw_patients, hashes, patients_of
 from cxr_embed.types import in_means, with_digest
 
@@ -49,17 +49,17 @@ def summarise(curve: Curve) -> list[dict[str, Any]]:
                 rows.append({"encoder": encoder, "finding": finding, "shots": size, **_spread(table[number], reasons)})
             defined = ~np.isnan(table).any(axis=1) & in_means(curve.findings, curve.count_no_finding)
             means = table[defined].mean(axis=0) if defined.any() else np.full(table.shape[1], np.nan)
-            told = {"encoder": encoder, "finding": None, "shots": size, **_spread(means, ["no finding is defined"])}
-            rows.append({**told, "findings_in_mean": int(defined.sum())})
+            mean = {"encoder": encoder, "finding": None, "shots": size, **_spread(means, ["no finding is defined"])}
+            rows.append({**mean, "findings_in_mean": int(defined.sum())})
     return rows
 
 
 def undefined_sizes(curve: Curve) -> list[str]:
     """Why sizes lack findings, a sentence a size."""
-    told = []
+    notes = []
     for size in curve.shots:
         lacking = {
-            finding: max((_reasons_told(curve, e, size, finding) for e in curve.encoders), key=len)
+            finding: max((_format_reasons(curve, e, size, finding) for e in curve.encoders), key=len)
             for finding in curve.findings
             if any(_reasons(curve, e, size, finding) for e in curve.encoders)
         }
@@ -67,8 +67,8 @@ def undefined_sizes(curve: Curve) -> list[str]:
             shown = "; ".join(f"{finding}: {reason}" for finding, reason in list(lacking.items())[:_SHOWN])
             more = f"; {len(lacking) - _SHOWN} more in {CURVE_JSON}" if len(lacking) > _SHOWN else ""
             unit = "of the patients" if curve.by_fraction else "shots"
-            told.append(f"{size_told(curve, size)} {unit}, {len(lacking)} undefined: {shown}{more}")
-    return told
+            notes.append(f"{format_size(curve, size)} {unit}, {len(lacking)} undefined: {shown}{more}")
+    return notes
 
 
 def differences(curve: Curve) -> list[dict[str, Any]]:
@@ -90,8 +90,8 @@ def differences(curve: Curve) -> list[dict[str, Any]]:
             defined = ~np.isnan(table).any(axis=1) & in_means(curve.findings, curve.count_no_finding)
             means = table[defined].mean(axis=0) if defined.any() else np.full(table.shape[1], np.nan)
             spread = _spread(means, ["no finding is defined"], -1.0)
-            told = {**names, "finding": None, "shots": size, **spread, "p": _paired(spread)}
-            rows.append({**told, "findings_in_mean": int(defined.sum())})
+            mean = {**names, "finding": None, "shots": size, **spread, "p": _paired(spread)}
+            rows.append({**mean, "findings_in_mean": int(defined.sum())})
     for of_means in (True, False):
         family = [row for row in rows if (row["finding"] is None) is of_means]
         for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
@@ -99,7 +99,7 @@ def differences(curve: Curve) -> list[dict[str, Any]]:
     return rows
 
 
-def size_told(curve: Curve, size: Size) -> str:
+def format_size(curve: Curve, size: Size) -> str:
     """A size for people: `16`, `all`, `10%`."""
     if not curve.by_fraction:
         return str(size or "all")
@@ -127,8 +127,8 @@ def to_json(curve: Curve, about: dict[str, Any]) -> dict[str, Any]:
                 size for s in curve.shots for size in _size_plain(curve, s).values()
             ],
             "seeds": list(curve.seeds),
-            "strengths": list(STRENGTHS),
-            "fixed_strength": FIXED_STRENGTH,
+            "strengths": list(C_GRID),
+            "fixed_strength": FIXED_C,
             "folds": FOLDS,
             "no_finding_in_means": curve.count_no_finding,
             "standardised_by": "all vectors of the training part",
@@ -203,7 +203,7 @@ def _plain(curve: Curve, result: CurveResult) -> dict[str, Any]:
         "seed": result.seed,
         "positives": result.positives,
         "negatives": result.negatives,
-        "strength": result.strength,
+        "strength": result.C,
         "strength_chosen": result.chosen,
         "repeats_patients": result.repeats,
         "auroc": result.auroc.value,
@@ -245,7 +245,7 @@ def _reasons(curve: Curve, encoder: str, size: Size, finding: str) -> list[str]:
     ]
 
 
-def _reasons_told(curve: Curve, encoder: str, size: Size, finding: str) -> str:
+def _format_reasons(curve: Curve, encoder: str, size: Size, finding: str) -> str:
     """The first reason, and of how many draws one holds, if not of all."""
     reasons, draws = _reasons(curve, encoder, size, finding), len(curve.seeds) if size is not None else 1
     some = f" ({len(reasons)} of {draws} draws)" if len(reasons) < draws else ""

@@ -35,7 +35,7 @@ class ProbeError(CxrEmbedError):
 
 
 class Source(Protocol):
-    """Pooled vectors in some order, as often as they are asked for."""
+    """Pooled vectors in some order, as often as they are read."""
 
     count: int
     width: int

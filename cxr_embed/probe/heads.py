@@ -25,7 +25,7 @@ class MLPProbe(Probe):
         seed: of the first weights and of the batches.
 
     Attributes (after `fit`, besides those of all probes):
-        layers_: the weights of each layer, `(C, D, hidden)`, `(C, hidden)`, `(C, hidden)` and `(C,)`, float32.
+        layers_: the weights of each layer, `(F, D, hidden)`, `(F, hidden)`, `(F, hidden)` and `(F,)`, float32.
     """
 
     kind: ClassVar[str] = "mlp"
@@ -96,7 +96,7 @@ class KNNProbe(Probe):
 
     Attributes (after `fit`, besides those of all probes):
         vectors_: `(N, D)` float32, of length 1.
-        labels_: `(N, C)` float32 of 1, 0 and NaN.
+        labels_: `(N, F)` float32 of 1, 0 and NaN.
     """
 
     kind: ClassVar[str] = "knn"

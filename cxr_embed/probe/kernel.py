@@ -25,7 +25,7 @@ _BATCH_VALUES = 1 << 18  # of the systems of a batch: 1 MiB of float32 stays in 
 _SINGLE_STEPS = 12  # Newton's steps with float32 systems; few problems are so ill conditioned that they need more
 _STEEPEST = 1e10  # sum of a system's eigenvalues; beyond, float64 has too few digits for its step
 _LOOP_FROM = 32  # cases from which one system after the other beats one call for all
-_GROWTH = 0.6  # between strengths, logits grow by nearly the last growth to this power; it saved most steps
+_GROWTH = 0.6  # between Cs, logits grow by nearly the last growth to this power; it saved most steps
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,19 @@ class Columns:
     Attributes:
         sign: `(N, K)` int8: 1 positive, -1 negative, 0 no part of the problem.
         positive, negative: `(K,)` what a positive and a negative case count for.
-        strength: `(K,)`, scikit-learn's C: the weight of the loss beside half the squared coefficients.
+        C: `(K,)` inverse regularisation, scikit-learn's: the loss's weight beside half the squared coefficients.
         gamma: of focal loss; 0 is the logistic loss.
     """
 
     sign: np.ndarray
     positive: np.ndarray
     negative: np.ndarray
-    strength: np.ndarray
+    C: np.ndarray
     gamma: float = 0.0
 
     def pick(self, chosen: np.ndarray) -> Columns:
         """Some of the columns."""
-        return Columns(
-            self.sign[:, chosen], self.positive[chosen], self.negative[chosen], self.strength[chosen], self.gamma
-        )
+        return Columns(self.sign[:, chosen], self.positive[chosen], self.negative[chosen], self.C[chosen], self.gamma)
 
 
 def solve_kernel(kernel: np.ndarray, columns: Columns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -75,11 +73,11 @@ def solve_kernel(kernel: np.ndarray, columns: Columns) -> tuple[np.ndarray, np.n
         batch = _Batch(kernel, rows, columns.pick(first))
         for step in range(max(map(len, group))):
             now = np.array([number for number, path in enumerate(group) if step < len(path)])
-            asked = np.array([group[number][step] for number in now])
-            # What is no number is no step down, and not solved.
+            wanted = np.array([group[number][step] for number in now])
+            # What is not a number is not a step down, and not solved.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                solved[asked] = batch.solve(now, columns.strength[asked])
-            alpha[rows[now].T, asked[None, :]], intercept[asked] = batch.alpha[now].T, batch.level[now]
+                solved[wanted] = batch.solve(now, columns.C[wanted])
+            alpha[rows[now].T, wanted[None, :]], intercept[wanted] = batch.alpha[now].T, batch.level[now]
 
     for _ in in_threads(follow, _batches(np.argsort(sizes, kind="stable"), sizes)):
         pass
@@ -95,9 +93,9 @@ def _batches(order: np.ndarray, sizes: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _paths(columns: Columns) -> list[np.ndarray]:
-    """Groups of columns that differ in their strength only, weakest loss first; of very few cases, each by itself."""
+    """Groups of columns that differ in their C only, weakest loss first; of very few cases, each by itself."""
     groups: dict[tuple[bytes, float, float], list[int]] = {}
-    for column in np.argsort(columns.strength, kind="stable").tolist():
+    for column in np.argsort(columns.C, kind="stable").tolist():
         key = (columns.sign[:, column].tobytes(), float(columns.positive[column]), float(columns.negative[column]))
         groups.setdefault(key, []).append(column)
     paths: list[np.ndarray] = []
@@ -108,7 +106,7 @@ def _paths(columns: Columns) -> list[np.ndarray]:
 
 
 class _Batch:
-    """P problems of M cases at rising strengths, in step; each solution is where the next one starts.
+    """P problems of M cases at rising Cs, in step; each solution is where the next one starts.
 
     Attributes:
         alpha: `(P, M)`, level `(P,)`, logit `(P, M)`: where each problem is.
@@ -126,16 +124,16 @@ class _Batch:
         self._first = np.log(sums[0] / sums[1])
         self.alpha, self.level = np.zeros(rows.shape), self._first.copy()
         self.logit = np.repeat(self.level[:, None], rows.shape[1], axis=1)
-        self._strength = np.zeros(len(rows))
+        self._C = np.zeros(len(rows))
         self._size, self._growth = np.zeros(len(rows)), np.full(len(rows), np.inf)
 
-    def solve(self, now: np.ndarray, strength: np.ndarray) -> np.ndarray:
-        """Takes the problems `now` to these strengths, which are no smaller than their last ones: which are solved."""
-        started = self._strength[now] > 0
+    def solve(self, now: np.ndarray, C: np.ndarray) -> np.ndarray:
+        """Takes the problems `now` to these Cs, which are no smaller than their last ones: which are solved."""
+        started = self._C[now] > 0
         if started.any():
-            self._start(now[started], strength[started])
-        self._strength[now] = strength
-        weight = self._weight * self._strength[:, None]
+            self._start(now[started], C[started])
+        self._C[now] = C
+        weight = self._weight * self._C[:, None]
         solved, wide = np.zeros(len(self.level), bool), np.zeros(len(self.level), bool)
         going = now
         for number in range(_STEPS):
@@ -168,9 +166,9 @@ class _Batch:
         self.alpha[lost], self.level[lost] = 0, self._first[lost]
         self.logit[lost] = self._first[lost, None]
 
-    def _start(self, now: np.ndarray, strength: np.ndarray) -> None:
-        """A guess: under strong regularisation alpha grows like the strength, under weak one less and less."""
-        growth = np.minimum(strength / self._strength[now], self._growth[now])[:, None] ** _GROWTH
+    def _start(self, now: np.ndarray, C: np.ndarray) -> None:
+        """A guess: under strong regularisation alpha grows like `C`, under weak one less and less."""
+        growth = np.minimum(C / self._C[now], self._growth[now])[:, None] ** _GROWTH
         level = self.level[now, None]
         self.alpha[now] *= growth
         self.logit[now] = (self.logit[now] - level) * growth + level

@@ -54,8 +54,8 @@ def labelled_cases(
     notes = list(cases.notes)
     unlabelled = np.setdiff1d(store.ids, labels.ids)
     if len(unlabelled):
-        told = counted(len(unlabelled), "stored id has", "stored ids have")
-        notes.append(f"{told} no label ({some(unlabelled)})")
+        count = counted(len(unlabelled), "stored id has", "stored ids have")
+        notes.append(f"{count} no label ({some(unlabelled)})")
     if not cases.clustered:
         notes.append(own_patients_note(cases.ids))
     return replace(cases, notes=tuple(notes))
@@ -87,6 +87,6 @@ def few_cases(cases: Cases, shots: int, seed: int) -> Cases:
     kept = ~np.isnan(labels).all(axis=1)
     if not kept.any():
         raise ProbeError(
-            f"no finding has {counted(shots, 'positive')} and {counted(shots, 'negative')} to draw; ask for fewer"
+            f"no finding has {counted(shots, 'positive')} and {counted(shots, 'negative')} to draw; choose fewer"
         )
     return replace(cases, labels=labels, notes=tuple(notes)).keep(kept)

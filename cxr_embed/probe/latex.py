@@ -8,7 +8,7 @@ from typing import Any
 
 from cxr_embed.io.files import write_together
 from cxr_embed.probe.curve import Curve
-from cxr_embed.probe.curve_summary import differences, size_told, summarise
+from cxr_embed.probe.curve_summary import differences, format_size, summarise
 from cxr_embed.probe.features import ProbeError
 from cxr_embed.types import counted
 
@@ -27,9 +27,9 @@ def escape(text: str) -> str:
 def to_latex(curve: Curve, stand_ins: Sequence[str] = ()) -> str:
     """Two tables: means over findings with the comparisons, and each finding.
 
-    `stand_ins` are sentences on weights that stand in for others; both captions tell them.
+    `stand_ins` are sentences on weights that stand in for others; both captions have them.
     """
-    sizes = [size_told(curve, size) for size in curve.shots]
+    sizes = [format_size(curve, size) for size in curve.shots]
     draws = max((row["draws"] for row in summarise(curve)), default=1)
     unit = "part of the training patients" if curve.by_fraction else "labelled positives (and as many negatives)"
     spread = f"mean of {draws} draws (95\\% interval of that mean, Student's $t$)" if draws > 1 else "one draw"

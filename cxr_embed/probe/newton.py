@@ -95,7 +95,7 @@ def first_weights(width: int, columns: Columns) -> np.ndarray:
     return weights
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what is no number is no step down, and the end
+@np.errstate(over="ignore", invalid="ignore")  # what is not a number is not a step down, and the end
 def _solve_one(blocks: Blocks, columns: Columns, weights: np.ndarray) -> tuple[np.ndarray, bool]:
     value = _value(blocks, columns, weights)
     for _ in range(_STEPS):
@@ -137,8 +137,8 @@ def _derivatives(blocks: Blocks, columns: Columns, weights: np.ndarray) -> tuple
     def part(rows: slice | np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         sign, weight = _of(columns, rows)
         wide = np.concatenate([vectors, np.ones((len(vectors), 1))], axis=1, dtype=np.float64)
-        told = loss((wide @ weights) * sign, columns.gamma)
-        return wide.T @ (weight * sign * told.slope), (wide.T * (weight * told.curvature)) @ wide
+        losses = loss((wide @ weights) * sign, columns.gamma)
+        return wide.T @ (weight * sign * losses.slope), (wide.T * (weight * losses.curvature)) @ wide
 
     gradient, system = weights.copy(), np.eye(len(weights))
     gradient[-1] = system[-1, -1] = 0
@@ -152,4 +152,4 @@ def _of(columns: Columns, rows: slice | np.ndarray) -> tuple[np.ndarray, np.ndar
     """Signs and weights of some rows, of the one problem."""
     sign = columns.sign[rows, 0].astype(np.float64)
     side = np.where(sign > 0, columns.positive[0], columns.negative[0])
-    return sign, side * columns.strength[0] * np.abs(sign)
+    return sign, side * columns.C[0] * np.abs(sign)

@@ -29,6 +29,7 @@ from cxr_embed.store.writer import describe, utc_now
 from cxr_embed.types import EncoderSpec, digest_fits, with_digest
 
 VERSION = 2
+_STORED = {"C": "strength", "Cs": "strengths"}  # parameters that files have under another name
 KINDS: dict[str, type[Probe]] = {kind.kind: kind for kind in (LinearProbe, MLPProbe, KNNProbe, AttentionProbe)}
 
 
@@ -77,7 +78,7 @@ class TrainedProbe:
         probe: the classifier.
         spec: the encoder whose vectors it reads.
         output: of the encoder.
-        findings: the `C` names.
+        findings: the `F` names.
         labels: what it learned from.
         patients: `(P,)` patients that it learned from, sorted.
         images: `(M,)` images that it learned from, sorted; empty for a probe of an earlier release.
@@ -124,7 +125,7 @@ class TrainedProbe:
             )
 
     def predict(self, store: Store, ids: np.ndarray | None = None) -> np.ndarray:
-        """Probabilities `(N, C)` float32 of some images, all by default; NaN for findings that were not learned.
+        """Probabilities `(N, F)` float32 of some images, all by default; NaN for findings that were not learned.
 
         Raises:
             ProbeError: for another encoder's store.
@@ -145,21 +146,21 @@ class TrainedProbe:
 
     def describe(self) -> dict[str, Any]:
         """Everything but the numbers, as plain JSON values."""
-        strengths: dict[str, float] = {}
+        chosen: dict[str, float] = {}
         if isinstance(self.probe, LinearProbe | AttentionProbe):
-            found = zip(self.findings, self.probe.strengths_.tolist(), strict=True)
-            strengths = {name: value for name, value in found if value == value}
+            found = zip(self.findings, self.probe.C_.tolist(), strict=True)
+            chosen = {name: value for name, value in found if value == value}
         return {
             "format": FORMAT,
             "version": VERSION,
             "kind": self.probe.kind,
-            "settings": self.probe.get_params(),
+            "settings": {_STORED.get(name, name): value for name, value in self.probe.get_params().items()},
             "encoder": {"fingerprint": self.spec.fingerprint, "spec": self.spec.to_json()},
             "output": self.output,
             "findings": list(self.findings),
             "undefined": self.undefined,
             "unconverged": self.unconverged,
-            "strengths": strengths,
+            "strengths": chosen,
             "thresholds": dict(self.thresholds),
             "thresholds_chosen": asdict(self.chosen) if self.chosen is not None else None,
             "labels": asdict(self.labels),
@@ -277,9 +278,10 @@ def _read_body(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def _restored(path: Path, body: dict[str, Any], tensors: dict[str, np.ndarray]) -> TrainedProbe:
-    settings = dict(body["settings"])
-    if "strengths" in settings:
-        settings["strengths"] = tuple(settings["strengths"])
+    parameters = {stored: name for name, stored in _STORED.items()}
+    settings = {parameters.get(name, name): value for name, value in body["settings"].items()}
+    if "Cs" in settings:
+        settings["Cs"] = tuple(settings["Cs"])
     probe = KINDS[body["kind"]](**settings).restore(tensors)
     findings = tuple(body["findings"])
     probe.undefined_ = {findings.index(name): reason for name, reason in body["undefined"].items()}

@@ -15,8 +15,8 @@ from cxr_embed.types import counted
 
 BALANCES: tuple[Balance, ...] = ("none", "balanced", "focal")
 # scikit-learn's C, on standardised vectors of some hundred to thousand dimensions, from 'only the means count' on.
-STRENGTHS = tuple(float(f"{value:.3g}") for value in np.logspace(-6, 1, 12))
-FIXED_STRENGTH = 1e-3  # where there are too few patients to choose by
+C_GRID = tuple(float(f"{value:.3g}") for value in np.logspace(-6, 1, 12))
+FIXED_C = 1e-3  # where there are too few patients to choose by
 GAMMA = 2.0  # of focal loss, as its authors recommend
 FOLDS = 5
 
@@ -28,23 +28,23 @@ class Solver(Protocol):
         """Coefficients, intercepts, and what is solved."""
         ...
 
-    def path(self, columns: Columns, strengths: tuple[float, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Logits of every case `(N, K)` at each strength, in turn, and `(K,)` bool what is solved.
+    def path(self, columns: Columns, Cs: tuple[float, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Logits of every case `(N, K)` at each C, in turn, and `(K,)` bool what is solved.
 
-        The columns' own strength is not looked at.
+        The columns' own C is not looked at.
         """
         ...
 
 
-def make_columns(signs: np.ndarray, strength: np.ndarray, balance: Balance) -> Columns:
+def make_columns(signs: np.ndarray, C: np.ndarray, balance: Balance) -> Columns:
     """Problems of signs `(N, K)`; `balanced` gives both sides the same weight, as scikit-learn does."""
     positives, negatives = (np.count_nonzero(signs == side, axis=0) for side in (1, -1))
     known = (positives + negatives) / 2
     gamma = GAMMA if balance == "focal" else 0.0
     if balance == "balanced":
-        return Columns(signs, known / positives, known / negatives, strength, gamma)
+        return Columns(signs, known / positives, known / negatives, C, gamma)
     even = np.ones(signs.shape[1])
-    return Columns(signs, even, even, strength, gamma)
+    return Columns(signs, even, even, C, gamma)
 
 
 def one_sided(labels: np.ndarray) -> str:
@@ -85,34 +85,34 @@ def deal_folds(labels: np.ndarray, patients: np.ndarray, folds: int, seed: int) 
     return result
 
 
-def choose_strengths(
+def choose_C(
     solver: Solver,
     labels: np.ndarray,
     patients: np.ndarray,
     *,
     balance: Balance,
-    strengths: tuple[float, ...] = STRENGTHS,
+    Cs: tuple[float, ...] = C_GRID,
     folds: int = FOLDS,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """The strength of each finding whose mean loss on held-out patients is smallest; the smallest one, if several are.
+    """The C of each finding whose mean loss on held-out patients is smallest; the smallest one, if several are.
 
     Args:
         solver: of the vectors.
-        labels: `(N, C)` of 1, 0 and NaN; each finding has both.
+        labels: `(N, F)` of 1, 0 and NaN; each finding has both.
         patients: `(N,)` whole numbers.
         balance: as the probe's.
-        strengths: rising.
+        Cs: rising.
         folds, seed: of the cross-validation.
 
     Returns:
-        `(C,)` strengths, `(C,)` bool whether they were chosen, and for each finding which strengths were no choice
-        because they could not be solved, in words. `FIXED_STRENGTH` stands where there are too few patients for the
-        folds, or no strength could be solved.
+        `(F,)` Cs, `(F,)` bool whether they were chosen, and for each finding which Cs were left out
+        because they could not be solved, in words. `FIXED_C` stands where there are too few patients for the
+        folds, or no C could be solved.
     """
     dealt = [deal_folds(labels[:, number], patients, folds, seed) for number in range(labels.shape[1])]
     tried = [number for number, fold in enumerate(dealt) if fold is not None]
-    result = np.full(labels.shape[1], FIXED_STRENGTH)
+    result = np.full(labels.shape[1], FIXED_C)
     chosen = np.zeros(labels.shape[1], bool)
     if not tried:
         return result, chosen, [""] * len(dealt)
@@ -123,14 +123,18 @@ def choose_strengths(
     for column, rows in enumerate(held):
         train[rows, column] = 0
     columns = make_columns(train, np.ones(len(parts)), balance)
-    losses = np.zeros((len(strengths), labels.shape[1]))
-    for row, (logit, solved) in enumerate(solver.path(columns, strengths)):
+    losses = np.zeros((len(Cs), labels.shape[1]))
+    for row, (logit, solved) in enumerate(solver.path(columns, Cs)):
         for column, (number, _) in enumerate(parts):
             sign = signs[held[column], number]
             weight = np.where(sign > 0, columns.positive[column], columns.negative[column])
-            told = loss((sign * logit[held[column], column]).astype(np.float64), columns.gamma)
-            losses[row, number] += weight @ told.value if solved[column] else np.inf
+            held_out = loss((sign * logit[held[column], column]).astype(np.float64), columns.gamma)
+            losses[row, number] += weight @ held_out.value if solved[column] else np.inf
     chosen[tried] = np.isfinite(losses[:, tried]).any(axis=0)
-    result[chosen] = np.asarray(strengths)[losses.argmin(axis=0)][chosen]
-    lost = [[f"{strengths[row]:.3g}" for row in np.flatnonzero(~np.isfinite(column))] for column in losses.T]
-    return result, chosen, [f"not chosen from, too weak to solve: {', '.join(each)}" if each else "" for each in lost]
+    result[chosen] = np.asarray(Cs)[losses.argmin(axis=0)][chosen]
+    lost = [[f"{Cs[row]:.3g}" for row in np.flatnonzero(~np.isfinite(column))] for column in losses.T]
+    return (
+        result,
+        chosen,
+        [f"left out of the choice of `C`, too large to solve: {', '.join(each)}" if each else "" for each in lost],
+    )

@@ -40,10 +40,10 @@ class Order:
             ("negative", self.negative, self.negative_patients),
         ):
             if len(rows) < count:
-                told = "of patients without the finding " if word == "negative" else ""
+                whose = "of patients without the finding " if word == "negative" else ""
                 return (
-                    f"{counted(len(rows), f'{word} image')} {told}({counted(patients, 'patient')}) in "
-                    f"the training part, {count:,} asked"
+                    f"{counted(len(rows), f'{word} image')} {whose}({counted(patients, 'patient')}) in "
+                    f"the training part, {count:,} needed"
                 )
         return ""
 
@@ -55,10 +55,10 @@ class Order:
 def hashes(ids: np.ndarray) -> np.ndarray:
     """`(N,)` uint64 of strings."""
     unique, place = np.unique(ids, return_inverse=True)
-    told = [
+    digests = [
         int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") for name in unique.tolist()
     ]
-    return np.array(told, np.uint64)[place]
+    return np.array(digests, np.uint64)[place]
 
 
 def draw_order(images: np.ndarray, patients: np.ndarray, labels: np.ndarray, finding: str, seed: int) -> Order:

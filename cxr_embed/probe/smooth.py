@@ -133,8 +133,8 @@ def solve_smooth(
         weights[:, left], solved[left] = run.weights, run.solved
     left = np.flatnonzero(~solved)
     if len(left) and matrix.width <= WIDEST:
-        told = solve_newton(matrix, columns.pick(left), Solution(weights[:-1, left], weights[-1, left], solved[left]))
-        weights[:-1, left], weights[-1, left], solved[left] = told.coefficients, told.intercept, told.solved
+        found = solve_newton(matrix, columns.pick(left), Solution(weights[:-1, left], weights[-1, left], solved[left]))
+        weights[:-1, left], weights[-1, left], solved[left] = found.coefficients, found.intercept, found.solved
     return Solution(weights[:-1], weights[-1], solved)
 
 
@@ -190,19 +190,19 @@ class _Run:
         """Parts of the direction that bring each problem down, 0 where the sums show none; and what is there."""
         here, before = self.weights[:, self.now], self.value[self.now]
         part, noise = np.ones(len(self.now)), _NOISE[self._dtype]
-        told = evaluate(self._matrix, self._columns.pick(self.now), here + direction, self._dtype)
+        there = evaluate(self._matrix, self._columns.pick(self.now), here + direction, self._dtype)
         for shrink in (*_SHRINK, 0.0):
-            end = np.einsum("dk,dk->k", told[1], direction)
-            lower = told[0] <= before + _DECREASE * part * slope
-            level = (np.abs(end) <= _SLOPE * np.abs(slope)) & (told[0] <= before + noise * np.abs(before))
+            end = np.einsum("dk,dk->k", there[1], direction)
+            lower = there[0] <= before + _DECREASE * part * slope
+            level = (np.abs(end) <= _SLOPE * np.abs(slope)) & (there[0] <= before + noise * np.abs(before))
             again = np.flatnonzero(~(lower | level) & (part > 0))
             if not len(again):
                 break
             part[again] *= shrink
             columns = self._columns.pick(self.now[again])
             more = evaluate(self._matrix, columns, (here + part * direction)[:, again], self._dtype)
-            told[0][again], told[1][:, again], told[2][again] = more
-        return part, told
+            there[0][again], there[1][:, again], there[2][again] = more
+        return part, there
 
     def _inverse(self, gradient: np.ndarray) -> np.ndarray:
         """The two loops of L-BFGS."""
@@ -222,7 +222,7 @@ class _Run:
         self._past = deque(past, maxlen=_MEMORY)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what is no number is no step down, and left to the next solver
+@np.errstate(over="ignore", invalid="ignore")  # what is not a number is not a step down, and left to the next solver
 def evaluate(
     matrix: Matrix, columns: Columns, weights: np.ndarray, dtype: type[np.float32 | np.float64] = np.float32
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -232,17 +232,17 @@ def evaluate(
     """
     coefficients = np.ascontiguousarray(weights[:-1], dtype)
     level = weights[-1].astype(dtype)
-    positive, negative = ((side * columns.strength).astype(dtype) for side in (columns.positive, columns.negative))
+    positive, negative = ((side * columns.C).astype(dtype) for side in (columns.positive, columns.negative))
 
     @np.errstate(over="ignore", invalid="ignore")
     def part(rows: slice | np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         vectors = vectors.astype(dtype, copy=False)
         sign: np.ndarray = columns.sign[rows].astype(dtype)
         weight = np.where(sign > 0, positive, negative) * np.abs(sign)
-        told = loss((vectors @ coefficients + level) * sign, columns.gamma)
-        pull = weight * sign * told.slope
-        value = (weight * told.value).sum(axis=0, dtype=np.float64)
-        bend = (weight * told.curvature).sum(axis=0, dtype=np.float64)
+        losses = loss((vectors @ coefficients + level) * sign, columns.gamma)
+        pull = weight * sign * losses.slope
+        value = (weight * losses.value).sum(axis=0, dtype=np.float64)
+        bend = (weight * losses.curvature).sum(axis=0, dtype=np.float64)
         return value, pull.T @ vectors, pull.sum(axis=0, dtype=np.float64), bend
 
     value = 0.5 * np.einsum("dk,dk->k", weights[:-1], weights[:-1])

@@ -193,7 +193,7 @@ def load_prompt_set(name: str) -> PromptSet:
     """A set by its name, or from a YAML file.
 
     Raises:
-        PromptError: for an unknown name, or a file that is no prompt file, with every fault in it.
+        PromptError: for an unknown name, or a file that is not a prompt file, with every fault in it.
     """
     if not name.endswith(_SUFFIXES) and not Path(name).is_file():
         known = prompt_set_names()
@@ -230,7 +230,7 @@ def load_yaml(data: bytes) -> Any:
 
     Raises:
         ValueError: as `yaml_text`.
-        yaml.YAMLError: where it is no YAML.
+        yaml.YAMLError: where it is not YAML.
     """
     # The loader is a SafeLoader: no tag makes an object.
     return yaml.load(yaml_text(data), Loader=_Loader)
@@ -247,7 +247,7 @@ def _parse(name: str, data: bytes) -> PromptSet:
     try:
         file = _File.model_validate(value)
     except pydantic.ValidationError as error:
-        faults = tuple(fault_told(fault) for fault in error.errors())
+        faults = tuple(format_fault(fault) for fault in error.errors())
         raise PromptError(
             f"{name}: not a prompt file\n" + "\n".join(f"  {fault}" for fault in faults), faults
         ) from None
@@ -270,7 +270,7 @@ def check_entry(name: str, positive: Sequence[str], negative: Sequence[str]) -> 
     _File.model_validate({"findings": {name: {"positive": list(positive), "negative": list(negative)}}})
 
 
-def fault_told(fault: Any) -> str:
+def format_fault(fault: Any) -> str:
     """One of pydantic's faults in the words of a prompt file."""
     where, kind = [str(part) for part in fault["loc"]], fault["type"]
     if kind == "extra_forbidden":

@@ -12,7 +12,7 @@ from cxr_embed.prompts import (
     PromptError,
     PromptSet,
     check_entry,
-    fault_told,
+    format_fault,
     load_prompt_set,
     prompt_set_names,
 )
@@ -57,16 +57,16 @@ def prompts_of_questions(questions: Sequence[str], against: Sequence[str] = ()) 
         try:
             check_entry(name, [words], [denial])
         except pydantic.ValidationError as error:
-            raise PromptError(f"`ask` {question!r}: {'; '.join(map(fault_told, error.errors()))}") from None
+            raise PromptError(f"`ask` {question!r}: {'; '.join(map(format_fault, error.errors()))}") from None
         findings.append(Finding(name, (words,), (denial,)))
     names = [finding.name.casefold() for finding in findings]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise PromptError(f"`ask` {twice} is given twice; name one of them otherwise: `ask` NAME=WORDS")
-    return PromptSet("; ".join(told_pair(finding) for finding in findings), tuple(findings))
+    return PromptSet("; ".join(format_pair(finding) for finding in findings), tuple(findings))
 
 
-def told_pair(finding: Finding) -> str:
+def format_pair(finding: Finding) -> str:
     """A question's two prompts, as they are named in reports."""
     return f"'{finding.positive[0]}' / '{finding.negative[0]}'"
 

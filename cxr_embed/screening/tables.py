@@ -5,7 +5,7 @@ from __future__ import annotations
 from cxr_embed.evaluation.tables import told as estimate_text
 from cxr_embed.metrics import Estimate
 from cxr_embed.screening.finding_report import FindingReport, PairReport, Report
-from cxr_embed.types import counted, threshold_told
+from cxr_embed.types import counted, format_threshold
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -30,7 +30,9 @@ def threshold_table(report: Report) -> Table | None:
         return None
     if report.labels is None:
         rows = [
-            [f.name, threshold_told(f.point.threshold), f"{f.point.flag_rate:.1%}"] for f in report.findings if f.point
+            [f.name, format_threshold(f.point.threshold), f"{f.point.flag_rate:.1%}"]
+            for f in report.findings
+            if f.point
         ]
         return ["finding", "threshold", "flagged"], rows
     rows = []
@@ -39,7 +41,7 @@ def threshold_table(report: Report) -> Table | None:
         rows.append(
             [
                 f.name,
-                threshold_told(point.threshold) if point else "-",
+                format_threshold(point.threshold) if point else "-",
                 _percent(point.sensitivity if point else None),
                 _percent(point.specificity if point else None),
                 _percent(f.prevalence) + ("" if f.prevalence_stated or f.prevalence is None else "*"),

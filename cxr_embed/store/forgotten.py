@@ -1,4 +1,4 @@
-"""Patients, images and files that are to stay out, for ever: a list of keyed hashes, which tells nobody who it was.
+"""Patients, images and files that are to stay out, for ever: a list of keyed hashes, which does not say who it was.
 
 `forgotten.json` lies in every store and index that somebody was taken out of, and goes where its folder goes; another
 one beside the key, `KEY.forgotten.json`, speaks for every store and index that is written with this key. Without the
@@ -162,7 +162,7 @@ def gather_forgotten(*folders: Path, key_file: Path | None = None) -> Forgotten:
             return Forgotten()
         raise StoreError(f"{_who(found[0])}, and the key {key} is missing: give `key_file`")
     if not found and not key_file:
-        return Forgotten()  # the key may be anything, nobody asks it
+        return Forgotten()  # the key may be anything, nothing was hashed with it
     try:
         forgotten = Forgotten(patient_key(key_file)[0])
     except ManifestError as error:
@@ -173,7 +173,7 @@ def gather_forgotten(*folders: Path, key_file: Path | None = None) -> Forgotten:
 
 
 def _who(path: Path) -> str:
-    return f"{path}: patients were forgotten here, only the key that it was done with tells whom"
+    return f"{path}: patients were forgotten here, only the key that it was done with shows whom"
 
 
 def _read(path: Path, forgotten: Forgotten) -> set[str]:

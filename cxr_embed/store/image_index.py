@@ -76,7 +76,7 @@ class Index:
 
     Attributes:
         latest: image id to the number of the row that states its content.
-        broken: images whose content has no vector: it is no readable radiograph.
+        broken: images whose content has no vector: it is not a readable radiograph.
         failures: image id to kind and reason, for every image whose last try failed.
     """
 

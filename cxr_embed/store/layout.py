@@ -193,6 +193,11 @@ def remedy(shard: Path) -> str:
     return "restore it from a copy"
 
 
+def unreadable(path: Path, error: Exception) -> StoreError:
+    """The error for a shard's file that cannot be read."""
+    return StoreError(f"{path.parent}: {path.name} cannot be read ({type(error).__name__}); {remedy(path.parent)}")
+
+
 def unread_shards(root: Path) -> set[str]:
     """Names of shards that do not count: they are not complete yet, or others have taken their place.
 

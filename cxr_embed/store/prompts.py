@@ -60,7 +60,7 @@ def prompt_source(came: str, unlearned: Sequence[str]) -> str:
 
 
 def unlearned_words(source: str) -> tuple[str, ...]:
-    """The words of a prompt that its encoder never learned, as its source tells them."""
+    """The words of a prompt that its encoder never learned, as its source has them."""
     return tuple(source.partition(_UNLEARNED)[2].split())
 
 
@@ -118,7 +118,7 @@ def check_prompts(
 
 
 def _is_text(prompt: str) -> bool:
-    # A lone surrogate is no text that a file can hold.
+    # A lone surrogate is not a text that a file can hold.
     return bool(prompt.strip()) and prompt.encode(errors="ignore").decode() == prompt
 
 

@@ -27,6 +27,7 @@ from cxr_embed.store.layout import (
     output_file,
     remedy,
     shard_paths,
+    unreadable,
 )
 from cxr_embed.types import Embeddings, EncoderSpec, counted
 
@@ -164,8 +165,7 @@ class Store:
                         raise StoreError(f"{path.parent}: {path.name} is damaged, its checksum differs")
                     found = load_npy(path)
                 except (OSError, ValueError) as error:
-                    told = f"{path.parent}: {path.name} cannot be read ({type(error).__name__}); {remedy(path.parent)}"
-                    raise StoreError(told) from None
+                    raise unreadable(path, error) from None
             elif path.parent.name in self._added:
                 found = read_added(self._added[path.parent.name])
             if found is not None and found.shape != (len(self.spec.outputs), info.vectors):
@@ -349,8 +349,7 @@ class Store:
                 raise StoreError(f"{path.parent}: {path.name} has another size than when it was written")
             array: np.ndarray = load_npy(path, mode)
         except (OSError, ValueError, KeyError) as error:
-            told = f"{path.parent}: {path.name} cannot be read ({type(error).__name__}); {remedy(path.parent)}"
-            raise StoreError(told) from None
+            raise unreadable(path, error) from None
         if array.shape != (info.vectors, *self.spec.outputs[output]) or array.dtype != self.header.dtype:
             raise StoreError(f"{path.parent}: {path.name} is {array.dtype} {array.shape}, not what was declared")
         return array

@@ -122,7 +122,7 @@ def _checksums(shard: Path, header: Header, info: ShardInfo) -> np.ndarray:
         try:
             array = load_npy(file, "r")
         except ValueError:
-            raise StoreError(f"{file}: damaged, it is no array any more; restore it from a copy") from None
+            raise StoreError(f"{file}: damaged, it is not an array any more; restore it from a copy") from None
         sums.append(row_checksums(array))
         # After they were taken: what changes from here on is found by them.
         if file_digest(file) != info.files.get(file.name) or len(array) != info.vectors:

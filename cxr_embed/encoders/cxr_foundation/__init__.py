@@ -166,7 +166,7 @@ class CxrFoundationEncoder:
         Raises:
             EncoderError: where the model fails.
         """
-        told: dict[str, Any] = dict(self._process.loaded.facts)
+        facts: dict[str, Any] = dict(self._process.loaded.facts)
         recipe = notebook_pixels if self._pixels == "notebook" else serving_pixels
         files = [png(recipe(image.pixels)) for image in images]
         try:
@@ -174,11 +174,11 @@ class CxrFoundationEncoder:
         except EncoderUnusable:
             raise
         except EncoderError as error:
-            return {**told, "batches": {"proven": False, "why": str(error)}}
+            return {**facts, "batches": {"proven": False, "why": str(error)}}
         if found is None:
             why = "the graph has not the published network's tensors, or decodes to a depth that is not plain"
-            return {**told, "batches": {"proven": False, "why": why}}
-        return {**told, "batches": {"proven": found.apart <= TOLERANCE, "allowed": TOLERANCE, **found._asdict()}}
+            return {**facts, "batches": {"proven": False, "why": why}}
+        return {**facts, "batches": {"proven": found.apart <= TOLERANCE, "allowed": TOLERANCE, **found._asdict()}}
 
     def _compare(self, files: Sequence[np.ndarray]) -> Comparison | None:
         """How far apart the signature and the network are on PNG files of the recipe; None where there is one way."""
@@ -218,19 +218,19 @@ class CxrFoundationEncoder:
             )
 
     def _prove(self, files: Sequence[np.ndarray]) -> None:
-        """Decides which way images take. Blank images decide nothing: the next batch is asked again."""
-        told = [pixels for pixels in map(png_pixels, files[:_PROVEN_ON]) if pixels.min() < pixels.max()]
-        if not told:
+        """Decides which way images take. Blank images decide nothing: the next batch decides."""
+        shown = [pixels for pixels in map(png_pixels, files[:_PROVEN_ON]) if pixels.min() < pixels.max()]
+        if not shown:
             return
-        first = told[0]
+        first = shown[0]
         # Both depths that a PNG can have are tried, and so is a batch, whatever the first radiographs are.
-        if all(pixels.dtype == np.uint8 for pixels in told):
-            told.append(first.astype(np.uint16) << 8 | first[::-1])
-        elif all(pixels.dtype == np.uint16 for pixels in told):
-            told.append((first >> 8).astype(np.uint8))
+        if all(pixels.dtype == np.uint8 for pixels in shown):
+            shown.append(first.astype(np.uint16) << 8 | first[::-1])
+        elif all(pixels.dtype == np.uint16 for pixels in shown):
+            shown.append((first >> 8).astype(np.uint8))
         self._way = "signature"
         try:
-            found = self._compare([png(pixels) for pixels in told])
+            found = self._compare([png(pixels) for pixels in shown])
         except EncoderUnusable:
             raise
         except EncoderError as error:

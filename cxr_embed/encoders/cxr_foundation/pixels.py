@@ -65,7 +65,7 @@ def png_pixels(file: np.ndarray) -> np.ndarray:
     """The inverse of `png`.
 
     Raises:
-        EncoderError: where it is no grey PNG file.
+        EncoderError: where it is not a grey PNG file.
     """
     from imagecodecs import png_decode
 

@@ -97,8 +97,8 @@ class MiniEncoder:
         unknown = dict.fromkeys(word for prompt in prompts for word in self.unknown_words(prompt))
         if unknown:
             named = ", ".join(repr(word if len(word) <= 40 else word[:40] + "...") for word in unknown)
-            told = f"{self._spec.name} never learned {named}: it guesses by spelling, so don't rely on these prompts"
-            warnings.warn(told, UnknownWordsWarning, stacklevel=3)
+            warning = f"{self._spec.name} never learned {named}: it guesses by spelling, so don't rely on these prompts"
+            warnings.warn(warning, UnknownWordsWarning, stacklevel=3)
         return vectors
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ MAX_WORDS = 48
 DILATIONS = (1, 2, 4)
 NUMBER = "#"
 PARTS = 2048  # rows of the table of word parts
-_WORD = re.compile(r"[^\W\d_]+|[0-9]+(?:[.,][0-9]+)*|[.,;:]")  # words of any script: an unknown one must be told
+_WORD = re.compile(r"[^\W\d_]+|[0-9]+(?:[.,][0-9]+)*|[.,;:]")  # words of any script: an unknown one must be reported
 _ENGLISH = re.compile(f"[a-z{NUMBER}]")
 MARKS = ".,;:"
 

@@ -91,7 +91,7 @@ def _weights(pruned: Any) -> int:
 
 
 def _free_memory() -> float:
-    """Bytes that the machine can give without swapping; endless where it does not tell."""
+    """Bytes that the machine can give without swapping; endless where it does not say."""
     try:
         with open("/proc/meminfo") as file:
             return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))

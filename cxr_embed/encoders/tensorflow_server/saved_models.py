@@ -32,7 +32,7 @@ _BITS = {0: 8, 4: 8, 17: 16}
 
 
 class Unfit(Exception):
-    """The models or the machine are not what was asked for."""
+    """The models or the machine are not what was requested."""
 
 
 class Graph:
@@ -82,11 +82,11 @@ class Signature:
         try:
             self.model = tf.saved_model.load(folder)
         except Exception as error:
-            told = (str(error).splitlines() or [""])[0][:300]
+            reason = (str(error).splitlines() or [""])[0][:300]
             # TensorFlow's words for a file that ends too early or whose checksum differs.
             half = isinstance(error, (tf.errors.DataLossError, tf.errors.OutOfRangeError))
             hint = "half a download? get it again" if half else "`cxr-embed encoders check` says what is in it"
-            raise Unfit(f"{folder}: not a SavedModel that TensorFlow can load ({told}); {hint}") from None
+            raise Unfit(f"{folder}: not a SavedModel that TensorFlow can load ({reason}); {hint}") from None
         names = list(self.model.signatures)
         if "serving_default" not in names:
             raise Unfit(f"{folder}: no signature serving_default; it has {', '.join(names) or 'none'}")
@@ -107,13 +107,13 @@ class Signature:
         for name, (shape, dtype) in expected.items():
             spec = found[name]
             have = _shape(spec)
-            told = f"{folder}: {what} {name} is {spec.dtype.name} {have}; expected {dtype} {[None, *shape]}"
+            problem = f"{folder}: {what} {name} is {spec.dtype.name} {have}; expected {dtype} {[None, *shape]}"
             if spec.dtype.name != dtype:
-                raise Unfit(told)
-            if have is None:  # an unknown shape: any batch may do, the first call will tell
+                raise Unfit(problem)
+            if have is None:  # an unknown shape: any batch may do, the first call will show
                 continue
             if len(have) != 1 + len(shape) or any(h not in (None, s) for h, s in zip(have[1:], shape)):  # noqa: B905
-                raise Unfit(told)
+                raise Unfit(problem)
             batches.add(have[0])
         fixed = {batch for batch in batches if batch is not None}
         if len(fixed) > 1:
@@ -149,11 +149,11 @@ class Signature:
     def describe(self) -> dict[str, Any]:
         """Inputs and outputs with dtypes and shapes, and which batch they take."""
         found = {"inputs": self.inputs, "outputs": self.call.structured_outputs}
-        told: dict[str, Any] = {
+        facts: dict[str, Any] = {
             what: {name: f"{spec.dtype.name} {_shape(spec)}" for name, spec in sorted(specs.items())}
             for what, specs in found.items()
         }
-        return {**told, "input_batch": self.input_batch, "output_batch": self.output_batch, "driven_by": self.batch}
+        return {**facts, "input_batch": self.input_batch, "output_batch": self.output_batch, "driven_by": self.batch}
 
 
 def _shape(spec: Any) -> list[int | None] | None:

@@ -102,8 +102,8 @@ class Server:
                 self._try(loaded)
                 return loaded
             except Exception as error:
-                told = (str(error).splitlines() or [type(error).__name__])[0][:160]
-                self.notes.append(f"the Q-Former runs on the CPU: the GPU refused it ({told})")
+                reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+                self.notes.append(f"the Q-Former runs on the CPU: the GPU refused it ({reason})")
             self.qformer_device = "cpu"
             devices.enter_context(self.tf.device("/CPU:0"))
             return Signature(self.tf, folder, QFORMER)
@@ -160,7 +160,7 @@ class Server:
             by_network = time.perf_counter() - start
             seconds = [by_signature / len(files), by_network / len(files)]
             found = {"apart": float(np.abs(single - batch).max()) / largest, "seconds": seconds, "by": name}
-            if found["apart"] <= allowed:  # NaN on both sides is no proof: the comparison is false
+            if found["apart"] <= allowed:  # NaN on both sides is not proof: the comparison is false
                 break
         return found
 
@@ -173,7 +173,7 @@ class Server:
         return serialized
 
     def finish(self, features: Any) -> dict[str, np.ndarray]:
-        """`(B, 8, 8, 1376)` to the outputs that are asked for."""
+        """`(B, 8, 8, 1376)` to the outputs that are requested."""
         wanted = {"elixr_c": features.numpy()} if "elixr_c" in self.outputs else {}
         if set(self.outputs) & set(FROM_QFORMER):
             with self._on_qformers_device():
@@ -184,7 +184,7 @@ class Server:
         return wanted
 
     def tokens(self, features: Any) -> dict[str, Any]:
-        """The Q-Former's image outputs that are asked for, as a graph."""
+        """The Q-Former's image outputs that are requested, as a graph."""
         tf = self.tf
         blank = tf.zeros([tf.shape(features)[0], 1, TOKENS])
         found = self.qformer(image_feature=features, ids=tf.cast(blank, tf.int32), paddings=blank)
@@ -207,7 +207,7 @@ class Server:
 
 
 def load_tensorflow(request: dict[str, Any]) -> Any:
-    """TensorFlow, on the device that is asked for, taking GPU memory only as it is used."""
+    """TensorFlow, on the device that is requested, taking GPU memory only as it is used."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         import tensorflow as tf
@@ -248,8 +248,8 @@ def load_tensorflow_text(tf: Any) -> tuple[str, str]:
     try:
         import tensorflow_text  # noqa: F401
     except Exception as error:  # a library that does not fit fails in many ways
-        told = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        return "", f"tensorflow-text {found} cannot be imported ({told}): {install}"
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        return "", f"tensorflow-text {found} cannot be imported ({reason}): {install}"
     return found, ""
 
 
@@ -274,7 +274,7 @@ def _register(unknown: list[str], trouble: str) -> str:
 
 def answer(server: Server, memory: mmap.mmap, request: dict[str, Any]) -> dict[str, Any]:
     """Runs a request whose arrays lie in the memory, and leaves the results there after them."""
-    told: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     results: dict[str, np.ndarray] = {}
     files = [memory[start : start + size] for start, size in request.get("files", ())]
     count, start = request.get("pictures", (0, 0))
@@ -284,7 +284,7 @@ def answer(server: Server, memory: mmap.mmap, request: dict[str, Any]) -> dict[s
     elif request["do"] == "pictures":
         results = server.pictures(pictures, request["by"])
     elif request["do"] == "compare":
-        told = server.compare(files, pictures, request["allowed"])
+        facts = server.compare(files, pictures, request["allowed"])
     else:
         rows = request["prompts"]
         ids = np.frombuffer(memory, np.int32, rows * TOKENS).reshape(rows, TOKENS)
@@ -298,7 +298,7 @@ def answer(server: Server, memory: mmap.mmap, request: dict[str, Any]) -> dict[s
         memory[at : at + data.nbytes] = data.tobytes()
         places[name] = [at, list(data.shape)]
         at += data.nbytes
-    return {**told, "results": places}
+    return {**facts, "results": places}
 
 
 def _end_with_peer(descriptor: int) -> None:
@@ -322,21 +322,21 @@ def main() -> None:
             try:
                 if request["do"] == "load":
                     server = Server(request)
-                    told: dict[str, Any] = {"engine": server.engine, "notes": server.notes, "facts": server.facts}
+                    reply: dict[str, Any] = {"engine": server.engine, "notes": server.notes, "facts": server.facts}
                 else:
                     size = os.fstat(descriptor).st_size
                     if memory is None or len(memory) != size:
                         memory = mmap.mmap(descriptor, size)
                     assert server is not None
-                    told = answer(server, memory, request)
+                    reply = answer(server, memory, request)
             except Unfit as error:
-                told = {"unfit": str(error)}
-            except Exception as error:  # whatever TensorFlow raises is told, in its own words
+                reply = {"unfit": str(error)}
+            except Exception as error:  # whatever TensorFlow raises is passed on, in its own words
                 kind = type(error).__name__
                 memory_gone = kind == "ResourceExhaustedError" or isinstance(error, MemoryError)
                 line = next((line for line in str(error).splitlines() if line.strip()), "")[:300]
-                told = {"error": f"{'out of memory: ' if memory_gone else ''}{kind}: {line}"}
-            connection.send_bytes(json.dumps(told).encode())
+                reply = {"error": f"{'out of memory: ' if memory_gone else ''}{kind}: {line}"}
+            connection.send_bytes(json.dumps(reply).encode())
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # nobody is left to serve
 

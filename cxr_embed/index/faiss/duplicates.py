@@ -1,7 +1,7 @@
 """Near-duplicates in an index: the same file under two names, and re-exports of one radiograph.
 
-Every encoder has a scale of its own: 0.95 is a copy to one and a stranger to another. So the threshold comes from the
-index itself, from how near the nearest images of different patients are.
+Every encoder has a scale of its own: 0.95 is a copy to one and another chest to the next. So the threshold comes from
+the index itself, from how near the nearest images of different patients are.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def find_duplicates(
         if threshold is None:
             threshold = MEASURED.get(index.spec.name)
             rule = "measured" if threshold is not None else "none"
-        notes.append(_told(rule, threshold, index.spec.name, scale))
+        notes.append(_threshold_note(rule, threshold, index.spec.name, scale))
     if scale.quantiles:
         shown = ", ".join(f"{value:.4f}" for value in scale.quantiles)
         notes.append(f"an image's nearest one of another patient: {shown} (median, 90%, 99%, highest)")
@@ -118,13 +118,13 @@ def _one_person(groups: tuple[Group, ...], patients: np.ndarray, splits: np.ndar
     ]
 
 
-def _told(rule: str, threshold: float | None, encoder: str, scale: Scale) -> str:
+def _threshold_note(rule: str, threshold: float | None, encoder: str, scale: Scale) -> str:
     if rule == "estimated":
         return (
             f"threshold {threshold:.6g}, from this index: beyond it, {FALSE_PAIRS:g} pairs of different patients' "
             "images are expected in all"
         )
-    few = f"too few images to tell {encoder}'s scale ({scale.images:,} with strangers, {FEWEST:,} are needed)"
+    few = f"too few images to know {encoder}'s scale ({scale.images:,} with others to compare, {FEWEST:,} are needed)"
     if rule == "measured":
         return f"threshold {threshold:g}: {few}; measured on other radiographs"
     return f"only the same file counts: {few}; give `threshold`"

@@ -24,7 +24,7 @@ _NAMED = 3
 
 
 def identity(store: Store) -> dict[str, Any]:
-    """What tells one state of a store from every other: digests of its header and of its last shard."""
+    """What distinguishes one state of a store from every other: digests of its header and of its last shard."""
     last = max((path.name for path in (store.path / "shards").iterdir()), default="")
     header = hashlib.sha256(store.header.to_bytes()).hexdigest()
     return {"header": header, "created": store.header.created, "shards": store.shards, "last_shard": last}
@@ -41,11 +41,13 @@ def chosen_images(store: Store, manifest: Manifest | None, forgotten: Forgotten)
     chosen, notes = _listed_images(store, manifest)
     if not forgotten:
         return chosen, notes
-    told = {} if manifest is None else dict(zip(manifest.ids.tolist(), manifest.column(PATIENT).tolist(), strict=True))
+    listed = (
+        {} if manifest is None else dict(zip(manifest.ids.tolist(), manifest.column(PATIENT).tolist(), strict=True))
+    )
     states = zip(store.ids.tolist(), store.index.column("patient_id"), store.index.column("content"), strict=True)
     out = np.array(
         [
-            forgotten.covers(patient, image_id, content) or forgotten.has_patient(told.get(image_id, ""))
+            forgotten.covers(patient, image_id, content) or forgotten.has_patient(listed.get(image_id, ""))
             for image_id, patient, content in states
         ]
     )
@@ -86,8 +88,8 @@ def _listed_images(store: Store, manifest: Manifest | None) -> tuple[np.ndarray,
     if PATIENT not in manifest.table.column_names:
         return chosen, tuple(notes)
     recorded = pa.array(store.index.column("patient_id"), pa.string())
-    told = manifest.table[PATIENT].combine_chunks().take(stored)
-    differs = pc.and_(pc.not_equal(recorded, told), pc.not_equal(recorded, ""))
+    listed = manifest.table[PATIENT].combine_chunks().take(stored)
+    differs = pc.and_(pc.not_equal(recorded, listed), pc.not_equal(recorded, ""))
     if differing := pc.sum(differs).as_py():
         notes.append(
             f"{counted(differing, 'image has', 'images have')} another patient in the manifest than in the "
@@ -101,7 +103,7 @@ def changed_files(store: Store, chosen: np.ndarray, places: pa.Array, table: pa.
 
     Args:
         store: that is added.
-        chosen: `(N,)` bool, its images that are asked for.
+        chosen: `(N,)` bool, its images that are wanted.
         places: `(N,)` of its images in the index's table; null where they are new.
         table: the index's.
     """

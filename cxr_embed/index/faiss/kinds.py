@@ -16,7 +16,7 @@ from cxr_embed.store.layout import file_digest
 from cxr_embed.types import counted
 
 KINDS = ("flat", "hnsw", "ivf-fp16", "ivf-sq8", "ivf-pq")
-MEMORY = 4_000_000_000  # bytes that the structure may take unless told otherwise
+MEMORY = 4_000_000_000  # bytes that the structure may take unless chosen otherwise
 RECALL = 0.99  # aimed at with the sample, so that 0.98 holds beyond it
 NEIGHBOURS = 10
 # Up to so many values all cases are compared: a few milliseconds, and nothing to build or to keep.

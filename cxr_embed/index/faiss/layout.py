@@ -7,8 +7,8 @@ Layout of an index::
     writer.lock            held by the one writer (a kernel lock: a dead process does not keep it)
     generation-<hex>/      never changed once index.json names it
         cases.arrow        one row a case: ids and every column of the manifest but the files' paths
-        vectors.npy        (N, D) float32 of unit length, row i for case i: the truth
-        tokens.npy         (N, T, D) float16 of unit length, where tokens are compared: then these are the truth, and
+        vectors.npy        (N, D) float32 of unit length, row i for case i: exact
+        tokens.npy         (N, T, D) float16 of unit length, where tokens are compared: then these are exact, and
                            vectors.npy holds their means
         checksums.npy      (1 or 2, N) uint32, CRC-32C of each row of vectors.npy and tokens.npy; not in indexes of
                            earlier releases

@@ -1,4 +1,4 @@
-"""Pairs of vectors that are one radiograph: how alike strangers are, what threshold follows, what lies beyond it."""
+"""Pairs of vectors that are one radiograph: how alike unrelated images are, the threshold, and what lies beyond it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ EXACT_UP_TO = 100_000  # images of which all pairs are looked at
 FALSE_PAIRS = 0.1  # pairs of different patients' images that an estimated threshold lets expect in the whole index
 FEWEST = 200  # images that an estimate needs
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
-_TAIL = 0.2  # part of the images, those with the nearest strangers, that the estimate is made of
-_SAMPLE = 5000  # images whose nearest strangers are looked for
+_TAIL = 0.2  # part of the images, those with the nearest unrelated ones, that the estimate is made of
+_SAMPLE = 5000  # images whose nearest unrelated ones are looked for
 _NEAREST = 5  # of them
 _FAR = 0.8  # quantile of nearest over fifth nearest that copies leave alone
 _RARE = 0.01  # part of genuine images that are taken for copies
@@ -62,19 +62,19 @@ def scale_of(vectors: np.ndarray, patients: np.ndarray) -> Scale:
     """How alike different patients' images are, and the threshold that follows.
 
     The number of points within a distance `1 - cosine`, where that is small, grows like a power of it. Distances of
-    images to their nearest stranger tell the power by Hill's estimator (1975), and so the distance within which next to
-    nobody is to be expected. A copy under another patient's id is no stranger: images whose nearest is much nearer than
-    their fifth nearest are left out of the estimate.
+    images to their nearest unrelated one give the power by Hill's estimator (1975), and so the distance within which
+    next to nobody is to be expected. A copy under another patient's id is not unrelated: images whose nearest is much
+    nearer than their fifth nearest are left out of the estimate.
 
     Args:
         vectors: `(N, D)` float32 unit rows.
         patients: `(N,)` ids; a blank one is a patient of its own.
     """
-    distances = _strangers(vectors, _numbered(patients))
+    distances = _unrelated(vectors, _numbered(patients))
     if not len(distances):
         return Scale(0, (), None)
     quantiles = tuple(float(value) for value in np.quantile(1 - distances[:, 0], QUANTILES))
-    genuine = np.sort(distances[distances[:, 0] > _near_for_a_stranger(distances) * distances[:, -1], 0])
+    genuine = np.sort(distances[distances[:, 0] > _near_for_unrelated(distances) * distances[:, -1], 0])
     tail = genuine[: int(_TAIL * len(genuine)) + 1]
     if len(distances) < FEWEST or len(genuine) < FEWEST / 2 or tail[0] == tail[-1]:
         return Scale(len(distances), quantiles, None)
@@ -84,8 +84,8 @@ def scale_of(vectors: np.ndarray, patients: np.ndarray) -> Scale:
     return Scale(len(distances), quantiles, float(1 - tail[-1] * nearer ** (1 / power)))
 
 
-def _near_for_a_stranger(distances: np.ndarray) -> float:
-    """The part of the fifth nearest's distance below which a nearest one is a stranger in one of a hundred images.
+def _near_for_unrelated(distances: np.ndarray) -> float:
+    """The part of the fifth nearest's distance below which a nearest one is unrelated in one of a hundred images.
 
     Raised to the power, the distances of the nearest, below the fifth, are those of four evenly spread numbers.
 
@@ -100,7 +100,7 @@ def _near_for_a_stranger(distances: np.ndarray) -> float:
     return float((1 - (1 - _RARE) ** (1 / others)) ** (1 / power))
 
 
-def _strangers(vectors: np.ndarray, owners: np.ndarray) -> np.ndarray:
+def _unrelated(vectors: np.ndarray, owners: np.ndarray) -> np.ndarray:
     """`(S, 5)` float64 distances of some images to their nearest ones of other patients, nearest first."""
     rows = np.unique(np.linspace(0, len(vectors) - 1, min(len(vectors), _SAMPLE)).astype(np.int64))
     found = []
@@ -110,7 +110,7 @@ def _strangers(vectors: np.ndarray, owners: np.ndarray) -> np.ndarray:
         for other in range(0, len(vectors), _BLOCK):
             cosines = vectors[part] @ vectors[other : other + _BLOCK].T
             cosines[owners[part][:, None] == owners[None, other : other + _BLOCK]] = -np.inf
-            # One file under two patients says nothing about strangers.
+            # One file under two patients says nothing about unrelated ones.
             cosines[cosines > 1 - _SAME] = -np.inf
             both = np.concatenate([nearest, cosines], axis=1)
             nearest = np.partition(both, both.shape[1] - _NEAREST, axis=1)[:, -_NEAREST:]

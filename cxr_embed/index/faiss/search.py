@@ -18,7 +18,7 @@ from cxr_embed.index.case_table import CONTENT, DATE, IMAGE, LOOKS, PATIENT, Col
 from cxr_embed.index.faiss.layout import CANDIDATES, CASES, CHECKSUMS, PROMPTS, TOKENS, VECTORS, Record
 from cxr_embed.index.faiss.tokens import TokenVectors
 from cxr_embed.index.faiss.vectors import PooledVectors
-from cxr_embed.index.query import Query, Rules, best, stranger_note
+from cxr_embed.index.query import Query, Rules, best, unlike_note
 from cxr_embed.index.searchable import Searchable
 from cxr_embed.index.where import Condition, absent_words, mask, parse, taken_before
 from cxr_embed.io.files import load_npy
@@ -28,7 +28,7 @@ from cxr_embed.store.layout import file_digest
 from cxr_embed.store.prompts import load_prompts
 from cxr_embed.types import counted
 
-_SPARE = 6  # candidates beyond those asked for: what FAISS rounds may hide a neighbour behind them
+_SPARE = 6  # candidates beyond those wanted: what FAISS rounds may hide a neighbour behind them
 _NAMED = 5
 
 
@@ -207,7 +207,7 @@ class CaseIndex(Searchable):
         (self._check_tokens if self.pool == "tokens" else self._check)(np.array([row]))
         vector = self._tokens[row].astype(np.float32) if self.pool == "tokens" else self._vectors[row]
         strange = LOOKS in self._columns and self._columns[LOOKS].take([row])[0]
-        notes = (stranger_note(image_id),) if strange else ()
+        notes = (unlike_note(image_id),) if strange else ()
         return Query(vector, image_id, (patient,) if patient else (), (image_id,), notes)
 
     def ids_of_content(self, content: bytes) -> list[str]:
@@ -267,7 +267,7 @@ class CaseIndex(Searchable):
             passing = earlier if passing is None else passing & earlier
         return passing
 
-    def doubts(self, where: str | None) -> tuple[str, ...]:
+    def diagnostics(self, where: str | None) -> tuple[str, ...]:
         """What in a condition may be a slip: words that no case has, ranges that are empty."""
         return absent_words(parse(where), self.table) if where is not None else ()
 

@@ -142,9 +142,9 @@ def _least(similarity: np.ndarray, candidates: list[np.ndarray], owners: np.ndar
     """Candidates for each neighbour, and the recall with so many.
 
     Args:
-        similarity: `(N, Q)`, the truth.
+        similarity: `(N, Q)`, exact.
         candidates: rows of each query, best first.
-        owners: `(Q,)`, a query's own row, which is no neighbour; -1 for none.
+        owners: `(Q,)`, a query's own row, which is not a neighbour; -1 for none.
     """
     fetch, recall = 1, 0.0
     near = min(kinds.NEIGHBOURS, len(similarity) - 1)
@@ -216,7 +216,7 @@ def write(
     measured = replace(measured, milliseconds=timed(similar))
     notes = []
     if not kind.effort:
-        notes.append("the means of these tokens tell too little: a search with an image compares every case")
+        notes.append("the means of these tokens show too little: a search with an image compares every case")
     if measured.recall is not None and measured.recall < kinds.RECALL:
         notes.append(f"recall {measured.recall:.3f} is below {kinds.RECALL}: `kind='flat'` finds every neighbour")
     return replace(record, kind=kind, measured=measured), tuple(notes)

@@ -32,7 +32,7 @@ class TokenVectors:
         tokens: `(N, T, D)` float16 of unit length, usually mapped.
         means: `(N, D)` float32, the unit means of the tokens.
         kind: how candidates are found: `fetch` for a text; `effort` candidates for each neighbour of an image, 0 where
-            means tell too little and every case is compared.
+            means show too little and every case is compared.
         candidates: the FAISS index's file; None where every case is compared.
         sha256: of that file.
         checks: of tokens and of means; see `PooledVectors`.
@@ -73,7 +73,7 @@ class TokenVectors:
             return np.asarray(rows[np.lexsort((rows, -similarity))[:count]])
         if query.ndim == 1:
             return self.of_text(query, count, selector)
-        # The search asked for as many as a text needs.
+        # The search wants as many as a text needs.
         return self._of_image(query, max(count, count // self.kind.fetch * self.kind.effort), selector)
 
     def of_text(self, query: np.ndarray, count: int, selector: np.ndarray | None = None) -> np.ndarray:

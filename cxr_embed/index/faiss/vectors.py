@@ -1,4 +1,4 @@
-"""Vectors that can be searched: the truth in a mapped file, and FAISS to propose which rows of it to look at."""
+"""Vectors that can be searched: the exact ones in a mapped file, and FAISS to propose which rows of it to look at."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PooledVectors:
         kind: how candidates are found.
         candidates: the FAISS index's file; None for a flat index.
         sha256: of that file.
-        check: is told the rows that are about to be looked at, and raises where one has changed.
+        check: called with the rows that are about to be looked at, and raises where one has changed.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
         squares = np.vecdot(wide, wide)
         result = np.asarray(wide / np.sqrt(squares)[..., None])
-        # The square of a large or small float32 is no float32: these are scaled first.
+        # The square of a large or small float32 is not a float32: these are scaled first.
         odd = ~((squares > _SMALL) & (squares < 1 / _SMALL))
         if odd.any():
             scaled = wide[odd] / np.abs(wide[odd]).max(axis=-1, keepdims=True)

@@ -28,7 +28,7 @@ _BLOCK = 1 << 16
 def verify_index(path: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None) -> list[Damage]:
     """Checks digests, sizes and what the parts say of each other; an empty list means that the index is sound.
 
-    What a killed writer left beside the index (`layout.leftovers`) is no damage: it was never part of it.
+    What a killed writer left beside the index (`layout.leftovers`) is not damage: it was never part of it.
 
     Args:
         path: the index's folder.

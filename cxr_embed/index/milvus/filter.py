@@ -156,22 +156,22 @@ def expression(condition: Condition, fields: Mapping[str, Field]) -> str:
     Raises:
         CaseIndexError: for a column that is not there, or a value that is none of its type.
     """
-    return _told(condition, True, fields)
+    return _expression(condition, True, fields)
 
 
-def _told(condition: Condition, wanted: bool, fields: Mapping[str, Field]) -> str:
+def _expression(condition: Condition, wanted: bool, fields: Mapping[str, Field]) -> str:
     """That the condition is known to be `wanted`."""
     if isinstance(condition, Not):
-        return _told(condition.part, not wanted, fields)
+        return _expression(condition.part, not wanted, fields)
     if isinstance(condition, And | Or):
         join = " and " if isinstance(condition, And) == wanted else " or "
-        return join.join(f"({_told(part, wanted, fields)})" for part in condition.parts)
+        return join.join(f"({_expression(part, wanted, fields)})" for part in condition.parts)
     field = fields[check_column(condition.column, list(fields))]
     if isinstance(condition, Known):
         return field.known(wanted)
     if isinstance(condition, Between):
         low, high = Compare(condition.column, ">=", condition.low), Compare(condition.column, "<=", condition.high)
-        return _told(And((low, high)), wanted, fields)
+        return _expression(And((low, high)), wanted, fields)
     if isinstance(condition, OneOf):
         values = [_value(condition.column, field, value) for value in condition.values]
         return both(field.known(), (among if wanted else no_one_of)(field.name, values))

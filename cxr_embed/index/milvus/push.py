@@ -268,8 +268,8 @@ def _finish(client: MilvusClient, uri: str, collection: str, changed: bool) -> t
     with asking(uri):
         if changed:
             client.flush(collection, timeout=TIMEOUT)
-        told = client.query(collection, filter="", output_fields=["count(*)"], timeout=TIMEOUT)
-        cases = int(told[0]["count(*)"])
+        counts = client.query(collection, filter="", output_fields=["count(*)"], timeout=TIMEOUT)
+        cases = int(counts[0]["count(*)"])
         if kind == "FLAT" and cases > FLAT_CASES and not is_file(uri):
             kind = "HNSW"
             client.release_collection(collection, timeout=TIMEOUT)

@@ -17,7 +17,7 @@ from cxr_embed.index.milvus.search import MilvusIndex
 _BATCH = 1000  # rows of one message, and ids of one question
 _COPY = "_without"  # ends the name of a collection that is being written anew
 _SERVER = (
-    "the server was told to compact: it deletes the old files when its garbage collection runs (`dataCoord.gc`), "
+    "the server was requested to compact: it deletes the old files when its garbage collection runs (`dataCoord.gc`), "
     "and its backups hold these cases as before"
 )
 
@@ -41,7 +41,7 @@ def remove(uri: str, collection: str, ids: Sequence[str] = (), patients: Sequenc
     """Takes cases out of a collection: no search finds them from then on.
 
     A file of the embedded Milvus is written anew without them, since what is deleted there stays in its files. A
-    server is told to compact; when the bytes are gone is its affair.
+    server is requested to compact; when the bytes are gone is its affair.
 
     Args:
         uri, collection: see `MilvusIndex`.
@@ -82,7 +82,7 @@ def cases_of(uri: str, collection: str) -> Iterator[tuple[str, str, bytes | None
 
 
 def remove_covered(uri: str, collection: str, covers: Callable[[str, str, bytes | None], bool]) -> Removed:
-    """`remove` of the cases that a rule covers, told by patient, image id and content; there may be none."""
+    """`remove` of the cases that a rule covers, by patient, image id and content; there may be none."""
     gone = {image_id for image_id, patient, content in cases_of(uri, collection) if covers(patient, image_id, content)}
     return _take_out(MilvusIndex(uri, collection), gone)
 
@@ -128,8 +128,8 @@ def _rewrite(index: MilvusIndex, gone: set[str]) -> None:
             client.upsert(copy, batch, timeout=TIMEOUT)
     with asking(uri):
         client.flush(copy, timeout=TIMEOUT)
-        told: Any = client.query(copy, filter=ALL, output_fields=["count(*)"], timeout=TIMEOUT)
-        if told[0]["count(*)"] != left:
+        counts: Any = client.query(copy, filter=ALL, output_fields=["count(*)"], timeout=TIMEOUT)
+        if counts[0]["count(*)"] != left:
             raise CaseIndexError(f"{uri}: {collection} changed while it was written anew; remove again")
         client.drop_collection(collection, timeout=TIMEOUT)
         client.rename_collection(copy, collection, timeout=TIMEOUT)

@@ -16,7 +16,7 @@ from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.case_table import CONTENT, DATE, LOOKS, PATH, PATIENT
 from cxr_embed.index.milvus.client import ROW, TIMEOUT, VECTOR, Record, asking, connect, index_kind, read_record
 from cxr_embed.index.milvus.filter import ALL, KEY, Field, among, both, expression, no_one_of
-from cxr_embed.index.query import Query, Rules, stranger_note
+from cxr_embed.index.query import Query, Rules, unlike_note
 from cxr_embed.index.searchable import Searchable
 from cxr_embed.index.where import Condition, parse, taken_before
 from cxr_embed.store import Prompts
@@ -25,7 +25,7 @@ from cxr_embed.types import counted
 LARGEST = 16_384  # rows of one answer: Milvus's limit
 EXACT_CASES = 4096  # so few that pass a filter are all compared, where the index in Milvus is approximate
 _EFFORT = 256  # length of HNSW's list of candidates, at least
-_SPARE = 16  # rows beyond those asked for: they tell ties at the edge, and more of one patient
+_SPARE = 16  # rows beyond those wanted: they show ties at the edge, and more of one patient
 _SAME = 1e-5  # more than two ways of computing one cosine in float32 differ by
 _ASKED_FOR = 1000  # cases in one question
 
@@ -98,7 +98,7 @@ class MilvusIndex(Searchable):
 
     @staticmethod
     def check_wanted(k: int) -> None:
-        """Refuses a number of neighbours that is none, or more than Milvus tells at once.
+        """Refuses a number of neighbours that is none, or more than Milvus gives at once.
 
         Raises:
             CaseIndexError: for k < 1, or k beyond 16,384 less a few.
@@ -121,7 +121,7 @@ class MilvusIndex(Searchable):
         if not found:
             raise CaseIndexError(f"{self.uri}: {self.collection} has no case {image_id}")
         patient = found[0][self._patient.name]
-        notes = tuple(stranger_note(image_id) for name in looks if found[0][name])
+        notes = tuple(unlike_note(image_id) for name in looks if found[0][name])
         vector = np.asarray(found[0][VECTOR], np.float32)
         return Query(vector, image_id, (patient,) if patient else (), (image_id,), notes)
 
@@ -146,7 +146,7 @@ class MilvusIndex(Searchable):
         """What is known of cases: column to value; None where it is unknown, dates as text.
 
         Args:
-            rows: `(M,)`, what `rows_of` or `search_rows` told.
+            rows: `(M,)`, what `rows_of` or `search_rows` gave.
             columns: all but the file's digest by default.
 
         Raises:
@@ -212,7 +212,7 @@ class MilvusIndex(Searchable):
     def _nearest(self, vector: np.ndarray, k: int, allowed: str, one_per_patient: bool) -> list[_Hit]:
         """The k nearest; each round asks for more, until no case that was not seen can be among them."""
         if self.kind != "FLAT" and allowed and self._count(allowed) <= EXACT_CASES:
-            hits = self._ranked(vector, self._rows(allowed, self._asked))
+            hits = self._ranked(vector, self._rows(allowed, self._fields_of_hits))
             return _chosen(hits, one_per_patient)[:k]
         taken: list[_Hit] = []
         limit = min(k + _SPARE, LARGEST)
@@ -239,7 +239,7 @@ class MilvusIndex(Searchable):
         return both(no_one_of(self._patient.name, patients) if patients else "", no_one_of(KEY, alone) if alone else "")
 
     @property
-    def _asked(self) -> list[str]:
+    def _fields_of_hits(self) -> list[str]:
         return [VECTOR, ROW, self._patient.name]
 
     def _proposed(self, vector: np.ndarray, limit: int, allowed: str) -> tuple[list[dict[str, Any]], float]:
@@ -252,7 +252,7 @@ class MilvusIndex(Searchable):
                 anns_field=VECTOR,
                 filter=allowed,
                 limit=limit,
-                output_fields=[KEY, *self._asked],
+                output_fields=[KEY, *self._fields_of_hits],
                 search_params={"metric_type": "COSINE", "params": params},
                 timeout=TIMEOUT,
             )[0]
@@ -278,8 +278,8 @@ class MilvusIndex(Searchable):
 
     def _count(self, allowed: str) -> int:
         with asking(self.uri):
-            told = self.client.query(self.collection, filter=allowed, output_fields=["count(*)"], timeout=TIMEOUT)
-        return int(told[0]["count(*)"])
+            counts = self.client.query(self.collection, filter=allowed, output_fields=["count(*)"], timeout=TIMEOUT)
+        return int(counts[0]["count(*)"])
 
 
 def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
