@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.api.inputs import Table, arrow_of, labels_of
-from cxr_embed.api.tables import Tabular
+from cxr_embed.api.tabular import Tabular
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.evaluation import Comparison, Evaluation, ScoreSource
 from cxr_embed.evaluation import compare as run_compare
 from cxr_embed.evaluation import evaluate as run
-from cxr_embed.evaluation.tables import told as figure_text
 from cxr_embed.manifest import Manifest
+from cxr_embed.present.numbers import PLAIN
 from cxr_embed.types import Labels, counted
 from cxr_embed.zeroshot import Scores
 
@@ -31,9 +31,9 @@ class EvaluationResult(Evaluation, Tabular):
     """An evaluation that prints well and gives tables."""
 
     def __repr__(self) -> str:
-        lines = [f"{finding.name}: AUROC {figure_text(finding.figures['auroc'])}" for finding in self.findings]
+        lines = [f"{finding.name}: AUROC {PLAIN.estimate(finding.figures['auroc'])}" for finding in self.findings]
         covered = f"mean of {self.covered} of {counted(len(self.findings), 'finding')}"
-        return self._as_text([*lines, f"{covered}: AUROC {figure_text(self.mean_auroc)}"])
+        return self._as_text([*lines, f"{covered}: AUROC {PLAIN.estimate(self.mean_auroc)}"])
 
     def to_arrow(self) -> pa.Table:
         """A row a finding; `figure`, `figure_low` and `figure_high` for each figure that some finding has.

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cxr_embed.api.inputs import StrPath, Table, labels_of, source_of, store_of
 from cxr_embed.api.scores import ScoreFrame
-from cxr_embed.api.tables import Tabular
+from cxr_embed.api.tabular import Tabular
 from cxr_embed.cases import own_patients
 from cxr_embed.evaluation.scored import join_scores
 from cxr_embed.evaluation.scores import read_scores

@@ -96,13 +96,3 @@ def prevalences(given: list[str], findings: list[str], owner: str) -> dict[str, 
             fail(f"--prevalence {word}: {owner} {', '.join(findings)}", 2)
         rates.update(dict.fromkeys([name] if name else findings, rate))
     return rates
-
-
-def human_bytes(count: int) -> str:
-    """A size in the unit that fits: 4.2 MB."""
-    size = float(count)
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError
