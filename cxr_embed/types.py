@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
+
+from cxr_embed.io.digests import json_digest
 
 Precision = Literal["float32", "bf16"]
 # What becomes of a picture in colour: a tinted film, or coloured marks on a grey one.
@@ -27,7 +26,6 @@ LEARNED = "learned_from"
 STAND_IN = "stand_in"
 _UNTRAINED = ("random numbers", "not a trained model", "stand-in")  # what sources of such weights say of themselves
 _DEMONSTRATION = "a demonstration"
-_MOST_DIGITS = 6
 DEMONSTRATES = "{} is a demonstration and stands in for a foundation model: its figures are not what one would reach"
 # Sentences on stand-ins that were read, while somebody collects them: the command line prints them at a verb's end.
 _STAND_INS_READ: ContextVar[dict[str, None] | None] = ContextVar("stand_ins_read", default=None)
@@ -154,7 +152,7 @@ class EncoderSpec:
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change when anything changes that changes the vectors."""
         identity = {key: value for key, value in self.to_json().items() if key not in ("weights_source", "text")}
-        return hashlib.sha256(canonical_json(identity)).hexdigest()
+        return json_digest(identity)
 
     @property
     def untrained(self) -> bool:
@@ -347,46 +345,6 @@ def left_out_of_means(names: Sequence[str], count_no_finding: bool = False) -> l
 def counted(count: int, one: str, many: str = "") -> str:
     """A count with its words: `1 image is`, `2 images are`; an `s` makes the plural where none is given."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def format_threshold(threshold: float) -> str:
-    """A threshold for people, with digits that tell it from zero."""
-    return f"{threshold:.4f}" if threshold == 0 or abs(threshold) >= 1e-3 else f"{threshold:.2g}"
-
-
-def digits_for(values: Iterable[float | None], digits: int = 3) -> int:
-    """How many decimals tell a figure and its interval from zero: more than `digits` where all would round to it."""
-    largest = max((abs(value) for value in values if value is not None), default=0.0)
-    if round(largest, _MOST_DIGITS) > 0:  # else nothing but rounding errors
-        while round(largest, digits) == 0:
-            digits += 1
-    return digits
-
-
-def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def with_digest(body: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values with a digest over all of them, which `digest_fits` looks at."""
-    return {**body, "digest": _digest(json.loads(json.dumps(body)))}
-
-
-def digest_fits(body: Mapping[str, Any]) -> bool:
-    """Whether JSON values are those that were written; also where nobody wrote a digest, as earlier releases did."""
-    rest = {name: value for name, value in body.items() if name != "digest"}
-    return "digest" not in body or body["digest"] == _digest(rest)
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    # In ASCII: half a character, which damage can make, has no bytes in UTF-8.
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def keyed_hash(identifier: str, key: bytes) -> str:
-    """HMAC-SHA-256 of an identifier, 16 hexadecimal digits: the same id and key give the same result everywhere."""
-    return hmac.new(key, identifier.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:16]
 
 
 def spellings(text: str) -> set[str]:

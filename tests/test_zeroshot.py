@@ -25,12 +25,13 @@ from cxr_embed.errors import EncoderError, ManifestError, StoreError
 from cxr_embed.manifest import read_labels, read_manifest
 from cxr_embed.metrics import Estimate
 from cxr_embed.pipeline.embedding import embed
+from cxr_embed.present.numbers import threshold_text
 from cxr_embed.prompts import Finding, PromptError, PromptSet, load_prompt_set
-from cxr_embed.screening import Goal, match_labels, screen
+from cxr_embed.screening import match_labels, screen
 from cxr_embed.screening.finding_report import FindingReport, PairReport, Report
-from cxr_embed.screening.tables import polarity
+from cxr_embed.screening.report_tables import polarity
 from cxr_embed.store import Row, StoreWriter, add_prompts, read_prompts
-from cxr_embed.types import EncoderSpec, TextRule, format_threshold
+from cxr_embed.types import EncoderSpec, TextRule
 from cxr_embed.zeroshot import Cosines, Scorer
 
 ELIXR = TextRule("tokens", "elixr")
@@ -450,7 +451,7 @@ def _written(path: Path, text: str) -> Path:
 def test_the_report_counts_and_computes(tmp_path: Path) -> None:
     path = make_store(tmp_path / "s", count=40)
     labels = read_labels(_written(tmp_path / "l.csv", write_labels(tmp_path / "x.csv").read_text() + "far,1,1\n"))
-    screening, report = screen(path, ASKED, labels=labels, goal=Goal("sensitivity", 0.8), prevalence={"Mass": 0.02})
+    screening, report = screen(path, ASKED, labels=labels, threshold="sensitivity=0.8", prevalence={"Mass": 0.02})
     scores = dict(zip(screening.scores.ids.tolist(), screening.scores.values, strict=True))
     mass, edema = report.findings
     assert (mass.images, mass.positives, edema.images) == (30, 10, 22)
@@ -531,7 +532,7 @@ def test_what_a_fault_of_polarity_means_is_told_of_those_that_there_are() -> Non
     [(0.0, "0.0000"), (0.5, "0.5000"), (-0.0148, "-0.0148"), (0.00004, "4e-05"), (-0.0009, "-0.0009"), (1e-9, "1e-09")],
 )
 def test_a_threshold_is_told_from_zero(threshold: float, told: str) -> None:
-    assert format_threshold(threshold) == told
+    assert threshold_text(threshold) == told
 
 
 def test_swapped_prompts_are_flagged_by_name(tmp_path: Path) -> None:
@@ -568,7 +569,7 @@ def test_undefined_figures_stay_out_of_the_mean(tmp_path: Path) -> None:
     asked = PromptSet("toy", (*ASKED.findings, Finding("Hernia", ("mass",), ("clear",))))
     rows = "".join(f"i{n},{n % 2},1\n" for n in range(30))
     labels = read_labels(_written(tmp_path / "l.csv", f"image_id,Mass,Edema\n{rows}"))
-    _, report = screen(path, asked, labels=labels, goal=Goal("sensitivity", 0.9))
+    _, report = screen(path, asked, labels=labels, threshold="sensitivity=0.9")
     mass, edema, hernia = report.findings
     assert report.covered == 1
     assert report.mean_auroc is not None
@@ -582,14 +583,14 @@ def test_undefined_figures_stay_out_of_the_mean(tmp_path: Path) -> None:
     assert "the labels do not have Hernia: no AUROC, and no part in the mean" in report.warnings
     assert "no AUROC, and no part in the mean: Edema (all 30 labels are positive)" in report.warnings
     blank = read_labels(_written(tmp_path / "b.csv", "image_id,Mass\ni1,\ni2,-1\n"))
-    _, empty = screen(path, ASKED, labels=blank, goal=Goal("sensitivity", 0.9))
+    _, empty = screen(path, ASKED, labels=blank, threshold="sensitivity=0.9")
     assert empty.mean_auroc is not None
     assert (empty.mean_auroc.value, empty.covered) == (None, 0)
     assert empty.findings[0].auroc.reason == "no image has a label"
 
 
 def test_without_labels_single_prompts_are_compared_with_the_whole(tmp_path: Path) -> None:
-    _, report = screen(make_store(tmp_path / "s"), ASKED, goal=Goal("flag rate", 0.1))
+    _, report = screen(make_store(tmp_path / "s"), ASKED, threshold="flag-rate=0.1")
     mass = report.findings[0]
     assert report.labels is None
     assert all(-1 <= (pair.agreement or 9) <= 1 for pair in mass.pairs)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.choices import Balance, ProbeKind
-from cxr_embed.cli import tables
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.options import AsJson, Extra, LabelFile, ProbePath, StorePath, ThresholdsSplit, Uncertain
 from cxr_embed.cli.terminal import console
+from cxr_embed.present.console import columns_of, print_columns
+from cxr_embed.present.tables import Table
 
 if TYPE_CHECKING:
     from cxr_embed.probe.persistence import TrainedProbe
@@ -151,7 +152,7 @@ def predict(
 
 
 def _print_trained(trained: TrainedProbe, notes: list[str], out: Path) -> None:
-    from cxr_embed.types import format_threshold
+    from cxr_embed.present.numbers import threshold_text
 
     described = trained.describe()
     heads = ["finding", "positive", "negative", "unknown"]
@@ -163,7 +164,7 @@ def _print_trained(trained: TrainedProbe, notes: list[str], out: Path) -> None:
         if described["strengths"]:
             row.append(f"{described['strengths'][name]:.3g}" if name in described["strengths"] else "-")
         if trained.thresholds:
-            row.append(format_threshold(trained.thresholds[name]) if name in trained.thresholds else "-")
+            row.append(threshold_text(trained.thresholds[name]) if name in trained.thresholds else "-")
         rows.append(row)
     print_table(heads, rows)
     tell_notes([*notes, *(f"{name} is left out: {reason}" for name, reason in trained.undefined.items())])
@@ -178,7 +179,7 @@ def _print_trained(trained: TrainedProbe, notes: list[str], out: Path) -> None:
 
 def print_table(heads: list[str], rows: list[list[str]]) -> None:
     """Prints a table, its first column to the left and figures to the right."""
-    tables.print_table(console(), tables.columns_of(heads, rows))
+    print_columns(console(), columns_of(Table(heads=heads, rows=rows)))
 
 
 def tell_notes(notes: Sequence[str]) -> None:
