@@ -6,13 +6,16 @@ EXTRAS ?= dev
 override IMAGES := $(value IMAGES)
 export IMAGES
 BIN    := $(VENV)/bin
+# A file's tests stay in one process, which makes its shared folders once.
+WORKERS ?= --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
 .PHONY: help demo test soak check format docs benchmarks clean
 
 help:
 	@echo "make demo               install the core; phantoms embedded, probed, screened, searched, reported"
 	@echo "make demo IMAGES=DIR    the same with your own folder of radiographs"
-	@echo "make test               install the tests' needs and run them (make test EXTRAS=dev,peers,cxr-foundation,milvus: all)"
+	@echo "make test               install the tests' needs and run them (make test EXTRAS=dev,peers,cxr-foundation,milvus: all;"
+	@echo "                        WORKERS= in one process)"
 	@echo "make soak               the long tests"
 	@echo "make check              lint, format, types"
 	@echo "make docs               docs/command-line.md anew, and the site into docs/_build; no network is needed to read it"
@@ -39,7 +42,7 @@ demo: $(VENV)/.core
 	@$(BIN)/cxr-embed demo $(if $(value IMAGES),--images "$$IMAGES")
 
 test: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
-	$(BIN)/python -m pytest -m "not soak" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not soak" $(WORKERS) $(PYTEST_ARGS)
 
 soak: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
