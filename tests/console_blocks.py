@@ -41,8 +41,8 @@ class Shown:
 
 def pages() -> list[Path]:
     """The README, then the pages in the order of the site's menu: later commands use what earlier ones made."""
-    (names,) = TREE.findall((ROOT / "docs" / "index.md").read_text())
-    return [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in names.split())]
+    menus = TREE.findall((ROOT / "docs" / "index.md").read_text())
+    return [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for names in menus for name in names.split())]
 
 
 def shown(extras: bool) -> Iterator[Shown]:
@@ -85,7 +85,7 @@ def run(extras: bool, real_data: Path, folder: Path) -> Iterator[tuple[Shown, st
     bin_folder = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
     for each in list(shown(extras)):
-        words = shlex.split(each.command)
+        words = shlex.split(each.command.replace("\\\n", ""))
         if words[0] in ("export", "unset"):
             name, _, value = words[1].partition("=")
             environment[name] = value
@@ -109,6 +109,7 @@ def print_anew(changes: list[tuple[Shown, str]]) -> None:
     for each, printed in reversed(changes):  # so that the places of the others stay
         lines = "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
         text = each.page.read_text()
+        assert text[slice(*each.place)] == each.output, f"{each.page.name} has changed meanwhile"
         each.page.write_text(text[: each.place[0]] + lines + text[each.place[1] :])
 
 
