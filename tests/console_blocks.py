@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher import Launcher
+
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(?:<!-- needs: (.*?) -->\n)?```console\n(.*?)```", re.DOTALL)
 TREE = re.compile(r"```\{toctree\}\n(?::[^\n]*\n)*(.*?)```", re.DOTALL)
@@ -84,15 +86,19 @@ def run(extras: bool, real_data: Path, folder: Path) -> Iterator[tuple[Shown, st
         (checkout / name).symlink_to(ROOT / name)
     bin_folder = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
+    launcher = Launcher(environment) if sys.platform == "linux" and not extras else None
     for each in list(shown(extras)):
         words = shlex.split(each.command.replace("\\\n", ""))
         if words[0] in ("export", "unset"):
             name, _, value = words[1].partition("=")
             environment[name] = value
             continue
-        done = subprocess.run(
-            words, cwd=checkout, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
+        if words[0] == "cxr-embed" and launcher is not None and launcher.can_fork(environment):
+            done = launcher.run(words[1:], checkout, environment)
+        else:
+            done = subprocess.run(
+                words, cwd=checkout, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            )
         assert done.returncode == 0, f"{each.page.name}: $ {each.command}\n{done.stdout}{done.stderr}"
         yield each, done.stdout
 
