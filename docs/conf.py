@@ -1,7 +1,7 @@
 """Sphinx's settings for the site: `make docs`."""
 
 project = "cxr_embed"
-author = "the authors of cxr_embed"
+html_show_copyright = False
 extensions = ["myst_parser"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 4

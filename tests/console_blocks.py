@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher import Launcher
+
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(?:<!-- needs: (.*?) -->\n)?```console\n(.*?)```", re.DOTALL)
 TREE = re.compile(r"```\{toctree\}\n(?::[^\n]*\n)*(.*?)```", re.DOTALL)
@@ -41,8 +43,8 @@ class Shown:
 
 def pages() -> list[Path]:
     """The README, then the pages in the order of the site's menu: later commands use what earlier ones made."""
-    (names,) = TREE.findall((ROOT / "docs" / "index.md").read_text())
-    return [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in names.split())]
+    menus = TREE.findall((ROOT / "docs" / "index.md").read_text())
+    return [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for names in menus for name in names.split())]
 
 
 def shown(extras: bool) -> Iterator[Shown]:
@@ -84,15 +86,19 @@ def run(extras: bool, real_data: Path, folder: Path) -> Iterator[tuple[Shown, st
         (checkout / name).symlink_to(ROOT / name)
     bin_folder = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
+    launcher = Launcher(environment) if sys.platform == "linux" and not extras else None
     for each in list(shown(extras)):
-        words = shlex.split(each.command)
+        words = shlex.split(each.command.replace("\\\n", ""))
         if words[0] in ("export", "unset"):
             name, _, value = words[1].partition("=")
             environment[name] = value
             continue
-        done = subprocess.run(
-            words, cwd=checkout, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
+        if words[0] == "cxr-embed" and launcher is not None and launcher.can_fork(environment):
+            done = launcher.run(words[1:], checkout, environment)
+        else:
+            done = subprocess.run(
+                words, cwd=checkout, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            )
         assert done.returncode == 0, f"{each.page.name}: $ {each.command}\n{done.stdout}{done.stderr}"
         yield each, done.stdout
 
@@ -109,6 +115,7 @@ def print_anew(changes: list[tuple[Shown, str]]) -> None:
     for each, printed in reversed(changes):  # so that the places of the others stay
         lines = "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
         text = each.page.read_text()
+        assert text[slice(*each.place)] == each.output, f"{each.page.name} has changed meanwhile"
         each.page.write_text(text[: each.place[0]] + lines + text[each.place[1] :])
 
 
