@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cxr_embed.choices import Colour, Dtype
+from cxr_embed.choices import Colour, Dtype, PrecisionChoice, Preparation
 from cxr_embed.cli.common import fail, is_terminal, plural, print_json
 from cxr_embed.cli.options import AsJson, Device, Extra, KeyFile, Root, Weights, listed
 from cxr_embed.cli.terminal import console
@@ -35,10 +35,12 @@ def embed(
         str | None, typer.Option(help="Which of the encoder's outputs to store, e.g. contrastive,general.")
     ] = None,
     pixels: Annotated[str | None, typer.Option(help="Which of the encoder's pixel recipes to use.")] = None,
-    prepare: Annotated[str | None, typer.Option(help="stretch: values fill their range first (own store).")] = None,
+    prepare: Annotated[
+        Preparation | None, typer.Option(help="stretch: values fill their range first (own store).")
+    ] = None,
     colour: Annotated[Colour, typer.Option(help="grey: read tinted or marked films as grey.")] = "refuse",
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto (fastest that is native here), float32 or bf16.")] = "auto",
+    precision: Annotated[PrecisionChoice, typer.Option(help="auto takes the fastest that is native here.")] = "auto",
     dtype: Annotated[Dtype | None, typer.Option(help="float16 by default.", show_default=False)] = None,
     batch_size: Annotated[str, typer.Option(help="Images at once; halved when memory runs out.")] = "auto",
     workers: Annotated[str, typer.Option(help="Processes; auto takes one a core.")] = "auto",

@@ -1,4 +1,4 @@
-"""`cxr-embed export ...`."""
+"""`cxr-embed export ...`: until 0.4, earlier spellings of `cxr-embed store export`."""
 
 from __future__ import annotations
 
@@ -7,40 +7,26 @@ from typing import Annotated
 
 import typer
 
-from cxr_embed.cli.common import plural, progress_bar
+from cxr_embed.choices import ExportFormat
+from cxr_embed.cli import store as store_verbs
+from cxr_embed.cli.options import StorePath
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Write vectors as Google publishes them: one array an image, or a prompt. The inverse of `import`.",
-)
-StorePath = Annotated[Path, typer.Argument(help="The store's folder.")]
+app = typer.Typer(no_args_is_help=True, help="Earlier spellings of `cxr-embed store export`.")
 Target = Annotated[Path, typer.Argument(help="A file that ends in .npz.")]
 
 
-@app.command("npz", epilog="Example: `cxr-embed export npz vectors/cxr vectors.npz`")
-def npz(
-    store: StorePath,
-    file: Target,
-    output: Annotated[str | None, typer.Option(help="One of the encoder's outputs; its first by default.")] = None,
-) -> None:
-    """Write one flat float32 array an image, its key the image's id.
-
-    Patients are not in this layout; `cxr-embed store export` writes them, and one array of all vectors.
-    """
-    from cxr_embed.store import open_store
-    from cxr_embed.store.export import export_npz
-
-    with progress_bar() as show:
-        told = (lambda done, total: show("exporting", done, total)) if show else None
-        count = export_npz(open_store(store), file, output, told)
-    typer.echo(f"{file}: {plural(count, 'image')}")
+@app.command("npz", epilog="Example: `cxr-embed store export vectors/cxr vectors.npz --format npz-by-image`")
+def npz(store: StorePath, file: Target, output: Annotated[str | None, typer.Option()] = None) -> None:
+    """Write one array an image: `cxr-embed store export --format npz-by-image`."""
+    _export("npz", store, file, "npz-by-image", output)
 
 
-@app.command("prompts", epilog="Example: `cxr-embed export prompts vectors/cxr prompts.npz`")
+@app.command("prompts", epilog="Example: `cxr-embed store export vectors/cxr prompts.npz --format npz-by-prompt`")
 def prompts(store: StorePath, file: Target) -> None:
-    """Write one float32 array a prompt, its key the prompt."""
-    from cxr_embed.store import open_store
-    from cxr_embed.store.export import export_prompts
+    """Write one array a prompt: `cxr-embed store export --format npz-by-prompt`."""
+    _export("prompts", store, file, "npz-by-prompt", None)
 
-    typer.echo(f"{file}: {plural(export_prompts(open_store(store), file), 'prompt')}")
+
+def _export(name: str, store: Path, file: Path, format: ExportFormat, output: str | None) -> None:
+    typer.echo(f"note: `export {name}` is `store export --format {format}` now, and goes in 0.4", err=True)
+    store_verbs.export(store, file, format=format, output=output)

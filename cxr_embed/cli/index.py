@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_embed.choices import Engine
+from cxr_embed.choices import Engine, IndexKind, IndexPooling
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
 from cxr_embed.cli.options import AsJson, Extra, IndexPath, KeyFile, StorePath
 from cxr_embed.cli.terminal import console
@@ -46,7 +46,7 @@ def build(
         typer.Option(help="One of the encoder's outputs; the one that words are compared with, else its first."),
     ] = None,
     pool: Annotated[
-        str | None,
+        IndexPooling | None,
         typer.Option(
             help="Of (T, D) vectors: mean makes one of them, tokens compares each by max-sim; the default is tokens "
             "where the encoder compares words so.",
@@ -54,10 +54,7 @@ def build(
         ),
     ] = None,
     kind: Annotated[
-        str,
-        typer.Option(
-            help="auto (by size and --memory), flat, hnsw, ivf-fp16, ivf-sq8 or ivf-pq; of tokens flat or tokens-pq."
-        ),
+        IndexKind, typer.Option(help="auto takes one by size and --memory; of tokens, flat or tokens-pq.")
     ] = "auto",
     memory: Annotated[str, typer.Option(help="What the search structure may take, e.g. 500MB or 4GB.")] = "4GB",
     key_file: KeyFile = None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cxr_embed.choices import IndexPooling
 from cxr_embed.cli.common import RESEARCH, plural, print_json, progress_bar
 from cxr_embed.cli.index import ManifestPath
 from cxr_embed.cli.options import AsJson, Extra, KeyFile, StorePath
@@ -27,7 +28,7 @@ def push(
         typer.Option(help="One of the encoder's outputs; the one that words are compared with, else its first."),
     ] = None,
     pool: Annotated[
-        str | None, typer.Option(help="Of (T, D) vectors: mean makes one of them.", show_default=False)
+        IndexPooling | None, typer.Option(help="Of (T, D) vectors: mean makes one of them.", show_default=False)
     ] = None,
     key_file: KeyFile = None,
     as_json: AsJson = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cxr_embed.choices import CalibrationKind
+from cxr_embed.choices import CalibrationKind, Pooling
 from cxr_embed.choices import Uncertain as UncertainLabels
 from cxr_embed.cli.common import fail
 
@@ -60,6 +60,7 @@ CountNoFinding = Annotated[
 ]
 Bootstraps = Annotated[int, typer.Option(min=0, max=100_000, help="Draws of patients for the intervals.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the draws.")]
+Pool = Annotated[Pooling, typer.Option(help="How tokens become one vector.")]
 Weights = Annotated[Path | None, typer.Option(help="Safetensors file or checkpoint folder of the encoder.")]
 Device = Annotated[str, typer.Option(help="For the encoder: auto, cpu or cuda.")]
 Root = Annotated[Path | None, typer.Option(help="Folder of the radiographs, if not the manifest's own.")]

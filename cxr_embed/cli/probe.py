@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_embed.choices import Balance, ProbeKind
+from cxr_embed.choices import Balance, ProbeKind, ProbePooling
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.options import AsJson, Extra, LabelFile, ProbePath, StorePath, ThresholdsSplit, Uncertain
 from cxr_embed.cli.terminal import console
@@ -59,7 +59,7 @@ def train(
         str | None, typer.Option(help="One of the encoder's outputs; `general` where it has one, else its first.")
     ] = None,
     pool: Annotated[
-        str, typer.Option(help="Tokens to one vector: mean, max, flatten, or attention (learned, needs torch).")
+        ProbePooling, typer.Option(help="How tokens become one vector; attention is learned, and needs torch.")
     ] = "mean",
     findings: Learned = None,
     kind: Annotated[ProbeKind, typer.Option(help="mlp has one hidden layer, knn looks at neighbours.")] = "linear",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
-from cxr_embed.cli.options import AsJson, CountNoFinding, Extra, LabelFile, StorePath, Uncertain
+from cxr_embed.cli.options import AsJson, CountNoFinding, Extra, LabelFile, Pool, StorePath, Uncertain
 from cxr_embed.cli.probe import Learned, print_table, tell_notes
 from cxr_embed.present.numbers import PLAIN
 
@@ -52,7 +52,7 @@ def curve(
     output: Annotated[
         list[str] | None, typer.Option(help="An output for each store, in their order; the first ones by default.")
     ] = None,
-    pool: Annotated[str, typer.Option(help="Tokens to one vector: mean, max or flatten.")] = "mean",
+    pool: Pool = "mean",
     findings: Learned = None,
     extra: Extra = None,
     uncertain: Uncertain = "unknown",

@@ -16,6 +16,7 @@ from cxr_embed.cli.options import (
     Extra,
     Findings,
     LabelFile,
+    Pool,
     Prevalence,
     Scores,
     Seed,
@@ -53,7 +54,6 @@ By = Annotated[
     ),
 ]
 Output = Annotated[str | None, typer.Option(help="Which of an encoder's outputs to probe; its first by default.")]
-Pool = Annotated[str, typer.Option(help="Tokens to one vector there: mean, max or flatten.")]
 Title = Annotated[str, typer.Option(help="Of the page.")]
 Created = Annotated[str, typer.Option(help="Date for the page, so that equal inputs give equal files; now by default.")]
 

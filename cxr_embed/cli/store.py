@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from cxr_embed.choices import ExportFormat
 from cxr_embed.cli.common import RESEARCH, plural, print_json, progress_bar
+from cxr_embed.cli.options import AsJson, StorePath
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_facts
 from cxr_embed.present.numbers import size_text
@@ -16,7 +18,6 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Look into, check and export stores of vectors."
 )
 _SHOWN = 5
-StorePath = Annotated[Path, typer.Argument(help="The store's folder.")]
 
 
 @app.command("info", epilog="Example: `cxr-embed store info vectors/hog`")
@@ -25,7 +26,7 @@ def info(
     failures: Annotated[
         bool, typer.Option("--failures", help="List every image that failed, with the reason.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a store holds: encoder, images, failures, size."""
     from cxr_embed.store import open_store
@@ -96,7 +97,7 @@ def verify(
     upgrade: Annotated[
         bool, typer.Option(help="Add the checksums that shards of earlier releases lack, where all is sound.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read every byte and compare checksums; exit status 1 and the shard's name where one differs."""
     from cxr_embed.store import open_store, upgrade_store, verify_store
@@ -135,12 +136,27 @@ def verify(
 @app.command("export", epilog="Example: `cxr-embed store export vectors/hog hog.parquet`")
 def export(
     store: StorePath,
-    target: Annotated[Path, typer.Argument(help="A file that ends in .npz or .parquet.")],
+    target: Annotated[Path, typer.Argument(help="The file, .parquet or .npz.")],
+    format: Annotated[
+        ExportFormat | None,
+        typer.Option(
+            help="npz-by-image and npz-by-prompt have one array an image, or a prompt, as Google publishes vectors: "
+            "the inverse of `import`. By the file's suffix by default.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[str | None, typer.Option(help="One of the encoder's outputs; its first by default.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Write ids and vectors to one file for other programs."""
+    """Write ids and vectors, or the prompts' vectors, to one file for other programs."""
     from cxr_embed.store import open_store
     from cxr_embed.store.export import export_store
 
-    count = export_store(open_store(store), target, output)
-    typer.echo(f"{target}: {plural(count, 'image')}")
+    with progress_bar() as show:
+        step = (lambda done, total: show("exporting", done, total)) if show else None
+        count = export_store(open_store(store), target, output, format=format, progress=step)
+    what = "prompt" if format == "npz-by-prompt" else "image"
+    if as_json:
+        print_json({"file": str(target), f"{what}s": count})
+    else:
+        typer.echo(f"{target}: {plural(count, what)}")

@@ -8,44 +8,61 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cxr_embed.choices import ExportFormat
 from cxr_embed.errors import StoreError
 from cxr_embed.io.files import not_local, written_aside
 from cxr_embed.store.prompts import read_prompts
 from cxr_embed.store.reader import Store
 
-FORMATS = (".npz", ".parquet")
 _LONGEST_KEY = 65_535 - len(".npy")  # a name in a zip file has a length of 16 bits
 
 Progress = Callable[[int, int], None]
 
 
-def export_store(store: Store, target: str | os.PathLike[str], output: str | None = None) -> int:
-    """Writes ids and vectors to one file.
-
-    `.npz` holds `image_id`, `patient_id` and `vectors` (no pickle); `.parquet` holds one row an image with
-    `image_id`, `patient_id` and `vector`, a flat list whose shape is in the file's metadata.
+def export_store(
+    store: Store,
+    target: str | os.PathLike[str],
+    output: str | None = None,
+    *,
+    format: ExportFormat | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Writes vectors to one file.
 
     Args:
         store: an open store.
-        target: a file that ends in `.npz` or `.parquet`.
+        target: the file.
         output: one of the encoder's outputs; its first by default.
+        format: `parquet` (a row an image: `image_id`, `patient_id`, `vector`, a flat list whose shape is in the file's
+            metadata), `npz` (arrays `image_id`, `patient_id` and `vectors`), `npz-by-image` (one flat float32 array an
+            image, its key the image's id, as Google publishes vectors; without patients) or `npz-by-prompt` (one
+            float32 array `(D,)` a prompt, its key the prompt). By the target's suffix by default. None holds pickle.
+        progress: called now and then with the images done and their number.
 
     Returns:
-        The number of images written.
+        The number of images, or prompts, written.
 
     Raises:
         StoreError: for another suffix, an unknown output or a target that cannot be written.
     """
     path = Path(target)
-    if path.suffix not in FORMATS:
-        raise StoreError(f"{path}: exports end in {' or '.join(FORMATS)}")
+    chosen = format or path.suffix.removeprefix(".")
+    if path.suffix != f".{chosen.partition('-')[0]}" or chosen not in get_args(ExportFormat):
+        raise StoreError(f"{path}: exports end in .parquet or .npz, as the `format` says")
+    if chosen == "npz-by-image":
+        return export_npz(store, path, output, progress)
+    if chosen == "npz-by-prompt":
+        if output is not None:
+            raise StoreError("`output` is of images; prompts have one vector each")
+        return export_prompts(store, path)
     with _written_aside(path) as partial:
-        if path.suffix == ".npz":
+        if chosen == "npz":
             embeddings = store.read(output=output)
             with open(partial, "wb") as file:
                 np.savez(file, image_id=embeddings.ids, patient_id=store.patient_ids, vectors=embeddings.vectors)
@@ -110,7 +127,7 @@ def export_prompts(store: Store, target: str | os.PathLike[str]) -> int:
 def _check(path: Path, keys: Sequence[str], nothing: str) -> None:
     """Refuses a target, and keys under which `numpy.load` would not find the array, or would find another's."""
     if path.suffix != ".npz":
-        raise StoreError(f"{path}: this export ends in .npz")
+        raise StoreError(f"{path}: this export ends in .npz; give another name")
     if not keys:
         raise StoreError(nothing)
     names = set(keys)
@@ -120,7 +137,7 @@ def _check(path: Path, keys: Sequence[str], nothing: str) -> None:
         if key.endswith(".npy") and key.removesuffix(".npy") in names:
             raise StoreError(
                 f"{path}: {key!r} and {key.removesuffix('.npy')!r} are one key to numpy.load; "
-                "use `cxr-embed store export`, whose ids are an array"
+                "use `format='npz'`, whose ids are an array"
             )
 
 
