@@ -10,6 +10,7 @@ import typer
 
 from cxr_embed.cli import terminal
 from cxr_embed.cli.common import plural, print_json
+from cxr_embed.cli.options import AsJson, Device, Weights
 from cxr_embed.present.console import columns_of, print_columns, print_facts
 from cxr_embed.present.tables import Table
 from cxr_embed.types import DEMONSTRATES, note_stand_in
@@ -65,7 +66,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 @app.callback(invoke_without_command=True, epilog=EXAMPLE)
 def encoders(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the encoders: vectors, licence, and whether each can run here."""
     if context.invoked_subcommand is not None:
@@ -95,11 +96,13 @@ def encoders(
 @app.command("check", epilog=CHECK_EXAMPLE)
 def check(
     encoder: Annotated[str, typer.Argument(help="A name from `cxr-embed encoders`, or package.module:function.")],
-    weights: Annotated[Path | None, typer.Option(help="Safetensors file or checkpoint folder of the encoder.")] = None,
+    weights: Weights = None,
     pixels: Annotated[str | None, typer.Option(help="Which of the encoder's pixel recipes to use.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    images: Annotated[int, typer.Option(min=2, max=64, help="Synthetic radiographs to run it on.")] = 8,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    device: Device = "auto",
+    count: Annotated[
+        int, typer.Option("--count", "--images", min=2, max=64, help="Synthetic radiographs to run it on.")
+    ] = 8,
+    as_json: AsJson = False,
 ) -> None:
     """Load an encoder, run it on a few synthetic radiographs, and tell what a maintainer would ask for.
 
@@ -112,7 +115,7 @@ def check(
     loaded = load_encoder(encoder, weights=weights, pixels=pixels, device=device)
     try:
         note_stand_in(loaded.spec)
-        told = check_encoder(loaded, _phantoms(images))
+        told = check_encoder(loaded, _phantoms(count))
     finally:
         loaded.close()
     if as_json:

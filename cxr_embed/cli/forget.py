@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
+from cxr_embed.cli.options import AsJson
 
 if TYPE_CHECKING:
     from cxr_embed.forget import Forgetting
@@ -28,7 +29,7 @@ def forget(
         bool, typer.Option("--delete-rows", help="Drop the rows from CSV and Parquet files too.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Take a patient out of every store and index under some paths, for good: a withdrawn consent.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_embed.cli.common import plural, print_json
+from cxr_embed.cli.options import AsJson, Extra, Root
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_facts
 from cxr_embed.types import is_lateral
@@ -39,7 +40,7 @@ def scan(
         bool, typer.Option("--keep-patient-id", help="Hash nothing: patient ids, and image ids as the paths have them.")
     ] = False,
     key_file: Annotated[Path | None, typer.Option(help="Key of the hash; one is made for you by default.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a manifest from a folder of radiographs.
 
@@ -159,9 +160,9 @@ def _tell_lateral(views: Iterable[str]) -> None:
 @app.command("validate", epilog="Example: `cxr-embed manifest validate data/manifest.csv`")
 def validate(
     manifest: Annotated[Path, typer.Argument(help="CSV or Parquet.")],
-    root: Annotated[Path | None, typer.Option(help="Folder of the images, if not the manifest's own.")] = None,
-    extra: Annotated[list[str] | None, typer.Option(help="A column that is no finding (repeatable).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    root: Root = None,
+    extra: Extra = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check a manifest and name every problem at once; missing files count as problems."""
     from cxr_embed.errors import ManifestError
@@ -207,7 +208,7 @@ def validate(
 
 
 @app.command("recipes", epilog="Example: `cxr-embed manifest recipes`")
-def recipes(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:
+def recipes(as_json: AsJson = False) -> None:
     """List the data sets whose layout is known."""
     from cxr_embed.datasets import load_recipe, recipe_names
 

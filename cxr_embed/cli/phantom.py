@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from cxr_embed.cli.common import RESEARCH, plural, print_json, progress_bar
+from cxr_embed.cli.options import AsJson
 
 if TYPE_CHECKING:
     from cxr_embed.phantom import Study
@@ -27,7 +28,7 @@ def phantom(
     masks: Annotated[
         bool, typer.Option("--masks", help="Also write masks/FINDING/IMAGE_ID.png: where each finding is seen.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make synthetic chest radiographs with findings whose place is known: images, manifest.csv and truth.csv."""
     from cxr_embed.phantom import write_phantoms

@@ -9,19 +9,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from cxr_embed.cases import find_ids
+from cxr_embed.choices import Pooling
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.metrics.spread import collapsed_by
 from cxr_embed.store import Store
 from cxr_embed.store.reader import neighbours
 
-Pool = Literal["mean", "max", "flatten"]
-POOLS: tuple[Pool, ...] = ("mean", "max", "flatten")
+POOLS: tuple[Pooling, ...] = ("mean", "max", "flatten")
 _BLOCK = 1024  # vectors at a time: 4 MiB of 1,024 float32 each stay in a core's cache
 _DENSE_BYTES = 1 << 30  # of standardised float32 that are kept in memory; beyond, each pass reads the vectors anew
 _NAMED = 5
