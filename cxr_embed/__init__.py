@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cxr_embed.api.probe import load_probe, train_probe
     from cxr_embed.api.report import report
     from cxr_embed.api.screen import screen
-    from cxr_embed.api.search import build_index, open_index
+    from cxr_embed.api.search import build_index, evaluate_index, open_index
     from cxr_embed.encoders import load_encoder
     from cxr_embed.errors import CxrEmbedError
     from cxr_embed.index import CaseIndex
@@ -32,6 +32,7 @@ _HOME = {
     "compare": "cxr_embed.api.evaluate",
     "embed": "cxr_embed.api.embed",
     "embed_images": "cxr_embed.api.embed",
+    "evaluate_index": "cxr_embed.api.search",
     "evaluate": "cxr_embed.api.evaluate",
     "few_label_curve": "cxr_embed.api.curve",
     "load_encoder": "cxr_embed.encoders",
@@ -53,6 +54,7 @@ __all__ = [
     "embed",
     "embed_images",
     "evaluate",
+    "evaluate_index",
     "few_label_curve",
     "load_encoder",
     "load_probe",

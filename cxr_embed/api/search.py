@@ -23,6 +23,7 @@ from cxr_embed.index.faiss.layout import Record
 from cxr_embed.index.milvus.search import MilvusIndex
 from cxr_embed.index.queries import Examples, QueryBuilder
 from cxr_embed.manifest import Manifest
+from cxr_embed.retrieval import RetrievalReport, evaluate_retrieval
 from cxr_embed.store import Store
 from cxr_embed.types import EncoderSpec, counted, is_lateral
 
@@ -232,6 +233,55 @@ def open_index(path: StrPath, *, uri: str | None = None) -> SearchIndex:
         CaseIndexError: where there is no index, or it is damaged.
     """
     return SearchIndex(CaseIndex(path) if uri is None else MilvusIndex(uri, str(path)))
+
+
+def evaluate_index(
+    indexes: Sequence[SearchIndex | CaseIndex | StrPath] | SearchIndex | CaseIndex | StrPath,
+    labels: Manifest | StrPath | Table | None = None,
+    *,
+    findings: Sequence[str] | None = None,
+    extra: Sequence[str] = (),
+    k: Sequence[int] = (5, 10),
+    split_queries: str | None = None,
+    split_cases: str | None = None,
+    count_no_finding: bool = False,
+    bootstraps: int = 1000,
+    seed: int = 0,
+) -> RetrievalReport:
+    """Says whether the nearest cases are of the same kind: against labels, chance, and another index.
+
+    Args:
+        indexes: one, or several whose common images are compared; the last is the floor of the others.
+        labels: a table of labels; what the first index knows of its cases by default.
+        findings: that are looked at; all by default.
+        extra: columns of the labels that are not findings.
+        k: neighbours looked at; as many as the largest vote.
+        split_queries, split_cases: the splits that queries and searched images are of; all images by default.
+        count_no_finding, bootstraps, seed: as `evaluate` takes them.
+
+    Raises:
+        CaseIndexError, ManifestError: for indexes and labels that have nothing in common, or options that do not fit.
+    """
+    if isinstance(indexes, SearchIndex | CaseIndex | str | os.PathLike):
+        indexes = [indexes]
+    return evaluate_retrieval(
+        [_case_index(index) for index in indexes],
+        labels_of(labels, extra) if labels is not None else None,
+        findings=findings or (),
+        ks=k,
+        split_queries=split_queries,
+        split_cases=split_cases,
+        count_no_finding=count_no_finding,
+        bootstraps=bootstraps,
+        seed=seed,
+    )
+
+
+def _case_index(index: SearchIndex | CaseIndex | StrPath) -> CaseIndex:
+    opened = index.index if isinstance(index, SearchIndex) else index
+    if isinstance(opened, MilvusIndex):
+        raise CaseIndexError("`indexes` are folders; a collection in Milvus is not evaluated")
+    return opened if isinstance(opened, CaseIndex) else CaseIndex(opened)
 
 
 def _many(given: Many) -> tuple[str | os.PathLike[str], ...]:

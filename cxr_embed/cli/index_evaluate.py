@@ -43,15 +43,14 @@ def evaluate(
     patient, the view of the neighbours, and their votes as a classifier come beside. Intervals hold 95% and are by
     patient.
     """
-    from cxr_embed.index import CaseIndex
-    from cxr_embed.manifest import read_labels
-    from cxr_embed.retrieval import evaluate_retrieval
+    from cxr_embed.api.search import evaluate_index
 
-    report = evaluate_retrieval(
-        [CaseIndex(path) for path in indexes],
-        read_labels(labels, extra=extra or ()) if labels is not None else None,
-        findings=findings or (),
-        ks=_numbers(k),
+    report = evaluate_index(
+        indexes,
+        labels,
+        findings=findings,
+        extra=extra or (),
+        k=_numbers(k),
         split_queries=split_queries,
         split_cases=split_cases,
         count_no_finding=count_no_finding,
