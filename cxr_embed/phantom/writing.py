@@ -16,7 +16,7 @@ from scipy import ndimage
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.io.files import not_local, partial_of, sweep
 from cxr_embed.phantom.cohort import Study, render_study, sample_studies
-from cxr_embed.phantom.findings import FINDINGS, Finding
+from cxr_embed.phantom.findings import FINDINGS, PhantomFinding
 from cxr_embed.phantom.physics import BITS
 from cxr_embed.phantom.render import Phantom
 
@@ -153,7 +153,7 @@ def _row(study: Study, format: Format) -> list[object]:
     ]
 
 
-def _truth(study: Study, phantom: Phantom, finding: Finding) -> Iterator[list[object]]:
+def _truth(study: Study, phantom: Phantom, finding: PhantomFinding) -> Iterator[list[object]]:
     """One row a box."""
     size = f"{finding.diameter_mm:.0f}" if finding.diameter_mm else ""
     severity = f"{finding.severity:.2f}" if finding.grade else ""

@@ -33,7 +33,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 
 @dataclass(frozen=True)
-class Record:
+class CollectionRecord:
     """What a collection holds.
 
     Attributes:
@@ -61,7 +61,7 @@ class Record:
         return json.dumps(head | body, ensure_ascii=False)
 
     @classmethod
-    def from_text(cls, text: str, where: str) -> Record:
+    def from_text(cls, text: str, where: str) -> CollectionRecord:
         """The inverse of `to_text`.
 
         Raises:
@@ -148,7 +148,7 @@ def connect(uri: str, *, create: bool = False) -> MilvusClient:
             raise CaseIndexError(f"{uri}: cannot be opened ({error.message}); {why}") from None
 
 
-def read_record(client: MilvusClient, uri: str, collection: str) -> Record | None:
+def read_record(client: MilvusClient, uri: str, collection: str) -> CollectionRecord | None:
     """What a collection holds; None where there is no such collection.
 
     Raises:
@@ -163,7 +163,7 @@ def read_record(client: MilvusClient, uri: str, collection: str) -> Record | Non
     text = described.get("properties", {}).get(PROPERTY)
     if text is None:
         raise CaseIndexError(f"{uri}: the collection {collection} was not made by `cxr-embed index push`")
-    return Record.from_text(text, f"{uri}: collection {collection}")
+    return CollectionRecord.from_text(text, f"{uri}: collection {collection}")
 
 
 def index_kind(client: MilvusClient, uri: str, collection: str) -> str:

@@ -20,7 +20,7 @@ from cxr_embed.index.milvus.client import (
     ROW,
     TIMEOUT,
     VECTOR,
-    Record,
+    CollectionRecord,
     asking,
     connect,
     index_kind,
@@ -98,7 +98,7 @@ def push(
     output, pool = _vectors_of(store, output, pool)
     chosen, notes = chosen_images(store, manifest, forgotten_of(store, None, key_file))
     table = case_table(store, np.flatnonzero(chosen), manifest)
-    record = Record(store.spec, output, pool, fields_of(table.schema))
+    record = CollectionRecord(store.spec, output, pool, fields_of(table.schema))
     client = connect(uri, create=True)
     before = read_record(client, uri, collection)
     if before is None:
@@ -163,7 +163,7 @@ def _upsert(
     pushed.added += sum(row[KEY] not in held for row in new)
 
 
-def create(client: MilvusClient, uri: str, collection: str, record: Record) -> None:
+def create(client: MilvusClient, uri: str, collection: str, record: CollectionRecord) -> None:
     """Makes an empty collection.
 
     Raises:
@@ -204,7 +204,7 @@ def _index(client: MilvusClient, kind: str) -> Any:
     return params
 
 
-def _check_same(there: Record, here: Record, where: str) -> None:
+def _check_same(there: CollectionRecord, here: CollectionRecord, where: str) -> None:
     """Refuses a collection of other vectors, or with other columns."""
     if there.spec.fingerprint != here.spec.fingerprint:
         raise CaseIndexError(
@@ -225,7 +225,7 @@ def _check_same(there: Record, here: Record, where: str) -> None:
 
 
 def _batches(
-    store: Store, chosen: np.ndarray, table: pa.Table, record: Record
+    store: Store, chosen: np.ndarray, table: pa.Table, record: CollectionRecord
 ) -> Iterator[tuple[list[dict[str, Any]], list[str]]]:
     """Rows as Milvus takes them, and the ids of those whose vector has no direction."""
     size = max(1, min(_BATCH_CASES, _BATCH_BYTES // (4 * record.width)))

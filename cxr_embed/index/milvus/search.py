@@ -14,7 +14,16 @@ import numpy as np
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.case_table import CONTENT, DATE, LOOKS, PATH, PATIENT
-from cxr_embed.index.milvus.client import ROW, TIMEOUT, VECTOR, Record, asking, connect, index_kind, read_record
+from cxr_embed.index.milvus.client import (
+    ROW,
+    TIMEOUT,
+    VECTOR,
+    CollectionRecord,
+    asking,
+    connect,
+    index_kind,
+    read_record,
+)
 from cxr_embed.index.milvus.filter import ALL, KEY, Field, among, both, expression, no_one_of
 from cxr_embed.index.query import Query, Rules, unlike_note
 from cxr_embed.index.searchable import Searchable
@@ -51,7 +60,7 @@ class MilvusIndex(Searchable):
         CaseIndexError: where nobody answers, or there is no such collection.
     """
 
-    record: Record
+    record: CollectionRecord
 
     def __init__(self, uri: str, collection: str) -> None:
         self.uri, self.collection = uri, collection
