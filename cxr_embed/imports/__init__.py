@@ -1,8 +1,8 @@
 """Precomputed vectors of other programs into a store, so that everything goes on without a model on the machine.
 
 `npz`, `npy` and `tfrecord` each read one kind of file as an `ImportSource`; `importing` puts it into a store; `prompts`
-adds prompt vectors. A source is read twice: once to check all of it, once to write. So a fault at its end leaves nothing
-half imported.
+adds prompt vectors. A source is read twice: once to check all of it, once to write. So a fault at its end leaves
+nothing half imported.
 """
 
 from cxr_embed.imports.importing import ImportSummary, import_vectors

@@ -36,7 +36,7 @@ EXACT_CASES = 4096  # so few that pass a filter are all compared, where the inde
 _EFFORT = 256  # length of HNSW's list of candidates, at least
 _SPARE = 16  # rows beyond those wanted: they show ties at the edge, and more of one patient
 _SAME = 1e-5  # more than two ways of computing one cosine in float32 differ by
-_ASKED_FOR = 1000  # cases in one question
+_ONE_REQUEST = 1000  # cases in one request
 
 
 @dataclass(frozen=True)
@@ -293,7 +293,7 @@ class MilvusIndex(Searchable):
 
 def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     """Ids, so many at a time as one question names."""
-    return (ids[start : start + _ASKED_FOR] for start in range(0, len(ids), _ASKED_FOR))
+    return (ids[start : start + _ONE_REQUEST] for start in range(0, len(ids), _ONE_REQUEST))
 
 
 def _chosen(hits: Sequence[_Hit], one_per_patient: bool) -> list[_Hit]:
