@@ -94,7 +94,7 @@ def as_bytes(text: str) -> int:
     return size
 
 
-def _tell(path: Path, record: Record, changed: int, notes: Sequence[str], what: str, as_json: bool) -> None:
+def _tell(path: Path, record: IndexRecord, changed: int, notes: Sequence[str], what: str, as_json: bool) -> None:
     if as_json:
         print_json({"index": str(path), what: changed, "notes": list(notes), **describe(record)})
         return
