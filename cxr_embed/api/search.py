@@ -100,7 +100,7 @@ class SearchIndex:
         return self.index.spec
 
     @property
-    def record(self) -> Record:
+    def record(self) -> IndexRecord:
         """What the folder's `index.json` says: how cases are found, and how well.
 
         Raises:
