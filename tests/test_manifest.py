@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cxr_embed.cases import match_names
 from cxr_embed.errors import ManifestError
-from cxr_embed.evaluation import match_names
 from cxr_embed.manifest import leaves_root, missing_files, read_manifest, write_manifest
 
 HEADER = "image_id,path,patient_id"
