@@ -15,7 +15,7 @@ import numpy as np
 from cxr_embed.datasets.patients import neutral
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.forget.known import Case, Known, Words, cases_of_index, cases_of_store, learn, learn_vectors
-from cxr_embed.forget.mentions import Marks, count_mentions, kind_of, telling
+from cxr_embed.forget.mentions import Marks, count_mentions, distinguishable, kind_of
 from cxr_embed.forget.places import FoundPaths, find_places, sweep_partials
 from cxr_embed.forget.rows import count_rows, drop_rows
 from cxr_embed.index import CaseIndex
@@ -206,7 +206,7 @@ def _look(result: Forgetting, places: FoundPaths, marks: Marks, known: Known) ->
         if mentions or named:
             found = {"kind": kind, "mentions": mentions} if mentions else {"kind": "name", "mentions": 1}
             result.files.append({"path": str(path), **found, "named": named, "deleted": 0})
-    short = sorted(name for name in known.images | known.patients if not telling(name))
+    short = sorted(name for name in known.images | known.patients if not distinguishable(name))
     if short:
         result.notes.append(
             f"{len(short)} of the ids are too short to be distinguished from numbers in texts: look there yourself"

@@ -95,7 +95,7 @@ def is_file(uri: str) -> bool:
 
 
 @contextmanager
-def asking(uri: str) -> Iterator[None]:
+def as_index_error(uri: str) -> Iterator[None]:
     """Turns what goes wrong between us and Milvus into one line, and keeps its libraries from printing tracebacks."""
     from pymilvus.exceptions import MilvusException
 
@@ -136,7 +136,7 @@ def connect(uri: str, *, create: bool = False) -> MilvusClient:
         ) from None
     if file and not create and not Path(uri).exists():
         raise CaseIndexError(f"{uri}: no such file; `cxr-embed index push STORE --uri {uri}` makes one")
-    with asking(uri):
+    with as_index_error(uri):
         try:
             if file:
                 Path(uri).absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ def read_record(client: MilvusClient, uri: str, collection: str) -> CollectionRe
     """
     if not _NAME.fullmatch(collection):
         raise CaseIndexError(f"collection {collection!r}: Milvus allows letters, digits and _, no digit first")
-    with asking(uri):
+    with as_index_error(uri):
         if not client.has_collection(collection, timeout=TIMEOUT):
             return None
         described = client.describe_collection(collection, timeout=TIMEOUT)
@@ -168,7 +168,7 @@ def read_record(client: MilvusClient, uri: str, collection: str) -> CollectionRe
 
 def index_kind(client: MilvusClient, uri: str, collection: str) -> str:
     """How Milvus searches a collection: `FLAT` or `HNSW`; blank where a push was killed between the two."""
-    with asking(uri):
+    with as_index_error(uri):
         if VECTOR not in client.list_indexes(collection, timeout=TIMEOUT):
             return ""
         return str(client.describe_index(collection, VECTOR, timeout=TIMEOUT)["index_type"])

@@ -21,7 +21,7 @@ from cxr_embed.index.milvus.client import (
     TIMEOUT,
     VECTOR,
     CollectionRecord,
-    asking,
+    as_index_error,
     connect,
     index_kind,
     is_file,
@@ -139,7 +139,7 @@ def _vectors_of(store: Store, output: str | None, pool: str | None) -> tuple[str
 def _load(client: MilvusClient, uri: str, collection: str) -> None:
     """Makes a collection ready; one that a kill left without an index gets it."""
     there = index_kind(client, uri, collection)
-    with asking(uri):
+    with as_index_error(uri):
         if not there:
             client.create_index(collection, _index(client, "FLAT"), timeout=TIMEOUT)
         client.load_collection(collection, timeout=TIMEOUT)
@@ -156,7 +156,7 @@ def _upsert(
     """Sends the rows that the collection does not hold as they are, and counts them all."""
     new = [row for row in rows if held.get(row[KEY]) != row[DIGEST]]
     if new:
-        with asking(uri):
+        with as_index_error(uri):
             client.upsert(collection, new, timeout=TIMEOUT)
     pushed.unchanged += len(rows) - len(new)
     pushed.replaced += sum(row[KEY] in held for row in new)
@@ -186,7 +186,7 @@ def create(client: MilvusClient, uri: str, collection: str, record: CollectionRe
             schema.add_field(field.name, DataType.DOUBLE, description=column)
         elif field.name != KEY:
             schema.add_field(field.name, DataType.VARCHAR, max_length=_LONGEST, description=column)
-    with asking(uri):
+    with as_index_error(uri):
         client.create_collection(
             collection,
             schema=schema,
@@ -255,7 +255,7 @@ def _digests(client: MilvusClient, uri: str, collection: str, rows: list[dict[st
     """Of the rows that the collection has already."""
     if not rows:
         return {}
-    with asking(uri):
+    with as_index_error(uri):
         found = client.query(
             collection, filter=among(KEY, (row[KEY] for row in rows)), output_fields=[KEY, DIGEST], timeout=TIMEOUT
         )
@@ -265,7 +265,7 @@ def _digests(client: MilvusClient, uri: str, collection: str, rows: list[dict[st
 def _finish(client: MilvusClient, uri: str, collection: str, changed: bool) -> tuple[int, str]:
     """Cases in the collection, and its index; a large collection of a server gets a graph instead of comparing all."""
     kind = index_kind(client, uri, collection)
-    with asking(uri):
+    with as_index_error(uri):
         if changed:
             client.flush(collection, timeout=TIMEOUT)
         counts = client.query(collection, filter="", output_fields=["count(*)"], timeout=TIMEOUT)

@@ -19,7 +19,7 @@ from cxr_embed.index.milvus.client import (
     TIMEOUT,
     VECTOR,
     CollectionRecord,
-    asking,
+    as_index_error,
     connect,
     index_kind,
     read_record,
@@ -67,7 +67,7 @@ class MilvusIndex(Searchable):
         self._met: dict[str, int] = {}
         self.client = connect(uri)
         record = read_record(self.client, uri, collection)
-        with asking(uri):
+        with as_index_error(uri):
             if record is None:
                 known = ", ".join(sorted(self.client.list_collections(timeout=TIMEOUT))[:5]) or "none"
                 raise CaseIndexError(
@@ -77,7 +77,7 @@ class MilvusIndex(Searchable):
         self.kind = index_kind(self.client, uri, collection)
         if not self.kind:
             raise CaseIndexError(f"{uri}: {collection} has no index, its push was stopped; push again")
-        with asking(uri):
+        with as_index_error(uri):
             self.client.load_collection(collection, timeout=TIMEOUT)
 
     def __repr__(self) -> str:
@@ -254,7 +254,7 @@ class MilvusIndex(Searchable):
     def _proposed(self, vector: np.ndarray, limit: int, allowed: str) -> tuple[list[dict[str, Any]], float]:
         """Rows that Milvus finds nearest, and its similarity of the last of them."""
         params = {} if self.kind == "FLAT" else {"ef": max(_EFFORT, 2 * limit)}
-        with asking(self.uri):
+        with as_index_error(self.uri):
             hits = self.client.search(
                 self.collection,
                 data=[vector.tolist()],
@@ -278,7 +278,7 @@ class MilvusIndex(Searchable):
         return sorted(hits, key=lambda hit: (-hit.similarity, hit.row, hit.image_id))
 
     def _rows(self, allowed: str, names: Sequence[str]) -> list[dict[str, Any]]:
-        with asking(self.uri):
+        with as_index_error(self.uri):
             return list(
                 self.client.query(
                     self.collection, filter=allowed, output_fields=[KEY, *names], limit=LARGEST, timeout=TIMEOUT
@@ -286,7 +286,7 @@ class MilvusIndex(Searchable):
             )
 
     def _count(self, allowed: str) -> int:
-        with asking(self.uri):
+        with as_index_error(self.uri):
             counts = self.client.query(self.collection, filter=allowed, output_fields=["count(*)"], timeout=TIMEOUT)
         return int(counts[0]["count(*)"])
 
