@@ -102,7 +102,7 @@ def objective(vectors: np.ndarray, labels: np.ndarray, coefficients: np.ndarray,
 
 
 def few(_: Path) -> list[Line]:
-    """A grid of 14 findings, 12 Cs and 5 folds on few cases."""
+    """A grid of 14 findings, 12 values of C and 5 folds on few cases."""
     return [grid(count, goal) for count, goal in ((16, "100x"), (64, "40x"), (256, "10x"), (512, "4x"))]
 
 
@@ -139,7 +139,7 @@ def grid(count: int, goal: str) -> Line:
     off = max(np.abs(scores[:, n] - fit(n, solver="newton-cg", tol=1e-10, max_iter=10_000)).max() for n in some)
     mine, theirs = median(figures["ours"]), median(figures["loop"])
     told = f"{theirs / mine:.0f}x ({mine:.3f} s, {theirs:.1f} s); scores within {off:.0e}"
-    return Line(f"grid of 14 findings x 12 Cs x 5 folds, {count} cases x 1024", f"{goal}, 1e-5", told)
+    return Line(f"grid of 14 findings x 12 values of C x 5 folds, {count} cases x 1024", f"{goal}, 1e-5", told)
 
 
 def protocol(work: Path) -> list[Line]:

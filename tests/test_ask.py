@@ -18,7 +18,7 @@ from cxr_embed import open_store
 from cxr_embed.cli import app
 from cxr_embed.manifest import read_labels
 from cxr_embed.prompts import PromptError
-from cxr_embed.prompts.questions import denial_of, prompts_of_questions, sets_that_ask
+from cxr_embed.prompts.questions import denial_of, prompts_of_questions, sets_with
 from cxr_embed.screening import score_store
 from cxr_embed.screening.question import answer, highest
 from cxr_embed.store import Row, StoreWriter, add_prompts
@@ -120,9 +120,9 @@ def test_words_that_are_no_question_are_refused(questions: list[str], against: l
 
 
 def test_sets_that_ask_with_more_words_are_named() -> None:
-    assert "nih14" in sets_that_ask(prompts_of_questions(["pneumothorax"]).findings[0])
-    assert "nih14" in sets_that_ask(prompts_of_questions(["large pleural effusion"]).findings[0])
-    assert sets_that_ask(prompts_of_questions(["swallowed coin"]).findings[0]) == []
+    assert "nih14" in sets_with(prompts_of_questions(["pneumothorax"]).findings[0])
+    assert "nih14" in sets_with(prompts_of_questions(["large pleural effusion"]).findings[0])
+    assert sets_with(prompts_of_questions(["swallowed coin"]).findings[0]) == []
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=30), st.integers(1, 40))

@@ -587,7 +587,7 @@ def test_ids_that_are_nowhere_change_nothing(world: World) -> None:
     before = files()
     with pytest.raises(CxrEmbedError, match=r"nothing under these paths knows person-z; nothing was done.*another"):
         world.forget(owner(3), "person-z")
-    with pytest.raises(CxrEmbedError, match="is no id"):
+    with pytest.raises(CxrEmbedError, match="is not an id"):
         world.forget("")
     dry = world.forget(owner(3), dry_run=True)
     assert (dry.stores[0]["images"], dry.indexes[0]["cases"]) == (5, 4)

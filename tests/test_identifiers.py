@@ -14,7 +14,7 @@ from test_datasets import KEY, by_path, dicom, png, scan
 
 from cxr_embed.datasets import scan as run
 from cxr_embed.datasets.recipe import Recipe
-from cxr_embed.images.identifiers import Identifiers, read_identifiers, telling_parts
+from cxr_embed.images.identifiers import Identifiers, read_identifiers, revealing_parts
 
 TAGS = {
     "SpecificCharacterSet": "ISO_IR 192",
@@ -130,10 +130,10 @@ def test_identifiers_do_not_print_themselves(tmp_path: Path) -> None:
 
 def test_the_shortest_part_of_a_path_that_tells() -> None:
     found = Identifiers(ids={"12-345678"})
-    assert telling_parts("a/b.dcm", found) == 0
-    assert telling_parts("12345678/b/c.dcm", found) == 1
-    assert telling_parts("a/12/345678/c.dcm", found) == 3
-    assert telling_parts("a/b/x12_345678.dcm", found) == 3
+    assert revealing_parts("a/b.dcm", found) == 0
+    assert revealing_parts("12345678/b/c.dcm", found) == 1
+    assert revealing_parts("a/12/345678/c.dcm", found) == 3
+    assert revealing_parts("a/b/x12_345678.dcm", found) == 3
 
 
 @given(st.from_regex(r"[A-Z]{0,3}[0-9]{5,9}", fullmatch=True), st.data())

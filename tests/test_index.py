@@ -21,7 +21,7 @@ from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.case_table import write_table
 from cxr_embed.index.faiss import kinds
 from cxr_embed.index.faiss.build import add_cases, build_index, remove_cases
-from cxr_embed.index.faiss.layout import CANDIDATES, CASES, VECTORS, Record
+from cxr_embed.index.faiss.layout import CANDIDATES, CASES, VECTORS, IndexRecord
 from cxr_embed.index.faiss.verify import verify_index
 from cxr_embed.io.digests import file_record
 from cxr_embed.store import Row, StoreWriter
@@ -272,14 +272,14 @@ def test_an_open_index_outlives_what_a_writer_does_to_it(tmp_path: Path) -> None
 
 def test_opening_is_tried_again_when_a_writer_was_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = make_index(tmp_path, random_vectors(5))
-    check = Record.check_sizes
+    check = IndexRecord.check_sizes
 
-    def late(record: Record, root: Path) -> None:
-        monkeypatch.setattr(Record, "check_sizes", check)
+    def late(record: IndexRecord, root: Path) -> None:
+        monkeypatch.setattr(IndexRecord, "check_sizes", check)
         remove_cases(root, ["c0"])
         check(record, root)
 
-    monkeypatch.setattr(Record, "check_sizes", late)
+    monkeypatch.setattr(IndexRecord, "check_sizes", late)
     assert len(CaseIndex(index.path)) == 4
 
 
@@ -353,7 +353,7 @@ def test_a_record_says_where_the_cases_came_from(tmp_path: Path) -> None:
     build_index(open_store(store), tmp_path / "i")
     make_store(store, random_vectors(4, seed=1), ["p"] * 4, first=4)
     record = add_cases(tmp_path / "i", open_store(store)).record
-    assert Record.read(tmp_path / "i") == record
+    assert IndexRecord.read(tmp_path / "i") == record
     first, second = record.stores
     assert first["header"] == second["header"]
     assert first["last_shard"] != second["last_shard"]

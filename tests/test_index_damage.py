@@ -15,7 +15,7 @@ from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import Query
 from cxr_embed.index.faiss.build import add_cases, build_index, remove_cases
 from cxr_embed.index.faiss.duplicates import find_duplicates
-from cxr_embed.index.faiss.layout import CANDIDATES, CHECKSUMS, HEADER, TOKENS, VECTORS, Record
+from cxr_embed.index.faiss.layout import CANDIDATES, CHECKSUMS, HEADER, TOKENS, VECTORS, IndexRecord
 from cxr_embed.index.faiss.verify import verify_index
 from cxr_embed.retrieval.evaluating import evaluate_retrieval
 from cxr_embed.store import Row, StoreWriter
@@ -38,7 +38,7 @@ def flip(file: Path, row: int, rows: int) -> None:
 
 def without_checksums(root: Path) -> None:
     """Makes an index look as an earlier release wrote it."""
-    record = Record.read(root)
+    record = IndexRecord.read(root)
     files = {name: entry for name, entry in record.files.items() if name != CHECKSUMS}
     (root / record.generation / CHECKSUMS).unlink()
     (root / HEADER).write_bytes(replace(record, files=files).to_bytes())

@@ -18,7 +18,7 @@ from cxr_embed.index.where import (
     Between,
     Compare,
     Condition,
-    Known,
+    IsKnown,
     Not,
     OneOf,
     Or,
@@ -51,7 +51,7 @@ def compares() -> st.SearchStrategy[Condition]:
         st.builds(Between, st.just("age"), ages, ages),
         st.builds(Between, st.just("study_date"), dates, dates),
         st.builds(OneOf, st.just("view"), st.lists(st.sampled_from(VIEWS), min_size=1).map(tuple)),
-        st.builds(Known, st.sampled_from(["view", "age", "study_date", "No Finding"])),
+        st.builds(IsKnown, st.sampled_from(["view", "age", "study_date", "No Finding"])),
     )
 
 
@@ -93,7 +93,7 @@ def holds(condition: Condition, row: dict[str, Any]) -> bool | None:
             return deciding
         return None if None in parts else not deciding
     value = row[condition.column]
-    if isinstance(condition, Known):
+    if isinstance(condition, IsKnown):
         return value is not None
     if value is None:
         return None
@@ -130,7 +130,7 @@ def written(condition: Condition, quote: str = "'") -> str:
         joint = " AND " if isinstance(condition, And) else " or "
         return joint.join(f"({written(part, quote)})" for part in condition.parts)
     name = word(condition.column)
-    if isinstance(condition, Known):
+    if isinstance(condition, IsKnown):
         return f"{name} is known"
     if isinstance(condition, Between):
         return f"{name} between {word(condition.low)} and {word(condition.high)}"
@@ -176,7 +176,7 @@ def test_what_is_written_is_read(condition: Condition, quote: str) -> None:
         ("NOT view = PA", Not(Compare("view", "=", "PA"))),
         ("not not view = PA", Compare("view", "=", "PA")),
         ("view not in (PA, AP)", Not(OneOf("view", ("PA", "AP")))),
-        ("sex is not known", Not(Known("sex"))),
+        ("sex is not known", Not(IsKnown("sex"))),
         ("site = 'St. Mary''s'", Compare("site", "=", "St. Mary's")),
         ('"No Finding" = 1', Compare("No Finding", "=", "1")),
         ("origin = android", Compare("origin", "=", "android")),

@@ -24,7 +24,7 @@ from cxr_embed.errors import CaseIndexError
 from cxr_embed.forget import forget
 from cxr_embed.index import CaseIndex, Query
 from cxr_embed.index.faiss.build import build_index
-from cxr_embed.index.where import And, Between, Compare, Condition, Known, Not, OneOf, Or, mask
+from cxr_embed.index.where import And, Between, Compare, Condition, IsKnown, Not, OneOf, Or, mask
 from cxr_embed.manifest import read_manifest
 from cxr_embed.store import Row, StoreWriter, open_store
 from cxr_embed.types import EncoderSpec
@@ -137,7 +137,7 @@ def conditions() -> st.SearchStrategy[Condition]:
         st.builds(Between, st.just("age"), ages, ages),
         st.builds(OneOf, st.just("view"), st.lists(texts, min_size=1, max_size=3).map(tuple)),
         st.builds(OneOf, st.just("age"), st.lists(ages, min_size=1, max_size=3).map(tuple)),
-        st.builds(Known, st.sampled_from(["view", "age", "study_date", "No Finding", "patient_id", "image_id"])),
+        st.builds(IsKnown, st.sampled_from(["view", "age", "study_date", "No Finding", "patient_id", "image_id"])),
     )
     parts = lambda inner: st.lists(inner, min_size=2, max_size=3).map(tuple)  # noqa: E731
     return st.recursive(
@@ -408,16 +408,16 @@ def test_places_where_there_is_nothing(folder: Path, tmp_path: Path, server: str
 )
 def test_a_property_that_is_not_ours_is_refused(text: str, message: str) -> None:
     with pytest.raises(CaseIndexError, match=message):
-        milvus_client.Record.from_text(text, "here")
+        milvus_client.CollectionRecord.from_text(text, "here")
 
 
 def test_a_record_whose_fingerprint_is_another_is_refused(both: tuple[CaseIndex, MilvusIndex]) -> None:
     text = both[1].record.to_text()
-    assert milvus_client.Record.from_text(text, "here") == both[1].record
+    assert milvus_client.CollectionRecord.from_text(text, "here") == both[1].record
     changed = json.loads(text)
     changed["spec"]["revision"] = "2"
     with pytest.raises(CaseIndexError, match="is damaged"):
-        milvus_client.Record.from_text(json.dumps(changed), "here")
+        milvus_client.CollectionRecord.from_text(json.dumps(changed), "here")
 
 
 @pytest.mark.parametrize("missing", ["pymilvus", "milvus_lite"])

@@ -23,8 +23,8 @@ from cxr_embed.manifest import read_manifest
 from cxr_embed.phantom import (
     DEVICES,
     FINDINGS,
-    Finding,
     Phantom,
+    PhantomFinding,
     Study,
     render,
     render_study,
@@ -41,7 +41,7 @@ from cxr_embed.phantom.writing import boxes
 SIZE = 128
 
 
-def some(name: str, severity: float = 0.6, seed: int = 4) -> Finding:
+def some(name: str, severity: float = 0.6, seed: int = 4) -> PhantomFinding:
     """A finding of a given severity."""
     return dataclasses.replace(sample_finding(name, np.random.default_rng(seed)), severity=severity)
 

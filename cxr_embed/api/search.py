@@ -19,7 +19,7 @@ from cxr_embed.index import CaseIndex, Query, Rules
 from cxr_embed.index.answers import check_target, whole_ages, write_neighbors
 from cxr_embed.index.faiss.build import build_index as build
 from cxr_embed.index.faiss.kinds import MEMORY
-from cxr_embed.index.faiss.layout import Record
+from cxr_embed.index.faiss.layout import IndexRecord
 from cxr_embed.index.milvus.search import MilvusIndex
 from cxr_embed.index.queries import Examples, QueryBuilder
 from cxr_embed.manifest import Manifest
@@ -101,7 +101,7 @@ class SearchIndex:
         return self.index.spec
 
     @property
-    def record(self) -> Record:
+    def record(self) -> IndexRecord:
         """What the folder's `index.json` says: how cases are found, and how well.
 
         Raises:

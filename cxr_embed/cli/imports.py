@@ -15,7 +15,7 @@ from cxr_embed.notebook import in_notebook, notebook_bar
 from cxr_embed.types import counted
 
 if TYPE_CHECKING:
-    from cxr_embed.imports import ImportSummary, Source
+    from cxr_embed.imports import ImportSource, ImportSummary
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -154,7 +154,7 @@ def prompts(
 
 
 def _import(
-    source: Source,
+    source: ImportSource,
     encoder: str,
     output: str,
     store: Path,

@@ -16,7 +16,7 @@ from cxr_embed.present.console import print_facts
 from cxr_embed.present.numbers import size_text
 
 if TYPE_CHECKING:
-    from cxr_embed.index.faiss.layout import Record
+    from cxr_embed.index.faiss.layout import IndexRecord
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -94,7 +94,7 @@ def as_bytes(text: str) -> int:
     return size
 
 
-def _tell(path: Path, record: Record, changed: int, notes: Sequence[str], what: str, as_json: bool) -> None:
+def _tell(path: Path, record: IndexRecord, changed: int, notes: Sequence[str], what: str, as_json: bool) -> None:
     if as_json:
         print_json({"index": str(path), what: changed, "notes": list(notes), **describe(record)})
         return
@@ -105,7 +105,7 @@ def _tell(path: Path, record: Record, changed: int, notes: Sequence[str], what: 
     typer.echo(RESEARCH)
 
 
-def structure(record: Record) -> str:
+def structure(record: IndexRecord) -> str:
     """What finds the neighbours, and how well: one line."""
     kind, measured = record.kind, record.measured
     told = [f"{kind.name} ({kind.factory}, effort {kind.effort})" if kind.factory else kind.name]
@@ -116,7 +116,7 @@ def structure(record: Record) -> str:
     return ", ".join([*told, size_text(record.nbytes)])
 
 
-def describe(record: Record) -> dict[str, object]:
+def describe(record: IndexRecord) -> dict[str, object]:
     """What `index info --json` prints of the record."""
     return {
         "cases": record.cases,
@@ -243,13 +243,13 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Read every byte and compare checksums; exit status 1 where one differs."""
-    from cxr_embed.index.faiss.layout import CHECKSUMS, Record, leftovers
+    from cxr_embed.index.faiss.layout import CHECKSUMS, IndexRecord, leftovers
     from cxr_embed.index.faiss.verify import upgrade_index, verify_index
 
     with progress_bar() as progress:
         damage = verify_index(index, (lambda done, total: progress("verifying", done, total)) if progress else None)
     upgraded = upgrade and not damage and upgrade_index(index)
-    unchecked = CHECKSUMS not in Record.read(index).files
+    unchecked = CHECKSUMS not in IndexRecord.read(index).files
     left = [path.name for path in leftovers(index)]
     if as_json:
         told = {"sound": not damage, "damage": [vars(fault) for fault in damage], "leftovers": left}

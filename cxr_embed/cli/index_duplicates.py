@@ -16,7 +16,7 @@ from cxr_embed.present.console import Column, print_columns
 from cxr_embed.types import counted
 
 if TYPE_CHECKING:
-    from cxr_embed.index.faiss.duplicates import Duplicates, Group
+    from cxr_embed.index.faiss.duplicates import DuplicateGroup, Duplicates
     from cxr_embed.manifest import Rows
 
 EXAMPLE = "Example: `cxr-embed index duplicates index/hog --manifest data/manifest.csv --out data/clean.csv`"
@@ -163,7 +163,7 @@ def _show(ids: np.ndarray, cases: _Cases, found: Duplicates) -> None:
         typer.echo(f"... and {plural(len(found.groups) - _SHOWN, 'group')} more: --json has them all")
 
 
-def _summary(groups: tuple[Group, ...]) -> str:
+def _summary(groups: tuple[DuplicateGroup, ...]) -> str:
     if not groups:
         return "no copies"
     images = sum(len(group.rows) for group in groups)
@@ -183,7 +183,7 @@ def _json(
 ) -> dict[str, Any]:
     from cxr_embed.index.faiss.pairs import QUANTILES
 
-    def image(row: int, group: Group) -> dict[str, Any]:
+    def image(row: int, group: DuplicateGroup) -> dict[str, Any]:
         about = {"image_id": str(ids[row]), "patient_id": str(cases.patients[row]), "split": str(cases.splits[row])}
         return {**about, "kept": row == group.kept}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from cxr_embed.errors import ManifestError
-from cxr_embed.images.identifiers import Identifiers, telling_parts
+from cxr_embed.images.identifiers import Identifiers, revealing_parts
 from cxr_embed.io.digests import keyed_hash
 
 # A hospital's unique identifier: numbers joined by dots (PS3.5, 9.1), also the short form that is made from a UUID
@@ -28,7 +28,7 @@ class RevealingPaths:
 
     def look(self, relative: str, identifiers: Identifiers) -> None:
         """Learns from one file's header."""
-        if count := telling_parts(relative, identifiers):
+        if count := revealing_parts(relative, identifiers):
             self._add(relative, count)
 
     def add(self, relative: str, end: int) -> None:

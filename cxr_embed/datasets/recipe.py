@@ -45,11 +45,11 @@ ColumnName = Annotated[str, pydantic.AfterValidator(_column)]
 Names = Annotated[list[str], pydantic.Field(min_length=1)]
 
 
-class _Part(pydantic.BaseModel):
+class _RecipePart(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
-class Source(_Part):
+class ColumnSource(_RecipePart):
     """Where a column's value comes from: exactly one of `path`, `dicom` and `table`.
 
     Attributes:
@@ -67,20 +67,20 @@ class Source(_Part):
     number: Pattern | None = None
 
     @pydantic.model_validator(mode="after")
-    def _one(self) -> Source:
+    def _one(self) -> ColumnSource:
         if sum(value is not None for value in (self.path, self.dicom, self.table)) != 1:
             raise ValueError("a column comes from exactly one of path, dicom and table")
         return self
 
 
-class Table(_Part):
+class MetadataTable(_RecipePart):
     """The data set's own table: possible file names, and the column that names an image's file."""
 
     files: Annotated[list[FileName], pydantic.Field(min_length=1)]
     file_name: str
 
 
-class Findings(_Part):
+class Findings(_RecipePart):
     """Findings written into one column of the table, e.g. `Effusion|Mass`: all others are 0; blank is unknown."""
 
     table: Names
@@ -88,7 +88,7 @@ class Findings(_Part):
     names: Annotated[list[ColumnName], pydantic.Field(min_length=1)]
 
 
-class Recipe(_Part):
+class Recipe(_RecipePart):
     """A data set's layout.
 
     Attributes:
@@ -106,8 +106,8 @@ class Recipe(_Part):
     licence: str
     citation: str = ""
     images: Names
-    table: Table | None = None
-    columns: dict[ColumnName, Source]
+    table: MetadataTable | None = None
+    columns: dict[ColumnName, ColumnSource]
     split: dict[str, FileName] = {}
     findings: Findings | None = None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from cxr_embed.datasets.discovery import candidates, file_kind, printable
 from cxr_embed.datasets.metadata import findings_of, first_of, read_splits, read_table
 from cxr_embed.datasets.patients import RevealingPaths, compiled_pattern, hashed, neutral
-from cxr_embed.datasets.recipe import Recipe, Source, load_recipe
+from cxr_embed.datasets.recipe import ColumnSource, Recipe, load_recipe
 from cxr_embed.errors import ImageError, ManifestError
 from cxr_embed.images import read_dicom_header
 from cxr_embed.images.identifiers import Identifiers, read_identifiers
@@ -242,7 +242,7 @@ def _values(
     return values, identifiers
 
 
-def _value(source: Source, relative: str, header: dict[str, str], row: dict[str, str], key: bytes | None) -> str:
+def _value(source: ColumnSource, relative: str, header: dict[str, str], row: dict[str, str], key: bytes | None) -> str:
     """A column's value; hashed where there is a key."""
     if source.path is not None:
         value = _group(source.path, relative)

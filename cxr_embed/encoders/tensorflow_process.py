@@ -54,7 +54,7 @@ class Loaded:
     facts: Mapping[str, Any]
 
 
-class Comparison(NamedTuple):
+class BatchComparison(NamedTuple):
     """How far two ways lie apart, over the largest value, who ran the network, the seconds an image that each took."""
 
     apart: float
@@ -122,7 +122,7 @@ class TensorFlowProcess:
         """
         return self._in_groups(pictures, lambda group: {"do": "pictures", "pictures": [len(group), 0], "by": by})
 
-    def compare(self, files: Sequence[np.ndarray], pictures: Sequence[np.ndarray], allowed: float) -> Comparison:
+    def compare(self, files: Sequence[np.ndarray], pictures: Sequence[np.ndarray], allowed: float) -> BatchComparison:
         """The same B radiographs both ways: as PNG files by the signature, prepared by the network.
 
         Where more than one library can run the network, the fastest that is no farther apart than is allowed is named
@@ -135,7 +135,7 @@ class TensorFlowProcess:
         padding = np.zeros(-after % 4, np.uint8)  # floats lie at multiples of their size
         places = {"files": _places(files), "pictures": [len(pictures), after + padding.nbytes]}
         answer, _ = self._call({"do": "compare", "allowed": allowed, **places}, [*files, padding, *pictures], 0)
-        return Comparison(answer["apart"], answer["by"], *answer["seconds"])
+        return BatchComparison(answer["apart"], answer["by"], *answer["seconds"])
 
     def _in_groups(
         self, inputs: Sequence[np.ndarray], request: Callable[[list[np.ndarray]], dict[str, Any]]

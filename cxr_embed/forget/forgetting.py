@@ -15,8 +15,8 @@ import numpy as np
 from cxr_embed.datasets.patients import neutral
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.forget.known import Case, Known, Words, cases_of_index, cases_of_store, learn, learn_vectors
-from cxr_embed.forget.mentions import Marks, count_mentions, kind_of, telling
-from cxr_embed.forget.places import Places, find_places, sweep_partials
+from cxr_embed.forget.mentions import Marks, count_mentions, distinguishable, kind_of
+from cxr_embed.forget.places import FoundPaths, find_places, sweep_partials
 from cxr_embed.forget.rows import count_rows, drop_rows
 from cxr_embed.index import CaseIndex
 from cxr_embed.index.case_table import CONTENT
@@ -153,7 +153,7 @@ def _key(key_file: Path | None, dry_run: bool) -> bytes:
     return patient_key(key_file)[0]
 
 
-def _learn(known: Known, words: Words, places: Places, milvus: tuple[str, str] | None, result: Forgetting) -> None:
+def _learn(known: Known, words: Words, places: FoundPaths, milvus: tuple[str, str] | None, result: Forgetting) -> None:
     """Learns what stores and indexes know, and leaves those out that cannot be read."""
     sources: list[Callable[[], Iterator[Case]]] = []
     for found, cases in ((places.stores, cases_of_store), (places.indexes, cases_of_index)):
@@ -180,7 +180,7 @@ def _learn(known: Known, words: Words, places: Places, milvus: tuple[str, str] |
     ]
 
 
-def _look(result: Forgetting, places: Places, marks: Marks, known: Known) -> None:
+def _look(result: Forgetting, places: FoundPaths, marks: Marks, known: Known) -> None:
     """Finds the probes and files that know of somebody."""
     for path in places.probes:
         with _problems(result, path):
@@ -206,7 +206,7 @@ def _look(result: Forgetting, places: Places, marks: Marks, known: Known) -> Non
         if mentions or named:
             found = {"kind": kind, "mentions": mentions} if mentions else {"kind": "name", "mentions": 1}
             result.files.append({"path": str(path), **found, "named": named, "deleted": 0})
-    short = sorted(name for name in known.images | known.patients if not telling(name))
+    short = sorted(name for name in known.images | known.patients if not distinguishable(name))
     if short:
         result.notes.append(
             f"{len(short)} of the ids are too short to be distinguished from numbers in texts: look there yourself"
@@ -234,7 +234,7 @@ def _named_by(probe: TrainedProbe) -> list[str]:
     return [*probe.patients.tolist(), *probe.chosen_on.tolist(), *probe.images.tolist()]
 
 
-def _write_lists(result: Forgetting, forgotten: Forgotten, places: Places, key: Path) -> None:
+def _write_lists(result: Forgetting, forgotten: Forgotten, places: FoundPaths, key: Path) -> None:
     """Says everywhere who is to stay out, before anything is taken out."""
     result.lists.append(str(save_beside(forgotten, key)))
     for folder in places.stores:
@@ -263,7 +263,7 @@ def _delete_rows(result: Forgetting, marks: Marks) -> None:
                 file["deleted"] = drop_rows(Path(file["path"]), marks)
 
 
-def _take_out(result: Forgetting, places: Places, known: Known, milvus: tuple[str, str] | None) -> None:
+def _take_out(result: Forgetting, places: FoundPaths, known: Known, milvus: tuple[str, str] | None) -> None:
     """Takes everything that is meant out of indexes, Milvus and stores; counts only in a dry run."""
     covers = known.forgotten.covers
 

@@ -63,7 +63,7 @@ class Marks:
         if _DIGEST.fullmatch(text) and self.known.forgotten.has_content(bytes.fromhex(text)):
             return True
         # Of what looks like a number, whole ones alone are looked up as ids: scores are many.
-        return telling(text) and (text.isdecimal() or not NUMBER.fullmatch(text)) and self.is_id(text)
+        return distinguishable(text) and (text.isdecimal() or not NUMBER.fullmatch(text)) and self.is_id(text)
 
     def count_in(self, text: str, raw: bytes = b"") -> int:
         """How many different names a text mentions; `raw` is searched for digests as they are."""
@@ -86,7 +86,7 @@ class Marks:
     @cached_property
     def _pattern(self) -> re.Pattern[str] | None:
         """Any of the ids where no longer word holds it."""
-        ids = {each for own in self._ids if telling(own) for each in spellings(own)}
+        ids = {each for own in self._ids if distinguishable(own) for each in spellings(own)}
         ids |= {html.escape(own) for own in ids} | {json.dumps(own)[1:-1] for own in ids}
         if not ids:
             return None
@@ -94,7 +94,7 @@ class Marks:
         return re.compile(rf"(?<![\w-])(?:{words})(?![\w-])")
 
 
-def telling(name: str) -> bool:
+def distinguishable(name: str) -> bool:
     """Whether a name is distinguishable from a number or a letter that means something else."""
     return len(name) > 4 or (len(name) > 1 and not name.isdecimal())
 

@@ -22,7 +22,7 @@ _PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{32}\.partial")
 
 
 @dataclass(kw_only=True)
-class Places:
+class FoundPaths:
     """What was found.
 
     Attributes:
@@ -40,13 +40,13 @@ class Places:
     problems: list[str] = field(default_factory=list)
 
 
-def find_places(paths: Sequence[Path]) -> Places:
+def find_places(paths: Sequence[Path]) -> FoundPaths:
     """Walks the paths; links to folders are not followed, but those to a store, an index or a probe are reported.
 
     Raises:
         CxrEmbedError: for a path where nothing is.
     """
-    places = Places()
+    places = FoundPaths()
     for path in paths:
         if not path.exists():
             raise CxrEmbedError(f"{path}: no such file or folder")
@@ -61,7 +61,7 @@ def find_places(paths: Sequence[Path]) -> Places:
     return places
 
 
-def sweep_partials(places: Places) -> None:
+def sweep_partials(places: FoundPaths) -> None:
     """Deletes what killed writers have left of other files."""
     for path in [path for path in places.files if (_PARTIAL.fullmatch(path.name))]:
         match = _PARTIAL.fullmatch(path.name)
@@ -71,7 +71,7 @@ def sweep_partials(places: Places) -> None:
             places.files.remove(path)
 
 
-def _walk(root: Path, places: Places) -> None:
+def _walk(root: Path, places: FoundPaths) -> None:
     def unreadable(error: OSError) -> None:
         places.problems.append(f"{error.filename}: cannot be read ({error.strerror})")
 

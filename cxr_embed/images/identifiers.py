@@ -57,7 +57,7 @@ class Identifiers:
         )
 
 
-def telling_parts(relative: str, identifiers: Identifiers) -> int:
+def revealing_parts(relative: str, identifiers: Identifiers) -> int:
     """How many leading parts of a path give somebody away: 1 where its first folder does, 0 where nothing does."""
     if not identifiers.in_text(relative):
         return 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from cxr_embed.choices import Dtype
 from cxr_embed.errors import CxrEmbedError, StoreError
-from cxr_embed.imports.sources import LONGEST_ID, Shape, Source, Vector
+from cxr_embed.imports.sources import LONGEST_ID, ImportSource, Shape, Vector
 from cxr_embed.imports.spec import expected_shape, imported_spec
 from cxr_embed.io.digests import sha256_hex
 from cxr_embed.manifest import CONTROL, Manifest
@@ -58,7 +58,7 @@ class ImportSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Checked:
+class _CheckedSource:
     """A source that was read once, from its first byte to its last."""
 
     shape: Shape
@@ -70,7 +70,7 @@ class _Checked:
 
 
 def import_vectors(
-    source: Source,
+    source: ImportSource,
     encoder: str,
     output: str,
     store: str | os.PathLike[str],
@@ -129,7 +129,7 @@ def import_vectors(
     return summary
 
 
-def _sum_up(summary: ImportSummary, checked: _Checked, writer: StoreWriter, labels: Manifest | None) -> None:
+def _sum_up(summary: ImportSummary, checked: _CheckedSource, writer: StoreWriter, labels: Manifest | None) -> None:
     """Counts what the store and the table of labels have of each other."""
     summary.stored = len(writer.index)
     summary.zero_vectors = checked.zero
@@ -140,7 +140,7 @@ def _sum_up(summary: ImportSummary, checked: _Checked, writer: StoreWriter, labe
         summary.labels_without_vector = len(table - writer.index.latest.keys())
 
 
-def _leave_out(checked: _Checked, writer: StoreWriter) -> int:
+def _leave_out(checked: _CheckedSource, writer: StoreWriter) -> int:
     """Drops the images that were forgotten, and counts them."""
     out = [
         image_id
@@ -161,14 +161,14 @@ def content_id(array: np.ndarray) -> bytes:
     return bytes.fromhex(sha256_hex(b"cxr_embed imported vector\n" + values))
 
 
-def _check(source: Source, shape: Shape | None, dtype: Dtype | None, progress: Progress | None) -> _Checked:
+def _check(source: ImportSource, shape: Shape | None, dtype: Dtype | None, progress: Progress | None) -> _CheckedSource:
     """Reads all of a source: its ids, and the content id of every vector in the store's dtype."""
-    checked: _Checked | None = None
+    checked: _CheckedSource | None = None
     for vector in _reported(source.read(shape), "checking", source.count, progress):
         image_id, array = vector.image_id, vector.array
         if checked is None:
             chosen: Dtype = dtype or ("float16" if array.dtype.itemsize == 2 else "float32")
-            checked = _Checked(shape=array.shape, file_dtype=array.dtype.newbyteorder("="), dtype=chosen)
+            checked = _CheckedSource(shape=array.shape, file_dtype=array.dtype.newbyteorder("="), dtype=chosen)
         if fault := _id_fault(image_id):
             raise CxrEmbedError(f"{vector.where[:300]}: the id {fault}")
         if image_id in checked.contents:
@@ -212,7 +212,7 @@ def _stored(vector: Vector, dtype: Dtype) -> np.ndarray:
 
 
 def _write(
-    vectors: Iterator[Vector], checked: _Checked, writer: StoreWriter, engine: str, summary: ImportSummary
+    vectors: Iterator[Vector], checked: _CheckedSource, writer: StoreWriter, engine: str, summary: ImportSummary
 ) -> None:
     """Reads a checked source again and stores what the store does not hold as it is."""
     output = next(iter(writer.header.spec.outputs))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.imports.sources import Shape, Source, Vector, fit, require_file, unreadable
+from cxr_embed.imports.sources import ImportSource, Shape, Vector, fit, require_file, unreadable
 from cxr_embed.io.files import load_npy
 from cxr_embed.manifest.rows import NotATable, csv_lines
 from cxr_embed.types import counted
@@ -20,7 +20,7 @@ _SUFFIX = ".npy"
 _NAMED = 5  # files that a message names
 
 
-def open_npy(path: Path, ids: Path) -> Source:
+def open_npy(path: Path, ids: Path) -> ImportSource:
     """Row i of the array is the vector of the i-th id; the array is memory-mapped.
 
     Args:
@@ -44,10 +44,10 @@ def open_npy(path: Path, ids: Path) -> Source:
             where = f"{path}: {image_id!r} (row {number})"
             yield Vector(image_id, patient_id, fit(vector, shape, where), where)
 
-    return Source((path,), len(rows), read)
+    return ImportSource((path,), len(rows), read)
 
 
-def open_npy_folder(folder: Path) -> Source:
+def open_npy_folder(folder: Path) -> ImportSource:
     """Each `.npy` file of a folder is the vector of one image, whose id is the file's path in the folder, less `.npy`.
 
     Hidden files and folders are passed over.
@@ -83,7 +83,7 @@ def open_npy_folder(folder: Path) -> Source:
             image_id = file.relative_to(folder).as_posix().removesuffix(_SUFFIX)
             yield Vector(image_id, "", fit(_mapped(file), shape, str(file)), str(file))
 
-    return Source(tuple(files), len(files), read, folder.resolve().name)
+    return ImportSource(tuple(files), len(files), read, folder.resolve().name)
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -17,8 +17,8 @@ from cxr_embed.errors import CxrEmbedError
 from cxr_embed.imports.sources import (
     LARGEST_VECTOR,
     LONGEST_ID,
+    ImportSource,
     Shape,
-    Source,
     Vector,
     byte_limit,
     fit,
@@ -36,7 +36,7 @@ _READ_AT_ONCE = 16 << 20  # bytes of one large array
 _FAULTS = (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, *ODD_HEADER)
 
 
-def open_npz(path: Path) -> Source:
+def open_npz(path: Path) -> ImportSource:
     """Vectors by image id.
 
     Two layouts are known: one array an image whose key is the image's id (as Google publishes them), and the arrays
@@ -50,8 +50,8 @@ def open_npz(path: Path) -> Source:
         if {_OWN[0], _OWN[2]} <= {member.filename for member in members}:
             with _open(archive, _OWN[2], f"{path}: vectors") as file:
                 shape = _read_header(file, f"{path}: vectors").shape
-            return Source((path,), shape[0] if shape else 0, lambda expected: _read_own(path, expected))
-        return Source((path,), len(members), lambda expected: read_arrays(path, expected))
+            return ImportSource((path,), shape[0] if shape else 0, lambda expected: _read_own(path, expected))
+        return ImportSource((path,), len(members), lambda expected: read_arrays(path, expected))
 
 
 def read_arrays(path: Path, shape: Shape | None) -> Iterator[Vector]:

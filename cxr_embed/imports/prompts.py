@@ -9,7 +9,7 @@ import numpy as np
 
 from cxr_embed.errors import StoreError
 from cxr_embed.imports.npz import read_arrays
-from cxr_embed.imports.sources import Source
+from cxr_embed.imports.sources import ImportSource
 from cxr_embed.store.layout import Header
 from cxr_embed.store.prompts import add_prompts, prompt_width
 from cxr_embed.store.writer import describe
@@ -35,7 +35,7 @@ def import_prompts(path: Path, encoder: str, store: str | os.PathLike[str]) -> t
         raise StoreError(f"{store} holds vectors of {describe(spec)}, the prompts are said to be of {encoder}")
     width = prompt_width(spec, store)
     vectors = list(read_arrays(path, (width,)))
-    source = Source((path,), len(vectors), lambda shape: read_arrays(path, shape))
+    source = ImportSource((path,), len(vectors), lambda shape: read_arrays(path, shape))
     said = f"imported from {source.name} (SHA-256 {source.digest()})"
     stacked = np.stack([vector.array for vector in vectors])
     prompts = add_prompts(store, [vector.image_id for vector in vectors], stacked, said)

@@ -31,7 +31,7 @@ class Vector(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class ImportSource:
     """Files of vectors that can be read more than once, one vector at a time.
 
     Attributes:

@@ -19,7 +19,16 @@ import google_crc32c
 import numpy as np
 
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.imports.sources import LARGEST_VECTOR, Shape, Source, Vector, byte_limit, fit, require_file, unreadable
+from cxr_embed.imports.sources import (
+    LARGEST_VECTOR,
+    ImportSource,
+    Shape,
+    Vector,
+    byte_limit,
+    fit,
+    require_file,
+    unreadable,
+)
 from cxr_embed.types import counted
 
 ID, EMBEDDING = "image/id", "embedding"
@@ -30,7 +39,7 @@ _GZIP = b"\x1f\x8b"
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-def open_tfrecord(paths: list[Path]) -> Source:
+def open_tfrecord(paths: list[Path]) -> ImportSource:
     """Vectors as Google's CXR Foundation service writes them, plain or with gzip.
 
     Each record is an Example with the floats `embedding` and the bytes `image/id`. An id that is an image's address
@@ -46,7 +55,9 @@ def open_tfrecord(paths: list[Path]) -> Source:
     files = [file for path in paths for file in (_below(path) if path.is_dir() else [path])]
     for file in files:
         require_file(file)
-    return Source(tuple(files), None, lambda shape: (vector for file in files for vector in _read_file(file, shape)))
+    return ImportSource(
+        tuple(files), None, lambda shape: (vector for file in files for vector in _read_file(file, shape))
+    )
 
 
 def _below(folder: Path) -> list[Path]:

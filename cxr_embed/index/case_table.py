@@ -166,7 +166,7 @@ def read_table(path: Path, sha256: str, cases: int) -> pa.Table:
 
 
 @dataclass
-class Column:
+class CaseColumn:
     """A column for reading few rows of it at a time, without Arrow's price a call.
 
     Attributes:

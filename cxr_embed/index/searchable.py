@@ -28,7 +28,7 @@ class Searchable(ABC):
         record: what is indexed, and where it came from.
     """
 
-    record: layout.Record | milvus_client.Record
+    record: layout.IndexRecord | milvus_client.CollectionRecord
 
     @property
     def spec(self) -> EncoderSpec:

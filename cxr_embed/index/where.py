@@ -85,7 +85,7 @@ class OneOf:
 
 
 @dataclass(frozen=True)
-class Known:
+class IsKnown:
     """`column is known`."""
 
     column: str
@@ -112,7 +112,7 @@ class Not:
     part: Condition
 
 
-Condition = Compare | Between | OneOf | Known | And | Or | Not
+Condition = Compare | Between | OneOf | IsKnown | And | Or | Not
 
 
 def parse(text: str) -> Condition:
@@ -165,7 +165,7 @@ def _build(tree: Any) -> Condition:
     if tree.data == "between":
         return Between(column, values[0], values[1])
     if tree.data in ("known", "unknown"):
-        return Known(column) if tree.data == "known" else Not(Known(column))
+        return IsKnown(column) if tree.data == "known" else Not(IsKnown(column))
     return OneOf(column, tuple(values)) if tree.data == "one_of" else Not(OneOf(column, tuple(values)))
 
 
@@ -311,7 +311,7 @@ def _evaluate(condition: Condition, table: pa.Table) -> Any:
         return pc.invert(_evaluate(condition.part, table))
     name = check_column(condition.column, table.column_names)
     column = table[name].combine_chunks()
-    if isinstance(condition, Known):
+    if isinstance(condition, IsKnown):
         return column.is_valid()
     if isinstance(condition, Compare):
         return _compare(name, column, condition.op, condition.value)

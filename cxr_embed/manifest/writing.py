@@ -35,7 +35,7 @@ def check_new(path: Path, names: Sequence[str]) -> None:
         names: of the columns that are to be written.
 
     Raises:
-        ManifestError: as `check_target`; for a file that is no table, or one of other columns.
+        ManifestError: as `check_target`; for a file that is not a table, or one of other columns.
     """
     check_target(path)
     if (there := _table_of(path)) is None:

@@ -5,7 +5,7 @@ demonstrations at any scale; what is learned from them alone says nothing about 
 """
 
 from cxr_embed.phantom.cohort import Study, render_study, sample_studies
-from cxr_embed.phantom.findings import DEVICES, FINDINGS, Finding, sample_finding
+from cxr_embed.phantom.findings import DEVICES, FINDINGS, PhantomFinding, sample_finding
 from cxr_embed.phantom.patient import Anatomy, Patient, sample_patient
 from cxr_embed.phantom.render import Phantom, render
 from cxr_embed.phantom.writing import write_phantoms
@@ -14,9 +14,9 @@ __all__ = [
     "DEVICES",
     "FINDINGS",
     "Anatomy",
-    "Finding",
     "Patient",
     "Phantom",
+    "PhantomFinding",
     "Study",
     "render",
     "render_study",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cxr_embed.phantom.findings import FINDINGS, FOCAL, Finding, Side, changed, sample_finding
+from cxr_embed.phantom.findings import FINDINGS, FOCAL, PhantomFinding, Side, changed, sample_finding
 from cxr_embed.phantom.patient import Patient, sample_patient
 from cxr_embed.phantom.physics import View
 from cxr_embed.phantom.render import Phantom, render
@@ -35,7 +35,7 @@ class Study:
     age: int
     view: View
     split: str
-    findings: tuple[Finding, ...]
+    findings: tuple[PhantomFinding, ...]
     seed: int
 
 
@@ -71,7 +71,7 @@ def _patient_studies(seed: int, prevalence: float, confounding: float) -> list[S
     patient = sample_patient(seed)
     split = "test" if rng.random() < _TEST else "train"
     start = datetime.date(2015, 1, 1) + datetime.timedelta(days=int(rng.integers(8 * 365)))
-    date, findings = start, dict[str, Finding]()
+    date, findings = start, dict[str, PhantomFinding]()
     studies = []
     # What comes balances what goes, so that later studies are as ill as first ones.
     comes = prevalence * (1 - _STAYS) / max(1 - prevalence, 1e-9)
@@ -98,7 +98,7 @@ def _patient_studies(seed: int, prevalence: float, confounding: float) -> list[S
     return studies
 
 
-def _next(before: dict[str, Finding], comes: float, rng: np.random.Generator) -> dict[str, Finding]:
+def _next(before: dict[str, PhantomFinding], comes: float, rng: np.random.Generator) -> dict[str, PhantomFinding]:
     """The findings of a patient's next study."""
     after = {}
     for name in FINDINGS:
@@ -109,7 +109,7 @@ def _next(before: dict[str, Finding], comes: float, rng: np.random.Generator) ->
     return after
 
 
-def _apart(finding: Finding, others: Iterable[Finding]) -> Finding:
+def _apart(finding: PhantomFinding, others: Iterable[PhantomFinding]) -> PhantomFinding:
     """Keeps what is seen in a lung and the air or fluid that would hide it on different sides, where it can."""
     groups = FOCAL, ("Effusion", "Pneumothorax")
     for own, other in (groups, groups[::-1]):

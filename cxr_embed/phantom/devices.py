@@ -6,14 +6,14 @@ import numpy as np
 from scipy import ndimage
 
 from cxr_embed.phantom.cage import Cage
-from cxr_embed.phantom.findings import Finding
+from cxr_embed.phantom.findings import PhantomFinding
 from cxr_embed.phantom.frame import Frame, spline, tube
 from cxr_embed.phantom.thorax import CARINA, Chest
 
 Path = tuple[np.ndarray, float]  # corners in mm, and a radius
 
 
-def device(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.ndarray:
+def device(chest: Chest, frame: Frame, cage: Cage, finding: PhantomFinding) -> np.ndarray:
     """Lays a device into a chest and says where it is seen."""
     rng = np.random.default_rng(finding.seed)
     side = 1 if finding.side == "left" else -1

@@ -16,7 +16,7 @@ DEVICES = ("endotracheal tube", "central venous catheter", "pacemaker", "enteric
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class PhantomFinding:
     """One finding.
 
     Attributes:
@@ -59,7 +59,7 @@ class Finding:
         return low + (high - low) * self.severity
 
 
-def sample_finding(name: str, rng: np.random.Generator) -> Finding:
+def sample_finding(name: str, rng: np.random.Generator) -> PhantomFinding:
     """A finding of this name with a side, a severity and a place.
 
     Raises:
@@ -72,14 +72,14 @@ def sample_finding(name: str, rng: np.random.Generator) -> Finding:
     across, down = float(rng.uniform(0.2, 0.8)), float(rng.uniform(0.15, 0.85))
     kind = DEVICES[int(rng.integers(len(DEVICES)))]
     if name == "Support Devices":
-        return Finding(name=name, side=_device_side(kind, side), severity=severity, kind=kind, seed=seed)
+        return PhantomFinding(name=name, side=_device_side(kind, side), severity=severity, kind=kind, seed=seed)
     if name == "Cardiomegaly":
-        return Finding(name=name, side="", severity=severity, seed=seed)
+        return PhantomFinding(name=name, side="", severity=severity, seed=seed)
     if name == "Edema" or (name == "Effusion" and rng.random() < 0.3):
-        return Finding(name=name, side="both", severity=severity, seed=seed)
+        return PhantomFinding(name=name, side="both", severity=severity, seed=seed)
     if name in ("Effusion", "Pneumothorax"):
-        return Finding(name=name, side=side, severity=severity, seed=seed)
-    return Finding(name=name, side=side, severity=severity, across=across, down=down, seed=seed)
+        return PhantomFinding(name=name, side=side, severity=severity, seed=seed)
+    return PhantomFinding(name=name, side=side, severity=severity, across=across, down=down, seed=seed)
 
 
 def _device_side(kind: str, side: Side) -> Side:
@@ -88,6 +88,6 @@ def _device_side(kind: str, side: Side) -> Side:
     return fixed.get(kind, side)
 
 
-def changed(finding: Finding, rng: np.random.Generator) -> Finding:
+def changed(finding: PhantomFinding, rng: np.random.Generator) -> PhantomFinding:
     """The same finding at a later study: its severity has moved, its place has not."""
     return replace(finding, severity=float(np.clip(finding.severity + rng.normal(0, 0.2), 0, 1)))

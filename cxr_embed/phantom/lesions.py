@@ -8,7 +8,7 @@ import numpy as np
 
 from cxr_embed.phantom.cage import Cage
 from cxr_embed.phantom.devices import device
-from cxr_embed.phantom.findings import Finding
+from cxr_embed.phantom.findings import PhantomFinding
 from cxr_embed.phantom.frame import Frame, spline, tube
 from cxr_embed.phantom.physics import enlarge
 from cxr_embed.phantom.pleura import effusion, pneumothorax
@@ -19,7 +19,7 @@ _CALCIUM = 0.14  # of a nodule is mineral, as in many granulomas: they would be 
 _IN_LUNG = 6.0  # mm of lung along a ray from which on a lesion there is counted as seen
 
 
-def apply_finding(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.ndarray:
+def apply_finding(chest: Chest, frame: Frame, cage: Cage, finding: PhantomFinding) -> np.ndarray:
     """Puts a finding into a chest.
 
     Returns:
@@ -29,12 +29,12 @@ def apply_finding(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> n
     return put(chest, frame, cage, finding)
 
 
-def _cardiomegaly(chest: Chest, _frame: Frame, _cage: Cage, _finding: Finding) -> np.ndarray:
+def _cardiomegaly(chest: Chest, _frame: Frame, _cage: Cage, _finding: PhantomFinding) -> np.ndarray:
     """The cage was made with a large heart already; what is seen of it is its silhouette."""
     return chest.heart.copy()
 
 
-def _focal(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.ndarray:
+def _focal(chest: Chest, frame: Frame, cage: Cage, finding: PhantomFinding) -> np.ndarray:
     """A nodule or mass: a lobulated ball of soft tissue; a mass is rougher and has spicules."""
     rng = np.random.default_rng(finding.seed)
     depth = rng.uniform(-0.45, 0.45) * cage.anatomy.depth
@@ -62,7 +62,7 @@ def clouds(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
     return enlarge(rng.standard_normal((cells, cells)).astype(np.float32), size) * 1.5
 
 
-def _consolidation(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.ndarray:
+def _consolidation(chest: Chest, frame: Frame, cage: Cage, finding: PhantomFinding) -> np.ndarray:
     """Airspace filled with fluid: dense, patchy at its edge, with bronchi that still hold air."""
     rng = np.random.default_rng(finding.seed)
     side = 1 if finding.side == "left" else -1
@@ -85,7 +85,7 @@ def _consolidation(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> 
     return (share > 0.25) & (chest.lungs > _IN_LUNG)
 
 
-def _edema(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.ndarray:
+def _edema(chest: Chest, frame: Frame, cage: Cage, finding: PhantomFinding) -> np.ndarray:
     """Fluid around the hila of both lungs, wide vessels, and septal (Kerley B) lines at the lower ribs."""
     rng = np.random.default_rng(finding.seed)
     x, y = frame.axes()
@@ -112,7 +112,7 @@ def _edema(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.ndarr
     return (haze > 0.35) & (chest.lungs > _IN_LUNG)
 
 
-_PUT: dict[str, Callable[[Chest, Frame, Cage, Finding], np.ndarray]] = {
+_PUT: dict[str, Callable[[Chest, Frame, Cage, PhantomFinding], np.ndarray]] = {
     "Cardiomegaly": _cardiomegaly,
     "Effusion": effusion,
     "Pneumothorax": pneumothorax,

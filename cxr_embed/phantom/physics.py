@@ -83,7 +83,7 @@ def expose(attenuation: np.ndarray, beam: Beam, pixel: float, rng: np.random.Gen
 
 
 @dataclass(frozen=True)
-class Curve:
+class DisplayCurve:
     """How a vendor shows an exposure.
 
     Attributes:
@@ -99,7 +99,7 @@ class Curve:
     detail: float
 
 
-def develop(reading: np.ndarray, curve: Curve, pixel: float) -> np.ndarray:
+def develop(reading: np.ndarray, curve: DisplayCurve, pixel: float) -> np.ndarray:
     """A detector's reading to `(S, S)` float32 from 0 (dark) to 1 (bright)."""
     step = max(1, reading.shape[0] // 64)
     slow = enlarge(

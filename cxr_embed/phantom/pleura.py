@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from cxr_embed.phantom.cage import Cage
-from cxr_embed.phantom.findings import Finding
+from cxr_embed.phantom.findings import PhantomFinding
 from cxr_embed.phantom.frame import Frame
 from cxr_embed.phantom.thorax import Chest
 
 _IN_LUNG = 4.0  # mm of lung along a ray from which on the change is counted as seen
 
 
-def _sides(finding: Finding) -> tuple[int, ...]:
+def _sides(finding: PhantomFinding) -> tuple[int, ...]:
     return {"left": (1,), "right": (-1,), "both": (-1, 1)}[finding.side]
 
 
@@ -23,7 +23,7 @@ def _step(signed: np.ndarray, soft: float) -> np.ndarray:
     return rising
 
 
-def effusion(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.ndarray:
+def effusion(chest: Chest, frame: Frame, cage: Cage, finding: PhantomFinding) -> np.ndarray:
     """Fluid: upright a meniscus that climbs the chest wall; half sitting, a veil behind the lung as well.
 
     The smallest one hides the costophrenic angle alone (some 200 ml, PA), the largest reaches the upper lung.
@@ -47,7 +47,7 @@ def effusion(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.nda
     return seen
 
 
-def pneumothorax(chest: Chest, frame: Frame, cage: Cage, finding: Finding) -> np.ndarray:
+def pneumothorax(chest: Chest, frame: Frame, cage: Cage, finding: PhantomFinding) -> np.ndarray:
     """Air: the lung has sunk away from the wall, most at the top; beyond its edge, a fine line, are not vessels."""
     (side,) = _sides(finding)
     x, y = frame.axes()

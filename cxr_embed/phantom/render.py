@@ -10,11 +10,11 @@ import numpy as np
 
 from cxr_embed.phantom import marks
 from cxr_embed.phantom.cage import HEART_DEPTH, Cage
-from cxr_embed.phantom.findings import Finding
+from cxr_embed.phantom.findings import PhantomFinding
 from cxr_embed.phantom.frame import Frame
 from cxr_embed.phantom.lesions import apply_finding, clouds
 from cxr_embed.phantom.patient import Patient
-from cxr_embed.phantom.physics import MAX_VALUE, Curve, View, develop, expose
+from cxr_embed.phantom.physics import MAX_VALUE, DisplayCurve, View, develop, expose
 from cxr_embed.phantom.skeleton import bones
 from cxr_embed.phantom.thorax import Chest, airways, body, cavity, heart, stomach
 from cxr_embed.phantom.vessels import vessels
@@ -37,7 +37,7 @@ class Phantom:
 
     pixels: np.ndarray
     masks: dict[str, np.ndarray]
-    findings: tuple[Finding, ...]
+    findings: tuple[PhantomFinding, ...]
     view: View
     heart: np.ndarray
     lungs: np.ndarray
@@ -56,7 +56,7 @@ class Pose:
     yaw: float
     angle: float
     arm: float
-    curve: Curve
+    curve: DisplayCurve
 
 
 def sample_pose(patient: Patient, view: View, rng: np.random.Generator) -> Pose:
@@ -79,7 +79,7 @@ def sample_pose(patient: Patient, view: View, rng: np.random.Generator) -> Pose:
         yaw=math.radians(rng.normal(0, 1.5 if upright else 4.0)),
         angle=rng.normal(0, 0.8 if upright else 2.0),
         arm=rng.uniform(30, 90) if upright else rng.uniform(0, 25),
-        curve=Curve(
+        curve=DisplayCurve(
             low=rng.uniform(-0.65, -0.3),
             high=rng.uniform(0.1, 0.4),
             steepness=rng.uniform(3.0, 4.6) if upright else rng.uniform(2.6, 4.2),
@@ -89,7 +89,7 @@ def sample_pose(patient: Patient, view: View, rng: np.random.Generator) -> Pose:
 
 
 def render(
-    patient: Patient, findings: Sequence[Finding] = (), view: View = "PA", *, size: int = 512, seed: int = 0
+    patient: Patient, findings: Sequence[PhantomFinding] = (), view: View = "PA", *, size: int = 512, seed: int = 0
 ) -> Phantom:
     """Takes a radiograph of a patient.
 
@@ -126,7 +126,9 @@ def render(
     turn = _Turn(pose.angle, size)
     reading = expose(turn(attenuation), frame.beam, frame.pixel, rng)
     span = high - low
-    curve = Curve(low + pose.curve.low * span, high + pose.curve.high * span, pose.curve.steepness, pose.curve.detail)
+    curve = DisplayCurve(
+        low + pose.curve.low * span, high + pose.curve.high * span, pose.curve.steepness, pose.curve.detail
+    )
     shown = marks.finish(develop(reading, curve, frame.pixel), rng)
     return Phantom(
         pixels=np.rint(shown * MAX_VALUE).astype(np.uint16),

@@ -16,14 +16,14 @@ from scipy import ndimage
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.io.files import not_local, partial_of, sweep
 from cxr_embed.phantom.cohort import Study, render_study, sample_studies
-from cxr_embed.phantom.findings import FINDINGS, Finding
+from cxr_embed.phantom.findings import FINDINGS, PhantomFinding
 from cxr_embed.phantom.physics import BITS
 from cxr_embed.phantom.render import Phantom
 
 Format = Literal["png", "dicom"]
 MIN_SIZE, MAX_SIZE = 64, 2048
 _COLUMNS = ("image_id", "path", "patient_id", "study_date", "view", "age", "sex", "split", "source", *FINDINGS)
-_TRUTH = (
+_BOX_COLUMNS = (
     *("image_id", "finding", "side", "grade", "severity", "zone", "kind", "diameter_mm", "ctr"),
     *("x", "y", "width", "height"),
 )
@@ -95,19 +95,19 @@ def _write_cohort(
 ) -> None:
     for name in ("images", "masks") if masks else ("images",):
         (folder / name).mkdir()
-    boxes_table: list[list[object]] = []
+    box_rows: list[list[object]] = []
     for number, boxes in enumerate(_write_images(folder, studies, format, size, masks), 1):
-        boxes_table += boxes
+        box_rows += boxes
         if progress:
             progress(number)
     _write(folder / "manifest.csv", _table(_COLUMNS, [_row(study, format) for study in studies]))
-    _write(folder / "truth.csv", _table(_TRUTH, boxes_table))
+    _write(folder / "truth.csv", _table(_BOX_COLUMNS, box_rows))
 
 
 def _write_images(
     folder: Path, studies: list[Study], format: Format, size: int, masks: bool
 ) -> Iterator[list[list[object]]]:
-    """Writes each study's files and gives its rows of truth, in order; NumPy leaves threads to run side by side."""
+    """Writes each study's files and gives its rows of boxes, in order; NumPy leaves threads to run side by side."""
 
     def write_one(study: Study) -> list[list[object]]:
         phantom = render_study(study, size)
@@ -117,7 +117,7 @@ def _write_images(
         for name, mask in phantom.masks.items() if masks else ():
             (folder / "masks" / name).mkdir(exist_ok=True)
             _write(folder / "masks" / name / f"{study.image_id}.png", _png(mask * np.uint8(255)))
-        return [row for finding in phantom.findings for row in _truth(study, phantom, finding)]
+        return [row for finding in phantom.findings for row in _box_rows(study, phantom, finding)]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(write_one, studies)
@@ -153,7 +153,7 @@ def _row(study: Study, format: Format) -> list[object]:
     ]
 
 
-def _truth(study: Study, phantom: Phantom, finding: Finding) -> Iterator[list[object]]:
+def _box_rows(study: Study, phantom: Phantom, finding: PhantomFinding) -> Iterator[list[object]]:
     """One row a box."""
     size = f"{finding.diameter_mm:.0f}" if finding.diameter_mm else ""
     severity = f"{finding.severity:.2f}" if finding.grade else ""

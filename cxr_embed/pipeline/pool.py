@@ -90,7 +90,7 @@ class WorkerProcess:
         self.process.wait()
 
 
-class Pool:
+class WorkerPool:
     """The run's workers, all started at once."""
 
     def __init__(self, setups: list[Setup], arena: Arena | None = None) -> None:
@@ -134,7 +134,7 @@ class Pool:
         self._setups[id(successor)] = setup
         return successor
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(

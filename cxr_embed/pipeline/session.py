@@ -28,7 +28,7 @@ from cxr_embed.pipeline.messages import (
     RunSlots,
     Setup,
 )
-from cxr_embed.pipeline.pool import Arena, OwnPool, OwnWorker, Pool, WorkerDied, WorkerProcess
+from cxr_embed.pipeline.pool import Arena, OwnPool, OwnWorker, WorkerDied, WorkerPool, WorkerProcess
 from cxr_embed.pipeline.stop import StopSignals
 from cxr_embed.pipeline.summary import EmbedSummary, Progress, notebook_progress
 from cxr_embed.pipeline.tasks import Task, task_chunks
@@ -134,7 +134,7 @@ class Session:
         with ExitStack() as stack:
             if plan.arena is not None:
                 stack.callback(plan.arena.close)
-            self._loop(stack.enter_context(Pool(plan.setups, plan.arena)), enumerate(tasks))
+            self._loop(stack.enter_context(WorkerPool(plan.setups, plan.arena)), enumerate(tasks))
 
     def work_here(
         self, tasks: Iterator[Task], encoder: CheckedEncoder, setup: Setup, batch_size: int | Literal["auto"]
@@ -145,12 +145,12 @@ class Session:
         self.chunk = max(CHUNK, batch)
         self._loop(OwnPool(OwnWorker(replace(setup, batch_size=batch), encoder)), enumerate(tasks))
 
-    def _loop(self, pool: Pool | OwnPool, numbered: Iterator[tuple[int, Task]]) -> None:
+    def _loop(self, pool: WorkerPool | OwnPool, numbered: Iterator[tuple[int, Task]]) -> None:
         exhausted = False
         while True:
             for worker, message in pool.messages():
                 if isinstance(message, WorkerDied):
-                    assert isinstance(pool, Pool)
+                    assert isinstance(pool, WorkerPool)
                     assert isinstance(worker, WorkerProcess)
                     self._died(pool, worker, message)
                 else:
@@ -334,7 +334,7 @@ class Session:
 
     # The device worker of a GPU run
 
-    def _decoding(self, pool: Pool | OwnPool, exhausted: bool) -> bool:
+    def _decoding(self, pool: WorkerPool | OwnPool, exhausted: bool) -> bool:
         """Whether more filled slots will come without the device emptying any."""
         assert self.arena is not None
         at_work = any(worker.busy for worker in pool.workers if worker.kind == "decoder")
@@ -359,7 +359,7 @@ class Session:
 
     # Trouble
 
-    def _died(self, pool: Pool, worker: WorkerProcess, died: WorkerDied) -> None:
+    def _died(self, pool: WorkerPool, worker: WorkerProcess, died: WorkerDied) -> None:
         """A worker's files are tried again, each alone; a file whose worker dies twice is the culprit."""
         self.deaths += 1
         if not worker.ready or worker.kind == "device" or self.deaths > MAX_DEATHS:

@@ -8,7 +8,7 @@ import numpy as np
 
 from cxr_embed.choices import Balance
 from cxr_embed.probe.base import Probe, all_vectors
-from cxr_embed.probe.features import ArraySource, ProbeError, Source, Standard
+from cxr_embed.probe.features import ArraySource, ProbeError, Standard, VectorSource
 from cxr_embed.probe.linear import LinearProbe
 from cxr_embed.probe.selection import C_GRID, FOLDS, make_columns
 
@@ -67,7 +67,7 @@ class AttentionProbe(Probe):
         return "flatten"
 
     def _learn(
-        self, source: Source, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
+        self, source: VectorSource, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
     ) -> None:
         width = self.width
         if width is None or source.width % width or source.width == width:

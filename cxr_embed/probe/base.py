@@ -12,8 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 from cxr_embed.probe.features import (
     ArraySource,
     ProbeError,
-    Source,
     Standard,
+    VectorSource,
     check_finite,
     fit_standard,
     in_threads,
@@ -78,7 +78,7 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         return self
 
     def fit_source(
-        self, source: Source, Y: np.ndarray, groups: np.ndarray | None = None, standard: Standard | None = None
+        self, source: VectorSource, Y: np.ndarray, groups: np.ndarray | None = None, standard: Standard | None = None
     ) -> Self:
         """As `fit`, of pooled vectors that are read block by block; what did not converge is in `unconverged_` only.
 
@@ -110,7 +110,7 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         """
         return self.decision_source(ArraySource(np.asanyarray(X), self.pooling))
 
-    def decision_source(self, source: Source) -> np.ndarray:
+    def decision_source(self, source: VectorSource) -> np.ndarray:
         """As `decision_function`, of pooled vectors that are read block by block."""
         if not hasattr(self, "mean_"):
             raise ProbeError("this probe is not trained yet: fit it, or load one")
@@ -148,7 +148,7 @@ class Probe(BaseEstimator):  # type: ignore[misc]
         return self.pool
 
     def _learn(
-        self, source: Source, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
+        self, source: VectorSource, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
     ) -> None:
         """Learns the findings `learned` `(F,)` bool from labels `(N, F)`."""
         raise NotImplementedError
@@ -178,7 +178,7 @@ def check_labels(labels: Any, count: int) -> np.ndarray:
     return values
 
 
-def all_vectors(source: Source, standard: Standard, dtype: type[np.floating] = np.float32) -> np.ndarray:
+def all_vectors(source: VectorSource, standard: Standard, dtype: type[np.floating] = np.float32) -> np.ndarray:
     """All vectors in their standard form, `(N, D)`."""
     result = np.empty((source.count, source.width), dtype)
     for rows, vectors in source.blocks():

@@ -34,7 +34,7 @@ class ProbeError(CxrEmbedError):
     """A probe that cannot be trained, read or used on these vectors."""
 
 
-class Source(Protocol):
+class VectorSource(Protocol):
     """Pooled vectors in some order, as often as they are read."""
 
     count: int
@@ -122,7 +122,7 @@ class Standard:
         return result
 
 
-def fit_standard(source: Source) -> Standard:
+def fit_standard(source: VectorSource) -> Standard:
     """Mean and standard deviation over all vectors; a dimension that is constant keeps its scale.
 
     Raises:
@@ -174,7 +174,7 @@ class Matrix:
         standard: what they are standardised by.
     """
 
-    def __init__(self, source: Source, standard: Standard) -> None:
+    def __init__(self, source: VectorSource, standard: Standard) -> None:
         self.count, self.width = source.count, source.width
         self._source, self._standard = source, standard
         self._dense: np.ndarray | None = None

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from cxr_embed.probe.base import Probe, all_vectors
-from cxr_embed.probe.features import ProbeError, Source, Standard
+from cxr_embed.probe.features import ProbeError, Standard, VectorSource
 
 _ROUNDING = 1e-6  # a cosine in a product of matrices is off by less
 
@@ -42,7 +42,7 @@ class MLPProbe(Probe):
     layers_: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
     def _learn(
-        self, source: Source, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
+        self, source: VectorSource, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
     ) -> None:
         from sklearn.neural_network import MLPClassifier  # half a second that other probes need not wait
 
@@ -109,7 +109,7 @@ class KNNProbe(Probe):
     labels_: np.ndarray
 
     def _learn(
-        self, source: Source, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
+        self, source: VectorSource, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
     ) -> None:
         if not (isinstance(self.neighbors, int | np.integer) and self.neighbors > 0):
             raise ProbeError(f"neighbors is a whole number above 0, not {self.neighbors!r}")

@@ -9,7 +9,7 @@ import numpy as np
 
 from cxr_embed.choices import Balance
 from cxr_embed.probe.base import Probe, all_vectors
-from cxr_embed.probe.features import Matrix, ProbeError, Source, Standard
+from cxr_embed.probe.features import Matrix, ProbeError, Standard, VectorSource
 from cxr_embed.probe.kernel import Columns, solve_kernel
 from cxr_embed.probe.newton import InMemory, Solution, solve_newton
 from cxr_embed.probe.selection import BALANCES, C_GRID, FOLDS, choose_C, make_columns
@@ -137,7 +137,7 @@ class LinearProbe(Probe):
     chosen_: np.ndarray
 
     def _learn(
-        self, source: Source, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
+        self, source: VectorSource, standard: Standard, labels: np.ndarray, patients: np.ndarray, learned: np.ndarray
     ) -> None:
         check_balance(self.balance)
         if self.C != "auto" and not _positive(self.C):

@@ -125,7 +125,7 @@ def solve_smooth(
         left = np.flatnonzero(~solved)
         if not len(left):
             break
-        run = _Run(matrix, columns.pick(left), curvature, weights[:, left], dtype)
+        run = _Descent(matrix, columns.pick(left), curvature, weights[:, left], dtype)
         for _ in range(passes):
             run.step(tolerance)
             if not len(run.now):
@@ -138,7 +138,7 @@ def solve_smooth(
     return Solution(weights[:-1], weights[-1], solved)
 
 
-class _Run:
+class _Descent:
     """The state of all problems; `now` are those that go on: not `solved`, and not given up.
 
     Arrays are `(D + 1, K)`, intercepts last. Products have the `dtype`.

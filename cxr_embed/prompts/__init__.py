@@ -118,11 +118,11 @@ Template = Annotated[str, pydantic.AfterValidator(_template)]
 Texts = Annotated[list[Annotated[str, pydantic.AfterValidator(_prompt)]], pydantic.AfterValidator(_prompts)]
 
 
-class _Part(pydantic.BaseModel):
+class _PromptPart(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
-class _Entry(_Part):
+class _Entry(_PromptPart):
     positive: Annotated[Texts, pydantic.Field(min_length=1)]
     negative: Texts = []
     template: Template | None = None
@@ -136,7 +136,7 @@ class _Entry(_Part):
         return self
 
 
-class _File(_Part):
+class _File(_PromptPart):
     title: str = ""
     sources: list[str] = []
     template: Template | None = None

@@ -71,7 +71,7 @@ def format_pair(finding: Finding) -> str:
     return f"'{finding.positive[0]}' / '{finding.negative[0]}'"
 
 
-def sets_that_ask(finding: Finding) -> list[str]:
+def sets_with(finding: Finding) -> list[str]:
     """The sets of the package that have a finding of this name, or this very prompt: they ask with more words."""
     words = {finding.name.casefold(), finding.positive[0].casefold()}
     return [

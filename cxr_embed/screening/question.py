@@ -16,7 +16,7 @@ from cxr_embed.index.case_table import CONTENT, IMAGE, case_table
 from cxr_embed.manifest import Manifest
 from cxr_embed.metrics import Estimate
 from cxr_embed.prompts import Finding
-from cxr_embed.prompts.questions import sets_that_ask
+from cxr_embed.prompts.questions import sets_with
 from cxr_embed.screening.finding_report import scored_cases
 from cxr_embed.screening.matched_labels import match_store_labels
 from cxr_embed.screening.scoring import Screening
@@ -112,7 +112,7 @@ def answer(
     if labels is not None:
         found, told = _judged(found, store, screening, labels, split, uncertain)
         notes += told
-    sets = dict.fromkeys(name for question in screening.scorer.findings for name in sets_that_ask(question))
+    sets = dict.fromkeys(name for question in screening.scorer.findings for name in sets_with(question))
     if sets:
         notes.append(f"asked with these words alone; sets that ask with more: {', '.join(sets)} (`prompts`)")
     return found, list(dict.fromkeys(notes))

@@ -57,7 +57,7 @@ class ShardRows:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class KnownImage:
     """What the store last recorded of an image."""
 
     content: bytes
@@ -69,7 +69,7 @@ class Known:
 
 
 @dataclass(kw_only=True)
-class Index:
+class ImageIndex:
     """The state of every image.
 
     Rows of all shards are numbered in one sequence. A row that states an image's content replaces the image's earlier
@@ -162,14 +162,14 @@ class Index:
             result.append(stamp.ctime_ns != 0 and state == (patient, stamp.size, stamp.mtime_ns, stamp.ctime_ns))
         return result
 
-    def find_image(self, image_id: str) -> Known | None:
+    def find_image(self, image_id: str) -> KnownImage | None:
         """The row that states the image's content; None for an image that was never read."""
         number = self.latest.get(image_id)
         if number is None:
             return None
         row = self._rows(ROW_SCHEMA.names, [number]).to_pylist()[0]
         stamp = Stamp(row["size"], row["mtime_ns"], row["ctime_ns"])
-        return Known(
+        return KnownImage(
             content=row["content"],
             patient_id=row["patient_id"],
             stamp=stamp,

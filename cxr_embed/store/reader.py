@@ -18,7 +18,7 @@ from cxr_embed.io.digests import file_record
 from cxr_embed.io.files import load_npy
 from cxr_embed.store.added import added_checksums, read_added
 from cxr_embed.store.checksums import changed_rows
-from cxr_embed.store.image_index import Index, ShardRows
+from cxr_embed.store.image_index import ImageIndex, ShardRows
 from cxr_embed.store.layout import (
     CHECKSUMS,
     SHARD_JSON,
@@ -109,9 +109,9 @@ class Store:
         return engines
 
     @cached_property
-    def index(self) -> Index:
+    def index(self) -> ImageIndex:
         """The state of every image, failures included."""
-        index = Index()
+        index = ImageIndex()
         for number, path in enumerate(self._shard_paths):
             index.fold(ShardRows.open(path, self._info(number)))
         return index

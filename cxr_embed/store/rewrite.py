@@ -22,7 +22,7 @@ from cxr_embed.errors import StoreError
 from cxr_embed.io.digests import file_record, short_digest
 from cxr_embed.io.files import load_npy, sync, write_whole
 from cxr_embed.store.added import added_checksums, read_added, remove_stale, write_added
-from cxr_embed.store.image_index import Index, ShardRows
+from cxr_embed.store.image_index import ImageIndex, ShardRows
 from cxr_embed.store.layout import (
     CHECKSUMS,
     INCOMING,
@@ -166,7 +166,7 @@ def _after(
 
 def _write(root: Path, header: Header, shards: list[_Shard]) -> dict[str, tuple[Path, str]]:
     """Writes what replaces shards into `incoming/`: old name to folder and new name."""
-    index, written = Index(), {}
+    index, written = ImageIndex(), {}
     for shard in shards:
         table = shard.table
         if shard.changed:
@@ -184,7 +184,7 @@ def _write(root: Path, header: Header, shards: list[_Shard]) -> dict[str, tuple[
 
 
 def _table(rows: list[Row]) -> pa.Table:
-    """What `Index.fold` looks at."""
+    """What `ImageIndex.fold` looks at."""
     columns = {
         "image_id": [row.image_id for row in rows],
         "content": [row.content for row in rows],

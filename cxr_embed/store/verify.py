@@ -14,7 +14,7 @@ from cxr_embed.io.digests import file_record
 from cxr_embed.io.files import load_npy
 from cxr_embed.store.added import ADDED, added_checksums, read_added, remove_stale, write_added
 from cxr_embed.store.checksums import row_checksums
-from cxr_embed.store.image_index import Index, ShardRows
+from cxr_embed.store.image_index import ImageIndex, ShardRows
 from cxr_embed.store.layout import (
     CHECKSUMS,
     ROWS,
@@ -58,7 +58,7 @@ def verify_store(path: str | os.PathLike[str], progress: Callable[[int, int], No
     ]
     damage += [Damage(PROMPTS, what) for what in _verify_prompts(root, header)]
     damage += _verify_added(root)
-    index = Index()
+    index = ImageIndex()
     numbers = [int(shard.name[:8]) for shard in shards]
     missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
     damage += [Damage(f"{number:08d}", "the shard is missing") for number in missing]

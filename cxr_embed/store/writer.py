@@ -20,7 +20,7 @@ from cxr_embed.io.files import not_local, write_whole
 from cxr_embed.io.times import utc_now
 from cxr_embed.store.added import ADDED, remove_stale
 from cxr_embed.store.forgotten import FORGOTTEN, gather_forgotten
-from cxr_embed.store.image_index import Index, ShardRows
+from cxr_embed.store.image_index import ImageIndex, ShardRows
 from cxr_embed.store.layout import (
     HEADER,
     INCOMING,
@@ -84,7 +84,7 @@ class StoreWriter:
         try:
             self.forgotten = gather_forgotten(self.path, key_file=key_file)
             self.header = self._header(spec, dtype, precision, software)
-            self.index = Index()
+            self.index = ImageIndex()
             for shard in shard_paths(self.path):
                 info = ShardInfo.read(shard)
                 if info.fingerprint != spec.fingerprint:

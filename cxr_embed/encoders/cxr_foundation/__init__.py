@@ -27,7 +27,7 @@ from cxr_embed.encoders.cxr_foundation.tokenizer import load_tokenizer, tokenize
 from cxr_embed.encoders.digests import folder_digest
 from cxr_embed.encoders.hub import named_folder
 from cxr_embed.encoders.registry import encoder_card
-from cxr_embed.encoders.tensorflow_process import Comparison, TensorFlowProcess
+from cxr_embed.encoders.tensorflow_process import BatchComparison, TensorFlowProcess
 from cxr_embed.errors import EncoderError, EncoderUnusable, ImageError
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule
 
@@ -180,7 +180,7 @@ class CxrFoundationEncoder:
             return {**facts, "batches": {"proven": False, "why": why}}
         return {**facts, "batches": {"proven": found.apart <= TOLERANCE, "allowed": TOLERANCE, **found._asdict()}}
 
-    def _compare(self, files: Sequence[np.ndarray]) -> Comparison | None:
+    def _compare(self, files: Sequence[np.ndarray]) -> BatchComparison | None:
         """How far apart the signature and the network are on PNG files of the recipe; None where there is one way."""
         facts = self._process.loaded.facts
         depth = facts["decode_depth"]

@@ -25,10 +25,10 @@ from cxr_embed.index.faiss.layout import (
     CASES,
     PROMPTS,
     TOKENS,
+    BuildOptions,
+    IndexRecord,
     Kind,
-    Measured,
-    Options,
-    Record,
+    MeasuredRecall,
     publish,
     writing,
 )
@@ -54,7 +54,7 @@ class Written:
         notes: what the user should know of it.
     """
 
-    record: Record
+    record: IndexRecord
     changed: int
     notes: tuple[str, ...]
 
@@ -100,7 +100,7 @@ def build_index(
         copy_prompts(store, folder)
         if forgotten:  # what is added later, of another store, is to know it too
             forgotten.save(root / FORGOTTEN)
-        record = _new_record(store, output, pool, len(kept), Options(kind, memory), folder)
+        record = _new_record(store, output, pool, len(kept), BuildOptions(kind, memory), folder)
         chosen_kind = choose_kind(record, kind)
         if kind not in ("auto", chosen_kind.name):
             few = f"among {counted(record.cases, 'case')} {kind} would be the slower way"
@@ -121,10 +121,10 @@ def _vectors_of(store: Store, output: str | None, pool: str | None) -> tuple[str
     return output, pool or _default_pool(store.spec, output)
 
 
-def _new_record(store: Store, output: str, pool: str, cases: int, options: Options, folder: Path) -> Record:
+def _new_record(store: Store, output: str, pool: str, cases: int, options: BuildOptions, folder: Path) -> IndexRecord:
     """Of an index before the kind of its candidates is chosen."""
     shape = store.spec.outputs[output]
-    return Record(
+    return IndexRecord(
         spec=store.spec,
         output=output,
         pool=pool,
@@ -132,7 +132,7 @@ def _new_record(store: Store, output: str, pool: str, cases: int, options: Optio
         shape=shape if pool == "tokens" else shape[-1:],
         options=options,
         kind=Kind("flat"),
-        measured=Measured(),
+        measured=MeasuredRecall(),
         stores=(identity(store),),
         generation=folder.name,
         created=utc_now(),
@@ -164,7 +164,7 @@ def add_cases(
             written.
     """
     root = Path(path)
-    Record.read(root)
+    IndexRecord.read(root)
     with writing(root) as folder:
         old = CaseIndex(root)
         record = old.record
@@ -203,7 +203,7 @@ def add_cases(
         return Written(publish(root, record), len(kept), (*notes, *zero, *alike, *warnings))
 
 
-def _grown(old: CaseIndex, record: Record, folder: Path, progress: kinds.Progress | None) -> Any:
+def _grown(old: CaseIndex, record: IndexRecord, folder: Path, progress: kinds.Progress | None) -> Any:
     """The candidates' structure of the old index with the new cases in it."""
     index = kinds.read(old.folder / CANDIDATES, record.files[CANDIDATES]["sha256"])
     if record.pool == "tokens":
@@ -263,7 +263,7 @@ def remove_rows(
     Raises:
         CaseIndexError: for an index that is damaged or cannot be written.
     """
-    Record.read(root)
+    IndexRecord.read(root)
     with writing(root) as folder:
         old = CaseIndex(root)
         gone = choose(old)

@@ -26,7 +26,7 @@ MEASURED = {"hog": 0.95}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class DuplicateGroup:
     """Images that pairs link to one another.
 
     Attributes:
@@ -57,7 +57,7 @@ class Duplicates:
         notes: what limits the answer, in words.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[DuplicateGroup, ...]
     threshold: float | None
     rule: str
     scale: Scale
@@ -102,7 +102,7 @@ def find_duplicates(
     return Duplicates(groups, threshold, rule, scale, (*notes, *_one_person(groups, patients, splits)))
 
 
-def _one_person(groups: tuple[Group, ...], patients: np.ndarray, splits: np.ndarray) -> list[str]:
+def _one_person(groups: tuple[DuplicateGroup, ...], patients: np.ndarray, splits: np.ndarray) -> list[str]:
     """A word on images that leak although no copy does: those of a patient who is in another split by another id."""
     leaking: set[int] = set()
     for found in groups:
@@ -130,7 +130,7 @@ def _threshold_note(rule: str, threshold: float | None, encoder: str, scale: Sca
     return f"only the same file counts: {few}; give `threshold`"
 
 
-def group(pairs: Pairs, patients: np.ndarray, splits: np.ndarray, order: np.ndarray) -> tuple[Group, ...]:
+def group(pairs: Pairs, patients: np.ndarray, splits: np.ndarray, order: np.ndarray) -> tuple[DuplicateGroup, ...]:
     """Pairs linked to groups, in the order of `Duplicates.groups`.
 
     Of each group one image stays: of its test split if it has one, else of any but the training split, else of that;
@@ -154,7 +154,7 @@ def group(pairs: Pairs, patients: np.ndarray, splits: np.ndarray, order: np.ndar
         owner = number[rows[0]]
         kept = min(rows.tolist(), key=lambda row: _rank(str(splits[row])))
         found.append(
-            Group(
+            DuplicateGroup(
                 rows=tuple(rows.tolist()),
                 similarity=float(lowest[owner]),
                 same_file=bool(all_same[owner]),

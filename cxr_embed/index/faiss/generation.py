@@ -12,7 +12,7 @@ import numpy as np
 
 from cxr_embed.index.faiss import kinds, token_candidates
 from cxr_embed.index.faiss.arrays import ROWS, array_file
-from cxr_embed.index.faiss.layout import CANDIDATES, CHECKSUMS, TOKENS, VECTORS, Kind, Measured, Record
+from cxr_embed.index.faiss.layout import CANDIDATES, CHECKSUMS, TOKENS, VECTORS, IndexRecord, Kind, MeasuredRecall
 from cxr_embed.index.faiss.tokens import unit_tokens
 from cxr_embed.index.faiss.vectors import PooledVectors, pooled, timed, unit
 from cxr_embed.io.files import load_npy
@@ -80,7 +80,7 @@ def mapped(folder: Path, name: str = VECTORS) -> np.ndarray:
     return np.asarray(load_npy(folder / name, mmap_mode="r"))
 
 
-def choose_kind(record: Record, kind: str) -> Kind:
+def choose_kind(record: IndexRecord, kind: str) -> Kind:
     """How candidates are found among a record's cases, and in the memory that was wished for; see `kinds.choose`."""
     if record.pool == "tokens":
         return token_candidates.choose(record.cases, record.shape, kind, record.options.memory)
@@ -88,21 +88,21 @@ def choose_kind(record: Record, kind: str) -> Kind:
 
 
 def write_candidates(
-    record: Record, folder: Path, kind: Kind, progress: kinds.Progress | None, index: Any = None
-) -> tuple[Record, tuple[str, ...]]:
+    record: IndexRecord, folder: Path, kind: Kind, progress: kinds.Progress | None, index: Any = None
+) -> tuple[IndexRecord, tuple[str, ...]]:
     """Builds the FAISS index, or takes the one that is given, tunes, measures and writes it.
 
     Returns:
         The record with kind and figures, and notes.
     """
     if not record.cases:
-        return replace(record, kind=kind, measured=Measured()), ()
+        return replace(record, kind=kind, measured=MeasuredRecall()), ()
     vectors = mapped(folder)
     if record.pool == "tokens":
         return token_candidates.write(folder, record, kind, mapped(folder, TOKENS), vectors, progress, index)
     if kind.name == "flat":
         milliseconds = timed(PooledVectors(vectors, kind))
-        return replace(record, kind=kind, measured=Measured(1.0, 0, milliseconds)), ()
+        return replace(record, kind=kind, measured=MeasuredRecall(1.0, 0, milliseconds)), ()
     index = index if index is not None else kinds.build(vectors, kind, progress)
     if progress is not None:
         progress("measuring recall", 0, 1)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index.faiss.layout import Kind, Measured
+from cxr_embed.index.faiss.layout import Kind, MeasuredRecall
 from cxr_embed.io.digests import file_record
 from cxr_embed.types import counted
 
@@ -232,7 +232,7 @@ def candidates(index: Any, kind: Kind, query: np.ndarray, count: int, selector: 
     return np.asarray(rows[rows >= 0])
 
 
-def tune(index: Any, vectors: np.ndarray, kind: Kind) -> tuple[Kind, Measured]:
+def tune(index: Any, vectors: np.ndarray, kind: Kind) -> tuple[Kind, MeasuredRecall]:
     """The least effort that finds enough of the true neighbours of a sample of cases.
 
     Returns:
@@ -257,7 +257,7 @@ def tune(index: Any, vectors: np.ndarray, kind: Kind) -> tuple[Kind, Measured]:
         recall = (recall * near - 1) / (near - 1) if near > 1 else recall
         if recall >= RECALL:
             break
-    return kind, Measured(round(recall, 4), len(sample))
+    return kind, MeasuredRecall(round(recall, 4), len(sample))
 
 
 def _efforts(kind: Kind, most: int) -> Iterator[Kind]:

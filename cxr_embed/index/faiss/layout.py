@@ -66,7 +66,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Options:
+class BuildOptions:
     """What the user chose, so that adding cases keeps to it.
 
     Attributes:
@@ -79,7 +79,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRecall:
     """What was measured when the index was built; None where nothing was.
 
     Attributes:
@@ -94,7 +94,7 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class IndexRecord:
     """`index.json`.
 
     Attributes:
@@ -118,9 +118,9 @@ class Record:
     pool: str
     cases: int
     shape: tuple[int, ...]
-    options: Options
+    options: BuildOptions
     kind: Kind
-    measured: Measured
+    measured: MeasuredRecall
     stores: tuple[Mapping[str, Any], ...]
     generation: str
     created: str
@@ -143,7 +143,7 @@ class Record:
         return json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
     @classmethod
-    def read(cls, root: Path) -> Record:
+    def read(cls, root: Path) -> IndexRecord:
         """Reads and checks `index.json`.
 
         Raises:
@@ -168,9 +168,9 @@ class Record:
             values |= {
                 "spec": EncoderSpec.from_json(body["spec"]),
                 "shape": tuple(body["shape"]),
-                "options": Options(**body["wish"]),
+                "options": BuildOptions(**body["wish"]),
                 "kind": Kind(**body["kind"]),
-                "measured": Measured(**body["measured"]),
+                "measured": MeasuredRecall(**body["measured"]),
                 "stores": tuple(body["stores"]),
             }
             record = cls(**values)
@@ -247,7 +247,7 @@ def writing(root: Path) -> Iterator[Path]:
         lock.release()
 
 
-def publish(root: Path, record: Record) -> Record:
+def publish(root: Path, record: IndexRecord) -> IndexRecord:
     """Makes a complete generation the index: files are flushed, digests taken, index.json replaced, the rest deleted.
 
     Returns:
@@ -278,7 +278,7 @@ def clean(root: Path) -> None:
 def leftovers(root: Path) -> list[Path]:
     """Generations and half-written records that index.json does not name: a writer was killed."""
     try:
-        current = Record.read(root).generation
+        current = IndexRecord.read(root).generation
     except CaseIndexError:
         current = ""  # none yet, or damaged: only a build comes here then, and it replaces all
     return [

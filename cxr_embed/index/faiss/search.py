@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError, StoreError
-from cxr_embed.index.case_table import CONTENT, DATE, IMAGE, LOOKS, PATIENT, Column, read_table
-from cxr_embed.index.faiss.layout import CANDIDATES, CASES, CHECKSUMS, PROMPTS, TOKENS, VECTORS, Record
+from cxr_embed.index.case_table import CONTENT, DATE, IMAGE, LOOKS, PATIENT, CaseColumn, read_table
+from cxr_embed.index.faiss.layout import CANDIDATES, CASES, CHECKSUMS, PROMPTS, TOKENS, VECTORS, IndexRecord
 from cxr_embed.index.faiss.tokens import TokenVectors
 from cxr_embed.index.faiss.vectors import PooledVectors
 from cxr_embed.index.query import Query, Rules, best, unlike_note
@@ -42,16 +42,16 @@ class CaseIndex(Searchable):
         CaseIndexError: where there is none, it is damaged, or its parts do not belong together.
     """
 
-    record: Record
+    record: IndexRecord
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.record = Record.read(self.path)
+        self.record = IndexRecord.read(self.path)
         try:
             self._open()
         except CaseIndexError:
             # A writer may have published the next generation between our looks.
-            before, self.record = self.record, Record.read(self.path)
+            before, self.record = self.record, IndexRecord.read(self.path)
             if self.record.generation == before.generation:
                 raise
             self._open()
@@ -65,7 +65,7 @@ class CaseIndex(Searchable):
         self.folder = folder
         self.table: pa.Table = read_table(folder / CASES, files[CASES]["sha256"], len(self))
         self._columns = {
-            name: Column(column.chunk(0) if column.num_chunks else pa.array([], column.type))
+            name: CaseColumn(column.chunk(0) if column.num_chunks else pa.array([], column.type))
             for name, column in zip(self.table.column_names, self.table.columns, strict=True)
         }
         self._image_ids = self._columns[IMAGE].array

@@ -12,7 +12,7 @@ import numpy as np
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.faiss import kinds
-from cxr_embed.index.faiss.layout import CANDIDATES, PROMPTS, Kind, Measured, Record
+from cxr_embed.index.faiss.layout import CANDIDATES, PROMPTS, IndexRecord, Kind, MeasuredRecall
 from cxr_embed.index.faiss.tokens import TokenVectors, exact_below, nearest_means
 from cxr_embed.index.faiss.vectors import unit
 from cxr_embed.index.maxsim import MaxSim
@@ -84,7 +84,7 @@ def add(index: Any, tokens: np.ndarray, progress: kinds.Progress | None = None) 
 
 def tune(
     index: Any, tokens: np.ndarray, means: np.ndarray, kind: Kind, texts: np.ndarray | None = None
-) -> tuple[Kind, Measured]:
+) -> tuple[Kind, MeasuredRecall]:
     """The fewest candidates that hold enough of the true neighbours, against brute force over every token.
 
     Queries of one vector are tokens of cases less what all tokens share, since a text lies as far from them, and some
@@ -130,7 +130,7 @@ def tune(
     if image_recall < kinds.RECALL:
         effort, image_recall = 0, 1.0
     recall = round(min(text_recall, image_recall), 4)
-    return replace(kind, fetch=fetch, effort=effort), Measured(recall, len(words) + len(queries))
+    return replace(kind, fetch=fetch, effort=effort), MeasuredRecall(recall, len(words) + len(queries))
 
 
 def _mean_token(tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -181,13 +181,13 @@ def timed(similar: TokenVectors) -> float:
 
 def write(
     folder: Path,
-    record: Record,
+    record: IndexRecord,
     kind: Kind,
     tokens: np.ndarray,
     means: np.ndarray,
     progress: kinds.Progress | None = None,
     index: Any = None,
-) -> tuple[Record, tuple[str, ...]]:
+) -> tuple[IndexRecord, tuple[str, ...]]:
     """Builds (or takes) the FAISS index of a generation, tunes, measures and writes it.
 
     Args:
@@ -204,7 +204,7 @@ def write(
     """
     if kind.name == "flat" or len(tokens) <= exact_below(*tokens.shape[1:]):
         kind = Kind("flat")
-        measured = Measured(1.0, 0, timed(TokenVectors(tokens, means, kind)))
+        measured = MeasuredRecall(1.0, 0, timed(TokenVectors(tokens, means, kind)))
         return replace(record, kind=kind, measured=measured), ()
     index = index if index is not None else build(tokens, kind, progress)
     if progress is not None:
@@ -222,7 +222,7 @@ def write(
     return replace(record, kind=kind, measured=measured), tuple(notes)
 
 
-def _texts(folder: Path, record: Record) -> np.ndarray | None:
+def _texts(folder: Path, record: IndexRecord) -> np.ndarray | None:
     """Vectors of the store's prompts, where words can be compared with these tokens."""
     spec = record.spec
     if spec.text is None or spec.text.output != record.output or not (folder / PROMPTS).exists():

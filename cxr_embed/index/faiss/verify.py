@@ -16,7 +16,7 @@ from cxr_embed.errors import CaseIndexError, CxrEmbedError
 from cxr_embed.index.case_table import IMAGE
 from cxr_embed.index.faiss.arrays import ROWS
 from cxr_embed.index.faiss.generation import mapped, write_checksums
-from cxr_embed.index.faiss.layout import CANDIDATES, CASES, CHECKSUMS, TOKENS, VECTORS, Record, publish, writing
+from cxr_embed.index.faiss.layout import CANDIDATES, CASES, CHECKSUMS, TOKENS, VECTORS, IndexRecord, publish, writing
 from cxr_embed.index.faiss.search import CaseIndex
 from cxr_embed.io.digests import file_record
 from cxr_embed.store import Damage
@@ -38,7 +38,7 @@ def verify_index(path: str | os.PathLike[str], progress: Callable[[int, int], No
         CaseIndexError: where there is no index, or index.json is damaged.
     """
     root = Path(path)
-    record = Record.read(root)
+    record = IndexRecord.read(root)
     folder = root / record.generation
     damage = []
     present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
@@ -66,9 +66,9 @@ def upgrade_index(path: str | os.PathLike[str]) -> bool:
         CaseIndexError: where there is no index, it is damaged or cannot be written.
     """
     root = Path(path)
-    Record.read(root)
+    IndexRecord.read(root)
     with writing(root) as folder:
-        record = Record.read(root)
+        record = IndexRecord.read(root)
         if CHECKSUMS in record.files:
             return False
         sums = []
@@ -87,7 +87,7 @@ def upgrade_index(path: str | os.PathLike[str]) -> bool:
     return True
 
 
-def _contents(root: Path, record: Record, folder: Path) -> list[Damage]:
+def _contents(root: Path, record: IndexRecord, folder: Path) -> list[Damage]:
     """Faults of files that are as they were written: a writer's mistakes."""
     try:
         index = CaseIndex(root)

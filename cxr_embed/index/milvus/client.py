@@ -33,7 +33,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 
 @dataclass(frozen=True)
-class Record:
+class CollectionRecord:
     """What a collection holds.
 
     Attributes:
@@ -61,7 +61,7 @@ class Record:
         return json.dumps(head | body, ensure_ascii=False)
 
     @classmethod
-    def from_text(cls, text: str, where: str) -> Record:
+    def from_text(cls, text: str, where: str) -> CollectionRecord:
         """The inverse of `to_text`.
 
         Raises:
@@ -95,7 +95,7 @@ def is_file(uri: str) -> bool:
 
 
 @contextmanager
-def asking(uri: str) -> Iterator[None]:
+def as_index_error(uri: str) -> Iterator[None]:
     """Turns what goes wrong between us and Milvus into one line, and keeps its libraries from printing tracebacks."""
     from pymilvus.exceptions import MilvusException
 
@@ -136,7 +136,7 @@ def connect(uri: str, *, create: bool = False) -> MilvusClient:
         ) from None
     if file and not create and not Path(uri).exists():
         raise CaseIndexError(f"{uri}: no such file; `cxr-embed index push STORE --uri {uri}` makes one")
-    with asking(uri):
+    with as_index_error(uri):
         try:
             if file:
                 Path(uri).absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def connect(uri: str, *, create: bool = False) -> MilvusClient:
             raise CaseIndexError(f"{uri}: cannot be opened ({error.message}); {why}") from None
 
 
-def read_record(client: MilvusClient, uri: str, collection: str) -> Record | None:
+def read_record(client: MilvusClient, uri: str, collection: str) -> CollectionRecord | None:
     """What a collection holds; None where there is no such collection.
 
     Raises:
@@ -156,19 +156,19 @@ def read_record(client: MilvusClient, uri: str, collection: str) -> Record | Non
     """
     if not _NAME.fullmatch(collection):
         raise CaseIndexError(f"collection {collection!r}: Milvus allows letters, digits and _, no digit first")
-    with asking(uri):
+    with as_index_error(uri):
         if not client.has_collection(collection, timeout=TIMEOUT):
             return None
         described = client.describe_collection(collection, timeout=TIMEOUT)
     text = described.get("properties", {}).get(PROPERTY)
     if text is None:
         raise CaseIndexError(f"{uri}: the collection {collection} was not made by `cxr-embed index push`")
-    return Record.from_text(text, f"{uri}: collection {collection}")
+    return CollectionRecord.from_text(text, f"{uri}: collection {collection}")
 
 
 def index_kind(client: MilvusClient, uri: str, collection: str) -> str:
     """How Milvus searches a collection: `FLAT` or `HNSW`; blank where a push was killed between the two."""
-    with asking(uri):
+    with as_index_error(uri):
         if VECTOR not in client.list_indexes(collection, timeout=TIMEOUT):
             return ""
         return str(client.describe_index(collection, VECTOR, timeout=TIMEOUT)["index_type"])

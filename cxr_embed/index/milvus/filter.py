@@ -23,7 +23,7 @@ from cxr_embed.index.where import (
     Between,
     Compare,
     Condition,
-    Known,
+    IsKnown,
     Not,
     OneOf,
     Op,
@@ -167,7 +167,7 @@ def _expression(condition: Condition, wanted: bool, fields: Mapping[str, Field])
         join = " and " if isinstance(condition, And) == wanted else " or "
         return join.join(f"({_expression(part, wanted, fields)})" for part in condition.parts)
     field = fields[check_column(condition.column, list(fields))]
-    if isinstance(condition, Known):
+    if isinstance(condition, IsKnown):
         return field.known(wanted)
     if isinstance(condition, Between):
         low, high = Compare(condition.column, ">=", condition.low), Compare(condition.column, "<=", condition.high)

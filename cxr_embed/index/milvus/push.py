@@ -20,8 +20,8 @@ from cxr_embed.index.milvus.client import (
     ROW,
     TIMEOUT,
     VECTOR,
-    Record,
-    asking,
+    CollectionRecord,
+    as_index_error,
     connect,
     index_kind,
     is_file,
@@ -98,7 +98,7 @@ def push(
     output, pool = _vectors_of(store, output, pool)
     chosen, notes = chosen_images(store, manifest, forgotten_of(store, None, key_file))
     table = case_table(store, np.flatnonzero(chosen), manifest)
-    record = Record(store.spec, output, pool, fields_of(table.schema))
+    record = CollectionRecord(store.spec, output, pool, fields_of(table.schema))
     client = connect(uri, create=True)
     before = read_record(client, uri, collection)
     if before is None:
@@ -139,7 +139,7 @@ def _vectors_of(store: Store, output: str | None, pool: str | None) -> tuple[str
 def _load(client: MilvusClient, uri: str, collection: str) -> None:
     """Makes a collection ready; one that a kill left without an index gets it."""
     there = index_kind(client, uri, collection)
-    with asking(uri):
+    with as_index_error(uri):
         if not there:
             client.create_index(collection, _index(client, "FLAT"), timeout=TIMEOUT)
         client.load_collection(collection, timeout=TIMEOUT)
@@ -156,14 +156,14 @@ def _upsert(
     """Sends the rows that the collection does not hold as they are, and counts them all."""
     new = [row for row in rows if held.get(row[KEY]) != row[DIGEST]]
     if new:
-        with asking(uri):
+        with as_index_error(uri):
             client.upsert(collection, new, timeout=TIMEOUT)
     pushed.unchanged += len(rows) - len(new)
     pushed.replaced += sum(row[KEY] in held for row in new)
     pushed.added += sum(row[KEY] not in held for row in new)
 
 
-def create(client: MilvusClient, uri: str, collection: str, record: Record) -> None:
+def create(client: MilvusClient, uri: str, collection: str, record: CollectionRecord) -> None:
     """Makes an empty collection.
 
     Raises:
@@ -186,7 +186,7 @@ def create(client: MilvusClient, uri: str, collection: str, record: Record) -> N
             schema.add_field(field.name, DataType.DOUBLE, description=column)
         elif field.name != KEY:
             schema.add_field(field.name, DataType.VARCHAR, max_length=_LONGEST, description=column)
-    with asking(uri):
+    with as_index_error(uri):
         client.create_collection(
             collection,
             schema=schema,
@@ -204,7 +204,7 @@ def _index(client: MilvusClient, kind: str) -> Any:
     return params
 
 
-def _check_same(there: Record, here: Record, where: str) -> None:
+def _check_same(there: CollectionRecord, here: CollectionRecord, where: str) -> None:
     """Refuses a collection of other vectors, or with other columns."""
     if there.spec.fingerprint != here.spec.fingerprint:
         raise CaseIndexError(
@@ -225,7 +225,7 @@ def _check_same(there: Record, here: Record, where: str) -> None:
 
 
 def _batches(
-    store: Store, chosen: np.ndarray, table: pa.Table, record: Record
+    store: Store, chosen: np.ndarray, table: pa.Table, record: CollectionRecord
 ) -> Iterator[tuple[list[dict[str, Any]], list[str]]]:
     """Rows as Milvus takes them, and the ids of those whose vector has no direction."""
     size = max(1, min(_BATCH_CASES, _BATCH_BYTES // (4 * record.width)))
@@ -255,7 +255,7 @@ def _digests(client: MilvusClient, uri: str, collection: str, rows: list[dict[st
     """Of the rows that the collection has already."""
     if not rows:
         return {}
-    with asking(uri):
+    with as_index_error(uri):
         found = client.query(
             collection, filter=among(KEY, (row[KEY] for row in rows)), output_fields=[KEY, DIGEST], timeout=TIMEOUT
         )
@@ -265,7 +265,7 @@ def _digests(client: MilvusClient, uri: str, collection: str, rows: list[dict[st
 def _finish(client: MilvusClient, uri: str, collection: str, changed: bool) -> tuple[int, str]:
     """Cases in the collection, and its index; a large collection of a server gets a graph instead of comparing all."""
     kind = index_kind(client, uri, collection)
-    with asking(uri):
+    with as_index_error(uri):
         if changed:
             client.flush(collection, timeout=TIMEOUT)
         counts = client.query(collection, filter="", output_fields=["count(*)"], timeout=TIMEOUT)

@@ -9,7 +9,7 @@ from typing import Any
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.case_table import CONTENT, PATIENT
-from cxr_embed.index.milvus.client import DIGEST, ROW, TIMEOUT, VECTOR, asking, connect, is_file, read_record
+from cxr_embed.index.milvus.client import DIGEST, ROW, TIMEOUT, VECTOR, as_index_error, connect, is_file, read_record
 from cxr_embed.index.milvus.filter import ALL, KEY, among
 from cxr_embed.index.milvus.push import create
 from cxr_embed.index.milvus.search import MilvusIndex
@@ -94,7 +94,7 @@ def _take_out(index: MilvusIndex, gone: set[str]) -> Removed:
             _rewrite(index, gone)
         return Removed(len(gone), before - len(gone), ())
     ids = sorted(gone)
-    with asking(index.uri):
+    with as_index_error(index.uri):
         for start in range(0, len(ids), _BATCH):
             allowed = among(KEY, ids[start : start + _BATCH])
             index.client.delete(index.collection, filter=allowed, timeout=TIMEOUT)
@@ -106,7 +106,7 @@ def _take_out(index: MilvusIndex, gone: set[str]) -> Removed:
 
 def _rows(index: MilvusIndex, allowed: str, fields: list[str]) -> Iterator[dict[str, Any]]:
     """All rows that pass a filter."""
-    with asking(index.uri):
+    with as_index_error(index.uri):
         rows = index.client.query_iterator(
             index.collection, batch_size=_BATCH, filter=allowed, output_fields=fields, timeout=TIMEOUT
         )
@@ -124,9 +124,9 @@ def _rewrite(index: MilvusIndex, gone: set[str]) -> None:
     create(client, uri, copy, index.record)
     kept = (row for row in _rows(index, ALL, [KEY, VECTOR, ROW, DIGEST, *names]) if row[KEY] not in gone)
     while batch := list(itertools.islice(kept, _BATCH)):
-        with asking(uri):
+        with as_index_error(uri):
             client.upsert(copy, batch, timeout=TIMEOUT)
-    with asking(uri):
+    with as_index_error(uri):
         client.flush(copy, timeout=TIMEOUT)
         counts: Any = client.query(copy, filter=ALL, output_fields=["count(*)"], timeout=TIMEOUT)
         if counts[0]["count(*)"] != left:
@@ -141,7 +141,7 @@ def _repair(uri: str, collection: str) -> None:
         return
     client = connect(uri)
     there = read_record(client, uri, collection) is not None
-    with asking(uri):
+    with as_index_error(uri):
         if client.has_collection(collection + _COPY, timeout=TIMEOUT):
             if there:
                 client.drop_collection(collection + _COPY, timeout=TIMEOUT)

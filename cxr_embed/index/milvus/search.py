@@ -14,7 +14,16 @@ import numpy as np
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.case_table import CONTENT, DATE, LOOKS, PATH, PATIENT
-from cxr_embed.index.milvus.client import ROW, TIMEOUT, VECTOR, Record, asking, connect, index_kind, read_record
+from cxr_embed.index.milvus.client import (
+    ROW,
+    TIMEOUT,
+    VECTOR,
+    CollectionRecord,
+    as_index_error,
+    connect,
+    index_kind,
+    read_record,
+)
 from cxr_embed.index.milvus.filter import ALL, KEY, Field, among, both, expression, no_one_of
 from cxr_embed.index.query import Query, Rules, unlike_note
 from cxr_embed.index.searchable import Searchable
@@ -27,7 +36,7 @@ EXACT_CASES = 4096  # so few that pass a filter are all compared, where the inde
 _EFFORT = 256  # length of HNSW's list of candidates, at least
 _SPARE = 16  # rows beyond those wanted: they show ties at the edge, and more of one patient
 _SAME = 1e-5  # more than two ways of computing one cosine in float32 differ by
-_ASKED_FOR = 1000  # cases in one question
+_ONE_REQUEST = 1000  # cases in one request
 
 
 @dataclass(frozen=True)
@@ -51,14 +60,14 @@ class MilvusIndex(Searchable):
         CaseIndexError: where nobody answers, or there is no such collection.
     """
 
-    record: Record
+    record: CollectionRecord
 
     def __init__(self, uri: str, collection: str) -> None:
         self.uri, self.collection = uri, collection
         self._met: dict[str, int] = {}
         self.client = connect(uri)
         record = read_record(self.client, uri, collection)
-        with asking(uri):
+        with as_index_error(uri):
             if record is None:
                 known = ", ".join(sorted(self.client.list_collections(timeout=TIMEOUT))[:5]) or "none"
                 raise CaseIndexError(
@@ -68,7 +77,7 @@ class MilvusIndex(Searchable):
         self.kind = index_kind(self.client, uri, collection)
         if not self.kind:
             raise CaseIndexError(f"{uri}: {collection} has no index, its push was stopped; push again")
-        with asking(uri):
+        with as_index_error(uri):
             self.client.load_collection(collection, timeout=TIMEOUT)
 
     def __repr__(self) -> str:
@@ -245,7 +254,7 @@ class MilvusIndex(Searchable):
     def _proposed(self, vector: np.ndarray, limit: int, allowed: str) -> tuple[list[dict[str, Any]], float]:
         """Rows that Milvus finds nearest, and its similarity of the last of them."""
         params = {} if self.kind == "FLAT" else {"ef": max(_EFFORT, 2 * limit)}
-        with asking(self.uri):
+        with as_index_error(self.uri):
             hits = self.client.search(
                 self.collection,
                 data=[vector.tolist()],
@@ -269,7 +278,7 @@ class MilvusIndex(Searchable):
         return sorted(hits, key=lambda hit: (-hit.similarity, hit.row, hit.image_id))
 
     def _rows(self, allowed: str, names: Sequence[str]) -> list[dict[str, Any]]:
-        with asking(self.uri):
+        with as_index_error(self.uri):
             return list(
                 self.client.query(
                     self.collection, filter=allowed, output_fields=[KEY, *names], limit=LARGEST, timeout=TIMEOUT
@@ -277,14 +286,14 @@ class MilvusIndex(Searchable):
             )
 
     def _count(self, allowed: str) -> int:
-        with asking(self.uri):
+        with as_index_error(self.uri):
             counts = self.client.query(self.collection, filter=allowed, output_fields=["count(*)"], timeout=TIMEOUT)
         return int(counts[0]["count(*)"])
 
 
 def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     """Ids, so many at a time as one question names."""
-    return (ids[start : start + _ASKED_FOR] for start in range(0, len(ids), _ASKED_FOR))
+    return (ids[start : start + _ONE_REQUEST] for start in range(0, len(ids), _ONE_REQUEST))
 
 
 def _chosen(hits: Sequence[_Hit], one_per_patient: bool) -> list[_Hit]:
