@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -55,6 +56,14 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
         r"`((?:benchmarks|cxr_embed|data_manifests|docs|examples|tests)/[\w./-]*)`", page.read_text()
     ):
         assert (ROOT / name).exists() or (ROOT / f"{name}.py").exists() or name == "docs/_build", name
+
+
+def test_each_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = [*project["dependencies"], *(need for extra in project["optional-dependencies"].values() for need in extra)]
+    names = {re.match(r"[\w-]+", need)[0] for need in needs} - {"cxr-embed"}  # type: ignore[index]
+    told = set(re.findall(r"[\w-]+", (DOCS / "dependencies.md").read_text()))
+    assert names <= told
 
 
 def test_the_readme_is_a_first_page() -> None:
