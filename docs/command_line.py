@@ -67,6 +67,8 @@ def verbs() -> list[Verb]:
     found: list[Verb] = []
 
     def walk(command: Any, words: tuple[str, ...]) -> None:
+        if command.hidden:  # an old spelling
+            return
         for name, below in getattr(command, "commands", {}).items():
             walk(below, (*words, name))
         if command.callback is None or (hasattr(command, "commands") and not command.invoke_without_command):

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 ASKS = re.compile(
     r"(?:fetch|import|importScripts|WebSocket|EventSource|sendBeacon)\(\s*[\"'`]((?:https?:|wss?:|//)[^\"'`]*)"
 )
+OTHERS = {"--help", "--no-index", "--find-links", "--extras"}  # of pip and of our scripts
 # Options whose value is of another kind on another verb, and why.
 OF_TWO_KINDS = {
     "--against": "words to compare a question with; scores to compare scores with",
@@ -56,6 +58,14 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
         assert (ROOT / name).exists() or (ROOT / f"{name}.py").exists() or name == "docs/_build", name
 
 
+def test_each_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = [*project["dependencies"], *(need for extra in project["optional-dependencies"].values() for need in extra)]
+    names = {re.match(r"[\w-]+", need)[0] for need in needs} - {"cxr-embed"}  # type: ignore[index]
+    told = set(re.findall(r"[\w-]+", (DOCS / "dependencies.md").read_text()))
+    assert names <= told
+
+
 def test_the_readme_is_a_first_page() -> None:
     assert (ROOT / "README.md").read_text().count("\n") <= 150
 
@@ -75,11 +85,30 @@ def test_the_page_of_the_command_line_is_todays(command_line: ModuleType) -> Non
     assert (DOCS / "command-line.md").read_text() == command_line.page(), "make docs writes it anew"
 
 
+def base(value: str) -> str:
+    """The kind of an option's value without its limits; a choice among words is text."""
+    kind = value.split(", ")[0]
+    return kind if kind in ("", "path", "integer", "number") else "text"
+
+
 def test_an_option_has_one_kind_of_value(command_line: ModuleType) -> None:
     shared = command_line.shared_options(command_line.verbs())
     assert len(shared) > 20
-    several = {name for name, kinds in shared.items() if len({re.split(", | or ", kind)[0] for kind in kinds}) > 1}
+    several = {name for name, kinds in shared.items() if len(set(map(base, kinds))) > 1}
     assert several == set(OF_TWO_KINDS)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in SOURCES if page.name != "command-line.md"], ids=lambda page: page.name
+)
+def test_options_and_verbs_that_a_page_names_are_todays(page: Path, command_line: ModuleType) -> None:
+    verbs = command_line.verbs()
+    known = {spelling for verb in verbs for option in verb.options for spelling in option.spellings} | OTHERS
+    code = re.findall(r"`[^`\n]+`", page.read_text()) + FENCE.findall(page.read_text())
+    assert {option for text in code for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text)} <= known
+    names = {verb.name for verb in verbs} | {verb.name.rpartition(" ")[0] for verb in verbs}
+    named = {match for text in code for match in re.findall(r"^[`$]? ?(cxr-embed [a-z]+)", text, re.MULTILINE)}
+    assert named <= names
 
 
 class _Page(HTMLParser):

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "cxr_embed"
 
 # CONTRIBUTING.md explains the floors. A part may import parts on lower floors only.
 FLOORS = {
+    "choices": 0,
     "errors": 0,
     "io": -1,
     "notebook": 0,
@@ -65,6 +66,12 @@ def imported_parts(path: Path) -> set[str]:
 
 def test_every_part_has_a_floor() -> None:
     assert {part_of(path) for path in MODULES} - {"__init__", "__main__"} == set(FLOORS)
+
+
+def test_the_floors_are_those_that_contributors_read() -> None:
+    rows = re.findall(r"^\| (-?\d) \| (.*?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    shown = {part: int(floor) for floor, parts in rows for part in re.findall(r"`(\w+)(?:/|\.py)`", parts)}
+    assert shown == FLOORS
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
