@@ -7,7 +7,7 @@ import hmac
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
@@ -27,7 +27,6 @@ LEARNED = "learned_from"
 STAND_IN = "stand_in"
 _UNTRAINED = ("random numbers", "not a trained model", "stand-in")  # what sources of such weights say of themselves
 _DEMONSTRATION = "a demonstration"
-_MOST_DIGITS = 6
 DEMONSTRATES = "{} is a demonstration and stands in for a foundation model: its figures are not what one would reach"
 # Sentences on stand-ins that were read, while somebody collects them: the command line prints them at a verb's end.
 _STAND_INS_READ: ContextVar[dict[str, None] | None] = ContextVar("stand_ins_read", default=None)
@@ -347,20 +346,6 @@ def left_out_of_means(names: Sequence[str], count_no_finding: bool = False) -> l
 def counted(count: int, one: str, many: str = "") -> str:
     """A count with its words: `1 image is`, `2 images are`; an `s` makes the plural where none is given."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def format_threshold(threshold: float) -> str:
-    """A threshold for people, with digits that tell it from zero."""
-    return f"{threshold:.4f}" if threshold == 0 or abs(threshold) >= 1e-3 else f"{threshold:.2g}"
-
-
-def digits_for(values: Iterable[float | None], digits: int = 3) -> int:
-    """How many decimals tell a figure and its interval from zero: more than `digits` where all would round to it."""
-    largest = max((abs(value) for value in values if value is not None), default=0.0)
-    if round(largest, _MOST_DIGITS) > 0:  # else nothing but rounding errors
-        while round(largest, digits) == 0:
-            digits += 1
-    return digits
 
 
 def canonical_json(value: Any) -> bytes:

@@ -186,9 +186,9 @@ def test_results_print_and_show_tables(place: Path, store: object, probe: object
 
 
 def test_html_escapes_what_files_say() -> None:
-    from cxr_embed.api.tables import as_html
+    from cxr_embed.present.tables import html_table
 
-    assert "<script>" not in as_html(["<script>"], [["<script>alert(1)</script>"]], ["<b>"])
+    assert "<script>" not in html_table(["<script>"], [["<script>alert(1)</script>"]], ["<b>"])
 
 
 def test_prompts_are_taken_in_every_form(store: object, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from cxr_embed.evaluation import Evaluation, ScoresError, compare, evaluate
-from cxr_embed.evaluation.tables import told
 from cxr_embed.metrics import NO_SPREAD, Estimate, calibrate, threshold_for_sensitivity, threshold_for_specificity
-from cxr_embed.reporting.tables import figure_cells
+from cxr_embed.present.numbers import PLAIN
+from cxr_embed.reporting.figure_tables import figure_cells
 from cxr_embed.types import Labels
 from cxr_embed.zeroshot import Scores
 
@@ -55,7 +55,7 @@ def test_scores_that_are_all_alike_have_no_interval_and_are_told() -> None:
     ],
 )
 def test_a_small_figure_is_told_from_zero(figure: tuple[float, float | None, float | None], shown: str) -> None:
-    assert told(Estimate(*figure)) == shown
+    assert PLAIN.estimate(Estimate(*figure)) == shown
     of_page = figure_cells(dict(zip(("f", "f_low", "f_high"), figure, strict=True)), "f")
     assert " ".join(filter(None, of_page)) == shown.replace("(", "").replace(")", "").replace("-", " to ")
 

@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 from cxr_embed import open_store
 from cxr_embed.cli import app
 from cxr_embed.manifest import read_labels
+from cxr_embed.present.latex import escape
 from cxr_embed.probe import ProbeError
 from cxr_embed.probe.curve import Curve, CurveEncoder, run_curve
 from cxr_embed.probe.curve_summary import differences, summarise, to_csv, to_json, undefined_sizes
-from cxr_embed.probe.latex import escape, to_latex
+from cxr_embed.probe.latex import to_latex
 from cxr_embed.probe.shots import draw_order, draw_patients, hashes, patients_for_test, patients_of
 from cxr_embed.reporting.collect import _read_curve
 from cxr_embed.reporting.context_tables import few_label_tables

@@ -17,6 +17,8 @@ import pytest
 
 from cxr_embed.errors import ManifestError
 from cxr_embed.manifest import read_labels
+from cxr_embed.present.numbers import PAGE
+from cxr_embed.present.tables import markdown_text
 from cxr_embed.probe import LinearProbe
 from cxr_embed.probe.curve import CurveEncoder, run_curve
 from cxr_embed.probe.curve_summary import write_curve
@@ -27,8 +29,6 @@ from cxr_embed.reporting.cards import origins, seen_in_training, without_places
 from cxr_embed.reporting.context_tables import _listed
 from cxr_embed.reporting.curves import thin
 from cxr_embed.reporting.published import published_for
-from cxr_embed.reporting.tables import number, p_text, signed
-from cxr_embed.reporting.texts import escape
 from cxr_embed.store import open_store
 from cxr_embed.types import EncoderSpec
 
@@ -533,10 +533,11 @@ def test_real_radiographs_and_two_encoders(real_data: Path, tmp_path: Path) -> N
 
 
 def test_numbers_as_people_read_them() -> None:
-    assert (number(-0.0001), number(-0.1), number(None), number(0.12345, 4)) == ("0.000", "−0.100", "–", "0.1235")
-    assert (signed(0.1), signed(-0.1), signed(None)) == ("+0.100", "−0.100", "–")
-    assert (p_text(0.0001), p_text(0.5), p_text(None)) == ("<0.001", "0.500", "–")
-    assert escape("a|b_c\n<d>") == r"a\|b\_c \<d\>"
+    assert [PAGE.number(value) for value in (-0.0001, -0.1, None)] == ["0.000", "−0.100", "–"]
+    assert PAGE.number(0.12345, 4) == "0.1235"
+    assert (PAGE.signed(0.1), PAGE.signed(-0.1), PAGE.signed(None)) == ("+0.100", "−0.100", "–")
+    assert (PAGE.p(0.0001), PAGE.p(0.5), PAGE.p(None)) == ("<0.001", "0.500", "–")
+    assert markdown_text("a|b_c\n<d>") == r"a\|b\_c \<d\>"
 
 
 def test_places_of_a_machine_are_cut_to_names() -> None:

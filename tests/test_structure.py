@@ -26,6 +26,7 @@ FLOORS = {
     "manifest": 1,
     "metrics": 1,
     "phantom": 1,
+    "present": 1,
     "prompts": 1,
     "store": 1,
     "cases": 2,

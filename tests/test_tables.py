@@ -14,10 +14,12 @@ from index_world import make_index
 from rich.cells import cell_len
 from test_report import Folder
 
-from cxr_embed.cli import app, index_duplicates, search, tables, terminal
-from cxr_embed.cli.tables import NAME, Column, columns_of, print_table
+from cxr_embed.cli import app, encoders, index_duplicates, probe, search, terminal
+from cxr_embed.present import console
+from cxr_embed.present.console import NAME, Column, columns_of, print_columns
+from cxr_embed.present.tables import Table
 
-CLI = Path(tables.__file__).parent
+CLI = Path(terminal.__file__).parent
 FINDINGS = (
     "Effusion",
     "Enlarged_Cardiomediastinum",
@@ -62,11 +64,11 @@ NUMBER = st.from_regex(r"\A[0-9]\.[0-9]{3}( \(-?[0-9]\.[0-9]{3} to [0-9]\.[0-9]{
 )
 def test_numbers_are_whole_and_lines_fit(names: list[str], heads: list[str], width: int, data: st.DataObject) -> None:
     rows = [[name, *data.draw(st.lists(NUMBER, min_size=len(heads), max_size=len(heads)))] for name in names]
-    columns = columns_of(["finding", *heads], rows)
+    columns = columns_of(Table(["finding", *heads], rows))
     lines: list[str] = []
-    for part in tables._parts(columns, width):
-        widths = tables._widths(part, width)
-        fitted = [tables._fitted(c, w) for c, w in zip(part, widths, strict=True)]
+    for part in console._parts(columns, width):
+        widths = console._widths(part, width)
+        fitted = [console._fitted(c, w) for c, w in zip(part, widths, strict=True)]
         # Names that differ are told apart after cutting, too.
         assert len(set(fitted[0])) == len(names)
         for column, cells, wide in zip(part, fitted, widths, strict=True):
@@ -75,19 +77,19 @@ def test_numbers_are_whole_and_lines_fit(names: list[str], heads: list[str], wid
             if column.kind == "number":
                 assert list(column.cells) == cells
                 assert max(map(cell_len, cells)) <= wide
-        lines.append(" " * tables._together(widths))
-    shown = [column for part in tables._parts(columns, width) for column in part[1:]]
+        lines.append(" " * console._together(widths))
+    shown = [column for part in console._parts(columns, width) for column in part[1:]]
     assert shown == columns[1:]
     cut = {name: min(NAME, max(map(cell_len, name.split()))) for name in names}
-    alike = tables._least(columns[0]) > max(*cut.values(), cell_len("finding"))
-    if not alike and width >= NAME + 2 + max([0, *map(tables._least, columns[1:])]):
+    alike = console._least(columns[0]) > max(*cut.values(), cell_len("finding"))
+    if not alike and width >= NAME + 2 + max([0, *map(console._least, columns[1:])]):
         assert max(map(len, lines)) <= width
 
 
 @example("Enlarged_Cardiomediastinum", 20)
 @given(WORD, st.integers(3, 40))
 def test_a_word_loses_its_middle(word: str, width: int) -> None:
-    cut = tables._cut(word, width)
+    cut = console._cut(word, width)
     assert cell_len(cut) <= width
     if cell_len(word) > width:
         assert cut.count("\N{HORIZONTAL ELLIPSIS}") == 1 + word.count("\N{HORIZONTAL ELLIPSIS}")
@@ -95,8 +97,8 @@ def test_a_word_loses_its_middle(word: str, width: int) -> None:
 
 def test_columns_that_may_go_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     columns = [Column("image_id", [UID], "id"), Column("similarity", ["0.5000"]), Column("view", ["PA"], "id")]
-    assert print_table(terminal.console(width=100), columns, ("view",)) == []
-    assert print_table(terminal.console(width=60), columns, ("view",)) == ["view"]
+    assert print_columns(terminal.console(width=100), columns, ("view",)) == []
+    assert print_columns(terminal.console(width=60), columns, ("view",)) == ["view"]
     wide, narrow = capsys.readouterr().out.split("image_id")[1:]
     assert "PA" in wide
     assert "PA" not in narrow
@@ -104,10 +106,8 @@ def test_columns_that_may_go_are_named(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_all_tables_go_through_one_door() -> None:
-    """What this module holds of `tables` holds of every verb."""
+    """What this module holds of `present.console` holds of every verb."""
     for path in CLI.glob("*.py"):
-        if path.name == "tables.py":
-            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom | ast.Import):
                 names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
@@ -159,7 +159,7 @@ def test_every_verb(
     words = [str(tmp_path / "p") if word == "p" else word for word in VERBS[verb]]
     words += ["--out", str(tmp_path / "c")] if verb == "curve" else []
     seen: list[tuple[list[Column], list[str]]] = []
-    real = print_table
+    real = print_columns
 
     def spy(screen: Any, columns: Any, spare: Any = ()) -> list[str]:
         capsys.readouterr()
@@ -168,8 +168,8 @@ def test_every_verb(
         seen.append((shown, capsys.readouterr().out.splitlines()))
         return left_out
 
-    for module in (tables, search, index_duplicates):
-        monkeypatch.setattr(module, "print_table", spy)
+    for module in (console, encoders, index_duplicates, probe, search):
+        monkeypatch.setattr(module, "print_columns", spy)
     assert not app(words, standalone_mode=False)
     assert seen
     for columns, lines in seen:

@@ -25,12 +25,13 @@ from cxr_embed.errors import EncoderError, ManifestError, StoreError
 from cxr_embed.manifest import read_labels, read_manifest
 from cxr_embed.metrics import Estimate
 from cxr_embed.pipeline.embedding import embed
+from cxr_embed.present.numbers import format_threshold
 from cxr_embed.prompts import Finding, PromptError, PromptSet, load_prompt_set
 from cxr_embed.screening import Goal, match_labels, screen
 from cxr_embed.screening.finding_report import FindingReport, PairReport, Report
-from cxr_embed.screening.tables import polarity
+from cxr_embed.screening.report_tables import polarity
 from cxr_embed.store import Row, StoreWriter, add_prompts, read_prompts
-from cxr_embed.types import EncoderSpec, TextRule, format_threshold
+from cxr_embed.types import EncoderSpec, TextRule
 from cxr_embed.zeroshot import Cosines, Scorer
 
 ELIXR = TextRule("tokens", "elixr")

@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from cxr_embed.api.inputs import StrPath, Table, labels_of, source_of, store_of
 from cxr_embed.api.probe import stored_output
-from cxr_embed.api.tables import Tabular
+from cxr_embed.api.tabular import Tabular
 from cxr_embed.choices import Uncertain
 from cxr_embed.manifest import Manifest
+from cxr_embed.present.numbers import PLAIN
 from cxr_embed.probe.curve import Curve, CurveEncoder, Progress, run_curve
 from cxr_embed.probe.curve_summary import differences, format_size, summarise, to_json, write_curve
 from cxr_embed.probe.features import ProbeError
@@ -50,9 +51,8 @@ class FewLabelCurve(Tabular):
         lines = []
         for row in summarise(self.curve):
             if row["finding"] is None:
-                mean = "undefined" if row["mean"] is None else f"{row['mean']:.3f}"
-                ends = "" if row["ci_low"] is None else f" ({row['ci_low']:.3f}-{row['ci_high']:.3f})"
-                lines.append(f"{row['encoder']}, {format_size(self.curve, row['shots'])} {unit}: {mean}{ends}")
+                mean = PLAIN.figure(row["mean"], row["ci_low"], row["ci_high"])
+                lines.append(f"{row['encoder']}, {format_size(self.curve, row['shots'])} {unit}: {mean}")
         return self._as_text(["mean AUROC over findings", *lines])
 
     def to_arrow(self) -> pa.Table:

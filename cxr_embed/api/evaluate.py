@@ -11,17 +11,16 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.api.inputs import Table, arrow_of, labels_of
-from cxr_embed.api.tables import Tabular
+from cxr_embed.api.tabular import Tabular
 from cxr_embed.choices import CalibrationKind, Uncertain
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.evaluation import Comparison, Difference, Evaluation, ScoreSource
 from cxr_embed.evaluation import compare as run_compare
 from cxr_embed.evaluation import evaluate as run
 from cxr_embed.evaluation.evaluate import Prevalence
-from cxr_embed.evaluation.tables import told as figure_text
 from cxr_embed.evaluation.thresholds import Rule
 from cxr_embed.manifest import Manifest
-from cxr_embed.reporting.tables import p_text
+from cxr_embed.present.numbers import PLAIN
 from cxr_embed.types import Labels, counted
 from cxr_embed.zeroshot import Scores
 
@@ -35,9 +34,9 @@ class EvaluationResult(Evaluation, Tabular):
     """An evaluation that prints well and gives tables."""
 
     def __repr__(self) -> str:
-        lines = [f"{finding.name}: AUROC {figure_text(finding.figures['auroc'])}" for finding in self.findings]
+        lines = [f"{finding.name}: AUROC {PLAIN.estimate(finding.figures['auroc'])}" for finding in self.findings]
         covered = f"mean of {self.covered} of {counted(len(self.findings), 'finding')}"
-        return self._as_text([*lines, f"{covered}: AUROC {figure_text(self.mean_auroc)}"])
+        return self._as_text([*lines, f"{covered}: AUROC {PLAIN.estimate(self.mean_auroc)}"])
 
     def to_arrow(self) -> pa.Table:
         """A row a finding; `figure`, `figure_low` and `figure_high` for each figure that some finding has.
@@ -108,8 +107,8 @@ class ComparisonResult(Comparison, Tabular):
 
 
 def _apart(auroc: Difference) -> str:
-    p = f", p {p_text(auroc.p_holm if auroc.p_holm is not None else auroc.p)}" if auroc.p is not None else ""
-    return figure_text(auroc.difference, 3, " to ") + p
+    p = f", p {PLAIN.p(auroc.p_holm if auroc.p_holm is not None else auroc.p)}" if auroc.p is not None else ""
+    return PLAIN.estimate(auroc.difference, between=" to ") + p
 
 
 def evaluate(

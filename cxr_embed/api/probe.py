@@ -12,7 +12,7 @@ import pyarrow as pa
 from cxr_embed.api.evaluate import EvaluationResult, evaluate
 from cxr_embed.api.inputs import StrPath, Table, labels_of, source_of, store_of
 from cxr_embed.api.scores import ScoreFrame
-from cxr_embed.api.tables import Tabular
+from cxr_embed.api.tabular import Tabular
 from cxr_embed.cases import own_patients, some
 from cxr_embed.choices import Balance, CalibrationKind, ProbeKind, Uncertain
 from cxr_embed.evaluation.evaluate import Prevalence

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from cxr_embed.api.tables import Tabular
+from cxr_embed.api.tabular import Tabular
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.screening import Report, write_scores
 from cxr_embed.screening.question import highest

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, shown, store_of
-from cxr_embed.api.tables import Tabular
+from cxr_embed.api.tabular import Tabular
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import CaseIndex, Query, Rules
 from cxr_embed.index.answers import check_target, whole_ages, write_neighbors

@@ -69,13 +69,3 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
 def plural(count: int, noun: str) -> str:
     """A count with its noun: 1 shard, 2 shards."""
     return counted(count, noun)
-
-
-def human_bytes(count: int) -> str:
-    """A size in the unit that fits: 4.2 MB."""
-    size = float(count)
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxr_embed.cli import tables, terminal
+from cxr_embed.cli import terminal
 from cxr_embed.cli.common import plural, print_json
+from cxr_embed.present.console import columns_of, print_columns, print_facts
+from cxr_embed.present.tables import Table
 from cxr_embed.types import DEMONSTRATES, note_stand_in
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def encoders(
     columns = ["encoder", "vectors", "licence", "installed", "weights", "trained on"]
     shown = len(columns) if console.width >= 120 else len(columns) - 1
     cells = [_cells(row)[:shown] for row in rows]
-    tables.print_table(console, tables.columns_of(columns[:shown], cells, words=range(shown)))
+    print_columns(console, columns_of(Table(columns[:shown], cells, words=range(shown))))
     folder = str(weights_folder()).replace(str(Path.home()), "~", 1)
     typer.echo("\n* embeds prompts too. Weights: `no` = not on this machine, `named` = the checkpoint that you name.")
     extras = sorted({row["install"] for row in rows if not row["installed"]})
@@ -116,7 +118,7 @@ def check(
     if as_json:
         print_json(told)
     else:
-        tables.print_facts(terminal.console(), list(_checked_lines(told)), 14)
+        print_facts(terminal.console(), list(_checked_lines(told)), 14)
     if not told["vectors"]["different"]:
         if not as_json:
             typer.echo("error: radiographs that differ have the same vector", err=True)

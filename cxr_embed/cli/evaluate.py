@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_embed.cli import tables
 from cxr_embed.cli.common import RESEARCH, plural, print_json
 from cxr_embed.cli.options import (
     AsJson,
@@ -30,12 +28,10 @@ from cxr_embed.cli.options import (
     prevalences,
 )
 from cxr_embed.cli.terminal import console
+from cxr_embed.present.console import print_sentence, print_tables
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cxr_embed.evaluation import Evaluation
-    from cxr_embed.evaluation.tables import Table
 
 EXAMPLE = "Example: `cxr-embed evaluate scores.csv data/manifest.csv --split test --thresholds-split validate`"
 COMPARE_EXAMPLE = "Example: `cxr-embed probe compare hog.csv densenet.csv data/manifest.csv --split test`"
@@ -91,22 +87,22 @@ def evaluate(
 
 def show(found: Evaluation, about: dict[str, str | None], source: str, as_json: bool) -> None:
     """Prints an evaluation: as JSON with what it is about, or as tables and notes for people."""
-    from cxr_embed.evaluation.tables import about_intervals, finding_tables, group_tables
+    from cxr_embed.evaluation.evaluation_tables import about_intervals, finding_tables, group_tables
 
     if as_json:
         print_json({**about, **found.to_json(), "note": RESEARCH})
         return
     screen = console()
-    print_tables(screen, finding_tables(found), beside=True)
-    print_tables(screen, group_tables(found), beside=False)
+    print_tables(screen, finding_tables(found), side_by_side=True)
+    print_tables(screen, group_tables(found))
     rules = dict.fromkeys(finding.threshold_rule for finding in found.findings if finding.threshold_rule)
     if rules:
-        tell(screen, "thresholds", "; ".join(rules))
-    tell(screen, "intervals", about_intervals(found))
+        print_sentence(screen, "thresholds", "; ".join(rules))
+    print_sentence(screen, "intervals", about_intervals(found))
     for warning in found.warnings:
-        tell(screen, "note", warning)
+        print_sentence(screen, "note", warning)
     of = f" of the split {about['split']}" if about["split"] is not None else ""
-    tell(screen, source, f"{plural(found.images, 'image')}{of}, {plural(len(found.findings), 'finding')}")
+    print_sentence(screen, source, f"{plural(found.images, 'image')}{of}, {plural(len(found.findings), 'finding')}")
     typer.echo(RESEARCH)
 
 
@@ -129,7 +125,7 @@ def compare(
     about how large a difference is.
     """
     from cxr_embed.api.evaluate import compare as run
-    from cxr_embed.evaluation.tables import about_intervals, comparison_table
+    from cxr_embed.evaluation.evaluation_tables import about_intervals, comparison_table
 
     found = run(
         first,
@@ -148,40 +144,10 @@ def compare(
         print_json({**about, **found.to_json(), "note": RESEARCH})
         return
     screen = console()
-    print_tables(screen, [comparison_table(found)], beside=False)
-    tell(screen, "first", str(first))
-    tell(screen, "second", str(second))
-    tell(screen, "intervals", about_intervals(found))
+    print_tables(screen, [comparison_table(found)])
+    print_sentence(screen, "first", str(first))
+    print_sentence(screen, "second", str(second))
+    print_sentence(screen, "intervals", about_intervals(found))
     for warning in found.warnings:
-        tell(screen, "note", warning)
+        print_sentence(screen, "note", warning)
     typer.echo(RESEARCH)
-
-
-def print_tables(console: Console, given: Sequence[Table], *, beside: bool) -> None:
-    """Tables one under the other; side by side where their rows are the same and the terminal is wide enough."""
-    from cxr_embed.evaluation.tables import Table
-
-    placed: list[Table] = []
-    for table in given:
-        if beside and placed:
-            last = placed[-1]
-            # The first has one row more, of the mean.
-            rows = [*table.rows, *[[""] * len(table.heads)] * (len(last.rows) - len(table.rows))]
-            both = Table(
-                last.heads + table.heads[1:], [row + more[1:] for row, more in zip(last.rows, rows, strict=True)]
-            )
-            if tables.natural_width(tables.columns_of(both.heads, both.rows)) <= console.width:
-                placed[-1] = both
-                continue
-        placed.append(table)
-    for table in placed:
-        tables.print_table(console, tables.columns_of(table.heads, table.rows))
-        console.print()
-
-
-def tell(console: Console, title: str, sentence: str) -> None:
-    """A sentence under a title."""
-    from rich.text import Text
-
-    # Lines are broken for people only: a file or another program gets each sentence whole.
-    console.print(Text.assemble((f"{title}: ", "bold"), sentence), soft_wrap=not console.is_terminal)

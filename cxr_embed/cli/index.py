@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.choices import Engine
-from cxr_embed.cli.common import RESEARCH, fail, human_bytes, plural, print_json, progress_bar
+from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
 from cxr_embed.cli.options import AsJson, Extra, IndexPath, KeyFile, StorePath
-from cxr_embed.cli.tables import print_facts
 from cxr_embed.cli.terminal import console
+from cxr_embed.present.console import print_facts
+from cxr_embed.present.numbers import format_bytes
 
 if TYPE_CHECKING:
     from cxr_embed.index.faiss.layout import Record
@@ -115,7 +116,7 @@ def structure(record: Record) -> str:
         told.append(f"recall@10 {measured.recall:.3f}" if kind.factory else "every case is compared")
     if measured.milliseconds is not None:
         told.append(f"{measured.milliseconds:.3f} ms a query")
-    return ", ".join([*told, human_bytes(record.nbytes)])
+    return ", ".join([*told, format_bytes(record.nbytes)])
 
 
 def describe(record: Record) -> dict[str, object]:

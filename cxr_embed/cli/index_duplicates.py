@@ -11,8 +11,8 @@ import numpy as np
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
-from cxr_embed.cli.tables import Column, print_table
 from cxr_embed.cli.terminal import console
+from cxr_embed.present.console import Column, print_columns
 from cxr_embed.types import counted
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _show(ids: np.ndarray, cases: _Cases, found: Duplicates) -> None:
         Column(head, cells, "number" if head == "similarity" else "id")
         for head, cells in zip(heads, zip(*rows, strict=True), strict=True)
     ]
-    if left_out := print_table(console(), columns, ("patient_id", "split", "similarity")):
+    if left_out := print_columns(console(), columns, ("patient_id", "split", "similarity")):
         typer.echo(f"note: {', '.join(left_out)}: no room here; --json tells them")
     if len(found.groups) > _SHOWN:
         typer.echo(f"... and {plural(len(found.groups) - _SHOWN, 'group')} more: --json has them all")

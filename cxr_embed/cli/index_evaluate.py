@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
-from cxr_embed.cli.evaluate import print_tables, tell
 from cxr_embed.cli.options import AsJson, Bootstraps, CountNoFinding, Extra, Findings, Seed
 from cxr_embed.cli.terminal import console
+from cxr_embed.present.console import print_sentence, print_tables
 
 if TYPE_CHECKING:
     from cxr_embed.retrieval import RetrievalReport
@@ -75,33 +75,42 @@ def _numbers(text: str) -> list[int]:
 
 
 def _show(report: RetrievalReport) -> None:
-    from cxr_embed.retrieval.tables import apart, difference_table, finding_table, other_table, view_table, vote_table
+    from cxr_embed.retrieval.retrieval_tables import (
+        apart,
+        difference_table,
+        finding_table,
+        other_table,
+        view_table,
+        vote_table,
+    )
 
     screen = console()
     for index in report.indexes:
-        tell(screen, index.name, f"{index.encoder}, neighbours of other patients")
+        print_sentence(screen, index.name, f"{index.encoder}, neighbours of other patients")
         for place in range(len(report.ks) if index.findings else 0):
-            print_tables(screen, [finding_table(index, place)], beside=False)
+            print_tables(screen, [finding_table(index, place)])
         if index.findings:
-            print_tables(screen, [vote_table(index, report.ks[-1])], beside=False)
+            print_tables(screen, [vote_table(index, report.ks[-1])])
         if index.by_view and index.findings:
-            print_tables(screen, [view_table(index, len(report.ks) - 1)], beside=False)
-        print_tables(screen, [other_table(index)], beside=False)
+            print_tables(screen, [view_table(index, len(report.ks) - 1)])
+        print_tables(screen, [other_table(index)])
     for difference in report.differences:
-        tell(screen, difference.name, f"minus {difference.floor}, on the same queries")
+        print_sentence(screen, difference.name, f"minus {difference.floor}, on the same queries")
         if difference.precision:
-            print_tables(screen, [difference_table(report, difference)], beside=False)
-        tell(screen, f"same patient, recall@{report.ks[-1]}", apart(difference.same_patient[-1]))
-    tell(screen, "n", "images that show the finding and ask for their neighbours")
-    tell(screen, "base", "what neighbours drawn blindly would give (in view: drawn from that view); lift: P over base")
-    tell(
+            print_tables(screen, [difference_table(report, difference)])
+        print_sentence(screen, f"same patient, recall@{report.ks[-1]}", apart(difference.same_patient[-1]))
+    print_sentence(screen, "n", "images that show the finding and ask for their neighbours")
+    print_sentence(
+        screen, "base", "what neighbours drawn blindly would give (in view: drawn from that view); lift: P over base"
+    )
+    print_sentence(
         screen,
         "intervals",
         f"{plural(report.bootstraps, 'draw')} of the queries' patients, seed {report.seed}; "
         "what is searched stays as it is",
     )
     for note in report.notes:
-        tell(screen, "note", note)
+        print_sentence(screen, "note", note)
     typer.echo(
         f"{plural(report.queries, 'query').replace('querys', 'queries')}, {plural(report.cases, 'searched image')}, "
         f"{plural(report.patients, 'patient')}"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.cli.common import plural, print_json
-from cxr_embed.cli.tables import print_facts
 from cxr_embed.cli.terminal import console
+from cxr_embed.present.console import print_facts
 from cxr_embed.types import is_lateral
 
 if TYPE_CHECKING:

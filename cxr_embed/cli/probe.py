@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.choices import Balance, ProbeKind
-from cxr_embed.cli import tables
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.options import AsJson, Extra, LabelFile, ProbePath, StorePath, ThresholdsSplit, Uncertain
 from cxr_embed.cli.terminal import console
+from cxr_embed.present.console import columns_of, print_columns
+from cxr_embed.present.tables import Table
 
 if TYPE_CHECKING:
     from cxr_embed.probe.persistence import TrainedProbe
@@ -151,7 +152,7 @@ def predict(
 
 
 def _print_trained(trained: TrainedProbe, notes: list[str], out: Path) -> None:
-    from cxr_embed.types import format_threshold
+    from cxr_embed.present.numbers import format_threshold
 
     described = trained.describe()
     heads = ["finding", "positive", "negative", "unknown"]
@@ -178,7 +179,7 @@ def _print_trained(trained: TrainedProbe, notes: list[str], out: Path) -> None:
 
 def print_table(heads: list[str], rows: list[list[str]]) -> None:
     """Prints a table, its first column to the left and figures to the right."""
-    tables.print_table(console(), tables.columns_of(heads, rows))
+    print_columns(console(), columns_of(Table(heads, rows)))
 
 
 def tell_notes(notes: Sequence[str]) -> None:

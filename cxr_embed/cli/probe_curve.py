@@ -11,6 +11,7 @@ import typer
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
 from cxr_embed.cli.options import AsJson, CountNoFinding, Extra, LabelFile, StorePath, Uncertain
 from cxr_embed.cli.probe import Learned, print_table, tell_notes
+from cxr_embed.present.numbers import PLAIN
 
 if TYPE_CHECKING:
     from cxr_embed.probe.curve import Curve
@@ -166,7 +167,7 @@ def _print_curve(curve: Curve, out: Path, files: Sequence[str]) -> None:
     if pairs:
         typer.echo()
         cells = [
-            [row["encoder"], row["minus"], format_size(curve, row["shots"]), _mean(row), _p(row["p_holm"])]
+            [row["encoder"], row["minus"], format_size(curve, row["shots"]), _mean(row), PLAIN.p(row["p_holm"])]
             for row in pairs
         ]
         print_table(["encoder", "minus", unit, "difference", "p (Holm)"], cells)
@@ -191,14 +192,6 @@ def _print_curve(curve: Curve, out: Path, files: Sequence[str]) -> None:
 
 
 def _mean(row: dict[str, Any]) -> str:
-    if row["mean"] is None:
-        return "undefined"
-    sign = "+" if "minus" in row else ""
-    mean, low, high = (None if row[n] is None else f"{row[n]:{sign}.3f}" for n in ("mean", "ci_low", "ci_high"))
-    return f"{mean}" if low is None else f"{mean} ({low}{' to ' if sign else '-'}{high})"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+    difference = "minus" in row
+    between = " to " if difference else "-"
+    return PLAIN.figure(row["mean"], row["ci_low"], row["ci_high"], between=between, signed=difference)

@@ -116,14 +116,14 @@ def _tables(
 
 def _judged(answers: Sequence[Answer]) -> list[str]:
     """A line for each question that has labels."""
-    from cxr_embed.evaluation.tables import told
+    from cxr_embed.present.numbers import PLAIN
 
     lines = []
     for each in answers:
         if each.auroc is not None:
             over = f"over {plural(each.images, 'image')}, {each.positives:,} of them positive ({each.label})"
             why = f"; {each.auroc.reason}" if each.auroc.reason else ""
-            lines.append(f"{each.question.name}: AUROC {told(each.auroc)} {over}{why}")
+            lines.append(f"{each.question.name}: AUROC {PLAIN.estimate(each.auroc)} {over}{why}")
     return lines
 
 

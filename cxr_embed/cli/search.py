@@ -11,8 +11,9 @@ import typer
 from cxr_embed.choices import Engine
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.index import check_engine
-from cxr_embed.cli.tables import Column, print_table
 from cxr_embed.cli.terminal import console
+from cxr_embed.present.console import Column, print_columns
+from cxr_embed.present.numbers import format_value
 from cxr_embed.types import stand_ins_read
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def print_cases(neighbors: list[dict[str, Any]], figure: str = "similarity") -> 
 
     `figure` names the number that they are ranked by.
     """
-    about = {name: [told(case.get(name)) for case in neighbors] for name in _SHOWN}
+    about = {name: [format_value(case.get(name)) for case in neighbors] for name in _SHOWN}
     columns = [
         Column("image_id", [str(case["image_id"]) for case in neighbors], "id"),
         Column(figure, [f"{case[figure]:.4f}" for case in neighbors]),
@@ -189,7 +190,7 @@ def print_cases(neighbors: list[dict[str, Any]], figure: str = "similarity") -> 
     findings = _findings(neighbors)
     if any(findings):
         columns.append(Column("findings", findings, "words"))
-    return print_table(console(), columns, _SPARED)
+    return print_columns(console(), columns, _SPARED)
 
 
 def _findings(neighbors: list[dict[str, Any]]) -> list[str]:
@@ -197,10 +198,3 @@ def _findings(neighbors: list[dict[str, Any]]) -> list[str]:
     from cxr_embed.index.answers import shown_findings
 
     return [", ".join(shown_findings(case) + ([case["looks"]] if case.get("looks") else [])) for case in neighbors]
-
-
-def told(value: Any) -> str:
-    """A value of the case table for people: whole numbers without a point, blank where it is unknown."""
-    if value is None:
-        return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)

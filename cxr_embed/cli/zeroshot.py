@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_embed.choices import Ensemble, ScoreKind
-from cxr_embed.cli import tables, terminal
+from cxr_embed.cli import terminal
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
 from cxr_embed.cli.options import (
     AsJson,
@@ -28,10 +28,9 @@ from cxr_embed.cli.options import (
     prevalences,
 )
 from cxr_embed.cli.question import ask_store
+from cxr_embed.present.console import print_facts, print_sentence, print_tables
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cxr_embed.api.scores import ScoreFrame
     from cxr_embed.screening import FindingReport, Report
 
@@ -222,7 +221,7 @@ _SHOWN_FAULTS = 3
 def _write_report(path: Path, report: Report, about: dict[str, str]) -> None:
     from cxr_embed.errors import StoreError
     from cxr_embed.io.files import write_whole
-    from cxr_embed.screening.tables import to_markdown
+    from cxr_embed.screening.report_tables import to_markdown
 
     if path.suffix == ".json":
         text = json.dumps({**about, **report.to_json(), "note": RESEARCH}, indent=2, ensure_ascii=False) + "\n"
@@ -237,22 +236,13 @@ def _write_report(path: Path, report: Report, about: dict[str, str]) -> None:
 
 def _print(report: Report, made: ScoreFrame, about: dict[str, str], out: Path) -> None:
     """The report for people, as wide as the terminal."""
-    from cxr_embed.screening.tables import polarity, ranking_table, threshold_table
+    from cxr_embed.screening.report_tables import polarity, ranking_table, threshold_table
 
     console = terminal.console()
     ranking, thresholds = ranking_table(report), threshold_table(report)
-    placed = [_columns(*ranking)]
-    if thresholds is not None:
-        placed.append(_columns(*thresholds))
-        # Side by side where that fits; the row of the mean has no threshold.
-        more = [*(row[1:] for row in thresholds[1]), [""] * (len(thresholds[0]) - 1)]
-        rows = [row + beside for row, beside in zip(ranking[1], more, strict=False)]
-        both = _columns(ranking[0] + thresholds[0][1:], rows)
-        if report.labels is not None and tables.natural_width(both) <= console.width:
-            placed = [both]
-    for columns in placed:
-        tables.print_table(console, columns)
-        console.print()
+    shown = [ranking, *([thresholds] if thresholds is not None else [])]
+    # Without labels there is no row of a mean, and single pairs need the room.
+    print_tables(console, shown, side_by_side=report.labels is not None)
     if report.rule is not None:
         own = "; * the labels' own prevalence" if any(_owns(finding) for finding in report.findings) else ""
         console.print(f"thresholds for {report.rule.words}{own}")
@@ -261,27 +251,16 @@ def _print(report: Report, made: ScoreFrame, about: dict[str, str], out: Path) -
         ("note", [*report.warnings, *made.notes]),
     ):
         for sentence in sentences:
-            _tell(console, title, sentence)
+            print_sentence(console, title, sentence)
     counted = f"{plural(len(made), 'image')}, {plural(len(report.findings), 'finding')}"
     new = f", {plural(made.embedded, 'prompt')} embedded" if made.embedded else ""
-    _tell(console, str(out), f"{counted}{new}; {about['score']} of {about['encoder']} with {about['prompts']}")
+    how = f"{about['score']} of {about['encoder']} with {about['prompts']}"
+    print_sentence(console, str(out), f"{counted}{new}; {how}")
     typer.echo(RESEARCH)
 
 
 def _owns(finding: FindingReport) -> bool:
     return finding.prevalence is not None and not finding.prevalence_stated
-
-
-def _columns(heads: list[str], rows: list[list[str]]) -> list[tables.Column]:
-    words = [place for place, head in enumerate(heads) if head in ("finding", "agrees least with the whole")]
-    return tables.columns_of(heads, rows, words)
-
-
-def _tell(console: Console, title: str, sentence: str) -> None:
-    from rich.text import Text
-
-    # Lines are broken for people only: a file or another program gets each sentence whole.
-    console.print(Text.assemble((f"{title}: ", "bold"), sentence), soft_wrap=not console.is_terminal)
 
 
 def prompts(
@@ -300,7 +279,7 @@ def prompts(
             return
         counts = [f"{plural(len(s.findings), 'finding')}, {plural(len(s.prompts), 'prompt')}" for s in sets]
         facts = [(known.name, f"{known.title} ({count})") for known, count in zip(sets, counts, strict=True)]
-        tables.print_facts(terminal.console(), facts, 11)
+        print_facts(terminal.console(), facts, 11)
         return
     chosen = load_prompt_set(name)
     if as_json:

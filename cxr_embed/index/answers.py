@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pyarrow.parquet
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.case_table import AGE, DATE
 from cxr_embed.io.files import written_aside
-from cxr_embed.manifest import plain_cell
+from cxr_embed.present.tables import csv_text
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -68,10 +67,6 @@ def write_neighbors(path: Path, neighbors: Sequence[dict[str, Any]], columns: Se
                 table = pa.table({name: pa.array([case[name] for case in neighbors]) for name in names})
                 pa.parquet.write_table(table, partial)
             else:
-                with open(partial, "w", encoding="utf-8", newline="") as file:
-                    writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
-                    writer.writerow(map(plain_cell, names))
-                    cases = map(whole_ages, neighbors)
-                    writer.writerows([plain_cell(case[name]) for name in names] for case in cases)
+                partial.write_text(csv_text(names, map(whole_ages, neighbors)), encoding="utf-8", newline="")
     except OSError as error:
         raise CaseIndexError(f"{path}: cannot be written ({error.strerror or error}); give another `out`") from None

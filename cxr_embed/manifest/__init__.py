@@ -13,7 +13,7 @@ from cxr_embed.manifest.manifest import (
     values_of_table,
 )
 from cxr_embed.manifest.rows import Rows
-from cxr_embed.manifest.writing import check_new, check_target, plain_cell, write_manifest, write_new_manifest
+from cxr_embed.manifest.writing import check_new, check_target, write_manifest, write_new_manifest
 
 __all__ = [
     "CONTROL",
@@ -31,7 +31,6 @@ __all__ = [
     "leaves_root",
     "linked_away",
     "missing_files",
-    "plain_cell",
     "read_labels",
     "read_manifest",
     "read_paths",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from cxr_embed.io.files import written_aside
 from cxr_embed.manifest.rows import read_rows, reason
 
 _FREE = "give another `out`, or remove the file first"
-_FORMULA = frozenset("=+-@\t\r\n")  # what a formula begins with
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 def check_target(path: Path) -> None:
@@ -76,12 +73,6 @@ def _table_of(path: Path) -> pa.Table | None:
 
 def _is_there(path: Path, what: str) -> ManifestError:
     return ManifestError(f"{path}: there already, with other {what} than this manifest has; {_FREE}")
-
-
-def plain_cell(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula, for tables that people open; numbers stay as they are."""
-    text = value if isinstance(value, str) else ""
-    return "'" + text if text[:1] in _FORMULA and not _NUMBER.fullmatch(text) else value
 
 
 def write_manifest(path: Path, columns: dict[str, list[str]]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 import math
@@ -15,9 +13,9 @@ import numpy as np
 from scipy.special import stdtrit
 
 from cxr_embed.io.files import write_together
-from cxr_embed.manifest import plain_cell
 from cxr_embed.metrics import holm, p_value
 from cxr_embed.metrics.intervals import LEVEL
+from cxr_embed.present.tables import csv_text
 from cxr_embed.probe.curve import Curve, CurveResult, Size
 from cxr_embed.probe.features import ProbeError
 from cxr_embed.probe.selection import C_GRID, FIXED_C, FOLDS
@@ -150,13 +148,8 @@ def to_json(curve: Curve, about: dict[str, Any]) -> dict[str, Any]:
 
 def to_csv(curve: Curve) -> str:
     """One row a probe."""
-    file = io.StringIO()
     columns = [("fraction" if curve.by_fraction else name) if name == "shots" else name for name in _COLUMNS]
-    writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for row in (_plain(curve, result) for result in curve.results):
-        writer.writerow({key: "" if value is None else plain_cell(value) for key, value in row.items()})
-    return file.getvalue()
+    return csv_text(columns, (_plain(curve, result) for result in curve.results))
 
 
 def write_curve(folder: Path, curve: Curve, about: dict[str, Any]) -> None:

@@ -7,21 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from cxr_embed.io.files import write_together
+from cxr_embed.present.latex import escape, latex_row, latex_table
+from cxr_embed.present.numbers import LATEX
 from cxr_embed.probe.curve import Curve
 from cxr_embed.probe.curve_summary import differences, format_size, summarise
 from cxr_embed.probe.features import ProbeError
 from cxr_embed.types import counted
-
-_SPECIAL = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "\N{EN DASH}": "--", "\N{MINUS SIGN}": "$-$",
-    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-}  # fmt: skip
-
-
-def escape(text: str) -> str:
-    """Text that LaTeX sets as it stands; control characters become spaces."""
-    return "".join(_SPECIAL.get(letter, letter if letter.isprintable() else " ") for letter in text)
 
 
 def to_latex(curve: Curve, stand_ins: Sequence[str] = ()) -> str:
@@ -42,12 +33,13 @@ def to_latex(curve: Curve, stand_ins: Sequence[str] = ()) -> str:
         caption += f" $p$: {tested if count else 'needs two draws'}; training and test images stay the same."
     remark = "".join(f" {escape(sentence)}." for sentence in stand_ins)
     caption += remark
-    lines = _table(["", *sizes], [means, *pairs], caption, "few-labels", "\\midrule")
+    lines = latex_table(["", *sizes], [means, *pairs], caption=caption, label="few-labels", between="\\midrule")
     findings = [_finding(curve, finding) for finding in curve.findings]
     caption = f"AUROC of each finding, by {unit}: {spread}."
     caption += " --: undefined in some draw, for want of positives or negatives." if lacking else ""
     caption += remark
-    lines += ["", *_table(["", *sizes], findings, caption, "few-labels-findings", "\\addlinespace")]
+    spaced = {"caption": caption, "label": "few-labels-findings", "between": "\\addlinespace"}
+    lines += ["", *latex_table(["", *sizes], findings, **spaced)]
     return "\n".join(["% \\usepackage{booktabs}", *lines]) + "\n"
 
 
@@ -64,37 +56,12 @@ def write_latex(path: Path, curve: Curve, stand_ins: Sequence[str] = ()) -> None
         raise ProbeError(f"{path}: cannot be written ({error.strerror}); give another `latex`") from None
 
 
-def _table(heads: Sequence[str], parts: Sequence[Sequence[str]], caption: str, label: str, between: str) -> list[str]:
-    body: list[str] = []
-    for number, part in enumerate(parts):
-        body += [between] if number else []
-        body += part
-    return [
-        "\\begin{table}[t]",
-        "  \\centering",
-        f"  \\caption{{{caption}}}",
-        f"  \\label{{tab:{label}}}",
-        f"  \\begin{{tabular}}{{l{'c' * (len(heads) - 1)}}}",
-        "    \\toprule",
-        f"    {' & '.join(map(escape, heads))} \\\\",
-        "    \\midrule",
-        *(f"    {line}" for line in body),
-        "    \\bottomrule",
-        "  \\end{tabular}",
-        "\\end{table}",
-    ]
-
-
-def _row(name: str, cells: Sequence[str]) -> str:
-    return f"{name} & {' & '.join(cells)} \\\\"
-
-
 def _means(curve: Curve) -> list[str]:
     """A line an encoder; below, how many findings each mean covers."""
     rows = {(row["encoder"], row["shots"]): row for row in summarise(curve) if row["finding"] is None}
-    lines = [_row(escape(name), [_figure(rows[name, size]) for size in curve.shots]) for name in curve.encoders]
+    lines = [latex_row(escape(name), [_figure(rows[name, size]) for size in curve.shots]) for name in curve.encoders]
     covered = [str(rows[curve.encoders[0], size]["findings_in_mean"]) for size in curve.shots]
-    return [*lines, _row(f"findings in the mean, of {len(curve.findings)}", covered)]
+    return [*lines, latex_row(f"findings in the mean, of {len(curve.findings)}", covered)]
 
 
 def _pairs(curve: Curve) -> list[list[str]]:
@@ -104,7 +71,12 @@ def _pairs(curve: Curve) -> list[list[str]]:
     for encoder, minus in dict.fromkeys(key[:2] for key in rows):
         of_pair = [rows[encoder, minus, size] for size in curve.shots]
         name = f"{escape(encoder)} $-$ {escape(minus)}"
-        parts.append([_row(name, [_figure(row, signed=True) for row in of_pair]), _row("$p$", list(map(_p, of_pair)))])
+        parts.append(
+            [
+                latex_row(name, list(map(_difference, of_pair))),
+                latex_row("$p$", [LATEX.p(row["p_holm"]) for row in of_pair]),
+            ]
+        )
     return parts
 
 
@@ -113,26 +85,14 @@ def _finding(curve: Curve, finding: str) -> list[str]:
     rows = {(row["encoder"], row["shots"]): row for row in summarise(curve) if row["finding"] == finding}
     cells = {name: [_figure(rows[name, size]) for size in curve.shots] for name in curve.encoders}
     if len(cells) == 1:
-        return [_row(escape(finding), cells[curve.encoders[0]])]
+        return [latex_row(escape(finding), cells[curve.encoders[0]])]
     head = f"\\multicolumn{{{len(curve.shots) + 1}}}{{l}}{{{escape(finding)}}} \\\\"
-    return [head, *(_row(f"\\quad {escape(name)}", of_encoder) for name, of_encoder in cells.items())]
+    return [head, *(latex_row(f"\\quad {escape(name)}", of_encoder) for name, of_encoder in cells.items())]
 
 
-def _figure(row: dict[str, Any], signed: bool = False) -> str:
-    if row["mean"] is None:
-        return "--"
-
-    def number(value: float) -> str:
-        value = round(value, 3) + 0.0  # no sign on what is rounded to zero
-        return f"${value:+.3f}$" if signed else f"{value:.3f}"
-
-    if row["ci_low"] is None:
-        return number(row["mean"])
-    between = ", " if signed else "--"
-    return f"{number(row['mean'])} ({number(row['ci_low'])}{between}{number(row['ci_high'])})"
+def _figure(row: dict[str, Any]) -> str:
+    return LATEX.figure(row["mean"], row["ci_low"], row["ci_high"], between="--")
 
 
-def _p(row: dict[str, Any]) -> str:
-    if row["p_holm"] is None:
-        return "--"
-    return "$<$0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"
+def _difference(row: dict[str, Any]) -> str:
+    return LATEX.figure(row["mean"], row["ci_low"], row["ci_high"], between=", ", signed=True)

@@ -5,17 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cxr_embed.reporting.tables import (
-    INTERVAL,
-    UNDEFINED,
-    Table,
-    count,
-    ends,
-    number,
-    percent,
-    signed,
-    signed_ends,
-)
+from cxr_embed.present.numbers import PAGE, format_value
+from cxr_embed.present.tables import INTERVAL, Table
 from cxr_embed.types import counted
 
 
@@ -31,9 +22,11 @@ def split_table(data: dict[str, Any]) -> Table:
         if aged:
             age = part["age"]
             cells.append(f"{age['median']:g} ({age['youngest']:g} to {age['oldest']:g})" if age else "unknown")
-        rows.append((*cells, count(part["images"]), count(part["patients"])))
+        rows.append((*cells, PAGE.count(part["images"]), PAGE.count(part["patients"])))
     notes = ("Age: median, youngest and oldest.",) if aged else ()
-    return Table("Images and patients of each split", tuple(heads), tuple(rows), len(heads) - 2, notes=notes)
+    return Table(
+        tuple(heads), tuple(rows), title="Images and patients of each split", words=range(len(heads) - 2), notes=notes
+    )
 
 
 def positives_table(data: dict[str, Any]) -> Table:
@@ -50,11 +43,11 @@ def positives_table(data: dict[str, Any]) -> Table:
         for part in data["splits"]:
             f = part["findings"][row]
             share = f["positives"] / f["known"] if f["known"] else None
-            known = [count(f["known"])] if unknown else []
-            cells += [count(f["positives"]), *known, percent(share), count(f["positive_patients"])]
+            known = [PAGE.count(f["known"])] if unknown else []
+            cells += [PAGE.count(f["positives"]), *known, PAGE.percent(share), PAGE.count(f["positive_patients"])]
         rows.append(tuple(cells))
     notes = ("Positive: images. Part: of the images whose label is known. Patients: with a positive image.",)
-    return Table("Positives of each finding", tuple(heads), tuple(rows), groups=tuple(groups), notes=notes)
+    return Table(tuple(heads), tuple(rows), title="Positives of each finding", groups=tuple(groups), notes=notes)
 
 
 def few_label_tables(curve: dict[str, Any]) -> list[Table]:
@@ -68,9 +61,11 @@ def few_label_tables(curve: dict[str, Any]) -> list[Table]:
         for size in shots:
             row, minus = by_key[encoder, None, size], apart.get((encoder, None, size))
             covered = f"{row['findings_in_mean']} of {len(curve['findings'])}"
-            difference = signed(minus["mean"] if minus is not None else None)
-            spread = ends(row["low"], row["high"]) if row["draws"] > 1 else ""
-            rows.append((encoder, str(size), covered, number(row["mean"]), number(row["sd"]), spread, difference))
+            difference = PAGE.signed(minus["mean"] if minus is not None else None)
+            spread = PAGE.interval(row["low"], row["high"]) if row["draws"] > 1 else ""
+            rows.append(
+                (encoder, str(size), covered, PAGE.number(row["mean"]), PAGE.number(row["sd"]), spread, difference)
+            )
     heads = (
         "encoder",
         curve["protocol"].get("size", "labels a side"),
@@ -81,7 +76,7 @@ def few_label_tables(curve: dict[str, Any]) -> list[Table]:
         "minus the first",
     )
     note = "Means over different findings do not compare: see how many each covers."
-    tables = [Table("Mean over findings", heads, tuple(rows), words=2, notes=(note,))]
+    tables = [Table(heads, tuple(rows), title="Mean over findings", words=(0, 1), notes=(note,))]
     same: list[str] = []
     for encoder in encoders:
         cells = []
@@ -95,7 +90,7 @@ def few_label_tables(curve: dict[str, Any]) -> list[Table]:
         said = reasons if not same or reasons != same else ["Undefined where they are above, for the same reasons."]
         same = same or reasons
         title = f"{encoder}: AUROC of each finding, mean \N{PLUS-MINUS SIGN} SD over the draws"
-        tables.append(Table(title, ("finding", *map(str, shots)), tuple(cells), notes=tuple(said)))
+        tables.append(Table(("finding", *map(str, shots)), tuple(cells), title=title, notes=tuple(said)))
     return tables
 
 
@@ -113,8 +108,8 @@ def _listed(size: int | str, missing: list[tuple[str, str]]) -> list[str]:
 
 def _spread(mean: float | None, sd: float | None) -> str:
     if mean is None:
-        return UNDEFINED
-    return number(mean) + (f" \N{PLUS-MINUS SIGN} {number(sd)}" if sd is not None else "")
+        return PAGE.undefined
+    return PAGE.number(mean) + (f" \N{PLUS-MINUS SIGN} {PAGE.number(sd)}" if sd is not None else "")
 
 
 def groups_tables(scores: Sequence[dict[str, Any]]) -> list[Table]:
@@ -133,20 +128,20 @@ def groups_tables(scores: Sequence[dict[str, Any]]) -> list[Table]:
                 apart = g["differences"].get("auroc")
                 if apart is None or apart["value"] is None:
                     which = g if g["auroc"] is None else reference
-                    reason = f"{UNDEFINED}, {which['undefined'].get('auroc', 'no case')}"
+                    reason = f"{PAGE.undefined}, {which['undefined'].get('auroc', 'no case')}"
                     missing.setdefault((which["group"], reason), []).append(g["finding"])
                     continue
                 if apart["low"] is None:
                     missing.setdefault((g["group"], apart["reason"]), []).append(g["finding"])
-                figures = (number(g["auroc"]), number(reference["auroc"]))
-                difference = (signed(apart["value"]), signed_ends(apart["low"], apart["high"]))
-                sizes = (count(g["n"]), count(g["positives"]))
+                figures = (PAGE.number(g["auroc"]), PAGE.number(reference["auroc"]))
+                difference = (PAGE.signed(apart["value"]), PAGE.interval(apart["low"], apart["high"], signed=True))
+                sizes = (PAGE.count(g["n"]), PAGE.count(g["positives"]))
                 rows.append((g["finding"], g["group"], *figures, *difference, *sizes))
             reference = next(g["reference"] for g in groups if g["attribute"] == attribute)
             heads = ("finding", attribute, "AUROC", f"of {reference}", "difference", INTERVAL, "cases", "positive")
             title = f"{found['name']}: AUROC by {attribute}, compared with {reference}"
             notes = tuple(f"{group}: {reason}: {', '.join(names)}." for (group, reason), names in missing.items())
-            tables.append(Table(title, heads, tuple(rows), words=2, notes=notes))
+            tables.append(Table(heads, tuple(rows), title=title, words=(0, 1), notes=notes))
     return tables
 
 
@@ -159,13 +154,13 @@ def shortcut_table(shortcuts: Sequence[dict[str, Any]]) -> Table:
         for kind in record["kinds"]:
             lead = (record["encoder"], record["attribute"], f"{kind['told']} from {kind['from']}")
             if kind.get("auroc") is None:
-                notes.append(f"{', '.join(lead)}: {UNDEFINED}: {kind['reason']}.")
+                notes.append(f"{', '.join(lead)}: {PAGE.undefined}: {kind['reason']}.")
                 continue
-            sizes = (count(kind["learned"]), count(kind["n"]), count(kind["positives"]))
-            interval = ends(kind["auroc_low"], kind["auroc_high"])
-            rows.append((*lead, number(kind["auroc"]), interval, *sizes))
+            sizes = (PAGE.count(kind["learned"]), PAGE.count(kind["n"]), PAGE.count(kind["positives"]))
+            interval = PAGE.interval(kind["auroc_low"], kind["auroc_high"])
+            rows.append((*lead, PAGE.number(kind["auroc"]), interval, *sizes))
     heads = ("encoder", "attribute", "told", "AUROC", INTERVAL, "learned from", "tested on", "of the first kind")
-    return Table("Probes of view, sex and site", heads, tuple(rows), words=3, notes=tuple(notes))
+    return Table(heads, tuple(rows), title="Probes of view, sex and site", words=(0, 1, 2), notes=tuple(notes))
 
 
 def encoder_table(card: dict[str, Any]) -> Table:
@@ -193,7 +188,9 @@ def probe_table(card: dict[str, Any]) -> Table:
     split = f"split {labels['split']}" if labels["split"] else "all rows"
     facts = {
         "kind": card["kind"],
-        "settings": ", ".join(f"{name} = {_plain(value)}" for name, value in settings.items()),
+        "settings": ", ".join(
+            f"{name} = {'None' if value is None else format_value(value)}" for name, value in settings.items()
+        ),
         "strengths chosen": f"{card['strengths'][0]:g} to {card['strengths'][1]:g}" if card["strengths"] else "",
         "vectors": f"{card['encoder']['encoder']}, {card['output']}, fingerprint {card['encoder']['fingerprint']}",
         "learned from": f"{labels['file']}, {split}: {counted(labels['images'], 'image')} of "
@@ -219,10 +216,4 @@ def provenance_table(report: dict[str, Any]) -> Table:
 
 
 def _facts(title: str, facts: dict[str, str]) -> Table:
-    return Table(title, ("", ""), tuple((name, value) for name, value in facts.items() if value), words=2)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_plain, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return Table(("", ""), tuple((name, value) for name, value in facts.items() if value), title=title, words=(0, 1))

@@ -19,8 +19,9 @@ from cxr_embed.index.case_table import LOOKS
 from cxr_embed.index.queries import Examples
 from cxr_embed.io.files import stays_below, written_aside
 from cxr_embed.manifest import leaves_root
+from cxr_embed.present.numbers import format_threshold
 from cxr_embed.reporting.drawing import INK, NORMAL, RULE, SETTINGS, SMALL, SOFT, STYLES, short
-from cxr_embed.types import counted, format_threshold
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

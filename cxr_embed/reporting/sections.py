@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from cxr_embed.present.tables import Table
 from cxr_embed.reporting.context_tables import (
     encoder_table,
     few_label_tables,
@@ -18,17 +19,16 @@ from cxr_embed.reporting.context_tables import (
 )
 from cxr_embed.reporting.drawing import Drawing
 from cxr_embed.reporting.few_label_plot import few_label_plot
-from cxr_embed.reporting.groups_plot import groups_plots
-from cxr_embed.reporting.plots import auroc_plot, precision_recall_plot, reliability_plot, roc_plot
-from cxr_embed.reporting.shortcuts import in_words
-from cxr_embed.reporting.tables import (
-    Table,
+from cxr_embed.reporting.figure_tables import (
     calibration_table,
     comparison_table,
     published_table,
     ranking_table,
     threshold_tables,
 )
+from cxr_embed.reporting.groups_plot import groups_plots
+from cxr_embed.reporting.plots import auroc_plot, precision_recall_plot, reliability_plot, roc_plot
+from cxr_embed.reporting.shortcuts import in_words
 from cxr_embed.types import counted
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.resources
-import io
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from cxr_embed.manifest import plain_cell
+from cxr_embed.present.tables import INTERVAL, Table, csv_text, markdown_table, markdown_text
 from cxr_embed.reporting.drawing import Drawing
 from cxr_embed.reporting.sections import sections
-from cxr_embed.reporting.tables import INTERVAL, Table
 
 CSV_COLUMNS = (
     "part", "scores", "finding", "attribute", "group", "figure", "value", "low", "high", "n", "positives", "undefined",
@@ -61,50 +58,25 @@ def _with_markup(block: Table | Drawing, markup: Any) -> Any:
 
 def to_markdown(report: dict[str, Any]) -> str:
     """The words and tables; figures are in the page."""
-    lines = [f"# {escape(report['title'])}", "", report["note"], ""]
+    lines = [f"# {markdown_text(report['title'])}", "", report["note"], ""]
     for title, sentences in (("Read this first", report["warnings"]), ("In short", report["summary"])):
         if sentences:
-            lines += [f"## {title}", "", *(f"- {escape(text)}" for text in sentences), ""]
+            lines += [f"## {title}", "", *(f"- {markdown_text(text)}" for text in sentences), ""]
     for number, section in enumerate(sections(report), 1):
         lines += [f"## {number}. {section.title}", ""]
         for text in section.lead:
-            lines += [escape(text), ""]
+            lines += [markdown_text(text), ""]
         if section.points:
-            lines += [*(f"- {escape(text)}" for text in section.points), ""]
+            lines += [*(f"- {markdown_text(text)}" for text in section.points), ""]
         for block in section.blocks:
             if isinstance(block, Table):
-                lines += [*_markdown_table(block), ""]
+                lines += [*markdown_table(block), ""]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _markdown_table(table: Table) -> list[str]:
-    above = [title for title, span in table.groups for _ in range(span)] or [""] * len(table.heads)
-    plain = [head or ("fact", "value")[number] for number, head in enumerate(table.heads)]
-    heads = [f"{title}: {head}" if title else head for title, head in zip(above, plain, strict=True)]
-    marks = ["---" if n < table.words or head.endswith(INTERVAL) else "---:" for n, head in enumerate(heads)]
-    lines = [f"**{escape(table.title)}**", "", _row(heads), "|" + "|".join(marks) + "|"]
-    lines += [_row(row) for row in table.rows]
-    return lines + (["", *(f"- {escape(note)}" for note in table.notes)] if table.notes else [])
-
-
-def _row(cells: Any) -> str:
-    return "| " + " | ".join(escape(cell) for cell in cells) + " |"
-
-
-def escape(text: str) -> str:
-    """Text as Markdown shows it: no emphasis, no link, no tag and no column of its own."""
-    plain = re.sub(r"\s+", " ", text)
-    return "".join(f"\\{letter}" if letter in "\\`*_|<>[]#&" else letter for letter in plain)
 
 
 def to_csv(report: dict[str, Any]) -> str:
     """One row a number, with its interval."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, CSV_COLUMNS, lineterminator="\n", restval="")
-    writer.writeheader()
-    for row in _numbers(report):
-        writer.writerow({key: "" if value is None else plain_cell(value) for key, value in row.items()})
-    return file.getvalue()
+    return csv_text(CSV_COLUMNS, _numbers(report))
 
 
 def _numbers(report: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from cxr_embed.present.numbers import PAGE, PLAIN
 from cxr_embed.reporting.cards import seen_in_training, without_places
-from cxr_embed.reporting.tables import signed, signed_ends
 
 _SHOWN = 0.8  # AUROC from which a shortcut is told at the top
-
-
-def interval(record: dict[str, Any], name: str, digits: int = 3) -> str:
-    """A figure with its interval: 0.705 (0.672 to 0.738)."""
-    value, low, high = (record[f"{name}{end}"] for end in ("", "_low", "_high"))
-    if value is None:
-        return "undefined"
-    return f"{value:.{digits}f}" + (f" ({low:.{digits}f} to {high:.{digits}f})" if low is not None else "")
 
 
 def summary(report: dict[str, Any]) -> list[str]:
@@ -25,10 +17,11 @@ def summary(report: dict[str, Any]) -> list[str]:
         made = scores["evaluation"]
         defined = [f for f in made["findings"] if f["auroc"] is not None]
         covered = f"{made['findings_in_mean']} of {len(made['findings'])} findings"
-        text = f"{scores['name']}: mean AUROC {interval(made, 'mean_auroc')}, over {covered}"
+        text = f"{scores['name']}: mean AUROC {_mean(made)}, over {covered}"
         if len(defined) > 1:
             best, worst = (choose(defined, key=lambda f: f["auroc"]) for choose in (max, min))
-            text += f"; from {worst['auroc']:.3f} ({worst['finding']}) to {best['auroc']:.3f} ({best['finding']})"
+            low, high = (f"{PLAIN.number(f['auroc'])} ({f['finding']})" for f in (worst, best))
+            text += f"; from {low} to {high}"
         told.append(f"{text}.")
     covers = [{f["finding"] for f in s["evaluation"]["findings"] if f["auroc"] is not None} for s in report["scores"]]
     if any(cover != covers[0] for cover in covers):
@@ -54,12 +47,12 @@ def _compared(comparison: dict[str, Any]) -> str:
     if apart["value"] is None:
         return f"{names} cannot be compared: {apart['reason']}."
     if apart["low"] is None:
-        return f"{names}: the mean AUROC differs by {signed(apart['value'])}; {apart['reason']}."
+        return f"{names}: the mean AUROC differs by {PAGE.signed(apart['value'])}; {apart['reason']}."
     higher = comparison["first"] if apart["value"] > 0 else comparison["second"]
     if apart["low"] <= 0 <= apart["high"]:
         return (
-            f"{names}: no clear difference of the mean AUROC: {signed(apart['value'])} "
-            f"({signed_ends(apart['low'], apart['high'])})."
+            f"{names}: no clear difference of the mean AUROC: {PAGE.signed(apart['value'])} "
+            f"({PAGE.interval(apart['low'], apart['high'], signed=True)})."
         )
     low, high = sorted((abs(apart["low"]), abs(apart["high"])))
     corrected = [f["auroc"]["p_holm"] for f in comparison["findings"]]
@@ -126,3 +119,8 @@ def _merged(told: list[str], names: list[str]) -> list[str]:
         if text not in found:
             found.append(text)
     return found
+
+
+def _mean(made: dict[str, Any]) -> str:
+    """The mean AUROC with its interval: 0.705 (0.672 to 0.738)."""
+    return PLAIN.figure(*(made[f"mean_auroc{end}"] for end in ("", "_low", "_high")), between=" to ")

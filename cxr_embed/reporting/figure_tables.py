@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from cxr_embed.types import digits_for
+from cxr_embed.present.numbers import PAGE, digits_for
+from cxr_embed.present.tables import INTERVAL, Table
 
-INTERVAL = "95% interval"
-UNDEFINED = "undefined"
-_MINUS = "\N{MINUS SIGN}"
 _NAMES = {
     "auroc": "AUROC",
     "average_precision": "average precision",
@@ -25,71 +22,13 @@ _NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Table:
-    """Cells for people.
-
-    Attributes:
-        title: what the rows are.
-        heads: of the columns; a head `95% interval` belongs to the column before.
-        rows: as many cells each.
-        words: how many leading columns are words; the others are numbers.
-        groups: heads above the heads, each with how many columns it spans; none where empty.
-        total: whether the last row sums up the others.
-        notes: what the cells leave out.
-    """
-
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    words: int = 1
-    groups: tuple[tuple[str, int], ...] = ()
-    total: bool = False
-    notes: tuple[str, ...] = ()
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number with so many decimals; a dash for none."""
-    return "\N{EN DASH}" if value is None else f"{value:z.{digits}f}".replace("-", _MINUS)
-
-
-def count(value: int | None) -> str:
-    """A count; a dash for none."""
-    return "\N{EN DASH}" if value is None else f"{value:,}"
-
-
-def ends(low: float | None, high: float | None, digits: int = 3) -> str:
-    """An interval: 0.672 to 0.738; blank for none."""
-    return "" if low is None or high is None else f"{number(low, digits)} to {number(high, digits)}"
-
-
-def signed(value: float | None, digits: int = 3) -> str:
-    """A difference, with its sign."""
-    return "\N{EN DASH}" if value is None else f"{value:+z.{digits}f}".replace("-", _MINUS)
-
-
-def signed_ends(low: float | None, high: float | None) -> str:
-    """The interval of a difference."""
-    return "" if low is None or high is None else f"{signed(low)} to {signed(high)}"
-
-
-def p_text(value: float | None) -> str:
-    """A p value."""
-    return "\N{EN DASH}" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def percent(part: float | None, digits: int = 1) -> str:
-    """A part of 1 in percent."""
-    return "\N{EN DASH}" if part is None else f"{100 * part:.{digits}f}%"
-
-
 def figure_cells(record: dict[str, Any], name: str) -> tuple[str, str]:
     """A figure and its interval."""
     value, low, high = record[name], record[f"{name}_low"], record[f"{name}_high"]
     if value is None:
-        return UNDEFINED, ""
+        return PAGE.undefined, ""
     digits = digits_for((value, low, high))
-    return number(value, digits), ends(low, high, digits)
+    return PAGE.number(value, digits), PAGE.interval(low, high, digits)
 
 
 def figures_table(
@@ -120,7 +59,7 @@ def figures_table(
         for name in shown:
             cells += figure_cells(f, name)
         rows.append((*cells, *(cell(f) for _, cell in sizes)))
-    return Table(title, tuple(heads), tuple(rows), notes=tuple(undefined_notes(findings, names, shown)))
+    return Table(tuple(heads), tuple(rows), title=title, notes=tuple(undefined_notes(findings, names, shown)))
 
 
 def undefined_notes(findings: Sequence[dict[str, Any]], names: Sequence[str], shown: Sequence[str]) -> list[str]:
@@ -146,9 +85,9 @@ def ranking_table(scores: dict[str, Any]) -> Table:
     """AUROC and average precision of a score file, and their mean."""
     made = scores["evaluation"]
     sizes = [
-        ("cases", lambda f: count(f["n"])),
-        ("positive", lambda f: count(f["positives"])),
-        ("patients", lambda f: count(f["patients"])),
+        ("cases", lambda f: PAGE.count(f["n"])),
+        ("positive", lambda f: PAGE.count(f["positives"])),
+        ("patients", lambda f: PAGE.count(f["patients"])),
     ]
     figures = ("auroc", "average_precision")
     table = figures_table(f"{scores['name']}: ranking", made["findings"], figures, sizes=sizes)
@@ -156,7 +95,7 @@ def ranking_table(scores: dict[str, Any]) -> Table:
     mean = f"mean of {made['findings_in_mean']} of {len(made['findings'])}"
     cells = (mean, *(figure_cells(made, "mean_auroc") if "AUROC" in table.heads else ()))
     rows = (*table.rows, cells + ("",) * (width - len(cells)))
-    return Table(table.title, table.heads, rows, total=True, notes=table.notes)
+    return Table(table.heads, rows, title=table.title, total=True, notes=table.notes)
 
 
 def threshold_tables(scores: dict[str, Any]) -> list[Table]:
@@ -164,14 +103,14 @@ def threshold_tables(scores: dict[str, Any]) -> list[Table]:
     findings = scores["evaluation"]["findings"]
     if all(f["threshold"] is None for f in findings):
         return []
-    lead = [("threshold", lambda f: number(f["threshold"], 4))]
+    lead = [("threshold", lambda f: PAGE.number(f["threshold"], 4))]
     tables = [
         figures_table(f"{scores['name']}: at the threshold", findings, ("sensitivity", "specificity", "f1"), lead=lead)
     ]
     worth = ("ppv", "npv", "net_benefit")
     if any(f[name] is not None for f in findings for name in worth):
         stated = any(f["stated_prevalence"] is not None for f in findings)
-        lead = [("prevalence", lambda f: percent(f["stated_prevalence"]))] if stated else []
+        lead = [("prevalence", lambda f: PAGE.percent(f["stated_prevalence"]))] if stated else []
         tables.append(figures_table(f"{scores['name']}: what a flag is worth", findings, worth, lead=lead))
     return tables
 
@@ -179,13 +118,13 @@ def threshold_tables(scores: dict[str, Any]) -> list[Table]:
 def calibration_table(scores: dict[str, Any]) -> Table:
     """How well probabilities are kept."""
     findings = scores["evaluation"]["findings"]
-    sizes = [("positive", lambda f: percent(f["prevalence"]))]
+    sizes = [("positive", lambda f: PAGE.percent(f["prevalence"]))]
     return figures_table(f"{scores['name']}: probabilities", findings, ("brier", "calibration_error"), sizes=sizes)
 
 
 def comparison_table(comparison: dict[str, Any]) -> Table:
     """Paired differences of two score files."""
-    rows = [(f["finding"], *_difference_cells(f["auroc"]), count(f["positives"])) for f in comparison["findings"]]
+    rows = [(f["finding"], *_difference_cells(f["auroc"]), PAGE.count(f["positives"])) for f in comparison["findings"]]
     mean = f"mean of {comparison['findings_in_mean']} of {len(comparison['findings'])}"
     rows.append((mean, *_difference_cells(comparison["mean_auroc"])[:5], "", ""))
     heads = ("finding", comparison["first"], comparison["second"], "difference", INTERVAL, "p", "p, Holm", "positive")
@@ -195,15 +134,21 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
         if f["auroc"]["difference"]["reason"]
     ]
     title = f"AUROC of {comparison['first']} minus {comparison['second']}"
-    return Table(title, heads, tuple(rows), total=True, notes=tuple(notes))
+    return Table(heads, tuple(rows), title=title, total=True, notes=tuple(notes))
 
 
 def _difference_cells(apart: dict[str, Any]) -> tuple[str, ...]:
     d = apart["difference"]
     if d["value"] is None:
-        return UNDEFINED, UNDEFINED, UNDEFINED, "", p_text(None), p_text(None)
-    both = (number(apart["first"]), number(apart["second"]))
-    return (*both, signed(d["value"]), signed_ends(d["low"], d["high"]), p_text(apart["p"]), p_text(apart["p_holm"]))
+        return PAGE.undefined, PAGE.undefined, PAGE.undefined, "", PAGE.p(None), PAGE.p(None)
+    both = (PAGE.number(apart["first"]), PAGE.number(apart["second"]))
+    return (
+        *both,
+        PAGE.signed(d["value"]),
+        PAGE.interval(d["low"], d["high"], signed=True),
+        PAGE.p(apart["p"]),
+        PAGE.p(apart["p_holm"]),
+    )
 
 
 def published_table(scores: Sequence[dict[str, Any]], published: dict[str, Any]) -> Table:
@@ -214,11 +159,11 @@ def published_table(scores: Sequence[dict[str, Any]], published: dict[str, Any])
     ]
     columns += [result["auroc"] for result in results]
     findings = [name for name in columns[0] if any(name in result["auroc"] for result in results)]
-    rows = [(name, *(number(column.get(name), 4) for column in columns)) for name in findings]
+    rows = [(name, *(PAGE.number(column.get(name), 4) for column in columns)) for name in findings]
     common = [name for name in findings if all(column.get(name) is not None for column in columns)]
     if common:
         means = [sum(column[name] or 0 for name in common) / len(common) for column in columns]
-        rows.append((f"mean of {len(common)} of {len(findings)}", *(number(mean, 4) for mean in means)))
+        rows.append((f"mean of {len(common)} of {len(findings)}", *(PAGE.number(mean, 4) for mean in means)))
     heads = ("finding", *(found["name"] for found in scores), *(result["name"] for result in results))
     notes = tuple(f"{result['name']}: {result['source']} Tested on {result['test']}." for result in results)
-    return Table("AUROC, ours and published", heads, tuple(rows), total=bool(common), notes=notes)
+    return Table(heads, tuple(rows), title="AUROC, ours and published", total=bool(common), notes=notes)

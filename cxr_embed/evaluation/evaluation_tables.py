@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from cxr_embed.evaluation.comparison import Comparison
 from cxr_embed.evaluation.measure import DELONG
 from cxr_embed.evaluation.result import Evaluation, FindingResult, GroupResult
 from cxr_embed.metrics import Estimate
-from cxr_embed.types import counted, digits_for
-
-
-@dataclass(frozen=True)
-class Table:
-    """Text cells; the first column names the rows."""
-
-    heads: list[str]
-    rows: list[list[str]]
+from cxr_embed.present.numbers import PLAIN
+from cxr_embed.present.tables import Table
+from cxr_embed.types import counted
 
 
 def finding_tables(evaluation: Evaluation) -> list[Table]:
@@ -28,8 +21,8 @@ def finding_tables(evaluation: Evaluation) -> list[Table]:
         _table(
             ["finding", "n", "positive", "AUROC (95%)", "av. precision (95%)"],
             findings,
-            lambda f: [f"{f.n:,}", f"{f.positives:,}", *_told(f, "auroc", "average_precision")],
-            [mean, "", "", told(evaluation.mean_auroc), ""],
+            lambda f: [f"{f.n:,}", f"{f.positives:,}", *_figures(f, "auroc", "average_precision")],
+            [mean, "", "", PLAIN.estimate(evaluation.mean_auroc), ""],
         )
     ]
     if _any(findings, "brier"):
@@ -37,7 +30,7 @@ def finding_tables(evaluation: Evaluation) -> list[Table]:
             _table(
                 ["finding", "Brier (95%)", "calib. error (95%)"],
                 findings,
-                lambda f: _told(f, "brier", "calibration_error"),
+                lambda f: _figures(f, "brier", "calibration_error"),
             )
         )
     if any(finding.threshold is not None for finding in findings):
@@ -47,8 +40,8 @@ def finding_tables(evaluation: Evaluation) -> list[Table]:
                 findings,
                 lambda f: [
                     f"{f.threshold:.4g}" if f.threshold is not None else "-",
-                    *(percent(f.figures[name], 0) for name in ("sensitivity", "specificity")),
-                    told(f.figures["f1"], 2),
+                    *(PLAIN.percent_estimate(f.figures[name], 0) for name in ("sensitivity", "specificity")),
+                    PLAIN.estimate(f.figures["f1"], 2),
                 ],
             )
         )
@@ -59,8 +52,8 @@ def finding_tables(evaluation: Evaluation) -> list[Table]:
                 findings,
                 lambda f: [
                     f"{f.stated_prevalence:.1%}" if f.stated_prevalence is not None else "own",
-                    *(percent(f.figures[name], 1) for name in ("ppv", "npv")),
-                    told(f.figures["net_benefit"], 0, " to ", 1000),
+                    *(PLAIN.percent_estimate(f.figures[name], 1) for name in ("ppv", "npv")),
+                    PLAIN.estimate(_per_thousand(f.figures["net_benefit"]), 0, between=" to "),
                 ],
             )
         )
@@ -87,8 +80,8 @@ def comparison_table(comparison: Comparison) -> Table:
     named = [(f.name, f"{f.positives:,}", f.auroc, f.auroc.p_holm) for f in comparison.findings]
     total = f"mean of {comparison.covered} of {len(comparison.findings)}"
     for name, positives, found, p in [*named, (total, "", comparison.mean_auroc, comparison.mean_auroc.p)]:
-        figures = [f"{value:.3f}" if value is not None else "-" for value in (found.first, found.second)]
-        rows.append([name, positives, *figures, told(found.difference, 3, " to "), p_told(p)])
+        figures = map(PLAIN.number, (found.first, found.second))
+        rows.append([name, positives, *figures, PLAIN.estimate(found.difference, between=" to "), PLAIN.p(p)])
     return Table(["finding", "positive", "first", "second", "AUROC difference (95%)", "p (Holm)"], rows)
 
 
@@ -104,39 +97,6 @@ def about_intervals(evaluation: Evaluation | Comparison) -> str:
     return f"{draws}; AUROC by DeLong, one image a patient" if delong else draws
 
 
-def told(figure: Estimate, digits: int = 3, dash: str = "-", times: float = 1) -> str:
-    """A figure with its interval: `0.818 (0.807-0.828)`; more digits where all of it would round to zero."""
-    if figure.value is None:
-        return "undefined"
-    ends = (figure.value, figure.low, figure.high)
-    digits = digits_for((None if value is None else value * times for value in ends), digits)
-
-    def number(value: float) -> str:
-        # Adding zero takes the sign off what was rounded to it.
-        return f"{round(value * times, digits) + 0.0:.{digits}f}"
-
-    if figure.low is None or figure.high is None:
-        return number(figure.value)
-    return f"{number(figure.value)} ({number(figure.low)}{dash}{number(figure.high)})"
-
-
-def percent(figure: Estimate, digits: int) -> str:
-    """A part of 1 with its interval, in percent: `82% (76-87)`."""
-    if figure.value is None:
-        return "-"
-    value = f"{figure.value:.{digits}%}"
-    if figure.low is None or figure.high is None:
-        return value
-    return f"{value} ({100 * figure.low:.{digits}f}-{100 * figure.high:.{digits}f})"
-
-
-def p_told(p: float | None) -> str:
-    """p with as many digits as mean something."""
-    if p is None:
-        return "-"
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def _table(
     heads: list[str],
     findings: Sequence[FindingResult],
@@ -147,8 +107,13 @@ def _table(
     return Table(heads, [*rows, last] if last is not None else rows)
 
 
-def _told(finding: FindingResult, *names: str) -> list[str]:
-    return [told(finding.figures[name]) for name in names]
+def _figures(finding: FindingResult, *names: str) -> list[str]:
+    return [PLAIN.estimate(finding.figures[name]) for name in names]
+
+
+def _per_thousand(figure: Estimate) -> Estimate:
+    value, low, high = (None if n is None else 1000 * n for n in (figure.value, figure.low, figure.high))
+    return Estimate(value, low, high, figure.reason)
 
 
 def _any(findings: Sequence[FindingResult], name: str) -> bool:
@@ -160,6 +125,6 @@ def _group_row(group: GroupResult) -> list[str]:
     return [
         f"  {group.group}",
         f"{group.positives:,} / {group.n:,}",
-        told(group.figures["auroc"]),
-        "" if group.group == group.reference else told(apart, 3, " to ") if apart is not None else "undefined",
+        PLAIN.estimate(group.figures["auroc"]),
+        "" if group.group == group.reference else PLAIN.estimate(apart or Estimate(None), between=" to "),
     ]

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.cells import cell_len, set_cell_size
 
+from cxr_embed.present.tables import Table, beside
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -35,13 +37,35 @@ class Column:
     kind: Literal["number", "id", "words"] = "number"
 
 
-def columns_of(heads: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> list[Column]:
-    """Columns from rows; those at `words` are words, the others numbers."""
-    cells = list(zip(*rows, strict=True)) or [()] * len(heads)
-    return [Column(head, cells[place], "words" if place in words else "number") for place, head in enumerate(heads)]
+def columns_of(table: Table) -> list[Column]:
+    """The columns of a table."""
+    cells = list(zip(*table.rows, strict=True)) or [()] * len(table.heads)
+    return [Column(head, cells[n], "words" if n in table.words else "number") for n, head in enumerate(table.heads)]
 
 
-def print_table(screen: Console, columns: Sequence[Column], spare: Sequence[str] = ()) -> list[str]:
+def print_tables(screen: Console, tables: Sequence[Table], *, side_by_side: bool = False) -> None:
+    """Prints tables with a blank line after each.
+
+    Args:
+        screen: to print to.
+        tables: to print.
+        side_by_side: whether their rows are the same: then they stand beside each other where the terminal is wide
+            enough.
+    """
+    placed: list[Table] = []
+    for table in tables:
+        if side_by_side and placed:
+            both = beside(placed[-1], table)
+            if natural_width(columns_of(both)) <= screen.width:
+                placed[-1] = both
+                continue
+        placed.append(table)
+    for table in placed:
+        print_columns(screen, columns_of(table))
+        screen.print()
+
+
+def print_columns(screen: Console, columns: Sequence[Column], spare: Sequence[str] = ()) -> list[str]:
     """Prints columns, in several tables one below the other where they have no room side by side.
 
     Args:
@@ -88,6 +112,14 @@ def print_facts(screen: Console, facts: Mapping[str, str] | Sequence[tuple[str, 
     screen.print(table)
 
 
+def print_sentence(screen: Console, title: str, sentence: str) -> None:
+    """Prints a sentence under a title."""
+    from rich.text import Text
+
+    # Lines are broken for people only: a file or another program gets each sentence whole.
+    screen.print(Text.assemble((f"{title}: ", "bold"), sentence), soft_wrap=not screen.is_terminal)
+
+
 def _parts(columns: Sequence[Column], room: int) -> Iterator[list[Column]]:
     """Columns in their order, as many in each part as fit; every part begins with the first one."""
     first, *others = columns
@@ -103,8 +135,6 @@ def _parts(columns: Sequence[Column], room: int) -> Iterator[list[Column]]:
 def _print_part(screen: Console, columns: Sequence[Column]) -> None:
     from rich.table import Table
 
-    from cxr_embed.cli import terminal
-
     widths = _widths(columns, screen.width)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column, width in zip(columns, widths, strict=True):
@@ -112,9 +142,10 @@ def _print_part(screen: Console, columns: Sequence[Column]) -> None:
         table.add_column(column.head, justify=justify, width=width, overflow="fold")
     for row in zip(*(_fitted(column, width) for column, width in zip(columns, widths, strict=True)), strict=True):
         table.add_row(*row)
-    if (wide := _together(widths)) > screen.width:  # a number or an id that is wider than the terminal stays whole
-        screen = terminal.console(width=wide)
+    room = screen.width
+    screen.width = max(room, _together(widths))  # a number or an id that is wider than the terminal stays whole
     screen.print(table)
+    screen.width = room
 
 
 def _widths(columns: Sequence[Column], room: int) -> list[int]:

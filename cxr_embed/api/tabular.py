@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from cxr_embed.errors import CxrEmbedError
+from cxr_embed.present.tables import html_table
 from cxr_embed.types import RESEARCH, counted
 
 _SHOWN = 20  # rows of a table in a notebook
@@ -38,7 +38,7 @@ class Tabular(ABC):
         table = self.to_arrow()
         rows = table.slice(0, _SHOWN).to_pylist()
         left = len(table) - len(rows)
-        return as_html(
+        return html_table(
             table.column_names,
             [list(row.values()) for row in rows],
             [*([counted(left, "more row", "more rows")] if left > 0 else []), *self._remarks(), RESEARCH],
@@ -51,18 +51,3 @@ class Tabular(ABC):
     def _remarks(self) -> Sequence[str]:
         """What the user should know of it, in sentences."""
         return ()
-
-
-def as_html(heads: Sequence[str], rows: Sequence[Sequence[Any]], remarks: Sequence[str]) -> str:
-    """A table as HTML; all text is escaped."""
-    above = "".join(f"<th>{html.escape(str(head))}</th>" for head in heads)
-    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
-    below = "".join(f"<p><small>{html.escape(remark)}</small></p>" for remark in remarks)
-    return f"<table><thead><tr>{above}</tr></thead><tbody>{body}</tbody></table>{below}"
-
-
-def _cell(value: Any) -> str:
-    """A value as a cell; numbers stand to the right."""
-    side = ' style="text-align: right"' if isinstance(value, int | float) else ""
-    text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"<td{side}>{html.escape(text)}</td>"

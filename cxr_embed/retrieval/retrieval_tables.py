@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from cxr_embed.evaluation.tables import Table, told
 from cxr_embed.metrics import Estimate
-from cxr_embed.retrieval.result import AtK, Figures, IndexDifference, IndexRetrieval, RetrievalReport
+from cxr_embed.present.numbers import PLAIN
+from cxr_embed.present.tables import Table
+from cxr_embed.retrieval.result import Figures, IndexDifference, IndexRetrieval, RetrievalReport
 
 
 def finding_table(index: IndexRetrieval, place: int) -> Table:
@@ -18,8 +19,8 @@ def finding_table(index: IndexRetrieval, place: int) -> Table:
 
 def vote_table(index: IndexRetrieval, k: int) -> Table:
     """AUROC of the neighbours' votes by finding."""
-    rows = [[f.name, f"{f.voters:,}", f"{f.voter_positives:,}", told(f.vote)] for f in index.findings]
-    rows.append([f"mean of {index.votes_covered} of {len(index.findings)}", "", "", told(index.mean_vote)])
+    rows = [[f.name, f"{f.voters:,}", f"{f.voter_positives:,}", PLAIN.estimate(f.vote)] for f in index.findings]
+    rows.append([f"mean of {index.votes_covered} of {len(index.findings)}", "", "", PLAIN.estimate(index.mean_vote)])
     return Table(["finding", "n", "positive", f"AUROC of {k} votes (95%)"], rows)
 
 
@@ -29,15 +30,20 @@ def view_table(index: IndexRetrieval, place: int) -> Table:
     rows = []
     for view, figures in index.by_view.items():
         base, *others = _beside_chance(figures, place)
-        inside = f"{figures.in_view:.3f}" if figures.in_view is not None else "-"
-        rows.append([view, f"{figures.queries:,}", base, inside, *others])
+        rows.append([view, f"{figures.queries:,}", base, PLAIN.number(figures.in_view), *others])
     return Table(["view", "n", "base", "in view", f"P@{k} (95%)", "lift", f"nDCG@{k} (95%)"], rows)
 
 
 def other_table(index: IndexRetrieval) -> Table:
     """Recall of the same patient, and the part of neighbours of the same view."""
     rows = [
-        [f"{what}@{at.k}", f"{recall.queries:,}", f"{recall.patients:,}", _chance(at), told(at.figure)]
+        [
+            f"{what}@{at.k}",
+            f"{recall.queries:,}",
+            f"{recall.patients:,}",
+            PLAIN.number(at.chance),
+            PLAIN.estimate(at.figure),
+        ]
         for what, recall in (("same patient, recall", index.same_patient), ("same view, precision", index.same_view))
         for at in recall.at
     ]
@@ -59,14 +65,10 @@ def difference_table(report: RetrievalReport, difference: IndexDifference) -> Ta
 
 def apart(figure: Estimate | None) -> str:
     """A difference with its interval: `0.012 (-0.004 to 0.019)`."""
-    return told(figure, 3, " to ") if figure is not None else "undefined"
+    return PLAIN.estimate(figure or Estimate(None), between=" to ")
 
 
 def _beside_chance(figures: Figures, place: int) -> list[str]:
     precision, ndcg = figures.precision[place], figures.ndcg[place]
-    lift = f"{precision.lift:.1f}" if precision.lift is not None else "-"
-    return [_chance(precision), told(precision.figure), lift, told(ndcg.figure)]
-
-
-def _chance(at: AtK) -> str:
-    return f"{at.chance:.3f}" if at.chance is not None else "-"
+    lift = PLAIN.number(precision.lift, 1)
+    return [PLAIN.number(precision.chance), PLAIN.estimate(precision.figure), lift, PLAIN.estimate(ndcg.figure)]

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from cxr_embed.evaluation.tables import told as estimate_text
 from cxr_embed.metrics import Estimate
+from cxr_embed.present.numbers import PLAIN, format_threshold
+from cxr_embed.present.tables import Table, markdown_table, markdown_text
 from cxr_embed.screening.finding_report import FindingReport, PairReport, Report
-from cxr_embed.types import counted, format_threshold
-
-Table = tuple[list[str], list[list[str]]]
+from cxr_embed.types import counted
 
 
 def ranking_table(report: Report) -> Table:
     """Headings and rows: how well scores rank images, and how much that hangs on single prompts."""
     if report.labels is None:
         rows = [[f.name, str(len(f.pairs)), _range(f.spread("agreement")), _least_agreeing(f)] for f in report.findings]
-        return ["finding", "pairs", "agreement", "agrees least with the whole"], rows
+        return Table(["finding", "pairs", "agreement", "agrees least with the whole"], rows, words=(0, 3))
     rows = [
-        [f.name, f"{f.images:,}", f"{f.positives:,}", estimate_text(f.auroc) + _mark(f), _range(f.spread("auroc"))]
+        [f.name, f"{f.images:,}", f"{f.positives:,}", PLAIN.estimate(f.auroc) + _mark(f), _range(f.spread("auroc"))]
         for f in report.findings
     ]
-    mean = estimate_text(report.mean_auroc or Estimate(None)) + "  "
+    mean = PLAIN.estimate(report.mean_auroc or Estimate(None)) + "  "
     rows.append([f"mean of {report.covered} of {len(report.findings)}", "", "", mean, ""])
-    return ["finding", "images", "positive", "AUROC (95%)", "single pairs"], rows
+    return Table(["finding", "images", "positive", "AUROC (95%)", "single pairs"], rows)
 
 
 def threshold_table(report: Report) -> Table | None:
@@ -29,27 +28,24 @@ def threshold_table(report: Report) -> Table | None:
     if report.rule is None:
         return None
     if report.labels is None:
-        rows = [
-            [f.name, format_threshold(f.point.threshold), f"{f.point.flag_rate:.1%}"]
-            for f in report.findings
-            if f.point
-        ]
-        return ["finding", "threshold", "flagged"], rows
+        points = [(f.name, f.point) for f in report.findings if f.point]
+        rows = [[name, format_threshold(point.threshold), PLAIN.percent(point.flag_rate)] for name, point in points]
+        return Table(["finding", "threshold", "flagged"], rows)
     rows = []
     for f in report.findings:
         point = f.point
         rows.append(
             [
                 f.name,
-                format_threshold(point.threshold) if point else "-",
-                _percent(point.sensitivity if point else None),
-                _percent(point.specificity if point else None),
-                _percent(f.prevalence) + ("" if f.prevalence_stated or f.prevalence is None else "*"),
-                _number(f.flags_per_1000),
-                _number(f.missed_per_1000),
+                format_threshold(point.threshold) if point else PLAIN.none,
+                PLAIN.percent(point.sensitivity if point else None),
+                PLAIN.percent(point.specificity if point else None),
+                PLAIN.percent(f.prevalence) + ("" if f.prevalence_stated or f.prevalence is None else "*"),
+                PLAIN.number(f.flags_per_1000, 1),
+                PLAIN.number(f.missed_per_1000, 1),
             ]
         )
-    return ["finding", "threshold", "sens.", "spec.", "prev.", "flags\n/1000", "missed\n/1000"], rows
+    return Table(["finding", "threshold", "sens.", "spec.", "prev.", "flags\n/1000", "missed\n/1000"], rows)
 
 
 def polarity(report: Report, most: int | None = None) -> list[str]:
@@ -86,33 +82,22 @@ def to_markdown(report: Report, about: dict[str, str], research: str) -> str:
     """
     lines = ["# Zero-shot report", "", research, ""]
     lines += [f"- {name}: {value}" for name, value in about.items()]
-    lines += ["", "## Ranking", "", *_markdown(ranking_table(report))]
+    lines += ["", "## Ranking", "", *markdown_table(ranking_table(report))]
     thresholds = threshold_table(report)
     if thresholds is not None and report.rule is not None:
-        lines += ["", f"## Thresholds: {report.rule.words}", "", *_markdown(thresholds)]
+        lines += ["", f"## Thresholds: {report.rule.words}", "", *markdown_table(thresholds)]
     for title, sentences in (("Polarity", polarity(report)), ("Limits", report.warnings)):
         if sentences:
-            lines += ["", f"## {title}", "", *(f"- {_escape(sentence)}" for sentence in sentences)]
+            lines += ["", f"## {title}", "", *(f"- {markdown_text(sentence)}" for sentence in sentences)]
     lines += ["", "## Single prompt pairs", ""]
     heads = ["finding", "positive", "negative", "AUROC", "agreement", "negative higher on positives"]
     rows = [_pair_row(finding.name, pair) for finding in report.findings for pair in finding.pairs]
-    return "\n".join([*lines, *_markdown((heads, rows))]) + "\n"
+    return "\n".join([*lines, *markdown_table(Table(heads, rows, words=(0, 1, 2)))]) + "\n"
 
 
 def _pair_row(name: str, pair: PairReport) -> list[str]:
-    figures = [f"{value:.3f}" if value is not None else "-" for value in (pair.auroc, pair.agreement)]
-    return [name, pair.positive, pair.negative or "-", *figures, _percent(pair.negative_higher)]
-
-
-def _markdown(table: Table) -> list[str]:
-    heads, rows = table
-    lines = ["| " + " | ".join(heads).replace("\n", "") + " |", "|" + "---|" * len(heads)]
-    return lines + ["| " + " | ".join(map(_escape, row)) + " |" for row in rows]
-
-
-def _escape(text: str) -> str:
-    # A star or underscore in a prompt would turn into emphasis, a bar into a column.
-    return "".join(f"\\{letter}" if letter in "\\`*_|<>[]#" else letter for letter in text)
+    figures = map(PLAIN.number, (pair.auroc, pair.agreement))
+    return [name, pair.positive, pair.negative or "-", *figures, PLAIN.percent(pair.negative_higher)]
 
 
 def _mark(finding: FindingReport) -> str:
@@ -120,15 +105,7 @@ def _mark(finding: FindingReport) -> str:
 
 
 def _range(spread: tuple[float, float] | None) -> str:
-    return f"{spread[0]:.3f} - {spread[1]:.3f}" if spread is not None else "-"
-
-
-def _percent(part: float | None) -> str:
-    return f"{part:.1%}" if part is not None else "-"
-
-
-def _number(value: float | None) -> str:
-    return f"{value:.1f}" if value is not None else "-"
+    return PLAIN.interval(*spread, between=" - ") if spread is not None else PLAIN.none
 
 
 def _least_agreeing(finding: FindingReport) -> str:
