@@ -64,7 +64,7 @@ NUMBER = st.from_regex(r"\A[0-9]\.[0-9]{3}( \(-?[0-9]\.[0-9]{3} to [0-9]\.[0-9]{
 )
 def test_numbers_are_whole_and_lines_fit(names: list[str], heads: list[str], width: int, data: st.DataObject) -> None:
     rows = [[name, *data.draw(st.lists(NUMBER, min_size=len(heads), max_size=len(heads)))] for name in names]
-    columns = columns_of(Table(["finding", *heads], rows))
+    columns = columns_of(Table(heads=["finding", *heads], rows=rows))
     lines: list[str] = []
     for part in console._parts(columns, width):
         widths = console._widths(part, width)

@@ -80,7 +80,7 @@ def encoders(
     columns = ["encoder", "vectors", "licence", "installed", "weights", "trained on"]
     shown = len(columns) if console.width >= 120 else len(columns) - 1
     cells = [_cells(row)[:shown] for row in rows]
-    print_columns(console, columns_of(Table(columns[:shown], cells, words=range(shown))))
+    print_columns(console, columns_of(Table(heads=columns[:shown], rows=cells, words=range(shown))))
     folder = str(weights_folder()).replace(str(Path.home()), "~", 1)
     typer.echo("\n* embeds prompts too. Weights: `no` = not on this machine, `named` = the checkpoint that you name.")
     extras = sorted({row["install"] for row in rows if not row["installed"]})

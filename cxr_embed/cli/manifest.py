@@ -8,7 +8,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -68,34 +68,14 @@ def scan(
     result = run(folder, layout, patient_key=key, patient_pattern=patient_pattern)
     if out is not None:
         write_new_manifest(out, result.columns)
-    patients = len(set(result.columns["patient_id"]))
     below = stays_below(folder)
     away = [path for path in result.columns["path"] if not below(folder / path)]
     if as_json:
-        print_json(
-            {
-                "manifest": str(out) if out is not None else None,
-                "root": str(folder),
-                "images": len(result),
-                "patients": patients,
-                "lateral_views": sum(map(is_lateral, result.columns.get("view", ()))),
-                "without_patient": result.without_patient,
-                "not_found": result.not_found,
-                "linked_away": away,
-                "skipped": [{"path": path, "reason": reason} for path, reason in result.skipped],
-                "problems": result.problems,
-            }
-        )
+        print_json(_summary(result, out, folder, away))
     else:
         _tell(result, out, folder)
         _tell_away(away, len(result), folder)
-        if out is None:
-            typer.echo("nothing written; `--out FILE` writes the manifest")
-        elif key_path is not None:
-            what = "patient ids"
-            if result.neutral:
-                what += f", and {plural(result.neutral, 'image id')} that would tell of a person, an order or a UID,"
-            typer.echo(f"{what} are hashed with the key in {key_path}: keep it, and keep it apart from the data")
+        _tell_written(result, out, key_path)
     if result.problems:
         raise typer.Exit(1)
 
@@ -105,6 +85,22 @@ def _key(key_file: Path | None, kept: bool) -> tuple[bytes, Path | None]:
     from cxr_embed.store.keys import patient_key
 
     return patient_key(key_file) if kept or key_file is not None else (secrets.token_bytes(32), None)
+
+
+def _summary(result: ScanResult, out: Path | None, folder: Path, away: list[str]) -> dict[str, Any]:
+    """What `--json` prints of a scan."""
+    return {
+        "manifest": str(out) if out is not None else None,
+        "root": str(folder),
+        "images": len(result),
+        "patients": len(set(result.columns["patient_id"])),
+        "lateral_views": sum(map(is_lateral, result.columns.get("view", ()))),
+        "without_patient": result.without_patient,
+        "not_found": result.not_found,
+        "linked_away": away,
+        "skipped": [{"path": path, "reason": reason} for path, reason in result.skipped],
+        "problems": result.problems,
+    }
 
 
 def _tell(result: ScanResult, out: Path | None, folder: Path) -> None:
@@ -130,6 +126,17 @@ def _tell(result: ScanResult, out: Path | None, folder: Path) -> None:
         )
     for problem in result.problems:
         typer.echo(f"problem: {problem}", err=True)
+
+
+def _tell_written(result: ScanResult, out: Path | None, key_path: Path | None) -> None:
+    """Whether anything was written, and which key hides the ids in it."""
+    if out is None:
+        typer.echo("nothing written; `--out FILE` writes the manifest")
+    elif key_path is not None:
+        what = "patient ids"
+        if result.neutral:
+            what += f", and {plural(result.neutral, 'image id')} that would tell of a person, an order or a UID,"
+        typer.echo(f"{what} are hashed with the key in {key_path}: keep it, and keep it apart from the data")
 
 
 def _tell_away(away: list[str], paths: int, root: Path) -> None:

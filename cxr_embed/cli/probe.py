@@ -179,7 +179,7 @@ def _print_trained(trained: TrainedProbe, notes: list[str], out: Path) -> None:
 
 def print_table(heads: list[str], rows: list[list[str]]) -> None:
     """Prints a table, its first column to the left and figures to the right."""
-    print_columns(console(), columns_of(Table(heads, rows)))
+    print_columns(console(), columns_of(Table(heads=heads, rows=rows)))
 
 
 def tell_notes(notes: Sequence[str]) -> None:

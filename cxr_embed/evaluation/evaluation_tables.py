@@ -70,7 +70,7 @@ def group_tables(evaluation: Evaluation) -> list[Table]:
         for finding in dict.fromkeys(group.finding for group in groups):
             rows.append([finding, "", "", ""])
             rows += [_group_row(group) for group in groups if group.finding == finding]
-        tables.append(Table(heads, rows))
+        tables.append(Table(heads=heads, rows=rows))
     return tables
 
 
@@ -82,7 +82,7 @@ def comparison_table(comparison: Comparison) -> Table:
     for name, positives, found, p in [*named, (total, "", comparison.mean_auroc, comparison.mean_auroc.p)]:
         figures = map(PLAIN.number, (found.first, found.second))
         rows.append([name, positives, *figures, PLAIN.estimate(found.difference, between=" to "), PLAIN.p(p)])
-    return Table(["finding", "positive", "first", "second", "AUROC difference (95%)", "p (Holm)"], rows)
+    return Table(heads=["finding", "positive", "first", "second", "AUROC difference (95%)", "p (Holm)"], rows=rows)
 
 
 def about_intervals(evaluation: Evaluation | Comparison) -> str:
@@ -104,7 +104,7 @@ def _table(
     last: list[str] | None = None,
 ) -> Table:
     rows = [[finding.name, *cells(finding)] for finding in findings]
-    return Table(heads, [*rows, last] if last is not None else rows)
+    return Table(heads=heads, rows=[*rows, last] if last is not None else rows)
 
 
 def _figures(finding: FindingResult, *names: str) -> list[str]:

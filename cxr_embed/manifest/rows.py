@@ -77,7 +77,7 @@ def read_rows(path: Path, missing: str = NO_MANIFEST) -> tuple[Rows, list[str]]:
     message = ""
     try:
         if os.path.isdir(path):
-            message = f"a folder; `cxr-embed manifest scan {path} --out FILE` makes a manifest of it"
+            message = "a folder; `cxr-embed manifest scan FOLDER --out FILE` makes a manifest of it"
         elif path.suffix.lower() == ".parquet":
             return _read_parquet(path)
         else:

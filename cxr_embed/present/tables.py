@@ -7,7 +7,7 @@ import html
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 INTERVAL = "95% interval"
@@ -15,24 +15,23 @@ _FORMULA = frozenset("=+-@\t\r\n")  # what a formula begins with
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """Cells for people.
 
     Attributes:
+        title: what the rows are.
         heads: of the columns; a head `95% interval` belongs to the column before.
         rows: as many cells each; the first one names the row.
-        title: what the rows are.
         words: places of the columns that are words; the others are numbers.
         groups: heads above the heads, each with how many columns it spans; none where empty.
         total: whether the last row sums up the others.
         notes: what the cells leave out.
     """
 
+    title: str = ""
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
-    _: KW_ONLY
-    title: str = ""
     words: Sequence[int] = (0,)
     groups: Sequence[tuple[str, int]] = ()
     total: bool = False
@@ -43,8 +42,8 @@ def beside(left: Table, right: Table) -> Table:
     """One table of two whose rows are the same; the left one may have more of them, a mean say."""
     rows = [*right.rows, *[[""] * len(right.heads)] * (len(left.rows) - len(right.rows))]
     return Table(
-        [*left.heads, *right.heads[1:]],
-        [[*row, *more[1:]] for row, more in zip(left.rows, rows, strict=True)],
+        heads=[*left.heads, *right.heads[1:]],
+        rows=[[*row, *more[1:]] for row, more in zip(left.rows, rows, strict=True)],
         words=left.words,
     )
 

@@ -25,7 +25,11 @@ def split_table(data: dict[str, Any]) -> Table:
         rows.append((*cells, PAGE.count(part["images"]), PAGE.count(part["patients"])))
     notes = ("Age: median, youngest and oldest.",) if aged else ()
     return Table(
-        tuple(heads), tuple(rows), title="Images and patients of each split", words=range(len(heads) - 2), notes=notes
+        title="Images and patients of each split",
+        heads=tuple(heads),
+        rows=tuple(rows),
+        words=range(len(heads) - 2),
+        notes=notes,
     )
 
 
@@ -47,7 +51,9 @@ def positives_table(data: dict[str, Any]) -> Table:
             cells += [PAGE.count(f["positives"]), *known, PAGE.percent(share), PAGE.count(f["positive_patients"])]
         rows.append(tuple(cells))
     notes = ("Positive: images. Part: of the images whose label is known. Patients: with a positive image.",)
-    return Table(tuple(heads), tuple(rows), title="Positives of each finding", groups=tuple(groups), notes=notes)
+    return Table(
+        title="Positives of each finding", heads=tuple(heads), rows=tuple(rows), groups=tuple(groups), notes=notes
+    )
 
 
 def few_label_tables(curve: dict[str, Any]) -> list[Table]:
@@ -76,7 +82,7 @@ def few_label_tables(curve: dict[str, Any]) -> list[Table]:
         "minus the first",
     )
     note = "Means over different findings do not compare: see how many each covers."
-    tables = [Table(heads, tuple(rows), title="Mean over findings", words=(0, 1), notes=(note,))]
+    tables = [Table(title="Mean over findings", heads=heads, rows=tuple(rows), words=(0, 1), notes=(note,))]
     same: list[str] = []
     for encoder in encoders:
         cells = []
@@ -90,7 +96,7 @@ def few_label_tables(curve: dict[str, Any]) -> list[Table]:
         said = reasons if not same or reasons != same else ["Undefined where they are above, for the same reasons."]
         same = same or reasons
         title = f"{encoder}: AUROC of each finding, mean \N{PLUS-MINUS SIGN} SD over the draws"
-        tables.append(Table(("finding", *map(str, shots)), tuple(cells), title=title, notes=tuple(said)))
+        tables.append(Table(title=title, heads=("finding", *map(str, shots)), rows=tuple(cells), notes=tuple(said)))
     return tables
 
 
@@ -141,7 +147,7 @@ def groups_tables(scores: Sequence[dict[str, Any]]) -> list[Table]:
             heads = ("finding", attribute, "AUROC", f"of {reference}", "difference", INTERVAL, "cases", "positive")
             title = f"{found['name']}: AUROC by {attribute}, compared with {reference}"
             notes = tuple(f"{group}: {reason}: {', '.join(names)}." for (group, reason), names in missing.items())
-            tables.append(Table(heads, tuple(rows), title=title, words=(0, 1), notes=notes))
+            tables.append(Table(title=title, heads=heads, rows=tuple(rows), words=(0, 1), notes=notes))
     return tables
 
 
@@ -160,7 +166,9 @@ def shortcut_table(shortcuts: Sequence[dict[str, Any]]) -> Table:
             interval = PAGE.interval(kind["auroc_low"], kind["auroc_high"])
             rows.append((*lead, PAGE.number(kind["auroc"]), interval, *sizes))
     heads = ("encoder", "attribute", "told", "AUROC", INTERVAL, "learned from", "tested on", "of the first kind")
-    return Table(heads, tuple(rows), title="Probes of view, sex and site", words=(0, 1, 2), notes=tuple(notes))
+    return Table(
+        title="Probes of view, sex and site", heads=heads, rows=tuple(rows), words=(0, 1, 2), notes=tuple(notes)
+    )
 
 
 def encoder_table(card: dict[str, Any]) -> Table:
@@ -216,4 +224,6 @@ def provenance_table(report: dict[str, Any]) -> Table:
 
 
 def _facts(title: str, facts: dict[str, str]) -> Table:
-    return Table(("", ""), tuple((name, value) for name, value in facts.items() if value), title=title, words=(0, 1))
+    return Table(
+        title=title, heads=("", ""), rows=tuple((name, value) for name, value in facts.items() if value), words=(0, 1)
+    )

@@ -59,7 +59,9 @@ def figures_table(
         for name in shown:
             cells += figure_cells(f, name)
         rows.append((*cells, *(cell(f) for _, cell in sizes)))
-    return Table(tuple(heads), tuple(rows), title=title, notes=tuple(undefined_notes(findings, names, shown)))
+    return Table(
+        title=title, heads=tuple(heads), rows=tuple(rows), notes=tuple(undefined_notes(findings, names, shown))
+    )
 
 
 def undefined_notes(findings: Sequence[dict[str, Any]], names: Sequence[str], shown: Sequence[str]) -> list[str]:
@@ -95,7 +97,7 @@ def ranking_table(scores: dict[str, Any]) -> Table:
     mean = f"mean of {made['findings_in_mean']} of {len(made['findings'])}"
     cells = (mean, *(figure_cells(made, "mean_auroc") if "AUROC" in table.heads else ()))
     rows = (*table.rows, cells + ("",) * (width - len(cells)))
-    return Table(table.heads, rows, title=table.title, total=True, notes=table.notes)
+    return Table(title=table.title, heads=table.heads, rows=rows, total=True, notes=table.notes)
 
 
 def threshold_tables(scores: dict[str, Any]) -> list[Table]:
@@ -134,7 +136,7 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
         if f["auroc"]["difference"]["reason"]
     ]
     title = f"AUROC of {comparison['first']} minus {comparison['second']}"
-    return Table(heads, tuple(rows), title=title, total=True, notes=tuple(notes))
+    return Table(title=title, heads=heads, rows=tuple(rows), total=True, notes=tuple(notes))
 
 
 def _difference_cells(apart: dict[str, Any]) -> tuple[str, ...]:
@@ -166,4 +168,4 @@ def published_table(scores: Sequence[dict[str, Any]], published: dict[str, Any])
         rows.append((f"mean of {len(common)} of {len(findings)}", *(PAGE.number(mean, 4) for mean in means)))
     heads = ("finding", *(found["name"] for found in scores), *(result["name"] for result in results))
     notes = tuple(f"{result['name']}: {result['source']} Tested on {result['test']}." for result in results)
-    return Table(heads, tuple(rows), title="AUROC, ours and published", total=bool(common), notes=notes)
+    return Table(title="AUROC, ours and published", heads=heads, rows=tuple(rows), total=bool(common), notes=notes)

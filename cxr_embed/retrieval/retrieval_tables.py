@@ -14,14 +14,14 @@ def finding_table(index: IndexRetrieval, place: int) -> Table:
     rows = [[f.name, f"{f.figures.queries:,}", *_beside_chance(f.figures, place)] for f in index.findings]
     mean = f"mean of {index.covered['']} of {len(index.findings)}"
     rows.append([mean, f"{index.mean.queries:,}", *_beside_chance(index.mean, place)])
-    return Table(["finding", "n", "base", f"P@{k} (95%)", "lift", f"nDCG@{k} (95%)"], rows)
+    return Table(heads=["finding", "n", "base", f"P@{k} (95%)", "lift", f"nDCG@{k} (95%)"], rows=rows)
 
 
 def vote_table(index: IndexRetrieval, k: int) -> Table:
     """AUROC of the neighbours' votes by finding."""
     rows = [[f.name, f"{f.voters:,}", f"{f.voter_positives:,}", PLAIN.estimate(f.vote)] for f in index.findings]
     rows.append([f"mean of {index.votes_covered} of {len(index.findings)}", "", "", PLAIN.estimate(index.mean_vote)])
-    return Table(["finding", "n", "positive", f"AUROC of {k} votes (95%)"], rows)
+    return Table(heads=["finding", "n", "positive", f"AUROC of {k} votes (95%)"], rows=rows)
 
 
 def view_table(index: IndexRetrieval, place: int) -> Table:
@@ -31,7 +31,7 @@ def view_table(index: IndexRetrieval, place: int) -> Table:
     for view, figures in index.by_view.items():
         base, *others = _beside_chance(figures, place)
         rows.append([view, f"{figures.queries:,}", base, PLAIN.number(figures.in_view), *others])
-    return Table(["view", "n", "base", "in view", f"P@{k} (95%)", "lift", f"nDCG@{k} (95%)"], rows)
+    return Table(heads=["view", "n", "base", "in view", f"P@{k} (95%)", "lift", f"nDCG@{k} (95%)"], rows=rows)
 
 
 def other_table(index: IndexRetrieval) -> Table:
@@ -47,7 +47,7 @@ def other_table(index: IndexRetrieval) -> Table:
         for what, recall in (("same patient, recall", index.same_patient), ("same view, precision", index.same_view))
         for at in recall.at
     ]
-    return Table(["", "n", "patients", "base", "(95%)"], rows)
+    return Table(heads=["", "n", "patients", "base", "(95%)"], rows=rows)
 
 
 def difference_table(report: RetrievalReport, difference: IndexDifference) -> Table:
@@ -60,7 +60,7 @@ def difference_table(report: RetrievalReport, difference: IndexDifference) -> Ta
         mean_votes = difference.votes.mean_auroc.difference
     rows = [[name, apart(difference.precision[name][-1]), apart(votes.get(name))] for name in difference.precision]
     rows.append(["mean", apart(difference.mean_precision[-1]), apart(mean_votes)])
-    return Table(["finding", f"P@{k} difference (95%)", f"AUROC of {k} votes (95%)"], rows)
+    return Table(heads=["finding", f"P@{k} difference (95%)", f"AUROC of {k} votes (95%)"], rows=rows)
 
 
 def apart(figure: Estimate | None) -> str:

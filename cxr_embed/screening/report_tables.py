@@ -13,14 +13,14 @@ def ranking_table(report: Report) -> Table:
     """Headings and rows: how well scores rank images, and how much that hangs on single prompts."""
     if report.labels is None:
         rows = [[f.name, str(len(f.pairs)), _range(f.spread("agreement")), _least_agreeing(f)] for f in report.findings]
-        return Table(["finding", "pairs", "agreement", "agrees least with the whole"], rows, words=(0, 3))
+        return Table(heads=["finding", "pairs", "agreement", "agrees least with the whole"], rows=rows, words=(0, 3))
     rows = [
         [f.name, f"{f.images:,}", f"{f.positives:,}", PLAIN.estimate(f.auroc) + _mark(f), _range(f.spread("auroc"))]
         for f in report.findings
     ]
     mean = PLAIN.estimate(report.mean_auroc or Estimate(None)) + "  "
     rows.append([f"mean of {report.covered} of {len(report.findings)}", "", "", mean, ""])
-    return Table(["finding", "images", "positive", "AUROC (95%)", "single pairs"], rows)
+    return Table(heads=["finding", "images", "positive", "AUROC (95%)", "single pairs"], rows=rows)
 
 
 def threshold_table(report: Report) -> Table | None:
@@ -30,7 +30,7 @@ def threshold_table(report: Report) -> Table | None:
     if report.labels is None:
         points = [(f.name, f.point) for f in report.findings if f.point]
         rows = [[name, format_threshold(point.threshold), PLAIN.percent(point.flag_rate)] for name, point in points]
-        return Table(["finding", "threshold", "flagged"], rows)
+        return Table(heads=["finding", "threshold", "flagged"], rows=rows)
     rows = []
     for f in report.findings:
         point = f.point
@@ -45,7 +45,7 @@ def threshold_table(report: Report) -> Table | None:
                 PLAIN.number(f.missed_per_1000, 1),
             ]
         )
-    return Table(["finding", "threshold", "sens.", "spec.", "prev.", "flags\n/1000", "missed\n/1000"], rows)
+    return Table(heads=["finding", "threshold", "sens.", "spec.", "prev.", "flags\n/1000", "missed\n/1000"], rows=rows)
 
 
 def polarity(report: Report, most: int | None = None) -> list[str]:
@@ -92,7 +92,7 @@ def to_markdown(report: Report, about: dict[str, str], research: str) -> str:
     lines += ["", "## Single prompt pairs", ""]
     heads = ["finding", "positive", "negative", "AUROC", "agreement", "negative higher on positives"]
     rows = [_pair_row(finding.name, pair) for finding in report.findings for pair in finding.pairs]
-    return "\n".join([*lines, *markdown_table(Table(heads, rows, words=(0, 1, 2)))]) + "\n"
+    return "\n".join([*lines, *markdown_table(Table(heads=heads, rows=rows, words=(0, 1, 2)))]) + "\n"
 
 
 def _pair_row(name: str, pair: PairReport) -> list[str]:
