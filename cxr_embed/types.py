@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
+
+from cxr_embed.io.digests import json_digest
 
 Precision = Literal["float32", "bf16"]
 # What becomes of a picture in colour: a tinted film, or coloured marks on a grey one.
@@ -153,7 +152,7 @@ class EncoderSpec:
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change when anything changes that changes the vectors."""
         identity = {key: value for key, value in self.to_json().items() if key not in ("weights_source", "text")}
-        return hashlib.sha256(canonical_json(identity)).hexdigest()
+        return json_digest(identity)
 
     @property
     def untrained(self) -> bool:
@@ -346,32 +345,6 @@ def left_out_of_means(names: Sequence[str], count_no_finding: bool = False) -> l
 def counted(count: int, one: str, many: str = "") -> str:
     """A count with its words: `1 image is`, `2 images are`; an `s` makes the plural where none is given."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def with_digest(body: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values with a digest over all of them, which `digest_fits` looks at."""
-    return {**body, "digest": _digest(json.loads(json.dumps(body)))}
-
-
-def digest_fits(body: Mapping[str, Any]) -> bool:
-    """Whether JSON values are those that were written; also where nobody wrote a digest, as earlier releases did."""
-    rest = {name: value for name, value in body.items() if name != "digest"}
-    return "digest" not in body or body["digest"] == _digest(rest)
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    # In ASCII: half a character, which damage can make, has no bytes in UTF-8.
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def keyed_hash(identifier: str, key: bytes) -> str:
-    """HMAC-SHA-256 of an identifier, 16 hexadecimal digits: the same id and key give the same result everywhere."""
-    return hmac.new(key, identifier.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:16]
 
 
 def spellings(text: str) -> set[str]:

@@ -27,7 +27,8 @@ from pydicom.sequence import Sequence
 
 from cxr_embed.errors import ImageError
 from cxr_embed.images import decode_image, read_dicom_header, read_image
-from cxr_embed.types import CxrImage, DicomFields, keyed_hash
+from cxr_embed.io.digests import keyed_hash
+from cxr_embed.types import CxrImage, DicomFields
 
 
 def dataset(pixels: np.ndarray, bits: int = 0, **fields: Any) -> Dataset:

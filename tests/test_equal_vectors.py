@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_embed import open_store
+from cxr_embed.io.digests import short_digest
 from cxr_embed.pipeline.embedding import embed
 from cxr_embed.store import Row, StoreWriter
-from cxr_embed.store.layout import CHECKSUMS, ShardInfo, info_digest, row_checksums
+from cxr_embed.store.layout import CHECKSUMS, ShardInfo, row_checksums
 from cxr_embed.types import EncoderSpec, Stamp
 
 Make = Callable[..., Path]
@@ -127,7 +128,7 @@ def without_checksums(path: Path) -> None:
         del body["files"][CHECKSUMS]
         data = json.dumps(body, sort_keys=True, separators=(",", ":")).encode() + b"\n"
         (shard / "shard.json").write_bytes(data)
-        shard.rename(shard.with_name(f"{shard.name[:8]}-{info_digest(data)}"))
+        shard.rename(shard.with_name(f"{shard.name[:8]}-{short_digest(data)}"))
         assert info.vectors
 
 

@@ -32,6 +32,7 @@ from cxr_embed.forget import forget
 from cxr_embed.imports import import_vectors, open_npz
 from cxr_embed.index.faiss.build import add_cases, build_index
 from cxr_embed.index.faiss.verify import verify_index
+from cxr_embed.io.digests import keyed_hash
 from cxr_embed.manifest import read_labels
 from cxr_embed.pipeline.embedding import embed
 from cxr_embed.probe.persistence import LabelRecord, TrainedProbe, save_probe
@@ -40,7 +41,7 @@ from cxr_embed.store.export import export_npz, export_store
 from cxr_embed.store.forgotten import Forgotten, gather_forgotten, list_beside, save_beside
 from cxr_embed.store.rewrite import take_out
 from cxr_embed.store.verify import upgrade_store
-from cxr_embed.types import EncoderSpec, Stamp, keyed_hash
+from cxr_embed.types import EncoderSpec, Stamp
 
 SPEC = EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"features": (6,), "tokens": (3, 2)})
 KEY = b"0123456789abcdef of a hospital"

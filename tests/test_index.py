@@ -23,8 +23,8 @@ from cxr_embed.index.faiss import kinds
 from cxr_embed.index.faiss.build import add_cases, build_index, remove_cases
 from cxr_embed.index.faiss.layout import CANDIDATES, CASES, VECTORS, Record
 from cxr_embed.index.faiss.verify import verify_index
+from cxr_embed.io.digests import file_record
 from cxr_embed.store import Row, StoreWriter
-from cxr_embed.store.layout import file_digest
 
 KINDS = ["flat", "hnsw", "ivf-fp16", "ivf-sq8", "ivf-pq"]
 
@@ -478,7 +478,7 @@ def test_an_index_with_paths_of_an_earlier_release_opens_and_loses_them(folder: 
     table = index.table.add_column(3, "path", paths)
     write_table(folder / CASES, table)
     os.replace(folder / CASES, index.folder / CASES)  # the old one stays mapped
-    record = replace(index.record, files={**index.record.files, CASES: file_digest(index.folder / CASES)})
+    record = replace(index.record, files={**index.record.files, CASES: file_record(index.folder / CASES)})
     (folder / "ix" / "index.json").write_bytes(record.to_bytes())
     old = CaseIndex(folder / "ix")
     assert old.table.equals(index.table)

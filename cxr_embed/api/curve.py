@@ -14,6 +14,7 @@ from cxr_embed.api.inputs import StrPath, Table, labels_of, source_of, store_of
 from cxr_embed.api.probe import stored_output
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.choices import Uncertain
+from cxr_embed.io.times import utc_now
 from cxr_embed.manifest import Manifest
 from cxr_embed.present.numbers import PLAIN
 from cxr_embed.probe.curve import Curve, CurveEncoder, Progress, run_curve
@@ -23,7 +24,6 @@ from cxr_embed.probe.latex import to_latex
 from cxr_embed.reporting.cards import store_names
 from cxr_embed.reporting.few_label_plot import few_labels_figure, stand_ins_of
 from cxr_embed.store import Store
-from cxr_embed.store.writer import utc_now
 from cxr_embed.version import __version__
 
 SHOTS: tuple[int | Literal["all"], ...] = (1, 4, 16, 64, 256, "all")

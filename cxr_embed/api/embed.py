@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from cxr_embed.datasets import scan_files
 from cxr_embed.encoders import CheckedEncoder, load_encoder
 from cxr_embed.errors import EncoderError, ImageError, ManifestError
 from cxr_embed.images import NOTES, looks_like_chest, prepared_encoder, read_image
+from cxr_embed.io.digests import sha256_hex
 from cxr_embed.manifest import Manifest, read_manifest
 from cxr_embed.pipeline.embedding import embed as run
 from cxr_embed.pipeline.summary import EmbedSummary
@@ -240,7 +240,7 @@ def _image(image: Any, number: int, colour: Colour) -> CxrImage:
             f"image {number}: an array is (H, W) of uint8 or uint16, brighter = denser, not {pixels.shape} of "
             f"{pixels.dtype}",
         )
-    content = hashlib.sha256(f"{pixels.shape}{pixels.dtype.str}".encode() + pixels.tobytes()).hexdigest()
+    content = sha256_hex(f"{pixels.shape}{pixels.dtype.str}".encode() + pixels.tobytes())
     return CxrImage(
         pixels=np.ascontiguousarray(pixels), bits=8 * pixels.dtype.itemsize, content_id=content, source="array"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from cxr_embed.errors import CxrEmbedError
+from cxr_embed.io.digests import file_sha256, sha256_hex
 from cxr_embed.manifest import Manifest, labels_of_table, read_labels
 from cxr_embed.notebook import notebook_bar
 from cxr_embed.store import Store, open_store
@@ -81,9 +81,6 @@ def labels_of(labels: Manifest | StrPath | Table, extra: Sequence[str] = ()) -> 
 def source_of(labels: Manifest | StrPath | Table, table: Manifest) -> tuple[str, str]:
     """The name of the labels' file, and the SHA-256 of its bytes; of labels in memory, of their text."""
     if isinstance(labels, str | os.PathLike):
-        with open(labels, "rb") as file:
-            return Path(labels).name, hashlib.file_digest(file, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    for name in sorted(table.table.column_names):
-        digest.update("\x1f".join([name, *table.table[name].to_pylist()]).encode() + b"\x1e")
-    return "in memory", digest.hexdigest()
+        return Path(labels).name, file_sha256(labels)
+    columns = ["\x1f".join([name, *table.table[name].to_pylist()]) for name in sorted(table.table.column_names)]
+    return "in memory", sha256_hex("".join(column + "\x1e" for column in columns).encode())

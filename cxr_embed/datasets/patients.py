@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from cxr_embed.errors import ManifestError
 from cxr_embed.images.identifiers import Identifiers, telling_parts
-from cxr_embed.types import keyed_hash
+from cxr_embed.io.digests import keyed_hash
 
 # A hospital's unique identifier: numbers joined by dots (PS3.5, 9.1), also the short form that is made from a UUID
 # (B.2). As a file name it would carry into every store.

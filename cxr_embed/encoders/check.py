@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.encoders.checked import CheckedEncoder
-from cxr_embed.encoders.digests import file_sha256
+from cxr_embed.encoders.digests import remembered_sha256
 from cxr_embed.types import CxrImage
 
 
@@ -46,7 +46,7 @@ def check_encoder(encoder: CheckedEncoder, images: Sequence[CxrImage]) -> dict[s
             {
                 "file": path.relative_to(folder).as_posix(),
                 "bytes": path.stat().st_size,
-                "sha256": file_sha256(path),
+                "sha256": remembered_sha256(path),
             }
             for path in files
         ],

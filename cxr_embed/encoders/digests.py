@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from cxr_embed.encoders.weights import weights_folder
 from cxr_embed.errors import EncoderError
+from cxr_embed.io.digests import file_sha256, sha256_hex
 from cxr_embed.io.files import written_aside
 
 _MEMORY = "digests.json"
@@ -30,17 +30,17 @@ def folder_digest(folder: Path, files: Iterable[Path]) -> str:
         OSError: where a file cannot be read.
         EncoderError: where the Hub's cache holds other bytes than the Hub announced.
     """
-    total = hashlib.sha256()
+    lines = []
     for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in files):
-        digest = file_sha256(path)
+        digest = remembered_sha256(path)
         announced = announced_sha256(path)
         if announced not in ("", digest):
             raise EncoderError(
                 f"{path}: its bytes are not those that the Hub announced (half a download?); delete "
                 f"{os.path.realpath(path)} and get it again"
             )
-        total.update(f"{name} {digest}\n".encode())
-    return total.hexdigest()
+        lines.append(f"{name} {digest}\n")
+    return sha256_hex("".join(lines).encode())
 
 
 def announced_sha256(path: Path) -> str:
@@ -49,18 +49,17 @@ def announced_sha256(path: Path) -> str:
     return blob.name if blob.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", blob.name) else ""
 
 
-def file_sha256(path: Path) -> str:
+def remembered_sha256(path: Path) -> str:
     """SHA-256 of a file, remembered for large ones by size, times and inode: gigabytes are read once, not every run."""
     status = os.stat(path)
     if status.st_size < _WORTH_REMEMBERING:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_sha256(path)
     key = os.path.realpath(path)
     stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
     memory = _read_memory()
     if key in memory and memory[key][:-1] == stamp:
         return str(memory[key][-1])
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(path)
     with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
         _write_memory({**_read_memory(), key: [*stamp, digest]})
     return digest

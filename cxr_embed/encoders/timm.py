@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.encoders.checkpoint import WEIGHTS, tensor_shapes
-from cxr_embed.encoders.digests import file_sha256
+from cxr_embed.encoders.digests import remembered_sha256
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, try_out
 from cxr_embed.errors import EncoderError
-from cxr_embed.types import CxrImage, EncoderSpec, Precision, canonical_json, counted
+from cxr_embed.io.digests import canonical_json
+from cxr_embed.types import CxrImage, EncoderSpec, Precision, counted
 
 
 class TimmEncoder:
@@ -46,7 +47,7 @@ class TimmEncoder:
                 f"timm's evaluation transform: {canonical_json(self._data).decode()}"
             ),
             outputs={"features": (self._width,)},
-            weights=file_sha256(self._file),
+            weights=remembered_sha256(self._file),
             weights_source=source,
         )
 

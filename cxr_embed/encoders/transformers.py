@@ -23,7 +23,8 @@ from cxr_embed.encoders.transformers_loading import (
     quiet,
 )
 from cxr_embed.errors import EncoderError
-from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule, canonical_json, counted
+from cxr_embed.io.digests import canonical_json
+from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule, counted
 
 # Where a dual encoder's tensors say how wide its vectors are, and how many tokens it reads.
 _IMAGE_WIDTH = {"clip": "visual_projection.weight", "siglip": "vision_model.head.mlp.fc2.weight"}

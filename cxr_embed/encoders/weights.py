@@ -16,6 +16,7 @@ import numpy as np
 
 from cxr_embed.encoders.networks import Network, weight_shapes
 from cxr_embed.errors import EncoderError
+from cxr_embed.io.digests import file_sha256
 from cxr_embed.io.files import written_aside
 
 
@@ -179,8 +180,7 @@ def convert(published: PublishedWeights, network: Network, path: Path, sha256: s
             "no SHA-256 of this file is pinned here; compare it with its publisher's and give it as `sha256`"
         )
     try:
-        with open(path, "rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        actual = file_sha256(path)
     except OSError as error:
         raise EncoderError(f"{path}: cannot be read ({error.strerror}); download it from {published.url}") from None
     if actual != expected.lower():

@@ -22,12 +22,13 @@ from cxr_embed.index import CaseIndex
 from cxr_embed.index.case_table import CONTENT
 from cxr_embed.index.faiss.build import remove_rows
 from cxr_embed.index.faiss.layout import writing
+from cxr_embed.io.digests import keyed_hash
 from cxr_embed.probe.persistence import TrainedProbe, load_probe
 from cxr_embed.store.forgotten import FORGOTTEN, Forgotten, gather_forgotten, save_beside
 from cxr_embed.store.keys import key_path, patient_key
 from cxr_embed.store.rewrite import take_out
 from cxr_embed.store.writer import acquire_lock
-from cxr_embed.types import keyed_hash, spellings
+from cxr_embed.types import spellings
 
 
 @dataclass(kw_only=True)

@@ -13,10 +13,11 @@ from cxr_embed.datasets.patients import neutral
 from cxr_embed.imports.importing import content_id
 from cxr_embed.index import CaseIndex
 from cxr_embed.index.case_table import CONTENT
+from cxr_embed.io.digests import keyed_hash
 from cxr_embed.store import Header, Row, Store
 from cxr_embed.store.forgotten import Forgotten
 from cxr_embed.store.rewrite import read_rows, states
-from cxr_embed.types import keyed_hash, spellings
+from cxr_embed.types import spellings
 
 Case = tuple[str, str, bytes | None]  # image id, patient (blank where nobody knows), content
 _IMPORTED = "imported from "  # begins the engine of vectors that have no image file

@@ -26,7 +26,8 @@ from cxr_embed.images.display import display_table
 from cxr_embed.images.fields import Unreadable, kind_of, number, numbers, value_of, whole_number
 from cxr_embed.images.stored import complete, padding, stored_values
 from cxr_embed.images.views import VIEW_TAGS, view_of
-from cxr_embed.types import DicomFields, ImageNote, age_in_years, is_lateral, keyed_hash
+from cxr_embed.io.digests import keyed_hash
+from cxr_embed.types import DicomFields, ImageNote, age_in_years, is_lateral
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from cxr_embed.images.checks import MAX_FILE_BYTES
 from cxr_embed.images.dicom import decode_dicom
 from cxr_embed.images.prepare import LITTLE_USED, used_share
 from cxr_embed.images.raster import decode_jpeg, decode_png, decode_tiff
+from cxr_embed.io.digests import sha256_hex
 from cxr_embed.types import CxrImage
 
 SUFFIXES = {
@@ -117,7 +117,7 @@ def decode_image(data: bytes, suffix: str = "", content_id: str = "", colour: Co
     if actual is None or actual not in _READABLE:
         what = f"a {actual}" if actual else "no image that is known here"
         raise ImageError("not-an-image", f"the contents are {what}; PNG, JPEG, TIFF and DICOM are read")
-    content_id = content_id or hashlib.sha256(data).hexdigest()
+    content_id = content_id or sha256_hex(data)
     decode = {"png": decode_png, "jpeg": decode_jpeg, "tiff": decode_tiff, "dicom": decode_dicom}[actual]
     picture = decode(data, colour)
     notes = picture.notes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from cxr_embed.choices import Dtype
 from cxr_embed.errors import CxrEmbedError, StoreError
 from cxr_embed.imports.sources import LONGEST_ID, Shape, Source, Vector
 from cxr_embed.imports.spec import expected_shape, imported_spec
+from cxr_embed.io.digests import sha256_hex
 from cxr_embed.manifest import CONTROL, Manifest
 from cxr_embed.manifest.patterns import match_bounded
 from cxr_embed.store.layout import HEADER, Header, Row
@@ -157,9 +157,8 @@ def content_id(array: np.ndarray) -> bytes:
 
     The word keeps it apart from the SHA-256 of any image file.
     """
-    digest = hashlib.sha256(b"cxr_embed imported vector\n")
-    digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes())
-    return digest.digest()
+    values = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
+    return bytes.fromhex(sha256_hex(b"cxr_embed imported vector\n" + values))
 
 
 def _check(source: Source, shape: Shape | None, dtype: Dtype | None, progress: Progress | None) -> _Checked:

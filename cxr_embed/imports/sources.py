@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cxr_embed.errors import CxrEmbedError
+from cxr_embed.io.digests import file_sha256, sha256_hex
 
 Shape = tuple[int, ...]
 
@@ -60,11 +60,16 @@ class Source:
         Raises:
             CxrEmbedError: where one cannot be read.
         """
-        digests = [_file_sha256(path) for path in self.paths]
+        digests = []
+        for path in self.paths:
+            try:
+                digests.append(file_sha256(path))
+            except OSError as error:
+                raise unreadable(path, error) from None
         if len(digests) == 1:
             return digests[0]
         lines = (f"{path.name} {digest}\n" for path, digest in zip(self.paths, digests, strict=True))
-        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+        return sha256_hex("".join(lines).encode(errors="surrogateescape"))
 
 
 def fit(array: np.ndarray, shape: Shape | None, where: str) -> np.ndarray:
@@ -121,11 +126,3 @@ def require_file(path: Path) -> None:
 def unreadable(path: Path, error: OSError) -> CxrEmbedError:
     """The error of a file that the system does not give."""
     return CxrEmbedError(f"{path}: cannot be read ({error.strerror or error})")
-
-
-def _file_sha256(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise unreadable(path, error) from None

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError
+from cxr_embed.io.digests import file_record
 from cxr_embed.manifest import DAY_OFFSET, Manifest
 from cxr_embed.store import Store
-from cxr_embed.store.layout import file_digest
 from cxr_embed.types import counted
 
 IMAGE, PATIENT, CONTENT, PATH, DATE, AGE = "image_id", "patient_id", "content", "path", "study_date", "age"
@@ -152,7 +152,7 @@ def read_table(path: Path, sha256: str, cases: int) -> pa.Table:
     """
     try:
         # Arrow trusts its files: a flipped bit in an offset would end the process.
-        if file_digest(path)["sha256"] != sha256:
+        if file_record(path)["sha256"] != sha256:
             raise CaseIndexError(f"{path}: damaged, its checksum differs; restore it, or build the index again")
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()

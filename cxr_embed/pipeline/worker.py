@@ -7,7 +7,6 @@ the interpreter may be another environment's.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import mmap
 import os
 import sys
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.errors import CxrEmbedError, EncoderUnusable, ImageError
+from cxr_embed.io.digests import sha256_hex
 from cxr_embed.io.files import stays_below
 from cxr_embed.io.processes import end_with_peer, stderr_silenced
 from cxr_embed.pipeline.messages import (
@@ -88,14 +88,14 @@ class Worker:
             except ImageError as error:
                 faults[key] = Fault(error.kind, str(error))
                 continue
-            content = hashlib.sha256(data)
+            content = sha256_hex(data)
             misnamed = None
             try:
                 check_name(data, PurePath(path).suffix)
             except ImageError as error:
                 misnamed = Fault(error.kind, str(error))
-            self.contents[key] = data, content.hexdigest()
-            hashed.append(HashedFile(key, content.digest(), stamp, read_ns, misnamed))
+            self.contents[key] = data, content
+            hashed.append(HashedFile(key, bytes.fromhex(content), stamp, read_ns, misnamed))
         return Hashed(hashed, faults)
 
     def embed_files(self, message: EmbedFiles) -> Embedded | Decoded:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from cxr_embed.io.digests import with_digest
 from cxr_embed.io.files import write_together
 from cxr_embed.metrics import holm, p_value
 from cxr_embed.metrics.intervals import LEVEL
@@ -20,7 +21,7 @@ from cxr_embed.probe.curve import Curve, CurveResult, Size
 from cxr_embed.probe.features import ProbeError
 from cxr_embed.probe.selection import C_GRID, FIXED_C, FOLDS
 from cxr_embed.probe.shots import draw_patients, hashes, patients_of
-from cxr_embed.types import in_means, with_digest
+from cxr_embed.types import in_means
 
 FORMAT, VERSION = "cxr_embed.curve", 1
 CURVE_JSON, CURVE_CSV = "curve.json", "curve.csv"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -17,6 +16,8 @@ import safetensors.numpy
 
 from cxr_embed import __version__
 from cxr_embed.cases import Cases
+from cxr_embed.io.digests import digest_fits, sha256_hex, with_digest
+from cxr_embed.io.times import utc_now
 from cxr_embed.probe.attention import AttentionProbe
 from cxr_embed.probe.base import Probe
 from cxr_embed.probe.features import ProbeError, StoreSource
@@ -25,8 +26,8 @@ from cxr_embed.probe.linear import LinearProbe
 from cxr_embed.probe.loss import probability
 from cxr_embed.probe.probe_folder import FORMAT, PROBE_JSON, replace_probe
 from cxr_embed.store import Store
-from cxr_embed.store.writer import describe, utc_now
-from cxr_embed.types import EncoderSpec, digest_fits, with_digest
+from cxr_embed.store.writer import describe
+from cxr_embed.types import EncoderSpec
 
 VERSION = 2
 _STORED = {"C": "strength", "Cs": "strengths"}  # parameters that files have under another name
@@ -227,7 +228,7 @@ def save_probe(path: Path, trained: TrainedProbe) -> None:
     known = {"patients": trained.patients, "images": trained.images, "chosen_on": trained.chosen_on}
     tensors |= {name: _as_bytes(names) for name, names in known.items()}
     data = safetensors.numpy.save(tensors)
-    digest = hashlib.sha256(data).hexdigest()
+    digest = sha256_hex(data)
     body = with_digest({**trained.describe(), "tensors": {"file": f"{digest[:16]}.safetensors", "sha256": digest}})
     text = json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n"
     try:
@@ -250,7 +251,7 @@ def load_probe(path: Path) -> TrainedProbe:
         if not file.exists() and (path / PROBE_JSON).read_bytes() != text:
             return load_probe(path)  # it was replaced in between
         data = file.read_bytes()
-        if hashlib.sha256(data).hexdigest() != body["tensors"]["sha256"]:
+        if sha256_hex(data) != body["tensors"]["sha256"]:
             raise ProbeError(f"{file}: damaged, its digest does not match; restore it from a copy")
         return _restored(path, body, safetensors.numpy.load(data))
     except (OSError, KeyError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import filelock
 
+from cxr_embed.io.digests import short_digest
 from cxr_embed.io.files import written_aside
 from cxr_embed.probe.features import ProbeError
 
@@ -72,4 +72,4 @@ def _is_foreign(path: Path) -> bool:
 
 def _is_ours(file: Path) -> bool:
     """Whether a file holds an older probe's numbers: they are named by their digest. Any other is somebody else's."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] == file.stem
+    return short_digest(file.read_bytes()) == file.stem

@@ -13,7 +13,6 @@ A prompt file::
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.resources
 import re
 from collections import Counter
@@ -26,7 +25,7 @@ import pydantic
 import yaml
 
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.types import canonical_json
+from cxr_embed.io.digests import json_digest
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PLACEHOLDER = re.compile(r"\{\w*\}")
@@ -73,9 +72,7 @@ class PromptSet:
     @property
     def digest(self) -> str:
         """64 hexadecimal digits that change when a word, a finding or their order changes."""
-        return hashlib.sha256(
-            canonical_json([[finding.name, finding.positive, finding.negative] for finding in self.findings])
-        ).hexdigest()
+        return json_digest([[finding.name, finding.positive, finding.negative] for finding in self.findings])
 
 
 def check_filled(text: str) -> None:

@@ -16,19 +16,20 @@ from cxr_embed import __version__
 from cxr_embed.evaluation import ScoredCases, ScoresError, compare, evaluate, read_scores
 from cxr_embed.evaluation.groups import groups_of
 from cxr_embed.evaluation.scored import join_scores
+from cxr_embed.io.digests import digest_fits
+from cxr_embed.io.times import utc_now
 from cxr_embed.manifest import Manifest, read_labels
 from cxr_embed.probe.persistence import TrainedProbe, load_probe
 from cxr_embed.reporting.cards import origins, probe_card, store_card, store_names
 from cxr_embed.reporting.curves import curves_of
 from cxr_embed.reporting.data import describe_labels
 from cxr_embed.reporting.few_label_plot import with_sizes
-from cxr_embed.reporting.inputs import MOST, Inputs, ReportError, file_record, names_of
+from cxr_embed.reporting.inputs import MOST, Inputs, ReportError, input_record, names_of
 from cxr_embed.reporting.published import published_for
 from cxr_embed.reporting.shortcuts import audit
 from cxr_embed.reporting.words import summary, warnings
 from cxr_embed.store import Store, open_store
-from cxr_embed.store.writer import utc_now
-from cxr_embed.types import RESEARCH, counted, digest_fits, in_means
+from cxr_embed.types import RESEARCH, counted, in_means
 
 FORMAT, VERSION = "cxr_embed.report", 1
 _GROUPS = ("sex", "age", "view", "site")
@@ -69,7 +70,7 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
             read_scores(path), labels, findings=inputs.findings, split=inputs.split, uncertain=inputs.uncertain
         )
         made = _evaluated(inputs, path, labels, joined)
-        scored.append({"name": name, **file_record(path), "evaluation": made, "curves": curves_of(joined)})
+        scored.append({"name": name, **input_record(path), "evaluation": made, "curves": curves_of(joined)})
         cases.append(joined)
     comparisons = []
     for name, path in islice(zip(names, inputs.scores, strict=True), 1, None):
@@ -89,7 +90,7 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
         "created": inputs.created or utc_now(),
         "note": RESEARCH,
         "settings": _settings(inputs),
-        "labels": file_record(inputs.labels),
+        "labels": input_record(inputs.labels),
         "data": {**describe_labels(labels, columns, inputs.uncertain), "origins": data},
         "scores": scored,
         "comparisons": comparisons,
@@ -185,7 +186,7 @@ def _read_curve(path: Path) -> dict[str, Any]:
     Raises:
         ReportError: for a file that is no curve.
     """
-    record = file_record(path)
+    record = input_record(path)
     try:
         body = json.loads(path.read_bytes())
         if body["format"] != _CURVE_FORMAT:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from cxr_embed.choices import CalibrationKind, Uncertain
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.evaluation.thresholds import Rule
+from cxr_embed.io.digests import file_sha256
 
 _SUFFIX = re.compile(r"\.(csv|csv\.gz|parquet)$", re.IGNORECASE)
 MOST = 5  # score files: more lines could not be told apart
@@ -82,14 +82,13 @@ def names_of(paths: Sequence[Path], what: str) -> list[str]:
     return names
 
 
-def file_record(path: Path) -> dict[str, Any]:
+def input_record(path: Path) -> dict[str, Any]:
     """A file's name, without its folder, and its digest.
 
     Raises:
         ReportError: where it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return {"file": path.name, "sha256": file_sha256(path)}
     except OSError as error:
         raise ReportError(f"{path}: cannot be read ({error.strerror})") from None

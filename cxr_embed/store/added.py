@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.errors import StoreError
+from cxr_embed.io.digests import short_digest
 from cxr_embed.io.files import load_npy, write_whole
 from cxr_embed.store.layout import SHARDS
 
@@ -37,7 +37,7 @@ def read_added(path: Path) -> np.ndarray:
     match = _NAME.fullmatch(path.name)
     try:
         data = path.read_bytes()
-        if match is None or hashlib.sha256(data).hexdigest()[:16] != match[2]:
+        if match is None or short_digest(data) != match[2]:
             raise ValueError
         return np.asarray(load_npy(io.BytesIO(data)))
     except (OSError, ValueError):
@@ -53,7 +53,7 @@ def write_added(shard: Path, sums: np.ndarray) -> None:
     root, buffer = shard.parent.parent, io.BytesIO()
     np.save(buffer, sums, allow_pickle=False)
     (root / ADDED).mkdir(exist_ok=True)
-    digest = hashlib.sha256(buffer.getvalue()).hexdigest()[:16]
+    digest = short_digest(buffer.getvalue())
     write_whole(root / ADDED / f"{shard.name}-{digest}.npy", buffer.getvalue())
 
 

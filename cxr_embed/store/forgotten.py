@@ -7,7 +7,6 @@ key a list says nothing, so whoever would have to honour it refuses.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import re
@@ -18,9 +17,9 @@ from pathlib import Path
 import filelock
 
 from cxr_embed.errors import ManifestError, StoreError
+from cxr_embed.io.digests import json_digest, keyed_hash
 from cxr_embed.io.files import write_whole
 from cxr_embed.store.keys import key_path, patient_key
-from cxr_embed.types import canonical_json, keyed_hash
 
 FORGOTTEN = "forgotten.json"
 _FORMAT, _VERSION = "cxr_embed.forgotten", 1
@@ -109,7 +108,7 @@ class Forgotten:
         hashes = self.hashes | (_read(path, self) if path.exists() else set())
         body = {"format": _FORMAT, "version": _VERSION, "key": self._hash("key", _TELLS_THE_KEY)}
         body |= {"hashes": sorted(hashes)}
-        body["digest"] = hashlib.sha256(canonical_json(body)).hexdigest()
+        body["digest"] = json_digest(body)
         try:
             write_whole(path, json.dumps(body, indent=1).encode() + b"\n")
         except OSError as error:
@@ -183,7 +182,7 @@ def _read(path: Path, forgotten: Forgotten) -> set[str]:
         digest = body.pop("digest")
         if body["format"] != _FORMAT or body["version"] != _VERSION:
             raise StoreError(f"{path}: written by a newer release; this one does not know whom to leave out")
-        sound = digest == hashlib.sha256(canonical_json(body)).hexdigest()
+        sound = digest == json_digest(body)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import StoreError
-from cxr_embed.store.layout import OLDER_ROW_SCHEMA, ROW_SCHEMA, ROWS, ShardInfo, file_digest, remedy
+from cxr_embed.io.digests import file_record
+from cxr_embed.store.layout import OLDER_ROW_SCHEMA, ROW_SCHEMA, ROWS, ShardInfo, remedy
 from cxr_embed.types import Stamp
 
 
@@ -40,7 +41,7 @@ class ShardRows:
                 raise StoreError(f"{path}: {name} has another size than when it was written; restore it from a copy")
         try:
             # Arrow trusts its files: a flipped bit in an offset would end the process, one in an id go unseen.
-            if file_digest(rows) != info.files[ROWS]:
+            if file_record(rows) != info.files[ROWS]:
                 raise StoreError(
                     f"{path}: {ROWS} is damaged, its checksum differs; `cxr-embed store verify` tells more"
                 )

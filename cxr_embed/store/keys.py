@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 
 from cxr_embed.errors import ManifestError
+from cxr_embed.io.files import partial_of, sync
 
 
 def key_path(key_file: Path | None) -> Path:
@@ -46,13 +47,11 @@ def patient_key(key_file: Path | None) -> tuple[bytes, Path]:
 
 def _make_key(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32) + "\n")
+    with partial_of(path) as partial:
+        partial.chmod(0o600)  # before the secret is in it
+        partial.write_text(secrets.token_hex(32) + "\n", encoding="ascii")
+        sync(partial)
         # A link, unlike a rename, never replaces the key of a scan that started at the same moment.
         with contextlib.suppress(FileExistsError):
             os.link(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    sync(path.parent)

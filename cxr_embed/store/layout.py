@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,9 +17,10 @@ import pyarrow as pa
 
 from cxr_embed.choices import Dtype
 from cxr_embed.errors import StoreError
+from cxr_embed.io.digests import canonical_json, file_record, json_digest, short_digest
 from cxr_embed.io.files import sync
 from cxr_embed.store.checksums import row_checksums
-from cxr_embed.types import EncoderSpec, Precision, Stamp, canonical_json
+from cxr_embed.types import EncoderSpec, Precision, Stamp
 
 FORMAT = "cxr_embed.store"
 VERSION = 1
@@ -84,7 +84,7 @@ class Header:
             "created": self.created,
             "software": self.software,
         }
-        body["digest"] = hashlib.sha256(canonical_json(body)).hexdigest()
+        body["digest"] = json_digest(body)
         return json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
     @classmethod
@@ -153,17 +153,12 @@ class ShardInfo:
         except OSError as error:
             raise StoreError(f"{shard}: {SHARD_JSON} cannot be read ({error.strerror}); {remedy(shard)}") from None
         match = SHARD_NAME.fullmatch(shard.name)
-        if match is None or info_digest(data) != match[2]:
+        if match is None or short_digest(data) != match[2]:
             raise StoreError(f"{shard}: {SHARD_JSON} is damaged, its digest does not match the shard's name")
         body = json.loads(data)
         if body.pop("version") != VERSION:
             raise StoreError(f"{shard}: written by a newer release")
         return cls(**body)
-
-
-def info_digest(data: bytes) -> str:
-    """The part of a shard's name that vouches for its shard.json."""
-    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def shard_paths(root: Path) -> list[Path]:
@@ -249,7 +244,7 @@ def write_shard(
         if vectors:
             write_npy(folder / CHECKSUMS, np.stack([row_checksums(array) for array in vectors.values()]))
         _write_rows(folder / ROWS, rows)
-        files = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+        files = {path.name: file_record(path) for path in sorted(folder.iterdir())}
         owners = len(next(iter(vectors.values()))) if vectors else 0
         info = ShardInfo(
             fingerprint=fingerprint,
@@ -267,7 +262,7 @@ def write_shard(
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return folder, info_digest(info)
+    return folder, short_digest(info)
 
 
 def _write_rows(path: Path, rows: Sequence[Row]) -> None:
@@ -306,9 +301,3 @@ def publish_shard(root: Path, folder: Path, digest: str) -> Path:
     os.rename(folder, target)
     sync(target.parent)
     return target
-
-
-def file_digest(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -6,7 +6,6 @@ came from; in its metadata the encoder's fingerprint and a digest over all of it
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -17,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import StoreError
+from cxr_embed.io.digests import canonical_json, sha256_hex
 from cxr_embed.io.files import write_whole
 from cxr_embed.store.layout import Header
 from cxr_embed.store.reader import Store
 from cxr_embed.store.writer import acquire_lock
-from cxr_embed.types import EncoderSpec, canonical_json
+from cxr_embed.types import EncoderSpec
 
 PROMPTS = "prompts.arrow"
 _FORMAT = b"cxr_embed.prompts 1"
@@ -51,7 +51,7 @@ class Prompts:
         """64 hexadecimal digits over texts, vectors, sources and the encoder's fingerprint."""
         texts = canonical_json([fingerprint, self.prompts, self.sources])
         values = np.ascontiguousarray(self.vectors, dtype="<f4").tobytes()
-        return hashlib.sha256(len(texts).to_bytes(8, "little") + texts + values).hexdigest().encode()
+        return sha256_hex(len(texts).to_bytes(8, "little") + texts + values).encode()
 
 
 def prompt_source(came: str, unlearned: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cxr_embed.errors import StoreError
+from cxr_embed.io.digests import file_record
 from cxr_embed.io.files import load_npy
 from cxr_embed.store.added import added_checksums, read_added
 from cxr_embed.store.checksums import changed_rows
@@ -23,7 +24,6 @@ from cxr_embed.store.layout import (
     SHARD_JSON,
     Header,
     ShardInfo,
-    file_digest,
     output_file,
     remedy,
     shard_paths,
@@ -161,7 +161,7 @@ class Store:
             found = None
             if CHECKSUMS in info.files:
                 try:
-                    if file_digest(path) != info.files[CHECKSUMS]:
+                    if file_record(path) != info.files[CHECKSUMS]:
                         raise StoreError(f"{path.parent}: {path.name} is damaged, its checksum differs")
                     found = load_npy(path)
                 except (OSError, ValueError) as error:

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.errors import StoreError
+from cxr_embed.io.digests import file_record, short_digest
 from cxr_embed.io.files import load_npy, sync, write_whole
 from cxr_embed.store.added import added_checksums, read_added, remove_stale, write_added
 from cxr_embed.store.image_index import Index, ShardRows
@@ -32,8 +33,6 @@ from cxr_embed.store.layout import (
     Header,
     Row,
     ShardInfo,
-    file_digest,
-    info_digest,
     output_file,
     shard_paths,
     unread_shards,
@@ -200,7 +199,7 @@ def _rewritten(root: Path, header: Header, shard: _Shard, live: int) -> tuple[Pa
     arrays = {}
     for output, shape in header.spec.outputs.items():
         file = shard.path / output_file(output)
-        if file_digest(file) != shard.info.files.get(file.name):
+        if file_record(file) != shard.info.files.get(file.name):
             raise StoreError(f"{file}: damaged, its bytes have changed; `cxr-embed store verify` tells more")
         array = load_npy(file, "r" if shard.info.vectors else None)
         if array.shape != (shard.info.vectors, *shape) or array.dtype != header.dtype:
@@ -231,7 +230,7 @@ def _linked(root: Path, shard: _Shard, live: int) -> tuple[Path, str]:
     (folder / SHARD_JSON).write_bytes(info)
     sync(folder / SHARD_JSON)
     sync(folder)
-    return folder, info_digest(info)
+    return folder, short_digest(info)
 
 
 def _replace(root: Path, written: dict[str, tuple[Path, str]]) -> None:

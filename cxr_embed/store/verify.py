@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.errors import StoreError
+from cxr_embed.io.digests import file_record
 from cxr_embed.io.files import load_npy
 from cxr_embed.store.added import ADDED, added_checksums, read_added, remove_stale, write_added
 from cxr_embed.store.checksums import row_checksums
@@ -22,7 +23,6 @@ from cxr_embed.store.layout import (
     SHARDS,
     Header,
     ShardInfo,
-    file_digest,
     output_file,
     shard_paths,
 )
@@ -125,7 +125,7 @@ def _checksums(shard: Path, header: Header, info: ShardInfo) -> np.ndarray:
             raise StoreError(f"{file}: damaged, it is not an array any more; restore it from a copy") from None
         sums.append(row_checksums(array))
         # After they were taken: what changes from here on is found by them.
-        if file_digest(file) != info.files.get(file.name) or len(array) != info.vectors:
+        if file_record(file) != info.files.get(file.name) or len(array) != info.vectors:
             raise StoreError(f"{file}: damaged, its checksum differs; restore it from a copy")
     return np.stack(sums)
 
@@ -178,7 +178,7 @@ def _verify_files(shard: Path, info: ShardInfo, header: Header) -> list[str]:
     found += [f"{name} does not belong here" for name in sorted(present - expected)]
     for name in sorted(expected & present):
         try:
-            if file_digest(shard / name) != info.files.get(name):
+            if file_record(shard / name) != info.files.get(name):
                 found.append(f"{name}: checksum differs, its bytes have changed")
         except OSError as error:  # a failing disk is what this verb is for
             found.append(f"{name} cannot be read ({error.strerror})")

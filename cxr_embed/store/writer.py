@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import errno
 import os
 import shutil
@@ -18,6 +17,7 @@ import numpy as np
 from cxr_embed.choices import Dtype
 from cxr_embed.errors import StoreError
 from cxr_embed.io.files import not_local, write_whole
+from cxr_embed.io.times import utc_now
 from cxr_embed.store.added import ADDED, remove_stale
 from cxr_embed.store.forgotten import FORGOTTEN, gather_forgotten
 from cxr_embed.store.image_index import Index, ShardRows
@@ -271,8 +271,3 @@ def acquire_lock(root: Path) -> filelock.BaseFileLock:
 def describe(spec: EncoderSpec) -> str:
     """An encoder in a message: name and the start of its fingerprint."""
     return f"{spec.name} [{spec.fingerprint[:12]}]"
-
-
-def utc_now() -> str:
-    """ISO 8601, to the second."""
-    return datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()

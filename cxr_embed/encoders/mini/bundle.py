@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.errors import EncoderError
+from cxr_embed.io.digests import sha256_hex
 
 PATH = Path(__file__).with_name("mini.safetensors")
 SHA256 = "c7c9c392c0d5cd2e545d1b799f5f3c30683acfac03849ea05a72018f35b61cdd"
@@ -55,7 +55,7 @@ def load_bundle(weights: str | Path | None = None) -> Bundle:
         raise EncoderError(f"{path}: cannot be read ({error.strerror}); a bundle of mini is one file") from None
     except SafetensorError as error:
         raise EncoderError(f"{path}: not a safetensors file ({error})") from None
-    sha256 = hashlib.sha256(data).hexdigest()
+    sha256 = sha256_hex(data)
     if weights is None and sha256 != SHA256:
         raise EncoderError(f"{path}: damaged, its SHA-256 is {sha256}, not {SHA256}; install cxr-embed again")
     parts: dict[str, dict[str, np.ndarray]] = {part: {} for part in PARTS}

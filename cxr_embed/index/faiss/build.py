@@ -33,11 +33,12 @@ from cxr_embed.index.faiss.layout import (
     writing,
 )
 from cxr_embed.index.faiss.search import CaseIndex
+from cxr_embed.io.times import utc_now
 from cxr_embed.manifest import Manifest
 from cxr_embed.metrics.spread import collapsed
 from cxr_embed.store import Store
 from cxr_embed.store.forgotten import FORGOTTEN
-from cxr_embed.store.writer import describe, utc_now
+from cxr_embed.store.writer import describe
 from cxr_embed.types import EncoderSpec, counted
 
 POOLS = ("mean", "tokens")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.case_table import CONTENT, IMAGE, PATIENT, image_ids
 from cxr_embed.index.faiss.layout import PROMPTS
+from cxr_embed.io.digests import sha256_hex
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Store, read_prompts
 from cxr_embed.store.forgotten import Forgotten, gather_forgotten
@@ -26,7 +26,7 @@ _NAMED = 3
 def identity(store: Store) -> dict[str, Any]:
     """What distinguishes one state of a store from every other: digests of its header and of its last shard."""
     last = max((path.name for path in (store.path / "shards").iterdir()), default="")
-    header = hashlib.sha256(store.header.to_bytes()).hexdigest()
+    header = sha256_hex(store.header.to_bytes())
     return {"header": header, "created": store.header.created, "shards": store.shards, "last_shard": last}
 
 

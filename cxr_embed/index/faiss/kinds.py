@@ -12,7 +12,7 @@ import numpy as np
 
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.faiss.layout import Kind, Measured
-from cxr_embed.store.layout import file_digest
+from cxr_embed.io.digests import file_record
 from cxr_embed.types import counted
 
 KINDS = ("flat", "hnsw", "ivf-fp16", "ivf-sq8", "ivf-pq")
@@ -154,7 +154,7 @@ def load(path: Path, kind: Kind, count: int, width: int, sha256: str) -> Any:
         # FAISS trusts its files as Arrow does: a wrong link in a graph would end the process. Large lists, which can at
         # worst propose wrong rows, are checked by `index verify` alone.
         unchecked = kind.name.startswith("ivf") and path.stat().st_size > _CHECKED_BYTES
-        sound = unchecked or file_digest(path)["sha256"] == sha256
+        sound = unchecked or file_record(path)["sha256"] == sha256
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC) if sound else None
     except FileNotFoundError:
         raise CaseIndexError(f"{path}: gone; the index was written anew since it was opened: open it again") from None
@@ -173,7 +173,7 @@ def read(path: Path, sha256: str) -> Any:
         CaseIndexError: where it is damaged or cannot be read.
     """
     try:
-        if file_digest(path)["sha256"] != sha256:
+        if file_record(path)["sha256"] != sha256:
             raise RuntimeError
         return library().read_index(str(path))
     except (RuntimeError, OSError):

@@ -21,7 +21,6 @@ Replacing index.json publishes a generation; the one before is deleted after tha
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -36,10 +35,10 @@ from typing import Any
 import filelock
 
 from cxr_embed.errors import CaseIndexError
+from cxr_embed.io.digests import file_record, json_digest
 from cxr_embed.io.files import not_local, sync, write_whole
 from cxr_embed.store.forgotten import FORGOTTEN
-from cxr_embed.store.layout import file_digest
-from cxr_embed.types import EncoderSpec, canonical_json, counted
+from cxr_embed.types import EncoderSpec, counted
 
 FORMAT, VERSION = "cxr_embed.index", 1
 HEADER, LOCK = "index.json", "writer.lock"
@@ -140,7 +139,7 @@ class Record:
             "kind": asdict(self.kind),
             "measured": asdict(self.measured),
         }
-        body["digest"] = hashlib.sha256(canonical_json(body)).hexdigest()
+        body["digest"] = json_digest(body)
         return json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
     @classmethod
@@ -255,7 +254,7 @@ def publish(root: Path, record: Record) -> Record:
         The record with the files' digests.
     """
     folder = root / record.generation
-    files = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+    files = {path.name: file_record(path) for path in sorted(folder.iterdir())}
     for name in files:
         sync(folder / name)
     sync(folder)

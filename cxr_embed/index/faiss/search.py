@@ -21,10 +21,10 @@ from cxr_embed.index.faiss.vectors import PooledVectors
 from cxr_embed.index.query import Query, Rules, best, unlike_note
 from cxr_embed.index.searchable import Searchable
 from cxr_embed.index.where import Condition, absent_words, mask, parse, taken_before
+from cxr_embed.io.digests import file_record
 from cxr_embed.io.files import load_npy
 from cxr_embed.store import Header, Prompts
 from cxr_embed.store.checksums import RowCheck
-from cxr_embed.store.layout import file_digest
 from cxr_embed.store.prompts import load_prompts
 from cxr_embed.types import counted
 
@@ -109,7 +109,7 @@ class CaseIndex(Searchable):
             return (None, None)
         path = self.folder / CHECKSUMS
         try:
-            if file_digest(path) != self.record.files[CHECKSUMS]:
+            if file_record(path) != self.record.files[CHECKSUMS]:
                 raise CaseIndexError(f"{path}: damaged, its checksum differs; restore it, or build the index again")
             return list(load_npy(path))
         except (OSError, ValueError) as error:

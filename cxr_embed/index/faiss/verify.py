@@ -18,9 +18,9 @@ from cxr_embed.index.faiss.arrays import ROWS
 from cxr_embed.index.faiss.generation import mapped, write_checksums
 from cxr_embed.index.faiss.layout import CANDIDATES, CASES, CHECKSUMS, TOKENS, VECTORS, Record, publish, writing
 from cxr_embed.index.faiss.search import CaseIndex
+from cxr_embed.io.digests import file_record
 from cxr_embed.store import Damage
 from cxr_embed.store.checksums import row_checksums
-from cxr_embed.store.layout import file_digest
 
 _BLOCK = 1 << 16
 
@@ -46,7 +46,7 @@ def verify_index(path: str | os.PathLike[str], progress: Callable[[int, int], No
     sound = True
     for done, (name, entry) in enumerate(record.files.items(), start=1):
         try:
-            if file_digest(folder / name) != entry:
+            if file_record(folder / name) != entry:
                 damage.append(Damage(name, "checksum differs, its bytes have changed"))
                 sound = False
         except OSError as error:
@@ -80,7 +80,7 @@ def upgrade_index(path: str | os.PathLike[str]) -> bool:
             if name in (VECTORS, TOKENS):
                 sums.append((name, row_checksums(mapped(folder, name))))
             # After they were taken: what changes from here on is found by them.
-            if file_digest(folder / name) != entry:
+            if file_record(folder / name) != entry:
                 raise CaseIndexError(f"{root / record.generation / name}: damaged; build the index again")
         write_checksums(folder, (found for _, found in sorted(sums, key=lambda each: each[0] != VECTORS)))
         publish(root, replace(record, generation=folder.name))

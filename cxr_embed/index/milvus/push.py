@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +28,11 @@ from cxr_embed.index.milvus.client import (
     read_record,
 )
 from cxr_embed.index.milvus.filter import KEY, among, fields_of
+from cxr_embed.io.digests import canonical_json, sha256_hex
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Store
 from cxr_embed.store.writer import describe
-from cxr_embed.types import canonical_json, counted
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -245,7 +245,7 @@ def _batches(
                 continue
             row = {field.name: field.encode(case[column]) for column, field in record.fields.items()}
             row[ROW] = place
-            row[DIGEST] = hashlib.sha256(vector.astype("<f4").tobytes() + canonical_json(row)).hexdigest()
+            row[DIGEST] = sha256_hex(vector.astype("<f4").tobytes() + canonical_json(row))
             rows.append({**row, VECTOR: vector})
         if len(here):
             yield rows, zero
