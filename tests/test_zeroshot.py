@@ -25,7 +25,7 @@ from cxr_embed.errors import EncoderError, ManifestError, StoreError
 from cxr_embed.manifest import read_labels, read_manifest
 from cxr_embed.metrics import Estimate
 from cxr_embed.pipeline.embedding import embed
-from cxr_embed.present.numbers import threshold_text
+from cxr_embed.present.numbers import format_threshold
 from cxr_embed.prompts import Finding, PromptError, PromptSet, load_prompt_set
 from cxr_embed.screening import match_labels, screen
 from cxr_embed.screening.finding_report import FindingReport, PairReport, Report
@@ -532,7 +532,7 @@ def test_what_a_fault_of_polarity_means_is_told_of_those_that_there_are() -> Non
     [(0.0, "0.0000"), (0.5, "0.5000"), (-0.0148, "-0.0148"), (0.00004, "4e-05"), (-0.0009, "-0.0009"), (1e-9, "1e-09")],
 )
 def test_a_threshold_is_told_from_zero(threshold: float, told: str) -> None:
-    assert threshold_text(threshold) == told
+    assert format_threshold(threshold) == told
 
 
 def test_swapped_prompts_are_flagged_by_name(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_ba
 from cxr_embed.cli.options import AsJson, Extra, IndexPath, KeyFile, StorePath
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_facts
-from cxr_embed.present.numbers import size_text
+from cxr_embed.present.numbers import format_bytes
 
 if TYPE_CHECKING:
     from cxr_embed.index.faiss.layout import IndexRecord
@@ -113,7 +113,7 @@ def structure(record: IndexRecord) -> str:
         told.append(f"recall@10 {measured.recall:.3f}" if kind.factory else "every case is compared")
     if measured.milliseconds is not None:
         told.append(f"{measured.milliseconds:.3f} ms a query")
-    return ", ".join([*told, size_text(record.nbytes)])
+    return ", ".join([*told, format_bytes(record.nbytes)])
 
 
 def describe(record: IndexRecord) -> dict[str, object]:

@@ -152,7 +152,7 @@ def predict(
 
 
 def _print_trained(trained: TrainedProbe, notes: list[str], out: Path) -> None:
-    from cxr_embed.present.numbers import threshold_text
+    from cxr_embed.present.numbers import format_threshold
 
     described = trained.describe()
     heads = ["finding", "positive", "negative", "unknown"]
@@ -164,7 +164,7 @@ def _print_trained(trained: TrainedProbe, notes: list[str], out: Path) -> None:
         if described["strengths"]:
             row.append(f"{described['strengths'][name]:.3g}" if name in described["strengths"] else "-")
         if trained.thresholds:
-            row.append(threshold_text(trained.thresholds[name]) if name in trained.thresholds else "-")
+            row.append(format_threshold(trained.thresholds[name]) if name in trained.thresholds else "-")
         rows.append(row)
     print_table(heads, rows)
     tell_notes([*notes, *(f"{name} is left out: {reason}" for name, reason in trained.undefined.items())])

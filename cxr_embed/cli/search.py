@@ -13,7 +13,7 @@ from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
 from cxr_embed.cli.index import check_engine
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import Column, print_columns
-from cxr_embed.present.numbers import value_text
+from cxr_embed.present.numbers import format_value
 from cxr_embed.types import stand_ins_read
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def print_cases(neighbors: list[dict[str, Any]], figure: str = "similarity") -> 
 
     `figure` names the number that they are ranked by.
     """
-    about = {name: [value_text(case.get(name)) for case in neighbors] for name in _SHOWN}
+    about = {name: [format_value(case.get(name)) for case in neighbors] for name in _SHOWN}
     columns = [
         Column("image_id", [str(case["image_id"]) for case in neighbors], "id"),
         Column(figure, [f"{case[figure]:.4f}" for case in neighbors]),

@@ -12,7 +12,7 @@ from cxr_embed.cli.common import RESEARCH, plural, print_json, progress_bar
 from cxr_embed.cli.options import AsJson, StorePath
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_facts
-from cxr_embed.present.numbers import size_text
+from cxr_embed.present.numbers import format_bytes
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Look into, check and export stores of vectors."
@@ -57,7 +57,7 @@ def info(
         "not a chest": f"{len(unlike):,} by the look of them: {', '.join(unlike[:_SHOWN])}"
         + (", ... (--json lists them)" if len(unlike) > _SHOWN else ""),
         "equal": told_equal(told["equal_vectors"], told["unchecked_vectors"]),
-        "on disk": f"{size_text(told['bytes'])} in {plural(told['shards'], 'shard')}, created {told['created']}",
+        "on disk": f"{format_bytes(told['bytes'])} in {plural(told['shards'], 'shard')}, created {told['created']}",
     }
     if spec.text is None:
         del lines["prompts"]

@@ -112,12 +112,12 @@ def digits_for(values: Iterable[float | None], digits: int = 3) -> int:
     return digits
 
 
-def threshold_text(threshold: float) -> str:
+def format_threshold(threshold: float) -> str:
     """A threshold, with digits that tell it from zero."""
     return f"{threshold:.4f}" if threshold == 0 or abs(threshold) >= 1e-3 else f"{threshold:.2g}"
 
 
-def size_text(size: int) -> str:
+def format_bytes(size: int) -> str:
     """Bytes in the unit that fits: 4.2 MB."""
     number = float(size)
     for unit in ("bytes", "kB", "MB", "GB"):
@@ -127,10 +127,10 @@ def size_text(size: int) -> str:
     return f"{number:.1f} TB"
 
 
-def value_text(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value of a table or a setting: whole numbers without a point, blank where it is unknown."""
     if value is None:
         return ""
     if isinstance(value, list):
-        return f"[{', '.join(map(value_text, value))}]"
+        return f"[{', '.join(map(format_value, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cxr_embed.present.numbers import PAGE, value_text
+from cxr_embed.present.numbers import PAGE, format_value
 from cxr_embed.present.tables import INTERVAL, Table
 from cxr_embed.types import counted
 
@@ -197,7 +197,7 @@ def probe_table(card: dict[str, Any]) -> Table:
     facts = {
         "kind": card["kind"],
         "settings": ", ".join(
-            f"{name} = {'None' if value is None else value_text(value)}" for name, value in settings.items()
+            f"{name} = {'None' if value is None else format_value(value)}" for name, value in settings.items()
         ),
         "strengths chosen": f"{card['strengths'][0]:g} to {card['strengths'][1]:g}" if card["strengths"] else "",
         "vectors": f"{card['encoder']['encoder']}, {card['output']}, fingerprint {card['encoder']['fingerprint']}",

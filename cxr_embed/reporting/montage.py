@@ -19,7 +19,7 @@ from cxr_embed.index.case_table import LOOKS
 from cxr_embed.index.queries import Examples
 from cxr_embed.io.files import stays_below, written_aside
 from cxr_embed.manifest import leaves_root
-from cxr_embed.present.numbers import threshold_text
+from cxr_embed.present.numbers import format_threshold
 from cxr_embed.reporting.drawing import INK, NORMAL, RULE, SETTINGS, SMALL, SOFT, STYLES, short
 from cxr_embed.types import counted
 
@@ -198,7 +198,7 @@ def draw_answers(
         panels = []
         for place, case in enumerate(cases, start=1):
             known = {name: value for name, value in case.items() if name not in ("score", "content")}
-            title = f"{place}   {threshold_text(case['score'])}"
+            title = f"{place}   {format_threshold(case['score'])}"
             panels.append(case_panel(case, places, title, describe_case(known)))
         groups.append(([asked], panels))
     _write(path, groups, notes)

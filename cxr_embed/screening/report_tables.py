@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cxr_embed.metrics import Estimate
-from cxr_embed.present.numbers import PLAIN, threshold_text
+from cxr_embed.present.numbers import PLAIN, format_threshold
 from cxr_embed.present.tables import Table, markdown_table, markdown_text
 from cxr_embed.screening.finding_report import FindingReport, PairReport, Report
 from cxr_embed.types import counted
@@ -29,7 +29,7 @@ def threshold_table(report: Report) -> Table | None:
         return None
     if report.labels is None:
         points = [(f.name, f.point) for f in report.findings if f.point]
-        rows = [[name, threshold_text(point.threshold), PLAIN.percent(point.flag_rate)] for name, point in points]
+        rows = [[name, format_threshold(point.threshold), PLAIN.percent(point.flag_rate)] for name, point in points]
         return Table(heads=["finding", "threshold", "flagged"], rows=rows)
     rows = []
     for f in report.findings:
@@ -37,7 +37,7 @@ def threshold_table(report: Report) -> Table | None:
         rows.append(
             [
                 f.name,
-                threshold_text(point.threshold) if point else PLAIN.none,
+                format_threshold(point.threshold) if point else PLAIN.none,
                 PLAIN.percent(point.sensitivity if point else None),
                 PLAIN.percent(point.specificity if point else None),
                 PLAIN.percent(f.prevalence) + ("" if f.prevalence_stated or f.prevalence is None else "*"),
