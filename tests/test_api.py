@@ -70,6 +70,45 @@ def test_embed_gives_the_open_store(store: cx.api.embed.EmbeddedStore) -> None: 
         store.no_such  # noqa: B018
 
 
+def test_embed_takes_files_instead_of_a_manifest(place: Path, store: object, tmp_path: Path) -> None:
+    files = [place / "i0.png", str(place / "i1.png")]
+    made = cx.embed(images=files, store=tmp_path / "few", workers=1, key_file=_key(tmp_path))
+    assert made.ids.tolist() == ["i0", "i1"]
+    assert made.patient_ids.tolist() == ["unknown-i0", "unknown-i1"]
+    np.testing.assert_array_equal(made.read(["i0"]).vectors, store.read(["i0"]).vectors)  # type: ignore[attr-defined]
+    named = tmp_path / "DOE^JANE 1.2.840.113619.2.55.3.604688119.png"  # a UID: its image's id is a keyed hash
+    named.write_bytes((place / "i2.png").read_bytes())
+    hidden = cx.embed(images=[named], store=tmp_path / "hidden", workers=1, key_file=_key(tmp_path))
+    assert "113619" not in hidden.ids[0]
+
+
+def _key(folder: Path) -> Path:
+    (folder / "key").write_text("sixteen characters and more")
+    return folder / "key"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "`embed` takes a `manifest` or a list of `images`"),
+        ({"manifest": "m.csv", "images": ["a.png"]}, "one of the two"),
+        ({"images": "a.png"}, "`images` is a list of files"),
+        ({"images": []}, "`images` is a list of files"),
+        ({"images": ["nowhere.png"]}, r"1 file cannot be used \(nowhere.png: cannot be read"),
+        ({"images": ["labels.txt"]}, "not an image|no PNG, JPEG"),
+        ({"images": ["a.png"], "root": "elsewhere"}, "is not below"),
+    ],
+)
+def test_files_that_cannot_be_embedded_are_named(
+    arguments: dict[str, object], message: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    (place / "labels.txt").write_text("image_id\n")
+    with pytest.raises(CxrEmbedError, match=message):
+        cx.embed(**arguments, store=tmp_path / "s", key_file=_key(tmp_path))  # type: ignore[arg-type]
+    assert not (tmp_path / "s").exists()
+
+
 def test_few_images_have_the_vectors_of_the_store(place: Path, store: object) -> None:
     paths = [place / f"i{number}.png" for number in range(5)]
     found = cx.embed_images([paths[0], np.asarray(Image.open(paths[1])), *map(str, paths[2:])], batch_size=2)
@@ -272,3 +311,50 @@ def test_the_command_line_spells_arguments_as_flags() -> None:
         )
     finally:
         name_flags({})
+
+
+def test_a_probe_is_evaluated_on_whom_it_does_not_know(place: Path, store: object, probe: object) -> None:
+    found = probe.evaluate(store, place / "manifest.csv", bootstraps=50)  # type: ignore[attr-defined]
+    scores = probe.predict(store)  # type: ignore[attr-defined]
+    expected = cx.evaluate(scores, place / "manifest.csv", split="test", bootstraps=50)
+    assert found.mean_auroc == expected.mean_auroc
+    with pytest.raises(CxrEmbedError, match="that the probe learned from"):
+        probe.evaluate(store, place / "manifest.csv", split="train")  # type: ignore[attr-defined]
+
+
+def test_a_comparison_prints_and_is_a_table(place: Path, store: object, probe: object) -> None:
+    scores = probe.predict(store)  # type: ignore[attr-defined]
+    made = cx.compare(scores, scores, place / "manifest.csv", split="test", bootstraps=50)
+    assert made.to_pandas()["difference"].tolist() == [0.0, 0.0]
+    assert made.to_pandas()["finding"].tolist() == ["Effusion", "(mean)"]
+    assert "Effusion: 0.000" in repr(made)
+    assert "<th>p_holm</th>" in made._repr_html_()
+
+
+def test_a_screening_is_reported_with_intervals(place: Path, store: object) -> None:
+    prompts = {"Effusion": (["pleural effusion"], ["no pleural effusion"]), "Mass": (["mass"], ["no mass"])}
+    made = cx.screen(store, prompts, findings=["effusion"], labels=place / "manifest.csv", prevalence={"*": 0.1})  # type: ignore[arg-type]
+    assert made.names == ("Effusion",)
+    (finding,) = made.report.findings  # type: ignore[union-attr]
+    assert finding.auroc.low < finding.auroc.value < finding.auroc.high
+    assert (finding.prevalence, finding.prevalence_stated) == (0.1, True)
+    values = made.values[:, 0].astype(float)
+    for rule, part in (("sensitivity=0.8", 0.8), ("specificity=0.8", 0.8), ("flag-rate=0.25", 0.25)):
+        report = cx.screen(store, prompts, findings=["Effusion"], labels=place / "manifest.csv", threshold=rule).report  # type: ignore[arg-type]
+        point = report.findings[0].point  # type: ignore[union-attr]
+        reached = {"sensitivity": point.sensitivity, "specificity": point.specificity}.get(rule.partition("=")[0])
+        if reached is None:
+            assert (values >= point.threshold).mean() <= part
+        else:
+            assert reached >= part
+    stated = cx.screen(store, prompts, findings=["Effusion"], threshold=0.0).report  # type: ignore[arg-type]
+    assert stated.findings[0].point.threshold == 0.0  # type: ignore[union-attr]
+    with pytest.raises(CxrEmbedError, match="`threshold` youden needs `labels`"):
+        cx.screen(store, prompts, threshold="youden")  # type: ignore[arg-type]
+
+
+def test_an_index_is_evaluated(place: Path, store: object, tmp_path: Path) -> None:
+    index = cx.build_index(store, place / "manifest.csv", path=tmp_path / "index")  # type: ignore[arg-type]
+    for given in (index, tmp_path / "index", [index.index]):
+        found = cx.evaluate_index(given, findings=["effusion"], k=[3], bootstraps=20)  # type: ignore[arg-type]
+        assert [finding.name for finding in found.indexes[0].findings] == ["Effusion"]
