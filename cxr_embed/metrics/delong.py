@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import expit, logit, stdtr, stdtrit
 from scipy.stats import norm, rankdata
 
+from cxr_embed.metrics.figures import auroc
 from cxr_embed.metrics.intervals import LEVEL, NO_SPREAD, Estimate, at_the_end, is_end
 
 _NONE = 1e-18  # variance that is rounding alone
@@ -64,8 +65,10 @@ def delong_difference(positive: np.ndarray, first: np.ndarray, second: np.ndarra
     p is None where no spread can be had.
     """
     if min(int(positive.sum()), int((~positive).sum())) < 2:
-        (value,) = -np.diff([_auroc(positive, first), _auroc(positive, second)])
-        return Estimate(float(value), reason="no interval: a single case of a kind shows no spread"), None
+        one, other = (auroc(positive, scores) for scores in (first, second))
+        if one.value is None or other.value is None:
+            return Estimate(None, reason=one.reason), None
+        return Estimate(one.value - other.value, reason="no interval: a single case of a kind shows no spread"), None
     aurocs, covariance = delong(positive, np.stack([first, second]))
     value = float(aurocs[0] - aurocs[1])
     spread = math.sqrt(max(float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]), 0.0))
@@ -99,8 +102,3 @@ def holm(p_values: list[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, p * (len(known) - place)))
         corrected[number] = largest
     return corrected
-
-
-def _auroc(positive: np.ndarray, scores: np.ndarray) -> float:
-    ranks, count = rankdata(scores), int(positive.sum())
-    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * int((~positive).sum())))
