@@ -40,7 +40,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(f"c{number},{patients[number]},{split},{int(labels[number])}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     for name, strength in (("probe", "1"), ("other", "0.001")):
-        done = run_cli("probe", "train", "store", "labels.csv", "--out", name, "--strength", strength, cwd=folder)
+        done = run_cli("probe", "train", "store", "labels.csv", "--out", name, "-C", strength, cwd=folder)
         assert done.returncode == 0, done.stderr
         done = run_cli("probe", "predict", name, "store", "--out", f"{name}.csv", cwd=folder)
         assert done.returncode == 0, done.stderr

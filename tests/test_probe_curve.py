@@ -319,7 +319,7 @@ def test_thresholds_are_chosen_on_a_split_of_their_own_and_kept(typed: Path) -> 
 
 
 def test_what_did_not_converge_is_told_as_typed(typed: Path) -> None:
-    train = ("probe", "train", "clear", "labels.csv", "--out", "weak", "--strength", "1e300")
+    train = ("probe", "train", "clear", "labels.csv", "--out", "weak", "-C", "1e300")
     done = run_cli(*train, cwd=typed)
     assert done.returncode == 0, done.stderr
     assert "is too large to solve; give a smaller one" in done.stdout

@@ -38,7 +38,6 @@ InverseRegularisation = Annotated[
     float | None,
     typer.Option(
         "-C",
-        "--strength",
         help="scikit-learn's C, on standardised vectors; chosen for each finding by cross-validation by default.",
         show_default=False,
     ),
@@ -65,6 +64,7 @@ def train(
     kind: Annotated[ProbeKind, typer.Option(help="mlp has one hidden layer, knn looks at neighbours.")] = "linear",
     balance: Annotated[Balance, typer.Option(help="balanced: positives weigh as much as negatives.")] = "none",
     C: InverseRegularisation = None,
+    strength: Annotated[float | None, typer.Option(hidden=True, help="Until 0.4: -C.")] = None,
     threshold: Annotated[
         str | None,
         typer.Option(
@@ -84,6 +84,9 @@ def train(
     """
     from cxr_embed.api.probe import train_probe
 
+    if strength is not None:
+        typer.echo("note: --strength is -C now, and goes in 0.4", err=True)
+        C = strength
     if threshold is not None and thresholds_split is None:
         fail("--threshold is chosen on cases that the probe does not learn from: name them with --thresholds-split", 2)
     probe = train_probe(
