@@ -26,7 +26,6 @@ OTHERS = {"--help", "--no-index", "--find-links", "--extras"}  # of pip and of o
 # Options whose value is of another kind on another verb, and why.
 OF_TWO_KINDS = {
     "--against": "words to compare a question with; scores to compare scores with",
-    "--images": "a folder; how many",
     "--shots": "one number; several, for a curve",
     "--threshold": "a rule or a number; a similarity",
     "-k": "how many; several, for figures at each",
