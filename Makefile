@@ -58,7 +58,7 @@ format: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
 
 docs: $(VENV)/.docs
 	$(BIN)/python docs/command_line.py
-	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
+	$(BIN)/python -m sphinx -E -W --keep-going -q docs docs/_build
 	@echo "docs/_build/index.html"
 
 benchmarks: $(VENV)/.$(subst $(comma),-,$(EXTRAS))

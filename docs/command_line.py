@@ -48,8 +48,8 @@ class Option:
 
     @property
     def name(self) -> str:
-        """The long spelling."""
-        return max(self.spellings, key=lambda spelling: (spelling.startswith("--"), len(spelling)))
+        """The first long spelling: an old one stands behind the new."""
+        return next((spelling for spelling in self.spellings if spelling.startswith("--")), self.spellings[0])
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 project = "cxr_embed"
 html_show_copyright = False
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+default_role = "code"  # docstrings have single backquotes
+autodoc_typehints = "none"
 exclude_patterns = ["_build"]
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header"]  # a page that starts with another file's heading
-nitpicky = True
 smartquotes = False  # an option is written with two dashes
 html_theme = "furo"
 html_title = "cxr_embed"

@@ -26,7 +26,6 @@ OTHERS = {"--help", "--no-index", "--find-links", "--extras"}  # of pip and of o
 # Options whose value is of another kind on another verb, and why.
 OF_TWO_KINDS = {
     "--against": "words to compare a question with; scores to compare scores with",
-    "--images": "a folder; how many",
     "--shots": "one number; several, for a curve",
     "--threshold": "a rule or a number; a similarity",
     "-k": "how many; several, for figures at each",
@@ -187,3 +186,10 @@ def test_the_reader_of_pages_sees_what_is_loaded() -> None:
     assert page.loaded == {"https://a/x.css", "//b/x.js", "https://d/x.png"}
     assert (page.links, page.anchors) == ({"https://c"}, {"here"})
     assert _in_styles("@import 'https://e/x.css'; a { src: url('f.woff2') }") == ["https://e/x.css", "f.woff2"]
+
+
+def test_the_python_reference_has_every_public_name() -> None:
+    import cxr_embed
+
+    shown = re.findall(r"^\.\. auto\w+:: (\w+)$", (DOCS / "python-reference.md").read_text(), re.MULTILINE)
+    assert sorted(shown) == sorted(cxr_embed.__all__)

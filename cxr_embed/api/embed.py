@@ -170,7 +170,8 @@ def embed_images(
     """The vectors of a few images, in this process and without a store.
 
     Args:
-        images: files (PNG, JPEG, TIFF, DICOM), `CxrImage`s, or arrays `(H, W)` of uint8 or uint16, brighter = denser.
+        images: files (PNG, JPEG, TIFF, DICOM), `CxrImage` objects, or arrays `(H, W)` of uint8 or uint16, brighter =
+            denser.
         encoder: a name from `cxr-embed encoders`, or an `Encoder` object.
         output: one of the encoder's outputs; its first by default.
         weights, device, precision, pixels: as `load_encoder` takes them.

@@ -173,8 +173,8 @@ class FindingsProbe(Tabular):
             store: an open store of the same encoder, or its folder.
             labels: a manifest, or a table of labels.
             split: the tested part; `test` by default, where there are splits.
-            findings, extra, uncertain, prevalence, threshold, thresholds_split, calibrate, by, count_no_finding,
-                bootstraps, seed: as `cxr_embed.evaluate` takes them.
+            findings, extra, uncertain, prevalence, threshold, thresholds_split: as `cxr_embed.evaluate` takes them.
+            calibrate, by, count_no_finding, bootstraps, seed: likewise.
 
         Raises:
             ProbeError: for another encoder's store, or patients that the probe knows.

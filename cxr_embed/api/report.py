@@ -78,8 +78,8 @@ def report(
         stores: whose vectors are probed for view, sex and site.
         probes: folders of probes, for the model card.
         curve: `curve.json` of a few-label curve.
-        findings, extra, split, uncertain, prevalence, threshold, thresholds_split, calibrate, count_no_finding,
-            bootstraps, seed: as `evaluate` takes them.
+        findings, extra, split, uncertain, prevalence, threshold: as `evaluate` takes them.
+        thresholds_split, calibrate, count_no_finding, bootstraps, seed: likewise.
         by: columns to make groups of; sex, age, view and site by default, where they are there.
         output: one of the encoders' outputs, whose vectors are probed; each encoder's first by default.
         pool: how tokens become one vector there: `mean`, `max` or `flatten`.

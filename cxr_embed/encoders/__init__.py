@@ -94,7 +94,7 @@ def load_encoder(
         pixels: one of the encoder's pixel recipes.
 
     Returns:
-        The encoder behind `CheckedEncoder`: whatever it answers has a row an input and the declared shapes.
+        The encoder behind `CheckedEncoder`, which sees that each answer has a row an input and the declared shapes.
 
     Raises:
         EncoderError: for an unknown name, missing weights or packages, or a device that is not here.

@@ -27,7 +27,9 @@ class AttentionProbe(Probe):
         width: dimensions of a token; `fit` takes it from its array.
         C, Cs, folds, balance, seed: as `LinearProbe` takes them.
 
-    Attributes (after `fit`, besides those of all probes):
+    After `fit` it has, besides what all probes have:
+
+    Attributes:
         coef_, query_: `(F, width)` float64, of standardised tokens.
         intercept_, C_: `(F,)`.
     """

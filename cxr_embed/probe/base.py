@@ -31,7 +31,9 @@ class Probe(BaseEstimator):  # type: ignore[misc]
     A finding whose known labels are all alike, or all missing, cannot be learned: it is in `undefined_`, with the
     reason, and its predictions are NaN.
 
-    Attributes (after `fit`):
+    After `fit` it has:
+
+    Attributes:
         mean_, scale_: `(D,)`, what pooled vectors are standardised by.
         shape_: of one image's vectors before pooling.
         undefined_: number of a finding to the reason why it could not be learned.

@@ -24,7 +24,9 @@ class MLPProbe(Probe):
         pool: of token vectors: `mean`, `max` or `flatten`.
         seed: of the first weights and of the batches.
 
-    Attributes (after `fit`, besides those of all probes):
+    After `fit` it has, besides what all probes have:
+
+    Attributes:
         layers_: the weights of each layer, `(F, D, hidden)`, `(F, hidden)`, `(F, hidden)` and `(F,)`, float32.
     """
 
@@ -94,7 +96,9 @@ class KNNProbe(Probe):
         neighbors: how many to look at; all that are labelled, where they are fewer.
         pool: of token vectors: `mean`, `max` or `flatten`.
 
-    Attributes (after `fit`, besides those of all probes):
+    After `fit` it has, besides what all probes have:
+
+    Attributes:
         vectors_: `(N, D)` float32, of length 1.
         labels_: `(N, F)` float32 of 1, 0 and NaN.
     """

@@ -102,7 +102,9 @@ class LinearProbe(Probe):
         tolerance: on the coefficients, with many cases; few are solved to rounding.
         seed: of the folds.
 
-    Attributes (after `fit`, besides those of all probes):
+    After `fit` it has, besides what all probes have:
+
+    Attributes:
         coef_: `(F, D)` float64, of standardised vectors.
         intercept_: `(F,)`.
         C_: `(F,)`.
