@@ -52,7 +52,7 @@ class Difference:
     p_holm: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FindingDifference:
     """One finding's figures of two scores on the same cases.
 
@@ -72,7 +72,7 @@ class FindingDifference:
     test: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Two scores of the same cases.
 
@@ -168,7 +168,16 @@ def compare(
     )
     counted = count if one.clustered else None
     told = tuple(dict.fromkeys([*warnings, *one.notes, *other.notes]))
-    return Comparison(tuple(compared), mean, len(defined), len(one), counted, bootstraps, seed, told)
+    return Comparison(
+        findings=tuple(compared),
+        mean_auroc=mean,
+        covered=len(defined),
+        images=len(one),
+        patients=counted,
+        bootstraps=bootstraps,
+        seed=seed,
+        warnings=told,
+    )
 
 
 def _in_common(one: ScoredCases, other: ScoredCases) -> tuple[ScoredCases, ScoredCases, list[str]]:
@@ -199,7 +208,12 @@ def _in_common(one: ScoredCases, other: ScoredCases) -> tuple[ScoredCases, Score
 
 def _sample(cases: ScoredCases, number: int, patients: np.ndarray, count: int) -> Sample:
     known = ~np.isnan(cases.labels[:, number])
-    return Sample(cases.labels[known, number] == 1, cases.scores[known, number], patients[known], count)
+    return Sample(
+        positive=cases.labels[known, number] == 1,
+        scores=cases.scores[known, number],
+        patients=patients[known],
+        count=count,
+    )
 
 
 def _difference(
@@ -222,8 +236,15 @@ def _difference(
         estimate, p = delong_difference(one.positive, one.scores, other.scores)
         found["auroc"] = replace(found["auroc"], difference=estimate, p=p)
     patients = len(np.unique(one.patients)) if cases.clustered else None
-    shown = (len(one.positive), int(one.positive.sum()), patients)
-    return FindingDifference(cases.names[number], *shown, found["auroc"], found["average_precision"], test)
+    return FindingDifference(
+        name=cases.names[number],
+        n=len(one.positive),
+        positives=int(one.positive.sum()),
+        patients=patients,
+        auroc=found["auroc"],
+        average_precision=found["average_precision"],
+        test=test,
+    )
 
 
 def _corrected(findings: list[FindingDifference]) -> list[FindingDifference]:

@@ -38,7 +38,7 @@ _MIX = 1  # makes a seed of its own for the part of positives
 BOOTSTRAP, DELONG = "bootstrap over patients", "DeLong"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """Cases of one finding whose label is known.
 

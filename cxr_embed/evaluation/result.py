@@ -10,7 +10,7 @@ from cxr_embed.evaluation.measure import flatten, reasons
 from cxr_embed.metrics import Calibrator, Estimate, ReliabilityBin
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FindingResult:
     """One finding's figures.
 
@@ -66,7 +66,7 @@ class FindingResult:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GroupResult:
     """One finding's figures in one group of the cases.
 
@@ -105,7 +105,7 @@ class GroupResult:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Figures of all findings.
 

@@ -42,7 +42,7 @@ class ScoreValues(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoreTable:
     """Scores whose ids and values are checked when they are asked for.
 
@@ -129,7 +129,16 @@ def read_scores(scores: ScoreSource | Any) -> ScoreTable:
         )
     learned = np.asarray(learned, bool) if learned is not None else None
     stand_in = bool(getattr(scores, STAND_IN, False))
-    return ScoreTable("scores", ids, tuple(scores.names), {}, learned, None, scores.values, stand_in)
+    return ScoreTable(
+        source="scores",
+        ids=ids,
+        names=tuple(scores.names),
+        patients={},
+        learned=learned,
+        _rows=None,
+        _values=scores.values,
+        stand_in=stand_in,
+    )
 
 
 def _of_rows(rows: Rows, source: str) -> ScoreTable:
@@ -140,7 +149,16 @@ def _of_rows(rows: Rows, source: str) -> ScoreTable:
     if rows.has("patient_id"):
         patients = dict(zip(ids.tolist(), rows.table["patient_id"].to_pylist(), strict=True))
     stand_in = STAND_IN in rows.table.column_names
-    return ScoreTable(source, ids, names, patients, _learned(rows, source), rows, None, stand_in)
+    return ScoreTable(
+        source=source,
+        ids=ids,
+        names=names,
+        patients=patients,
+        learned=_learned(rows, source),
+        _rows=rows,
+        _values=None,
+        stand_in=stand_in,
+    )
 
 
 def _learned(rows: Rows, source: str) -> np.ndarray | None:

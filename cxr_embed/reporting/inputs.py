@@ -22,7 +22,7 @@ class ReportError(CxrEmbedError):
     """A report that cannot be made of what was given, or not be written."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inputs:
     """Files and settings of a report.
 

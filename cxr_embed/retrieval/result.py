@@ -61,7 +61,7 @@ class Figures:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FindingRetrieval:
     """One finding: do images that show it find others, of other patients, that do?
 
@@ -114,7 +114,7 @@ class Recall:
         return {"queries": self.queries, "patients": self.patients, "at": [value.to_json() for value in self.at]}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IndexRetrieval:
     """One index.
 
@@ -158,7 +158,7 @@ class IndexRetrieval:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IndexDifference:
     """One index minus the floor, on the same queries and cases: every draw of patients serves both.
 
@@ -199,7 +199,7 @@ class IndexDifference:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RetrievalReport:
     """Several indexes on the same images.
 

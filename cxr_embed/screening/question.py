@@ -24,7 +24,7 @@ from cxr_embed.store import Store
 from cxr_embed.types import counted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """What a store answers to one question.
 
@@ -108,7 +108,7 @@ def answer(
             more = counted(beyond, "more image has", "more images have")
             notes.append(f"{question.name}: {more} the score of the last one; shown by their ids")
         cases, contents = _cases(store, rows, values, known)
-        found.append(Answer(question, cases, contents))
+        found.append(Answer(question=question, cases=cases, contents=contents))
     if labels is not None:
         found, told = _judged(found, store, screening, labels, split, uncertain)
         notes += told

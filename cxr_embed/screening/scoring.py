@@ -35,7 +35,7 @@ _NAMED = 5
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Screening:
     """Scores of a store's images, and what a report needs besides.
 
@@ -121,7 +121,7 @@ def score_store(
             progress("scoring", done, len(store))
     names = tuple(finding.name for finding in scorer.findings)
     scores = Scores(ids=store.ids, names=names, values=values, kind=scorer.kind, stand_in=store.spec.untrained)
-    return Screening(scores, scorer, kept, cosines, embedded, notes)
+    return Screening(scores=scores, scorer=scorer, kept=kept, cosines=cosines, embedded=embedded, notes=notes)
 
 
 def _sample(count: int) -> np.ndarray:
