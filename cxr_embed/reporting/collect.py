@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -63,19 +63,8 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
     ]
     curve = _read_curve(inputs.curve) if inputs.curve is not None else None
     steps = _Steps(progress, len(names) + len(names) - 1 + len(stores))
-    scored, cases = [], []
-    for name, path in zip(names, inputs.scores, strict=True):
-        steps(f"evaluating {name}")
-        joined = join_scores(
-            read_scores(path), labels, findings=inputs.findings, split=inputs.split, uncertain=inputs.uncertain
-        )
-        made = _evaluated(inputs, path, labels, joined)
-        scored.append({"name": name, **input_record(path), "evaluation": made, "curves": curves_of(joined)})
-        cases.append(joined)
-    comparisons = []
-    for name, path in islice(zip(names, inputs.scores, strict=True), 1, None):
-        steps(f"comparing {names[0]} and {name}")
-        comparisons.append({"first": names[0], "second": name, **_compared(inputs, path, labels)})
+    scored, cases = _scored(inputs, names, labels, steps)
+    comparisons = _comparisons(inputs, names, labels, steps)
     shortcuts = []
     for store, encoder in zip(stores, encoders, strict=True):
         steps(f"probing {encoder} for shortcuts")
@@ -116,6 +105,31 @@ class _Steps:
         if self._progress is not None:
             self._progress(word, self._done, self._total)
         self._done += 1
+
+
+def _scored(
+    inputs: Inputs, names: Sequence[str], labels: Manifest, steps: _Steps
+) -> tuple[list[dict[str, Any]], list[ScoredCases]]:
+    """Each score file's figures and curves, and its cases."""
+    scored, cases = [], []
+    for name, path in zip(names, inputs.scores, strict=True):
+        steps(f"evaluating {name}")
+        joined = join_scores(
+            read_scores(path), labels, findings=inputs.findings, split=inputs.split, uncertain=inputs.uncertain
+        )
+        made = _evaluated(inputs, path, labels, joined)
+        scored.append({"name": name, **input_record(path), "evaluation": made, "curves": curves_of(joined)})
+        cases.append(joined)
+    return scored, cases
+
+
+def _comparisons(inputs: Inputs, names: Sequence[str], labels: Manifest, steps: _Steps) -> list[dict[str, Any]]:
+    """The first score file against each other one."""
+    found = []
+    for name, path in islice(zip(names, inputs.scores, strict=True), 1, None):
+        steps(f"comparing {names[0]} and {name}")
+        found.append({"first": names[0], "second": name, **_compared(inputs, path, labels)})
+    return found
 
 
 def _evaluated(inputs: Inputs, path: Path, labels: Manifest, cases: ScoredCases) -> dict[str, Any]:
