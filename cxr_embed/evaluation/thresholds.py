@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from cxr_embed.choices import CalibrationKind
+from cxr_embed.evaluation.diagnostics import FEW
 from cxr_embed.evaluation.scored import ScoredCases
 from cxr_embed.evaluation.scores import ScoresError
 from cxr_embed.metrics import (
@@ -26,7 +27,6 @@ from cxr_embed.metrics import (
 
 RULES = "youden, f1, sensitivity=0.9, specificity=0.9, flag-rate=0.1, or a number"
 Rule = str | float | Mapping[str, float]
-_FEW = 10  # positives of the validation part
 RuleKind = Literal["youden", "f1", "sensitivity", "specificity", "flag rate", "stated"]
 
 
@@ -143,12 +143,12 @@ def choose(
     few = []
     for name in names:
         choice, positives = _on(validation, name, chosen_by, calibration)
-        if 0 < positives < _FEW:
+        if 0 < positives < FEW:
             few.append(f"{name} ({positives})")
         if calibration is not None and choice.calibrator is None:
             choice = replace(choice, uncalibrated=choice.reason)
         choices[name] = _stated(choice, name, stated)
-    notes = [f"thresholds rest on fewer than {_FEW} positives of the validation part: {', '.join(few)}"] if few else []
+    notes = [f"thresholds rest on fewer than {FEW} positives of the validation part: {', '.join(few)}"] if few else []
     for what, lacking in (
         ("no threshold", {name: choice.reason for name, choice in choices.items()}),
         ("no probabilities", {name: choice.uncalibrated for name, choice in choices.items()}),
