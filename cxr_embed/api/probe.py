@@ -75,8 +75,8 @@ class FindingsProbe(Tabular):
             }
             for name in self.trained.findings
         ]
-        told = [name for name in rows[0] if any(row[name] is not None for row in rows)]
-        return pa.table({name: pa.array([row[name] for row in rows]) for name in told})
+        filled = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+        return pa.table({name: pa.array([row[name] for row in rows]) for name in filled})
 
     def save(self, path: StrPath) -> None:
         """Writes the probe into a folder; an older probe in it is replaced, whole or not at all.

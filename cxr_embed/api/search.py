@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, shown, store_of
+from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_or_bar, store_of
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import CaseIndex, Query, Rules
@@ -225,7 +225,7 @@ def build_index(
         kind=kind,
         memory=memory,
         key_file=Path(key_file) if key_file is not None else None,
-        progress=shown(progress),
+        progress=progress_or_bar(progress),
     )
     return SearchIndex(CaseIndex(path), written.notes)
 

@@ -210,7 +210,7 @@ def _import(
     if as_json:
         print_json(_as_json(summary))
         return
-    _tell(summary, source.name, store, labels)
+    _print_summary(summary, source.name, store, labels)
     if remark := unknown_name(encoder):
         typer.echo(f"note: {remark}", err=True)
 
@@ -219,7 +219,7 @@ def _as_json(summary: ImportSummary) -> dict[str, Any]:
     return {**vars(summary), "shape": list(summary.shape)}
 
 
-def _tell(summary: ImportSummary, name: str, store: Path, labels: Path | None) -> None:
+def _print_summary(summary: ImportSummary, name: str, store: Path, labels: Path | None) -> None:
     parts = [f"{summary.added:,} new", f"{summary.unchanged:,} unchanged"]
     parts += [f"{summary.replaced:,} replaced"] if summary.replaced else []
     parts += [f"{summary.forgotten:,} forgotten"] if summary.forgotten else []
@@ -235,9 +235,9 @@ def _tell(summary: ImportSummary, name: str, store: Path, labels: Path | None) -
         )
     if zero := summary.zero_vectors:
         named = ", ".join(zero[:_NAMED]) + (", ..." if len(zero) > _NAMED else "")
-        told = "is zero: it has no direction" if len(zero) == 1 else "is zero: they have no direction"
+        verb = "is zero: it has no direction" if len(zero) == 1 else "is zero: they have no direction"
         typer.echo(
-            f"note: the vector of {plural(len(zero), 'image')} {told} ({named}); imported all the same", err=True
+            f"note: the vector of {plural(len(zero), 'image')} {verb} ({named}); imported all the same", err=True
         )
     if summary.without_patient:
         typer.echo(

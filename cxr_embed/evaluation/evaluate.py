@@ -74,8 +74,8 @@ def evaluate(
         seed: of the draws.
 
     Raises:
-        ManifestError: for a file that is no table of unique ids.
-        ScoresError: for scores that are no finite numbers, that do not fit the labels, or options that do not fit.
+        ManifestError: for a file that is not a table of unique ids.
+        ScoresError: for scores that are not finite numbers, that do not fit the labels, or options that do not fit.
     """
     if bootstraps < 0:
         raise ScoresError(f"`bootstraps` is a count, not {bootstraps}")
@@ -118,9 +118,9 @@ def evaluate_cases(
     """Figures of scores that are joined with labels already.
 
     Args:
-        cases: that are judged.
+        cases: that are evaluated.
         validation: that thresholds and calibrations are chosen on; None for none.
-        ranking_only: AUROC and average precision alone; scores are then no probabilities.
+        ranking_only: AUROC and average precision alone; scores are then not probabilities.
         prevalence, threshold, calibrate, by, count_no_finding, bootstraps, seed: as `evaluate` takes them.
 
     Raises:

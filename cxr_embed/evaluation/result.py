@@ -24,7 +24,7 @@ class FindingResult:
         threshold_rule: how it was chosen, in words.
         figures: by name (`measure.FIGURES`): each with its interval, or the reason why there is none.
         auroc_interval: `bootstrap over patients` or `DeLong`.
-        reliability: bins of probability; empty where scores are no probabilities.
+        reliability: bins of probability; empty where scores are not probabilities.
         calibrator: what made probabilities of the scores; None where they were taken as they are.
     """
 

@@ -67,7 +67,7 @@ class ScoreTable:
         """`(N, F)` float64 of these findings.
 
         Raises:
-            ScoresError: naming every score that is no finite number.
+            ScoresError: naming every score that is not a finite number.
         """
         if self._values is not None:
             found = np.asarray(self._values, np.float64)[:, [self.names.index(name) for name in names]]
@@ -79,16 +79,16 @@ class ScoreTable:
             texts = self._rows.table[name]
             column = _parsed(texts)
             if column is None:
-                problems += self._rows.where(name, _no_number, f"{name} is no finite number")
+                problems += self._rows.where(name, _no_number, f"{name} is not a finite number")
             else:
                 columns.append(column)
         self._refuse(problems)
         return np.stack(columns, axis=1)
 
     def _refuse(self, problems: list[str]) -> None:
-        told = [problem for problem in problems if problem]
-        if told:
-            raise ScoresError("\n".join([f"{self.source}: scores that cannot be used", *(f"  {p}" for p in told)]))
+        named = [problem for problem in problems if problem]
+        if named:
+            raise ScoresError("\n".join([f"{self.source}: scores that cannot be used", *(f"  {p}" for p in named)]))
 
 
 ScoreSource = ScoreTable | ScoreValues | str | os.PathLike[str]  # or a table of pyarrow, which has no types
@@ -100,7 +100,7 @@ def read_scores(scores: ScoreSource | Any) -> ScoreTable:
     What is open already stays as it is.
 
     Raises:
-        ManifestError: for a file that is no table, or whose ids are blank or not unique.
+        ManifestError: for a file that is not a table, or whose ids are blank or not unique.
         ScoresError: for a probe's folder, or values in memory with such ids.
     """
     if isinstance(scores, ScoreTable):
@@ -195,7 +195,7 @@ def check_ids(ids: np.ndarray, source: str) -> None:
 
 
 def _parsed(texts: pa.ChunkedArray) -> np.ndarray | None:
-    """A column as float64; None where a value is no finite number."""
+    """A column as float64; None where a value is not a finite number."""
     try:
         values: np.ndarray = texts.cast(pa.float64()).to_numpy()
     except pa.ArrowInvalid:
@@ -215,4 +215,4 @@ def _bad_values(ids: np.ndarray, column: np.ndarray, name: str) -> str:
     bad = np.flatnonzero(~np.isfinite(column))
     shown = ", ".join(f"{column[n]} for {ids[n]}" for n in bad[:5].tolist())
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-    return f"{name} is no finite number: {shown}{more}" if len(bad) else ""
+    return f"{name} is not a finite number: {shown}{more}" if len(bad) else ""

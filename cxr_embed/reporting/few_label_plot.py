@@ -61,7 +61,7 @@ def few_labels_figure(curve: dict[str, Any], path: Path | None = None) -> Figure
         path: of the file.
 
     Raises:
-        ReportError: for more encoders than can be told apart, or a file that cannot be written.
+        ReportError: for more encoders than a reader can distinguish, or a file that cannot be written.
     """
     count = len({row["encoder"] for row in curve["summary"]})
     if count > len(STYLES):

@@ -15,7 +15,7 @@ from cxr_embed.evaluation.thresholds import Rule
 from cxr_embed.io.digests import file_sha256
 
 _SUFFIX = re.compile(r"\.(csv|csv\.gz|parquet)$", re.IGNORECASE)
-MOST = 5  # score files: more lines could not be told apart
+MOST = 5  # score files: more lines could not be distinguished
 
 
 class ReportError(CxrEmbedError):

@@ -100,7 +100,7 @@ def evaluate_retrieval(
             *cases.notes,
             *_alike(indexes),
             *left_out_of_means(cases.names, count_no_finding),
-            *_doubts(found[0], cases),
+            *_caveats(found[0], cases),
         ),
     )
 
@@ -281,12 +281,12 @@ def _apart(first: Part, second: Part) -> Part:
 
 
 def _alike(indexes: Sequence[CaseIndex]) -> list[str]:
-    return [f"{index.path}: {told}" for index in indexes if (told := collapsed(index.vectors))]
+    return [f"{index.path}: {note}" for index in indexes if (note := collapsed(index.vectors))]
 
 
-def _doubts(found: IndexRetrieval, cases: SharedCases) -> list[str]:
-    """What should make a reader doubt the figures; the same for every index."""
-    told = []
+def _caveats(found: IndexRetrieval, cases: SharedCases) -> list[str]:
+    """What limits the figures, in sentences; the same for every index."""
+    sentences = []
     undefined: dict[str, list[str]] = {}
     for finding in found.findings:
         for at in (*finding.figures.precision, *finding.figures.ndcg):
@@ -294,14 +294,14 @@ def _doubts(found: IndexRetrieval, cases: SharedCases) -> list[str]:
                 undefined[at.figure.reason].append(finding.name)
     if undefined:
         shown = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in undefined.items())
-        told.append(f"not defined, and no part in the mean: {shown}")
+        sentences.append(f"not defined, and no part in the mean: {shown}")
     if not found.same_patient.queries:
-        told.append(f"no recall of the same patient: {found.same_patient.at[0].figure.reason}")
+        sentences.append(f"no recall of the same patient: {found.same_patient.at[0].figure.reason}")
     few = [f"{f.name} ({f.figures.queries})" for f in found.findings if 0 < f.figures.queries < FEW]
     if few:
-        told.append(f"fewer than {FEW} queries, too few to judge by: {', '.join(few)}")
+        sentences.append(f"fewer than {FEW} queries, too few to judge by: {', '.join(few)}")
     if unknown := int(np.isnan(cases.labels[cases.queries | cases.searched]).sum()):
-        told.append(
+        sentences.append(
             f"{counted(unknown, 'label is', 'labels are')} unknown: such images neither ask nor answer for that finding"
         )
-    return told
+    return sentences

@@ -30,7 +30,7 @@ class AtK:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return {"k": self.k, **_told(self.figure), "random": self.chance, "lift": self.lift}
+        return {"k": self.k, **_figure_json(self.figure), "random": self.chance, "lift": self.lift}
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class FindingRetrieval:
             "positives": self.positives,
             **self.figures.to_json(),
             "by_view": {view: figures.to_json() for view, figures in self.by_view.items()},
-            "vote_auroc": {**_told(self.vote), "queries": self.voters, "positives": self.voter_positives},
+            "vote_auroc": {**_figure_json(self.vote), "queries": self.voters, "positives": self.voter_positives},
         }
 
 
@@ -152,7 +152,7 @@ class IndexRetrieval:
             "by_view": {
                 view: {**figures.to_json(), "findings": self.covered[view]} for view, figures in self.by_view.items()
             },
-            "mean_vote_auroc": {**_told(self.mean_vote), "findings": self.votes_covered},
+            "mean_vote_auroc": {**_figure_json(self.mean_vote), "findings": self.votes_covered},
             "same_patient": self.same_patient.to_json(),
             "same_view": self.same_view.to_json(),
         }
@@ -187,14 +187,14 @@ class IndexDifference:
             "findings": [
                 {
                     "finding": name,
-                    "precision": [_told(value) for value in self.precision[name]],
-                    "ndcg": [_told(value) for value in self.ndcg[name]],
+                    "precision": [_figure_json(value) for value in self.precision[name]],
+                    "ndcg": [_figure_json(value) for value in self.ndcg[name]],
                 }
                 for name in self.precision
             ],
-            "mean_precision": [_told(value) for value in self.mean_precision],
-            "mean_ndcg": [_told(value) for value in self.mean_ndcg],
-            "same_patient": [_told(value) for value in self.same_patient],
+            "mean_precision": [_figure_json(value) for value in self.mean_precision],
+            "mean_ndcg": [_figure_json(value) for value in self.mean_ndcg],
+            "same_patient": [_figure_json(value) for value in self.same_patient],
             "votes": self.votes.to_json() if self.votes is not None else None,
         }
 
@@ -205,7 +205,7 @@ class RetrievalReport:
 
     Attributes:
         ks: neighbours looked at, ascending.
-        queries, cases, patients: images asked for, images searched, patients of both.
+        queries, cases, patients: images that are queries, images searched, patients of both.
         indexes: as they were named.
         differences: of each index but the last from the last.
         bootstraps, seed: of the intervals.
@@ -241,6 +241,6 @@ class RetrievalReport:
         }
 
 
-def _told(figure: Estimate) -> dict[str, Any]:
+def _figure_json(figure: Estimate) -> dict[str, Any]:
     found: dict[str, Any] = {"value": figure.value, "low": figure.low, "high": figure.high}
     return {**found, "reason": figure.reason} if figure.reason else found

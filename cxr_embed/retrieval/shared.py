@@ -1,4 +1,4 @@
-"""The images that several indexes and the labels share: who is asked for, who is searched, what is known of them."""
+"""The images that several indexes and the labels share: the queries, what is searched, what is known of them."""
 
 from __future__ import annotations
 

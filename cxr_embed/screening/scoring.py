@@ -72,7 +72,7 @@ def score_store(
 
     Args:
         store: an open store.
-        prompts: what is asked.
+        prompts: that images are compared with.
         score, ensemble: as `Scorer` takes them.
         keep: `(N,)` bool, the images whose cosines the report needs; a sample by default.
         weights, device: of the text model, for prompts that the store does not hold yet.
@@ -241,7 +241,7 @@ def check_scores_target(path: Path) -> None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        reason = "Permission denied" if folder.is_dir() else f"{folder} is no folder"
+        reason = "Permission denied" if folder.is_dir() else f"{folder} is not a folder"
         raise StoreError(f"{path}: cannot be written ({reason}); give another `out`")
 
 
