@@ -166,7 +166,7 @@ def splits_note(cases: Cases) -> list[str]:
     if names.tolist() in ([], [""]):
         return []
     parts = [f"{name or 'none'} ({count:,})" for name, count in zip(names.tolist(), counts.tolist(), strict=True)]
-    return [f"no `split` is named: judged are the images of {', '.join(parts)}"]
+    return [f"no `split` is named: evaluated are the images of {', '.join(parts)}"]
 
 
 def uncertain_note(count: int) -> list[str]:

@@ -104,7 +104,7 @@ def check(
     ] = 8,
     as_json: AsJson = False,
 ) -> None:
-    """Load an encoder, run it on a few synthetic radiographs, and tell what a maintainer would ask for.
+    """Load an encoder, run it on a few synthetic radiographs, and report what a maintainer would ask for.
 
     Files and digests, versions, device, time an image; for cxr-foundation what its graphs are and whether they run in
     batches. Exit status 1 where it does not load, or gives radiographs that differ one vector.

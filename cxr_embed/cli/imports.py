@@ -26,7 +26,7 @@ Encoder = Annotated[str, typer.Option(help="What made the vectors: a name from `
 Output = Annotated[str, typer.Option(help="Which of its outputs they are, e.g. contrastive.")]
 StoreFolder = Annotated[Path, typer.Option(help="Folder of the vectors; made where it is missing.")]
 Labels = Annotated[
-    Path | None, typer.Option(help="CSV or Parquet with image_id; tells patients, is checked against the vectors.")
+    Path | None, typer.Option(help="CSV or Parquet with image_id; gives the patients, is checked against the vectors.")
 ]
 PatientPattern = Annotated[
     str | None, typer.Option(help="Regular expression on the image id; its group is the patient's id.")

@@ -135,11 +135,11 @@ def _unlike_note(opened: Any, found: Duplicates) -> list[str]:
     if LOOKS not in opened.table.column_names:
         return []
     looks = opened.table[LOOKS].to_pylist()
-    strange = sorted(str(opened.ids[row]) for group in found.groups for row in group.rows if looks[row])
-    if not strange:
+    unlike = sorted(str(opened.ids[row]) for group in found.groups for row in group.rows if looks[row])
+    if not unlike:
         return []
-    named = ", ".join(strange[:_NAMED]) + (", ..." if len(strange) > _NAMED else "")
-    some = counted(len(strange), "of these images does", "of these images do")
+    named = ", ".join(unlike[:_NAMED]) + (", ..." if len(unlike) > _NAMED else "")
+    some = counted(len(unlike), "of these images does", "of these images do")
     return [f"{some} not look like a chest radiograph ({named}): pictures of that kind are alike by themselves"]
 
 
@@ -159,7 +159,7 @@ def _show(ids: np.ndarray, cases: _Cases, found: Duplicates) -> None:
         for head, cells in zip(heads, zip(*rows, strict=True), strict=True)
     ]
     if left_out := print_columns(console(), columns, ("patient_id", "split", "similarity")):
-        typer.echo(f"note: {', '.join(left_out)}: no room here; --json tells them")
+        typer.echo(f"note: {', '.join(left_out)}: no room here; --json lists them")
     if len(found.groups) > _SHOWN:
         typer.echo(f"... and {plural(len(found.groups) - _SHOWN, 'group')} more: --json has them all")
 

@@ -138,7 +138,7 @@ def _print_written(result: ScanResult, out: Path | None, key_path: Path | None) 
     elif key_path is not None:
         what = "patient ids"
         if result.neutral:
-            what += f", and {plural(result.neutral, 'image id')} that would tell of a person, an order or a UID,"
+            what += f", and {plural(result.neutral, 'image id')} that would reveal a person, an order or a UID,"
         typer.echo(f"{what} are hashed with the key in {key_path}: keep it, and keep it apart from the data")
 
 

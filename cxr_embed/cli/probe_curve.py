@@ -180,7 +180,7 @@ def _print_curve(curve: Curve, out: Path, files: Sequence[str]) -> None:
         compared = plural(tests, "comparison")
         typer.echo(f"p: paired t-test over the draws, with Holm's correction for {compared}")
     if drawn:
-        typer.echo("both are of other draws, with these same test patients; `probe compare` tells of other patients")
+        typer.echo("both are of other draws, with these same test patients; `probe compare` is about other patients")
     print_notes([*curve.notes, *undefined_sizes(curve)])
     typer.echo(
         f"{out}: curve.json, curve.csv; trained on {plural(len(curve.train), 'image')}, tested on "

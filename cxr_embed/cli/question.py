@@ -86,7 +86,7 @@ def ask_store(
     for file in filter(None, (out, montage)):
         typer.echo(f"{file}: {plural(len(opened) if file == out else sum(len(a.cases) for a in answers), 'image')}")
     typer.echo(
-        f"{plural(len(opened), 'image')} of {opened.spec.name} asked; a score ranks images and is not a probability"
+        f"{plural(len(opened), 'image')} of {opened.spec.name} scored; a score ranks images and is not a probability"
     )
     typer.echo(RESEARCH)
 
@@ -97,7 +97,7 @@ def _print_answers(answers: Sequence[Answer], kind: str, notes: Sequence[str]) -
         alone = " alone" if kind == "sigmoid" else f" against '{each.question.negative[0]}'"
         typer.echo(f"{each.question.name}: {kind} of '{each.question.positive[0]}'{alone}, the highest first")
         left_out.update(dict.fromkeys(print_cases(list(each.cases), "score")))
-    no_room = [f"{', '.join(left_out)}: no room here; --json tells them"] if left_out else []
+    no_room = [f"{', '.join(left_out)}: no room here; --json lists them"] if left_out else []
     for line in _aurocs(answers):
         typer.echo(line)
     for note in dict.fromkeys([*no_room, *notes]):
@@ -135,7 +135,7 @@ def _draw(montage: Path, places: Places, answers: Sequence[Answer], notes: Seque
 
     drawn = []
     for each in answers:
-        panel = Panel("asked", (f"against '{each.question.negative[0]}'",), why=each.question.positive[0])
+        panel = Panel("question", (f"against '{each.question.negative[0]}'",), why=each.question.positive[0])
         digests = [{**case, "content": content} for case, content in zip(each.cases, each.contents, strict=True)]
         drawn.append((panel, digests))
     draw_answers(montage, places, drawn, notes)

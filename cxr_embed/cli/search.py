@@ -120,7 +120,7 @@ def _print_answer(answer: SimilarCases, files: Sequence[Path | None]) -> None:
     typer.echo(f"nearest to {answer.query.name}")
     notes = list(answer.notes)
     if left_out := print_cases(list(answer.cases)):
-        notes.insert(0, f"{', '.join(left_out)}: no room here; --json and --out tell them")
+        notes.insert(0, f"{', '.join(left_out)}: no room here; --json and --out list them")
     for note in notes:
         typer.echo(f"note: {note}")
     for file in filter(None, files):

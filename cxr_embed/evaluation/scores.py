@@ -118,14 +118,14 @@ def read_scores(scores: ScoreSource | Any) -> ScoreTable:
     if np.shape(scores.values) != (len(ids), len(scores.names)):
         raise ScoresError(
             f"scores have the shape {np.shape(scores.values)}; {counted(len(ids), 'id')} and "
-            f"{counted(len(scores.names), 'name')} ask for "
+            f"{counted(len(scores.names), 'name')} need "
             f"({len(ids)}, {len(scores.names)})"
         )
     check_ids(ids, "scores")
     learned = getattr(scores, LEARNED, None)
     if learned is not None and np.shape(learned) != (len(ids),):
         raise ScoresError(
-            f"{LEARNED} has the shape {np.shape(learned)}; {counted(len(ids), 'id asks', 'ids ask')} for ({len(ids)},)"
+            f"{LEARNED} has the shape {np.shape(learned)}; {counted(len(ids), 'id needs', 'ids need')} ({len(ids)},)"
         )
     learned = np.asarray(learned, bool) if learned is not None else None
     stand_in = bool(getattr(scores, STAND_IN, False))

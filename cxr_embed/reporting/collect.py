@@ -1,4 +1,4 @@
-"""All that a report tells, as plain JSON values; page, Markdown and CSV are made of nothing else."""
+"""All that a report says, as plain JSON values; page, Markdown and CSV are made of nothing else."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def _shortcuts(store: Store, name: str, inputs: Inputs, labels: Manifest, tested
 
 
 def _read_curve(path: Path) -> dict[str, Any]:
-    """What a page tells of a curve; the draws and single results stay in their file.
+    """What a page says of a curve; the draws and single results stay in their file.
 
     Raises:
         ReportError: for a file that is no curve.

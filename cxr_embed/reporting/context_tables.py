@@ -152,7 +152,7 @@ def groups_tables(scores: Sequence[dict[str, Any]]) -> list[Table]:
 
 
 def shortcut_table(shortcuts: Sequence[dict[str, Any]]) -> Table:
-    """What probes tell from the vectors."""
+    """What probes separate by the vectors."""
     rows, notes = [], []
     for record in shortcuts:
         if record["reason"]:

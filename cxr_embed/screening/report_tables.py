@@ -52,7 +52,7 @@ def polarity(report: Report, most: int | None = None) -> list[str]:
     """Faults of polarity, a sentence a finding, and what they mean.
 
     Args:
-        report: what to tell.
+        report: what to say.
         most: findings that are shown in full, those of the lowest AUROC first; the others are only counted.
     """
     faulty = [finding for finding in report.findings if finding.polarity]
@@ -60,7 +60,7 @@ def polarity(report: Report, most: int | None = None) -> list[str]:
         faulty.sort(key=lambda finding: 1.0 if finding.auroc.value is None else finding.auroc.value)
     sentences = [f"{finding.name}: {'; '.join(finding.polarity)}" for finding in faulty[:most]]
     if len(faulty) > len(sentences):
-        sentences.append(f"{counted(len(faulty) - len(sentences), 'more finding')}, marked !; `report` tells all")
+        sentences.append(f"{counted(len(faulty) - len(sentences), 'more finding')}, marked !; `report` names all")
     under = any(f.auroc.value is not None and f.auroc.value < 0.5 for f in report.findings)
     pairs = [pair for finding in report.findings for pair in finding.pairs]
     under |= any(pair.auroc is not None and pair.auroc < 0.5 for pair in pairs)
@@ -76,7 +76,7 @@ def to_markdown(report: Report, about: dict[str, str], research: str) -> str:
     """The report as a Markdown file.
 
     Args:
-        report: what to tell.
+        report: what to say.
         about: what was scored with what, a line each.
         research: the sentence on what it is not for.
     """

@@ -192,7 +192,7 @@ def _cut(encoder: CheckedEncoder, prompts: Sequence[str]) -> set[str]:
 def _word_notes(store: Store, prompts: PromptSet, sources: Mapping[str, str]) -> tuple[str, ...]:
     """Notes on prompts that were cut, or have words that the encoder never learned.
 
-    Both stand in a prompt's source, so each run tells it.
+    Both stand in a prompt's source, so each run says it.
     """
     notes = []
     shortened = [prompt for prompt in prompts.prompts if CUT in sources[prompt]]
