@@ -11,12 +11,12 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cxr_embed"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-OURS = re.compile(r"told|untold|asked|askers?|truths?|doubts?|crews?|wish|wishes|strangers?|strengths?")
+OURS = re.compile(r"told|untold|asked|askers?|judged?|truths?|doubts?|crews?|wish|wishes|strangers?|strengths?")
 SAID = re.compile(
-    r"\b(?:untold|told|askers?|doubts?|crews?|wish(?:es)?|strangers?)\b"
+    r"\b(?:untold|told|askers?|judged|doubts?|crews?|wish(?:es)?|strangers?)\b"
     # 'is no file' is 'is not a file'; 'there is no file' may stay.
     r"|(?<!there )\b(?:is|are|was|were) no (?:(?:finite|whole|grey|usable) )?"
-    r"(?:array|column|date|file|finding|folder|id|image|index|model|number|picture|probabilit|radiograph|recipe"
+    r"(?:array|column|date|file|finding|folder|grouping|id|image|index|model|number|output|picture|probabilit|radiograph|recipe"
     r"|sequence|table|text|vector)(?:s|y|ies)?\b"
 )
 # Keys of files of every release: of index.json, of a report, of a screening's report.

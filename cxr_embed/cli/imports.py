@@ -127,7 +127,7 @@ def tfrecord(
     """Import TFRecord files of vectors, as Google's CXR Foundation service writes them; TensorFlow is not needed.
 
     Each record holds the floats `embedding` and the bytes `image/id`. Google's vectors of MIMIC-CXR at PhysioNet are
-    of its first model (1,376 numbers), which is no output of cxr-foundation: give them a name of your own.
+    of its first model (1,376 numbers), which is not an output of cxr-foundation: give them a name of your own.
     """
     from cxr_embed.imports import open_tfrecord
 

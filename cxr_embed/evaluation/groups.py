@@ -22,7 +22,7 @@ def groups_of(cases: ScoredCases, attribute: str) -> np.ndarray:
     """`(N,)` group names of the cases; ages are put into bands.
 
     Raises:
-        ScoresError: for a column that the labels do not have, or that is no grouping.
+        ScoresError: for a column that the labels do not have, or that is not a grouping.
     """
     if attribute not in cases.table:
         known = ", ".join(name for name in cases.table if name not in ("image_id", "path", *cases.columns))

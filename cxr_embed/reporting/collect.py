@@ -198,7 +198,7 @@ def _read_curve(path: Path) -> dict[str, Any]:
     """What a page says of a curve; the draws and single results stay in their file.
 
     Raises:
-        ReportError: for a file that is no curve.
+        ReportError: for a file that is not a curve.
     """
     record = input_record(path)
     try:
