@@ -97,9 +97,16 @@ def _sample(setting: Setting, seed: int) -> Sample:
         # Bayes for two normal distributions.
         return np.asarray(expit(logit(setting.prevalence) + setting.effect * (values - setting.effect / 2)))
 
-    at = float(probable(np.array(_THRESHOLD)))
-    told = (_THRESHOLD, probable(scores[0]), at, setting.prevalence / 2)
-    return Sample(positive, scores[0], patients, setting.patients, *told)
+    return Sample(
+        positive=positive,
+        scores=scores[0],
+        patients=patients,
+        count=setting.patients,
+        threshold=_THRESHOLD,
+        probabilities=probable(scores[0]),
+        probability=float(probable(np.array(_THRESHOLD))),
+        prevalence=setting.prevalence / 2,
+    )
 
 
 def difference_coverage(setting: Setting, sets: int, draws: int) -> tuple[float, float]:
@@ -107,7 +114,9 @@ def difference_coverage(setting: Setting, sets: int, draws: int) -> tuple[float,
     held = rejected = 0
     for seed in range(sets):
         positive, scores, patients = make(setting, seed, 2)
-        one, other = (Sample(positive, row, patients, setting.patients) for row in scores)
+        one, other = (
+            Sample(positive=positive, scores=row, patients=patients, count=setting.patients) for row in scores
+        )
         if one.independent:
             estimate, p = delong_difference(positive, *scores)
         else:

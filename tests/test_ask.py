@@ -192,7 +192,7 @@ def test_columns_without_room_are_told_once_by_what_holds_them(folder: Path) -> 
     assert done.exit_code == 0, done.output
     notes = [line for line in done.stdout.splitlines() if "no room here" in line]
     assert len(notes) == 1
-    assert notes[0].endswith("no room here; --json tells them")  # the scores' file has none of them
+    assert notes[0].endswith("no room here; --json lists them")  # the scores' file has none of them
 
 
 def test_the_verb_as_typed(folder: Path) -> None:

@@ -216,7 +216,7 @@ def test_undefined_has_a_reason_and_no_part_in_the_mean(tmp_path: Path) -> None:
     # A specificity needs negatives only, and there are 30.
     assert found.finding("B").figures["specificity"].value is not None
     assert found.finding("B").figures["sensitivity"].value is None
-    assert found.finding("B").figures["brier"].reason.startswith("the scores are no probabilities")
+    assert found.finding("B").figures["brier"].reason.startswith("the scores are not probabilities")
     text = " | ".join(found.warnings)
     assert "no AUROC, and no part in the mean: B (all 30 labels are negative); C" in text
     assert "fewer than 10 positives, too few to judge by: E (3)" in text
@@ -258,8 +258,12 @@ def test_what_does_not_fit_is_told(tables: tuple[Path, Path], tmp_path: Path) ->
     ("scores", "labels", "said"),
     [
         ("image_id,A\ni1,0.5\ni1,0.6\n", "image_id,A\ni1,1\n", "image_id is not unique: 'i1' in line 3"),
-        ("image_id,A\ni1,nan\ni2,inf\ni3,\n", "image_id,A\ni1,1\n", "A is no finite number: 'nan' in line 2, 'inf' in"),
-        ("image_id,A\ni1,high\n", "image_id,A\ni1,1\n", "A is no finite number: 'high' in line 2"),
+        (
+            "image_id,A\ni1,nan\ni2,inf\ni3,\n",
+            "image_id,A\ni1,1\n",
+            "A is not a finite number: 'nan' in line 2, 'inf' in",
+        ),
+        ("image_id,A\ni1,high\n", "image_id,A\ni1,1\n", "A is not a finite number: 'high' in line 2"),
         ("image_id,A\nx1,0.5\n", "image_id,A\ni1,1\n", "no image_id in common: 'x1' in the scores, 'i1' in the labels"),
         ("image_id,Edemma\ni1,0.5\n", "image_id,Edema\ni1,1\n", "'Edemma' is near 'Edema'"),
         (
@@ -287,7 +291,7 @@ def test_bad_input_is_named(tmp_path: Path, scores: str, labels: str, said: str)
 def test_values_in_memory_are_checked_too() -> None:
     labels = Labels(np.array(["a", "b"]), ("A",), np.array([[1], [0]], np.float32))
     ids = np.array(["a", "b"])
-    with pytest.raises(ScoresError, match="A is no finite number: nan for b"):
+    with pytest.raises(ScoresError, match="A is not a finite number: nan for b"):
         evaluate(Scores(ids=ids, names=("A",), values=np.array([[1], [np.nan]]), kind="margin"), labels)
     with pytest.raises(ScoresError, match="scores: image ids stand twice: a"):
         evaluate(Scores(ids=np.array(["a", "a"]), names=("A",), values=np.ones((2, 1)), kind="margin"), labels)

@@ -80,7 +80,7 @@ def test_predictive_values_know_that_nobody_flagged_is_no_certainty() -> None:
     assert none["npv"].value == pytest.approx(0.9)
     assert none["npv"].low < 0.89 < 0.91 < none["npv"].high
     assert none["ppv"].reason == "nothing is flagged, or everything"
-    assert none["net_benefit"].reason == "the threshold is no probability under 1"
+    assert none["net_benefit"].reason == "the threshold is not a probability under 1"
 
 
 def test_groups_that_both_reach_the_end_may_differ_all_the_same(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from test_equal_vectors import without_checksums
 
 from cxr_embed import CaseIndex, LinearProbe, open_store
-from cxr_embed.cli.forget import _tell
+from cxr_embed.cli.forget import _print
 from cxr_embed.errors import CxrEmbedError, StoreError
 from cxr_embed.forget import forget
 from cxr_embed.imports import import_vectors, open_npz
@@ -476,7 +476,7 @@ def test_a_full_disk_is_told_with_its_place(
         patch.setattr(rewrite, "write_shard", full)
         result = forget([world.root / "store"], patients=[owner(3)], key_file=world.key)
     assert result.problems == [f"{world.root / 'store'}: cannot be read or written (No space left on device)"]
-    _tell(result)
+    _print(result)
     told = capsys.readouterr()
     assert told.err.endswith("see to what was not done, and run the same again\n")
     assert "nothing else" not in told.out

@@ -90,7 +90,7 @@ def test_an_evaluation_without_a_split_leaves_them_out(typed: Path, name: str) -
         f"80 images of {name} are of patients that the probe learned from (c0, c1, c10, ...), and left out"
         in (told["warnings"])
     )
-    assert "no --split is named: judged are the images of test (40), validate (40)" in told["warnings"]
+    assert "no --split is named: evaluated are the images of test (40), validate (40)" in told["warnings"]
     in_python = evaluate(typed / name, typed / "labels.csv", bootstraps=20)
     assert in_python.mean_auroc.value == pytest.approx(value)
     assert len(in_python.warnings) == len(told["warnings"])
@@ -184,4 +184,4 @@ def test_scores_of_other_programs_are_judged_whole(typed: Path) -> None:
     found = evaluate(typed / "plain.csv", typed / "labels.csv", bootstraps=20)
     assert found.images == COUNT
     assert found.mean_auroc.value == pytest.approx(plain_auroc(typed, ("train", "test", "validate")))
-    assert "no `split` is named: judged are the images of test (40), train (80), validate (40)" in found.warnings
+    assert "no `split` is named: evaluated are the images of test (40), train (80), validate (40)" in found.warnings

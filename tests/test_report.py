@@ -318,7 +318,7 @@ def test_scores_that_are_no_probabilities(folder: Folder, tmp_path: Path) -> Non
     made = folder.report()
     page = read(write_report(tmp_path / "r.html", made)[0])
     told = " ".join(page.text)
-    assert "The scores are no probabilities" in told
+    assert "The scores are not probabilities" in told
     assert "No threshold was chosen or stated" in told
     assert any("Brier" in text for text in made["warnings"])
     calibrated = folder.report(thresholds_split="val", calibrate="platt")

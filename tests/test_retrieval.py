@@ -167,7 +167,7 @@ def test_neighbours_are_brute_force_with_copies_in_a_drawn_order(
     index = make_index(tmp_path, vectors)
     cases = np.sort(rng.choice(60, 50, replace=False))
     patients, queries = rng.integers(0, 12, 50), np.arange(0, 50, 2)
-    pools = [Pool(rng.random(50) < 0.7, strangers=True), Pool(np.ones(50, bool), strangers=False)]
+    pools = [Pool(rng.random(50) < 0.7, others_only=True), Pool(np.ones(50, bool), others_only=False)]
     for pool, found in zip(pools, nearest(index, cases, queries, patients, pools, 7), strict=True):
         for place, query in enumerate(queries.tolist()):
             allowed = [

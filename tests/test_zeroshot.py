@@ -698,7 +698,7 @@ def test_no_framework_of_a_model_is_loaded(tmp_path: Path) -> None:
         (["s", "--prompts", "nih41", "--out", "o.csv"], 1, "did you mean nih14"),
         (["s", "--prompts", "nih14", "--out", "o.csv"], 1, "toy-text embeds no prompts|no encoder is named"),
         (["s", "--prompts", "toy.yaml", "--out", "o.txt"], 1, ".csv or .parquet"),
-        (["s", "--prompts", "toy.yaml", "--out", "toy.yaml/o.csv"], 1, "is no folder"),
+        (["s", "--prompts", "toy.yaml", "--out", "toy.yaml/o.csv"], 1, "is not a folder"),
         (["s", "--prompts", "toy.yaml", "--out", "o.csv", "--score", "prob"], 1, "--score is margin"),
         (["s", "--prompts", "toy.yaml", "--out", "o.csv", "--labels", "none.csv"], 1, "no such file"),
         (

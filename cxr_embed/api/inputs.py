@@ -21,7 +21,7 @@ Table = Any
 Progress = Callable[[str, int, int], None]  # a word for the step, what is done, how much there is
 
 
-def shown(progress: Progress | None) -> Progress | None:
+def progress_or_bar(progress: Progress | None) -> Progress | None:
     """The caller's progress; in a notebook, a bar where there is none."""
     return progress if progress is not None else notebook_bar()
 

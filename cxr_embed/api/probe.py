@@ -13,7 +13,8 @@ from cxr_embed.api.evaluate import EvaluationResult, evaluate
 from cxr_embed.api.inputs import StrPath, Table, labels_of, source_of, store_of
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.api.tabular import Tabular
-from cxr_embed.cases import own_patients, some
+from cxr_embed.api.unseen import check_kept, predict_unseen, tested_split, unconverged_notes
+from cxr_embed.cases import own_patients
 from cxr_embed.choices import Balance, CalibrationKind, ProbeKind, Uncertain
 from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.evaluation.scored import join_scores
@@ -74,8 +75,8 @@ class FindingsProbe(Tabular):
             }
             for name in self.trained.findings
         ]
-        told = [name for name in rows[0] if any(row[name] is not None for row in rows)]
-        return pa.table({name: pa.array([row[name] for row in rows]) for name in told})
+        filled = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+        return pa.table({name: pa.array([row[name] for row in rows]) for name in filled})
 
     def save(self, path: StrPath) -> None:
         """Writes the probe into a folder; an older probe in it is replaced, whole or not at all.
@@ -183,10 +184,10 @@ class FindingsProbe(Tabular):
         table, trained = labels_of(labels, extra), self.trained
         part = tested_split(table, split)
         parts = [part] if thresholds_split is None else [part, thresholds_split]
-        predicted = predict_untaught(trained, store_of(store), table, parts)
+        predicted = predict_unseen(trained, store_of(store), table, parts)
         kept = trained.thresholds if threshold is None and thresholds_split is None else {}
         if kept:
-            _check_kept(trained, predicted)
+            check_kept(trained, predicted)
         found = evaluate(
             predicted.scores,
             table,
@@ -211,11 +212,6 @@ class FindingsProbe(Tabular):
 
     def _remarks(self) -> Sequence[str]:
         return (repr(self), *self.notes)
-
-
-def tested_split(labels: Manifest, split: str | None) -> str | None:
-    """The split that is tested: the one that is named, else `test`, where there are splits."""
-    return split or ("test" if "split" in labels.table.column_names else None)
 
 
 def train_probe(
@@ -330,14 +326,6 @@ def stored_output(store: Store, output: str | None) -> str:
     return output or store.spec.probe_output
 
 
-def unconverged_notes(trained: TrainedProbe) -> list[str]:
-    """What was not fully trained, a sentence a reason."""
-    names: dict[str, list[str]] = {}
-    for name, reason in trained.unconverged.items():
-        names.setdefault(reason, []).append(name)
-    return [f"not fully trained: {', '.join(found)}: {reason}" for reason, found in names.items()]
-
-
 def _with_thresholds(
     trained: TrainedProbe, store: Store, labels: Manifest, split: str, rule: str | None, uncertain: Uncertain
 ) -> tuple[TrainedProbe, list[str]]:
@@ -347,7 +335,7 @@ def _with_thresholds(
         ProbeError: where the probe learned from a patient of the split.
         ScoresError: for an unknown rule.
     """
-    predicted = predict_untaught(trained, store, labels, [split])
+    predicted = predict_unseen(trained, store, labels, [split])
     cases = join_scores(
         read_scores(predicted.scores), labels, patients=predicted.patients, split=split, uncertain=uncertain
     )
@@ -359,65 +347,3 @@ def _with_thresholds(
     patients = np.unique(predicted.owners)
     chosen = ThresholdRecord(split, how.replace("the validation part", f"the split {split}"), len(patients))
     return replace(trained, thresholds=thresholds, chosen=chosen, chosen_on=patients), notes
-
-
-def _check_kept(trained: TrainedProbe, tested: Predicted) -> None:
-    """Refuses to test kept thresholds on patients that they were chosen on.
-
-    Raises:
-        ProbeError: naming the first few.
-    """
-    both = np.intersect1d(tested.owners, trained.chosen_on)
-    if len(both):
-        raise ProbeError(
-            f"{among(len(both), len(tested.owners))} that the probe's thresholds were chosen on ({some(both)}); "
-            "evaluate on others, by `split`, or state a `threshold`"
-        )
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """A probe's scores, whose the images are (`patients` is None where nobody knows), and what was left out."""
-
-    scores: Scores
-    owners: np.ndarray
-    patients: dict[str, str] | None
-    notes: tuple[str, ...]
-
-
-def among(patients: int, images: int) -> str:
-    """Words for patients who should not be tested."""
-    return (
-        f"{counted(patients, 'patient')} of these {counted(images, 'image')} "
-        f"{'is' if patients == 1 else 'are'} among those"
-    )
-
-
-def predict_untaught(trained: TrainedProbe, store: Store, labels: Manifest, parts: list[str | None]) -> Predicted:
-    """Scores of the images of some splits, of patients that the probe did not learn from.
-
-    Raises:
-        ProbeError: for another encoder's store, a split that is not there, or patients that the probe learned from.
-    """
-    trained.check_store(store)
-    matched = [labelled_cases(store, labels, split=part, known=False) for part in dict.fromkeys(parts)]
-    ids, places = np.unique(np.concatenate([cases.ids for cases in matched]), return_index=True)
-    patients = np.concatenate([cases.patients for cases in matched])[places]
-    seen = np.flatnonzero(trained.seen(patients, ids))
-    if len(seen):
-        named = ", ".join(np.unique(patients[seen])[:3].tolist()).replace("\n", "")
-        raise ProbeError(
-            f"{among(len(np.unique(patients[seen])), len(ids))} that the probe learned from ({named}); "
-            "evaluate on others, by `split`"
-        )
-    learned = [number for number in range(len(trained.findings)) if number not in trained.probe.undefined_]
-    names = tuple(trained.findings[number] for number in learned)
-    notes = [note for cases in matched for note in cases.notes]
-    notes += [f"{name} was not learned: {reason}" for name, reason in trained.undefined.items()]
-    known = not any(patient.startswith("\n") for patient in patients.tolist())
-    return Predicted(
-        Scores(ids=ids, names=names, values=trained.predict(store, ids)[:, learned], kind="probability"),
-        patients,
-        dict(zip(ids.tolist(), patients.tolist(), strict=True)) if known else None,
-        tuple(dict.fromkeys(notes)),
-    )

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cxr_embed.api.evaluate import scores_of
-from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, shown
+from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_or_bar
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.choices import CalibrationKind, Uncertain
 from cxr_embed.evaluation import ScoreSource
@@ -119,7 +119,7 @@ def report(
             curve=Path(curve) if curve is not None else None,
             by=tuple(by) if by is not None else None,
         )
-        made = collect(inputs, shown(progress))
+        made = collect(inputs, progress_or_bar(progress))
     written = write_report(page, made)
     return ReportFiles(page, written, tuple(made["summary"]), tuple(made["warnings"]))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pydantic
 
-from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, shown, store_of
+from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_or_bar, store_of
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.cases import chosen_findings
 from cxr_embed.choices import Ensemble, ScoreKind, Uncertain
@@ -104,7 +104,7 @@ def screen(
         count_no_finding=count_no_finding,
         bootstraps=bootstraps,
         seed=seed,
-        progress=shown(progress),
+        progress=progress_or_bar(progress),
     )
     about = {"encoder": opened.spec.name, "fingerprint": opened.spec.fingerprint, "prompts": prompt_set.name}
     about |= {"prompts_digest": prompt_set.digest, "score": screening.scores.kind, "ensemble": ensemble}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, shown, store_of
+from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_or_bar, store_of
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import CaseIndex, Query, Rules
@@ -30,7 +30,7 @@ from cxr_embed.types import EncoderSpec, counted, is_lateral
 Many = Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SimilarCases(Tabular):
     """The cases that are nearest to a query, nearest first.
 
@@ -172,7 +172,15 @@ class SearchIndex:
         )
         notes = [*query.notes, *_shortage(opened, found, k, passing, rules), *_unknown_patients(opened, query, rules)]
         notes += [*(opened.diagnostics(where) if isinstance(opened, CaseIndex) else ()), *lateral_notes(cases)]
-        return SimilarCases(query, cases, rows[0, :found], tuple(opened.columns), tuple(notes), like, unlike)
+        return SimilarCases(
+            query=query,
+            cases=cases,
+            rows=rows[0, :found],
+            columns=tuple(opened.columns),
+            notes=tuple(notes),
+            like=like,
+            unlike=unlike,
+        )
 
 
 def build_index(
@@ -217,7 +225,7 @@ def build_index(
         kind=kind,
         memory=memory,
         key_file=Path(key_file) if key_file is not None else None,
-        progress=shown(progress),
+        progress=progress_or_bar(progress),
     )
     return SearchIndex(CaseIndex(path), written.notes)
 

@@ -125,10 +125,10 @@ def join(
             f"{side.name} and {source} have no image_id in common: {there}, '{lost[0]}' in the labels; "
             "write the ids alike"
         )
-    told = _column(labels, "patient_id")[rows]
-    told = np.full(len(rows), "") if told is None else told
+    listed = _column(labels, "patient_id")[rows]
+    listed = np.full(len(rows), "") if listed is None else listed
     others = [replace(who, ids=who.ids[places]) for who in patients]
-    owners = patients_of(ids[rows], [PatientsOf(source, told), *others])
+    owners = patients_of(ids[rows], [PatientsOf(source, listed), *others])
     notes = []
     if len(lost):
         words = ("labelled id has", "is") if len(lost) == 1 else ("labelled ids have", "are")
@@ -166,13 +166,13 @@ def splits_note(cases: Cases) -> list[str]:
     if names.tolist() in ([], [""]):
         return []
     parts = [f"{name or 'none'} ({count:,})" for name, count in zip(names.tolist(), counts.tolist(), strict=True)]
-    return [f"no `split` is named: judged are the images of {', '.join(parts)}"]
+    return [f"no `split` is named: evaluated are the images of {', '.join(parts)}"]
 
 
 def uncertain_note(count: int) -> list[str]:
     """How many labels are -1."""
-    told = counted(count, "label is", "labels are")
-    return [f"{told} uncertain (-1); `uncertain` says what that counts as"] if count else []
+    labels_are = counted(count, "label is", "labels are")
+    return [f"{labels_are} uncertain (-1); `uncertain` says what that counts as"] if count else []
 
 
 def check_known(cases: Cases, source: str, part: str) -> None:

@@ -19,7 +19,7 @@ _PRINTED: list[bool] = []  # JSON values
 
 
 class Failed(SystemExit):
-    """The end of the program after an error that was told."""
+    """The end of the program after an error that was printed."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(status)

@@ -150,7 +150,7 @@ def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
 
 
 def _print_summary(summary: EmbedSummary, store: Path, weights: str) -> None:
-    from cxr_embed.cli.store import told_equal
+    from cxr_embed.cli.store import equal_line
     from cxr_embed.images import NOTES
 
     rate = f" ({summary.embedded / summary.seconds:,.1f} images/s)" if summary.embedded else ""
@@ -166,10 +166,10 @@ def _print_summary(summary: EmbedSummary, store: Path, weights: str) -> None:
     typer.echo(f"{store}: {plural(summary.stored, 'image')} with a vector")
     if unlike := sorted(summary.unlike_chest):
         named = ", ".join(unlike[:_SHOWN_UNLIKE]) + (", ..." if len(unlike) > _SHOWN_UNLIKE else "")
-        told = "does not look like a chest radiograph" if len(unlike) == 1 else "do not look like chest radiographs"
-        typer.echo(f"note: {plural(len(unlike), 'image')} {told} ({named}); embedded all the same")
+        verb = "does not look like a chest radiograph" if len(unlike) == 1 else "do not look like chest radiographs"
+        typer.echo(f"note: {plural(len(unlike), 'image')} {verb} ({named}); embedded all the same")
     if summary.equal_vectors:
-        typer.echo(f"note: {told_equal(summary.equal_vectors)}")
+        typer.echo(f"note: {equal_line(summary.equal_vectors)}")
     for note in summary.notes:
         typer.echo(f"note: {note}")
     for note, ids in sorted(summary.odd_files.items()):

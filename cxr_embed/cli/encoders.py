@@ -104,7 +104,7 @@ def check(
     ] = 8,
     as_json: AsJson = False,
 ) -> None:
-    """Load an encoder, run it on a few synthetic radiographs, and tell what a maintainer would ask for.
+    """Load an encoder, run it on a few synthetic radiographs, and report what a maintainer would ask for.
 
     Files and digests, versions, device, time an image; for cxr-foundation what its graphs are and whether they run in
     batches. Exit status 1 where it does not load, or gives radiographs that differ one vector.
@@ -115,14 +115,14 @@ def check(
     loaded = load_encoder(encoder, weights=weights, pixels=pixels, device=device)
     try:
         note_stand_in(loaded.spec)
-        told = check_encoder(loaded, _phantoms(count))
+        checked = check_encoder(loaded, _phantoms(count))
     finally:
         loaded.close()
     if as_json:
-        print_json(told)
+        print_json(checked)
     else:
-        print_facts(terminal.console(), list(_checked_lines(told)), 14)
-    if not told["vectors"]["different"]:
+        print_facts(terminal.console(), list(_checked_lines(checked)), 14)
+    if not checked["vectors"]["different"]:
         if not as_json:
             typer.echo("error: radiographs that differ have the same vector", err=True)
         raise typer.Exit(1)
@@ -142,13 +142,13 @@ def _phantoms(count: int) -> list[CxrImage]:
     ]
 
 
-def _checked_lines(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _checked_lines(checked: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The check as label and text."""
-    spec, own, seconds = told["spec"], told["own"], told["seconds_an_image"]
-    yield "encoder", f"{spec['name']}, revision {spec['revision']} [{told['fingerprint'][:12]}]"
+    spec, own, seconds = checked["spec"], checked["own"], checked["seconds_an_image"]
+    yield "encoder", f"{spec['name']}, revision {spec['revision']} [{checked['fingerprint'][:12]}]"
     if spec["weights"]:
         yield "weights", f"{spec['weights_source']} [{spec['weights'][:12]}]"
-    for file in told["files"]:
+    for file in checked["files"]:
         yield "file", f"{file['file']}, {file['bytes']:,} bytes, SHA-256 {file['sha256'][:16]}"
     if "models" not in own:  # an encoder's own words
         yield from ((str(name), str(value)) for name, value in own.items())
@@ -161,16 +161,16 @@ def _checked_lines(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield f"  {what}", "; ".join(f"{name}: {kind}" for name, kind in facts[what].items())
         depth = own["decode_depth"]
         yield "decodes to", f"{depth} bits" if depth else "a depth that is not plain from the graph"
-        yield "batches", _batches_line(own["batches"], told["images"])
-    yield "engine", told["engine"]
-    for note in told["notes"]:
+        yield "batches", _batches_line(own["batches"], checked["images"])
+    yield "engine", checked["engine"]
+    for note in checked["notes"]:
         yield "note", note
     yield (
         "time an image",
         f"{1000 * seconds['alone']:.0f} ms alone, {1000 * seconds['in_a_batch']:.0f} ms of "
-        + plural(told["images"], "image"),
+        + plural(checked["images"], "image"),
     )
-    yield "vectors", "differ" if told["vectors"]["different"] else "the same for radiographs that differ"
+    yield "vectors", "differ" if checked["vectors"]["different"] else "the same for radiographs that differ"
 
 
 def _model_line(facts: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""How a command begins and ends: its paths are checked, and whatever goes wrong is told in one or two lines."""
+"""How a command begins and ends: its paths are checked, and whatever goes wrong is said in one or two lines."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class _Checked(TyperCommand):
             try:
                 result = super().invoke(ctx)
             except typer.Exit:
-                _tell_stand_ins(ctx)
+                _print_stand_ins(ctx)
                 raise
-            _tell_stand_ins(ctx)
+            _print_stand_ins(ctx)
         return result
 
 
@@ -79,8 +79,8 @@ def _typed(params: Iterable[Any]) -> dict[str, str]:
     return typed
 
 
-def _tell_stand_ins(ctx: Any) -> None:
-    """Whatever a verb told of vectors, it told of a stand-in's too; for programs `print_json` has it inside."""
+def _print_stand_ins(ctx: Any) -> None:
+    """Whatever a verb printed of vectors, it printed of a stand-in's too; for programs `print_json` has it inside."""
     for sentence in () if ctx.params.get("as_json") else stand_ins_read():
         typer.echo(f"stand-in: {sentence}")
 
@@ -114,19 +114,17 @@ def run(app: Callable[[], Any]) -> None:
     With `--json` an error is an object on standard output too: `error` (the message), `status` (the exit status) and
     `problems`, where there is a list of them.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without a letter still gets the line
+    _print_any_letter()
     try:
         app()
     except Failed as end:
-        _tell_program(end.message, end.status)
+        _print_error(end.message, end.status)
         raise
     except SystemExit as end:
         _flush(end)
-        usage: Any = end.__context__  # of click, which has told it already
+        usage: Any = end.__context__  # of click, which has printed it already
         if end.code and hasattr(usage, "format_message"):
-            _tell_program(usage.format_message(), end.code)
+            _print_error(usage.format_message(), end.code)
         raise
     except CxrEmbedError as error:
         _end(str(error), getattr(error, "problems", ()))
@@ -135,30 +133,37 @@ def run(app: Callable[[], Any]) -> None:
         _give_up_output()
         raise SystemExit(1) from None
     except (MemoryError, OSError, ImportError, RuntimeError) as error:
-        told = _of_the_machine(error)
-        if told is None:
+        reason = _of_the_machine(error)
+        if reason is None:
             raise
-        _end(told)
+        _end(reason)
     except Exception as error:
-        _tell_program(f"{type(error).__name__}: {error}", 1)
+        _print_error(f"{type(error).__name__}: {error}", 1)
         raise
+
+
+def _print_any_letter() -> None:
+    """A terminal without a letter still gets the line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _end(message: str, problems: Iterable[str] = ()) -> None:
     try:
         fail(message)
     except Failed as end:
-        _tell_program(message, end.status, tuple(problems))
+        _print_error(message, end.status, tuple(problems))
         raise
 
 
-def _tell_program(message: str, status: Any, problems: tuple[str, ...] = ()) -> None:
+def _print_error(message: str, status: Any, problems: tuple[str, ...] = ()) -> None:
     """The error for a program to read, where it asked for JSON and was given none."""
     if "--json" not in sys.argv or printed_json():
         return
-    told = {"error": message, "status": status, **({"problems": list(problems)} if problems else {})}
+    body = {"error": message, "status": status, **({"problems": list(problems)} if problems else {})}
     with contextlib.suppress(OSError):
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(body, indent=2, ensure_ascii=False))
 
 
 def _of_the_machine(error: Exception) -> str | None:
@@ -180,7 +185,7 @@ def _of_the_machine(error: Exception) -> str | None:
 
 
 def _flush(end: SystemExit) -> None:
-    """Writes what is left to standard output; an end in good order that cannot be told is none."""
+    """Writes what is left to standard output; an end in good order that cannot be printed is none."""
     try:
         if sys.stdout is not None:  # as with >&-
             sys.stdout.flush()

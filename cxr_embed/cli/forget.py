@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -56,12 +57,12 @@ def forget(
     if as_json:
         print_json(result.to_json())
     else:
-        _tell(result)
+        _print(result)
     if result.problems or (result.left and not dry_run):
         raise typer.Exit(1)
 
 
-def _tell(result: Forgetting) -> None:
+def _print(result: Forgetting) -> None:
     gone = "would go" if result.dry_run else "gone"
     for store in result.stores:
         typer.echo(f"{store['path']}: {plural(store['images'], 'image')} {gone}")
@@ -76,22 +77,27 @@ def _tell(result: Forgetting) -> None:
         learned = "learned" if probe["learned"] == "yes" else "may have learned"
         typer.echo(f"{probe['path']}: a probe that {learned} from the patient ({probe['why']}): train it again")
     for file in result.files:
-        unit = {"table": "row", "name": "name"}.get(file["kind"], "mention")
-        told = plural(file["mentions"], unit)
-        after = "named after the patient or an image"
-        if file["kind"] == "name":
-            told = after
-        if file["deleted"]:
-            told = f"{plural(file['deleted'], 'row')} deleted" + (
-                f", {file['mentions'] - file['deleted']:,} left" if file["mentions"] > file["deleted"] else ""
-            )
-        if file["named"] and told != after:
-            told += f"; and {after}"
-        typer.echo(f"{file['path']}: {told}")
+        typer.echo(f"{file['path']}: {_mentions(file)}")
     for note in result.notes:
         typer.echo(f"note: {note}")
     for problem in result.problems:
         typer.echo(f"not done: {problem}", err=True)
+    _print_end(result)
+    typer.echo(RESEARCH)
+
+
+def _mentions(file: Mapping[str, Any]) -> str:
+    """What a file has of the patient, and what was deleted of it."""
+    unit = {"table": "row", "name": "name"}.get(file["kind"], "mention")
+    named = "named after the patient or an image"
+    words = named if file["kind"] == "name" else plural(file["mentions"], unit)
+    if file["deleted"]:
+        left = f", {file['mentions'] - file['deleted']:,} left" if file["mentions"] > file["deleted"] else ""
+        words = f"{plural(file['deleted'], 'row')} deleted{left}"
+    return f"{words}; and {named}" if file["named"] and words != named else words
+
+
+def _print_end(result: Forgetting) -> None:
     if result.dry_run:
         typer.echo("Nothing was done.")
     elif result.left:
@@ -106,4 +112,3 @@ def _tell(result: Forgetting) -> None:
         typer.echo("see to what was not done, and run the same again", err=True)
     else:
         typer.echo("nothing else under these paths knows of the patient")
-    typer.echo(RESEARCH)

@@ -26,7 +26,7 @@ Encoder = Annotated[str, typer.Option(help="What made the vectors: a name from `
 Output = Annotated[str, typer.Option(help="Which of its outputs they are, e.g. contrastive.")]
 StoreFolder = Annotated[Path, typer.Option(help="Folder of the vectors; made where it is missing.")]
 Labels = Annotated[
-    Path | None, typer.Option(help="CSV or Parquet with image_id; tells patients, is checked against the vectors.")
+    Path | None, typer.Option(help="CSV or Parquet with image_id; gives the patients, is checked against the vectors.")
 ]
 PatientPattern = Annotated[
     str | None, typer.Option(help="Regular expression on the image id; its group is the patient's id.")
@@ -127,7 +127,7 @@ def tfrecord(
     """Import TFRecord files of vectors, as Google's CXR Foundation service writes them; TensorFlow is not needed.
 
     Each record holds the floats `embedding` and the bytes `image/id`. Google's vectors of MIMIC-CXR at PhysioNet are
-    of its first model (1,376 numbers), which is no output of cxr-foundation: give them a name of your own.
+    of its first model (1,376 numbers), which is not an output of cxr-foundation: give them a name of your own.
     """
     from cxr_embed.imports import open_tfrecord
 
@@ -210,7 +210,7 @@ def _import(
     if as_json:
         print_json(_as_json(summary))
         return
-    _tell(summary, source.name, store, labels)
+    _print_summary(summary, source.name, store, labels)
     if remark := unknown_name(encoder):
         typer.echo(f"note: {remark}", err=True)
 
@@ -219,7 +219,7 @@ def _as_json(summary: ImportSummary) -> dict[str, Any]:
     return {**vars(summary), "shape": list(summary.shape)}
 
 
-def _tell(summary: ImportSummary, name: str, store: Path, labels: Path | None) -> None:
+def _print_summary(summary: ImportSummary, name: str, store: Path, labels: Path | None) -> None:
     parts = [f"{summary.added:,} new", f"{summary.unchanged:,} unchanged"]
     parts += [f"{summary.replaced:,} replaced"] if summary.replaced else []
     parts += [f"{summary.forgotten:,} forgotten"] if summary.forgotten else []
@@ -235,9 +235,9 @@ def _tell(summary: ImportSummary, name: str, store: Path, labels: Path | None) -
         )
     if zero := summary.zero_vectors:
         named = ", ".join(zero[:_NAMED]) + (", ..." if len(zero) > _NAMED else "")
-        told = "is zero: it has no direction" if len(zero) == 1 else "is zero: they have no direction"
+        verb = "is zero: it has no direction" if len(zero) == 1 else "is zero: they have no direction"
         typer.echo(
-            f"note: the vector of {plural(len(zero), 'image')} {told} ({named}); imported all the same", err=True
+            f"note: the vector of {plural(len(zero), 'image')} {verb} ({named}); imported all the same", err=True
         )
     if summary.without_patient:
         typer.echo(

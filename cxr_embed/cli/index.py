@@ -77,7 +77,7 @@ def build(
             key_file=key_file,
             progress=progress,
         )
-    _tell(out, built.record, len(built), built.notes, "built", as_json)
+    _print_summary(out, built.record, len(built), built.notes, "built", as_json)
 
 
 def as_bytes(text: str) -> int:
@@ -94,7 +94,9 @@ def as_bytes(text: str) -> int:
     return size
 
 
-def _tell(path: Path, record: IndexRecord, changed: int, notes: Sequence[str], what: str, as_json: bool) -> None:
+def _print_summary(
+    path: Path, record: IndexRecord, changed: int, notes: Sequence[str], what: str, as_json: bool
+) -> None:
     if as_json:
         print_json({"index": str(path), what: changed, "notes": list(notes), **describe(record)})
         return
@@ -108,12 +110,12 @@ def _tell(path: Path, record: IndexRecord, changed: int, notes: Sequence[str], w
 def structure(record: IndexRecord) -> str:
     """What finds the neighbours, and how well: one line."""
     kind, measured = record.kind, record.measured
-    told = [f"{kind.name} ({kind.factory}, effort {kind.effort})" if kind.factory else kind.name]
+    parts = [f"{kind.name} ({kind.factory}, effort {kind.effort})" if kind.factory else kind.name]
     if measured.recall is not None:
-        told.append(f"recall@10 {measured.recall:.3f}" if kind.factory else "every case is compared")
+        parts.append(f"recall@10 {measured.recall:.3f}" if kind.factory else "every case is compared")
     if measured.milliseconds is not None:
-        told.append(f"{measured.milliseconds:.3f} ms a query")
-    return ", ".join([*told, format_bytes(record.nbytes)])
+        parts.append(f"{measured.milliseconds:.3f} ms a query")
+    return ", ".join([*parts, format_bytes(record.nbytes)])
 
 
 def describe(record: IndexRecord) -> dict[str, object]:
@@ -151,7 +153,7 @@ def add(
     cases = read_labels(manifest, extra=extra or ()) if manifest is not None else None
     with progress_bar() as progress:
         written = add_cases(index, opened, manifest=cases, key_file=key_file, progress=progress)
-    _tell(index, written.record, written.changed, written.notes, "added", as_json)
+    _print_summary(index, written.record, written.changed, written.notes, "added", as_json)
 
 
 @app.command("remove", epilog="Example: `cxr-embed index remove index/hog --patient p17`")
@@ -179,7 +181,7 @@ def remove(
         written = remove_cases(index, image_ids or (), patient or (), progress=progress)
     if not as_json:
         typer.echo(f"note: {_ELSEWHERE}", err=True)
-    _tell(index, written.record, written.changed, written.notes, "removed", as_json)
+    _print_summary(index, written.record, written.changed, written.notes, "removed", as_json)
 
 
 def check_engine(engine: Engine, uri: str | None) -> None:
@@ -252,8 +254,8 @@ def verify(
     unchecked = CHECKSUMS not in IndexRecord.read(index).files
     left = [path.name for path in leftovers(index)]
     if as_json:
-        told = {"sound": not damage, "damage": [vars(fault) for fault in damage], "leftovers": left}
-        print_json({**told, "unchecked": unchecked, "upgraded": upgraded})
+        body = {"sound": not damage, "damage": [vars(fault) for fault in damage], "leftovers": left}
+        print_json({**body, "unchecked": unchecked, "upgraded": upgraded})
     elif not damage:
         typer.echo(f"{index}: sound; every checksum matches")
         if upgraded:

@@ -40,8 +40,9 @@ def duplicates(
 ) -> None:
     """Find the same file under two names and re-exports of one radiograph, across splits and patients first.
 
-    Re-exports (resized, re-encoded, another bit depth or format) are told by the cosine of their vectors. With --out,
-    one image of each group stays: the first row in its test split if it has one, else in any but training, else there.
+    Re-exports (resized, re-encoded, another bit depth or format) are recognised by the cosine of their vectors.
+    With --out, one image of each group stays: the first row in its test split if it has one, else in any but training,
+    else there.
     """
     from cxr_embed.index import CaseIndex
     from cxr_embed.index.faiss.duplicates import find_duplicates
@@ -64,7 +65,7 @@ def duplicates(
         kept = [number for number, image_id in enumerate(listed) if image_id not in removed]
         write_manifest(out, {name: rows.table[name].take(kept).to_pylist() for name in rows.table.column_names})
         written = _Written(out, len(kept), len(listed))
-    notes = [*found.notes, *cases.notes, *_strangers(opened, found)]
+    notes = [*found.notes, *cases.notes, *_unlike_note(opened, found)]
     if not (cases.splits != "").any():
         notes.append("no split is known, so none can leak: give --manifest with a column split")
     if as_json:
@@ -119,26 +120,26 @@ def _cases(opened: Any, rows: Rows | None) -> _Cases:
         notes.append(f"{plural(unseen, 'row')} of the manifest are not in the index: not looked at, and kept")
     columns = {}
     for name, fallback in (("patient_id", opened.patient_ids), ("split", None)):
-        told = rows.table[name].to_pylist() if rows.has(name) else [""] * len(listed)
-        values = [*told, ""]
+        own = rows.table[name].to_pylist() if rows.has(name) else [""] * len(listed)
+        values = [*own, ""]
         columns[name] = np.array([values[place] for place in order.tolist()], dtype=np.str_)
         if fallback is not None:
             columns[name] = np.where(columns[name] == "", fallback, columns[name])
     return _Cases(columns["patient_id"], columns["split"], order, tuple(notes))
 
 
-def _strangers(opened: Any, found: Duplicates) -> list[str]:
+def _unlike_note(opened: Any, found: Duplicates) -> list[str]:
     """A note on images of the groups that do not look like chest radiographs."""
     from cxr_embed.index.case_table import LOOKS
 
     if LOOKS not in opened.table.column_names:
         return []
     looks = opened.table[LOOKS].to_pylist()
-    strange = sorted(str(opened.ids[row]) for group in found.groups for row in group.rows if looks[row])
-    if not strange:
+    unlike = sorted(str(opened.ids[row]) for group in found.groups for row in group.rows if looks[row])
+    if not unlike:
         return []
-    named = ", ".join(strange[:_NAMED]) + (", ..." if len(strange) > _NAMED else "")
-    some = counted(len(strange), "of these images does", "of these images do")
+    named = ", ".join(unlike[:_NAMED]) + (", ..." if len(unlike) > _NAMED else "")
+    some = counted(len(unlike), "of these images does", "of these images do")
     return [f"{some} not look like a chest radiograph ({named}): pictures of that kind are alike by themselves"]
 
 
@@ -158,7 +159,7 @@ def _show(ids: np.ndarray, cases: _Cases, found: Duplicates) -> None:
         for head, cells in zip(heads, zip(*rows, strict=True), strict=True)
     ]
     if left_out := print_columns(console(), columns, ("patient_id", "split", "similarity")):
-        typer.echo(f"note: {', '.join(left_out)}: no room here; --json tells them")
+        typer.echo(f"note: {', '.join(left_out)}: no room here; --json lists them")
     if len(found.groups) > _SHOWN:
         typer.echo(f"... and {plural(len(found.groups) - _SHOWN, 'group')} more: --json has them all")
 

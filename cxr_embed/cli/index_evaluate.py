@@ -24,7 +24,7 @@ def evaluate(
     ],
     labels: Annotated[
         Path | None,
-        typer.Option(help="Manifest, or a table of image_id and findings; by default what the first index was told."),
+        typer.Option(help="Manifest, or a table of image_id and findings; by default what the first index has."),
     ] = None,
     extra: Extra = None,
     findings: Findings = None,

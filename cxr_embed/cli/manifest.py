@@ -74,9 +74,9 @@ def scan(
     if as_json:
         print_json(_summary(result, out, folder, away))
     else:
-        _tell(result, out, folder)
-        _tell_away(away, len(result), folder)
-        _tell_written(result, out, key_path)
+        _print_summary(result, out, folder)
+        _print_away(away, len(result), folder)
+        _print_written(result, out, key_path)
     if result.problems:
         raise typer.Exit(1)
 
@@ -104,7 +104,7 @@ def _summary(result: ScanResult, out: Path | None, folder: Path, away: list[str]
     }
 
 
-def _tell(result: ScanResult, out: Path | None, folder: Path) -> None:
+def _print_summary(result: ScanResult, out: Path | None, folder: Path) -> None:
     """A scan's summary for people; what may need their attention goes to stderr."""
     patients = len(set(result.columns["patient_id"]))
     typer.echo(f"{out or folder}: {plural(len(result), 'image')} of {plural(patients, 'patient')}")
@@ -112,10 +112,12 @@ def _tell(result: ScanResult, out: Path | None, folder: Path) -> None:
         typer.echo(f"paths are relative to {folder}: give `--root {shlex.quote(str(folder))}` when you embed")
     if result.skipped:
         kinds = Counter(reason for _, reason in result.skipped)
-        told = "; ".join(f"{count:,} x {reason}" for reason, count in kinds.most_common(3))
+        reasons = "; ".join(f"{count:,} x {reason}" for reason, count in kinds.most_common(3))
         more = f"; {plural(len(kinds) - 3, 'other reason')}" if len(kinds) > 3 else ""
-        typer.echo(f"skipped {plural(len(result.skipped), 'other file')} ({told}{more}); --json names each", err=True)
-    _tell_lateral(result.columns.get("view", ()))
+        typer.echo(
+            f"skipped {plural(len(result.skipped), 'other file')} ({reasons}{more}); --json names each", err=True
+        )
+    _print_lateral(result.columns.get("view", ()))
     if result.not_found:
         has = "has" if result.not_found == 1 else "have"
         typer.echo(f"{plural(result.not_found, 'row')} of the data set's table {has} no file here", err=True)
@@ -129,18 +131,18 @@ def _tell(result: ScanResult, out: Path | None, folder: Path) -> None:
         typer.echo(f"problem: {problem}", err=True)
 
 
-def _tell_written(result: ScanResult, out: Path | None, key_path: Path | None) -> None:
+def _print_written(result: ScanResult, out: Path | None, key_path: Path | None) -> None:
     """Whether anything was written, and which key hides the ids in it."""
     if out is None:
         typer.echo("nothing written; `--out FILE` writes the manifest")
     elif key_path is not None:
         what = "patient ids"
         if result.neutral:
-            what += f", and {plural(result.neutral, 'image id')} that would tell of a person, an order or a UID,"
+            what += f", and {plural(result.neutral, 'image id')} that would reveal a person, an order or a UID,"
         typer.echo(f"{what} are hashed with the key in {key_path}: keep it, and keep it apart from the data")
 
 
-def _tell_away(away: list[str], paths: int, root: Path) -> None:
+def _print_away(away: list[str], paths: int, root: Path) -> None:
     """A warning of paths that lead out of the root."""
     if away:
         lead = "leads" if len(away) == 1 else "lead"
@@ -148,7 +150,7 @@ def _tell_away(away: list[str], paths: int, root: Path) -> None:
         typer.echo(f"warning: {links}; `embed` reads such files with --follow-links alone", err=True)
 
 
-def _tell_lateral(views: Iterable[str]) -> None:
+def _print_lateral(views: Iterable[str]) -> None:
     """A note on lateral views; on stderr, as all that may need attention."""
     from cxr_embed.encoders.registry import ENCODERS
 
@@ -199,8 +201,8 @@ def validate(
         typer.echo(f"{manifest}: {counts}")
         if findings:
             typer.echo(f"findings: {', '.join(findings)} (-1 and blank count as unknown)")
-        _tell_away(away, len(table), table.root)
-        _tell_lateral(table.column("view").tolist())
+        _print_away(away, len(table), table.root)
+        _print_lateral(table.column("view").tolist())
         for problem in problems:
             typer.echo(f"problem: {problem}", err=True)
     if problems:

@@ -38,9 +38,9 @@ def phantom(
         studies = write_phantoms(folder, count, seed, format, size, step, masks)
     patients, found = len({study.patient.patient_id for study in studies}), _counts(studies)
     if as_json:
-        told = {"folder": str(folder), "images": len(studies), "patients": patients, "findings": found}
+        body = {"folder": str(folder), "images": len(studies), "patients": patients, "findings": found}
         files = {"manifest": "manifest.csv", "truth": "truth.csv", **({"masks": "masks"} if masks else {})}
-        print_json({**told, **{name: str(folder / file) for name, file in files.items()}})
+        print_json({**body, **{name: str(folder / file) for name, file in files.items()}})
         return
     typer.echo(f"{folder}: {plural(len(studies), 'phantom')} of {plural(patients, 'patient')}")
     typer.echo(f"findings: {', '.join(f'{name} {number:,}' for name, number in found.items())}")

@@ -64,7 +64,7 @@ def train(
     kind: Annotated[ProbeKind, typer.Option(help="mlp has one hidden layer, knn looks at neighbours.")] = "linear",
     balance: Annotated[Balance, typer.Option(help="balanced: positives weigh as much as negatives.")] = "none",
     C: InverseRegularisation = None,
-    strength: Annotated[float | None, typer.Option(hidden=True, help="Until 0.4: -C.")] = None,
+    earlier_C: Annotated[float | None, typer.Option("--strength", hidden=True, help="Until 0.4: -C.")] = None,
     threshold: Annotated[
         str | None,
         typer.Option(
@@ -84,9 +84,9 @@ def train(
     """
     from cxr_embed.api.probe import train_probe
 
-    if strength is not None:
+    if earlier_C is not None:
         typer.echo("note: --strength is -C now, and goes in 0.4", err=True)
-        C = strength
+        C = earlier_C
     if threshold is not None and thresholds_split is None:
         fail("--threshold is chosen on cases that the probe does not learn from: name them with --thresholds-split", 2)
     probe = train_probe(
@@ -149,7 +149,7 @@ def predict(
         counts = {"images": len(ids), "findings": list(names), "images_of_training_patients": seen}
         print_json({"out": str(out), **scores.about, **counts, "notes": notes, "note": RESEARCH})
         return
-    tell_notes(notes)
+    print_notes(notes)
     typer.echo(f"{out}: {plural(len(ids), 'image')}, {plural(len(names), 'finding')}; probabilities of {probe}")
     typer.echo(RESEARCH)
 
@@ -159,7 +159,7 @@ def _print_trained(trained: TrainedProbe, notes: list[str], out: Path) -> None:
 
     described = trained.describe()
     heads = ["finding", "positive", "negative", "unknown"]
-    heads += ["strength"] if described["strengths"] else []
+    heads += ["C"] if described["strengths"] else []
     heads += ["threshold"] if trained.thresholds else []
     rows = []
     for name in trained.findings:
@@ -170,7 +170,7 @@ def _print_trained(trained: TrainedProbe, notes: list[str], out: Path) -> None:
             row.append(format_threshold(trained.thresholds[name]) if name in trained.thresholds else "-")
         rows.append(row)
     print_table(heads, rows)
-    tell_notes([*notes, *(f"{name} is left out: {reason}" for name, reason in trained.undefined.items())])
+    print_notes([*notes, *(f"{name} is left out: {reason}" for name, reason in trained.undefined.items())])
     learned = plural(len(trained.findings) - len(trained.undefined), "finding")
     images, patients = plural(trained.labels.images, "image"), plural(len(trained.patients), "patient")
     typer.echo(
@@ -185,7 +185,7 @@ def print_table(heads: list[str], rows: list[list[str]]) -> None:
     print_columns(console(), columns_of(Table(heads=heads, rows=rows)))
 
 
-def tell_notes(notes: Sequence[str]) -> None:
+def print_notes(notes: Sequence[str]) -> None:
     """Prints a line for each note."""
     for note in notes:
         typer.echo(f"note: {note}")

@@ -10,7 +10,7 @@ import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
 from cxr_embed.cli.options import AsJson, CountNoFinding, Extra, LabelFile, Pool, StorePath, Uncertain
-from cxr_embed.cli.probe import Learned, print_table, tell_notes
+from cxr_embed.cli.probe import Learned, print_notes, print_table
 from cxr_embed.present.numbers import PLAIN
 
 if TYPE_CHECKING:
@@ -94,12 +94,12 @@ def curve(
             extra=extra or (),
             progress=progress,
         )
-    found, told = made.curve, made.to_json()
+    found, body = made.curve, made.to_json()
     write_curve(out, found, made.about)
-    files = _write_more(found, told, figure, latex)
+    files = _write_more(found, body, figure, latex)
     if as_json:
         shown = ("encoders", "summary", "differences", "notes")
-        print_json({"out": str(out), **files, **{name: told[name] for name in shown}})
+        print_json({"out": str(out), **files, **{name: body[name] for name in shown}})
         return
     _print_curve(found, out, list(files.values()))
 
@@ -116,15 +116,15 @@ def check_files(figure: Path | None, latex: Path | None, encoders: int) -> None:
         fail(f"{latex}: tables are a file whose name ends in .tex; give another --latex", 2)
 
 
-def _write_more(found: Curve, told: dict[str, Any], figure: Path | None, latex: Path | None) -> dict[str, str]:
+def _write_more(found: Curve, body: dict[str, Any], figure: Path | None, latex: Path | None) -> dict[str, str]:
     """Writes the files for a paper; their names."""
     from cxr_embed.probe.latex import write_latex
     from cxr_embed.reporting.few_label_plot import few_labels_figure, stand_ins_of
 
     if figure is not None:
-        few_labels_figure(told, figure)
+        few_labels_figure(body, figure)
     if latex is not None:
-        write_latex(latex, found, stand_ins_of(told))
+        write_latex(latex, found, stand_ins_of(body))
     return {name: str(file) for name, file in (("figure", figure), ("latex", latex)) if file is not None}
 
 
@@ -180,8 +180,8 @@ def _print_curve(curve: Curve, out: Path, files: Sequence[str]) -> None:
         compared = plural(tests, "comparison")
         typer.echo(f"p: paired t-test over the draws, with Holm's correction for {compared}")
     if drawn:
-        typer.echo("both are of other draws, with these same test patients; `probe compare` tells of other patients")
-    tell_notes([*curve.notes, *undefined_sizes(curve)])
+        typer.echo("both are of other draws, with these same test patients; `probe compare` is about other patients")
+    print_notes([*curve.notes, *undefined_sizes(curve)])
     typer.echo(
         f"{out}: curve.json, curve.csv; trained on {plural(len(curve.train), 'image')}, tested on "
         f"{plural(len(curve.test), 'image')}"

@@ -56,7 +56,8 @@ def evaluate(
     A patient that the probe learned from is refused, in the tested part as in the one that thresholds are chosen on.
     Thresholds that the probe keeps are used where no other ones are asked for, on other patients than they come from.
     """
-    from cxr_embed.api.probe import load_probe, tested_split
+    from cxr_embed.api.probe import load_probe
+    from cxr_embed.api.unseen import tested_split
     from cxr_embed.manifest import read_labels
 
     table = read_labels(labels, extra=extra or ())

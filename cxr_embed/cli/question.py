@@ -35,7 +35,7 @@ def ask_store(
     how: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Asks, and tells the images that score highest; with labels, how well the question ranks them.
+    """Asks, and prints the images that score highest; with labels, how well the question ranks them.
 
     Args:
         store: the store's folder.
@@ -43,7 +43,7 @@ def ask_store(
         k: images wanted of each question.
         out, montage: files to write, where they are named.
         manifest, root: what is known of the images, and where they are.
-        labels, extra, split, uncertain: to hold the ranking against; the manifest's own findings by default.
+        labels, extra, split, uncertain: that the ranking is evaluated on; the manifest's own findings by default.
         how: of the scores, as `score_store` takes it.
         as_json: print for a program.
     """
@@ -56,65 +56,68 @@ def ask_store(
 
     if k < 1:
         fail(f"-k is the number of images, at least 1, not {k}", 2)
-    asked = prompts_of_questions(questions, against)
-    check_names(asked)
+    prompts = prompts_of_questions(questions, against)
+    check_names(prompts)
     if out is not None:
         check_scores_target(out)
     places = places_of(montage, manifest, root) if montage is not None else None
-    known, truth = _tables(manifest, labels, extra)
-    if truth is None and split is not None:
+    known, labelled = _tables(manifest, labels, extra)
+    if labelled is None and split is not None:
         fail("--split is for the AUROC on labels; give --labels, or a --manifest with findings, too", 2)
     opened = open_store(store)
     with progress_bar() as progress:
         # Of one pair all scores rank alike, but a softmax's highest round to 1 and lose their order.
-        screening = score_store(opened, asked, **{**how, "score": how["score"] or "margin"}, progress=progress)
-    answers, notes = answer(opened, screening, k, known=known, labels=truth, split=split, uncertain=uncertain)  # type: ignore[arg-type]
+        screening = score_store(opened, prompts, **{**how, "score": how["score"] or "margin"}, progress=progress)
+    answers, notes = answer(opened, screening, k, known=known, labels=labelled, split=split, uncertain=uncertain)  # type: ignore[arg-type]
     notes += lateral_notes(list({case["image_id"]: case for each in answers for case in each.cases}.values()))
     kind = screening.scores.kind
     about = {"encoder": opened.spec.name, "fingerprint": opened.spec.fingerprint, "score": kind}
     about |= {"stand_in": opened.spec.stand_in} if opened.spec.stand_in else {}
     if out is not None:
-        write_scores(out, screening.scores, {**about, "prompts": asked.name, "prompts_digest": asked.digest})
+        write_scores(out, screening.scores, {**about, "prompts": prompts.name, "prompts_digest": prompts.digest})
     if montage is not None and places is not None:
-        _draw(montage, places, answers, [*_judged(answers), *notes, *stand_ins_read(), RESEARCH])
+        _draw(montage, places, answers, [*_aurocs(answers), *notes, *stand_ins_read(), RESEARCH])
     if as_json:
         files = {name: str(file) for name, file in (("out", out), ("montage", montage)) if file is not None}
-        told = {"images": len(opened), "answers": [each.to_json() for each in answers], "notes": notes}
-        print_json({**files, **about, **told, "note": RESEARCH})
+        body = {"images": len(opened), "answers": [each.to_json() for each in answers], "notes": notes}
+        print_json({**files, **about, **body, "note": RESEARCH})
         return
+    _print_answers(answers, kind, notes)
+    for file in filter(None, (out, montage)):
+        typer.echo(f"{file}: {plural(len(opened) if file == out else sum(len(a.cases) for a in answers), 'image')}")
+    typer.echo(
+        f"{plural(len(opened), 'image')} of {opened.spec.name} scored; a score ranks images and is not a probability"
+    )
+    typer.echo(RESEARCH)
+
+
+def _print_answers(answers: Sequence[Answer], kind: str, notes: Sequence[str]) -> None:
     left_out: dict[str, None] = {}
     for each in answers:
         alone = " alone" if kind == "sigmoid" else f" against '{each.question.negative[0]}'"
         typer.echo(f"{each.question.name}: {kind} of '{each.question.positive[0]}'{alone}, the highest first")
         left_out.update(dict.fromkeys(print_cases(list(each.cases), "score")))
-    if left_out:
-        notes.insert(0, f"{', '.join(left_out)}: no room here; --json tells them")
-    for line in _judged(answers):
+    no_room = [f"{', '.join(left_out)}: no room here; --json lists them"] if left_out else []
+    for line in _aurocs(answers):
         typer.echo(line)
-    for note in dict.fromkeys(notes):
+    for note in dict.fromkeys([*no_room, *notes]):
         typer.echo(f"note: {note}")
-    for file in filter(None, (out, montage)):
-        typer.echo(f"{file}: {plural(len(opened) if file == out else sum(len(a.cases) for a in answers), 'image')}")
-    typer.echo(
-        f"{plural(len(opened), 'image')} of {opened.spec.name} asked; a score ranks images and is no probability"
-    )
-    typer.echo(RESEARCH)
 
 
 def _tables(
     manifest: Path | None, labels: Path | None, extra: Sequence[str]
 ) -> tuple[Manifest | None, Manifest | None]:
-    """What is known of the cases, and what the ranking is held against."""
+    """What is known of the cases, and the labels that the ranking is evaluated on."""
     from cxr_embed.manifest import read_labels
 
     known = read_labels(manifest, extra=extra) if manifest is not None else None
-    truth = read_labels(labels, extra=extra) if labels is not None else None
-    if truth is None and known is not None and known.findings:
-        truth = known
-    return known or truth, truth
+    labelled = read_labels(labels, extra=extra) if labels is not None else None
+    if labelled is None and known is not None and known.findings:
+        labelled = known
+    return known or labelled, labelled
 
 
-def _judged(answers: Sequence[Answer]) -> list[str]:
+def _aurocs(answers: Sequence[Answer]) -> list[str]:
     """A line for each question that has labels."""
     from cxr_embed.present.numbers import PLAIN
 
@@ -132,7 +135,7 @@ def _draw(montage: Path, places: Places, answers: Sequence[Answer], notes: Seque
 
     drawn = []
     for each in answers:
-        panel = Panel("asked", (f"against '{each.question.negative[0]}'",), why=each.question.positive[0])
+        panel = Panel("question", (f"against '{each.question.negative[0]}'",), why=each.question.positive[0])
         digests = [{**case, "content": content} for case, content in zip(each.cases, each.contents, strict=True)]
         drawn.append((panel, digests))
     draw_answers(montage, places, drawn, notes)

@@ -110,8 +110,8 @@ def search(
     if montage is not None and places is not None:
         _draw(montage, places, opened.index, answer, _rules(where, before, rules))
     if as_json:
-        told = _query_json(answer.query, k, where, before, rules, list(answer.notes))
-        print_json({"query": told, "neighbors": list(map(whole_ages, answer.cases)), "note": RESEARCH})
+        query = _query_json(answer.query, k, where, before, rules, list(answer.notes))
+        print_json({"query": query, "neighbors": list(map(whole_ages, answer.cases)), "note": RESEARCH})
         return
     _print_answer(answer, (out, montage))
 
@@ -120,7 +120,7 @@ def _print_answer(answer: SimilarCases, files: Sequence[Path | None]) -> None:
     typer.echo(f"nearest to {answer.query.name}")
     notes = list(answer.notes)
     if left_out := print_cases(list(answer.cases)):
-        notes.insert(0, f"{', '.join(left_out)}: no room here; --json and --out tell them")
+        notes.insert(0, f"{', '.join(left_out)}: no room here; --json and --out list them")
     for note in notes:
         typer.echo(f"note: {note}")
     for file in filter(None, files):
@@ -163,17 +163,17 @@ def _draw(montage: Path, places: Places, opened: CaseIndex | MilvusIndex, answer
 
 def _rules(where: str | None, before: str | None, rules: Rules) -> str:
     """What the neighbours had to meet, in words."""
-    told = [where] if where else []
-    told += [f"taken before {before}"] if before else []
-    told += [name.replace("_", " ") for name, on in vars(rules).items() if on]
-    return "cases that meet: " + ", ".join(told) if told else ""
+    met = [where] if where else []
+    met += [f"taken before {before}"] if before else []
+    met += [name.replace("_", " ") for name, on in vars(rules).items() if on]
+    return "cases that meet: " + ", ".join(met) if met else ""
 
 
 def _query_json(
     query: Query, k: int, where: str | None, before: str | None, rules: Rules, notes: list[str]
 ) -> dict[str, Any]:
-    told = {"where": where, "before": before, **vars(rules), "notes": notes}
-    return {"name": query.name, "patients": list(query.patients), "k": k, **{n: v for n, v in told.items() if v}}
+    options = {"where": where, "before": before, **vars(rules), "notes": notes}
+    return {"name": query.name, "patients": list(query.patients), "k": k, **{n: v for n, v in options.items() if v}}
 
 
 def print_cases(neighbors: list[dict[str, Any]], figure: str = "similarity") -> list[str]:

@@ -34,15 +34,15 @@ def info(
 
     opened = open_store(store)
     prompts = len(load_prompts(opened.path, opened.header).prompts) if opened.spec.text else 0
-    told = {**opened.describe(), "prompts": prompts}
+    body = {**opened.describe(), "prompts": prompts}
     if as_json:
         if failures:
-            told["failed"] = [vars(failure) for failure in opened.failures]
-        print_json(told)
+            body["failed"] = [vars(failure) for failure in opened.failures]
+        print_json(body)
         return
-    spec, unlike = opened.spec, told["unlike_chest"]
+    spec, unlike = opened.spec, body["unlike_chest"]
     shapes = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in spec.outputs.items())
-    patients = plural(told["patients"], "patient") if told["patients"] or not told["images"] else "unknown patients"
+    patients = plural(body["patients"], "patient") if body["patients"] or not body["images"] else "unknown patients"
     lines = {
         "encoder": f"{spec.name}, revision {spec.revision} [{spec.fingerprint[:12]}]",
         "weights": f"{spec.weights_source} [{spec.weights[:12]}]"
@@ -51,13 +51,13 @@ def info(
         "pixels": spec.preprocessing,
         "vectors": f"{shapes}, {opened.header.dtype}",
         "computed by": ", ".join(f"{engine} ({count:,})" for engine, count in opened.engines.items()) or "nothing yet",
-        "images": f"{told['images']:,} of {patients} ({told['vectors']:,} different)",
+        "images": f"{body['images']:,} of {patients} ({body['vectors']:,} different)",
         "prompts": f"{prompts:,}",
-        "failures": f"{told['failures']:,}" + (" (--failures lists them)" if told["failures"] and not failures else ""),
+        "failures": f"{body['failures']:,}" + (" (--failures lists them)" if body["failures"] and not failures else ""),
         "not a chest": f"{len(unlike):,} by the look of them: {', '.join(unlike[:_SHOWN])}"
         + (", ... (--json lists them)" if len(unlike) > _SHOWN else ""),
-        "equal": told_equal(told["equal_vectors"], told["unchecked_vectors"]),
-        "on disk": f"{format_bytes(told['bytes'])} in {plural(told['shards'], 'shard')}, created {told['created']}",
+        "equal": equal_line(body["equal_vectors"], body["unchecked_vectors"]),
+        "on disk": f"{format_bytes(body['bytes'])} in {plural(body['shards'], 'shard')}, created {body['created']}",
     }
     if spec.text is None:
         del lines["prompts"]
@@ -72,23 +72,23 @@ def info(
     typer.echo(RESEARCH)
 
 
-def told_equal(groups: list[list[str]], unchecked: int = 0) -> str:
+def equal_line(groups: list[list[str]], unchecked: int = 0) -> str:
     """Images of different files with one vector, in words; blank where there are none."""
-    told = []
+    parts = []
     if groups:
         count = sum(map(len, groups))
         named = ", ".join(
             " = ".join(group[:_SHOWN]) + (" = ..." if len(group) > _SHOWN else "") for group in groups[:2]
         )
         more = ", ..." if len(groups) > 2 else ""
-        told.append(
+        parts.append(
             f"{plural(count, 'image')} share {plural(len(groups), 'vector')} though their files differ "
             f"({named}{more}): "
             "copies saved anew, or the encoder sees no difference"
         )
     if unchecked:
-        told.append(f"not looked for among {plural(unchecked, 'vector')} of an earlier release")
-    return "; ".join(told)
+        parts.append(f"not looked for among {plural(unchecked, 'vector')} of an earlier release")
+    return "; ".join(parts)
 
 
 @app.command("verify", epilog="Example: `cxr-embed store verify vectors/hog`")
@@ -107,8 +107,8 @@ def verify(
         added = upgrade_store(store) if upgrade and not damage else 0
     unchecked = open_store(store).unchecked if not damage else 0
     if as_json:
-        told = {"sound": not damage, "damage": [vars(fault) for fault in damage]}
-        print_json(told if damage else {**told, "unchecked_vectors": unchecked, "upgraded_shards": added})
+        body = {"sound": not damage, "damage": [vars(fault) for fault in damage]}
+        print_json(body if damage else {**body, "unchecked_vectors": unchecked, "upgraded_shards": added})
     elif not damage:
         opened = open_store(store)
         typer.echo(

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from cxr_embed.choices import Uncertain
+from cxr_embed.evaluation.diagnostics import FEW
 from cxr_embed.evaluation.measure import (
     BOOTSTRAP,
     DELONG,
@@ -52,7 +53,7 @@ class Difference:
     p_holm: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FindingDifference:
     """One finding's figures of two scores on the same cases.
 
@@ -72,7 +73,7 @@ class FindingDifference:
     test: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Two scores of the same cases.
 
@@ -145,18 +146,7 @@ def compare(
         for number, pair in enumerate(pairs)
     ]
     compared = _corrected(compared)
-    undefined = [f"{f.name} ({f.auroc.difference.reason})" for f in compared if f.auroc.difference.value is None]
-    if undefined:
-        warnings.append(f"no difference, and no part in the mean: {'; '.join(undefined)}")
-    for which, cases in (("first", one), ("second", other)):
-        if flat := cases.flat:
-            warnings.append(f"every case has the same score in {which}: {', '.join(flat)}")
-    few = [f"{f.name} ({f.positives})" for f in compared if 0 < f.positives < 10]
-    if few:
-        warnings.append(f"fewer than 10 positives, too few to judge by: {', '.join(few)}")
-    if not one.clustered:
-        warnings.append("no patient_id in any file: every image counts as a patient, and p is too small where not so")
-    warnings += left_out_of_means(one.names, count_no_finding)
+    warnings += [*_caveats(compared, one, other), *left_out_of_means(one.names, count_no_finding)]
     meant = in_means(one.names, count_no_finding)
     defined = [n for n, f in enumerate(compared) if f.auroc.difference.value is not None and meant[n]]
     mean = _mean(
@@ -166,9 +156,33 @@ def compare(
         bootstraps,
         seed,
     )
-    counted = count if one.clustered else None
-    told = tuple(dict.fromkeys([*warnings, *one.notes, *other.notes]))
-    return Comparison(tuple(compared), mean, len(defined), len(one), counted, bootstraps, seed, told)
+    return Comparison(
+        findings=tuple(compared),
+        mean_auroc=mean,
+        covered=len(defined),
+        images=len(one),
+        patients=count if one.clustered else None,
+        bootstraps=bootstraps,
+        seed=seed,
+        warnings=tuple(dict.fromkeys([*warnings, *one.notes, *other.notes])),
+    )
+
+
+def _caveats(compared: Sequence[FindingDifference], one: ScoredCases, other: ScoredCases) -> list[str]:
+    """What limits the comparison, in sentences."""
+    sentences = []
+    undefined = [f"{f.name} ({f.auroc.difference.reason})" for f in compared if f.auroc.difference.value is None]
+    if undefined:
+        sentences.append(f"no difference, and no part in the mean: {'; '.join(undefined)}")
+    for which, cases in (("first", one), ("second", other)):
+        if flat := cases.flat:
+            sentences.append(f"every case has the same score in {which}: {', '.join(flat)}")
+    few = [f"{f.name} ({f.positives})" for f in compared if 0 < f.positives < FEW]
+    if few:
+        sentences.append(f"fewer than {FEW} positives, too few to judge by: {', '.join(few)}")
+    if not one.clustered:
+        sentences.append("no patient_id in any file: every image counts as a patient, and p is too small where not so")
+    return sentences
 
 
 def _in_common(one: ScoredCases, other: ScoredCases) -> tuple[ScoredCases, ScoredCases, list[str]]:
@@ -199,7 +213,12 @@ def _in_common(one: ScoredCases, other: ScoredCases) -> tuple[ScoredCases, Score
 
 def _sample(cases: ScoredCases, number: int, patients: np.ndarray, count: int) -> Sample:
     known = ~np.isnan(cases.labels[:, number])
-    return Sample(cases.labels[known, number] == 1, cases.scores[known, number], patients[known], count)
+    return Sample(
+        positive=cases.labels[known, number] == 1,
+        scores=cases.scores[known, number],
+        patients=patients[known],
+        count=count,
+    )
 
 
 def _difference(
@@ -222,8 +241,15 @@ def _difference(
         estimate, p = delong_difference(one.positive, one.scores, other.scores)
         found["auroc"] = replace(found["auroc"], difference=estimate, p=p)
     patients = len(np.unique(one.patients)) if cases.clustered else None
-    shown = (len(one.positive), int(one.positive.sum()), patients)
-    return FindingDifference(cases.names[number], *shown, found["auroc"], found["average_precision"], test)
+    return FindingDifference(
+        name=cases.names[number],
+        n=len(one.positive),
+        positives=int(one.positive.sum()),
+        patients=patients,
+        auroc=found["auroc"],
+        average_precision=found["average_precision"],
+        test=test,
+    )
 
 
 def _corrected(findings: list[FindingDifference]) -> list[FindingDifference]:

@@ -18,23 +18,23 @@ def ranking_caveats(findings: Sequence[FindingResult], clustered: bool) -> list[
         findings: what was found.
         clustered: whether patients are known.
     """
-    told = []
+    sentences = []
     undefined = [f"{f.name} ({f.figures['auroc'].reason})" for f in findings if f.figures["auroc"].value is None]
     if undefined:
-        told.append(f"no AUROC, and no part in the mean: {'; '.join(undefined)}")
+        sentences.append(f"no AUROC, and no part in the mean: {'; '.join(undefined)}")
     few = [f"{f.name} ({f.positives})" for f in findings if 0 < f.positives < FEW]
     if few:
-        told.append(f"fewer than {FEW} positives, too few to judge by: {', '.join(few)}")
+        sentences.append(f"fewer than {FEW} positives, too few to judge by: {', '.join(few)}")
     aurocs = [(f.name, f.figures["auroc"].value) for f in findings]
     below = [f"{name} ({value:.3f})" for name, value in aurocs if value is not None and value < 0.5]
     if below:
-        told.append(f"AUROC under 0.5, negatives score higher: {', '.join(below)}")
+        sentences.append(f"AUROC under 0.5, negatives score higher: {', '.join(below)}")
     if not clustered:
-        told.append(
+        sentences.append(
             "no patient_id in either file: every image counts as a patient, and intervals are too narrow where "
             "patients have several"
         )
-    return told
+    return sentences
 
 
 def caveats(findings: Sequence[FindingResult], groups: Sequence[GroupResult], probabilities: bool) -> list[str]:
@@ -44,28 +44,30 @@ def caveats(findings: Sequence[FindingResult], groups: Sequence[GroupResult], pr
         findings, groups: what was found.
         probabilities: whether scores were taken as such.
     """
-    told = []
+    sentences = []
     small = sum(group.positives < FEW for group in groups)
     if small:
-        told.append(f"{small} of {len(groups)} rows of groups have fewer than {FEW} positives, too few to judge by")
-    told += _enriched(findings)
+        sentences.append(
+            f"{small} of {len(groups)} rows of groups have fewer than {FEW} positives, too few to judge by"
+        )
+    sentences += _enriched(findings)
     if not probabilities:
-        told.append(
+        sentences.append(
             "scores are not all in 0..1: Brier score, calibration error and net benefit are left out (`calibrate` "
             "makes probabilities of them)"
         )
-    return told
+    return sentences
 
 
 def _enriched(findings: Sequence[FindingResult]) -> list[str]:
-    told = []
+    sentences = []
     stated = [
         f"{f.name} ({f.prevalence:.1%} here, {f.stated_prevalence:.1%} stated)"
         for f in findings
         if f.stated_prevalence is not None and f.prevalence and f.prevalence >= _ENRICHED * f.stated_prevalence
     ]
     if stated:
-        told.append(
+        sentences.append(
             f"enriched prevalence: {', '.join(stated)}; average precision, F1 and calibration are those of these "
             "cases, and better than they will be in use"
         )
@@ -75,8 +77,8 @@ def _enriched(findings: Sequence[FindingResult]) -> list[str]:
         if f.stated_prevalence is None and f.prevalence and f.prevalence >= _MANY
     ]
     if many:
-        told.append(
+        sentences.append(
             f"enriched prevalence? Many cases are positive: {', '.join(many)}; where cases were chosen for it, average "
             "precision, F1 and calibration do not carry over: state `prevalence`"
         )
-    return told
+    return sentences

@@ -74,8 +74,8 @@ def evaluate(
         seed: of the draws.
 
     Raises:
-        ManifestError: for a file that is no table of unique ids.
-        ScoresError: for scores that are no finite numbers, that do not fit the labels, or options that do not fit.
+        ManifestError: for a file that is not a table of unique ids.
+        ScoresError: for scores that are not finite numbers, that do not fit the labels, or options that do not fit.
     """
     if bootstraps < 0:
         raise ScoresError(f"`bootstraps` is a count, not {bootstraps}")
@@ -118,9 +118,9 @@ def evaluate_cases(
     """Figures of scores that are joined with labels already.
 
     Args:
-        cases: that are judged.
+        cases: that are evaluated.
         validation: that thresholds and calibrations are chosen on; None for none.
-        ranking_only: AUROC and average precision alone; scores are then no probabilities.
+        ranking_only: AUROC and average precision alone; scores are then not probabilities.
         prevalence, threshold, calibrate, by, count_no_finding, bootstraps, seed: as `evaluate` takes them.
 
     Raises:
@@ -149,7 +149,15 @@ def evaluate_cases(
     ]
     people = len(np.unique(cases.patients)) if cases.clustered else None
     return Evaluation(
-        tuple(findings), mean, covered, len(cases), people, bootstraps, seed, groups, tuple(dict.fromkeys(warnings))
+        findings=tuple(findings),
+        mean_auroc=mean,
+        covered=covered,
+        images=len(cases),
+        patients=people,
+        bootstraps=bootstraps,
+        seed=seed,
+        groups=groups,
+        warnings=tuple(dict.fromkeys(warnings)),
     )
 
 
@@ -188,16 +196,16 @@ class _Samples:
             if choice.threshold is not None:
                 probability = float(choice.calibrator(np.array([choice.threshold]))[0])
         return Sample(
-            labels[rows] == 1,
-            scores,
-            numbers[rows],
-            count,
-            choice.threshold,
-            probabilities,
-            probability,
-            stated_for(self.prevalence, name),
-            choice.reason,
-            *([choice.uncalibrated] if choice.uncalibrated else []),
+            positive=labels[rows] == 1,
+            scores=scores,
+            patients=numbers[rows],
+            count=count,
+            threshold=choice.threshold,
+            probabilities=probabilities,
+            probability=probability,
+            prevalence=stated_for(self.prevalence, name),
+            unflagged=choice.reason,
+            **({"improbable": choice.uncalibrated} if choice.uncalibrated else {}),
         )
 
 
@@ -213,18 +221,18 @@ def _result(
     if sample.probabilities is not None and len(sample.positive):
         bins = reliability(sample.positive, sample.probabilities, sample.patients)
     return FindingResult(
-        cases.names[number],
-        cases.columns[number],
-        len(sample.positive),
-        int(sample.positive.sum()),
-        len(np.unique(sample.patients)) if cases.clustered else None,
-        sample.prevalence,
-        choice.threshold,
-        choice.rule,
-        figures,
-        made,
-        bins,
-        choice.calibrator,
+        name=cases.names[number],
+        label=cases.columns[number],
+        n=len(sample.positive),
+        positives=int(sample.positive.sum()),
+        patients=len(np.unique(sample.patients)) if cases.clustered else None,
+        stated_prevalence=sample.prevalence,
+        threshold=choice.threshold,
+        threshold_rule=choice.rule,
+        figures=figures,
+        auroc_interval=made,
+        reliability=bins,
+        calibrator=choice.calibrator,
     )
 
 

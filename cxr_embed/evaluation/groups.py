@@ -22,7 +22,7 @@ def groups_of(cases: ScoredCases, attribute: str) -> np.ndarray:
     """`(N,)` group names of the cases; ages are put into bands.
 
     Raises:
-        ScoresError: for a column that the labels do not have, or that is no grouping.
+        ScoresError: for a column that the labels do not have, or that is not a grouping.
     """
     if attribute not in cases.table:
         known = ", ".join(name for name in cases.table if name not in ("image_id", "path", *cases.columns))
@@ -84,9 +84,19 @@ def measure_groups(
                     )
                     apart = {name: _apart(name, values, figures, measured[reference]) for name, values in drawn.items()}
                 patients = len(np.unique(part.patients)) if cases.clustered else None
-                positives = int(part.positive.sum())
-                shown = (len(part.positive), positives, patients)
-                found.append(GroupResult(finding, attribute, group, reference, *shown, figures, apart))
+                found.append(
+                    GroupResult(
+                        finding=finding,
+                        attribute=attribute,
+                        group=group,
+                        reference=reference,
+                        n=len(part.positive),
+                        positives=int(part.positive.sum()),
+                        patients=patients,
+                        figures=figures,
+                        differences=apart,
+                    )
+                )
     return tuple(found)
 
 

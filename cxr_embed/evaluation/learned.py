@@ -1,4 +1,4 @@
-"""Whom the probe that made scores learned from: these are no test of it, whatever split a judge is asked for."""
+"""Whom the probe that made scores learned from: these are no test of it, whatever split is evaluated."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _MIX = 1  # makes a seed of its own for the part of positives
 BOOTSTRAP, DELONG = "bootstrap over patients", "DeLong"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """Cases of one finding whose label is known.
 
@@ -48,11 +48,11 @@ class Sample:
         patients: `(N,)` numbers 0..count-1.
         count: patients that draws are made of; some may have no case here.
         threshold: scores from here on are flagged; None for none.
-        probabilities: `(N,)` in 0..1; None where scores are no probabilities.
+        probabilities: `(N,)` in 0..1; None where scores are not probabilities.
         probability: the threshold as a probability, where there is such.
         prevalence: stated part of cases with the finding where the scores are to be used; None where not stated.
         unflagged: why there is no threshold.
-        improbable: why there are no probabilities.
+        improbable: why there are not probabilities.
     """
 
     positive: np.ndarray
@@ -64,7 +64,7 @@ class Sample:
     probability: float | None = None
     prevalence: float | None = None
     unflagged: str = "no threshold is given"
-    improbable: str = "the scores are no probabilities: not all in 0..1"
+    improbable: str = "the scores are not probabilities: not all in 0..1"
 
     @cached_property
     def ranking(self) -> Ranking:
@@ -120,7 +120,7 @@ class Sample:
         return found
 
     def moved(self, mix: np.ndarray) -> np.ndarray:
-        """`(R,)` how far the calibration's bins moved; nothing where scores are no probabilities."""
+        """`(R,)` how far the calibration's bins moved; nothing where scores are not probabilities."""
         calibration = self._parts[1]
         return calibration.moved(mix) if calibration is not None else np.empty(0)
 
@@ -154,7 +154,7 @@ class Sample:
         if name in (*CALIBRATED, "net_benefit") and self.probabilities is None:
             return self.improbable
         if name == "net_benefit":
-            return "the threshold is no probability under 1"
+            return "the threshold is not a probability under 1"
         return auroc(self.positive, self.scores).reason or "nothing is flagged, or everything"
 
 

@@ -10,7 +10,7 @@ from cxr_embed.evaluation.measure import flatten, reasons
 from cxr_embed.metrics import Calibrator, Estimate, ReliabilityBin
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FindingResult:
     """One finding's figures.
 
@@ -24,7 +24,7 @@ class FindingResult:
         threshold_rule: how it was chosen, in words.
         figures: by name (`measure.FIGURES`): each with its interval, or the reason why there is none.
         auroc_interval: `bootstrap over patients` or `DeLong`.
-        reliability: bins of probability; empty where scores are no probabilities.
+        reliability: bins of probability; empty where scores are not probabilities.
         calibrator: what made probabilities of the scores; None where they were taken as they are.
     """
 
@@ -66,7 +66,7 @@ class FindingResult:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GroupResult:
     """One finding's figures in one group of the cases.
 
@@ -105,7 +105,7 @@ class GroupResult:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Figures of all findings.
 

@@ -129,8 +129,8 @@ def _unlabelled_note(ids: np.ndarray, places: np.ndarray, split: str | None) -> 
     if not len(unlabelled):
         return []
     where = f" in the split {split}" if split is not None else ""
-    told, out = ("scored id has", "is") if len(unlabelled) == 1 else ("scored ids have", "are")
-    return [f"{len(unlabelled):,} {told} no label{where} ({some(unlabelled)}) and {out} left out"]
+    ids_have, out = ("scored id has", "is") if len(unlabelled) == 1 else ("scored ids have", "are")
+    return [f"{len(unlabelled):,} {ids_have} no label{where} ({some(unlabelled)}) and {out} left out"]
 
 
 def _learned_notes(scores: ScoreTable, cases: Cases, unseen: np.ndarray, split: str | None) -> list[str]:

@@ -42,7 +42,7 @@ class ScoreValues(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoreTable:
     """Scores whose ids and values are checked when they are asked for.
 
@@ -67,7 +67,7 @@ class ScoreTable:
         """`(N, F)` float64 of these findings.
 
         Raises:
-            ScoresError: naming every score that is no finite number.
+            ScoresError: naming every score that is not a finite number.
         """
         if self._values is not None:
             found = np.asarray(self._values, np.float64)[:, [self.names.index(name) for name in names]]
@@ -79,16 +79,16 @@ class ScoreTable:
             texts = self._rows.table[name]
             column = _parsed(texts)
             if column is None:
-                problems += self._rows.where(name, _no_number, f"{name} is no finite number")
+                problems += self._rows.where(name, _no_number, f"{name} is not a finite number")
             else:
                 columns.append(column)
         self._refuse(problems)
         return np.stack(columns, axis=1)
 
     def _refuse(self, problems: list[str]) -> None:
-        told = [problem for problem in problems if problem]
-        if told:
-            raise ScoresError("\n".join([f"{self.source}: scores that cannot be used", *(f"  {p}" for p in told)]))
+        named = [problem for problem in problems if problem]
+        if named:
+            raise ScoresError("\n".join([f"{self.source}: scores that cannot be used", *(f"  {p}" for p in named)]))
 
 
 ScoreSource = ScoreTable | ScoreValues | str | os.PathLike[str]  # or a table of pyarrow, which has no types
@@ -100,7 +100,7 @@ def read_scores(scores: ScoreSource | Any) -> ScoreTable:
     What is open already stays as it is.
 
     Raises:
-        ManifestError: for a file that is no table, or whose ids are blank or not unique.
+        ManifestError: for a file that is not a table, or whose ids are blank or not unique.
         ScoresError: for a probe's folder, or values in memory with such ids.
     """
     if isinstance(scores, ScoreTable):
@@ -118,18 +118,27 @@ def read_scores(scores: ScoreSource | Any) -> ScoreTable:
     if np.shape(scores.values) != (len(ids), len(scores.names)):
         raise ScoresError(
             f"scores have the shape {np.shape(scores.values)}; {counted(len(ids), 'id')} and "
-            f"{counted(len(scores.names), 'name')} ask for "
+            f"{counted(len(scores.names), 'name')} need "
             f"({len(ids)}, {len(scores.names)})"
         )
     check_ids(ids, "scores")
     learned = getattr(scores, LEARNED, None)
     if learned is not None and np.shape(learned) != (len(ids),):
         raise ScoresError(
-            f"{LEARNED} has the shape {np.shape(learned)}; {counted(len(ids), 'id asks', 'ids ask')} for ({len(ids)},)"
+            f"{LEARNED} has the shape {np.shape(learned)}; {counted(len(ids), 'id needs', 'ids need')} ({len(ids)},)"
         )
     learned = np.asarray(learned, bool) if learned is not None else None
     stand_in = bool(getattr(scores, STAND_IN, False))
-    return ScoreTable("scores", ids, tuple(scores.names), {}, learned, None, scores.values, stand_in)
+    return ScoreTable(
+        source="scores",
+        ids=ids,
+        names=tuple(scores.names),
+        patients={},
+        learned=learned,
+        _rows=None,
+        _values=scores.values,
+        stand_in=stand_in,
+    )
 
 
 def _of_rows(rows: Rows, source: str) -> ScoreTable:
@@ -140,7 +149,16 @@ def _of_rows(rows: Rows, source: str) -> ScoreTable:
     if rows.has("patient_id"):
         patients = dict(zip(ids.tolist(), rows.table["patient_id"].to_pylist(), strict=True))
     stand_in = STAND_IN in rows.table.column_names
-    return ScoreTable(source, ids, names, patients, _learned(rows, source), rows, None, stand_in)
+    return ScoreTable(
+        source=source,
+        ids=ids,
+        names=names,
+        patients=patients,
+        learned=_learned(rows, source),
+        _rows=rows,
+        _values=None,
+        stand_in=stand_in,
+    )
 
 
 def _learned(rows: Rows, source: str) -> np.ndarray | None:
@@ -177,7 +195,7 @@ def check_ids(ids: np.ndarray, source: str) -> None:
 
 
 def _parsed(texts: pa.ChunkedArray) -> np.ndarray | None:
-    """A column as float64; None where a value is no finite number."""
+    """A column as float64; None where a value is not a finite number."""
     try:
         values: np.ndarray = texts.cast(pa.float64()).to_numpy()
     except pa.ArrowInvalid:
@@ -197,4 +215,4 @@ def _bad_values(ids: np.ndarray, column: np.ndarray, name: str) -> str:
     bad = np.flatnonzero(~np.isfinite(column))
     shown = ", ".join(f"{column[n]} for {ids[n]}" for n in bad[:5].tolist())
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-    return f"{name} is no finite number: {shown}{more}" if len(bad) else ""
+    return f"{name} is not a finite number: {shown}{more}" if len(bad) else ""

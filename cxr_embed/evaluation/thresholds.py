@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from cxr_embed.choices import CalibrationKind
+from cxr_embed.evaluation.diagnostics import FEW
 from cxr_embed.evaluation.scored import ScoredCases
 from cxr_embed.evaluation.scores import ScoresError
 from cxr_embed.metrics import (
@@ -131,41 +132,36 @@ def choose(
         raise ScoresError(f"`calibrate` is {' or '.join(CALIBRATIONS)}, not {calibration!r}")
     chosen_by, stated = _parsed(rule)
     if validation is None:
-        for option, given in (("`threshold`", rule is not None and stated is None), ("`calibrate`", calibration)):
-            if given:
+        for option, given in (("threshold", rule if stated is None else None), ("calibrate", calibration)):
+            if given is not None:
                 raise ScoresError(
-                    f"{option} {rule if option == '`threshold`' else calibration} is chosen on cases that are not "
-                    "tested: name them with `thresholds_from` or `thresholds_split`"
+                    f"`{option}` {given} is chosen on cases that are not tested: name them with `thresholds_from` or "
+                    "`thresholds_split`"
                 )
+        return {name: _stated(Choice(), name, stated) for name in names}, []
     choices: dict[str, Choice] = {}
-    warnings, few = [], []
+    few = []
     for name in names:
-        choice = Choice()
-        if validation is not None:
-            if name not in validation.names:
-                choice = Choice(reason="the validation part does not have it")
-            else:
-                choice, positives = _on(validation, name, chosen_by, calibration)
-                if 0 < positives < 10:
-                    few.append(f"{name} ({positives})")
-            if calibration is not None and choice.calibrator is None:
-                choice = replace(choice, uncalibrated=choice.reason)
-        if stated is not None:
-            known = stated.get(name) if isinstance(stated, Mapping) else stated
-            if known is not None:
-                choice = replace(choice, threshold=float(known), rule="stated, not chosen", reason="")
-        choices[name] = choice
-    if few:
-        warnings.append(f"thresholds rest on fewer than 10 positives of the validation part: {', '.join(few)}")
-    if validation is not None:
-        for what, lacking in (
-            ("no threshold", {name: choice.reason for name, choice in choices.items()}),
-            ("no probabilities", {name: choice.uncalibrated for name, choice in choices.items()}),
-        ):
-            told = [f"{name} ({reason})" for name, reason in lacking.items() if reason]
-            if told:
-                warnings.append(f"{what}: {'; '.join(told)}")
-    return choices, warnings
+        choice, positives = _on(validation, name, chosen_by, calibration)
+        if 0 < positives < FEW:
+            few.append(f"{name} ({positives})")
+        if calibration is not None and choice.calibrator is None:
+            choice = replace(choice, uncalibrated=choice.reason)
+        choices[name] = _stated(choice, name, stated)
+    notes = [f"thresholds rest on fewer than {FEW} positives of the validation part: {', '.join(few)}"] if few else []
+    for what, lacking in (
+        ("no threshold", {name: choice.reason for name, choice in choices.items()}),
+        ("no probabilities", {name: choice.uncalibrated for name, choice in choices.items()}),
+    ):
+        named = [f"{name} ({reason})" for name, reason in lacking.items() if reason]
+        notes += [f"{what}: {'; '.join(named)}"] if named else []
+    return choices, notes
+
+
+def _stated(choice: Choice, name: str, stated: float | Mapping[str, float] | None) -> Choice:
+    """The choice with the threshold that is stated for this finding, if one is."""
+    known = stated.get(name) if isinstance(stated, Mapping) else stated
+    return choice if known is None else replace(choice, threshold=float(known), rule="stated, not chosen", reason="")
 
 
 def _parsed(rule: Rule | None) -> tuple[ThresholdRule, float | Mapping[str, float] | None]:
@@ -183,6 +179,8 @@ def _on(
     validation: ScoredCases, name: str, rule: ThresholdRule, calibration: CalibrationKind | None
 ) -> tuple[Choice, int]:
     """The choice for a finding on the validation part, and that part's positives."""
+    if name not in validation.names:
+        return Choice(reason="the validation part does not have it"), 0
     column = validation.names.index(name)
     known = ~np.isnan(validation.labels[:, column])
     labels, scores = validation.labels[known, column], validation.scores[known, column]

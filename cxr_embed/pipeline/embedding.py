@@ -225,7 +225,7 @@ def plan_embedding(
     limit: int | None = None,
     key_file: Path | None = None,
 ) -> Plan:
-    """What `embed` would do, judged by file stamps; neither files nor the store are touched.
+    """What `embed` would do, by file stamps; neither files nor the store are touched.
 
     Raises:
         ManifestError, EncoderError, StoreError: as `embed`.

@@ -76,7 +76,7 @@ def plain_cell(value: object) -> object:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """A table that people open in a spreadsheet, blank where a row has no value; what is no column is left out."""
+    """A table that people open in a spreadsheet, blank where a row has no value, and without what is not a column."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(map(plain_cell, columns))

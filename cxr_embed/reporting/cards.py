@@ -83,30 +83,30 @@ def encoder_facts(spec: EncoderSpec) -> dict[str, Any]:
 
 
 def probe_card(trained: TrainedProbe, name: str) -> dict[str, Any]:
-    """What a probe says of itself; its strengths as their range."""
-    told = trained.describe()
-    strengths = [value for value in told["strengths"].values() if value is not None]
+    """What a probe says of itself; its values of C as their range."""
+    body = trained.describe()
+    chosen = [value for value in body["strengths"].values() if value is not None]
     return {
         "name": name,
-        "kind": told["kind"],
-        "settings": {key: list(v) if isinstance(v, tuple) else v for key, v in told["settings"].items()},
-        "strengths": [min(strengths), max(strengths)] if strengths else None,
-        "undefined": told["undefined"],
-        "output": told["output"],
-        "findings": told["findings"],
-        "thresholds": told["thresholds"],
-        "labels": told["labels"],
-        "software": told["software"],
-        "created": told["created"],
+        "kind": body["kind"],
+        "settings": {key: list(v) if isinstance(v, tuple) else v for key, v in body["settings"].items()},
+        "strengths": [min(chosen), max(chosen)] if chosen else None,
+        "undefined": body["undefined"],
+        "output": body["output"],
+        "findings": body["findings"],
+        "thresholds": body["thresholds"],
+        "labels": body["labels"],
+        "software": body["software"],
+        "created": body["created"],
         "encoder": encoder_facts(trained.spec),
     }
 
 
 def origins(labels: Manifest, file: str) -> list[str]:
     """Names of known data sets that the labels give away: `source`, the patient ids' prefix, or the file's name."""
-    told = np.unique(labels.column("source")).tolist()
+    sources = np.unique(labels.column("source")).tolist()
     prefixes = np.unique([patient.partition("-")[0] for patient in labels.column("patient_id").tolist()]).tolist()
-    words = [*told, *(prefix for prefix in prefixes[:100] if prefix.isalpha()), re.sub(r"[_.]", " ", file)]
+    words = [*sources, *(prefix for prefix in prefixes[:100] if prefix.isalpha()), re.sub(r"[_.]", " ", file)]
     return [group[0] for group in _SAME if any(_names(word, group) for word in words)]
 
 

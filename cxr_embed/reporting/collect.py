@@ -1,10 +1,10 @@
-"""All that a report tells, as plain JSON values; page, Markdown and CSV are made of nothing else."""
+"""All that a report says, as plain JSON values; page, Markdown and CSV are made of nothing else."""
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -63,19 +63,8 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
     ]
     curve = _read_curve(inputs.curve) if inputs.curve is not None else None
     steps = _Steps(progress, len(names) + len(names) - 1 + len(stores))
-    scored, cases = [], []
-    for name, path in zip(names, inputs.scores, strict=True):
-        steps(f"evaluating {name}")
-        joined = join_scores(
-            read_scores(path), labels, findings=inputs.findings, split=inputs.split, uncertain=inputs.uncertain
-        )
-        made = _evaluated(inputs, path, labels, joined)
-        scored.append({"name": name, **input_record(path), "evaluation": made, "curves": curves_of(joined)})
-        cases.append(joined)
-    comparisons = []
-    for name, path in islice(zip(names, inputs.scores, strict=True), 1, None):
-        steps(f"comparing {names[0]} and {name}")
-        comparisons.append({"first": names[0], "second": name, **_compared(inputs, path, labels)})
+    scored, cases = _scored(inputs, names, labels, steps)
+    comparisons = _comparisons(inputs, names, labels, steps)
     shortcuts = []
     for store, encoder in zip(stores, encoders, strict=True):
         steps(f"probing {encoder} for shortcuts")
@@ -118,8 +107,33 @@ class _Steps:
         self._done += 1
 
 
+def _scored(
+    inputs: Inputs, names: Sequence[str], labels: Manifest, steps: _Steps
+) -> tuple[list[dict[str, Any]], list[ScoredCases]]:
+    """Each score file's figures and curves, and its cases."""
+    scored, cases = [], []
+    for name, path in zip(names, inputs.scores, strict=True):
+        steps(f"evaluating {name}")
+        joined = join_scores(
+            read_scores(path), labels, findings=inputs.findings, split=inputs.split, uncertain=inputs.uncertain
+        )
+        made = _evaluated(inputs, path, labels, joined)
+        scored.append({"name": name, **input_record(path), "evaluation": made, "curves": curves_of(joined)})
+        cases.append(joined)
+    return scored, cases
+
+
+def _comparisons(inputs: Inputs, names: Sequence[str], labels: Manifest, steps: _Steps) -> list[dict[str, Any]]:
+    """The first score file against each other one."""
+    found = []
+    for name, path in islice(zip(names, inputs.scores, strict=True), 1, None):
+        steps(f"comparing {names[0]} and {name}")
+        found.append({"first": names[0], "second": name, **_compared(inputs, path, labels)})
+    return found
+
+
 def _evaluated(inputs: Inputs, path: Path, labels: Manifest, cases: ScoredCases) -> dict[str, Any]:
-    by, told = _attributes(inputs.by, cases)
+    by, notes = _attributes(inputs.by, cases)
     made = evaluate(
         path,
         labels,
@@ -136,7 +150,7 @@ def _evaluated(inputs: Inputs, path: Path, labels: Manifest, cases: ScoredCases)
         seed=inputs.seed,
     )
     body = made.to_json()
-    body["warnings"] += told
+    body["warnings"] += notes
     return body
 
 
@@ -159,7 +173,7 @@ def _attributes(by: tuple[str, ...] | None, cases: ScoredCases) -> tuple[tuple[s
     """Columns to make groups of: those asked for, or those that there are; and why one makes none."""
     if by is not None:
         return by, []
-    found, told = [], []
+    found, notes = [], []
     for attribute in _GROUPS:
         if attribute not in cases.table or len(np.unique(cases.table[attribute])) < 2:
             continue
@@ -167,8 +181,8 @@ def _attributes(by: tuple[str, ...] | None, cases: ScoredCases) -> tuple[tuple[s
             groups_of(cases, attribute)
             found.append(attribute)
         except ScoresError as error:
-            told.append(f"no groups: {error}")
-    return tuple(found), told
+            notes.append(f"no groups: {error}")
+    return tuple(found), notes
 
 
 def _shortcuts(store: Store, name: str, inputs: Inputs, labels: Manifest, tested: np.ndarray) -> list[dict[str, Any]]:
@@ -181,10 +195,10 @@ def _shortcuts(store: Store, name: str, inputs: Inputs, labels: Manifest, tested
 
 
 def _read_curve(path: Path) -> dict[str, Any]:
-    """What a page tells of a curve; the draws and single results stay in their file.
+    """What a page says of a curve; the draws and single results stay in their file.
 
     Raises:
-        ReportError: for a file that is no curve.
+        ReportError: for a file that is not a curve.
     """
     record = input_record(path)
     try:
@@ -197,8 +211,8 @@ def _read_curve(path: Path) -> dict[str, Any]:
         found = with_sizes({**record, **{name: body[name] for name in kept}})
         counted = [name for name, meant in zip(body["findings"], in_means(body["findings"]), strict=True) if not meant]
         if counted and "no_finding_in_means" not in body["protocol"]:
-            told = f"its means count '{counted[0]}' as a finding, as releases before did; run `probe curve` again"
-            found["notes"] = [*body["notes"], told]
+            note = f"its means count '{counted[0]}' as a finding, as releases before did; run `probe curve` again"
+            found["notes"] = [*body["notes"], note]
         return found
     except (ValueError, KeyError, TypeError):
         raise ReportError(f"{path}: not the curve.json that `cxr-embed probe curve` writes") from None
@@ -208,28 +222,28 @@ def _leaks(
     probes: list[tuple[TrainedProbe, str]], stores: list[Store], cases: ScoredCases, labels: Manifest, split: str | None
 ) -> list[str]:
     """Test cases that training cases were too, in words."""
-    told = []
+    leaks = []
     for trained, name in probes:
         seen = np.unique(cases.patients[trained.seen(cases.patients, cases.ids)])
         if len(seen):
-            told.append(
+            leaks.append(
                 f"{len(seen):,} of the tested patients are among those that the probe {name} learned from "
                 f"({', '.join(seen[:3])}{', ...' if len(seen) > 3 else ''}): figures of these scores are no test of it"
             )
     if split is None:
-        return told
+        return leaks
     splits = dict(zip(labels.ids.tolist(), labels.column("split").tolist(), strict=True))
     for store in stores[:1]:
         content = list(zip(store.ids.tolist(), store.content_ids.tolist(), strict=True))
         tested = {digest for image_id, digest in content if splits.get(image_id) == split}
         others = [image_id for image_id, digest in content if digest in tested and splits.get(image_id, split) != split]
         if others:
-            told.append(
+            leaks.append(
                 f"{counted(len(others), 'image of another split is', 'images of other splits are')} the "
                 "same file as a tested image, under another id "
                 f"({', '.join(others[:3])}{', ...' if len(others) > 3 else ''})"
             )
-    return told
+    return leaks
 
 
 def _settings(inputs: Inputs) -> dict[str, Any]:

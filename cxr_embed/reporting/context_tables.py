@@ -91,8 +91,8 @@ def few_label_tables(curve: dict[str, Any]) -> list[Table]:
             cells.append((finding, *(_spread(row["mean"], row["sd"]) for row in sizes)))
         reasons = []
         for size in shots:
-            told = [(name, by_key[encoder, name, size]["undefined"]) for name in curve["findings"]]
-            reasons += _listed(size, [(name, reason) for name, reason in told if reason])
+            undefined = [(name, by_key[encoder, name, size]["undefined"]) for name in curve["findings"]]
+            reasons += _listed(size, [(name, reason) for name, reason in undefined if reason])
         said = reasons if not same or reasons != same else ["Undefined where they are above, for the same reasons."]
         same = same or reasons
         title = f"{encoder}: AUROC of each finding, mean \N{PLUS-MINUS SIGN} SD over the draws"
@@ -152,7 +152,7 @@ def groups_tables(scores: Sequence[dict[str, Any]]) -> list[Table]:
 
 
 def shortcut_table(shortcuts: Sequence[dict[str, Any]]) -> Table:
-    """What probes tell from the vectors."""
+    """What probes separate by the vectors."""
     rows, notes = [], []
     for record in shortcuts:
         if record["reason"]:
@@ -165,7 +165,16 @@ def shortcut_table(shortcuts: Sequence[dict[str, Any]]) -> Table:
             sizes = (PAGE.count(kind["learned"]), PAGE.count(kind["n"]), PAGE.count(kind["positives"]))
             interval = PAGE.interval(kind["auroc_low"], kind["auroc_high"])
             rows.append((*lead, PAGE.number(kind["auroc"]), interval, *sizes))
-    heads = ("encoder", "attribute", "told", "AUROC", INTERVAL, "learned from", "tested on", "of the first kind")
+    heads = (
+        "encoder",
+        "attribute",
+        "separated",
+        "AUROC",
+        INTERVAL,
+        "learned from",
+        "tested on",
+        "of the first kind",
+    )
     return Table(
         title="Probes of view, sex and site", heads=heads, rows=tuple(rows), words=(0, 1, 2), notes=tuple(notes)
     )
@@ -199,7 +208,7 @@ def probe_table(card: dict[str, Any]) -> Table:
         "settings": ", ".join(
             f"{name} = {'None' if value is None else format_value(value)}" for name, value in settings.items()
         ),
-        "strengths chosen": f"{card['strengths'][0]:g} to {card['strengths'][1]:g}" if card["strengths"] else "",
+        "C chosen": f"{card['strengths'][0]:g} to {card['strengths'][1]:g}" if card["strengths"] else "",
         "vectors": f"{card['encoder']['encoder']}, {card['output']}, fingerprint {card['encoder']['fingerprint']}",
         "learned from": f"{labels['file']}, {split}: {counted(labels['images'], 'image')} of "
         f"{counted(labels['patients'], 'patient')}",

@@ -29,7 +29,7 @@ _NAME, _LINE = 36, 95  # letters of a name, and of a line of names with their si
 
 @dataclass(frozen=True)
 class Style:
-    """How one series is told from the others, in colour and in grey."""
+    """How one series differs from the others, in colour and in grey."""
 
     colour: str
     line: Any

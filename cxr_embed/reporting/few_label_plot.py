@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +61,7 @@ def few_labels_figure(curve: dict[str, Any], path: Path | None = None) -> Figure
         path: of the file.
 
     Raises:
-        ReportError: for more encoders than can be told apart, or a file that cannot be written.
+        ReportError: for more encoders than a reader can distinguish, or a file that cannot be written.
     """
     count = len({row["encoder"] for row in curve["summary"]})
     if count > len(STYLES):
@@ -78,13 +81,13 @@ def with_sizes(curve: dict[str, Any]) -> dict[str, Any]:
     if "fractions" not in protocol:
         return curve
 
-    def told(part: float) -> str:
+    def percent(part: float) -> str:
         return f"{100 * part:g}%"
 
     sized = {
-        name: [{**row, "shots": told(row["fraction"])} for row in curve[name]] for name in ("summary", "differences")
+        name: [{**row, "shots": percent(row["fraction"])} for row in curve[name]] for name in ("summary", "differences")
     }
-    sizes = {"size": "training patients", "shots": list(map(told, protocol["fractions"]))}
+    sizes = {"size": "training patients", "shots": list(map(percent, protocol["fractions"]))}
     return {**curve, **sized, "protocol": {**protocol, **sizes}}
 
 
@@ -92,7 +95,7 @@ def _has_intervals(curve: dict[str, Any]) -> bool:
     return any(row.get("ci_low") is not None for row in curve["summary"])
 
 
-def _bars_told(curve: dict[str, Any]) -> str:
+def _bars_note(curve: dict[str, Any]) -> str:
     if all(row["sd"] is None for row in curve["summary"]):
         return "one draw"
     return f"bars: {'95% interval' if _has_intervals(curve) else 'standard deviation'} over draws"
@@ -109,80 +112,119 @@ def _figure(
     curve: dict[str, Any], names: list[str], remarks: Sequence[str] = ()
 ) -> tuple[float, Callable[[Figure], None]]:
     """The figure's height in inches, and what draws it; remarks stand below."""
-    lines_below = [line for remark in remarks for line in textwrap.wrap(remark, 110)]
-    foot = 0.15 * len(lines_below)
-    shots = curve["protocol"]["shots"]
     encoders = list(dict.fromkeys(row["encoder"] for row in curve["summary"]))[: len(STYLES)]
-    findings = curve["findings"]
-    rows = -(-len(findings) // _COLUMNS)
     styles = [STYLES[names.index(e)] for e in encoders] if set(encoders) <= set(names) else list(STYLES)
-    head = above(encoders)
-    height = 2.85 + 1.45 * rows + head + foot
-    by_key = {(row["encoder"], row["finding"], row["shots"]): row for row in curve["summary"]}
-    lows = [_bar(row)[0] for row in curve["summary"] if row["mean"] is not None]
-    low = max(0.0, min([0.45, *(int(value * 20) / 20 for value in lows)]))
+    lines_below = [line for remark in remarks for line in textwrap.wrap(remark, 110)]
+    plot = _Plot(curve, encoders, styles, lines_below)
+    return plot.height, plot.draw
 
-    def lines(axes: Axes, finding: str | None, size: float) -> None:
+
+@dataclass(frozen=True)
+class _Plot:
+    """A curve, how its encoders look, and the lines below it."""
+
+    curve: dict[str, Any]
+    encoders: list[str]
+    styles: list[Style]
+    lines_below: list[str]
+
+    @cached_property
+    def height(self) -> float:
+        """In inches."""
+        return 2.85 + 1.45 * self._rows + self._head + self._foot
+
+    @property
+    def _head(self) -> float:
+        return above(self.encoders)
+
+    @property
+    def _foot(self) -> float:
+        return 0.15 * len(self.lines_below)
+
+    @property
+    def _rows(self) -> int:
+        return -(-len(self.curve["findings"]) // _COLUMNS)
+
+    @property
+    def _shots(self) -> list[Any]:
+        return list(self.curve["protocol"]["shots"])
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[str, str | None, Any], dict[str, Any]]:
+        return {(row["encoder"], row["finding"], row["shots"]): row for row in self.curve["summary"]}
+
+    def draw(self, figure: Figure) -> None:
+        height, foot = self.height, self._foot
+        outer = figure.add_gridspec(
+            2, 1, height_ratios=(1.6, 1.3 * self._rows), left=0.075, right=0.99, top=1 - (0.52 + self._head) / height,
+            bottom=(0.42 + foot) / height, hspace=1.45 / height,
+        )  # fmt: skip
+        self._draw_mean(figure.add_subplot(outer[0]))
+        inner = outer[1].subgridspec(self._rows, _COLUMNS, wspace=0.14, hspace=0.5)
+        for number, finding in enumerate(self.curve["findings"]):
+            axes = figure.add_subplot(inner[number // _COLUMNS, number % _COLUMNS])
+            self._draw_finding(axes, finding)
+            axes.tick_params(labelleft=number % _COLUMNS == 0, labelsize=SMALL - 0.5)
+        by_case = "positives that were labelled, and as many negatives"
+        by_patient = "part of the training patients whose images were labelled"
+        unit = by_patient if "fractions" in self.curve["protocol"] else by_case
+        figure.supxlabel(unit, fontsize=NORMAL, y=(0.06 + foot) / height)
+        figure.supylabel("AUROC", fontsize=NORMAL, x=0.008)
+        name_series(figure, self.encoders, self.styles)
+        below = "\n".join(self.lines_below)
+        figure.text(0.008, 0.04 / height, below, fontsize=SMALL, color=SOFT, va="bottom", linespacing=1.3)
+
+    def _draw_mean(self, axes: Axes) -> None:
+        """The mean over findings, large."""
+        self._draw_lines(axes, None, 4.4)
+        means = [row for row in self.curve["summary"] if row["finding"] is None and row["mean"] is not None]
+        top = max([0.7, *(_bar(row)[1] for row in means)])
+        least = min([0.45, *(_bar(row)[0] for row in means)])
+        axes.set_ylim(int(least * 20) / 20, min(1.0, int(top * 20 + 2) / 20))
+        shots = self._shots
+        covered = [(self._by_key.get((self.encoders[0], None, s)) or {}).get("findings_in_mean", 0) for s in shots]
+        axes.set_xticks(range(len(shots)), [f"{size}\n({count})" for size, count in zip(shots, covered, strict=True)])
+        axes.set_title("mean over findings", loc="left", pad=4, fontweight="bold")
+        bars = f"in brackets: findings in the mean; {_bars_note(self.curve)}"
+        axes.set_title(bars, loc="right", pad=4, fontsize=SMALL, color=SOFT)
+        last = len(shots) - 1 + (len(self.encoders) - 1) / 2 * _APART
+        _name_ends(axes, [self._by_key.get((e, None, shots[-1])) for e in self.encoders], self.styles, last)
+
+    def _draw_finding(self, axes: Axes, finding: str) -> None:
+        self._draw_lines(axes, finding, 2.8)
+        axes.set_title(short(finding), loc="left", pad=3)
+        found = [self._by_key.get((encoder, finding, size)) for encoder in self.encoders for size in self._shots]
+        if all((row or {}).get("mean") is None for row in found):
+            axes.text(0.5, 0.4, "undefined", transform=axes.transAxes, ha="center", color=SOFT)
+
+    def _draw_lines(self, axes: Axes, finding: str | None, size: float) -> None:
+        """A line an encoder, over the sizes; `size` is that of the marks."""
         axes.axhline(0.5, color=SOFT, lw=0.7, zorder=1)
-        for number, encoder in enumerate(encoders):
-            style = styles[number]
-            told = [(x, by_key.get((encoder, finding, size))) for x, size in enumerate(shots)]
-            known = [(x, row) for x, row in told if row is not None and row["mean"] is not None]
-            away = (number - (len(encoders) - 1) / 2) * _APART
-            x = [x + away for x, _ in known]
-            y = [row["mean"] for _, row in known]
-            for start in range(len(known) - 1):
-                # Means over different findings are no line.
-                one, other = known[start][1], known[start + 1][1]
-                if one.get("findings_in_mean") == other.get("findings_in_mean"):
-                    part = slice(start, start + 2)
-                    axes.plot(x[part], y[part], color=style.colour, linestyle=style.line, lw=1.3, zorder=2)
-            for place, (_, row) in zip(x, known, strict=True):
-                if row["sd"] is not None:
-                    axes.plot([place, place], _bar(row), color=style.colour, lw=0.9, zorder=2)
-            axes.plot(x, y, style.marker, color=style.colour, mfc=style.face, ms=size, mew=0.9, zorder=3)
+        shots = self._shots
+        for number, encoder in enumerate(self.encoders):
+            rows = [(place, self._by_key.get((encoder, finding, shot))) for place, shot in enumerate(shots)]
+            known = [(place, row) for place, row in rows if row is not None and row["mean"] is not None]
+            away = (number - (len(self.encoders) - 1) / 2) * _APART
+            _draw_line(axes, [place + away for place, _ in known], [row for _, row in known], self.styles[number], size)
+        lows = [_bar(row)[0] for row in self.curve["summary"] if row["mean"] is not None]
+        low = max(0.0, min([0.45, *(int(value * 20) / 20 for value in lows)]))
         axes.set(xlim=(-0.35, len(shots) - 0.65), ylim=(low, 1.0))
-        axes.set_xticks(range(len(shots)), [str(size) for size in shots])
+        axes.set_xticks(range(len(shots)), [str(shot) for shot in shots])
         axes.grid(axis="y", color=RULE, lw=0.5)
         axes.set_axisbelow(True)
 
-    def draw(figure: Figure) -> None:
-        outer = figure.add_gridspec(
-            2, 1, height_ratios=(1.6, 1.3 * rows), left=0.075, right=0.99, top=1 - (0.52 + head) / height,
-            bottom=(0.42 + foot) / height, hspace=1.45 / height,
-        )  # fmt: skip
-        mean = figure.add_subplot(outer[0])
-        lines(mean, None, 4.4)
-        means = [row for row in curve["summary"] if row["finding"] is None and row["mean"] is not None]
-        top = max([0.7, *(_bar(row)[1] for row in means)])
-        least = min([0.45, *(_bar(row)[0] for row in means)])
-        mean.set_ylim(int(least * 20) / 20, min(1.0, int(top * 20 + 2) / 20))
-        covered = [(by_key.get((encoders[0], None, size)) or {}).get("findings_in_mean", 0) for size in shots]
-        mean.set_xticks(range(len(shots)), [f"{size}\n({count})" for size, count in zip(shots, covered, strict=True)])
-        mean.set_title("mean over findings", loc="left", pad=4, fontweight="bold")
-        mean.set_title(
-            f"in brackets: findings in the mean; {_bars_told(curve)}", loc="right", pad=4, fontsize=SMALL, color=SOFT
-        )
-        last = len(shots) - 1 + (len(encoders) - 1) / 2 * _APART
-        _name_ends(mean, [by_key.get((e, None, shots[-1])) for e in encoders], styles, last)
-        inner = outer[1].subgridspec(rows, _COLUMNS, wspace=0.14, hspace=0.5)
-        for number, finding in enumerate(findings):
-            axes = figure.add_subplot(inner[number // _COLUMNS, number % _COLUMNS])
-            lines(axes, finding, 2.8)
-            axes.set_title(short(finding), loc="left", pad=3)
-            axes.tick_params(labelleft=number % _COLUMNS == 0, labelsize=SMALL - 0.5)
-            if all((by_key.get((e, finding, s)) or {}).get("mean") is None for e in encoders for s in shots):
-                axes.text(0.5, 0.4, "undefined", transform=axes.transAxes, ha="center", color=SOFT)
-        by_case = "positives that were labelled, and as many negatives"
-        by_patient = "part of the training patients whose images were labelled"
-        unit = by_patient if "fractions" in curve["protocol"] else by_case
-        figure.supxlabel(unit, fontsize=NORMAL, y=(0.06 + foot) / height)
-        figure.supylabel("AUROC", fontsize=NORMAL, x=0.008)
-        name_series(figure, encoders, styles)
-        below = "\n".join(lines_below)
-        figure.text(0.008, 0.04 / height, below, fontsize=SMALL, color=SOFT, va="bottom", linespacing=1.3)
 
-    return height, draw
+def _draw_line(axes: Axes, x: list[float], rows: list[dict[str, Any]], style: Style, size: float) -> None:
+    """Means with their bars; no line joins means over different findings."""
+    y = [row["mean"] for row in rows]
+    for start, (one, other) in enumerate(pairwise(rows)):
+        if one.get("findings_in_mean") == other.get("findings_in_mean"):
+            part = slice(start, start + 2)
+            axes.plot(x[part], y[part], color=style.colour, linestyle=style.line, lw=1.3, zorder=2)
+    for place, row in zip(x, rows, strict=True):
+        if row["sd"] is not None:
+            axes.plot([place, place], _bar(row), color=style.colour, lw=0.9, zorder=2)
+    axes.plot(x, y, style.marker, color=style.colour, mfc=style.face, ms=size, mew=0.9, zorder=3)
 
 
 def _name_ends(axes: Axes, rows: list[dict[str, Any] | None], styles: list[Style], place: float) -> None:

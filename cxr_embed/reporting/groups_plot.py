@@ -68,8 +68,8 @@ def _draw(scores: Scores, shown: list[Panel], key: str) -> Drawing:
         ticks = [-0.5, -0.25, 0, 0.25, 0.5] if columns < 3 else [-0.5, 0, 0.5]
         axes.set(xlim=(-_REACH, _REACH), ylim=(len(findings) - 0.4, -0.6))
         axes.set_xticks(ticks, [f"{x:+g}".replace("-", "\N{MINUS SIGN}") if x else "0" for x in ticks])
-        told = f"{short(group, 12)} minus {short(reference, 12)}"
-        axes.set_title(f"{attribute}: {told}" if columns < 3 else told, loc="left", pad=3)
+        title = f"{short(group, 12)} minus {short(reference, 12)}"
+        axes.set_title(f"{attribute}: {title}" if columns < 3 else title, loc="left", pad=3)
         axes.grid(axis="x", color=RULE, lw=0.5)
         axes.grid(axis="y", color=RULE, lw=0.4, ls=(0, (1, 2)))
         axes.set_axisbelow(True)

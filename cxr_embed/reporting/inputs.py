@@ -15,14 +15,14 @@ from cxr_embed.evaluation.thresholds import Rule
 from cxr_embed.io.digests import file_sha256
 
 _SUFFIX = re.compile(r"\.(csv|csv\.gz|parquet)$", re.IGNORECASE)
-MOST = 5  # score files: more lines could not be told apart
+MOST = 5  # score files: more lines could not be distinguished
 
 
 class ReportError(CxrEmbedError):
     """A report that cannot be made of what was given, or not be written."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inputs:
     """Files and settings of a report.
 

@@ -1,4 +1,4 @@
-"""A picture of a search: what was asked, and its neighbours with what is known of them."""
+"""A picture of a search: the query, and its neighbours with what is known of them."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def draw_search(
     places: Places,
     like: Examples,
     unlike: Examples,
-    asked: Mapping[str, dict[str, Any]],
+    examples_by_id: Mapping[str, dict[str, Any]],
     neighbors: Sequence[dict[str, Any]],
     rules: str,
     notes: Sequence[str],
@@ -160,7 +160,7 @@ def draw_search(
         path: of the picture.
         places: where the cases' radiographs are.
         like, unlike: the examples.
-        asked: the cases among the examples, by id.
+        examples_by_id: the cases among the examples.
         neighbors: cases, nearest first, with `similarity`; `content` (the file's digest, 32 bytes) where it is known.
         rules, notes: see `write_montage`.
 
@@ -170,7 +170,9 @@ def draw_search(
     examples = []
     for sign, given in (("like", like), ("not like", unlike)):
         examples += [file_panel(file, sign, [_end(file.name)]) for file in given.files]
-        examples += [case_panel(asked[name], places, sign, describe_case(asked[name])) for name in given.ids]
+        examples += [
+            case_panel(examples_by_id[name], places, sign, describe_case(examples_by_id[name])) for name in given.ids
+        ]
         examples += [Panel(f"{sign} these words", why=text) for text in given.texts]
     answers = []
     for place, case in enumerate(neighbors, start=1):
@@ -194,24 +196,24 @@ def draw_answers(
         CaseIndexError: where it cannot be written.
     """
     groups = []
-    for asked, cases in answers:
+    for question, cases in answers:
         panels = []
         for place, case in enumerate(cases, start=1):
             known = {name: value for name, value in case.items() if name not in ("score", "content")}
             title = f"{place}   {format_threshold(case['score'])}"
             panels.append(case_panel(case, places, title, describe_case(known)))
-        groups.append(([asked], panels))
+        groups.append(([question], panels))
     _write(path, groups, notes)
 
 
 def write_montage(
-    path: Path, asked: Sequence[Panel], neighbors: Sequence[Panel], *, rules: str, notes: Sequence[str]
+    path: Path, examples: Sequence[Panel], neighbors: Sequence[Panel], *, rules: str, notes: Sequence[str]
 ) -> None:
     """Writes the picture by atomic rename: the examples in the first column, then the neighbours, nearest first.
 
     Args:
         path: ends in .png or .pdf.
-        asked: the examples.
+        examples: in the first column.
         neighbors: the answer.
         rules: what the neighbours had to meet; blank for nothing.
         notes: below all of it.
@@ -219,7 +221,7 @@ def write_montage(
     Raises:
         CaseIndexError: where it cannot be written.
     """
-    _write(path, [(asked, neighbors)], ["" if neighbors else "No case was found", rules, *notes])
+    _write(path, [(examples, neighbors)], ["" if neighbors else "No case was found", rules, *notes])
 
 
 def _write(path: Path, groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]], notes: Sequence[str]) -> None:
@@ -231,10 +233,10 @@ def _write(path: Path, groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]]
     check_montage(path)
     across = 1 + max(2, *(min(_ACROSS, len(neighbors)) for _, neighbors in groups))
     wide, rows, places = across * _CELL, 0, []
-    for asked, neighbors in groups:
-        places += [(rows + row, 0, panel, STYLES[1].colour) for row, panel in enumerate(asked)]
+    for examples, neighbors in groups:
+        places += [(rows + row, 0, panel, STYLES[1].colour) for row, panel in enumerate(examples)]
         places += [(rows + n // _ACROSS, 1 + n % _ACROSS, panel, RULE) for n, panel in enumerate(neighbors)]
-        rows += max(len(asked), -(-len(neighbors) // _ACROSS), 1)
+        rows += max(len(examples), -(-len(neighbors) // _ACROSS), 1)
     words = [line for text in notes for line in textwrap.wrap(text, int(wide * _ACROSS_INCH))]
     high = rows * (_CELL + _WORDS) + _FOOT + _LINE * len(words)
     with matplotlib.rc_context({**SETTINGS, "text.parse_math": False}):  # a $ in a name is a $
@@ -243,7 +245,7 @@ def _write(path: Path, groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]]
         for row, column, panel, edge in places:
             left, top, size = column * _CELL + _GAP, high - row * (_CELL + _WORDS) - _GAP, _CELL - 2 * _GAP
             _draw(figure.add_axes((left / wide, (top - size) / high, size / wide, size / high)), panel, edge)
-        ids = [panel.image_id for panel in (*asked, *neighbors) if panel.image_id]
+        ids = [panel.image_id for panel in (*examples, *neighbors) if panel.image_id]
         figure.text(_GAP / wide, 0.08 / high, "\n".join(words), fontsize=SMALL, color=SOFT, linespacing=1.25)
         try:
             with written_aside(path) as partial, warnings.catch_warnings():
@@ -257,10 +259,10 @@ def _write(path: Path, groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]]
 
 def _metadata(path: Path, ids: Sequence[str]) -> dict[str, str | None]:
     """Whose pictures these are, so that `forget` finds them; no date: the same search gives the same file."""
-    told = json.dumps(list(dict.fromkeys(ids)), ensure_ascii=False)
+    listed = json.dumps(list(dict.fromkeys(ids)), ensure_ascii=False)
     if path.suffix.lower() == ".png":
-        return {"Software": None, "cxr_embed image_id": told}
-    return {"CreationDate": None, "Keywords": told}
+        return {"Software": None, "cxr_embed image_id": listed}
+    return {"CreationDate": None, "Keywords": listed}
 
 
 def _draw(axes: Axes, panel: Panel, edge: str) -> None:

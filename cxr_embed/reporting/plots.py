@@ -164,15 +164,15 @@ def precision_recall_plot(scores: Scores) -> Drawing:
 def _curves(
     axes: Axes, scores: Scores, finding: str, curve: str, figure: str, corner: tuple[float, float], side: str
 ) -> None:
-    told = []
+    values = []
     for number, found in enumerate(scores):
         style, points = STYLES[number], found["curves"].get(finding, {}).get(curve)
         if points:
             x, y = zip(*points, strict=True)
             axes.plot(x, y, color=style.colour, linestyle=style.line, lw=1.2, zorder=2)
         value = figures_by_finding(found).get(finding, {}).get(figure)
-        told.append((style.colour, f"{value:.2f}" if value is not None else "undefined"))
-    lines = told if side == "top" else told[::-1]
+        values.append((style.colour, f"{value:.2f}" if value is not None else "undefined"))
+    lines = values if side == "top" else values[::-1]
     for place, (colour, text) in enumerate(lines):
         away = 0.115 * place * (-1 if side == "top" else 1)
         axes.text(

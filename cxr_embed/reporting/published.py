@@ -11,7 +11,7 @@ from cxr_embed.cases import match_names
 
 CAVEAT = (
     "The test sets differ: other patients, other splits, another mix of findings; and those networks were trained end "
-    "to end on this data. A difference from these figures is no finding about an encoder."
+    "to end on this data. A difference from these figures says nothing about an encoder."
 )
 
 

@@ -110,9 +110,9 @@ def _about_data(report: dict[str, Any]) -> tuple[str, ...]:
     made, split = report["scores"][0]["evaluation"], report["settings"]["split"]
     patients = f" of {counted(made['patients'], 'patient')}" if made["patients"] is not None else ", patients unknown"
     where = f"the split {split}" if split is not None else "all labels"
-    told = f"Evaluated: {where}, {counted(made['images'], 'image')}{patients}. Labels: {report['labels']['file']}."
+    evaluated = f"Evaluated: {where}, {counted(made['images'], 'image')}{patients}. Labels: {report['labels']['file']}."
     origin = report["data"]["origins"]
-    return (f"{told} The images seem to come from {' and '.join(origin)}." if origin else told,)
+    return (f"{evaluated} The images seem to come from {' and '.join(origin)}." if origin else evaluated,)
 
 
 def _about_intervals(report: dict[str, Any]) -> str:
@@ -145,7 +145,7 @@ def _probabilities(report: dict[str, Any]) -> Section:
     scores = report["scores"]
     drawn = reliability_plot(scores)
     if drawn is None:
-        text = "The scores are no probabilities, and no calibration was asked for: there is nothing to hold them to."
+        text = "The scores are not probabilities, and no calibration was chosen: there is nothing to compare them with."
         return Section("probabilities", "Probabilities", (text,))
     kinds = {f["calibration"]["kind"] for s in scores for f in s["evaluation"]["findings"] if f["calibration"]}
     lead = (
@@ -162,7 +162,7 @@ def _probabilities(report: dict[str, Any]) -> Section:
 def _shortcuts(report: dict[str, Any]) -> Section:
     lead = [
         "Linear probes that tell view, sex and site from the vectors, tested on patients that they did not learn from. "
-        "What is told this well can be leaned on by a classifier of findings: it says that one could, not that it does."
+        "A classifier of findings can lean on what is separated this well: it says that one could, not that it does."
     ]
     if any(record["halved"] for record in report["shortcuts"]):
         lead.append("No other images are there than the evaluated ones: half of their patients were learned from.")

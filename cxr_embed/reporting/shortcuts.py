@@ -27,7 +27,7 @@ _CLASSES = 10  # sites, the largest first
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Scores:
     """Scores in memory, as `evaluate` takes them."""
 
     ids: np.ndarray
@@ -49,13 +49,13 @@ def audit(
         bootstraps, seed: of the intervals.
 
     Returns:
-        A record for each attribute: what is told from what, how well, or the reason why that is not known.
+        A record for each attribute: what is separated from what, how well, or the reason why that is not known.
     """
     place = {image_id: number for number, image_id in enumerate(store.ids.tolist())}
     rows = np.flatnonzero([image_id in place for image_id in labels.ids.tolist()])
     ids = labels.ids[rows]
-    told, known = labels.column("patient_id")[rows], store.patient_ids[[place[image_id] for image_id in ids.tolist()]]
-    patients = np.where(told != "", told, np.where(known != "", known, ids))
+    listed, known = labels.column("patient_id")[rows], store.patient_ids[[place[image_id] for image_id in ids.tolist()]]
+    patients = np.where(listed != "", listed, np.where(known != "", known, ids))
     test = np.isin(patients, patients[np.isin(ids, tested)])
     halved = bool(test.all())
     if halved:
@@ -74,7 +74,7 @@ def audit(
             reason = f"fewer than two kinds of {attribute} have {_FEWEST} patients to learn from and {_FEWEST} to test"
             found.append({**record, "reason": reason, "kinds": []})
             continue
-        kinds = _tell(store, output, pool, (ids, patients, values), classes, (learn, test), bootstraps, seed)
+        kinds = _kinds(store, output, pool, (ids, patients, values), classes, (learn, test), bootstraps, seed)
         found.append({**record, "reason": "", "kinds": kinds})
     return found
 
@@ -90,7 +90,7 @@ def _classes(values: np.ndarray, patients: np.ndarray, learn: np.ndarray, test: 
     return [value for value in ordered if enough(value)][:_CLASSES]
 
 
-def _tell(
+def _kinds(
     store: Store,
     output: str,
     pool: str,
@@ -101,26 +101,26 @@ def _tell(
     seed: int,
 ) -> list[dict[str, Any]]:
     """One probe for two classes, one against the others for more."""
-    asked = classes[:1] if len(classes) == 2 else classes
+    targets = classes[:1] if len(classes) == 2 else classes
     ids, patients, values = known
     used = np.isin(values, classes)
-    truth = np.stack([values == value for value in asked], axis=1).astype(np.float32)
+    positive = np.stack([values == value for value in targets], axis=1).astype(np.float32)
     learn, test = (np.flatnonzero(side & used) for side in sides)
     probe = LinearProbe(pool=pool, seed=seed)
-    probe.fit_source(StoreSource(store, ids[learn], output, pool), truth[learn], patients[learn])
+    probe.fit_source(StoreSource(store, ids[learn], output, pool), positive[learn], patients[learn])
     logits = probe.decision_source(StoreSource(store, ids[test], output, pool))
     try:
         made = evaluate(
-            _Told(ids[test], tuple(asked), logits),
-            Labels(ids[test], tuple(asked), truth[test]),
+            _Scores(ids[test], tuple(targets), logits),
+            Labels(ids[test], tuple(targets), positive[test]),
             patients=dict(zip(ids[test].tolist(), patients[test].tolist(), strict=True)),
             bootstraps=bootstraps,
             seed=seed,
         )
     except CxrEmbedError as error:
-        return [{"told": value, "from": "", "reason": str(error)} for value in asked]
+        return [{"told": value, "from": "", "reason": str(error)} for value in targets]
     kinds = []
-    for value in asked:
+    for value in targets:
         result = made.finding(value)
         auroc = result.figures["auroc"]
         kinds.append(
@@ -140,7 +140,7 @@ def _tell(
 
 
 def in_words(attribute: str, kind: dict[str, Any]) -> str:
-    """What a probe told, in a sentence."""
+    """What a probe separates, in a sentence."""
     value = kind.get("auroc")
     if value is None:
         return f"whether they tell {kind['told']} from {kind['from']} is not known: {kind['reason']}"

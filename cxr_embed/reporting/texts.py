@@ -80,32 +80,50 @@ def to_csv(report: dict[str, Any]) -> str:
 
 
 def _numbers(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from _label_rows(report)
+    for scores in report["scores"]:
+        yield from _score_rows(scores)
+    for comparison in report["comparisons"]:
+        yield from _difference_rows(comparison)
+    yield from _shortcut_rows(report)
+    yield from _few_label_rows(report)
+
+
+def _label_rows(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for part in report["data"]["splits"]:
         for f in part["findings"]:
             yield {
                 "part": "data", "finding": f["finding"], "attribute": "split", "group": part["split"],
                 "figure": "positives", "value": f["positives"], "n": f["known"], "positives": f["positives"],
             }  # fmt: skip
-    for scores in report["scores"]:
-        made = scores["evaluation"]
-        name = {"part": "finding", "scores": scores["name"]}
-        for f in made["findings"]:
-            yield from ({**name, **row} for row in _figure_rows(f))
-        mean = {"figure": "mean_auroc", "value": made["mean_auroc"], "n": made["findings_in_mean"]}
-        yield {**name, "part": "mean", **mean, "low": made["mean_auroc_low"], "high": made["mean_auroc_high"]}
-        for g in made["groups"]:
-            group = {**name, "part": "group", "attribute": g["attribute"], "group": g["group"]}
-            yield from ({**group, **row} for row in _figure_rows(g))
-            for figure, apart in g["differences"].items():
-                told = {"finding": g["finding"], "figure": figure, "n": g["n"], "positives": g["positives"]}
-                yield {**group, "part": "group difference", **told, **_estimate(apart)}
-    for comparison in report["comparisons"]:
-        name = {"part": "difference", "scores": f"{comparison['first']} minus {comparison['second']}"}
-        for f in comparison["findings"]:
-            told = {"finding": f["finding"], "n": f["n"], "positives": f["positives"]}
-            for figure in ("auroc", "average_precision"):
-                yield {**name, **told, "figure": figure, **_estimate(f[figure]["difference"])}
-        yield {**name, "figure": "mean_auroc", **_estimate(comparison["mean_auroc"]["difference"])}
+
+
+def _score_rows(scores: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Of one score file: its findings, their mean, its groups."""
+    made = scores["evaluation"]
+    name = {"part": "finding", "scores": scores["name"]}
+    for f in made["findings"]:
+        yield from ({**name, **row} for row in _figure_rows(f))
+    mean = {"figure": "mean_auroc", "value": made["mean_auroc"], "n": made["findings_in_mean"]}
+    yield {**name, "part": "mean", **mean, "low": made["mean_auroc_low"], "high": made["mean_auroc_high"]}
+    for g in made["groups"]:
+        group = {**name, "part": "group", "attribute": g["attribute"], "group": g["group"]}
+        yield from ({**group, **row} for row in _figure_rows(g))
+        for figure, apart in g["differences"].items():
+            cases = {"finding": g["finding"], "figure": figure, "n": g["n"], "positives": g["positives"]}
+            yield {**group, "part": "group difference", **cases, **_estimate(apart)}
+
+
+def _difference_rows(comparison: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    name = {"part": "difference", "scores": f"{comparison['first']} minus {comparison['second']}"}
+    for f in comparison["findings"]:
+        cases = {"finding": f["finding"], "n": f["n"], "positives": f["positives"]}
+        for figure in ("auroc", "average_precision"):
+            yield {**name, **cases, "figure": figure, **_estimate(f[figure]["difference"])}
+    yield {**name, "figure": "mean_auroc", **_estimate(comparison["mean_auroc"]["difference"])}
+
+
+def _shortcut_rows(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for record in report["shortcuts"]:
         for kind in record["kinds"]:
             yield {
@@ -114,6 +132,9 @@ def _numbers(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 "high": kind.get("auroc_high"), "n": kind.get("n"), "positives": kind.get("positives"),
                 "undefined": kind["reason"],
             }  # fmt: skip
+
+
+def _few_label_rows(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for row in (report["few_labels"] or {"summary": []})["summary"]:
         yield {
             "part": "few labels", "scores": row["encoder"], "finding": row["finding"] or "", "attribute": "shots",

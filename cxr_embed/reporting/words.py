@@ -7,12 +7,12 @@ from typing import Any
 from cxr_embed.present.numbers import PAGE, PLAIN
 from cxr_embed.reporting.cards import seen_in_training, without_places
 
-_SHOWN = 0.8  # AUROC from which a shortcut is told at the top
+_SHOWN = 0.8  # AUROC from which a shortcut is named at the top
 
 
 def summary(report: dict[str, Any]) -> list[str]:
     """What a reader should take away, a sentence each."""
-    told = []
+    sentences = []
     for scores in report["scores"]:
         made = scores["evaluation"]
         defined = [f for f in made["findings"] if f["auroc"] is not None]
@@ -22,11 +22,11 @@ def summary(report: dict[str, Any]) -> list[str]:
             best, worst = (choose(defined, key=lambda f: f["auroc"]) for choose in (max, min))
             low, high = (f"{PLAIN.number(f['auroc'])} ({f['finding']})" for f in (worst, best))
             text += f"; from {low} to {high}"
-        told.append(f"{text}.")
+        sentences.append(f"{text}.")
     covers = [{f["finding"] for f in s["evaluation"]["findings"] if f["auroc"] is not None} for s in report["scores"]]
     if any(cover != covers[0] for cover in covers):
-        told.append("These means are over different findings and do not compare; the differences below do.")
-    told += [_compared(comparison) for comparison in report["comparisons"]]
+        sentences.append("These means are over different findings and do not compare; the differences below do.")
+    sentences += [_compared(comparison) for comparison in report["comparisons"]]
     clear: dict[str, list[str]] = {}
     for record in report["shortcuts"]:
         for kind in record["kinds"]:
@@ -35,10 +35,10 @@ def summary(report: dict[str, Any]) -> list[str]:
                 clear.setdefault(record["encoder"], []).append(text)
     if clear:
         each = "; ".join(f"the vectors of {name} tell {', '.join(kinds)}" for name, kinds in clear.items())
-        told.append(f"Shortcuts that a classifier could take: {each}.")
+        sentences.append(f"Shortcuts that a classifier could take: {each}.")
     elif report["shortcuts"]:
-        told.append(f"Neither view, sex nor site is told from the vectors at an AUROC of {_SHOWN} or more.")
-    return told
+        sentences.append(f"Neither view, sex nor site can be read from the vectors at an AUROC of {_SHOWN} or more.")
+    return sentences
 
 
 def _compared(comparison: dict[str, Any]) -> str:
@@ -71,21 +71,23 @@ def warnings(report: dict[str, Any], leaks: list[str]) -> list[str]:
         leaks: training cases among the tested ones, in words.
     """
     cards = [*report["encoders"], *(probe["encoder"] for probe in report["probes"])]
-    told = [*leaks, *dict.fromkeys(card["stand_in"] for card in cards if card["stand_in"]), *_contaminated(report)]
+    sentences = [*leaks, *dict.fromkeys(card["stand_in"] for card in cards if card["stand_in"]), *_contaminated(report)]
     for scores in report["scores"]:
         head = f"{scores['name']}: " if len(report["scores"]) > 1 else ""
-        told += [head + without_places(text) for text in scores["evaluation"]["warnings"]]
-    told = _merged(told, [scores["name"] for scores in report["scores"]])
+        sentences += [head + without_places(text) for text in scores["evaluation"]["warnings"]]
+    sentences = _merged(sentences, [scores["name"] for scores in report["scores"]])
     if report["few_labels"] is not None:
-        told += [f"few labels: {without_places(note)}" for note in report["few_labels"]["notes"]]
+        sentences += [f"few labels: {without_places(note)}" for note in report["few_labels"]["notes"]]
     if report["settings"]["split"] is None and len(report["data"]["splits"]) > 1:
-        told.insert(0, "all splits are evaluated together: cases that were learned from may be among them (`split`)")
-    return told
+        sentences.insert(
+            0, "all splits are evaluated together: cases that were learned from may be among them (`split`)"
+        )
+    return sentences
 
 
 def _contaminated(report: dict[str, Any]) -> list[str]:
     """Encoders that have seen the tested data set, or may have."""
-    told, data = [], report["data"]["origins"]
+    sentences, data = [], report["data"]["origins"]
     cards = [*report["encoders"], *(probe["encoder"] for probe in report["probes"])]
     for card in {card["fingerprint"]: card for card in cards}.values():
         trained_on = card["trained_on"]
@@ -93,28 +95,28 @@ def _contaminated(report: dict[str, Any]) -> list[str]:
             continue
         name = card["name"]
         if not trained_on:
-            told.append(f"what {name} was trained on is not known: it may have seen the tested images")
+            sentences.append(f"what {name} was trained on is not known: it may have seen the tested images")
             continue
         seen = seen_in_training(trained_on, data)
         if seen:
-            told.append(
+            sentences.append(
                 f"{name} was trained on {trained_on}, and these images come from {' and '.join(seen)}: it may have "
                 "seen the tested images, and figures are then too good"
             )
         elif not data:
-            told.append(
+            sentences.append(
                 f"{name} was trained on {trained_on}; the labels do not say where the images come from (no column "
                 "source): whether it has seen them is not known"
             )
-    return told
+    return sentences
 
 
-def _merged(told: list[str], names: list[str]) -> list[str]:
-    """What is true of every score file is told once."""
+def _merged(sentences: list[str], names: list[str]) -> list[str]:
+    """What is true of every score file is said once."""
     found: list[str] = []
-    for text in told:
+    for text in sentences:
         head, _, rest = text.partition(": ")
-        if head in names and all(f"{name}: {rest}" in told for name in names):
+        if head in names and all(f"{name}: {rest}" in sentences for name in names):
             text = rest
         if text not in found:
             found.append(text)

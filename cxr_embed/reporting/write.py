@@ -31,7 +31,7 @@ def check_target(page: Path, *inputs: Path) -> None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        reason = "Permission denied" if folder.is_dir() else f"{folder} is no folder"
+        reason = "Permission denied" if folder.is_dir() else f"{folder} is not a folder"
         raise ReportError(f"{page}: cannot be written ({reason}); give another `out`")
 
 

@@ -68,7 +68,14 @@ def evaluate_retrieval(
     if cases.names and not (cases.queries[:, None] & ~np.isnan(cases.labels)).any():
         raise CaseIndexError("no label of the queries is known; give other `labels`, `finding` or `split_queries`")
     patients = np.unique(cases.patients, return_inverse=True)[1]
-    run = _Run(cases, patients, tuple(sorted(set(ks))), count_no_finding, bootstraps, seed)
+    run = _Run(
+        cases=cases,
+        patients=patients,
+        ks=tuple(sorted(set(ks))),
+        count_no_finding=count_no_finding,
+        bootstraps=bootstraps,
+        seed=seed,
+    )
     measured = [measure(index, cases, patients, run.ks) for index in indexes]
     if not cases.names and not len(measured[0].same_patient.rows) and not len(measured[0].same_view.rows):
         raise CaseIndexError("no finding, no view and no second image of a patient is known; give `labels`")
@@ -81,15 +88,20 @@ def evaluate_retrieval(
     ]
     taking_part = cases.queries | cases.searched
     return RetrievalReport(
-        run.ks,
-        int(cases.queries.sum()),
-        int(cases.searched.sum()),
-        len(np.unique(patients[taking_part])),
-        tuple(found),
-        tuple(differences),
-        bootstraps,
-        seed,
-        (*cases.notes, *_alike(indexes), *left_out_of_means(cases.names, count_no_finding), *_doubts(found[0], cases)),
+        ks=run.ks,
+        queries=int(cases.queries.sum()),
+        cases=int(cases.searched.sum()),
+        patients=len(np.unique(patients[taking_part])),
+        indexes=tuple(found),
+        differences=tuple(differences),
+        bootstraps=bootstraps,
+        seed=seed,
+        notes=(
+            *cases.notes,
+            *_alike(indexes),
+            *left_out_of_means(cases.names, count_no_finding),
+            *_caveats(found[0], cases),
+        ),
     )
 
 
@@ -102,7 +114,7 @@ class _Votes:
     values: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Run:
     cases: SharedCases
     patients: np.ndarray
@@ -123,14 +135,14 @@ class _Run:
             known = cases.searched & ~np.isnan(cases.labels[:, number])
             findings.append(
                 FindingRetrieval(
-                    name,
-                    int(known.sum()),
-                    int((known & (cases.labels[:, number] == 1)).sum()),
-                    self._figures([part]),
-                    {view: self._of_view(view, [part], [measured.in_view[number]]) for view in views},
-                    ballot.figures["auroc"],
-                    ballot.n,
-                    ballot.positives,
+                    name=name,
+                    cases=int(known.sum()),
+                    positives=int((known & (cases.labels[:, number] == 1)).sum()),
+                    figures=self._figures([part]),
+                    by_view={view: self._of_view(view, [part], [measured.in_view[number]]) for view in views},
+                    vote=ballot.figures["auroc"],
+                    voters=ballot.n,
+                    voter_positives=ballot.positives,
                 )
             )
         meant = in_means(cases.names, self.count_no_finding)
@@ -146,16 +158,18 @@ class _Run:
             means[view] = self._of_view(view, parts, [measured.in_view[number] for number in kept])
             covered[view] = len(kept)
         return IndexRetrieval(
-            str(index.path),
-            index.spec.name,
-            tuple(findings),
-            self._figures(whole),
-            means,
-            covered,
-            votes.mean_auroc if votes is not None else Estimate(None, reason="no finding is known"),
-            votes.covered if votes is not None else 0,
-            self._recall(measured.same_patient, "no query has another image of its patient among the cases"),
-            self._recall(measured.same_view, "no view is known"),
+            name=str(index.path),
+            encoder=index.spec.name,
+            findings=tuple(findings),
+            mean=self._figures(whole),
+            by_view=means,
+            covered=covered,
+            mean_vote=votes.mean_auroc if votes is not None else Estimate(None, reason="no finding is known"),
+            votes_covered=votes.covered if votes is not None else 0,
+            same_patient=self._recall(
+                measured.same_patient, "no query has another image of its patient among the cases"
+            ),
+            same_view=self._recall(measured.same_view, "no view is known"),
         )
 
     def difference(self, one: CaseIndex, floor: CaseIndex, first: Measured, second: Measured) -> IndexDifference:
@@ -167,14 +181,14 @@ class _Run:
         whole = [part for part, counted in zip(apart, meant, strict=True) if counted and part.defined]
         mean = self._means(whole, "difference")
         return IndexDifference(
-            str(one.path),
-            str(floor.path),
-            {name: tuple(values[:count]) for name, values in zip(names, by_finding, strict=True)},
-            {name: tuple(values[count:]) for name, values in zip(names, by_finding, strict=True)},
-            tuple(mean[:count]),
-            tuple(mean[count:]),
-            tuple(self._means([_apart(first.same_patient, second.same_patient)], "difference")),
-            self._compare(first, second) if names else None,
+            name=str(one.path),
+            floor=str(floor.path),
+            precision={name: tuple(values[:count]) for name, values in zip(names, by_finding, strict=True)},
+            ndcg={name: tuple(values[count:]) for name, values in zip(names, by_finding, strict=True)},
+            mean_precision=tuple(mean[:count]),
+            mean_ndcg=tuple(mean[count:]),
+            same_patient=tuple(self._means([_apart(first.same_patient, second.same_patient)], "difference")),
+            votes=self._compare(first, second) if names else None,
         )
 
     def _views(self) -> list[str]:
@@ -267,12 +281,12 @@ def _apart(first: Part, second: Part) -> Part:
 
 
 def _alike(indexes: Sequence[CaseIndex]) -> list[str]:
-    return [f"{index.path}: {told}" for index in indexes if (told := collapsed(index.vectors))]
+    return [f"{index.path}: {note}" for index in indexes if (note := collapsed(index.vectors))]
 
 
-def _doubts(found: IndexRetrieval, cases: SharedCases) -> list[str]:
-    """What should make a reader doubt the figures; the same for every index."""
-    told = []
+def _caveats(found: IndexRetrieval, cases: SharedCases) -> list[str]:
+    """What limits the figures, in sentences; the same for every index."""
+    sentences = []
     undefined: dict[str, list[str]] = {}
     for finding in found.findings:
         for at in (*finding.figures.precision, *finding.figures.ndcg):
@@ -280,14 +294,14 @@ def _doubts(found: IndexRetrieval, cases: SharedCases) -> list[str]:
                 undefined[at.figure.reason].append(finding.name)
     if undefined:
         shown = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in undefined.items())
-        told.append(f"not defined, and no part in the mean: {shown}")
+        sentences.append(f"not defined, and no part in the mean: {shown}")
     if not found.same_patient.queries:
-        told.append(f"no recall of the same patient: {found.same_patient.at[0].figure.reason}")
+        sentences.append(f"no recall of the same patient: {found.same_patient.at[0].figure.reason}")
     few = [f"{f.name} ({f.figures.queries})" for f in found.findings if 0 < f.figures.queries < FEW]
     if few:
-        told.append(f"fewer than {FEW} queries, too few to judge by: {', '.join(few)}")
+        sentences.append(f"fewer than {FEW} queries, too few to judge by: {', '.join(few)}")
     if unknown := int(np.isnan(cases.labels[cases.queries | cases.searched]).sum()):
-        told.append(
+        sentences.append(
             f"{counted(unknown, 'label is', 'labels are')} unknown: such images neither ask nor answer for that finding"
         )
-    return told
+    return sentences

@@ -66,7 +66,7 @@ def measure(index: CaseIndex, cases: SharedCases, patients: np.ndarray, ks: Sequ
 
     Args:
         index: has all of the cases.
-        cases: who is asked for and who is searched.
+        cases: queries and searched images.
         patients: `(N,)` numbers of the cases' patients.
         ks: neighbours looked at, ascending.
     """
@@ -75,8 +75,8 @@ def measure(index: CaseIndex, cases: SharedCases, patients: np.ndarray, ks: Sequ
     seen = cases.searched & (cases.views != "")
     # Most findings are known of the same images: one pool serves them all.
     masks = {mask.tobytes(): mask for mask in [*known, seen]}
-    pools = [Pool(mask, strangers=True) for mask in masks.values()]
-    own = Pool(cases.searched, strangers=False)
+    pools = [Pool(mask, others_only=True) for mask in masks.values()]
+    own = Pool(cases.searched, others_only=False)
     marks: dict[bytes, list[Mark]] = {key: [] for key in masks}
     for number, mask in enumerate(known):
         marks[mask.tobytes()].append(_mark_finding(cases.labels[:, number]))
@@ -86,11 +86,11 @@ def measure(index: CaseIndex, cases: SharedCases, patients: np.ndarray, ks: Sequ
         index, index.rows_of(cases.ids), queries, patients, [*pools, own], ks[-1], [*marks.values(), of_patient]
     )
     place = {key: number for number, key in enumerate(masks)}
-    told = [iter(of_pool.marks) for of_pool in found]
+    marks_found = [iter(of_pool.marks) for of_pool in found]
     parts, blind, ballots = [], [], []
     for number, mask in enumerate(known):
         at = place[mask.tobytes()]
-        hits = next(told[at])
+        hits = next(marks_found[at])
         # An AUROC is of what single queries see: the mean over orders of equals would tell what the query is from what
         # the others are without it.
         drawn = np.where(found[at].rows >= 0, cases.labels[found[at].rows, number], np.nan)

@@ -22,11 +22,11 @@ class Pool:
 
     Attributes:
         cases: `(N,)` bool.
-        strangers: whether the query's own patient is left out; the query itself always is.
+        others_only: whether the query's own patient is left out; the query itself always is.
     """
 
     cases: np.ndarray
-    strangers: bool
+    others_only: bool
 
     def sizes(self, among: np.ndarray, queries: np.ndarray, patients: np.ndarray) -> np.ndarray:
         """`(Q,)`: how many of some cases each query can find in this pool.
@@ -37,7 +37,7 @@ class Pool:
             patients: `(N,)` numbers.
         """
         inside = self.cases & among
-        own = np.bincount(patients, inside)[patients[queries]] if self.strangers else inside[queries]
+        own = np.bincount(patients, inside)[patients[queries]] if self.others_only else inside[queries]
         return np.asarray(int(inside.sum()) - own, np.int64)
 
 
@@ -76,7 +76,7 @@ def nearest(
         patients: `(N,)` numbers.
         pools: what is searched.
         k: neighbours.
-        marks: of each pool, what its neighbours are asked for.
+        marks: of each pool, what of its neighbours is wanted.
     """
     shape = (len(queries), k)
     marks = marks or [()] * len(pools)
@@ -84,9 +84,9 @@ def nearest(
         Nearest(
             np.full(shape, -1, np.int64),
             np.full(shape, np.nan, np.float32),
-            tuple(np.full(shape, np.nan) for _ in asked),
+            tuple(np.full(shape, np.nan) for _ in wanted),
         )
-        for asked in marks
+        for wanted in marks
     ]
     similar = _Similar(index, cases)
     step = max(1, _BLOCK_VALUES // max(1, len(cases)))
@@ -95,8 +95,8 @@ def nearest(
         block = similar.block(part)
         block[np.arange(len(part)), part] = -np.inf
         own = patients[part][:, None] == patients[None, :]
-        for pool, asked, into in zip(pools, marks, found, strict=True):
-            out = ~pool.cases[None, :] | own if pool.strangers else ~pool.cases[None, :]
+        for pool, wanted, into in zip(pools, marks, found, strict=True):
+            out = ~pool.cases[None, :] | own if pool.others_only else ~pool.cases[None, :]
             owner, column = _candidates(np.where(out, -np.inf, block), k)
             values = similar.exact(part, owner, column)
             # Similarities that differ in the last digits are equal: their order would be that of rounding.
@@ -105,9 +105,9 @@ def nearest(
             owner, column, values, level = owner[order], column[order], values[order], level[order]
             rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
             kept = rank < k
-            for mark, into_mark in zip(asked, into.marks, strict=True):
-                told = _of_equals(owner, level, mark(part[owner], column))
-                into_mark[owner[kept] + start, rank[kept]] = told[kept]
+            for mark, into_mark in zip(wanted, into.marks, strict=True):
+                marked = _of_equals(owner, level, mark(part[owner], column))
+                into_mark[owner[kept] + start, rank[kept]] = marked[kept]
             owner, column, values, rank = owner[kept] + start, column[kept], values[kept], rank[kept]
             into.rows[owner, rank], into.similarity[owner, rank] = column, values
     return found

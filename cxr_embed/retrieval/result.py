@@ -30,7 +30,7 @@ class AtK:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return {"k": self.k, **_told(self.figure), "random": self.chance, "lift": self.lift}
+        return {"k": self.k, **_figure_json(self.figure), "random": self.chance, "lift": self.lift}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Figures:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FindingRetrieval:
     """One finding: do images that show it find others, of other patients, that do?
 
@@ -92,7 +92,7 @@ class FindingRetrieval:
             "positives": self.positives,
             **self.figures.to_json(),
             "by_view": {view: figures.to_json() for view, figures in self.by_view.items()},
-            "vote_auroc": {**_told(self.vote), "queries": self.voters, "positives": self.voter_positives},
+            "vote_auroc": {**_figure_json(self.vote), "queries": self.voters, "positives": self.voter_positives},
         }
 
 
@@ -114,7 +114,7 @@ class Recall:
         return {"queries": self.queries, "patients": self.patients, "at": [value.to_json() for value in self.at]}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IndexRetrieval:
     """One index.
 
@@ -152,13 +152,13 @@ class IndexRetrieval:
             "by_view": {
                 view: {**figures.to_json(), "findings": self.covered[view]} for view, figures in self.by_view.items()
             },
-            "mean_vote_auroc": {**_told(self.mean_vote), "findings": self.votes_covered},
+            "mean_vote_auroc": {**_figure_json(self.mean_vote), "findings": self.votes_covered},
             "same_patient": self.same_patient.to_json(),
             "same_view": self.same_view.to_json(),
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IndexDifference:
     """One index minus the floor, on the same queries and cases: every draw of patients serves both.
 
@@ -187,25 +187,25 @@ class IndexDifference:
             "findings": [
                 {
                     "finding": name,
-                    "precision": [_told(value) for value in self.precision[name]],
-                    "ndcg": [_told(value) for value in self.ndcg[name]],
+                    "precision": [_figure_json(value) for value in self.precision[name]],
+                    "ndcg": [_figure_json(value) for value in self.ndcg[name]],
                 }
                 for name in self.precision
             ],
-            "mean_precision": [_told(value) for value in self.mean_precision],
-            "mean_ndcg": [_told(value) for value in self.mean_ndcg],
-            "same_patient": [_told(value) for value in self.same_patient],
+            "mean_precision": [_figure_json(value) for value in self.mean_precision],
+            "mean_ndcg": [_figure_json(value) for value in self.mean_ndcg],
+            "same_patient": [_figure_json(value) for value in self.same_patient],
             "votes": self.votes.to_json() if self.votes is not None else None,
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RetrievalReport:
     """Several indexes on the same images.
 
     Attributes:
         ks: neighbours looked at, ascending.
-        queries, cases, patients: images asked for, images searched, patients of both.
+        queries, cases, patients: images that are queries, images searched, patients of both.
         indexes: as they were named.
         differences: of each index but the last from the last.
         bootstraps, seed: of the intervals.
@@ -241,6 +241,6 @@ class RetrievalReport:
         }
 
 
-def _told(figure: Estimate) -> dict[str, Any]:
+def _figure_json(figure: Estimate) -> dict[str, Any]:
     found: dict[str, Any] = {"value": figure.value, "low": figure.low, "high": figure.high}
     return {**found, "reason": figure.reason} if figure.reason else found

@@ -1,4 +1,4 @@
-"""The images that several indexes and the labels share: who is asked for, who is searched, what is known of them."""
+"""The images that several indexes and the labels share: the queries, what is searched, what is known of them."""
 
 from __future__ import annotations
 
@@ -63,21 +63,7 @@ def gather(
         CasesError: where the labels do not have the findings, splits or images, or name other patients.
     """
     first = indexes[0]
-    kept = np.ones(len(first), bool)
-    for other in indexes[1:]:
-        kept &= np.isin(first.ids, other.ids)
-    notes = []
-    if not kept.all() or any(len(other) != int(kept.sum()) for other in indexes):
-        notes.append(f"only what all indexes have takes part: {counted(int(kept.sum()), 'image')}")
-    owned = first.patient_ids != ""
-    if lost := int((kept & ~owned).sum()):
-        left = counted(lost, "image without a patient is", "images without a patient are")
-        notes.append(f"{left} left out: they might be the query's own")
-    kept &= owned
-    if not kept.any():
-        why = "they have no image in common" if len(indexes) > 1 else "it knows the patient of no image"
-        raise CaseIndexError(f"{', '.join(str(index.path) for index in indexes)}: {why}; build from one manifest")
-    rows = np.flatnonzero(kept)
+    rows, notes = _rows_in_all(indexes)
     source = "the labels" if labels is not None else str(first.path)
     own = _own_labels(first)
     table = labels if labels is not None else own
@@ -108,6 +94,30 @@ def gather(
         searched=in_split(columns["split"], split_cases, source),
         notes=tuple(notes),
     )
+
+
+def _rows_in_all(indexes: Sequence[CaseIndex]) -> tuple[np.ndarray, list[str]]:
+    """Rows of the first index's images that all have and whose patient is known; and what is left out.
+
+    Raises:
+        CaseIndexError: where that is nothing.
+    """
+    first = indexes[0]
+    kept = np.ones(len(first), bool)
+    for other in indexes[1:]:
+        kept &= np.isin(first.ids, other.ids)
+    notes = []
+    if not kept.all() or any(len(other) != int(kept.sum()) for other in indexes):
+        notes.append(f"only what all indexes have takes part: {counted(int(kept.sum()), 'image')}")
+    owned = first.patient_ids != ""
+    if lost := int((kept & ~owned).sum()):
+        left = counted(lost, "image without a patient is", "images without a patient are")
+        notes.append(f"{left} left out: they might be the query's own")
+    kept &= owned
+    if not kept.any():
+        why = "they have no image in common" if len(indexes) > 1 else "it knows the patient of no image"
+        raise CaseIndexError(f"{', '.join(str(index.path) for index in indexes)}: {why}; build from one manifest")
+    return np.flatnonzero(kept), notes
 
 
 def _own_labels(index: CaseIndex) -> Manifest:

@@ -152,9 +152,9 @@ def make_report(
         bootstraps, seed: of the AUROCs' intervals, as `evaluate` takes them.
     """
     rule = threshold_rule(threshold, matched is not None)
-    judged = None
+    evaluation = None
     if matched is not None:
-        judged = evaluate_cases(
+        evaluation = evaluate_cases(
             scored_cases(screening, matched),
             ranking_only=True,
             count_no_finding=count_no_finding,
@@ -162,17 +162,17 @@ def make_report(
             seed=seed,
         )
     findings = tuple(
-        _finding_report(screening, matched, judged, number, rule, prevalence)
+        _finding_report(screening, matched, evaluation, number, rule, prevalence)
         for number in range(len(screening.scores.names))
     )
     return Report(
         findings=findings,
-        mean_auroc=judged.mean_auroc if judged is not None else None,
-        covered=judged.covered if judged is not None else 0,
+        mean_auroc=evaluation.mean_auroc if evaluation is not None else None,
+        covered=evaluation.covered if evaluation is not None else 0,
         rule=rule,
         images=len(screening.scores.ids),
         labels=matched.counts() if matched is not None else None,
-        warnings=_warnings(findings, matched, judged, duplicates),
+        warnings=_warnings(findings, matched, evaluation, duplicates),
     )
 
 
@@ -200,7 +200,7 @@ def scored_cases(screening: Screening, matched: MatchedLabels) -> ScoredCases:
 def _finding_report(
     screening: Screening,
     matched: MatchedLabels | None,
-    judged: Evaluation | None,
+    evaluation: Evaluation | None,
     number: int,
     rule: ThresholdRule | None,
     prevalence: Prevalence | None,
@@ -208,12 +208,12 @@ def _finding_report(
     name, scores = screening.scores.names[number], screening.scores.values[:, number]
     labels = np.full(len(screening.kept), np.nan, np.float32)
     figure, column = Estimate(None), None
-    if matched is not None and judged is not None:
+    if matched is not None and evaluation is not None:
         scores, column = scores[matched.cases.places], matched.columns[number]
         figure = Estimate(None, reason="the labels do not have it")
         if column is not None:
             labels = matched.cases.labels[:, matched.cases.names.index(name)]
-            figure = judged.finding(name).figures["auroc"]
+            figure = evaluation.finding(name).figures["auroc"]
     known = ~np.isnan(labels)
     positives = int((labels == 1).sum())
     pairs = _pair_reports(screening, number, labels)
@@ -296,13 +296,13 @@ def _named(pair: PairReport) -> str:
 
 
 def _warnings(
-    findings: tuple[FindingReport, ...], matched: MatchedLabels | None, judged: Evaluation | None, duplicates: int
+    findings: tuple[FindingReport, ...], matched: MatchedLabels | None, evaluation: Evaluation | None, duplicates: int
 ) -> tuple[str, ...]:
-    if matched is None or judged is None:
+    if matched is None or evaluation is None:
         return ()
     lacking = [name for name, column in zip((f.name for f in findings), matched.columns, strict=True) if column is None]
     warnings = [f"the labels do not have {', '.join(lacking)}: no AUROC, and no part in the mean"] if lacking else []
-    warnings += [*judged.warnings, *matched.notes]
+    warnings += [*evaluation.warnings, *matched.notes]
     if duplicates:
         warnings.append(
             counted(

@@ -24,7 +24,7 @@ from cxr_embed.store import Store
 from cxr_embed.types import counted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """What a store answers to one question.
 
@@ -48,7 +48,7 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         figure = self.auroc
-        told = {
+        auroc = {
             "value": figure.value,
             "low": figure.low,
             "high": figure.high,
@@ -61,7 +61,7 @@ class Answer:
             "name": self.question.name,
             "prompt": self.question.positive[0],
             "against": self.question.negative[0],
-            "auroc": told,
+            "auroc": auroc,
             "images": list(map(whole_ages, self.cases)),
         }
 
@@ -105,13 +105,13 @@ def answer(
         rows = highest(values, scores.ids, k)
         beyond = int((values == values[rows[-1]]).sum() - (values[rows] == values[rows[-1]]).sum())
         if beyond:
-            more = counted(beyond, "more image has", "more images have")
-            notes.append(f"{question.name}: {more} the score of the last one; shown by their ids")
+            equal = counted(beyond, "more image has", "more images have")
+            notes.append(f"{question.name}: {equal} the score of the last one; shown by their ids")
         cases, contents = _cases(store, rows, values, known)
-        found.append(Answer(question, cases, contents))
+        found.append(Answer(question=question, cases=cases, contents=contents))
     if labels is not None:
-        found, told = _judged(found, store, screening, labels, split, uncertain)
-        notes += told
+        found, more = _with_aurocs(found, store, screening, labels, split, uncertain)
+        notes += more
     sets = dict.fromkeys(name for question in screening.scorer.findings for name in sets_with(question))
     if sets:
         notes.append(f"asked with these words alone; sets that ask with more: {', '.join(sets)} (`prompts`)")
@@ -125,12 +125,12 @@ def _cases(
     contents = tuple(table[CONTENT].to_pylist())
     cases = []
     for case, value in zip(table.drop_columns([CONTENT]).to_pylist(), values[rows].tolist(), strict=True):
-        told = {name: each.isoformat() if hasattr(each, "isoformat") else each for name, each in case.items()}
-        cases.append({IMAGE: told.pop(IMAGE), "score": value, **told})
+        plain = {name: each.isoformat() if hasattr(each, "isoformat") else each for name, each in case.items()}
+        cases.append({IMAGE: plain.pop(IMAGE), "score": value, **plain})
     return tuple(cases), contents
 
 
-def _judged(
+def _with_aurocs(
     answers: Sequence[Answer],
     store: Store,
     screening: Screening,

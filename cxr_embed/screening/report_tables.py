@@ -52,15 +52,15 @@ def polarity(report: Report, most: int | None = None) -> list[str]:
     """Faults of polarity, a sentence a finding, and what they mean.
 
     Args:
-        report: what to tell.
-        most: findings that are told in full, those of the lowest AUROC first; the others are only counted.
+        report: what to say.
+        most: findings that are shown in full, those of the lowest AUROC first; the others are only counted.
     """
     faulty = [finding for finding in report.findings if finding.polarity]
     if most is not None and len(faulty) > most:
         faulty.sort(key=lambda finding: 1.0 if finding.auroc.value is None else finding.auroc.value)
-    told = [f"{finding.name}: {'; '.join(finding.polarity)}" for finding in faulty[:most]]
-    if len(faulty) > len(told):
-        told.append(f"{counted(len(faulty) - len(told), 'more finding')}, marked !; `report` tells all")
+    sentences = [f"{finding.name}: {'; '.join(finding.polarity)}" for finding in faulty[:most]]
+    if len(faulty) > len(sentences):
+        sentences.append(f"{counted(len(faulty) - len(sentences), 'more finding')}, marked !; `report` names all")
     under = any(f.auroc.value is not None and f.auroc.value < 0.5 for f in report.findings)
     pairs = [pair for finding in report.findings for pair in finding.pairs]
     under |= any(pair.auroc is not None and pair.auroc < 0.5 for pair in pairs)
@@ -69,14 +69,14 @@ def polarity(report: Report, most: int | None = None) -> list[str]:
         "under 0.5, images with the finding score lower than those without: are the prompts swapped?" if under else "",
         "a negative that scores higher on positives makes zero, or 0.5, a useless threshold" if higher else "",
     ]
-    return [*told, *filter(None, meaning)] if told else []
+    return [*sentences, *filter(None, meaning)] if sentences else []
 
 
 def to_markdown(report: Report, about: dict[str, str], research: str) -> str:
     """The report as a Markdown file.
 
     Args:
-        report: what to tell.
+        report: what to say.
         about: what was scored with what, a line each.
         research: the sentence on what it is not for.
     """

@@ -35,7 +35,7 @@ _NAMED = 5
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Screening:
     """Scores of a store's images, and what a report needs besides.
 
@@ -72,7 +72,7 @@ def score_store(
 
     Args:
         store: an open store.
-        prompts: what is asked.
+        prompts: that images are compared with.
         score, ensemble: as `Scorer` takes them.
         keep: `(N,)` bool, the images whose cosines the report needs; a sample by default.
         weights, device: of the text model, for prompts that the store does not hold yet.
@@ -121,7 +121,7 @@ def score_store(
             progress("scoring", done, len(store))
     names = tuple(finding.name for finding in scorer.findings)
     scores = Scores(ids=store.ids, names=names, values=values, kind=scorer.kind, stand_in=store.spec.untrained)
-    return Screening(scores, scorer, kept, cosines, embedded, notes)
+    return Screening(scores=scores, scorer=scorer, kept=kept, cosines=cosines, embedded=embedded, notes=notes)
 
 
 def _sample(count: int) -> np.ndarray:
@@ -192,7 +192,7 @@ def _cut(encoder: CheckedEncoder, prompts: Sequence[str]) -> set[str]:
 def _word_notes(store: Store, prompts: PromptSet, sources: Mapping[str, str]) -> tuple[str, ...]:
     """Notes on prompts that were cut, or have words that the encoder never learned.
 
-    Both stand in a prompt's source, so each run tells it.
+    Both stand in a prompt's source, so each run says it.
     """
     notes = []
     shortened = [prompt for prompt in prompts.prompts if CUT in sources[prompt]]
@@ -241,7 +241,7 @@ def check_scores_target(path: Path) -> None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        reason = "Permission denied" if folder.is_dir() else f"{folder} is no folder"
+        reason = "Permission denied" if folder.is_dir() else f"{folder} is not a folder"
         raise StoreError(f"{path}: cannot be written ({reason}); give another `out`")
 
 

@@ -134,7 +134,7 @@ def group(pairs: Pairs, patients: np.ndarray, splits: np.ndarray, order: np.ndar
     """Pairs linked to groups, in the order of `Duplicates.groups`.
 
     Of each group one image stays: of its test split if it has one, else of any but the training split, else of that;
-    there, the first one. What a model is judged on stays as it was published, and training can spare an image.
+    there, the first one. What a model is evaluated on stays as it was published, and training can spare an image.
 
     Args:
         pairs: of rows below N.
