@@ -163,7 +163,7 @@ def test_an_index_is_sound_beside_what_a_killed_writer_left(tmp_path: Path) -> N
 
 
 def test_a_list_is_no_manifest(tmp_path: Path) -> None:
-    with pytest.raises(CxrEmbedError, match="not list; `cxr-embed manifest scan"):
+    with pytest.raises(CxrEmbedError, match="not list; files are `images`"):
         cxr_embed.embed(["a.png"], "hog", tmp_path / "s")  # type: ignore[arg-type]
 
 

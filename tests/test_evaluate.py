@@ -300,9 +300,9 @@ def test_values_in_memory_are_checked_too() -> None:
     good = Scores(ids=ids, names=("A",), values=np.array([[1.0], [0.0]]), kind="margin")
     with pytest.raises(CasesError, match="neither 0, 1 nor unknown"):
         evaluate(good, Labels(ids, ("A",), np.array([[3], [0]], np.float32)))
-    with pytest.raises(ScoresError, match="no patient is given for b"):
+    with pytest.raises(CasesError, match="no patient is given for b"):
         evaluate(good, labels, patients={"a": "p"})
-    with pytest.raises(ScoresError, match="have no splits"):
+    with pytest.raises(CasesError, match="have no splits"):
         evaluate(good, labels, split="test")
 
 
@@ -572,9 +572,15 @@ def test_the_verb_prints_json_and_the_same_each_time(tables: tuple[Path, Path]) 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (["--prevalence", "Nodule=0.1"], "error: --prevalence Nodule=0.1: the scores have Effusion, Mass"),
+        (
+            ["--prevalence", "Nodule=0.1"],
+            "error: --prevalence Nodule=0.1: no such finding",
+        ),
         (["--prevalence", "high"], "error: --prevalence is a part of 1"),
-        (["--uncertain", "maybe"], "error: --uncertain is unknown, positive or negative"),
+        (
+            ["--uncertain", "maybe"],
+            "'maybe' is not one of 'unknown', 'positive', 'negative'",
+        ),
         (["--threshold", "youden"], "error: --threshold youden is chosen on cases that are not tested"),
         (["--by", "sex,site"], "error: --by site: the labels have no such column"),
         (["--thresholds-from", "nowhere.csv"], "error: nowhere.csv: no such file"),

@@ -33,7 +33,7 @@ def test_export_is_the_inverse_of_import_on_the_real_ids(real_data: Path, tmp_pa
     for source, store, target in (("google.npz", "s", "out.npz"), ("out.npz", "t", "again.npz")):
         command = ["import", "npz", source, "--encoder", "cxr-foundation", "--output", "contrastive", "--store", store]
         assert run_cli(*command, cwd=tmp_path).returncode == 0
-        done = run_cli("export", "npz", store, target, cwd=tmp_path)
+        done = run_cli("store", "export", store, target, "--format", "npz-by-image", cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (0, f"{target}: {len(ids):,} images\n", "")
     with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
         assert file.files == ids
@@ -117,7 +117,7 @@ def test_prompts_come_back(tmp_path: Path) -> None:
     for name in ("s", "t"):
         StoreWriter(tmp_path / name, TEXT).close()
     add_prompts(tmp_path / "s", texts, values, "embedded by a test")
-    done = run_cli("export", "prompts", "s", "prompts.npz", cwd=tmp_path)
+    done = run_cli("store", "export", "s", "prompts.npz", "--format", "npz-by-prompt", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "prompts.npz: 4 prompts\n")
     with np.load(tmp_path / "prompts.npz", allow_pickle=False) as file:
         assert {text: file[text].tobytes() for text in file.files} == {
@@ -157,9 +157,18 @@ def test_a_failed_export_leaves_the_old_file(tmp_path: Path) -> None:
     before = (tmp_path / "out.npz").read_bytes()
     shard = sorted((tmp_path / "s" / "shards").iterdir())[2]
     (shard / "features.npy").write_bytes(b"damaged")
-    done = run_cli("export", "npz", "s", "out.npz", cwd=tmp_path)
+    done = run_cli("store", "export", "s", "out.npz", "--format", "npz-by-image", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert shard.name in done.stderr
     assert (tmp_path / "out.npz").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz", "s"]
+
+
+def test_earlier_spellings_work_and_say_so(tmp_path: Path) -> None:
+    fill(tmp_path / "s", range(3))
+    assert run_cli("store", "export", "s", "now.npz", "--format", "npz-by-image", cwd=tmp_path).returncode == 0
+    done = run_cli("export", "npz", "s", "then.npz", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "then.npz: 3 images\n")
+    assert done.stderr == "note: `export npz` is `store export --format npz-by-image` now, and goes in 0.4\n"
+    assert (tmp_path / "then.npz").read_bytes() == (tmp_path / "now.npz").read_bytes()

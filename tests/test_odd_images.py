@@ -707,8 +707,9 @@ class TestPrepare:
         assert refused.returncode == 1
         assert "give another --store" in refused.stderr
         unknown = run_cli("embed", "m.csv", "--store", "t", "--encoder", "hog", "--prepare", "sharpen", cwd=films)
-        assert unknown.returncode == 1
-        assert "--prepare is stretch, not 'sharpen'" in unknown.stderr
+        assert unknown.returncode == 2
+        assert "'--prepare': " in unknown.stderr
+        assert "sharpen" in unknown.stderr
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -78,7 +78,7 @@ def test_a_second_run_only_checks(make_images: Make, tmp_path: Path, monkeypatch
     first = embed(manifest, encoder=MEAN, store=tmp_path / "s")
     assert counts(first) == (19, 0, 0, 1)
     # From here on no worker may start, so no file can be opened.
-    monkeypatch.setattr("cxr_embed.pipeline.session.Pool", None)
+    monkeypatch.setattr("cxr_embed.pipeline.session.WorkerPool", None)
     again = embed(manifest, encoder=MEAN, store=tmp_path / "s")
     assert counts(again) == (0, 0, 19, 1)
     assert again.failed == first.failed

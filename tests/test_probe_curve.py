@@ -18,10 +18,10 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from cxr_embed import open_store
+from cxr_embed.cases import CasesError
 from cxr_embed.cli import app
 from cxr_embed.manifest import read_labels
 from cxr_embed.present.latex import escape
-from cxr_embed.probe import ProbeError
 from cxr_embed.probe.curve import Curve, CurveEncoder, run_curve
 from cxr_embed.probe.curve_summary import differences, summarise, to_csv, to_json, undefined_sizes
 from cxr_embed.probe.latex import to_latex
@@ -159,7 +159,7 @@ def test_results_are_those_of_scikit_learn_on_the_saved_ids(tmp_path: Path) -> N
         model = LogisticRegression(C=row["strength"], tol=1e-9, max_iter=10_000)
         model.fit((store.read(ids).vectors.astype(np.float64) - mean) / scale, [1] * size + [0] * size)
         number = found.findings.index(row["finding"])
-        want = roc_auc_score(found.test.values[:, number], model.decision_function(test))
+        want = roc_auc_score(found.test.labels[:, number], model.decision_function(test))
         assert row["auroc"] == pytest.approx(want, abs=0.002)
         checked += 1
     assert checked == 4 * 2 * 3  # seeds, findings, sizes that are possible
@@ -223,7 +223,7 @@ def test_a_patient_on_both_sides_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     lines = [f"i{n},{'test' if n % 2 else 'train'},{truth(n)[0]}" for n in range(COUNT)]
     path.write_text("\n".join(["image_id,split,Mass", *lines]) + "\n")
-    with pytest.raises(ProbeError, match=r"60 patients are in the training and in the test part \(p0, p1"):
+    with pytest.raises(CasesError, match=r"60 patients are in the training part and in the test part \(p0, p1, p10"):
         run_curve([CurveEncoder("clear", store, "features")], read_labels(path), shots=(1,), seeds=range(1))
 
 
@@ -236,7 +236,7 @@ def test_encoders_are_compared_on_what_all_have(tmp_path: Path) -> None:
     found = run_curve(encoders, labels, shots=(2,), seeds=range(2))
     assert len(found.train) + len(found.test) == 90
     assert any("that every store has" in note for note in found.notes)
-    assert any("have no vector in" in note for note in found.notes)
+    assert any("labelled ids have no vector" in note for note in found.notes)
 
 
 def test_the_table_has_a_row_for_each_probe(tmp_path: Path) -> None:
@@ -370,28 +370,34 @@ def test_curve_as_typed(typed: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["train", "clear", "labels.csv", "--out", "x", "--kind", "forest"], "--kind is linear, mlp or knn"),
+        (
+            ["train", "clear", "labels.csv", "--out", "x", "--kind", "forest"],
+            "'forest' is not one of 'linear'",
+        ),
         (
             ["train", "clear", "labels.csv", "--out", "x", "--kind", "knn", "--balance", "focal"],
             "are for --kind linear",
         ),
         (["train", "clear", "labels.csv", "--out", "x", "--output", "maps"], "has no output 'maps'; it has features"),
-        (["train", "clear", "labels.csv", "--out", "x", "--split", "val"], "the splits are test, train"),
+        (["train", "clear", "labels.csv", "--out", "x", "--split", "val"], "the splits are: test, train"),
         (["train", "clear", "labels.csv", "--out", "x", "--strength", "0"], "-C is a number above 0"),
-        (["train", "clear", "labels.csv", "--out", "x", "--finding", "Nodule"], "the labels have no finding Nodule"),
+        (
+            ["train", "clear", "labels.csv", "--out", "x", "--finding", "Nodule"],
+            "no finding Nodule; the findings are: Mass",
+        ),
         (["train", "clear", "labels.csv", "--out", "clear"], "this command reads it, and would write over it"),
         (["predict", "clear", "clear", "--out", "x.csv"], "no probe here"),
         (["predict", "clear", "clear", "--out", "x.txt"], ".csv or .parquet"),
         (["curve", "clear", "labels.csv", "--out", "x", "--shots", "4,many"], "--shots is a list such as"),
         (["curve", "clear", "labels.csv", "--out", "x", "--store", "clear"], "is given twice"),
-        (["curve", "clear", "labels.csv", "--out", "x", "--test", "val"], "the splits are test, train"),
+        (["curve", "clear", "labels.csv", "--out", "x", "--test", "val"], "the splits are: test, train"),
     ],
 )
 def test_mistakes_end_in_one_line(typed: Path, arguments: list[str], told: str) -> None:
     done = run_cli("probe", *arguments, cwd=typed)
     assert done.returncode in (1, 2)
     assert told in done.stderr
-    assert done.stderr.startswith("error: ")
+    assert done.stderr.startswith(("error: ", "note: --strength is -C now"))
     assert done.stderr.count("\n") <= 2
     assert not (typed / "x").exists()
 
@@ -475,12 +481,12 @@ def test_a_share_of_the_patients_trains_all_findings_at_once(tmp_path: Path) -> 
     vectors = store.read(train.ids, "features").vectors.astype(float)
     mean, scale = vectors.mean(axis=0), vectors.std(axis=0)
     chosen = np.isin(train.ids, ids)
-    column = train.findings.index("Mass")
+    column = train.names.index("Mass")
     model = LogisticRegression(C=row["strength"], tol=1e-10, max_iter=10_000)
-    model.fit((vectors[chosen] - mean) / scale, train.values[chosen, column])
+    model.fit((vectors[chosen] - mean) / scale, train.labels[chosen, column])
     scores = model.decision_function((store.read(test.ids, "features").vectors.astype(float) - mean) / scale)
-    assert row["auroc"] == pytest.approx(roc_auc_score(test.values[:, column], scores), abs=2e-3)
-    assert row["positives"] == int(train.values[chosen, column].sum())
+    assert row["auroc"] == pytest.approx(roc_auc_score(test.labels[:, column], scores), abs=2e-3)
+    assert row["positives"] == int(train.labels[chosen, column].sum())
 
 
 def test_shares_of_too_few_patients_say_so(tmp_path: Path) -> None:

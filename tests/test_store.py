@@ -435,7 +435,7 @@ def test_exports_hold_the_same_vectors(tmp_path: Path, suffix: str, output: str)
 def test_export_refuses_what_it_cannot_write(tmp_path: Path) -> None:
     fill(tmp_path / "s", range(3))
     store = open_store(tmp_path / "s")
-    with pytest.raises(StoreError, match=r"\.npz or \.parquet"):
+    with pytest.raises(StoreError, match=r"exports end in \.parquet or \.npz"):
         export_store(store, tmp_path / "out.csv")
     with pytest.raises(StoreError, match="cannot be written"):
         export_store(store, tmp_path / "no" / "such" / "folder.npz")

@@ -22,7 +22,7 @@ from cxr_embed import open_store
 from cxr_embed.cli.terminal import clean, clean_json
 from cxr_embed.index.answers import write_neighbors
 from cxr_embed.index.faiss.build import build_index
-from cxr_embed.manifest import plain_cell
+from cxr_embed.present.tables import plain_cell
 
 HOSTILE = "Bad\x1b]0;owned\x07\x1b[31m\u202ereversed\x9b2J"
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f]")

@@ -516,7 +516,7 @@ def test_what_a_fault_of_polarity_means_is_told_of_those_that_there_are() -> Non
             missed_per_1000=None,
         )
         report = Report(
-            findings=(finding,), mean_auroc=finding.auroc, covered=1, goal=None, images=9, labels={}, warnings=()
+            findings=(finding,), mean_auroc=finding.auroc, covered=1, rule=None, images=9, labels={}, warnings=()
         )
         return polarity(report)[-1]
 
@@ -637,7 +637,7 @@ def test_the_report_as_text_json_and_markdown(tmp_path: Path) -> None:
     command = ["zeroshot", "s", "--prompts", str(write_prompts(tmp_path)), "--out", "o.csv", "--labels", "l.csv"]
     text = run_cli(*command, "--report", "r.md", cwd=tmp_path)
     assert text.returncode == 0, text.stderr
-    for words in ("AUROC", "mean of 2 of 2", "missed", "sensitivity of at least 95.0%", "state --prevalence"):
+    for words in ("AUROC", "mean of 2 of 2", "missed", "sensitivity of at least 0.95", "state --prevalence"):
         assert words in text.stdout
     assert max(map(len, text.stdout.split("thresholds")[0].splitlines())) <= 80
     told = json.loads(run_cli(*command, "--json", "--report", "r.json", cwd=tmp_path).stdout)
@@ -699,20 +699,28 @@ def test_no_framework_of_a_model_is_loaded(tmp_path: Path) -> None:
         (["s", "--prompts", "nih14", "--out", "o.csv"], 1, "toy-text embeds no prompts|no encoder is named"),
         (["s", "--prompts", "toy.yaml", "--out", "o.txt"], 1, ".csv or .parquet"),
         (["s", "--prompts", "toy.yaml", "--out", "toy.yaml/o.csv"], 1, "is not a folder"),
-        (["s", "--prompts", "toy.yaml", "--out", "o.csv", "--score", "prob"], 1, "--score is margin"),
+        (["s", "--prompts", "toy.yaml", "--out", "o.csv", "--score", "prob"], 2, "'prob' is not one of 'margin'"),
         (["s", "--prompts", "toy.yaml", "--out", "o.csv", "--labels", "none.csv"], 1, "no such file"),
         (
             ["s", "--prompts", "toy.yaml", "--out", "o.csv", "--labels", "l.csv", "--split", "test"],
             1,
             "splits are: none",
         ),
-        (["s", "--prompts", "toy.yaml", "--out", "o.csv", "--sensitivity", "0.9"], 2, "needs --labels"),
-        (["s", "--prompts", "toy.yaml", "--out", "o.csv", "--flag-rate", "10"], 2, "--flag-rate is a part of 1"),
+        (
+            ["s", "--prompts", "toy.yaml", "--out", "o.csv", "--threshold", "youden"],
+            1,
+            "--threshold youden needs --labels",
+        ),
+        (
+            ["s", "--prompts", "toy.yaml", "--out", "o.csv", "--threshold", "flag-rate=10"],
+            1,
+            "or a number, not",
+        ),
         (["s", "--prompts", "toy.yaml", "--out", "o.csv", "--prevalence", "0.1"], 2, "give --labels too"),
         (
             ["s", "--prompts", "toy.yaml", "--out", "o.csv", "--labels", "l.csv", "--prevalence", "Hernia=0.1"],
-            2,
-            "the prompts ask for Mass, Edema",
+            1,
+            "--prevalence Hernia=0.1: no such finding; the findings are Mass, Edema",
         ),
         (
             ["s", "--prompts", "toy.yaml", "--out", "o.csv", "--labels", "l.csv", "--prevalence", "often"],
@@ -853,3 +861,19 @@ def test_prompts_that_were_cut_are_told_in_each_run(tmp_path: Path, make_images:
         assert done.returncode == 0, done.stderr
         (note,) = json.loads(done.stdout)["notes"]
         assert note.startswith("only the beginning of 1 of 3 prompts was read, the first 'effusion lung")
+
+
+def test_earlier_spellings_of_a_threshold_work_and_say_so(tmp_path: Path) -> None:
+    make_store(tmp_path / "s")
+    write_prompts(tmp_path)
+    write_labels(tmp_path / "l.csv")
+    command = ("zeroshot", "s", "--prompts", "toy.yaml", "--out", "o.csv", "--labels", "l.csv", "--bootstraps", "20")
+    for option, value in (("sensitivity", "0.8"), ("flag-rate", "0.2")):
+        now = run_cli(*command, "--threshold", f"{option}={value}", "--json", cwd=tmp_path)
+        then = run_cli(*command, f"--{option}", value, "--json", cwd=tmp_path)
+        assert (now.returncode, then.returncode) == (0, 0), then.stderr
+        assert then.stdout == now.stdout
+        assert f"note: --{option} is --threshold {option}={value} now, and goes in 0.4\n" in then.stderr
+    both = run_cli(*command, "--sensitivity", "0.8", "--flag-rate", "0.2", cwd=tmp_path)
+    assert both.returncode == 2
+    assert "one threshold cannot be chosen twice" in both.stderr

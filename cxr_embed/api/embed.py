@@ -141,6 +141,12 @@ def _manifest(
     if isinstance(manifest, Manifest):
         return manifest
     if manifest is not None:
+        given: object = manifest
+        if not isinstance(given, str | os.PathLike):
+            kind = type(given).__name__
+            raise ManifestError(
+                f"`manifest` is a table's path, or what `read_manifest` gives, not {kind}; files are `images`"
+            )
         return read_manifest(manifest, root=root, extra=extra)
     assert images is not None
     if isinstance(images, str | os.PathLike) or not len(images):

@@ -108,7 +108,7 @@ def check_all(app: typer.Typer) -> None:
             check_all(group.typer_instance)
 
 
-def run(app: Callable[[], Any]) -> None:
+def run(app: Callable[..., Any]) -> None:
     """Runs a command line to its end.
 
     With `--json` an error is an object on standard output too: `error` (the message), `status` (the exit status) and
@@ -116,15 +116,12 @@ def run(app: Callable[[], Any]) -> None:
     """
     _print_any_letter()
     try:
-        app()
+        _call(app)
     except Failed as end:
         _print_error(end.message, end.status)
         raise
     except SystemExit as end:
         _flush(end)
-        usage: Any = end.__context__  # of click, which has printed it already
-        if end.code and hasattr(usage, "format_message"):
-            _print_error(usage.format_message(), end.code)
         raise
     except CxrEmbedError as error:
         _end(str(error), getattr(error, "problems", ()))
@@ -140,6 +137,29 @@ def run(app: Callable[[], Any]) -> None:
     except Exception as error:
         _print_error(f"{type(error).__name__}: {error}", 1)
         raise
+
+
+def _call(app: Callable[..., Any]) -> None:
+    """Calls the verb and ends; a wrong call is told in one line, as every other error is.
+
+    Raises:
+        SystemExit: always.
+    """
+    try:
+        status = app(standalone_mode=False)
+    except typer.Abort:
+        fail("stopped")
+    except Exception as error:
+        usage: Any = error
+        if not hasattr(usage, "format_message"):
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+            usage.show()
+            raise SystemExit(usage.exit_code) from None
+        message = usage.format_message().replace("Value error, ", "").removesuffix(".")
+        help_of = f"; see `{usage.ctx.command_path} --help`" if usage.ctx is not None else ""
+        fail(f"{message}{help_of}", usage.exit_code)
+    raise SystemExit(status if isinstance(status, int) else 0)
 
 
 def _print_any_letter() -> None:
