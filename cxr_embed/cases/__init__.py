@@ -5,9 +5,18 @@ from __future__ import annotations
 from cxr_embed.cases.errors import CasesError, NothingKnown
 from cxr_embed.cases.findings import chosen_findings, common_findings, match_names
 from cxr_embed.cases.ids import find_ids, some
-from cxr_embed.cases.joining import Cases, Side, check_known, join, own_patients_note, splits_note, uncertain_note
+from cxr_embed.cases.joining import (
+    Cases,
+    Side,
+    check_apart,
+    check_known,
+    join,
+    own_patients_note,
+    splits_note,
+    uncertain_note,
+)
 from cxr_embed.cases.patients import PatientsOf, own_patients, patients_in
-from cxr_embed.cases.splits import check_apart, in_split
+from cxr_embed.cases.splits import in_split
 
 __all__ = [
     "Cases",

@@ -152,6 +152,26 @@ def join(
     )
 
 
+def check_apart(one: Cases, other: Cases, parts: tuple[str, str]) -> None:
+    """Refuses an image or a patient that two parts share.
+
+    Args:
+        one, other: both parts.
+        parts: their names, for the message: `tested`, `in the validation part`.
+
+    Raises:
+        CasesError: naming the first few.
+    """
+    both, what = np.intersect1d(one.ids, other.ids), "image"
+    if not len(both) and one.clustered and other.clustered:
+        both, what = np.intersect1d(one.patients, other.patients), "patient"
+    if len(both):
+        raise CasesError(
+            f"{counted(len(both), f'{what} is', f'{what}s are')} {parts[0]} and {parts[1]} ({some(both)}); "
+            "give each patient one split, and name two different ones"
+        )
+
+
 def own_patients_note(ids: np.ndarray) -> str:
     """Says that nobody knows the patients of these images."""
     return (
