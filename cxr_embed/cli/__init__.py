@@ -67,7 +67,7 @@ app.add_typer(encoders.weights_app, name="weights")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from cxr_embed import __version__
+        from cxr_embed.version import __version__
 
         typer.echo(f"cxr-embed {__version__}")
         raise typer.Exit

@@ -114,7 +114,7 @@ def import_vectors(
     known = _table_patients(labels)
     for image_id, patient in checked.patients.items():
         checked.patients[image_id] = patient or known.get(image_id, "") or _search(pattern, image_id)
-    from cxr_embed import __version__
+    from cxr_embed.version import __version__
 
     digest = source.digest()
     spec = imported_spec(encoder, output, checked.shape, f"imported from {source.name} (SHA-256 {digest})")

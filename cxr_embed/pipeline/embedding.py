@@ -309,6 +309,6 @@ def _precision(name: str, precision: str, device: str, store: Path) -> Precision
 
 
 def _version() -> str:
-    from cxr_embed import __version__
+    from cxr_embed.version import __version__
 
     return __version__

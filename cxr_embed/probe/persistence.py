@@ -14,7 +14,6 @@ import filelock
 import numpy as np
 import safetensors.numpy
 
-from cxr_embed import __version__
 from cxr_embed.cases import Cases
 from cxr_embed.io.digests import digest_fits, sha256_hex, with_digest
 from cxr_embed.io.times import utc_now
@@ -28,6 +27,7 @@ from cxr_embed.probe.probe_folder import FORMAT, PROBE_JSON, replace_probe
 from cxr_embed.store import Store
 from cxr_embed.store.writer import describe
 from cxr_embed.types import EncoderSpec
+from cxr_embed.version import __version__
 
 VERSION = 2
 _STORED = {"C": "strength", "Cs": "strengths"}  # parameters that files have under another name

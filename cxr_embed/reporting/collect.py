@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from cxr_embed import __version__
 from cxr_embed.evaluation import ScoredCases, ScoresError, compare, evaluate, read_scores
 from cxr_embed.evaluation.groups import groups_of
 from cxr_embed.evaluation.scored import join_scores
@@ -30,6 +29,7 @@ from cxr_embed.reporting.shortcuts import audit
 from cxr_embed.reporting.words import summary, warnings
 from cxr_embed.store import Store, open_store
 from cxr_embed.types import RESEARCH, counted, in_means
+from cxr_embed.version import __version__
 
 FORMAT, VERSION = "cxr_embed.report", 1
 _GROUPS = ("sex", "age", "view", "site")

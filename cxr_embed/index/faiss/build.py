@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from cxr_embed import __version__
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.case_table import IMAGE, case_table, image_ids, join, keep, write_table
 from cxr_embed.index.faiss import kinds, token_candidates
@@ -40,6 +39,7 @@ from cxr_embed.store import Store
 from cxr_embed.store.forgotten import FORGOTTEN
 from cxr_embed.store.writer import describe
 from cxr_embed.types import EncoderSpec, counted
+from cxr_embed.version import __version__
 
 POOLS = ("mean", "tokens")
 
