@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from cxr_embed.api.curve import few_label_curve
     from cxr_embed.api.embed import embed, embed_images
     from cxr_embed.api.evaluate import compare, evaluate
+    from cxr_embed.api.index_evaluation import evaluate_index
     from cxr_embed.api.probe import load_probe, train_probe
     from cxr_embed.api.report import report
     from cxr_embed.api.screen import screen
-    from cxr_embed.api.search import build_index, evaluate_index, open_index
+    from cxr_embed.api.search import build_index, open_index
     from cxr_embed.encoders import load_encoder
     from cxr_embed.errors import CxrEmbedError
     from cxr_embed.index import CaseIndex
@@ -32,7 +33,7 @@ _HOME = {
     "compare": "cxr_embed.api.evaluate",
     "embed": "cxr_embed.api.embed",
     "embed_images": "cxr_embed.api.embed",
-    "evaluate_index": "cxr_embed.api.search",
+    "evaluate_index": "cxr_embed.api.index_evaluation",
     "evaluate": "cxr_embed.api.evaluate",
     "few_label_curve": "cxr_embed.api.curve",
     "load_encoder": "cxr_embed.encoders",

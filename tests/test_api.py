@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 from pathlib import Path
 
@@ -358,3 +360,28 @@ def test_an_index_is_evaluated(place: Path, store: object, tmp_path: Path) -> No
     for given in (index, tmp_path / "index", [index.index]):
         found = cx.evaluate_index(given, findings=["effusion"], k=[3], bootstraps=20)  # type: ignore[arg-type]
         assert [finding.name for finding in found.indexes[0].findings] == ["Effusion"]
+    table = found.to_pandas()
+    assert table["finding"].tolist() == ["Effusion", "(mean)"]
+    assert table["precision"].tolist() == [found.indexes[0].mean.precision[0].figure.value] * 2
+    assert "Effusion: precision@3" in repr(found)
+    assert "not a medical device" in found._repr_html_()
+
+
+def test_a_search_is_drawn(place: Path, store: object, tmp_path: Path) -> None:
+    manifest = place / "manifest.csv"
+    index = cx.build_index(store, manifest, path=tmp_path / "index")  # type: ignore[arg-type]
+    found = index.search(image_id="i3", text="effusion", k=4, exclude_same_patient=True, where="view = PA")
+    figure = found.plot(manifest, path=tmp_path / "cases.png")
+    words = " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
+    assert all(image_id in words for image_id in ["i3", *found.ids])
+    assert sum(bool(axes.images) for axes in figure.axes) == 5
+    below = figure.texts[0].get_text()
+    assert "cases that meet: view = PA, exclude same patient" in below
+    assert "not a medical device" in below
+    # A notebook asks a figure for this, and gets the picture that is in the file, at its own size.
+    with Image.open(io.BytesIO(figure._repr_png_())) as shown, Image.open(tmp_path / "cases.png") as written:
+        assert written.text["cxr_embed image_id"] == json.dumps(["i3", *found.ids])  # type: ignore[attr-defined]
+        assert abs(shown.width / shown.height - written.width / written.height) < 0.02
+        assert len(np.unique(np.asarray(shown.convert("L")))) > 50
+    elsewhere = found.plot(cx.read_manifest(manifest), root=tmp_path)
+    assert not any(axes.images for axes in elsewhere.axes)

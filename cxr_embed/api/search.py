@@ -22,10 +22,10 @@ from cxr_embed.index.faiss.kinds import MEMORY
 from cxr_embed.index.faiss.layout import IndexRecord
 from cxr_embed.index.milvus.search import MilvusIndex
 from cxr_embed.index.queries import Examples, QueryBuilder
-from cxr_embed.manifest import Manifest
-from cxr_embed.retrieval import RetrievalReport, evaluate_retrieval
+from cxr_embed.manifest import Manifest, read_paths
+from cxr_embed.reporting.montage import Places, draw_search
 from cxr_embed.store import Store
-from cxr_embed.types import EncoderSpec, counted, is_lateral
+from cxr_embed.types import RESEARCH, EncoderSpec, counted, is_lateral
 
 Many = Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
 
@@ -41,6 +41,8 @@ class SimilarCases(Tabular):
         columns: of the index's case table.
         notes: what the user should know, in sentences.
         like, unlike: what the query was made of.
+        conditions: what the cases had to meet, in words; blank for nothing.
+        index: that was searched.
     """
 
     query: Query
@@ -50,6 +52,8 @@ class SimilarCases(Tabular):
     notes: tuple[str, ...] = ()
     like: Examples = field(default_factory=Examples)
     unlike: Examples = field(default_factory=Examples)
+    conditions: str = ""
+    index: CaseIndex | MilvusIndex
 
     @property
     def ids(self) -> list[str]:
@@ -78,6 +82,40 @@ class SimilarCases(Tabular):
         """
         check_target(Path(path))
         write_neighbors(Path(path), list(self.cases), self.columns)
+
+    def plot(self, manifest: Manifest | StrPath, *, root: StrPath | None = None, path: StrPath | None = None) -> Any:
+        """The query and its cases as pictures, with what is known of each.
+
+        Args:
+            manifest: which says where each case's radiograph is; the path of one is not read further than that.
+            root: folder of the images, if not the manifest's own.
+            path: to write it to as well: .png or .pdf.
+
+        Returns:
+            A `matplotlib.figure.Figure`, which a notebook shows.
+
+        Raises:
+            CaseIndexError: where it cannot be written.
+            ManifestError: for a table without paths.
+        """
+        return self.draw(places_of(manifest, root), Path(path) if path is not None else None)
+
+    def draw(self, places: Places, path: Path | None = None) -> Any:
+        """`plot`, where it is known already where radiographs are."""
+        examples = [*self.like.ids, *self.unlike.ids]
+        known = self.index.cases(self.index.rows_of(examples), self.index.columns)
+        digests = self.index.cases(self.rows, ["content"])
+        stand_in = self.index.spec.stand_in
+        return draw_search(
+            path,
+            places,
+            self.like,
+            self.unlike,
+            {case["image_id"]: case for case in known},
+            [{**case, **digest} for case, digest in zip(self.cases, digests, strict=True)],
+            self.conditions,
+            [*self.notes, *([stand_in] if stand_in else []), RESEARCH],
+        )
 
     def _remarks(self) -> Sequence[str]:
         return self.notes
@@ -180,7 +218,28 @@ class SearchIndex:
             notes=tuple(notes),
             like=like,
             unlike=unlike,
+            conditions=_conditions(where, before, rules),
+            index=opened,
         )
+
+
+def places_of(manifest: Manifest | StrPath, root: StrPath | None = None) -> Places:
+    """Where the radiographs of a manifest are.
+
+    Raises:
+        ManifestError: for a table without paths.
+    """
+    if isinstance(manifest, Manifest):
+        paths = dict(zip(manifest.column("image_id").tolist(), manifest.column("path").tolist(), strict=True))
+        return Places(Path(root) if root is not None else manifest.root, paths)
+    return Places(Path(root) if root is not None else Path(manifest).parent, read_paths(manifest))
+
+
+def _conditions(where: str | None, before: str | int | datetime.date | None, rules: Rules) -> str:
+    words = [where] if where else []
+    words += [f"taken before {before}"] if before is not None else []
+    words += [name.replace("_", " ") for name, on in vars(rules).items() if on]
+    return "cases that meet: " + ", ".join(words) if words else ""
 
 
 def build_index(
@@ -241,55 +300,6 @@ def open_index(path: StrPath, *, uri: str | None = None) -> SearchIndex:
         CaseIndexError: where there is no index, or it is damaged.
     """
     return SearchIndex(CaseIndex(path) if uri is None else MilvusIndex(uri, str(path)))
-
-
-def evaluate_index(
-    indexes: Sequence[SearchIndex | CaseIndex | StrPath] | SearchIndex | CaseIndex | StrPath,
-    labels: Manifest | StrPath | Table | None = None,
-    *,
-    findings: Sequence[str] | None = None,
-    extra: Sequence[str] = (),
-    k: Sequence[int] = (5, 10),
-    split_queries: str | None = None,
-    split_cases: str | None = None,
-    count_no_finding: bool = False,
-    bootstraps: int = 1000,
-    seed: int = 0,
-) -> RetrievalReport:
-    """Says whether the nearest cases are of the same kind: against labels, chance, and another index.
-
-    Args:
-        indexes: one, or several whose common images are compared; the last is the floor of the others.
-        labels: a table of labels; what the first index knows of its cases by default.
-        findings: that are looked at; all by default.
-        extra: columns of the labels that are not findings.
-        k: neighbours looked at; as many as the largest vote.
-        split_queries, split_cases: the splits that queries and searched images are of; all images by default.
-        count_no_finding, bootstraps, seed: as `evaluate` takes them.
-
-    Raises:
-        CaseIndexError, ManifestError: for indexes and labels that have nothing in common, or options that do not fit.
-    """
-    if isinstance(indexes, SearchIndex | CaseIndex | str | os.PathLike):
-        indexes = [indexes]
-    return evaluate_retrieval(
-        [_case_index(index) for index in indexes],
-        labels_of(labels, extra) if labels is not None else None,
-        findings=findings or (),
-        ks=k,
-        split_queries=split_queries,
-        split_cases=split_cases,
-        count_no_finding=count_no_finding,
-        bootstraps=bootstraps,
-        seed=seed,
-    )
-
-
-def _case_index(index: SearchIndex | CaseIndex | StrPath) -> CaseIndex:
-    opened = index.index if isinstance(index, SearchIndex) else index
-    if isinstance(opened, MilvusIndex):
-        raise CaseIndexError("`indexes` are folders; a collection in Milvus is not evaluated")
-    return opened if isinstance(opened, CaseIndex) else CaseIndex(opened)
 
 
 def _many(given: Many) -> tuple[str | os.PathLike[str], ...]:

@@ -43,7 +43,7 @@ def evaluate(
     patient, the view of the neighbours, and their votes as a classifier come beside. Intervals hold 95% and are by
     patient.
     """
-    from cxr_embed.api.search import evaluate_index
+    from cxr_embed.api.index_evaluation import evaluate_index
 
     report = evaluate_index(
         indexes,

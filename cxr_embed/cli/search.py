@@ -14,12 +14,10 @@ from cxr_embed.cli.index import check_engine
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import Column, print_columns
 from cxr_embed.present.numbers import format_value
-from cxr_embed.types import stand_ins_read
 
 if TYPE_CHECKING:
     from cxr_embed.api.search import SimilarCases
-    from cxr_embed.index import CaseIndex, Query, Rules
-    from cxr_embed.index.milvus.search import MilvusIndex
+    from cxr_embed.index import Query, Rules
     from cxr_embed.reporting.montage import Places
 
 EXAMPLE = (
@@ -108,7 +106,7 @@ def search(
     if out is not None:
         answer.save(out)
     if montage is not None and places is not None:
-        _draw(montage, places, opened.index, answer, _rules(where, before, rules))
+        answer.draw(places, montage)
     if as_json:
         query = _query_json(answer.query, k, where, before, rules, list(answer.notes))
         print_json({"query": query, "neighbors": list(map(whole_ages, answer.cases)), "note": RESEARCH})
@@ -130,43 +128,15 @@ def _print_answer(answer: SimilarCases, files: Sequence[Path | None]) -> None:
 
 def places_of(montage: Path, manifest: Path | None, root: Path | None) -> Places:
     """Where the radiographs are, if the montage can be written."""
-    from cxr_embed.manifest import read_paths
-    from cxr_embed.reporting.montage import Places, check_montage
+    from cxr_embed.api.search import places_of as find
+    from cxr_embed.reporting.montage import check_montage
 
     check_montage(montage)
     if manifest is None:
         fail("--montage needs --manifest: the table that says where each case's radiograph is", 2)
     if root is not None and not root.is_dir():
         fail(f"{root}: no such folder (--root)", 2)
-    return Places(root or manifest.parent, read_paths(manifest))
-
-
-def _draw(montage: Path, places: Places, opened: CaseIndex | MilvusIndex, answer: SimilarCases, rules: str) -> None:
-    """The query, of what is like it and what is not, and the neighbours; with the files' digests."""
-    from cxr_embed.reporting.montage import draw_search
-
-    like, unlike = answer.like, answer.unlike
-    cases = opened.cases(opened.rows_of([*like.ids, *unlike.ids]), opened.columns)
-    digests = opened.cases(answer.rows, ["content"])
-    shown = [{**case, **digest} for case, digest in zip(answer.cases, digests, strict=True)]
-    draw_search(
-        montage,
-        places,
-        like,
-        unlike,
-        {case["image_id"]: case for case in cases},
-        shown,
-        rules,
-        [*answer.notes, *stand_ins_read(), RESEARCH],
-    )
-
-
-def _rules(where: str | None, before: str | None, rules: Rules) -> str:
-    """What the neighbours had to meet, in words."""
-    met = [where] if where else []
-    met += [f"taken before {before}"] if before else []
-    met += [name.replace("_", " ") for name, on in vars(rules).items() if on]
-    return "cases that meet: " + ", ".join(met) if met else ""
+    return find(manifest, root)
 
 
 def _query_json(

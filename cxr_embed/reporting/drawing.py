@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 WIDTH = 7.1  # inches: the text's width on A4
 INK, SOFT, RULE = "#222222", "#666666", "#D9D9D9"
 SMALL, NORMAL = 7.0, 8.0  # points
+_SHOWN_DPI = 110  # of a figure in a notebook
 _NAME, _LINE = 36, 95  # letters of a name, and of a line of names with their signs
 
 
@@ -121,14 +123,37 @@ def make_figure(height: float, draw: Callable[[Figure], None]) -> Figure:
         draw: fills the figure.
     """
     import matplotlib
+
+    with matplotlib.rc_context(SETTINGS):
+        figure = new_figure(WIDTH, height)
+        draw(figure)
+    return figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches that a notebook shows, whether or not pyplot was imported there."""
+    return _shown_figure()(figsize=(width, height), facecolor="white")
+
+
+@cache
+def _shown_figure() -> type[Figure]:
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, height), facecolor="white")
-        FigureCanvasAgg(figure)
-        draw(figure)
-    return figure
+    class ShownFigure(Figure):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            FigureCanvasAgg(self)
+
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Glyph .* missing")
+                self.savefig(file, format="png", dpi=_SHOWN_DPI)
+            return file.getvalue()
+
+    return ShownFigure
 
 
 FIGURES = (".png", ".svg", ".pdf")

@@ -20,11 +20,12 @@ from cxr_embed.index.queries import Examples
 from cxr_embed.io.files import stays_below, written_aside
 from cxr_embed.manifest import leaves_root
 from cxr_embed.present.numbers import format_threshold
-from cxr_embed.reporting.drawing import INK, NORMAL, RULE, SETTINGS, SMALL, SOFT, STYLES, short
+from cxr_embed.reporting.drawing import INK, NORMAL, RULE, SETTINGS, SMALL, SOFT, STYLES, new_figure, short
 from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".pdf")
 _ACROSS, _DPI = 5, 150  # neighbours in a row, dots an inch
@@ -145,7 +146,7 @@ def _end(name: str, most: int = _NAME) -> str:
 
 
 def draw_search(
-    path: Path,
+    path: Path | None,
     places: Places,
     like: Examples,
     unlike: Examples,
@@ -153,11 +154,11 @@ def draw_search(
     neighbors: Sequence[dict[str, Any]],
     rules: str,
     notes: Sequence[str],
-) -> None:
+) -> Figure:
     """Draws a search: every example with its sign, then the neighbours with their similarity.
 
     Args:
-        path: of the picture.
+        path: of the picture; None where no file is wanted.
         places: where the cases' radiographs are.
         like, unlike: the examples.
         examples_by_id: the cases among the examples.
@@ -178,7 +179,7 @@ def draw_search(
     for place, case in enumerate(neighbors, start=1):
         known = {name: value for name, value in case.items() if name not in ("similarity", "content")}
         answers.append(case_panel(case, places, f"{place}   {case['similarity']:.3f}", describe_case(known)))
-    write_montage(path, examples, answers, rules=rules, notes=notes)
+    return write_montage(path, examples, answers, rules=rules, notes=notes)
 
 
 def draw_answers(
@@ -207,12 +208,12 @@ def draw_answers(
 
 
 def write_montage(
-    path: Path, examples: Sequence[Panel], neighbors: Sequence[Panel], *, rules: str, notes: Sequence[str]
-) -> None:
-    """Writes the picture by atomic rename: the examples in the first column, then the neighbours, nearest first.
+    path: Path | None, examples: Sequence[Panel], neighbors: Sequence[Panel], *, rules: str, notes: Sequence[str]
+) -> Figure:
+    """Draws the picture: the examples in the first column, then the neighbours, nearest first.
 
     Args:
-        path: ends in .png or .pdf.
+        path: ends in .png or .pdf, and is written by atomic rename; None where no file is wanted.
         examples: in the first column.
         neighbors: the answer.
         rules: what the neighbours had to meet; blank for nothing.
@@ -221,16 +222,17 @@ def write_montage(
     Raises:
         CaseIndexError: where it cannot be written.
     """
-    _write(path, [(examples, neighbors)], ["" if neighbors else "No case was found", rules, *notes])
+    return _write(path, [(examples, neighbors)], ["" if neighbors else "No case was found", rules, *notes])
 
 
-def _write(path: Path, groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]], notes: Sequence[str]) -> None:
+def _write(
+    path: Path | None, groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]], notes: Sequence[str]
+) -> Figure:
     """Groups of examples and neighbours, one below the other, and words below all of it."""
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    check_montage(path)
+    if path is not None:
+        check_montage(path)
     across = 1 + max(2, *(min(_ACROSS, len(neighbors)) for _, neighbors in groups))
     wide, rows, places = across * _CELL, 0, []
     for examples, neighbors in groups:
@@ -240,21 +242,24 @@ def _write(path: Path, groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]]
     words = [line for text in notes for line in textwrap.wrap(text, int(wide * _ACROSS_INCH))]
     high = rows * (_CELL + _WORDS) + _FOOT + _LINE * len(words)
     with matplotlib.rc_context({**SETTINGS, "text.parse_math": False}):  # a $ in a name is a $
-        figure = Figure(figsize=(wide, high), facecolor="white")
-        FigureCanvasAgg(figure)
+        figure = new_figure(wide, high)
         for row, column, panel, edge in places:
             left, top, size = column * _CELL + _GAP, high - row * (_CELL + _WORDS) - _GAP, _CELL - 2 * _GAP
             _draw(figure.add_axes((left / wide, (top - size) / high, size / wide, size / high)), panel, edge)
-        ids = [panel.image_id for panel in (*examples, *neighbors) if panel.image_id]
         figure.text(_GAP / wide, 0.08 / high, "\n".join(words), fontsize=SMALL, color=SOFT, linespacing=1.25)
-        try:
-            with written_aside(path) as partial, warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Glyph")  # a box stands for a letter that the font lacks
-                figure.savefig(partial, format=path.suffix[1:].lower(), dpi=_DPI, metadata=_metadata(path, ids))
-        except OSError as error:
-            raise CaseIndexError(
-                f"{path}: cannot be written ({error.strerror or error}); give another `montage`"
-            ) from None
+        if path is not None:
+            panels = [panel for _, _, panel, _ in places]
+            _save(path, figure, [panel.image_id for panel in panels if panel.image_id])
+    return figure
+
+
+def _save(path: Path, figure: Figure, ids: Sequence[str]) -> None:
+    try:
+        with written_aside(path) as partial, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # a box stands for a letter that the font lacks
+            figure.savefig(partial, format=path.suffix[1:].lower(), dpi=_DPI, metadata=_metadata(path, ids))
+    except OSError as error:
+        raise CaseIndexError(f"{path}: cannot be written ({error.strerror or error}); give another `montage`") from None
 
 
 def _metadata(path: Path, ids: Sequence[str]) -> dict[str, str | None]:
