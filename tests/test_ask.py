@@ -211,6 +211,18 @@ def test_the_verb_as_typed(folder: Path) -> None:
     assert scores.read_text().splitlines()[0] == "image_id,pneumothorax"
 
 
+def test_a_picture_of_several_questions_names_the_images_of_all(folder: Path) -> None:
+    """`forget` finds a patient's pictures by it."""
+    two = ["--ask", "pneumothorax", "--ask", "large heart", "-k", "3", "--against", "no pneumothorax"]
+    picture, known = folder / "two.png", ["--manifest", str(folder / "manifest.csv")]
+    words = ["zeroshot", str(folder / "store"), *two, "--against", "normal heart", *known, "--montage", str(picture)]
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    shown = [case["image_id"] for answer in json.loads(done.stdout)["answers"] for case in answer["images"]]
+    with Image.open(picture) as image:
+        assert json.loads(image.text["cxr_embed image_id"]) == list(dict.fromkeys(shown))  # type: ignore[attr-defined]
+
+
 def test_a_program_reads_the_answer_without_labels(folder: Path) -> None:
     done = CliRunner().invoke(app, ["zeroshot", str(folder / "store"), "--ask", "pneumothorax", "-k", "2", "--json"])
     assert done.exit_code == 0, done.stderr

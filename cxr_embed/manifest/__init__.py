@@ -13,7 +13,7 @@ from cxr_embed.manifest.manifest import (
     values_of_table,
 )
 from cxr_embed.manifest.rows import Rows
-from cxr_embed.manifest.writing import check_new, check_target, write_manifest, write_new_manifest
+from cxr_embed.manifest.writing import check_new, check_target, write_csv, write_manifest, write_new_manifest
 
 __all__ = [
     "CONTROL",
@@ -36,6 +36,7 @@ __all__ = [
     "read_paths",
     "read_values",
     "values_of_table",
+    "write_csv",
     "write_manifest",
     "write_new_manifest",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -95,9 +95,24 @@ def _write(partial: Path, suffix: str, columns: dict[str, list[str]]) -> None:
         table = pa.table({name: pa.array(v, pa.string()) for name, v in columns.items()})
         pa.parquet.write_table(table, partial, write_page_checksum=True)
     else:
-        # Before Python 3.13 the writer leaves a lone \r without quotes, and it would read back as a new row.
         careful = any("\r" in value for values in columns.values() for value in values)
-        with open(partial, "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if careful else csv.QUOTE_MINIMAL)
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
+        write_csv(partial, list(columns), zip(*columns.values(), strict=True), careful=careful)
+
+
+def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]], *, careful: bool) -> None:
+    """Writes a CSV that reads back as it is. Tables for spreadsheets are `present.tables.csv_text`.
+
+    Args:
+        path: of the file.
+        names: of the columns.
+        rows: their values.
+        careful: whether a value may hold a carriage return.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    # Before Python 3.13 the writer leaves a lone \r without quotes, and it would read back as a new row.
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if careful else csv.QUOTE_MINIMAL)
+        writer.writerow(names)
+        writer.writerows(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from cxr_embed.choices import Ensemble, ScoreKind
 from cxr_embed.encoders import CheckedEncoder, load_text_encoder
 from cxr_embed.errors import EncoderError, StoreError, UnknownWordsWarning
 from cxr_embed.io.files import written_aside
-from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED
+from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED, write_csv
 from cxr_embed.prompts import PromptError, PromptSet
 from cxr_embed.store import Store, add_prompts, read_prompts
 from cxr_embed.store.prompts import CUT, check_prompts, prompt_source, prompt_width, unlearned_words
@@ -281,14 +280,14 @@ def _write_parquet(path: Path, scores: Scores, about: dict[str, str]) -> None:
 
 
 def _write_csv(path: Path, scores: Scores) -> None:
-    # Before Python 3.13 the writer leaves a lone \r without quotes, and it would read back as a new row.
-    careful = any("\r" in image_id for image_id in scores.ids.tolist())
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if careful else csv.QUOTE_MINIMAL)
-        writer.writerow(["image_id", *(field.name for field in _mark_fields(scores)), *scores.names])
-        for ids, columns in _parts(scores):
-            # Arrow writes the fewest digits that give the same float32.
-            writer.writerows(zip(ids, *(column.cast(pa.string()).to_pylist() for column in columns), strict=True))
+    names = ["image_id", *(field.name for field in _mark_fields(scores)), *scores.names]
+    rows = (
+        row
+        for ids, columns in _parts(scores)
+        # Arrow writes the fewest digits that give the same float32.
+        for row in zip(ids, *(column.cast(pa.string()).to_pylist() for column in columns), strict=True)
+    )
+    write_csv(path, names, rows, careful=any("\r" in image_id for image_id in scores.ids.tolist()))
 
 
 def _parts(scores: Scores) -> Iterator[tuple[list[str], list[pa.Array]]]:
