@@ -22,7 +22,7 @@ FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 ASKS = re.compile(
     r"(?:fetch|import|importScripts|WebSocket|EventSource|sendBeacon)\(\s*[\"'`]((?:https?:|wss?:|//)[^\"'`]*)"
 )
-OTHERS = {"--help", "--no-index", "--find-links", "--extras"}  # of pip and of our scripts
+OTHERS = {"--help", "--no-index", "--find-links", "--extras", "--numbers"}  # of pip and of our scripts
 # Options whose value is of another kind on another verb, and why.
 OF_TWO_KINDS = {
     "--against": "words to compare a question with; scores to compare scores with",
