@@ -20,7 +20,7 @@ Precision = Literal["float32", "bf16"]
 ImageNote = Literal["window", "rescale", "range", "aspect", "colour", "lateral"]
 # Stands wherever results are shown.
 RESEARCH = "For research; not a medical device."
-# A column of score files: 1 where a probe learned from the image's patient, so that no judge takes it for a test.
+# A column of score files: 1 where a probe learned from the image's patient, so that no evaluation takes it for a test.
 LEARNED = "learned_from"
 # Another one: 1 in every row where the weights of the vectors behind the scores stand in for a trained model's.
 STAND_IN = "stand_in"

@@ -173,7 +173,7 @@ def test_neighbours_are_brute_force_with_copies_in_a_drawn_order(
             allowed = [
                 row
                 for row in range(50)
-                if row != query and pool.cases[row] and not (pool.strangers and patients[row] == patients[query])
+                if row != query and pool.cases[row] and not (pool.others_only and patients[row] == patients[query])
             ]
             similar = np.vecdot(index.vectors[cases[allowed]], index.vectors[cases[query]])
             rows = found.rows[place]

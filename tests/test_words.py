@@ -1,9 +1,11 @@
-"""The words of the house: what a radiologist or a statistician would say, in names, messages and docstrings."""
+"""Words that a radiologist or a statistician would say, in names, messages, docstrings and comments."""
 
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,13 +55,18 @@ def ours_in(name: str) -> bool:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_messages_and_docstrings_are_plain(path: Path) -> None:
-    said = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in KEYS:
-            text = node.value.replace("`wish`", "")
-            said += [f"{found[0]!r} ({node.lineno})" for found in SAID.finditer(text)]
+def test_messages_docstrings_and_comments_are_plain(path: Path) -> None:
+    said = [f"{found[0]!r} ({line})" for line, text in texts_in(path.read_text()) for found in SAID.finditer(text)]
     assert not said
+
+
+def texts_in(source: str) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in KEYS:
+            yield node.lineno, node.value.replace("`wish`", "")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
 
 
 @pytest.mark.parametrize(
@@ -82,3 +89,8 @@ def test_names_are_read_word_by_word() -> None:
     assert ours_in("ToldTwice")
     assert ours_in("choose_crew")
     assert not ours_in("enfolded")
+
+
+def test_comments_are_read_too() -> None:
+    texts = [text for _, text in texts_in("'a'  # told\n")]
+    assert texts == ["a", "# told"]

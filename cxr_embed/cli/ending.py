@@ -140,7 +140,7 @@ def run(app: Callable[..., Any]) -> None:
 
 
 def _call(app: Callable[..., Any]) -> None:
-    """Calls the verb and ends; a wrong call is told in one line, as every other error is.
+    """Calls the verb and ends; a wrong call is answered in one line, as every other error is.
 
     Raises:
         SystemExit: always.

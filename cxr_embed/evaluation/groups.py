@@ -15,7 +15,7 @@ from cxr_embed.metrics import Estimate, between, from_draws, is_end
 
 AGE_BANDS = ((0, "0-17"), (18, "18-39"), (40, "40-59"), (60, "60-79"), (80, "80 and over"))
 UNKNOWN = "unknown"
-_MOST = 20  # groups of one attribute: beyond, a column is no grouping (an id, a date)
+_MOST = 20  # groups of one attribute: beyond, a column is not a grouping (an id, a date)
 
 
 def groups_of(cases: ScoredCases, attribute: str) -> np.ndarray:
