@@ -265,6 +265,7 @@ def test_draws_to_intervals() -> None:
     few = from_draws(0.8, drawn, 3, "plain")
     assert (few.high - few.low) / 2 == pytest.approx(4.303 * 0.05 * math.sqrt(3 / 2), rel=0.05)
     assert from_draws(0.8, drawn * 10, 3, "difference").high == 1.0
+    assert from_draws(-0.8, drawn * 10, 3, "difference").low == -1.0
     moved = np.abs(np.random.default_rng(0).normal(0.02, 0.005, 4000))
     error = error_from_draws(0.01, moved, moved, 100)
     assert (error.low, error.high) == (0, pytest.approx(0.02, abs=0.002))

@@ -189,6 +189,22 @@ def test_no_patient_is_in_two_folds(seed: int, count: int, images: int) -> None:
         assert (labels[fold == part] == 1).any()
 
 
+def test_folds_are_dealt_like_cards_positive_patients_first() -> None:
+    """Once more as a loop; a seed's folds stay, or the same call would choose another C in the next release."""
+    rng = np.random.default_rng(5)
+    labels, patients = rng.choice([1.0, 0.0, np.nan], 90, p=[0.2, 0.6, 0.2]), rng.integers(0, 50, 90)
+    known = sorted(set(patients[~np.isnan(labels)].tolist()))
+    ill = set(patients[labels == 1].tolist())
+    shuffled = [known[place] for place in np.random.default_rng(7).permutation(len(known))]
+    dealt = [patient for patient in shuffled if patient in ill] + [
+        patient for patient in shuffled if patient not in ill
+    ]
+    expected = [
+        -1 if np.isnan(label) else dealt.index(patient) % 4 for label, patient in zip(labels, patients, strict=True)
+    ]
+    assert deal_folds(labels, patients, 4, 7).tolist() == expected
+
+
 @pytest.mark.parametrize("rare", [1.0, 0.0])
 def test_each_fold_needs_a_patient_of_each_kind(rare: float) -> None:
     patients = np.repeat(np.arange(10), 2)
