@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -17,6 +19,7 @@ from cxr_embed.metrics import (
     threshold_for_flag_rate,
     threshold_for_sensitivity,
 )
+from cxr_embed.metrics.spread import collapsed, collapsed_by
 
 # Few distinct values, so that ties are common.
 CASES = st.lists(st.tuples(st.integers(0, 1), st.integers(-3, 3)), min_size=1, max_size=30).map(
@@ -144,3 +147,36 @@ def test_counts_per_thousand() -> None:
     # 20 of 1,000 have it: 18 found, 2 missed; of 980 without, a tenth is flagged.
     assert per_thousand(0.9, 0.9, 0.02) == pytest.approx((18 + 98, 2))
     assert per_thousand(1.0, 0.0, 0.3) == pytest.approx((1000, 0))
+
+
+@pytest.mark.parametrize(
+    ("around", "told"),
+    [
+        (0.0, "vectors are equal:"),
+        (0.8e-6, "vectors are equal:"),
+        (1.2e-6, "nearly equal (they differ by 1e-06 of their length)"),
+        (0.9e-3, "nearly equal (they differ by 9e-04 of their length)"),
+        (1.1e-3, ""),
+        (1.0, ""),
+    ],
+)
+def test_vectors_are_all_but_equal_below_what_a_number_rounds_off(around: float, told: str) -> None:
+    """Two vectors `(1, around)` and `(1, -around)`: the part of their length by which they differ, by hand."""
+    assert told in collapsed(np.array([[1.0, around], [1.0, -around]]))
+    assert bool(collapsed(np.array([[1.0, around], [1.0, -around]]))) == bool(told)
+    assert collapsed(np.ones((1, 2))) == collapsed_by(1, np.ones(2), np.zeros(2)) == ""
+
+
+def test_the_first_and_the_last_of_many_vectors_are_looked_at() -> None:
+    class Recorded(np.ndarray):
+        looked: ClassVar[list[int]] = []
+
+        def __getitem__(self, rows: object) -> object:
+            if isinstance(rows, np.ndarray):
+                self.looked[:] = rows.tolist()
+            return super().__getitem__(rows)  # type: ignore[index]
+
+    assert "all 5,000 vectors are equal" in collapsed(np.ones((5000, 2)).view(Recorded))
+    assert (len(Recorded.looked), Recorded.looked[0], Recorded.looked[-1]) == (4096, 0, 4999)
+    assert "all 4,096 vectors are equal" in collapsed(np.ones((4096, 2)).view(Recorded))
+    assert Recorded.looked == list(range(4096))

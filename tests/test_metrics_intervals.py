@@ -265,6 +265,7 @@ def test_draws_to_intervals() -> None:
     few = from_draws(0.8, drawn, 3, "plain")
     assert (few.high - few.low) / 2 == pytest.approx(4.303 * 0.05 * math.sqrt(3 / 2), rel=0.05)
     assert from_draws(0.8, drawn * 10, 3, "difference").high == 1.0
+    assert from_draws(-0.8, drawn * 10, 3, "difference").low == -1.0
     moved = np.abs(np.random.default_rng(0).normal(0.02, 0.005, 4000))
     error = error_from_draws(0.01, moved, moved, 100)
     assert (error.low, error.high) == (0, pytest.approx(0.02, abs=0.002))
@@ -432,6 +433,15 @@ def test_platt_neither_makes_a_step_nor_turns_the_ranking_round() -> None:
     assert constant(np.ones(1))[0] == pytest.approx(0.25)
 
 
+def test_platts_targets_worked_by_hand() -> None:
+    """Of two scores alone the curve goes through both means of the targets: (2 + 1) / (2 + 2) and 1 / (4 + 2)."""
+    labels, scores = np.array([1, 1, 0, 0, 0, 0]), np.array([1.0, 1, 0, 0, 0, 0])
+    for offset in (0.0, -3e6):  # where the scores lie is no matter
+        found = calibrate(labels, scores + offset, "platt")
+        assert found is not None
+        np.testing.assert_allclose(found(offset + np.array([0.0, 1.0])), [1 / 6, 3 / 4], atol=1e-6)
+
+
 @given(LABELLED)
 def test_isotonic_is_scikit_learns_and_never_falls(case: tuple[np.ndarray, np.ndarray]) -> None:
     labels, scores = case
@@ -453,6 +463,17 @@ def test_reliability_counts_bins_and_takes_patients_for_cases() -> None:
     assert (bins[0].promised, bins[0].seen) == (pytest.approx(0.05), 0.5)
     # Wilson's interval of one of one, since both images are of one patient.
     assert (bins[2].seen_low, bins[2].seen_high) == (pytest.approx(0.2065, abs=1e-4), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("positives", "cases", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilsons_interval_as_published(positives: int, cases: int, low: float, high: float) -> None:
+    """Table I of Newcombe, 1998 (Statistics in Medicine 17: 857-872), method 3."""
+    labels = np.arange(cases) < positives
+    (found,) = reliability(labels, np.full(cases, 0.5), np.arange(cases))
+    assert (found.seen_low, found.seen_high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
 
 
 def test_a_draw_ranks_as_often_as_it_must() -> None:

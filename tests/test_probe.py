@@ -157,6 +157,27 @@ def test_C_is_the_best_of_a_plain_cross_validation() -> None:
     assert probe.chosen_.all()
 
 
+def test_a_balanced_C_weighs_held_out_cases_as_it_weighs_those_it_learns_from() -> None:
+    """One in five is positive. Weights of the other kind, or none, would choose the next larger C."""
+    rng = np.random.default_rng(2)
+    vectors = rng.standard_normal((100, 10)).astype(np.float32)
+    logits = vectors @ rng.standard_normal(10) + 4 * rng.standard_normal(100)
+    labels, patients = (logits > np.quantile(logits, 0.8)).astype(float), np.arange(100) // 2
+    probe = LinearProbe(seed=3, balance="balanced").fit(vectors, labels[:, None], patients)
+    standard, fold = StandardScaler().fit_transform(vectors.astype(np.float64)), deal_folds(labels, patients, 5, 3)
+    losses = []
+    for C in C_GRID:
+        total = 0.0
+        for part in range(5):
+            train, held = fold != part, fold == part
+            model = LogisticRegression(C=C, tol=1e-10, max_iter=10_000, solver="newton-cg", class_weight="balanced")
+            p = model.fit(standard[train], labels[train]).predict_proba(standard[held])[:, 1]
+            weights = np.where(labels[held] == 1, 1 / labels[train].sum(), 1 / (1 - labels[train]).sum())
+            total -= weights * train.sum() / 2 @ np.log(np.where(labels[held] == 1, p, 1 - p))
+        losses.append(total)
+    assert probe.C_[0] == C_GRID[int(np.argmin(losses))]
+
+
 def test_both_solvers_choose_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, labels = make_cases(200, 30)
     few = LinearProbe().fit(vectors, labels)
@@ -187,6 +208,20 @@ def test_no_patient_is_in_two_folds(seed: int, count: int, images: int) -> None:
         assert len(set(fold[patients == patient].tolist()) - {-1}) <= 1
     for part in range(3):
         assert (labels[fold == part] == 1).any()
+
+
+def test_folds_are_dealt_like_cards_positive_patients_first() -> None:
+    """Once more as a loop; a seed's folds stay, or the same call would choose another C in the next release."""
+    rng = np.random.default_rng(5)
+    labels, patients = rng.choice([1.0, 0.0, np.nan], 90, p=[0.2, 0.6, 0.2]), rng.integers(0, 50, 90)
+    known = sorted(set(patients[~np.isnan(labels)].tolist()))
+    ill = set(patients[labels == 1].tolist())
+    shuffled = [known[place] for place in np.random.default_rng(7).permutation(len(known))]
+    dealt = [one for one in shuffled if one in ill] + [one for one in shuffled if one not in ill]
+    expected = [
+        -1 if np.isnan(label) else dealt.index(patient) % 4 for label, patient in zip(labels, patients, strict=True)
+    ]
+    assert deal_folds(labels, patients, 4, 7).tolist() == expected
 
 
 @pytest.mark.parametrize("rare", [1.0, 0.0])

@@ -23,7 +23,7 @@ from cxr_embed.cli import app
 from cxr_embed.manifest import read_labels
 from cxr_embed.present.latex import escape
 from cxr_embed.probe.curve import Curve, CurveEncoder, run_curve
-from cxr_embed.probe.curve_summary import differences, summarise, to_csv, to_json, undefined_sizes
+from cxr_embed.probe.curve_summary import _spread, differences, summarise, to_csv, to_json, undefined_sizes
 from cxr_embed.probe.latex import to_latex
 from cxr_embed.probe.shots import draw_order, draw_patients, hashes, patients_for_test, patients_of
 from cxr_embed.reporting.collect import _read_curve
@@ -525,6 +525,15 @@ def test_an_interval_of_means_is_students(tmp_path: Path) -> None:
     row = next(r for r in summarise(found) if (r["encoder"], r["finding"], r["shots"]) == ("dim", "Mass", 0.5))
     wanted = t.interval(0.95, 4, np.mean(values), np.std(values, ddof=1) / np.sqrt(5))
     assert (row["ci_low"], row["ci_high"]) == pytest.approx((max(wanted[0], 0), min(wanted[1], 1)))
+
+
+def test_an_interval_ends_where_its_figure_does() -> None:
+    """Two draws: 12.706 standard errors, which are half of their difference."""
+    high = _spread(np.array([0.9, 1.0]), [])
+    assert (high["mean"], high["ci_low"], high["ci_high"]) == (0.95, pytest.approx(0.95 - 0.6353, abs=1e-4), 1.0)
+    low = np.array([0.0, 0.1])
+    assert (_spread(low, [])["ci_low"], _spread(low, [])["ci_high"]) == (0.0, pytest.approx(0.6853, abs=1e-4))
+    assert _spread(low, [], least=-1.0)["ci_low"] == pytest.approx(0.05 - 0.6353, abs=1e-4)  # of a difference
 
 
 def test_tables_for_a_paper_are_escaped(tmp_path: Path) -> None:
