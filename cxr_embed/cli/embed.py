@@ -153,12 +153,7 @@ def _print_summary(summary: EmbedSummary, store: Path, weights: str) -> None:
     from cxr_embed.cli.store import equal_line
     from cxr_embed.images import NOTES
 
-    rate = f" ({summary.embedded / summary.seconds:,.1f} images/s)" if summary.embedded else ""
-    parts = [f"{summary.embedded:,} embedded", f"{summary.unchanged:,} unchanged"]
-    parts += [f"{summary.reused:,} known by content"] if summary.reused else []
-    parts += [f"{summary.forgotten:,} forgotten"] if summary.forgotten else []
-    parts += [f"{len(summary.failed):,} failed"] if summary.failed else []
-    typer.echo(f"{plural(summary.images, 'image')}: {', '.join(parts)} in {summary.seconds:,.1f} s{rate}")
+    typer.echo(summary.counts)
     if summary.engine:
         typer.echo(f"engine: {summary.engine}, batches of {summary.batch_size}")
     if weights:

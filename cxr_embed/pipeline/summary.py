@@ -8,10 +8,12 @@ from typing import Any
 
 from cxr_embed.notebook import notebook_bar
 from cxr_embed.store.reader import Failure
-from cxr_embed.types import ImageNote
+from cxr_embed.types import ImageNote, counted
+
+_SHOWN = 5  # failures that are shown
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class EmbedSummary:
     """What a run did.
 
@@ -54,6 +56,24 @@ class EmbedSummary:
     def done(self) -> int:
         """Images that are settled."""
         return self.unchanged + self.reused + self.embedded + self.forgotten + len(self.failed)
+
+    @property
+    def counts(self) -> str:
+        """What became of the images, in a line."""
+        rate = f" ({self.embedded / self.seconds:,.1f} images/s)" if self.embedded else ""
+        parts = [f"{self.embedded:,} embedded", f"{self.unchanged:,} unchanged"]
+        parts += [f"{self.reused:,} known by content"] if self.reused else []
+        parts += [f"{self.forgotten:,} forgotten"] if self.forgotten else []
+        parts += [f"{len(self.failed):,} failed"] if self.failed else []
+        return f"{counted(self.images, 'image')}: {', '.join(parts)} in {self.seconds:,.1f} s{rate}"
+
+    def __repr__(self) -> str:
+        lines = [self.counts, *([f"engine: {self.engine}"] if self.engine else [])]
+        lines += [f"failed: {failure.image_id} [{failure.kind}] {failure.reason}" for failure in self.failed[:_SHOWN]]
+        lines += [f"failed: {len(self.failed) - _SHOWN:,} more; `.failed` has all"] if len(self.failed) > _SHOWN else []
+        unlike = counted(len(self.unlike_chest), "image does", "images do")
+        lines += [f"note: {unlike} not look like a chest radiograph (`.unlike_chest`)"] if self.unlike_chest else []
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def to_json(self) -> dict[str, Any]:
         """What `embed --json` prints."""
