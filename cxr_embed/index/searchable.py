@@ -42,7 +42,7 @@ class Searchable(ABC):
 
     @property
     def pool(self) -> str:
-        """`none`, `mean` or `tokens`; see `layout.Record`."""
+        """`none`, `mean` or `tokens`; see `layout.IndexRecord`."""
         return self.record.pool
 
     @property

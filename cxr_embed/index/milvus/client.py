@@ -39,7 +39,7 @@ class CollectionRecord:
     Attributes:
         spec: the encoder of the vectors.
         output: of the encoder.
-        pool: `none` or `mean`; see `layout.Record`.
+        pool: `none` or `mean`; see `layout.IndexRecord`.
         fields: columns of the case table, in its order, and where they are.
     """
 
