@@ -16,7 +16,8 @@ PACKAGE = ROOT / "cxr_embed"
 # CONTRIBUTING.md explains the floors. A part may import parts on lower floors only.
 FLOORS = {
     "choices": 0,
-    "errors": 0,
+    "arguments": 0,
+    "errors": -1,
     "io": -1,
     "notebook": 0,
     "telemetry": 0,

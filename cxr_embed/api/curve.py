@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from cxr_embed.api.inputs import StrPath, Table, labels_of, source_of, store_of
+from cxr_embed.api.inputs import StrPath, Table, labels_of, several, source_of, store_of
 from cxr_embed.api.probe import stored_output
 from cxr_embed.api.tabular import Tabular
+from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import Uncertain
 from cxr_embed.io.times import utc_now
 from cxr_embed.manifest import Manifest
@@ -76,6 +76,7 @@ class FewLabelCurve(Tabular):
         """Two tables for a paper; they need the package booktabs."""
         return to_latex(self.curve, stand_ins_of(self.to_json()))
 
+    @checked_arguments
     def save(self, folder: StrPath) -> None:
         """Writes `curve.json` and `curve.csv`.
 
@@ -84,6 +85,7 @@ class FewLabelCurve(Tabular):
         """
         write_curve(Path(folder), self.curve, self.about)
 
+    @checked_arguments
     def plot(self, path: StrPath | None = None) -> Any:
         """The curve as a `matplotlib.figure.Figure`, written to `path` (.png, .svg, .pdf) as well where one is given.
 
@@ -96,12 +98,13 @@ class FewLabelCurve(Tabular):
         return self.notes
 
 
+@checked_arguments
 def few_label_curve(
     stores: Sequence[Store | StrPath] | Store | StrPath,
     labels: Manifest | StrPath | Table,
     *,
-    shots: Sequence[int | Literal["all"] | None] | None = None,
-    fractions: Sequence[float] | None = None,
+    shots: Sequence[int | Literal["all"] | None] | int | Literal["all"] | None = None,
+    fractions: Sequence[float] | float | None = None,
     seeds: int | Sequence[int] = 10,
     train: str = "train",
     test: str = "test",
@@ -135,7 +138,10 @@ def few_label_curve(
     """
     if shots is not None and fractions is not None:
         raise ProbeError("`shots` or `fractions`, not both: they are two curves")
-    given = [stores] if isinstance(stores, str | os.PathLike | Store) else list(stores)
+    given = several(stores)
+    count = seeds if isinstance(seeds, int) else len(seeds)
+    if not given or count < 1:
+        raise ProbeError(f"`{'seeds' if given else 'stores'}` are at least one")
     encoders = _encoders([store_of(store) for store in given], output)
     table = labels_of(labels, extra)
     sizes: dict[str, Any] = {"fractions": _fractions(fractions)} if fractions is not None else {"shots": _shots(shots)}
@@ -187,8 +193,8 @@ def _about(encoder: CurveEncoder, pool: str) -> dict[str, Any]:
     }
 
 
-def _shots(shots: Sequence[int | Literal["all"] | None] | None) -> tuple[int | None, ...]:
-    words = SHOTS if shots is None else tuple(shots)
+def _shots(shots: Sequence[int | Literal["all"] | None] | int | Literal["all"] | None) -> tuple[int | None, ...]:
+    words = SHOTS if shots is None else (shots,) if isinstance(shots, int | str) else tuple(shots)
     numbers = [word for word in words if word not in ("all", None)]
     if not words or not all(isinstance(word, int) and word > 0 for word in numbers):
         raise ProbeError(f"`shots` is a list of whole numbers from 1 and 'all', not {shots!r}")
@@ -196,7 +202,8 @@ def _shots(shots: Sequence[int | Literal["all"] | None] | None) -> tuple[int | N
     return (*sizes, None) if len(numbers) < len(words) else sizes
 
 
-def _fractions(fractions: Sequence[float]) -> tuple[float, ...]:
+def _fractions(fractions: Sequence[float] | float) -> tuple[float, ...]:
+    fractions = [fractions] if isinstance(fractions, int | float) else fractions
     if not fractions or not all(0 < part <= 1 for part in fractions):
         raise ProbeError(f"`fractions` is a list of parts of 1, above 0, not {fractions!r}")
     return tuple(sorted(set(fractions)))

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.api.inputs import StrPath
+from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import Colour, Dtype
 from cxr_embed.datasets import scan_files
 from cxr_embed.encoders import CheckedEncoder, load_encoder
@@ -49,6 +50,7 @@ class EmbeddedStore(Store):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
+@checked_arguments
 def embed(
     manifest: Manifest | StrPath | None = None,
     encoder: str | Encoder = DEFAULT_ENCODER,
@@ -104,6 +106,7 @@ def embed(
     Raises:
         ManifestError, EncoderError, StoreError: for what cannot be used. EncoderError without a `store` as well.
     """
+    _check_encoder(encoder)
     if store is None:
         raise EncoderError("`store` is the folder for the vectors; `embed_images` gives a few vectors without one")
     summary = run(
@@ -160,6 +163,7 @@ def _manifest(
     return Manifest(pa.table(columns), below, ())
 
 
+@checked_arguments
 def embed_images(
     images: Sequence[str | os.PathLike[str] | np.ndarray | CxrImage],
     encoder: str | Encoder = DEFAULT_ENCODER,
@@ -191,13 +195,12 @@ def embed_images(
 
     Raises:
         ImageError: for a file that is not a radiograph, or an array of another shape or dtype; it names the image.
-        ValueError: for a `batch_size` below 1.
         EncoderError: where the encoder cannot be loaded, or has no such output.
     """
     if isinstance(images, str | os.PathLike | np.ndarray):
         raise ImageError("unsupported", "`images` is a list of files or arrays; put the one image into [...]")
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be 1 or more, not {batch_size}")
+    _check_encoder(encoder)
+    images = _listed(images)
     loaded = (
         load_encoder(encoder, weights=weights, device=device, precision=precision, pixels=pixels)
         if isinstance(encoder, str)
@@ -221,6 +224,19 @@ def embed_images(
     return np.concatenate(parts)
 
 
+def _listed(images: Any) -> list[Any]:
+    try:
+        return list(images)
+    except TypeError:
+        raise ImageError("unsupported", f"`images` is a list of files or arrays, not {type(images).__name__}") from None
+
+
+def _check_encoder(encoder: Any) -> None:
+    if not isinstance(encoder, str) and not all(hasattr(encoder, part) for part in ("spec", "preprocess", "embed")):
+        kind = type(encoder).__name__
+        raise EncoderError(f"`encoder` is a name, or an object with spec, preprocess and embed, not {kind}")
+
+
 def _stacked(batch: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
     """One array of inputs that are alike; a list of those that differ, such as files of an encoder that decodes."""
     return np.stack(batch) if len({(part.shape, part.dtype) for part in batch}) == 1 else batch
@@ -231,7 +247,7 @@ def _looked_at(image: CxrImage, number: int) -> CxrImage:
     odd = [NOTES[note] for note in image.notes]
     odd += [] if looks_like_chest(image.pixels, image.max_value) else ["does not look like a chest radiograph"]
     if odd:
-        warnings.warn(f"image {number}: {'; '.join(odd)}; embedded all the same", UserWarning, stacklevel=3)
+        warnings.warn(f"image {number}: {'; '.join(odd)}; embedded all the same", UserWarning, stacklevel=4)
     return image
 
 
@@ -239,7 +255,10 @@ def _image(image: Any, number: int, colour: Colour) -> CxrImage:
     if isinstance(image, CxrImage):
         return image
     if isinstance(image, str | os.PathLike):
-        return read_image(image, colour)
+        try:
+            return read_image(image, colour)
+        except ImageError as error:
+            raise ImageError(error.kind, f"image {number} ({os.path.basename(image)}): {error}") from None
     pixels = np.asarray(image)
     if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16) or not pixels.size:
         raise ImageError(

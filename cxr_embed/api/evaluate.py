@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from cxr_embed.api.inputs import Table, arrow_of, labels_of
 from cxr_embed.api.tabular import Tabular
+from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import CalibrationKind, Uncertain
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.evaluation import Comparison, Difference, Evaluation, ScoreSource
@@ -52,6 +53,7 @@ class EvaluationResult(Evaluation, Tabular):
                 names += [figure, f"{figure}_low", f"{figure}_high"]
         return pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
 
+    @checked_arguments
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """AUROC of every finding with its interval.
 
@@ -111,6 +113,7 @@ def _apart(auroc: Difference) -> str:
     return PLAIN.estimate(auroc.difference, between=" to ") + p
 
 
+@checked_arguments
 def evaluate(
     scores: ScoreSource | Table | np.ndarray,
     labels: LabelSource | Table | np.ndarray,
@@ -173,7 +176,7 @@ def evaluate(
         uncertain=uncertain,
         prevalence=prevalence,
         threshold=threshold,
-        thresholds_from=scores_of(thresholds_from) if thresholds_from is not None else None,
+        thresholds_from=scores_of(thresholds_from, "thresholds_from") if thresholds_from is not None else None,
         thresholds_split=thresholds_split,
         calibrate=calibrate,
         by=by,
@@ -184,6 +187,7 @@ def evaluate(
     return EvaluationResult(**vars(found))
 
 
+@checked_arguments
 def compare(
     first: ScoreSource | Table,
     second: ScoreSource | Table,
@@ -209,8 +213,8 @@ def compare(
         ManifestError, ScoresError: as `evaluate` does, and where the scores have no image or finding in common.
     """
     found = run_compare(
-        scores_of(first),
-        scores_of(second),
+        scores_of(first, "first"),
+        scores_of(second, "second"),
         labels_or_values(labels, extra),
         findings=findings,
         patients=patients,
@@ -223,11 +227,11 @@ def compare(
     return ComparisonResult(**vars(found))
 
 
-def scores_of(scores: Any) -> Any:
-    """Scores as `read_scores` takes them."""
+def scores_of(scores: Any, what: str = "scores") -> Any:
+    """Scores as `read_scores` takes them; `what` is the argument's name, for messages."""
     # A table may have a column of that name.
     known = all(hasattr(scores, name) for name in ("ids", "names", "values"))
-    return scores if known or isinstance(scores, str | os.PathLike) else arrow_of(scores, "scores")
+    return scores if known or isinstance(scores, str | os.PathLike) else arrow_of(scores, what)
 
 
 def labels_or_values(labels: Any, extra: Sequence[str] = ()) -> Manifest | Labels:
@@ -238,7 +242,12 @@ def labels_or_values(labels: Any, extra: Sequence[str] = ()) -> Manifest | Label
 def _of_arrays(
     scores: Any, labels: Any, findings: Sequence[str] | None, patients: Any
 ) -> tuple[Scores, Labels, dict[str, str] | None]:
-    values, known = np.asarray(scores), np.asarray(labels)
+    try:
+        values, known = (np.asarray(given, np.float64) for given in (scores, labels))
+    except (TypeError, ValueError):
+        raise CxrEmbedError("`scores` and `labels` are both arrays of numbers, or both tables") from None
+    if not values.size:
+        raise CxrEmbedError("`scores` is an array without rows")
     if values.ndim not in (1, 2) or values.shape != known.shape:
         raise CxrEmbedError(
             f"`scores` and `labels` are arrays of one shape, (N,) or (N, F), not {values.shape} and {known.shape}"

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from cxr_embed.api.inputs import StrPath, Table, labels_of
+from cxr_embed.api.inputs import StrPath, Table, labels_of, several
 from cxr_embed.api.search import SearchIndex
 from cxr_embed.api.tabular import Tabular
+from cxr_embed.arguments import checked_arguments
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import CaseIndex
 from cxr_embed.index.milvus.search import MilvusIndex
@@ -62,13 +63,14 @@ def _figures_of(index: IndexRetrieval) -> list[tuple[str, Figures]]:
     return [*((finding.name, finding.figures) for finding in index.findings), ("(mean)", index.mean)]
 
 
+@checked_arguments
 def evaluate_index(
     indexes: Sequence[Index] | Index,
     labels: Manifest | StrPath | Table | None = None,
     *,
     findings: Sequence[str] | None = None,
     extra: Sequence[str] = (),
-    k: Sequence[int] = (5, 10),
+    k: Sequence[int] | int = (5, 10),
     split_queries: str | None = None,
     split_cases: str | None = None,
     count_no_finding: bool = False,
@@ -89,13 +91,11 @@ def evaluate_index(
     Raises:
         CaseIndexError, ManifestError: for indexes and labels that have nothing in common, or options that do not fit.
     """
-    if isinstance(indexes, SearchIndex | CaseIndex | str | os.PathLike):
-        indexes = [indexes]
     found = evaluate_retrieval(
-        [_case_index(index) for index in indexes],
+        [_case_index(index) for index in several(indexes)],
         labels_of(labels, extra) if labels is not None else None,
         findings=findings or (),
-        ks=k,
+        ks=(k,) if isinstance(k, int) else k,
         split_queries=split_queries,
         split_cases=split_cases,
         count_no_finding=count_no_finding,
@@ -106,7 +106,11 @@ def evaluate_index(
 
 
 def _case_index(index: Index) -> CaseIndex:
-    opened = index.index if isinstance(index, SearchIndex) else index
+    opened: object = index.index if isinstance(index, SearchIndex) else index
     if isinstance(opened, MilvusIndex):
         raise CaseIndexError("`indexes` are folders; a collection in Milvus is not evaluated")
-    return opened if isinstance(opened, CaseIndex) else CaseIndex(opened)
+    if isinstance(opened, CaseIndex):
+        return opened
+    if not isinstance(opened, str | os.PathLike):
+        raise CaseIndexError(f"`indexes` are open indexes or their folders, not {type(opened).__name__}")
+    return CaseIndex(opened)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cxr_embed.errors import CxrEmbedError
+from cxr_embed.errors import CxrEmbedError, StoreError
 from cxr_embed.io.digests import file_sha256, sha256_hex
 from cxr_embed.manifest import Manifest, labels_of_table, read_labels
 from cxr_embed.notebook import notebook_bar
@@ -32,7 +32,16 @@ def store_of(store: Store | StrPath) -> Store:
     Raises:
         StoreError: where there is no store, or it is damaged.
     """
-    return store if isinstance(store, Store) else open_store(store)
+    if isinstance(store, Store):
+        return store
+    if not isinstance(store, str | os.PathLike):
+        raise StoreError(f"`store` is an open store or its folder, not {type(store).__name__}")
+    return open_store(store)
+
+
+def several(given: Any) -> list[Any]:
+    """A list or tuple as a list; one thing as a list of it."""
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 def arrow_of(table: Table, what: str) -> pa.Table:

@@ -14,6 +14,7 @@ from cxr_embed.api.inputs import StrPath, Table, labels_of, source_of, store_of
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.api.unseen import check_kept, predict_unseen, tested_split, unconverged_notes
+from cxr_embed.arguments import checked_arguments
 from cxr_embed.cases import own_patients
 from cxr_embed.choices import Balance, CalibrationKind, ProbeKind, Uncertain
 from cxr_embed.evaluation.evaluate import Prevalence
@@ -78,6 +79,7 @@ class FindingsProbe(Tabular):
         filled = [name for name in rows[0] if any(row[name] is not None for row in rows)]
         return pa.table({name: pa.array([row[name] for row in rows]) for name in filled})
 
+    @checked_arguments
     def save(self, path: StrPath) -> None:
         """Writes the probe into a folder; an older probe in it is replaced, whole or not at all.
 
@@ -86,6 +88,7 @@ class FindingsProbe(Tabular):
         """
         save_probe(Path(path), self.trained)
 
+    @checked_arguments
     def predict(
         self,
         store: Store | StrPath,
@@ -146,6 +149,7 @@ class FindingsProbe(Tabular):
         )
         return ScoreFrame(scores, about, tuple(notes))
 
+    @checked_arguments
     def evaluate(
         self,
         store: Store | StrPath,
@@ -214,6 +218,7 @@ class FindingsProbe(Tabular):
         return (repr(self), *self.notes)
 
 
+@checked_arguments
 def train_probe(
     store: Store | StrPath,
     labels: Manifest | StrPath | Table,
@@ -281,6 +286,7 @@ def train_probe(
     return FindingsProbe(trained, tuple(notes))
 
 
+@checked_arguments
 def load_probe(path: StrPath) -> FindingsProbe:
     """Reads a probe from its folder.
 

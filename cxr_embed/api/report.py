@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cxr_embed.api.evaluate import scores_of
-from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_or_bar
+from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_or_bar, several, store_of
 from cxr_embed.api.scores import ScoreFrame
+from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import CalibrationKind, Uncertain
 from cxr_embed.evaluation import ScoreSource
 from cxr_embed.evaluation.evaluate import Prevalence
@@ -41,13 +42,14 @@ class ReportFiles:
     warnings: tuple[str, ...]
 
 
+@checked_arguments
 def report(
     scores: ScoreSource | Table,
     labels: Manifest | StrPath | Table,
     *,
     out: StrPath,
-    against: Sequence[ScoreSource | Table] = (),
-    stores: Sequence[Store | StrPath] = (),
+    against: Sequence[ScoreSource | Table] | ScoreSource | Table = (),
+    stores: Sequence[Store | StrPath] | Store | StrPath = (),
     probes: Sequence[StrPath] = (),
     curve: StrPath | None = None,
     findings: Sequence[str] | None = None,
@@ -93,7 +95,7 @@ def report(
     page = Path(out)
     with ExitStack() as stack:
         aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cxr-embed-report-")))
-        files = tuple(_score_file(given, aside, number) for number, given in enumerate((scores, *against)))
+        files = tuple(_score_file(given, aside, number) for number, given in enumerate((scores, *several(against))))
         labels_path, extra = _label_file(labels, extra, aside)
         check_target(page, *files, labels_path, *([Path(curve)] if curve is not None else []))
         inputs = Inputs(
@@ -114,7 +116,7 @@ def report(
             seed=seed,
             title=title,
             created=created,
-            stores=tuple(store.path if isinstance(store, Store) else Path(store) for store in stores),
+            stores=tuple(store_of(store).path for store in several(stores)),
             probes=tuple(map(Path, probes)),
             curve=Path(curve) if curve is not None else None,
             by=tuple(by) if by is not None else None,

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.api.tabular import Tabular
+from cxr_embed.arguments import checked_arguments
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.screening import Report, write_scores
 from cxr_embed.screening.question import highest
@@ -79,6 +80,7 @@ class ScoreFrame(Tabular):
         columns |= {name: pa.array(column) for name, column in zip(self.names, self.values.T, strict=True)}
         return pa.table(columns)
 
+    @checked_arguments
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the table as CSV or Parquet, by its suffix; `evaluate` and the command line read it.
 
@@ -87,6 +89,7 @@ class ScoreFrame(Tabular):
         """
         write_scores(Path(path), self.scores, dict(self.about))
 
+    @checked_arguments
     def top(self, finding: str | None = None, k: int = 10) -> list[tuple[str, float]]:
         """The images that score highest for a finding, with their scores; equal ones by their ids.
 

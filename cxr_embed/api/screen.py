@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pydantic
 
 from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_or_bar, store_of
 from cxr_embed.api.scores import ScoreFrame
+from cxr_embed.arguments import checked_arguments
 from cxr_embed.cases import chosen_findings
 from cxr_embed.choices import Ensemble, ScoreKind, Uncertain
 from cxr_embed.evaluation.evaluate import Prevalence
@@ -33,6 +34,7 @@ Pair = tuple[Sequence[str], Sequence[str]]
 PromptSource = PromptSet | Mapping[str, Pair] | Sequence[str] | str | Path
 
 
+@checked_arguments
 def screen(
     store: Store | StrPath,
     prompts: PromptSource,
@@ -121,6 +123,8 @@ def prompts_of(prompts: PromptSource) -> tuple[PromptSet, bool]:
     if isinstance(prompts, PromptSet):
         return prompts, False
     if isinstance(prompts, Mapping):
+        if not prompts:
+            raise PromptError("`prompts` is empty; name a finding with its prompts")
         return PromptSet("in memory", tuple(_finding(name, pair) for name, pair in prompts.items())), False
     if isinstance(prompts, Path):
         return load_prompt_set(str(prompts)), False
@@ -133,11 +137,14 @@ def prompts_of(prompts: PromptSource) -> tuple[PromptSet, bool]:
                 f"`prompts` {prompts!r}: no set of this name; did you mean {near[0]}? A question is [...]"
             )
         return prompts_of_questions([prompts]), True
-    return prompts_of_questions(list(prompts)), True
+    questions = list(prompts) if isinstance(prompts, Iterable) else [prompts]
+    if not questions or not all(isinstance(question, str) for question in questions):
+        raise PromptError("`prompts` is a set's name, a file, a question or a list of them, or a dict of findings")
+    return prompts_of_questions(questions), True
 
 
 def _finding(name: str, pair: Any) -> Finding:
-    if isinstance(pair, str) or len(pair) != 2 or any(isinstance(part, str) for part in pair):
+    if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(part, list | tuple) for part in pair):
         raise PromptError(f"`prompts` {name}: a pair of lists, (positive prompts, negative prompts), not {pair!r}")
     positive, negative = (tuple(map(str, part)) for part in pair)
     try:

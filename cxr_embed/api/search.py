@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_or_bar, store_of
 from cxr_embed.api.tabular import Tabular
+from cxr_embed.arguments import checked_arguments
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import CaseIndex, Query, Rules
 from cxr_embed.index.answers import check_target, whole_ages, write_neighbors
@@ -74,6 +75,7 @@ class SimilarCases(Tabular):
         known = [name for name in names if any(case.get(name) is not None for case in cases)] or names[:2]
         return pa.table({name: pa.array([case.get(name) for case in cases]) for name in known})
 
+    @checked_arguments
     def save(self, path: StrPath) -> None:
         """Writes the cases as CSV or Parquet, by its suffix.
 
@@ -83,6 +85,7 @@ class SimilarCases(Tabular):
         check_target(Path(path))
         write_neighbors(Path(path), list(self.cases), self.columns)
 
+    @checked_arguments
     def plot(self, manifest: Manifest | StrPath, *, root: StrPath | None = None, path: StrPath | None = None) -> Any:
         """The query and its cases as pictures, with what is known of each.
 
@@ -155,6 +158,7 @@ class SearchIndex:
     def __repr__(self) -> str:
         return repr(self.index)
 
+    @checked_arguments
     def search(
         self,
         *,
@@ -194,6 +198,7 @@ class SearchIndex:
             EncoderError: where the encoder is needed and cannot be loaded.
         """
         opened = self.index
+        before = before.date() if isinstance(before, datetime.datetime) else before
         rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
         # Faults of the search come before a model is loaded for it.
         opened.check_wanted(k)
@@ -242,6 +247,7 @@ def _conditions(where: str | None, before: str | int | datetime.date | None, rul
     return "cases that meet: " + ", ".join(words) if words else ""
 
 
+@checked_arguments
 def build_index(
     store: Store | StrPath,
     manifest: Manifest | StrPath | Table | None = None,
@@ -289,6 +295,7 @@ def build_index(
     return SearchIndex(CaseIndex(path), written.notes)
 
 
+@checked_arguments
 def open_index(path: StrPath, *, uri: str | None = None) -> SearchIndex:
     """Opens an index.
 

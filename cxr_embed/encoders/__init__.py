@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cxr_embed.arguments import checked_arguments
 from cxr_embed.encoders.checked import CheckedEncoder
 from cxr_embed.encoders.registry import ENCODERS, EncoderCard, encoder_card, is_own
 from cxr_embed.errors import EncoderError
@@ -69,6 +70,7 @@ def as_precision(precision: str) -> Precision:
     raise EncoderError(f"`precision` is auto, float32 or bf16, not {precision!r}")
 
 
+@checked_arguments
 def load_encoder(
     name: str,
     *,

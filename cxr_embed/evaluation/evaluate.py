@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -262,9 +264,11 @@ def check_prevalence(prevalence: Prevalence | None, names: tuple[str, ...]) -> N
     """
     if prevalence is None:
         return
-    stated = prevalence if isinstance(prevalence, Mapping) else {OTHERS: prevalence}
+    stated: Mapping[str, Any] = prevalence if isinstance(prevalence, Mapping) else {OTHERS: prevalence}
     for name, value in stated.items():
+        if not isinstance(value, Real):
+            raise ScoresError(f"`prevalence` is a part of 1, such as 0.02, or a dict of them, not {value!r}")
         if name != OTHERS and name not in names:
             raise ScoresError(f"`prevalence` {name}={value:g}: no such finding; the findings are {', '.join(names)}")
-        if not 0 < value < 1:
+        if not 0 < float(value) < 1:
             raise ScoresError(f"`prevalence` is a part of 1, such as 0.02, and neither 0 nor 1, not {value:g}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cxr_embed.errors import CxrEmbedError
 from cxr_embed.evaluation.measure import flatten, reasons
 from cxr_embed.metrics import Calibrator, Estimate, ReliabilityBin
 
@@ -134,12 +135,12 @@ class Evaluation:
         """The figures of one finding.
 
         Raises:
-            KeyError: for a finding that was not evaluated.
+            CxrEmbedError: for a finding that was not evaluated.
         """
         for found in self.findings:
             if found.name == name:
                 return found
-        raise KeyError(name)
+        raise CxrEmbedError(f"`name` is one of {', '.join(found.name for found in self.findings)}, not {name!r}")
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; scripts rely on these names."""

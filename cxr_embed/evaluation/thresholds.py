@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class ThresholdRule:
         """
         try:
             number = float(text)
-        except ValueError:
+        except (TypeError, ValueError):
             number = None
         if number is not None and np.isfinite(number):
             return cls("stated", number)
@@ -170,6 +171,10 @@ def _parsed(rule: Rule | None) -> tuple[ThresholdRule, float | Mapping[str, floa
     if rule is None:
         return by_default, None
     if isinstance(rule, Mapping):
+        given: Mapping[str, Any] = rule
+        odd = next((name for name, value in given.items() if not isinstance(value, Real)), None)
+        if odd is not None:
+            raise ScoresError(f"`threshold` by finding is a number for each, not {odd}={rule[odd]!r}")
         return by_default, rule
     parsed = ThresholdRule.parse(rule)
     return (by_default, parsed.target) if parsed.kind == "stated" else (parsed, None)

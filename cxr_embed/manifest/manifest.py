@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import Uncertain
 from cxr_embed.errors import ManifestError
 from cxr_embed.io.files import stays_below
@@ -82,6 +83,7 @@ class Manifest:
         return Labels(self.ids, self.findings, values)
 
 
+@checked_arguments
 def read_manifest(
     path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None, extra: Sequence[str] = ()
 ) -> Manifest:

@@ -62,8 +62,10 @@ def evaluate_retrieval(
     Raises:
         CaseIndexError: for indexes and labels that have nothing in common, or options that do not fit.
     """
+    if not indexes:
+        raise CaseIndexError("`indexes` are at least one")
     if not ks or min(ks) < 1:
-        raise CaseIndexError(f"-k is a number of neighbours, at least 1, not {min(ks, default=0)}")
+        raise CaseIndexError(f"`k` is a number of neighbours, at least 1, not {min(ks, default=0)}")
     cases = gather(indexes, labels, findings, split_queries, split_cases)
     if cases.names and not (cases.queries[:, None] & ~np.isnan(cases.labels)).any():
         raise CaseIndexError("no label of the queries is known; give other `labels`, `finding` or `split_queries`")

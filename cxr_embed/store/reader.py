@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cxr_embed.arguments import checked_arguments
 from cxr_embed.errors import StoreError
 from cxr_embed.io.digests import file_record
 from cxr_embed.io.files import load_npy
@@ -399,6 +400,7 @@ def neighbours(rows: np.ndarray) -> slice | np.ndarray:
     return rows
 
 
+@checked_arguments
 def open_store(path: str | os.PathLike[str]) -> Store:
     """Opens a store for reading.
 

@@ -236,7 +236,7 @@ class CaseIndex(Searchable):
             CaseIndexError: for k < 1.
         """
         if k < 1:
-            raise CaseIndexError(f"-k is the number of neighbours, at least 1, not {k}")
+            raise CaseIndexError(f"`k` is the number of neighbours, at least 1, not {k}")
 
     def count_of_patient(self, patient: str) -> int:
         """A patient's cases; 0 for one who is not here."""

@@ -113,7 +113,7 @@ class MilvusIndex(Searchable):
             CaseIndexError: for k < 1, or k beyond 16,384 less a few.
         """
         if not 1 <= k <= LARGEST - _SPARE:
-            raise CaseIndexError(f"-k is the number of neighbours, 1 to {LARGEST - _SPARE:,} with Milvus, not {k}")
+            raise CaseIndexError(f"`k` is the number of neighbours, 1 to {LARGEST - _SPARE:,} with Milvus, not {k}")
 
     def count_of_patient(self, patient: str) -> int:
         """A patient's cases; 0 for one who is not there."""
