@@ -260,6 +260,16 @@ def test_standard_form_is_numpy_s(seed: int) -> None:
     assert standard.scale[3] == 1
 
 
+@pytest.mark.parametrize(("mean", "least"), [(0.0, 1e-12), (1.0, 1e-6), (-1e-3, 1e-9), (1e-9, 1e-12)])
+def test_a_dimension_is_constant_below_what_a_number_rounds_off(mean: float, least: float) -> None:
+    def scale(deviation: float) -> float:
+        vectors = mean + deviation * np.array([[1.0], [-1.0]])
+        return float(fit_standard(ArraySource(vectors.astype(np.float32), "mean")).scale[0])
+
+    assert scale(0.7 * least) == 1.0
+    assert scale(1.4 * least) == pytest.approx(1.4 * least, rel=0.1)
+
+
 def test_pools_of_tokens() -> None:
     tokens = np.random.default_rng(0).standard_normal((3, 2, 4, 5)).astype(np.float32)
     flat = tokens.reshape(3, 8, 5)
