@@ -32,6 +32,7 @@ from cxr_embed.probe import features as vectors_module
 from cxr_embed.probe import linear as linear_module
 from cxr_embed.probe.attention import AttentionProbe
 from cxr_embed.probe.base import Probe
+from cxr_embed.probe.cholesky import solve_in_place
 from cxr_embed.probe.features import ArraySource, Matrix, StoreSource, fit_standard, pool_vectors
 from cxr_embed.probe.labelled import labelled_cases
 from cxr_embed.probe.loss import loss, probability
@@ -258,6 +259,28 @@ def test_standard_form_is_numpy_s(seed: int) -> None:
     np.testing.assert_allclose(standard.mean, vectors.mean(axis=0, dtype=np.float64), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(standard.scale[:3], vectors.std(axis=0, dtype=np.float64)[:3], rtol=1e-3)
     assert standard.scale[3] == 1
+
+
+def test_many_small_systems_are_solved_as_numpy_does() -> None:
+    rng = np.random.default_rng(0)
+    parts = rng.standard_normal((5, 7, 7))
+    systems = (parts @ parts.transpose(0, 2, 1) + np.eye(7)).astype(np.float32)
+    systems[2, 3, 3] = -1  # not positive definite: told, and of no harm to the others
+    sides = rng.standard_normal((5, 3, 7)).astype(np.float32)
+    expected = np.linalg.solve(systems.astype(np.float64), sides.transpose(0, 2, 1).astype(np.float64))
+    found = sides.copy()
+    assert solve_in_place(systems.copy(), found).tolist() == [2]
+    for place in (0, 1, 3, 4):
+        np.testing.assert_allclose(found[place], expected[place].T, rtol=1e-3, atol=1e-4)
+    for wrong in ((systems.astype(np.float64), sides), (systems, sides.astype(np.float64))):
+        with pytest.raises(TypeError, match="are float32"):
+            solve_in_place(*wrong)
+    for wrong in ((systems.transpose(0, 2, 1), sides), (systems, sides[:, :, ::-1])):
+        with pytest.raises(ValueError, match="in C order"):
+            solve_in_place(*wrong)
+    for wrong in ((systems[:, :, :6].copy(), sides), (systems, sides[:4]), (systems, sides[:, :, :6].copy())):
+        with pytest.raises(ValueError, match="don't fit"):
+            solve_in_place(*wrong)
 
 
 @pytest.mark.parametrize(("mean", "least"), [(0.0, 1e-12), (1.0, 1e-6), (-1e-3, 1e-9), (1e-9, 1e-12)])
