@@ -20,6 +20,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
+from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
 from cxr_embed import open_store
@@ -329,6 +330,27 @@ def test_neighbours_are_those_of_scikit_learn() -> None:
         near = known[search.kneighbors(scaler.transform(others), return_distance=False)]
         want = (column[near].sum(axis=1) + 0.5) / 6
         np.testing.assert_allclose(probe.predict_proba(others)[:, number], want, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_network_is_scikit_learns() -> None:
+    vectors, labels = make_cases(80)
+    others, _ = make_cases(30, seed=1)
+    probe = MLPProbe(hidden=5, decay=0.3, epochs=40, seed=2).fit(vectors, labels)
+    standard = fit_standard(ArraySource(vectors, "mean"))
+    for number, column in enumerate(labels.T):
+        known = ~np.isnan(column)
+        network = MLPClassifier((5,), alpha=0.3, max_iter=40, random_state=2)
+        want = network.fit(standard(vectors)[known], column[known]).predict_proba(standard(others))[:, 1]
+        np.testing.assert_allclose(probe.predict_proba(others)[:, number], want, rtol=1e-4)
+
+
+def test_probes_that_are_asked_for_nothing_else_are_those_of_earlier_releases() -> None:
+    assert KNNProbe().get_params() == {"neighbors": 25, "pool": "mean"}
+    assert MLPProbe().get_params() == {"hidden": 64, "decay": 1.0, "epochs": 50, "pool": "mean", "seed": 0}
+    linear = {"C": "auto", "Cs": C_GRID, "folds": 5, "balance": "none", "pool": "mean", "tolerance": 1e-5, "seed": 0}
+    assert LinearProbe().get_params() == linear
+    assert (len(C_GRID), C_GRID[0], C_GRID[-1], FIXED_C) == (12, 1e-6, 10.0, 1e-3)
 
 
 @pytest.mark.parametrize("probe", [LinearProbe(), MLPProbe(epochs=3), KNNProbe()])
