@@ -35,10 +35,11 @@ from cxr_embed.probe.attention import AttentionProbe
 from cxr_embed.probe.base import Probe
 from cxr_embed.probe.cholesky import solve_in_place
 from cxr_embed.probe.features import ArraySource, Matrix, StoreSource, fit_standard, pool_vectors
+from cxr_embed.probe.kernel import solve_kernel
 from cxr_embed.probe.labelled import labelled_cases
 from cxr_embed.probe.loss import loss, probability
 from cxr_embed.probe.persistence import load_probe, make_trained, save_probe
-from cxr_embed.probe.selection import C_GRID, FIXED_C, deal_folds
+from cxr_embed.probe.selection import C_GRID, FIXED_C, deal_folds, make_columns
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
 
@@ -260,6 +261,24 @@ def test_standard_form_is_numpy_s(seed: int) -> None:
     np.testing.assert_allclose(standard.mean, vectors.mean(axis=0, dtype=np.float64), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(standard.scale[:3], vectors.std(axis=0, dtype=np.float64)[:3], rtol=1e-3)
     assert standard.scale[3] == 1
+
+
+@pytest.mark.parametrize("count", [12, 60])
+@pytest.mark.parametrize("balance", ["none", "focal"])
+def test_few_cases_are_solved_where_they_lie(count: int, balance: Balance) -> None:
+    """By its own steps, with no other solver to help out: the derivative by each coefficient and intercept is 0."""
+    vectors, labels = make_cases(count, 40, findings=2, seed=4)
+    standard = StandardScaler().fit_transform(vectors.astype(np.float64))
+    signs = np.where(np.isnan(labels), 0, 2 * np.nan_to_num(labels) - 1).astype(np.int8)
+    Cs = np.array([1e-4, 1e-2, 1.0, 1e2, 1e4])
+    columns = make_columns(np.repeat(signs, len(Cs), axis=1), np.tile(Cs, 2), balance)
+    alpha, intercept, solved = solve_kernel(standard @ standard.T, columns)
+    assert solved.all()
+    logits = standard @ standard.T @ alpha + intercept
+    pull = -columns.C * columns.sign * loss(columns.sign * logits, columns.gamma).slope
+    largest = np.abs(pull).max(axis=0)
+    np.testing.assert_allclose(alpha / largest, pull / largest, atol=2e-4)
+    np.testing.assert_allclose(pull.sum(axis=0) / largest, 0, atol=1e-3)
 
 
 def test_many_small_systems_are_solved_as_numpy_does() -> None:
