@@ -38,6 +38,7 @@ from cxr_embed.probe.features import ArraySource, Matrix, StoreSource, fit_stand
 from cxr_embed.probe.kernel import solve_kernel
 from cxr_embed.probe.labelled import labelled_cases
 from cxr_embed.probe.loss import loss, probability
+from cxr_embed.probe.newton import InMemory, Solution, solve_newton
 from cxr_embed.probe.persistence import load_probe, make_trained, save_probe
 from cxr_embed.probe.selection import C_GRID, FIXED_C, deal_folds, make_columns
 from cxr_embed.store import Row, StoreWriter
@@ -279,6 +280,27 @@ def test_few_cases_are_solved_where_they_lie(count: int, balance: Balance) -> No
     largest = np.abs(pull).max(axis=0)
     np.testing.assert_allclose(alpha / largest, pull / largest, atol=2e-4)
     np.testing.assert_allclose(pull.sum(axis=0) / largest, 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("balance", ["none", "balanced", "focal"])
+def test_newtons_method_needs_no_good_start(balance: Balance) -> None:
+    """As far as float64 goes, from zero and from far away: whole steps would leave the objective's valley."""
+    vectors, labels = make_cases(80, 6, findings=2, seed=4)
+    standard = StandardScaler().fit_transform(vectors.astype(np.float64))
+    signs = np.where(np.isnan(labels), 0, 2 * np.nan_to_num(labels) - 1).astype(np.int8)
+    columns = make_columns(np.repeat(signs, 3, axis=1), np.tile([1e-2, 1.0, 1e5], 2), balance)
+    found = solve_newton(InMemory(standard), columns)
+    rng = np.random.default_rng(0)
+    far = Solution(5 * rng.standard_normal((6, 6)), 5 * rng.standard_normal(6), np.zeros(6, bool))
+    for one in (found, solve_newton(InMemory(standard), columns, far)):
+        assert one.solved.all()
+        np.testing.assert_allclose(one.coefficients, found.coefficients, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(one.intercept, found.intercept, rtol=1e-6, atol=1e-9)
+    side = np.where(columns.sign > 0, columns.positive, columns.negative)
+    margin = columns.sign * (standard @ found.coefficients + found.intercept)
+    pull = -columns.C * side * columns.sign * loss(margin, columns.gamma).slope
+    np.testing.assert_allclose(standard.T @ pull, found.coefficients, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(pull.sum(axis=0), 0, atol=1e-7)
 
 
 def test_many_small_systems_are_solved_as_numpy_does() -> None:
