@@ -31,6 +31,7 @@ from cxr_embed.manifest import read_labels
 from cxr_embed.probe import KNNProbe, LinearProbe, MLPProbe, ProbeError
 from cxr_embed.probe import features as vectors_module
 from cxr_embed.probe import linear as linear_module
+from cxr_embed.probe import smooth as smooth_module
 from cxr_embed.probe.attention import AttentionProbe
 from cxr_embed.probe.base import Probe
 from cxr_embed.probe.cholesky import solve_in_place
@@ -41,6 +42,7 @@ from cxr_embed.probe.loss import loss, probability
 from cxr_embed.probe.newton import InMemory, Solution, solve_newton
 from cxr_embed.probe.persistence import load_probe, make_trained, save_probe
 from cxr_embed.probe.selection import C_GRID, FIXED_C, deal_folds, make_columns
+from cxr_embed.probe.smooth import Curvature, solve_smooth
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
 
@@ -301,6 +303,29 @@ def test_newtons_method_needs_no_good_start(balance: Balance) -> None:
     pull = -columns.C * side * columns.sign * loss(margin, columns.gamma).slope
     np.testing.assert_allclose(standard.T @ pull, found.coefficients, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(pull.sum(axis=0), 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("balance", ["none", "balanced", "focal"])
+def test_many_cases_are_solved_in_a_few_passes(monkeypatch: pytest.MonkeyPatch, balance: Balance) -> None:
+    """By its own steps: 24 passes over the vectors do for correlated dimensions, and Newton's method isn't asked."""
+
+    def asked(*_: object) -> Solution:
+        raise AssertionError("left to Newton's method")
+
+    vectors, labels = make_cases(600, 20, seed=4)
+    vectors[:, 1] = vectors[:, 0] + 0.1 * vectors[:, 1]
+    source = ArraySource(vectors, "mean")
+    standard = fit_standard(source)
+    signs = np.where(np.isnan(labels), 0, 2 * np.nan_to_num(labels) - 1).astype(np.int8)
+    columns = make_columns(np.repeat(signs, 3, axis=1), np.tile([1e-3, 0.1, 10.0], 3), balance)
+    wanted = solve_newton(InMemory(standard(vectors).astype(np.float64)), columns)
+    monkeypatch.setattr(smooth_module, "solve_newton", asked)
+    monkeypatch.setattr(smooth_module, "_PASSES", 24)
+    monkeypatch.setattr(smooth_module, "_MORE_PASSES", 0)
+    matrix = Matrix(source, standard)
+    found = solve_smooth(matrix, columns, Curvature(matrix))
+    np.testing.assert_allclose(found.coefficients, wanted.coefficients, atol=2e-4 * np.abs(wanted.coefficients).max())
+    np.testing.assert_allclose(found.intercept, wanted.intercept, atol=1e-3)
 
 
 def test_many_small_systems_are_solved_as_numpy_does() -> None:
