@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cxr_embed.errors import CaseIndexError
@@ -23,6 +24,7 @@ from cxr_embed.index.where import (
     OneOf,
     Or,
     absent_words,
+    check_column,
     mask,
     negation,
     parse,
@@ -144,6 +146,30 @@ def written(condition: Condition, quote: str = "'") -> str:
 def test_mask_is_what_row_by_row_gives(rows: list[dict[str, Any]], condition: Condition) -> None:
     expected = [holds(condition, row) is True for row in rows]
     assert mask(condition, table_of(rows)).tolist() == expected
+
+
+EVERY_ROW = [
+    dict(zip(("view", "age", "study_date", "No Finding"), values, strict=True))
+    for values in itertools.product([*VIEWS, None], [None, 0.0, 17.5, 40.0, 60.0, 61.0], [*DATES, None], [0, 1, None])
+]
+
+
+@settings(deadline=None, max_examples=60)
+@given(CONDITION)
+@example(OneOf("view", ("LL", "AP")))
+@example(OneOf("view", ("PA", "AP", "it's")))
+@example(OneOf("age", ("40", "60")))
+@example(Not(OneOf("No Finding", ("0", "1"))))
+def test_mask_is_right_of_every_row_there_can_be(condition: Condition) -> None:
+    expected = [holds(condition, row) is True for row in EVERY_ROW]
+    assert mask(condition, table_of(EVERY_ROW)).tolist() == expected
+
+
+def test_the_digests_of_files_are_no_column_to_ask_for() -> None:
+    with pytest.raises(CaseIndexError, match=r"no column 'content'; there are view, age$"):
+        check_column("content", ["view", "content", "age"])
+    with pytest.raises(CaseIndexError, match="did you mean View"):
+        check_column("veiw", ["View", "content", "age"])
 
 
 @settings(deadline=None, max_examples=60)

@@ -20,6 +20,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
+from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
 from cxr_embed import open_store
@@ -30,13 +31,18 @@ from cxr_embed.manifest import read_labels
 from cxr_embed.probe import KNNProbe, LinearProbe, MLPProbe, ProbeError
 from cxr_embed.probe import features as vectors_module
 from cxr_embed.probe import linear as linear_module
+from cxr_embed.probe import smooth as smooth_module
 from cxr_embed.probe.attention import AttentionProbe
 from cxr_embed.probe.base import Probe
+from cxr_embed.probe.cholesky import solve_in_place
 from cxr_embed.probe.features import ArraySource, Matrix, StoreSource, fit_standard, pool_vectors
+from cxr_embed.probe.kernel import solve_kernel
 from cxr_embed.probe.labelled import labelled_cases
 from cxr_embed.probe.loss import loss, probability
+from cxr_embed.probe.newton import InMemory, Solution, solve_newton
 from cxr_embed.probe.persistence import load_probe, make_trained, save_probe
-from cxr_embed.probe.selection import C_GRID, FIXED_C, deal_folds
+from cxr_embed.probe.selection import C_GRID, FIXED_C, deal_folds, make_columns
+from cxr_embed.probe.smooth import Curvature, solve_smooth
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
 
@@ -260,6 +266,100 @@ def test_standard_form_is_numpy_s(seed: int) -> None:
     assert standard.scale[3] == 1
 
 
+@pytest.mark.parametrize("count", [12, 60])
+@pytest.mark.parametrize("balance", ["none", "focal"])
+def test_few_cases_are_solved_where_they_lie(count: int, balance: Balance) -> None:
+    """By its own steps, with no other solver to help out: the derivative by each coefficient and intercept is 0."""
+    vectors, labels = make_cases(count, 40, findings=2, seed=4)
+    standard = StandardScaler().fit_transform(vectors.astype(np.float64))
+    signs = np.where(np.isnan(labels), 0, 2 * np.nan_to_num(labels) - 1).astype(np.int8)
+    Cs = np.array([1e-4, 1e-2, 1.0, 1e2, 1e4])
+    columns = make_columns(np.repeat(signs, len(Cs), axis=1), np.tile(Cs, 2), balance)
+    alpha, intercept, solved = solve_kernel(standard @ standard.T, columns)
+    assert solved.all()
+    logits = standard @ standard.T @ alpha + intercept
+    pull = -columns.C * columns.sign * loss(columns.sign * logits, columns.gamma).slope
+    largest = np.abs(pull).max(axis=0)
+    np.testing.assert_allclose(alpha / largest, pull / largest, atol=2e-4)
+    np.testing.assert_allclose(pull.sum(axis=0) / largest, 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("balance", ["none", "balanced", "focal"])
+def test_newtons_method_needs_no_good_start(balance: Balance) -> None:
+    """As far as float64 goes, from zero and from far away: whole steps would leave the objective's valley."""
+    vectors, labels = make_cases(80, 6, findings=2, seed=4)
+    standard = StandardScaler().fit_transform(vectors.astype(np.float64))
+    signs = np.where(np.isnan(labels), 0, 2 * np.nan_to_num(labels) - 1).astype(np.int8)
+    columns = make_columns(np.repeat(signs, 3, axis=1), np.tile([1e-2, 1.0, 1e5], 2), balance)
+    found = solve_newton(InMemory(standard), columns)
+    rng = np.random.default_rng(0)
+    far = Solution(5 * rng.standard_normal((6, 6)), 5 * rng.standard_normal(6), np.zeros(6, bool))
+    for one in (found, solve_newton(InMemory(standard), columns, far)):
+        assert one.solved.all()
+        np.testing.assert_allclose(one.coefficients, found.coefficients, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(one.intercept, found.intercept, rtol=1e-6, atol=1e-9)
+    side = np.where(columns.sign > 0, columns.positive, columns.negative)
+    margin = columns.sign * (standard @ found.coefficients + found.intercept)
+    pull = -columns.C * side * columns.sign * loss(margin, columns.gamma).slope
+    np.testing.assert_allclose(standard.T @ pull, found.coefficients, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(pull.sum(axis=0), 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("balance", ["none", "balanced", "focal"])
+def test_many_cases_are_solved_in_a_few_passes(monkeypatch: pytest.MonkeyPatch, balance: Balance) -> None:
+    """By its own steps: 24 passes over the vectors do for correlated dimensions, and Newton's method isn't asked."""
+
+    def asked(*_: object) -> Solution:
+        raise AssertionError("left to Newton's method")
+
+    vectors, labels = make_cases(600, 20, seed=4)
+    vectors[:, 1] = vectors[:, 0] + 0.1 * vectors[:, 1]
+    source = ArraySource(vectors, "mean")
+    standard = fit_standard(source)
+    signs = np.where(np.isnan(labels), 0, 2 * np.nan_to_num(labels) - 1).astype(np.int8)
+    columns = make_columns(np.repeat(signs, 3, axis=1), np.tile([1e-3, 0.1, 10.0], 3), balance)
+    wanted = solve_newton(InMemory(standard(vectors).astype(np.float64)), columns)
+    monkeypatch.setattr(smooth_module, "solve_newton", asked)
+    monkeypatch.setattr(smooth_module, "_PASSES", 24)
+    monkeypatch.setattr(smooth_module, "_MORE_PASSES", 0)
+    matrix = Matrix(source, standard)
+    found = solve_smooth(matrix, columns, Curvature(matrix))
+    np.testing.assert_allclose(found.coefficients, wanted.coefficients, atol=2e-4 * np.abs(wanted.coefficients).max())
+    np.testing.assert_allclose(found.intercept, wanted.intercept, atol=1e-3)
+
+
+def test_many_small_systems_are_solved_as_numpy_does() -> None:
+    rng = np.random.default_rng(0)
+    parts = rng.standard_normal((5, 7, 7))
+    systems = (parts @ parts.transpose(0, 2, 1) + np.eye(7)).astype(np.float32)
+    systems[2, 3, 3] = -1  # not positive definite: told, and of no harm to the others
+    sides = rng.standard_normal((5, 3, 7)).astype(np.float32)
+    expected = np.linalg.solve(systems.astype(np.float64), sides.transpose(0, 2, 1).astype(np.float64))
+    found = sides.copy()
+    assert solve_in_place(systems.copy(), found).tolist() == [2]
+    for place in (0, 1, 3, 4):
+        np.testing.assert_allclose(found[place], expected[place].T, rtol=1e-3, atol=1e-4)
+    for wrong in ((systems.astype(np.float64), sides), (systems, sides.astype(np.float64))):
+        with pytest.raises(TypeError, match="are float32"):
+            solve_in_place(*wrong)
+    for wrong in ((systems.transpose(0, 2, 1), sides), (systems, sides[:, :, ::-1])):
+        with pytest.raises(ValueError, match="in C order"):
+            solve_in_place(*wrong)
+    for wrong in ((systems[:, :, :6].copy(), sides), (systems, sides[:4]), (systems, sides[:, :, :6].copy())):
+        with pytest.raises(ValueError, match="don't fit"):
+            solve_in_place(*wrong)
+
+
+@pytest.mark.parametrize(("mean", "least"), [(0.0, 1e-12), (1.0, 1e-6), (-1e-3, 1e-9), (1e-9, 1e-12)])
+def test_a_dimension_is_constant_below_what_a_number_rounds_off(mean: float, least: float) -> None:
+    def scale(deviation: float) -> float:
+        vectors = mean + deviation * np.array([[1.0], [-1.0]])
+        return float(fit_standard(ArraySource(vectors.astype(np.float32), "mean")).scale[0])
+
+    assert scale(0.7 * least) == 1.0
+    assert scale(1.4 * least) == pytest.approx(1.4 * least, rel=0.1)
+
+
 def test_pools_of_tokens() -> None:
     tokens = np.random.default_rng(0).standard_normal((3, 2, 4, 5)).astype(np.float32)
     flat = tokens.reshape(3, 8, 5)
@@ -296,6 +396,27 @@ def test_neighbours_are_those_of_scikit_learn() -> None:
         near = known[search.kneighbors(scaler.transform(others), return_distance=False)]
         want = (column[near].sum(axis=1) + 0.5) / 6
         np.testing.assert_allclose(probe.predict_proba(others)[:, number], want, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_network_is_scikit_learns() -> None:
+    vectors, labels = make_cases(80)
+    others, _ = make_cases(30, seed=1)
+    probe = MLPProbe(hidden=5, decay=0.3, epochs=40, seed=2).fit(vectors, labels)
+    standard = fit_standard(ArraySource(vectors, "mean"))
+    for number, column in enumerate(labels.T):
+        known = ~np.isnan(column)
+        network = MLPClassifier((5,), alpha=0.3, max_iter=40, random_state=2)
+        want = network.fit(standard(vectors)[known], column[known]).predict_proba(standard(others))[:, 1]
+        np.testing.assert_allclose(probe.predict_proba(others)[:, number], want, rtol=1e-4)
+
+
+def test_probes_that_are_asked_for_nothing_else_are_those_of_earlier_releases() -> None:
+    assert KNNProbe().get_params() == {"neighbors": 25, "pool": "mean"}
+    assert MLPProbe().get_params() == {"hidden": 64, "decay": 1.0, "epochs": 50, "pool": "mean", "seed": 0}
+    linear = {"C": "auto", "Cs": C_GRID, "folds": 5, "balance": "none", "pool": "mean", "tolerance": 1e-5, "seed": 0}
+    assert LinearProbe().get_params() == linear
+    assert (len(C_GRID), C_GRID[0], C_GRID[-1], FIXED_C) == (12, 1e-6, 10.0, 1e-3)
 
 
 @pytest.mark.parametrize("probe", [LinearProbe(), MLPProbe(epochs=3), KNNProbe()])

@@ -171,6 +171,8 @@ def test_what_has_too_few_positives_is_undefined_and_in_no_mean(tmp_path: Path) 
     hernia = rows["clear", "Hernia", 8]
     assert hernia["mean"] is None
     assert hernia["undefined"].startswith("3 positive images (")
+    learned = {(one.positives, one.negatives) for one in found.results if (one.finding, one.shots) == ("Hernia", 8)}
+    assert learned == {(0, 0)}
     assert rows["clear", None, 40]["mean"] is None
     assert rows["clear", None, 8]["findings_in_mean"] == 2
     want = np.mean([rows["clear", name, 8]["mean"] for name in ("Mass", "Edema")])
@@ -215,6 +217,29 @@ def test_without_a_split_patients_are_set_aside(tmp_path: Path) -> None:
     assert "the labels have no column split: 30% of the patients" in found.notes[0]
     assert len(found.train) + len(found.test) == COUNT
     assert not set(found.train.patients) & set(found.test.patients)
+    # The same ones in every release, or curves would be of other patients.
+    chosen = "2 5 6 10 14 18 21 22 25 26 28 37 38 41 43 48 52 53 54 55 57 59".split()  # noqa: SIM905
+    assert set(found.test.patients.tolist()) == {f"p{number}" for number in chosen}
+
+
+def test_a_test_image_that_was_learned_from_under_another_id_is_told(tmp_path: Path) -> None:
+    def notes(name: str, copies: dict[int, int]) -> list[str]:
+        rng = np.random.default_rng(0)
+        with StoreWriter(tmp_path / name, CLEAR) as writer:
+            for number in range(COUNT):
+                same = content(copies.get(number, number))
+                row = Row(image_id=f"i{number}", patient_id=f"p{number // 2}", content=same)
+                writer.add_vector(row, {"features": rng.standard_normal(8)})
+            writer.flush("toy engine")
+        labels = read_labels(write_labels(tmp_path / "labels.csv"))
+        encoder = CurveEncoder("clear", open_store(tmp_path / name), "features")
+        return [note for note in run_curve([encoder], labels, shots=(1,), seeds=range(1)).notes if "same file" in note]
+
+    # Patients 2, 7, 12, ... are the test part: images 4, 5, 14, 15, ...
+    assert notes("none", {1: 0, 5: 4}) == []
+    assert notes("two", {14: 0, 25: 3}) == [
+        "2 test images are the same file as a training image, under another id: i14"
+    ]
 
 
 def test_a_patient_on_both_sides_is_refused(tmp_path: Path) -> None:

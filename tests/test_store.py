@@ -21,6 +21,7 @@ from cxr_embed import open_store
 from cxr_embed.errors import StoreError
 from cxr_embed.store import Row, StoreWriter, verify_store
 from cxr_embed.store.export import export_store
+from cxr_embed.store.layout import ROW_SCHEMA
 from cxr_embed.types import EncoderSpec
 
 
@@ -452,3 +453,15 @@ def test_a_store_can_be_moved(tmp_path: Path) -> None:
     assert len(open_store(tmp_path / "elsewhere").read()) == 12
     data = b"".join(file.read_bytes() for file in every_file(tmp_path / "elsewhere"))
     assert str(tmp_path).encode() not in data
+
+
+def test_rows_are_described_as_in_every_store_there_is() -> None:
+    """With another schema, stores of earlier releases would be refused as damaged."""
+    whole = ["image_id", "patient_id", "size", "mtime_ns", "ctime_ns"]
+    assert [name for name in ROW_SCHEMA.names if not ROW_SCHEMA.field(name).nullable] == whole
+    assert {str(kind): [field.name for field in ROW_SCHEMA if field.type == kind] for kind in ROW_SCHEMA.types} == {
+        "string": ["image_id", "patient_id", "error_kind", "error", "software"],
+        "fixed_size_binary[32]": ["content"],
+        "int64": ["size", "mtime_ns", "ctime_ns"],
+        "bool": ["unlike_chest"],
+    }
