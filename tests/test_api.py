@@ -353,6 +353,8 @@ def test_a_screening_is_reported_with_intervals(place: Path, store: object) -> N
             assert reached >= part
     stated = cx.screen(store, prompts, findings=["Effusion"], threshold=0.0).report  # type: ignore[arg-type]
     assert stated.findings[0].point.threshold == 0.0  # type: ignore[union-attr]
+    with pytest.raises(CxrEmbedError, match="`split` and `prevalence` are for the report on `labels`"):
+        cx.screen(store, prompts, split="test")  # type: ignore[arg-type]
     with pytest.raises(CxrEmbedError, match="`threshold` youden needs `labels`"):
         cx.screen(store, prompts, threshold="youden")  # type: ignore[arg-type]
 
@@ -387,3 +389,16 @@ def test_a_search_is_drawn(place: Path, store: object, tmp_path: Path) -> None:
         assert len(np.unique(np.asarray(shown.convert("L")))) > 50
     elsewhere = found.plot(cx.read_manifest(manifest), root=tmp_path)
     assert not any(axes.images for axes in elsewhere.axes)
+
+
+def test_a_report_takes_what_is_in_memory(place: Path, store: object, probe: object) -> None:
+    scores = probe.predict(store)  # type: ignore[attr-defined]
+    curve = cx.few_label_curve(store, place / "manifest.csv", shots=[2], seeds=2)  # type: ignore[arg-type]
+    made = cx.report(
+        scores, place / "manifest.csv", out=place / "all.html", split="test", probes=[probe], curve=curve, bootstraps=20
+    )
+    page = made.page.read_text()
+    assert "Few labels" in page
+    assert "probe 1" in page
+    with pytest.raises(CxrEmbedError, match="`threshold` Typo: no such finding; the findings are Effusion"):
+        cx.evaluate(scores, place / "manifest.csv", threshold={"Typo": 0.5})

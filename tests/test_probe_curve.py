@@ -647,7 +647,7 @@ def test_the_verb_takes_parts_of_the_patients(tmp_path: Path) -> None:
         (["--fraction", "nan"], "--fraction is a list of parts of 1"),
         (["--fraction", "1%"], "--fraction is a list of parts of 1"),
         (["--fraction", "0.5", "--shots", "2"], "not both"),
-        (["--figure", "c.jpg"], "give another `figure`"),
+        (["--figure", "c.jpg"], "give another name"),
         (["--latex", "c.txt"], "give another --latex"),
     ],
 )

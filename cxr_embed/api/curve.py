@@ -77,13 +77,13 @@ class FewLabelCurve(Tabular):
         return to_latex(self.curve, stand_ins_of(self.to_json()))
 
     @checked_arguments
-    def save(self, folder: StrPath) -> None:
+    def save(self, out: StrPath) -> None:
         """Writes `curve.json` and `curve.csv`.
 
         Raises:
             ProbeError: where they cannot be written.
         """
-        write_curve(Path(folder), self.curve, self.about)
+        write_curve(Path(out), self.curve, self.about)
 
     @checked_arguments
     def plot(self, path: StrPath | None = None) -> Any:

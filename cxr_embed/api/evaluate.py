@@ -49,7 +49,7 @@ class EvaluationResult(Evaluation, Tabular):
         names = ["finding", *(["attribute", "group"] if self.groups else []), "n", "positives", "patients"]
         names += ["threshold"] if any(row.get("threshold") is not None for row in rows) else []
         for figure in _FIGURES:
-            if any(row.get(figure) is not None for row in rows):
+            if figure == "auroc" or any(row.get(figure) is not None for row in rows):
                 names += [figure, f"{figure}_low", f"{figure}_high"]
         return pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
 

@@ -80,13 +80,13 @@ class FindingsProbe(Tabular):
         return pa.table({name: pa.array([row[name] for row in rows]) for name in filled})
 
     @checked_arguments
-    def save(self, path: StrPath) -> None:
+    def save(self, out: StrPath) -> None:
         """Writes the probe into a folder; an older probe in it is replaced, whole or not at all.
 
         Raises:
             ProbeError: where it cannot be written, or the folder holds something else.
         """
-        save_probe(Path(path), self.trained)
+        save_probe(Path(out), self.trained)
 
     @checked_arguments
     def predict(

@@ -13,8 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
+from cxr_embed.api.curve import FewLabelCurve
 from cxr_embed.api.evaluate import scores_of
 from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_or_bar, several, store_of
+from cxr_embed.api.probe import FindingsProbe
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import CalibrationKind, Uncertain
@@ -22,6 +24,7 @@ from cxr_embed.evaluation import ScoreSource
 from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.evaluation.thresholds import Rule
 from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED, Manifest
+from cxr_embed.probe.curve_summary import CURVE_JSON
 from cxr_embed.reporting import Inputs, ReportError, check_target, collect, write_report
 from cxr_embed.store import Store
 
@@ -50,8 +53,8 @@ def report(
     out: StrPath,
     against: Sequence[ScoreSource | Table] | ScoreSource | Table = (),
     stores: Sequence[Store | StrPath] | Store | StrPath = (),
-    probes: Sequence[StrPath] = (),
-    curve: StrPath | None = None,
+    probes: Sequence[FindingsProbe | StrPath] = (),
+    curve: FewLabelCurve | StrPath | None = None,
     findings: Sequence[str] | None = None,
     extra: Sequence[str] = (),
     split: str | None = None,
@@ -78,8 +81,8 @@ def report(
         out: the page.
         against: other scores of the same cases, compared with the first.
         stores: whose vectors are probed for view, sex and site.
-        probes: folders of probes, for the model card.
-        curve: `curve.json` of a few-label curve.
+        probes: what `train_probe` gives, or folders of probes, for the model card.
+        curve: what `few_label_curve` gives, or its `curve.json`.
         findings, extra, split, uncertain, prevalence, threshold: as `evaluate` takes them.
         thresholds_split, calibrate, count_no_finding, bootstraps, seed: likewise.
         by: columns to make groups of; sex, age, view and site by default, where they are there.
@@ -97,7 +100,8 @@ def report(
         aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cxr-embed-report-")))
         files = tuple(_score_file(given, aside, number) for number, given in enumerate((scores, *several(against))))
         labels_path, extra = _label_file(labels, extra, aside)
-        check_target(page, *files, labels_path, *([Path(curve)] if curve is not None else []))
+        curve_path = _curve_file(curve, aside)
+        check_target(page, *files, labels_path, *([curve_path] if curve_path is not None else []))
         inputs = Inputs(
             scores=files,
             labels=labels_path,
@@ -117,8 +121,8 @@ def report(
             title=title,
             created=created,
             stores=tuple(store_of(store).path for store in several(stores)),
-            probes=tuple(map(Path, probes)),
-            curve=Path(curve) if curve is not None else None,
+            probes=tuple(_probe_folder(probe, aside, number) for number, probe in enumerate(several(probes))),
+            curve=curve_path,
             by=tuple(by) if by is not None else None,
         )
         made = collect(inputs, progress_or_bar(progress))
@@ -139,6 +143,22 @@ def _score_file(scores: Any, aside: Path, number: int) -> Path:
     else:
         raise ReportError(f"`scores` is a file, a table or what `predict` gives, not {type(given).__name__}")
     return path
+
+
+def _probe_folder(probe: FindingsProbe | StrPath, aside: Path, number: int) -> Path:
+    """The probe's folder; one in memory is written to one."""
+    if not isinstance(probe, FindingsProbe):
+        return Path(probe)
+    folder = aside / f"probe {number + 1}"
+    probe.save(folder)
+    return folder
+
+
+def _curve_file(curve: FewLabelCurve | StrPath | None, aside: Path) -> Path | None:
+    if not isinstance(curve, FewLabelCurve):
+        return Path(curve) if curve is not None else None
+    curve.save(aside / "curve")
+    return aside / "curve" / CURVE_JSON
 
 
 def _label_file(labels: Any, extra: Sequence[str], aside: Path) -> tuple[Path, Sequence[str]]:

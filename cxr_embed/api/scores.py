@@ -81,13 +81,13 @@ class ScoreFrame(Tabular):
         return pa.table(columns)
 
     @checked_arguments
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, out: str | os.PathLike[str]) -> None:
         """Writes the table as CSV or Parquet, by its suffix; `evaluate` and the command line read it.
 
         Raises:
             StoreError: where it cannot be written.
         """
-        write_scores(Path(path), self.scores, dict(self.about))
+        write_scores(Path(out), self.scores, dict(self.about))
 
     @checked_arguments
     def top(self, finding: str | None = None, k: int = 10) -> list[tuple[str, float]]:

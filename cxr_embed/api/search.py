@@ -76,14 +76,14 @@ class SimilarCases(Tabular):
         return pa.table({name: pa.array([case.get(name) for case in cases]) for name in known})
 
     @checked_arguments
-    def save(self, path: StrPath) -> None:
+    def save(self, out: StrPath) -> None:
         """Writes the cases as CSV or Parquet, by its suffix.
 
         Raises:
             CaseIndexError: where it cannot be written.
         """
-        check_target(Path(path))
-        write_neighbors(Path(path), list(self.cases), self.columns)
+        check_target(Path(out))
+        write_neighbors(Path(out), list(self.cases), self.columns)
 
     @checked_arguments
     def plot(self, manifest: Manifest | StrPath, *, root: StrPath | None = None, path: StrPath | None = None) -> Any:

@@ -91,6 +91,7 @@ def evaluate(
         )
         check_apart(cases, validation, ("tested", "in the validation part"))
     check_prevalence(prevalence, given.names)
+    _check_thresholds(threshold, given.names)
     return evaluate_cases(
         cases,
         validation,
@@ -254,6 +255,13 @@ def _mean(samples: _Samples, figures: Mapping[int, Estimate], bootstraps: int, s
     units = int((strata < len(values)).sum())
     mean = float(np.mean(list(values.values())))
     return from_draws(mean, np.concatenate(drawn or [np.empty(0)]), units), len(values)
+
+
+def _check_thresholds(threshold: Rule | None, names: tuple[str, ...]) -> None:
+    """Refuses a threshold of no finding."""
+    wrong = [name for name in threshold if name not in names] if isinstance(threshold, Mapping) else []
+    if wrong:
+        raise ScoresError(f"`threshold` {wrong[0]}: no such finding; the findings are {', '.join(names)}")
 
 
 def check_prevalence(prevalence: Prevalence | None, names: tuple[str, ...]) -> None:

@@ -166,7 +166,7 @@ def check_figure(path: Path) -> None:
         ReportError: for another suffix, or a folder.
     """
     if path.suffix.lower() not in FIGURES or path.is_dir():
-        raise ReportError(f"{path}: a figure is a file whose name ends in {', '.join(FIGURES)}; give another `figure`")
+        raise ReportError(f"{path}: a figure is a file whose name ends in {', '.join(FIGURES)}; give another name")
 
 
 def save_figure(path: Path, height: float, draw: Callable[[Figure], None]) -> Figure:
@@ -202,7 +202,7 @@ def save_figure(path: Path, height: float, draw: Callable[[Figure], None]) -> Fi
             with written_aside(path) as partial:
                 figure.savefig(partial, format=kind, dpi=300, metadata=undated[kind])
         except OSError as error:
-            raise ReportError(f"{path}: cannot be written ({error.strerror or error}); give another `figure`") from None
+            raise ReportError(f"{path}: cannot be written ({error.strerror or error}); give another name") from None
     return figure
 
 

@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 from cxr_embed.choices import Ensemble, ScoreKind, Uncertain
+from cxr_embed.evaluation import ScoresError
 from cxr_embed.evaluation.evaluate import Prevalence, check_prevalence
 from cxr_embed.manifest import Manifest, read_labels
 from cxr_embed.prompts import PromptSet, load_prompt_set
@@ -66,6 +67,8 @@ def screen(
     prompt_set = prompts if isinstance(prompts, PromptSet) else load_prompt_set(prompts)
     check_names(prompt_set)
     names = tuple(finding.name for finding in prompt_set.findings)
+    if labels is None and (split is not None or prevalence is not None):
+        raise ScoresError("`split` and `prevalence` are for the report on `labels`; give `labels` too")
     threshold_rule(threshold, labels is not None)
     check_prevalence(prevalence, names)
     matched = None
