@@ -15,7 +15,7 @@ from cxr_embed.errors import CxrEmbedError
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _LEAST = {"batch_size": 1, "bootstraps": 0, "memory": 1, "seed": 0, "shots": 1}
-_ALL_BY_DEFAULT = ("findings", "fractions", "outputs", "shots")  # an empty list of them is a slip, not a wish for all
+_ALL_BY_DEFAULT = ("findings", "fractions", "outputs", "shots")  # an empty list of them is a slip and does not mean all
 _WORDS = {
     bool: "True or False",
     int: "a whole number",
