@@ -36,7 +36,7 @@ from cxr_embed.probe.attention import AttentionProbe
 from cxr_embed.probe.base import Probe
 from cxr_embed.probe.cholesky import solve_in_place
 from cxr_embed.probe.features import ArraySource, Matrix, StoreSource, fit_standard, pool_vectors
-from cxr_embed.probe.kernel import solve_kernel
+from cxr_embed.probe.kernel import Columns, solve_kernel
 from cxr_embed.probe.labelled import labelled_cases
 from cxr_embed.probe.loss import loss, probability
 from cxr_embed.probe.newton import InMemory, Solution, solve_newton
@@ -163,23 +163,26 @@ def test_C_is_the_best_of_a_plain_cross_validation() -> None:
     assert probe.chosen_.all()
 
 
-def test_a_balanced_C_weighs_held_out_cases_as_it_weighs_those_it_learns_from() -> None:
-    """One in five is positive. Weights of the other kind, or none, would choose the next larger C."""
+@pytest.mark.parametrize("balance", ["none", "balanced"])
+def test_a_balanced_C_weighs_held_out_cases_as_it_weighs_those_it_learns_from(balance: Balance) -> None:
+    """One in five is positive. Weights of the other kind would choose another C, as would another intercept."""
     rng = np.random.default_rng(2)
     vectors = rng.standard_normal((100, 10)).astype(np.float32)
     logits = vectors @ rng.standard_normal(10) + 4 * rng.standard_normal(100)
     labels, patients = (logits > np.quantile(logits, 0.8)).astype(float), np.arange(100) // 2
-    probe = LinearProbe(seed=3, balance="balanced").fit(vectors, labels[:, None], patients)
+    probe = LinearProbe(seed=3, balance=balance).fit(vectors, labels[:, None], patients)
+    weighted = "balanced" if balance == "balanced" else None
     standard, fold = StandardScaler().fit_transform(vectors.astype(np.float64)), deal_folds(labels, patients, 5, 3)
     losses = []
     for C in C_GRID:
         total = 0.0
         for part in range(5):
             train, held = fold != part, fold == part
-            model = LogisticRegression(C=C, tol=1e-10, max_iter=10_000, solver="newton-cg", class_weight="balanced")
+            model = LogisticRegression(C=C, tol=1e-10, max_iter=10_000, solver="newton-cg", class_weight=weighted)
             p = model.fit(standard[train], labels[train]).predict_proba(standard[held])[:, 1]
-            weights = np.where(labels[held] == 1, 1 / labels[train].sum(), 1 / (1 - labels[train]).sum())
-            total -= weights * train.sum() / 2 @ np.log(np.where(labels[held] == 1, p, 1 - p))
+            counts = (labels[train].sum(), (1 - labels[train]).sum()) if weighted else (train.sum() / 2,) * 2
+            weights = train.sum() / 2 / np.where(labels[held] == 1, *counts)
+            total -= weights @ np.log(np.where(labels[held] == 1, p, 1 - p))
         losses.append(total)
     assert probe.C_[0] == C_GRID[int(np.argmin(losses))]
 
@@ -324,8 +327,34 @@ def test_many_cases_are_solved_in_a_few_passes(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(smooth_module, "_MORE_PASSES", 0)
     matrix = Matrix(source, standard)
     found = solve_smooth(matrix, columns, Curvature(matrix))
-    np.testing.assert_allclose(found.coefficients, wanted.coefficients, atol=2e-4 * np.abs(wanted.coefficients).max())
+    monkeypatch.setattr(smooth_module, "_PASSES", 100)
+    rng = np.random.default_rng(0)
+    within = 2e-4 * np.abs(wanted.coefficients).max()
+    np.testing.assert_allclose(found.coefficients, wanted.coefficients, atol=within)
     np.testing.assert_allclose(found.intercept, wanted.intercept, atol=1e-3)
+    # From far away, where a whole step leads nowhere.
+    far = Solution(300 * rng.standard_normal((20, 3)), 300 * rng.standard_normal(3), np.zeros(3, bool))
+    weak = np.flatnonzero(columns.C == 10)
+    found = solve_smooth(matrix, columns.pick(weak), Curvature(matrix), start=far)
+    np.testing.assert_allclose(found.coefficients, wanted.coefficients[:, weak], atol=within)
+
+
+def test_what_few_cases_leave_unsolved_is_newtons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of the cross-validation are the same, whoever found them."""
+    vectors, labels = make_cases(40, 60, findings=2, seed=4)
+    columns = make_columns((2 * np.nan_to_num(labels) - 1).astype(np.int8), np.ones(2), "none")
+    solver, Cs = linear_module.KernelSolver(vectors.astype(np.float64)), (1e-4, 1e-3, 1e-2)
+    wanted = list(solver.path(columns, Cs))
+
+    def half(kernel: np.ndarray, columns: Columns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        alpha, intercept, solved = solve_kernel(kernel, columns)
+        lost = np.arange(len(solved)) % 2 == 1
+        return np.where(lost, 7.0, alpha), np.where(lost, 7.0, intercept), solved & ~lost
+
+    monkeypatch.setattr(linear_module, "solve_kernel", half)
+    for (logits, solved), (want, _) in zip(solver.path(columns, Cs), wanted, strict=True):
+        assert solved.all()
+        np.testing.assert_allclose(logits, want, atol=1e-3 * np.abs(want).max())
 
 
 def test_many_small_systems_are_solved_as_numpy_does() -> None:
@@ -455,7 +484,7 @@ def test_what_cannot_be_learned_is_named(change: object, told: str) -> None:
         (LinearProbe(pool="middle"), "pool is mean"),
         (LinearProbe("strong"), "`C` is 'auto' or a number above 0"),  # type: ignore[arg-type]
         (LinearProbe(folds=1), "folds is a whole number from 2"),
-        (LinearProbe(folds=200), "folds is a whole number from 2 to 100, not 200"),
+        (LinearProbe(folds=101), "folds is a whole number from 2 to 100, not 101"),
         (LinearProbe(Cs=()), "`Cs` are numbers above 0, rising"),
         (LinearProbe(Cs=(1.0, 0.1)), "`Cs` are numbers above 0, rising"),
         (LinearProbe(tolerance=0.0), "tolerance is a number above 0"),
