@@ -40,7 +40,7 @@ from cxr_embed.probe.kernel import Columns, solve_kernel
 from cxr_embed.probe.labelled import labelled_cases
 from cxr_embed.probe.loss import loss, probability
 from cxr_embed.probe.newton import InMemory, Solution, solve_newton
-from cxr_embed.probe.persistence import load_probe, make_trained, save_probe
+from cxr_embed.probe.persistence import _read_body, load_probe, make_trained, save_probe
 from cxr_embed.probe.selection import C_GRID, FIXED_C, deal_folds, make_columns
 from cxr_embed.probe.smooth import Curvature, solve_smooth
 from cxr_embed.store import Row, StoreWriter
@@ -161,6 +161,9 @@ def test_C_is_the_best_of_a_plain_cross_validation() -> None:
             losses.append(total)
         assert probe.C_[number] == C_GRID[int(np.argmin(losses))]
     assert probe.chosen_.all()
+    counts = [[(column == 1).sum(), (column == 0).sum(), np.isnan(column).sum()] for column in labels.T]
+    assert probe.counts_.tolist() == counts
+    assert min(map(min, counts)) > 0
 
 
 @pytest.mark.parametrize("balance", ["none", "balanced"])
@@ -762,6 +765,7 @@ def test_a_probes_folder_has_one_writer_and_keeps_other_peoples_files(
     (folder / "theirs.safetensors").write_bytes(b"weights")
     (folder / "0123456789abcdef.safetensors").write_bytes(b"named as ours, by chance")
     old = (folder / "probe.json").read_bytes()
+    stale = [_read_body(folder)]
     with filelock.FileLock(folder / "writer.lock"), pytest.raises(ProbeError, match="another process is writing"):
         save_probe(folder, trained[1])
     assert load_probe(folder).describe() == trained[0].describe()
@@ -769,6 +773,12 @@ def test_a_probes_folder_has_one_writer_and_keeps_other_peoples_files(
     assert load_probe(folder).describe() == trained[1].describe()
     assert not first.exists()
     assert (folder / "probe.json").read_bytes() != old
+    with monkeypatch.context() as patch:  # a reader who had read the old JSON when its numbers went
+        read = _read_body
+        patch.setattr("cxr_embed.probe.persistence._read_body", lambda path: stale.pop() if stale else read(path))
+        assert load_probe(folder).describe() == trained[1].describe()
+    assert stale == []
+    assert trained[1].labels.file == labels.name
     names = {path.name for path in folder.iterdir()}
     assert {"theirs.safetensors", "0123456789abcdef.safetensors"} < names
     assert len(names) == 5
