@@ -584,6 +584,12 @@ def test_one_draw_has_no_p_and_no_bars(tmp_path: Path) -> None:
     text = to_latex(found)
     assert "Holm" not in text
     assert "$p$: needs two draws" in text
+    assert "Mean AUROC over findings, by part of the training patients: one draw." in text
+    (tmp_path / "two").mkdir()
+    two = to_latex(fractions_of(tmp_path / "two", fractions=(0.5,), seeds=range(2), findings=["Mass"]))
+    assert "AUROC of each finding, by part of the training patients: mean of 2 draws (95\\% interval" in two
+    undefined = "--: undefined in some draw, for want of positives or negatives."
+    assert (undefined in text, undefined in two) == (True, False)  # Hernia is in no test image
     few_labels_figure(to_json(found, {}), tmp_path / "c.svg")
     drawn = (tmp_path / "c.svg").read_text()
     assert "one draw" in drawn
