@@ -162,8 +162,10 @@ def test_counts_per_thousand() -> None:
 )
 def test_vectors_are_all_but_equal_below_what_a_number_rounds_off(around: float, told: str) -> None:
     """Two vectors `(1, around)` and `(1, -around)`: the part of their length by which they differ, by hand."""
-    assert told in collapsed(np.array([[1.0, around], [1.0, -around]]))
-    assert bool(collapsed(np.array([[1.0, around], [1.0, -around]]))) == bool(told)
+    for length in (1.0, 1e4, 1e-4):
+        found = collapsed(length * np.array([[1.0, around], [1.0, -around]]))
+        assert told in found
+        assert bool(found) == bool(told)
     assert collapsed(np.ones((1, 2))) == collapsed_by(1, np.ones(2), np.zeros(2)) == ""
 
 

@@ -41,7 +41,7 @@ from cxr_embed.probe.labelled import labelled_cases
 from cxr_embed.probe.loss import loss, probability
 from cxr_embed.probe.newton import InMemory, Solution, solve_newton
 from cxr_embed.probe.persistence import _read_body, load_probe, make_trained, save_probe
-from cxr_embed.probe.selection import C_GRID, FIXED_C, deal_folds, make_columns
+from cxr_embed.probe.selection import C_GRID, FIXED_C, deal_folds, make_columns, one_sided
 from cxr_embed.probe.smooth import Curvature, solve_smooth
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import EncoderSpec
@@ -220,6 +220,12 @@ def test_no_patient_is_in_two_folds(seed: int, count: int, images: int) -> None:
         assert len(set(fold[patients == patient].tolist()) - {-1}) <= 1
     for part in range(3):
         assert (labels[fold == part] == 1).any()
+
+
+def test_labels_that_teach_nothing_say_why() -> None:
+    told = [one_sided(np.array(labels)) for labels in ([], [np.nan], [1.0, np.nan], [0.0, 0.0], [0.0, 1.0])]
+    missing = "all labels are missing"
+    assert told == [missing, missing, "the only label is positive", "all 2 labels are negative", ""]
 
 
 def test_folds_are_dealt_like_cards_positive_patients_first() -> None:
@@ -757,6 +763,8 @@ def test_a_probes_folder_has_one_writer_and_keeps_other_peoples_files(
         trained.append(
             make_trained(probe, store, "features", cases, (labels.name, "0" * 64), split=None, uncertain="unknown")
         )
+    save_probe(tmp_path / "new", trained[0])
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700  # it names the patients that it learned from
     folder.mkdir()
     # A writer that was killed before there was a probe: its files are in nobody's way.
     (folder / f".probe.json.{'0' * 32}.partial").write_text("half")
