@@ -579,6 +579,18 @@ def test_tables_for_a_paper_are_escaped(tmp_path: Path) -> None:
             assert line.replace("\\&", "").count("&") == 4, line
 
 
+def test_a_table_for_a_paper_has_the_figures_of_each_finding(tmp_path: Path) -> None:
+    found = fractions_of(tmp_path, fractions=(1.0,), findings=["Mass", "Edema"])
+    text = to_latex(found)
+    means = {(row["encoder"], row["finding"]): row["mean"] for row in summarise(found)}
+    for finding in ("Mass", "Edema"):
+        block = "".join(f"    \\quad {name} & {means[name, finding]:.3f} \\\\\n" for name in ("clear", "dim", "worst"))
+        assert f"\\multicolumn{{2}}{{l}}{{{finding}}} \\\\\n{block}" in text
+    assert f"dim $-$ clear & ${means['dim', None] - means['clear', None]:+.3f}$" in text
+    alone = replace(found, encoders=("clear",), results=tuple(r for r in found.results if r.encoder == "clear"))
+    assert f"    Edema & {means['clear', 'Edema']:.3f} \\\\\n" in to_latex(alone)
+
+
 def test_one_draw_has_no_p_and_no_bars(tmp_path: Path) -> None:
     found = fractions_of(tmp_path, fractions=(0.5,), seeds=range(1))
     text = to_latex(found)
