@@ -391,7 +391,7 @@ def built(tmp_path: Path) -> CaseIndex:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"ks": (0,)}, "-k is a number of neighbours"),
+        ({"ks": (0,)}, "`k` is a number of neighbours"),
         ({"findings": ("Hernia",)}, "no finding Hernia; the findings are: "),
         ({"split_queries": "tset"}, "the splits are: test, train"),
         ({"split_cases": "dev"}, "no image is in the split 'dev'"),

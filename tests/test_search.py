@@ -193,7 +193,7 @@ def test_queries_that_are_none(tmp_path: Path) -> None:
             index.search(vector.astype(np.float32), 2)
     with pytest.raises(CaseIndexError, match=r"shape \(5,\), the cases' have \(4,\)"):
         index.search(np.ones(5, np.float32), 2)
-    with pytest.raises(CaseIndexError, match="-k is the number of neighbours, at least 1, not 0"):
+    with pytest.raises(CaseIndexError, match="`k` is the number of neighbours, at least 1, not 0"):
         index.search(np.ones(4, np.float32), 0)
     with pytest.raises(CaseIndexError, match="give one of them"):
         index.search(index.query_of("c0"), 1, exclude_same_patient=True, only_same_patient=True)
