@@ -8,6 +8,7 @@ from cxr_embed.telemetry import opt_out
 from cxr_embed.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from cxr_embed.api.ask import ask
     from cxr_embed.api.curve import few_label_curve
     from cxr_embed.api.embed import embed, embed_images
     from cxr_embed.api.evaluate import compare, evaluate
@@ -29,6 +30,7 @@ _HOME = {
     "CaseIndex": "cxr_embed.index",
     "CxrEmbedError": "cxr_embed.errors",
     "LinearProbe": "cxr_embed.probe",
+    "ask": "cxr_embed.api.ask",
     "build_index": "cxr_embed.api.search",
     "compare": "cxr_embed.api.evaluate",
     "embed": "cxr_embed.api.embed",
@@ -50,6 +52,7 @@ __all__ = [
     "CaseIndex",
     "CxrEmbedError",
     "LinearProbe",
+    "ask",
     "build_index",
     "compare",
     "embed",

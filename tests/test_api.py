@@ -402,3 +402,18 @@ def test_a_report_takes_what_is_in_memory(place: Path, store: object, probe: obj
     assert "probe 1" in page
     with pytest.raises(CxrEmbedError, match="`threshold` Typo: no such finding; the findings are Effusion"):
         cx.evaluate(scores, place / "manifest.csv", threshold={"Typo": 0.5})
+
+
+def test_a_question_is_answered_with_images(place: Path, store: object) -> None:
+    found = cx.ask(store, "Effusion=pleural effusion", k=3, manifest=place / "manifest.csv", split="test")  # type: ignore[arg-type]
+    expected = cx.screen(store, ["Effusion=pleural effusion"])  # type: ignore[arg-type]
+    assert [(case["image_id"], case["score"]) for case in found.answers[0].cases] == expected.top(k=3)
+    same = cx.evaluate(found.scores, place / "manifest.csv", split="test")
+    assert found.answers[0].auroc == same.findings[0].figures["auroc"]
+    table = found.to_pandas()
+    assert table["question"].tolist() == ["Effusion"] * 3
+    assert table["image_id"].tolist() == [case["image_id"] for case in found.answers[0].cases]
+    assert "Effusion: 'pleural effusion' against 'no pleural effusion'" in repr(found)
+    assert "Effusion: AUROC " in repr(found)
+    with pytest.raises(CxrEmbedError, match="`split` is for the AUROC on labels"):
+        cx.ask(store, "pneumothorax", split="test")  # type: ignore[arg-type]

@@ -243,7 +243,7 @@ def test_a_program_reads_the_answer_without_labels(folder: Path) -> None:
         (["--ask", "mass", "--report", "r.md"], "--report is for --prompts"),
         (["--ask", "mass", "--count-no-finding"], "--count-no-finding is for --prompts"),
         (["--ask", "mass", "-k", "0"], "at least 1"),
-        (["--ask", "mass", "--split", "test"], "give --labels"),
+        (["--ask", "mass", "--split", "test"], "give `labels`"),
         (["--ask", "mass", "--montage", "m.png"], "needs --manifest"),
         (["--ask", "view"], "a finding named view"),
     ],

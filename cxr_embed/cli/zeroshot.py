@@ -140,9 +140,9 @@ def zeroshot(
     for_ask |= {"--root": root}
     _check_kind(ask, prompts, for_prompts, for_ask)
     if ask:
-        listing: dict[str, Any] = {"k": 10 if k is None else k, "out": out, "montage": montage}
-        listing |= {"manifest": manifest, "root": root}
-        ask_store(store, ask, against or (), **listing, **labelled, how=how, as_json=as_json)
+        how |= {"k": 10 if k is None else k, "against": against or (), "bootstraps": bootstraps, "seed": seed}
+        files: dict[str, Any] = {"out": out, "montage": montage, "manifest": manifest, "root": root}
+        ask_store(store, ask, **files, **labelled, **how, as_json=as_json)
         return
     if prompts is None or out is None:
         fail("zeroshot needs --out FILE, for the scores", 2)

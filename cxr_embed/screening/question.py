@@ -83,6 +83,8 @@ def answer(
     labels: Manifest | None = None,
     split: str | None = None,
     uncertain: Uncertain = "unknown",
+    bootstraps: int = 1000,
+    seed: int = 0,
 ) -> tuple[list[Answer], list[str]]:
     """The answers to questions that were scored, and notes.
 
@@ -94,6 +96,7 @@ def answer(
         labels: to hold the ranking of all scored images against, where they have a finding of the question's name.
         split: of the labels.
         uncertain: what a label of -1 counts as.
+        bootstraps, seed: of the AUROC's interval, as `evaluate` takes them.
 
     Raises:
         ManifestError, ScoresError: as `evaluate` does.
@@ -110,7 +113,7 @@ def answer(
         cases, contents = _cases(store, rows, values, known)
         found.append(Answer(question=question, cases=cases, contents=contents))
     if labels is not None:
-        found, more = _with_aurocs(found, store, screening, labels, split, uncertain)
+        found, more = _with_aurocs(found, store, screening, labels, split, uncertain, bootstraps, seed)
         notes += more
     sets = dict.fromkeys(name for question in screening.scorer.findings for name in sets_with(question))
     if sets:
@@ -137,6 +140,8 @@ def _with_aurocs(
     labels: Manifest,
     split: str | None,
     uncertain: Uncertain,
+    bootstraps: int,
+    seed: int,
 ) -> tuple[list[Answer], list[str]]:
     """The answers with the AUROC of each question that the labels have, and notes."""
     names = screening.scores.names
@@ -155,7 +160,7 @@ def _with_aurocs(
         check_known(matched.cases, "the labels", "vector")
     except NothingKnown as error:  # as good as no labels: the list does not need them
         return list(answers), [*notes, f"no AUROC of {', '.join(matched.cases.names)}: {error}"]
-    made = evaluate_cases(scored_cases(screening, matched), ranking_only=True)
+    made = evaluate_cases(scored_cases(screening, matched), ranking_only=True, bootstraps=bootstraps, seed=seed)
     by_name = {finding.name: finding for finding in made.findings}
     found = []
     for each in answers:
