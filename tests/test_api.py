@@ -75,7 +75,7 @@ def test_embed_gives_the_open_store(store: cx.api.embed.EmbeddedStore) -> None: 
 
 
 def test_embed_takes_files_instead_of_a_manifest(place: Path, store: object, tmp_path: Path) -> None:
-    files = [place / "i0.png", str(place / "i1.png")]
+    files = [place / "i0.png", str(place / "i1.png"), place / ".." / place.name / "i0.png"]
     made = cx.embed(images=files, store=tmp_path / "few", workers=1, key_file=_key(tmp_path))
     assert made.ids.tolist() == ["i0", "i1"]
     assert made.patient_ids.tolist() == ["unknown-i0", "unknown-i1"]

@@ -154,7 +154,7 @@ def _manifest(
     assert images is not None
     if isinstance(images, str | os.PathLike) or not len(images):
         raise ManifestError("`images` is a list of files, such as ['a.dcm']")
-    files = [Path(os.path.abspath(path)) for path in images]
+    files = list(dict.fromkeys(Path(os.path.abspath(path)) for path in images))  # one named twice is one image
     below = Path(os.path.abspath(root)) if root is not None else Path(os.path.commonpath([f.parent for f in files]))
     if outside := [path for path in files if not path.is_relative_to(below)]:
         raise ManifestError(f"`images`: {outside[0]} is not below {below} (`root`)")
