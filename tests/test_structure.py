@@ -133,7 +133,7 @@ _NO_COUNT = re.compile(
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_one_is_no_plural(path: Path) -> None:
-    """A number before a noun comes from `counted` or `plural`, so that nobody reads of 1 images."""
+    """A number before a noun comes from `counted`, so that nobody reads of 1 images."""
     for node in ast.walk(ast.parse(path.read_text())):
         values = node.values if isinstance(node, ast.JoinedStr) else []
         for number, (value, after) in enumerate(itertools.pairwise(values)):

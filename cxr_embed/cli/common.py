@@ -13,7 +13,7 @@ import typer
 from cxr_embed.cli.terminal import clean_json, console
 from cxr_embed.notebook import in_notebook, notebook_bar
 from cxr_embed.types import RESEARCH as RESEARCH
-from cxr_embed.types import counted, stand_ins_read
+from cxr_embed.types import stand_ins_read
 
 _PRINTED: list[bool] = []  # JSON values
 
@@ -64,8 +64,3 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
     with Progress(console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda step, done, total: bar.update(task, description=step, completed=done, total=total)
-
-
-def plural(count: int, noun: str) -> str:
-    """A count with its noun: 1 shard, 2 shards."""
-    return counted(count, noun)

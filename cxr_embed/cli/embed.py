@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cxr_embed.choices import Colour, Dtype, PrecisionChoice, Preparation
-from cxr_embed.cli.common import fail, is_terminal, plural, print_json
+from cxr_embed.cli.common import fail, is_terminal, print_json
 from cxr_embed.cli.options import AsJson, Device, Extra, KeyFile, Root, Weights, listed
 from cxr_embed.cli.terminal import console
 from cxr_embed.notebook import in_notebook
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from cxr_embed.pipeline.embedding import Plan
@@ -103,7 +104,7 @@ def embed(
 def _print_plan(plan: Plan) -> None:
     out = f", {plan.forgotten:,} forgotten" if plan.forgotten else ""
     typer.echo(
-        f"{plural(plan.images, 'image')}: {plan.unchanged:,} unchanged, {plan.to_read:,} to read, "
+        f"{counted(plan.images, 'image')}: {plan.unchanged:,} unchanged, {plan.to_read:,} to read, "
         f"{plan.missing:,} missing{out}. Nothing was done."
     )
 
@@ -158,18 +159,18 @@ def _print_summary(summary: EmbedSummary, store: Path, weights: str) -> None:
         typer.echo(f"engine: {summary.engine}, batches of {summary.batch_size}")
     if weights:
         typer.echo(f"weights: {weights}")
-    typer.echo(f"{store}: {plural(summary.stored, 'image')} with a vector")
+    typer.echo(f"{store}: {counted(summary.stored, 'image')} with a vector")
     if unlike := sorted(summary.unlike_chest):
         named = ", ".join(unlike[:_SHOWN_UNLIKE]) + (", ..." if len(unlike) > _SHOWN_UNLIKE else "")
         verb = "does not look like a chest radiograph" if len(unlike) == 1 else "do not look like chest radiographs"
-        typer.echo(f"note: {plural(len(unlike), 'image')} {verb} ({named}); embedded all the same")
+        typer.echo(f"note: {counted(len(unlike), 'image')} {verb} ({named}); embedded all the same")
     if summary.equal_vectors:
         typer.echo(f"note: {equal_line(summary.equal_vectors)}")
     for note in summary.notes:
         typer.echo(f"note: {note}")
     for note, ids in sorted(summary.odd_files.items()):
         named = ", ".join(sorted(ids)[:_SHOWN_UNLIKE]) + (", ..." if len(ids) > _SHOWN_UNLIKE else "")
-        typer.echo(f"note: {plural(len(ids), 'image')} {NOTES[note]} ({named})")
+        typer.echo(f"note: {counted(len(ids), 'image')} {NOTES[note]} ({named})")
     for failure in summary.failed[:_SHOWN_FAILURES]:
         typer.echo(f"failed: {failure.image_id} [{failure.kind}] {failure.reason}", err=True)
     if len(summary.failed) > _SHOWN_FAILURES:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_embed.cli import terminal
-from cxr_embed.cli.common import plural, print_json
+from cxr_embed.cli.common import print_json
 from cxr_embed.cli.options import AsJson, Device, Weights
 from cxr_embed.present.console import columns_of, print_columns, print_facts
 from cxr_embed.present.tables import Table
-from cxr_embed.types import DEMONSTRATES, note_stand_in
+from cxr_embed.types import DEMONSTRATES, counted, note_stand_in
 
 if TYPE_CHECKING:
     from cxr_embed.types import CxrImage
@@ -168,7 +168,7 @@ def _checked_lines(checked: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield (
         "time an image",
         f"{1000 * seconds['alone']:.0f} ms alone, {1000 * seconds['in_a_batch']:.0f} ms of "
-        + plural(checked["images"], "image"),
+        + counted(checked["images"], "image"),
     )
     yield "vectors", "differ" if checked["vectors"]["different"] else "the same for radiographs that differ"
 
@@ -188,7 +188,7 @@ def _batches_line(batches: dict[str, Any], images: int) -> str:
     times = f"{1000 * batches['signature_seconds']:.0f} ms an image by the signature, "
     times += f"{1000 * batches['network_seconds']:.0f} ms in batches by {batches['network_by']}"
     apart = f"{batches['apart']:.1e} apart, {batches['allowed']:.0e} is allowed"
-    return f"{'yes' if batches['proven'] else 'no'}: {plural(images, 'image')} both ways are {apart}; {times}"
+    return f"{'yes' if batches['proven'] else 'no'}: {counted(images, 'image')} both ways are {apart}; {times}"
 
 
 @weights_app.command("convert", epilog="Example: `cxr-embed weights convert densenet121 ~/Downloads/FILE.pt`")
@@ -212,7 +212,7 @@ def convert(
     weights = convert_pickle(published, network, pickle, sha256)
     target = out or weights_path(encoder)
     save_weights(target, weights, f"{published.url} (SHA-256 {published.sha256 or sha256})")
-    typer.echo(f"{target}: {plural(len(weights), 'tensor')} for {encoder}")
+    typer.echo(f"{target}: {counted(len(weights), 'tensor')} for {encoder}")
 
 
 @weights_app.command("random", epilog="Example: `cxr-embed weights random densenet121 --out random.safetensors`")
@@ -228,4 +228,4 @@ def random(
     _, network = published_weights(encoder)
     weights = random_weights(network, seed)
     save_weights(out, weights, f"random numbers (seed {seed}): not a trained model")
-    typer.echo(f"{out}: {plural(len(weights), 'tensor')} of random numbers; not a trained model")
+    typer.echo(f"{out}: {counted(len(weights), 'tensor')} of random numbers; not a trained model")

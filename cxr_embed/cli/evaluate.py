@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, plural, print_json
+from cxr_embed.cli.common import RESEARCH, print_json
 from cxr_embed.cli.options import (
     AsJson,
     Bootstraps,
@@ -29,6 +29,7 @@ from cxr_embed.cli.options import (
 )
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_sentence, print_tables
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from cxr_embed.evaluation import Evaluation
@@ -102,7 +103,7 @@ def show(found: Evaluation, about: dict[str, str | None], source: str, as_json: 
     for warning in found.warnings:
         print_sentence(screen, "note", warning)
     of = f" of the split {about['split']}" if about["split"] is not None else ""
-    print_sentence(screen, source, f"{plural(found.images, 'image')}{of}, {plural(len(found.findings), 'finding')}")
+    print_sentence(screen, source, f"{counted(found.images, 'image')}{of}, {counted(len(found.findings), 'finding')}")
     typer.echo(RESEARCH)
 
 

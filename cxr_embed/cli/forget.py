@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
+from cxr_embed.cli.common import RESEARCH, fail, print_json
 from cxr_embed.cli.options import AsJson
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from cxr_embed.forget import Forgetting
@@ -65,14 +66,14 @@ def forget(
 def _print(result: Forgetting) -> None:
     gone = "would go" if result.dry_run else "gone"
     for store in result.stores:
-        typer.echo(f"{store['path']}: {plural(store['images'], 'image')} {gone}")
+        typer.echo(f"{store['path']}: {counted(store['images'], 'image')} {gone}")
     for index in result.indexes:
-        typer.echo(f"{index['path']}: {plural(index['cases'], 'case')} {gone}")
+        typer.echo(f"{index['path']}: {counted(index['cases'], 'case')} {gone}")
     if result.milvus is not None:
         where = f"{result.milvus['uri']}, {result.milvus['collection']}"
-        typer.echo(f"{where}: {plural(result.milvus['cases'], 'case')} {gone}")
+        typer.echo(f"{where}: {counted(result.milvus['cases'], 'case')} {gone}")
     if result.copies:
-        typer.echo(f"note: of these, {plural(result.copies, 'image')} of other patients by name: the same files")
+        typer.echo(f"note: of these, {counted(result.copies, 'image')} of other patients by name: the same files")
     for probe in result.probes:
         learned = "learned" if probe["learned"] == "yes" else "may have learned"
         typer.echo(f"{probe['path']}: a probe that {learned} from the patient ({probe['why']}): train it again")
@@ -90,10 +91,10 @@ def _mentions(file: Mapping[str, Any]) -> str:
     """What a file has of the patient, and what was deleted of it."""
     unit = {"table": "row", "name": "name"}.get(file["kind"], "mention")
     named = "named after the patient or an image"
-    words = named if file["kind"] == "name" else plural(file["mentions"], unit)
+    words = named if file["kind"] == "name" else counted(file["mentions"], unit)
     if file["deleted"]:
         left = f", {file['mentions'] - file['deleted']:,} left" if file["mentions"] > file["deleted"] else ""
-        words = f"{plural(file['deleted'], 'row')} deleted{left}"
+        words = f"{counted(file['deleted'], 'row')} deleted{left}"
     return f"{words}; and {named}" if file["named"] and words != named else words
 
 
@@ -104,7 +105,7 @@ def _print_end(result: Forgetting) -> None:
         tables = any(file["kind"] == "table" and not file["deleted"] for file in result.files)
         remedy = " (--delete-rows takes rows out of tables)" if tables else ""
         typer.echo(
-            f"{plural(len(result.left), 'place')} named above still know of the patient: delete or make anew{remedy}, "
+            f"{counted(len(result.left), 'place')} named above still know of the patient: delete or make anew{remedy}, "
             "and run the same again",
             err=True,
         )

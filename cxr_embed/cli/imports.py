@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_embed.choices import Dtype as StoredDtype
-from cxr_embed.cli.common import fail, is_terminal, plural, print_json
+from cxr_embed.cli.common import fail, is_terminal, print_json
 from cxr_embed.cli.options import AsJson, Extra, KeyFile
 from cxr_embed.cli.terminal import console
 from cxr_embed.notebook import in_notebook, notebook_bar
@@ -150,7 +150,7 @@ def prompts(
     if as_json:
         print_json({"prompts": count, "stored": stored})
     else:
-        typer.echo(f"{store}: {plural(count, 'prompt')} imported, {stored:,} in the store")
+        typer.echo(f"{store}: {counted(count, 'prompt')} imported, {stored:,} in the store")
 
 
 def _import(
@@ -225,8 +225,8 @@ def _print_summary(summary: ImportSummary, name: str, store: Path, labels: Path 
     parts += [f"{summary.forgotten:,} forgotten"] if summary.forgotten else []
     cast = f" (the file has {summary.cast_from})" if summary.cast_from else ""
     shape = " x ".join(map(str, summary.shape))
-    typer.echo(f"{name}: {plural(summary.images, 'image')}: {', '.join(parts)}; {shape}, {summary.dtype}{cast}")
-    typer.echo(f"{store}: {plural(summary.stored, 'image')} with a vector")
+    typer.echo(f"{name}: {counted(summary.images, 'image')}: {', '.join(parts)}; {shape}, {summary.dtype}{cast}")
+    typer.echo(f"{store}: {counted(summary.stored, 'image')} with a vector")
     if labels is not None:
         typer.echo(
             f"{labels}: {counted(summary.without_labels or 0, 'of these images is', 'of these images are')} not in it; "
@@ -237,11 +237,11 @@ def _print_summary(summary: ImportSummary, name: str, store: Path, labels: Path 
         named = ", ".join(zero[:_NAMED]) + (", ..." if len(zero) > _NAMED else "")
         verb = "is zero: it has no direction" if len(zero) == 1 else "is zero: they have no direction"
         typer.echo(
-            f"note: the vector of {plural(len(zero), 'image')} {verb} ({named}); imported all the same", err=True
+            f"note: the vector of {counted(len(zero), 'image')} {verb} ({named}); imported all the same", err=True
         )
     if summary.without_patient:
         typer.echo(
-            f"note: the patient of {plural(summary.without_patient, 'image')} is unknown (stored as blank); "
+            f"note: the patient of {counted(summary.without_patient, 'image')} is unknown (stored as blank); "
             "--patient-pattern takes it\n  from the image id, --labels from its column patient_id",
             err=True,
         )

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.choices import Engine, IndexKind, IndexPooling
-from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
+from cxr_embed.cli.common import RESEARCH, fail, print_json, progress_bar
 from cxr_embed.cli.options import AsJson, Extra, IndexPath, KeyFile, StorePath
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_facts
 from cxr_embed.present.numbers import format_bytes
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from cxr_embed.index.faiss.layout import IndexRecord
@@ -102,8 +103,8 @@ def _print_summary(
         return
     for note in notes:
         typer.echo(f"note: {note}")
-    before = f"{plural(changed, 'case')} {what}, now " if what != "built" else ""
-    typer.echo(f"{path}: {before}{plural(record.cases, 'case')}, {structure(record)}")
+    before = f"{counted(changed, 'case')} {what}, now " if what != "built" else ""
+    typer.echo(f"{path}: {before}{counted(record.cases, 'case')}, {structure(record)}")
     typer.echo(RESEARCH)
 
 
@@ -201,7 +202,7 @@ def _remove_from_milvus(
         return
     for note in (_ELSEWHERE, *removed.notes):
         typer.echo(f"note: {note}", err=True)
-    typer.echo(f"{uri}, {collection}: {plural(removed.removed, 'case')} removed, {removed.cases:,} left")
+    typer.echo(f"{uri}, {collection}: {counted(removed.removed, 'case')} removed, {removed.cases:,} left")
     typer.echo(RESEARCH)
 
 
@@ -224,11 +225,11 @@ def info(index: IndexPath, as_json: AsJson = False) -> None:
     lines = {
         "encoder": f"{spec.name}, revision {spec.revision} [{spec.fingerprint[:12]}]",
         "vectors": f"{record.output} {shape}{pooled}, {dtype}",
-        "cases": f"{len(opened):,} of {plural(patients, 'patient')}" if patients else f"{len(opened):,}",
+        "cases": f"{len(opened):,} of {counted(patients, 'patient')}" if patients else f"{len(opened):,}",
         "search": structure(record),
         "columns": ", ".join(f"{name} ({known:,})" for name, known in columns.items()),
         "prompts": f"{len(opened.prompts):,}",
-        "built": f"{record.created} from {plural(len(record.stores), 'state')} of a store",
+        "built": f"{record.created} from {counted(len(record.stores), 'state')} of a store",
     }
     if spec.text is None:
         del lines["prompts"]

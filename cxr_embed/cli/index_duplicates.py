@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
+from cxr_embed.cli.common import RESEARCH, fail, print_json
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import Column, print_columns
 from cxr_embed.types import counted
@@ -74,9 +74,9 @@ def duplicates(
     _show(opened.ids, cases, found)
     for note in notes:
         typer.echo(f"note: {note}")
-    typer.echo(f"{index}: {plural(len(opened), 'image')}; {_summary(found.groups)}")
+    typer.echo(f"{index}: {counted(len(opened), 'image')}; {_summary(found.groups)}")
     if out is not None and manifest is not None:
-        typer.echo(f"{out}: {written.kept:,} of {plural(written.rows, 'row')}")
+        typer.echo(f"{out}: {written.kept:,} of {counted(written.rows, 'row')}")
         if out.resolve().parent != manifest.resolve().parent:
             typer.echo(
                 f"paths are relative to {manifest.parent}: give `--root {shlex.quote(str(manifest.parent))}` when you "
@@ -115,9 +115,9 @@ def _cases(opened: Any, rows: Rows | None) -> _Cases:
         fail("the manifest has none of the index's images; give the one that the index was built with")
     notes = []
     if unlisted := int((order == len(listed)).sum()):
-        notes.append(f"{plural(unlisted, 'image')} of the index are not in the manifest: looked at all the same")
+        notes.append(f"{counted(unlisted, 'image')} of the index are not in the manifest: looked at all the same")
     if unseen := len(listed) - int((order < len(listed)).sum()):
-        notes.append(f"{plural(unseen, 'row')} of the manifest are not in the index: not looked at, and kept")
+        notes.append(f"{counted(unseen, 'row')} of the manifest are not in the index: not looked at, and kept")
     columns = {}
     for name, fallback in (("patient_id", opened.patient_ids), ("split", None)):
         own = rows.table[name].to_pylist() if rows.has(name) else [""] * len(listed)
@@ -161,7 +161,7 @@ def _show(ids: np.ndarray, cases: _Cases, found: Duplicates) -> None:
     if left_out := print_columns(console(), columns, ("patient_id", "split", "similarity")):
         typer.echo(f"note: {', '.join(left_out)}: no room here; --json lists them")
     if len(found.groups) > _SHOWN:
-        typer.echo(f"... and {plural(len(found.groups) - _SHOWN, 'group')} more: --json has them all")
+        typer.echo(f"... and {counted(len(found.groups) - _SHOWN, 'group')} more: --json has them all")
 
 
 def _summary(groups: tuple[DuplicateGroup, ...]) -> str:
@@ -169,8 +169,8 @@ def _summary(groups: tuple[DuplicateGroup, ...]) -> str:
         return "no copies"
     images = sum(len(group.rows) for group in groups)
     across = [sum(len(getattr(group, name)) > 1 for group in groups) for name in ("splits", "patients")]
-    counted = f"{plural(len(groups), 'group')} of {images:,} images"
-    return f"{counted}, {across[0]:,} across splits, {across[1]:,} across patients"
+    found = f"{counted(len(groups), 'group')} of {counted(images, 'image')}"
+    return f"{found}, {across[0]:,} across splits, {across[1]:,} across patients"
 
 
 def _json(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
+from cxr_embed.cli.common import RESEARCH, fail, print_json
 from cxr_embed.cli.options import AsJson, Bootstraps, CountNoFinding, Extra, Findings, Seed
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_sentence, print_tables
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from cxr_embed.retrieval import RetrievalReport
@@ -105,13 +106,13 @@ def _show(report: RetrievalReport) -> None:
     print_sentence(
         screen,
         "intervals",
-        f"{plural(report.bootstraps, 'draw')} of the queries' patients, seed {report.seed}; "
+        f"{counted(report.bootstraps, 'draw')} of the queries' patients, seed {report.seed}; "
         "what is searched stays as it is",
     )
     for note in report.notes:
         print_sentence(screen, "note", note)
     typer.echo(
-        f"{plural(report.queries, 'query').replace('querys', 'queries')}, {plural(report.cases, 'searched image')}, "
-        f"{plural(report.patients, 'patient')}"
+        f"{counted(report.queries, 'query', 'queries')}, {counted(report.cases, 'searched image')}, "
+        f"{counted(report.patients, 'patient')}"
     )
     typer.echo(RESEARCH)

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from cxr_embed.choices import IndexPooling
-from cxr_embed.cli.common import RESEARCH, plural, print_json, progress_bar
+from cxr_embed.cli.common import RESEARCH, print_json, progress_bar
 from cxr_embed.cli.index import ManifestPath
 from cxr_embed.cli.options import AsJson, Extra, KeyFile, StorePath
+from cxr_embed.types import counted
 
 EXAMPLE = (
     "Example: `cxr-embed index push vectors/hog --manifest data/manifest.csv --uri http://localhost:19530 "
@@ -54,8 +55,8 @@ def push(
     for note in pushed.notes:
         typer.echo(f"note: {note}")
     typer.echo(
-        f"{plural(pushed.images, 'image')}: {pushed.added:,} added, {pushed.replaced:,} replaced, "
+        f"{counted(pushed.images, 'image')}: {pushed.added:,} added, {pushed.replaced:,} replaced, "
         f"{pushed.unchanged:,} unchanged"
     )
-    typer.echo(f"{uri}, {collection}: {plural(pushed.cases, 'case')}, index {pushed.index}")
+    typer.echo(f"{uri}, {collection}: {counted(pushed.cases, 'case')}, index {pushed.index}")
     typer.echo(RESEARCH)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxr_embed.cli.common import plural, print_json
+from cxr_embed.cli.common import print_json
 from cxr_embed.cli.options import AsJson, Extra, Root
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_facts
-from cxr_embed.types import is_lateral
+from cxr_embed.types import counted, is_lateral
 
 if TYPE_CHECKING:
     from cxr_embed.datasets import ScanResult
@@ -107,24 +107,25 @@ def _summary(result: ScanResult, out: Path | None, folder: Path, away: list[str]
 def _print_summary(result: ScanResult, out: Path | None, folder: Path) -> None:
     """A scan's summary for people; what may need their attention goes to stderr."""
     patients = len(set(result.columns["patient_id"]))
-    typer.echo(f"{out or folder}: {plural(len(result), 'image')} of {plural(patients, 'patient')}")
+    typer.echo(f"{out or folder}: {counted(len(result), 'image')} of {counted(patients, 'patient')}")
     if out is not None and out.resolve().parent != folder.resolve():
         typer.echo(f"paths are relative to {folder}: give `--root {shlex.quote(str(folder))}` when you embed")
     if result.skipped:
         kinds = Counter(reason for _, reason in result.skipped)
         reasons = "; ".join(f"{count:,} x {reason}" for reason, count in kinds.most_common(3))
-        more = f"; {plural(len(kinds) - 3, 'other reason')}" if len(kinds) > 3 else ""
+        more = f"; {counted(len(kinds) - 3, 'other reason')}" if len(kinds) > 3 else ""
         typer.echo(
-            f"skipped {plural(len(result.skipped), 'other file')} ({reasons}{more}); --json names each", err=True
+            f"skipped {counted(len(result.skipped), 'other file')} ({reasons}{more}); --json names each", err=True
         )
     _print_lateral(result.columns.get("view", ()))
     if result.not_found:
         has = "has" if result.not_found == 1 else "have"
-        typer.echo(f"{plural(result.not_found, 'row')} of the data set's table {has} no file here", err=True)
+        typer.echo(f"{counted(result.not_found, 'row')} of the data set's table {has} no file here", err=True)
     if result.without_patient:
         typer.echo(
-            f"warning: the patient of {plural(result.without_patient, 'image')} is unknown; each is taken as a patient "
-            "of its own,\n  so splits may mix a patient's images. --patient-pattern REGEX takes the id from the path",
+            f"warning: the patient of {counted(result.without_patient, 'image')} is unknown; each is taken as a "
+            "patient of its own,\n"
+            "  so splits may mix a patient's images. --patient-pattern REGEX takes the id from the path",
             err=True,
         )
     for problem in result.problems:
@@ -138,7 +139,7 @@ def _print_written(result: ScanResult, out: Path | None, key_path: Path | None) 
     elif key_path is not None:
         what = "patient ids"
         if result.neutral:
-            what += f", and {plural(result.neutral, 'image id')} that would reveal a person, an order or a UID,"
+            what += f", and {counted(result.neutral, 'image id')} that would reveal a person, an order or a UID,"
         typer.echo(f"{what} are hashed with the key in {key_path}: keep it, and keep it apart from the data")
 
 
@@ -146,7 +147,7 @@ def _print_away(away: list[str], paths: int, root: Path) -> None:
     """A warning of paths that lead out of the root."""
     if away:
         lead = "leads" if len(away) == 1 else "lead"
-        links = f"{plural(len(away), 'path')} of {paths:,} {lead} out of {root} through a link (first {away[0]})"
+        links = f"{counted(len(away), 'path')} of {paths:,} {lead} out of {root} through a link (first {away[0]})"
         typer.echo(f"warning: {links}; `embed` reads such files with --follow-links alone", err=True)
 
 
@@ -156,7 +157,7 @@ def _print_lateral(views: Iterable[str]) -> None:
 
     if count := sum(map(is_lateral, views)):
         names = " and ".join(card.name for card in ENCODERS.values() if card.frontal)
-        typer.echo(f"note: {plural(count, 'lateral view')}: {names} were trained on frontal ones", err=True)
+        typer.echo(f"note: {counted(count, 'lateral view')}: {names} were trained on frontal ones", err=True)
 
 
 @app.command("validate", epilog="Example: `cxr-embed manifest validate data/manifest.csv`")
@@ -197,7 +198,9 @@ def validate(
             }
         )
     else:
-        counts = f"{plural(len(table), 'image')} of {plural(patients, 'patient')}, {plural(len(findings), 'finding')}"
+        counts = (
+            f"{counted(len(table), 'image')} of {counted(patients, 'patient')}, {counted(len(findings), 'finding')}"
+        )
         typer.echo(f"{manifest}: {counts}")
         if findings:
             typer.echo(f"findings: {', '.join(findings)} (-1 and blank count as unknown)")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, plural, print_json, progress_bar
+from cxr_embed.cli.common import RESEARCH, print_json, progress_bar
 from cxr_embed.cli.options import AsJson
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from cxr_embed.phantom import Study
@@ -42,7 +43,7 @@ def phantom(
         files = {"manifest": "manifest.csv", "truth": "truth.csv", **({"masks": "masks"} if masks else {})}
         print_json({**body, **{name: str(folder / file) for name, file in files.items()}})
         return
-    typer.echo(f"{folder}: {plural(len(studies), 'phantom')} of {plural(patients, 'patient')}")
+    typer.echo(f"{folder}: {counted(len(studies), 'phantom')} of {counted(patients, 'patient')}")
     typer.echo(f"findings: {', '.join(f'{name} {number:,}' for name, number in found.items())}")
     typer.echo(f"{folder / 'manifest.csv'} lists them; {folder / 'truth.csv'} says where each finding is")
     if masks:

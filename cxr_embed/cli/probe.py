@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_embed.choices import Balance, ProbeKind, ProbePooling
-from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
+from cxr_embed.cli.common import RESEARCH, fail, print_json
 from cxr_embed.cli.options import AsJson, Extra, LabelFile, ProbePath, StorePath, ThresholdsSplit, Uncertain
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import columns_of, print_columns
 from cxr_embed.present.tables import Table
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from cxr_embed.probe.persistence import TrainedProbe
@@ -150,7 +151,7 @@ def predict(
         print_json({"out": str(out), **scores.about, **counts, "notes": notes, "note": RESEARCH})
         return
     print_notes(notes)
-    typer.echo(f"{out}: {plural(len(ids), 'image')}, {plural(len(names), 'finding')}; probabilities of {probe}")
+    typer.echo(f"{out}: {counted(len(ids), 'image')}, {counted(len(names), 'finding')}; probabilities of {probe}")
     typer.echo(RESEARCH)
 
 
@@ -171,8 +172,8 @@ def _print_trained(trained: TrainedProbe, notes: list[str], out: Path) -> None:
         rows.append(row)
     print_table(heads, rows)
     print_notes([*notes, *(f"{name} is left out: {reason}" for name, reason in trained.undefined.items())])
-    learned = plural(len(trained.findings) - len(trained.undefined), "finding")
-    images, patients = plural(trained.labels.images, "image"), plural(len(trained.patients), "patient")
+    learned = counted(len(trained.findings) - len(trained.undefined), "finding")
+    images, patients = counted(trained.labels.images, "image"), counted(len(trained.patients), "patient")
     typer.echo(
         f"{out}: {trained.probe.kind} probe of {learned}, from {images} of {patients}; "
         f"{trained.spec.name}, {trained.output}"

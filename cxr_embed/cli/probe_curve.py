@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
+from cxr_embed.cli.common import RESEARCH, fail, print_json, progress_bar
 from cxr_embed.cli.options import AsJson, CountNoFinding, Extra, LabelFile, Pool, StorePath, Uncertain
 from cxr_embed.cli.probe import Learned, print_notes, print_table
 from cxr_embed.present.numbers import PLAIN
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from cxr_embed.probe.curve import Curve
@@ -173,18 +174,18 @@ def _print_curve(curve: Curve, out: Path, files: Sequence[str]) -> None:
         print_table(["encoder", "minus", unit, "difference", "p (Holm)"], cells)
     drawn = any(row["sd"] is not None for row in means)
     fewer = "; not every size covers the same findings" if len(covered) > 1 else ""
-    interval = f", with a 95% interval over {plural(len(curve.seeds), 'draw')} (Student's t)" if drawn else ""
+    interval = f", with a 95% interval over {counted(len(curve.seeds), 'draw')} (Student's t)" if drawn else ""
     typer.echo(f"mean AUROC over findings{interval}{fewer}")
     tests = sum(row["p_holm"] is not None for row in pairs)
     if tests:
-        compared = plural(tests, "comparison")
+        compared = counted(tests, "comparison")
         typer.echo(f"p: paired t-test over the draws, with Holm's correction for {compared}")
     if drawn:
         typer.echo("both are of other draws, with these same test patients; `probe compare` is about other patients")
     print_notes([*curve.notes, *undefined_sizes(curve)])
     typer.echo(
-        f"{out}: curve.json, curve.csv; trained on {plural(len(curve.train), 'image')}, tested on "
-        f"{plural(len(curve.test), 'image')}"
+        f"{out}: curve.json, curve.csv; trained on {counted(len(curve.train), 'image')}, tested on "
+        f"{counted(len(curve.test), 'image')}"
     )
     for file in files:
         typer.echo(f"{file}: written")

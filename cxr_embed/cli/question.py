@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, plural, print_json, progress_bar
+from cxr_embed.cli.common import RESEARCH, print_json, progress_bar
 from cxr_embed.cli.search import places_of, print_cases
-from cxr_embed.types import stand_ins_read
+from cxr_embed.types import counted, stand_ins_read
 
 if TYPE_CHECKING:
     from cxr_embed.api.ask import Answers
@@ -61,8 +61,11 @@ def ask_store(
         return
     _print_answers(found, kind)
     for file in filter(None, (out, montage)):
-        typer.echo(f"{file}: {plural(images if file == out else sum(len(a.cases) for a in answers), 'image')}")
-    typer.echo(f"{plural(images, 'image')} of {about['encoder']} scored; a score ranks images and is not a probability")
+        drawn = images if file == out else sum(len(each.cases) for each in answers)
+        typer.echo(f"{file}: {counted(drawn, 'image')}")
+    typer.echo(
+        f"{counted(images, 'image')} of {about['encoder']} scored; a score ranks images and is not a probability"
+    )
     typer.echo(RESEARCH)
 
 

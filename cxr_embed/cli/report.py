@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, plural, print_json, progress_bar
+from cxr_embed.cli.common import RESEARCH, print_json, progress_bar
 from cxr_embed.cli.options import (
     AsJson,
     Bootstraps,
@@ -27,6 +27,7 @@ from cxr_embed.cli.options import (
     listed,
     prevalences,
 )
+from cxr_embed.types import counted
 
 EXAMPLE = (
     "Example: `cxr-embed report hog.csv data/manifest.csv --split test --against densenet.csv "
@@ -126,6 +127,6 @@ def report(
     for text in made.summary:
         typer.echo(text)
     if made.warnings:
-        typer.echo(f"{plural(len(made.warnings), 'warning')}, at the top of the page")
+        typer.echo(f"{counted(len(made.warnings), 'warning')}, at the top of the page")
     typer.echo(f"{made.page}: the page; beside it {', '.join(path.name for path in made.files[1:])}")
     typer.echo(RESEARCH)

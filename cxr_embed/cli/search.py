@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_embed.choices import Engine
-from cxr_embed.cli.common import RESEARCH, fail, plural, print_json
+from cxr_embed.cli.common import RESEARCH, fail, print_json
 from cxr_embed.cli.index import check_engine
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import Column, print_columns
 from cxr_embed.present.numbers import format_value
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from cxr_embed.api.search import SimilarCases
@@ -122,7 +123,7 @@ def _print_answer(answer: SimilarCases, files: Sequence[Path | None]) -> None:
     for note in notes:
         typer.echo(f"note: {note}")
     for file in filter(None, files):
-        typer.echo(f"{file}: {plural(len(answer), 'case')}")
+        typer.echo(f"{file}: {counted(len(answer), 'case')}")
     typer.echo(RESEARCH)
 
 

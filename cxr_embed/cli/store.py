@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from cxr_embed.choices import ExportFormat
-from cxr_embed.cli.common import RESEARCH, plural, print_json, progress_bar
+from cxr_embed.cli.common import RESEARCH, print_json, progress_bar
 from cxr_embed.cli.options import AsJson, StorePath
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_facts
 from cxr_embed.present.numbers import format_bytes
+from cxr_embed.types import counted
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Look into, check and export stores of vectors."
@@ -42,7 +43,7 @@ def info(
         return
     spec, unlike = opened.spec, body["unlike_chest"]
     shapes = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in spec.outputs.items())
-    patients = plural(body["patients"], "patient") if body["patients"] or not body["images"] else "unknown patients"
+    patients = counted(body["patients"], "patient") if body["patients"] or not body["images"] else "unknown patients"
     lines = {
         "encoder": f"{spec.name}, revision {spec.revision} [{spec.fingerprint[:12]}]",
         "weights": f"{spec.weights_source} [{spec.weights[:12]}]"
@@ -57,7 +58,7 @@ def info(
         "not a chest": f"{len(unlike):,} by the look of them: {', '.join(unlike[:_SHOWN])}"
         + (", ... (--json lists them)" if len(unlike) > _SHOWN else ""),
         "equal": equal_line(body["equal_vectors"], body["unchecked_vectors"]),
-        "on disk": f"{format_bytes(body['bytes'])} in {plural(body['shards'], 'shard')}, created {body['created']}",
+        "on disk": f"{format_bytes(body['bytes'])} in {counted(body['shards'], 'shard')}, created {body['created']}",
     }
     if spec.text is None:
         del lines["prompts"]
@@ -82,12 +83,12 @@ def equal_line(groups: list[list[str]], unchecked: int = 0) -> str:
         )
         more = ", ..." if len(groups) > 2 else ""
         parts.append(
-            f"{plural(count, 'image')} share {plural(len(groups), 'vector')} though their files differ "
+            f"{counted(count, 'image')} share {counted(len(groups), 'vector')} though their files differ "
             f"({named}{more}): "
             "copies saved anew, or the encoder sees no difference"
         )
     if unchecked:
-        parts.append(f"not looked for among {plural(unchecked, 'vector')} of an earlier release")
+        parts.append(f"not looked for among {counted(unchecked, 'vector')} of an earlier release")
     return "; ".join(parts)
 
 
@@ -112,14 +113,14 @@ def verify(
     elif not damage:
         opened = open_store(store)
         typer.echo(
-            f"{store}: sound; {plural(len(opened), 'image')} in {plural(opened.shards, 'shard')}, every "
+            f"{store}: sound; {counted(len(opened), 'image')} in {counted(opened.shards, 'shard')}, every "
             "checksum matches"
         )
         if added:
-            typer.echo(f"{plural(added, 'shard')} got checksums: from now on every vector is checked when it is read")
+            typer.echo(f"{counted(added, 'shard')} got checksums: from now on every vector is checked when it is read")
         if unchecked:
             typer.echo(
-                f"note: {plural(unchecked, 'vector')} of an earlier release, not checked when read; --upgrade adds "
+                f"note: {counted(unchecked, 'vector')} of an earlier release, not checked when read; --upgrade adds "
                 "what is missing",
                 err=True,
             )
@@ -159,4 +160,4 @@ def export(
     if as_json:
         print_json({"file": str(target), f"{what}s": count})
     else:
-        typer.echo(f"{target}: {plural(count, what)}")
+        typer.echo(f"{target}: {counted(count, what)}")

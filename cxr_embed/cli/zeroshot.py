@@ -11,7 +11,7 @@ import typer
 
 from cxr_embed.choices import Ensemble, ScoreKind
 from cxr_embed.cli import terminal
-from cxr_embed.cli.common import RESEARCH, fail, plural, print_json, progress_bar
+from cxr_embed.cli.common import RESEARCH, fail, print_json, progress_bar
 from cxr_embed.cli.options import (
     AsJson,
     Bootstraps,
@@ -29,6 +29,7 @@ from cxr_embed.cli.options import (
 )
 from cxr_embed.cli.question import ask_store
 from cxr_embed.present.console import print_facts, print_sentence, print_tables
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from cxr_embed.api.scores import ScoreFrame
@@ -252,9 +253,9 @@ def _print(report: Report, made: ScoreFrame, about: dict[str, str], out: Path) -
     ):
         for sentence in sentences:
             print_sentence(console, title, sentence)
-    counted = f"{plural(len(made), 'image')}, {plural(len(report.findings), 'finding')}"
-    new = f", {plural(made.embedded, 'prompt')} embedded" if made.embedded else ""
-    print_sentence(console, str(out), f"{counted}{new}; {about['score']} of {about['encoder']} with {about['prompts']}")
+    counts = f"{counted(len(made), 'image')}, {counted(len(report.findings), 'finding')}"
+    new = f", {counted(made.embedded, 'prompt')} embedded" if made.embedded else ""
+    print_sentence(console, str(out), f"{counts}{new}; {about['score']} of {about['encoder']} with {about['prompts']}")
     typer.echo(RESEARCH)
 
 
@@ -276,7 +277,7 @@ def prompts(
         if as_json:
             print_json([{"name": s.name, "title": s.title, "findings": [f.name for f in s.findings]} for s in sets])
             return
-        counts = [f"{plural(len(s.findings), 'finding')}, {plural(len(s.prompts), 'prompt')}" for s in sets]
+        counts = [f"{counted(len(s.findings), 'finding')}, {counted(len(s.prompts), 'prompt')}" for s in sets]
         facts = [(known.name, f"{known.title} ({count})") for known, count in zip(sets, counts, strict=True)]
         print_facts(terminal.console(), facts, 11)
         return
