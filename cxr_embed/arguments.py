@@ -31,7 +31,8 @@ def checked_arguments(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     Looked at are words, numbers, paths, choices and lists of them; where an annotation allows anything else, the
     function looks for itself. One name stands for a list of it (`findings="Effusion"`); None is the
-    default of an argument that has one. A list is given as such, whatever it was: a generator, a column of pandas.
+    default of an argument that has one. A list is given as such, whatever it was: a generator, a column of pandas. A
+    number of NumPy's is given as Python's own.
 
     Raises (the function that is made):
         CxrEmbedError: for an argument that does not fit.
@@ -50,7 +51,7 @@ def checked_arguments(function: Callable[_P, _R]) -> Callable[_P, _R]:
             if value is None and default not in (None, inspect.Parameter.empty):
                 bound.arguments[name] = default
             elif name in allowed:
-                bound.arguments[name] = _fitting(name, value, allowed[name])
+                bound.arguments[name] = _fitting(name, _plain(value), allowed[name])
         return function(*bound.args, **bound.kwargs)
 
     return checked
@@ -97,7 +98,7 @@ def _fitting(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
     parts = next(filter(None, map(_parts, kinds)), ())
     odd = [value]
     if parts and isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
-        listed = list(value)
+        listed = list(map(_plain, value))
         odd = [part for part in listed if not any(_fits(part, kind) for kind in parts)]
     elif any(_fits(value, kind) for kind in parts) and os.PathLike not in parts:
         listed, odd = [value], []
@@ -106,6 +107,10 @@ def _fitting(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
     if odd:
         raise CxrEmbedError(f"`{name}` is {_words(kinds)}, not {_short(odd[0])}")
     return listed
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () else value
 
 
 def _fits(value: Any, kind: Any) -> bool:

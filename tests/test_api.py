@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,17 @@ def test_a_report_knows_which_columns_of_a_manifest_are_not_findings(place: Path
     assert not any("smoker" in warning for warning in made.warnings)
 
 
+def test_an_open_manifest_takes_a_root_and_columns_that_are_not_findings(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text((place / "manifest.csv").read_text())
+    elsewhere = cx.read_manifest(tmp_path / "manifest.csv")
+    assert cx.embed(elsewhere, store=tmp_path / "store", root=place, limit=1, workers=1).summary.embedded == 1
+    scores = {"image_id": [f"i{n}" for n in range(8)], "Effusion": [0.1 * n for n in range(8)]}
+    frame = elsewhere.table.append_column("smoker", pa.array(["1"] * 48))
+    labels = replace(elsewhere, table=frame, findings=("Effusion", "smoker"))
+    found = cx.evaluate(scores, labels, extra=["smoker"], bootstraps=0)
+    assert not any("smoker" in warning for warning in found.warnings)
+
+
 def test_results_print_and_show_tables(place: Path, store: object, probe: object) -> None:
     scores = probe.predict(store, place / "manifest.csv", split="test")  # type: ignore[attr-defined]
     result = cx.evaluate(scores, place / "manifest.csv", split="test", by=["sex"], bootstraps=50)
@@ -351,6 +363,9 @@ def test_a_screening_is_reported_with_intervals(place: Path, store: object) -> N
             assert (values >= point.threshold).mean() <= part
         else:
             assert reached >= part
+    assert "thresholds were chosen on these very images; check them on others" in report.warnings  # type: ignore[union-attr]
+    given = cx.screen(store, prompts, findings=["Effusion"], labels=place / "manifest.csv", threshold=0.0).report  # type: ignore[arg-type]
+    assert not any("these very images" in warning for warning in given.warnings)  # type: ignore[union-attr]
     stated = cx.screen(store, prompts, findings=["Effusion"], threshold=0.0).report  # type: ignore[arg-type]
     assert stated.findings[0].point.threshold == 0.0  # type: ignore[union-attr]
     with pytest.raises(CxrEmbedError, match="`split` and `prevalence` are for the report on `labels`"):

@@ -82,6 +82,11 @@ def test_arguments_that_fit_are_handed_on(arguments: dict[str, Any], taken: obje
     assert _sample(**arguments)[name] == taken
 
 
+def test_a_number_of_numpys_is_given_as_pythons_own() -> None:
+    taken = _sample(k=np.int64(2), share=np.float32(0.5), shots=np.array([4, 16]))  # type: ignore[arg-type]
+    assert list(map(type, [taken["k"], taken["share"], *taken["shots"]])) == [int, float, int, int]
+
+
 def test_a_missing_argument_is_said_in_pythons_words() -> None:
     with pytest.raises(TypeError, match=r"report\(\) missing 1 required keyword-only argument: 'out'"):
         cx.report("scores.csv", "labels.csv")  # type: ignore[call-arg]
@@ -108,6 +113,7 @@ _SCORES = {"image_id": ["a", "b"], "Edema": [0.9, 0.2]}
         (lambda: cx.compare(None, _SCORES, _TABLE), "`first` is a path, a pandas"),
         (lambda: cx.evaluate(_SCORES, _TABLE, prevalence="0.1"), "`prevalence` is a part of 1"),  # type: ignore[arg-type]
         (lambda: cx.evaluate(_SCORES, _TABLE, threshold={"Edema": "youden"}), "`threshold` by finding is a number"),  # type: ignore[dict-item]
+        (lambda: cx.evaluate(_SCORES, _TABLE, threshold={"Edema": np.nan}), "`threshold` by finding is a number"),
         (lambda: cx.evaluate(_SCORES, _TABLE, threshold=[0.5]), "`threshold` is youden, f1"),  # type: ignore[arg-type]
         (lambda: cx.evaluate(np.array(["a"]), np.array([1])), "are both arrays of numbers"),
         (lambda: cx.evaluate(np.zeros(0), np.zeros(0)), "`scores` is an array without rows"),

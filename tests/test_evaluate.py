@@ -21,6 +21,7 @@ import cxr_embed
 from cxr_embed.cases import CasesError, match_names
 from cxr_embed.errors import CxrEmbedError, ManifestError
 from cxr_embed.evaluation import ScoresError, compare, evaluate, read_scores
+from cxr_embed.evaluation.thresholds import ThresholdRule
 from cxr_embed.metrics import delong_difference, threshold_by_youden
 from cxr_embed.types import Labels
 from cxr_embed.zeroshot import Scores
@@ -329,6 +330,21 @@ def test_options_that_do_not_fit_are_named(tables: tuple[Path, Path], options: d
     with pytest.raises(CxrEmbedError) as caught:
         evaluate(*tables, **{"bootstraps": 10, **options})
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        ("flag-rate=1e-05", ThresholdRule("flag rate", 1e-05)),
+        ("sensitivity=0.9", ThresholdRule("sensitivity", 0.9)),
+        ("f1", ThresholdRule("f1")),
+        (0.5, ThresholdRule("stated", 0.5)),
+    ],
+)
+def test_words_for_a_threshold(words: str | float, rule: ThresholdRule) -> None:
+    assert ThresholdRule.parse(words) == rule
+    with pytest.raises(ScoresError, match="`threshold` is youden, f1"):
+        ThresholdRule.parse(f"{rule.kind}=nan")
 
 
 def test_thresholds_hang_on_the_validation_part_alone(tables: tuple[Path, Path], tmp_path: Path) -> None:

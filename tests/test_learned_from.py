@@ -16,6 +16,7 @@ from helpers import run_cli
 from index_world import make_store
 from sklearn.metrics import roc_auc_score
 
+import cxr_embed as cx
 from cxr_embed import open_store
 from cxr_embed.evaluation import ScoresError, compare, evaluate, read_scores
 from cxr_embed.probe.persistence import load_probe, save_probe
@@ -145,6 +146,39 @@ def test_a_store_that_knows_no_patients_knows_the_images(typed: Path) -> None:
     done = run_cli("probe", "predict", "earlier", "nobody", "--out", "e.csv", cwd=typed)
     assert "whom this probe learned from is not known here" in done.stdout
     assert list(rows_of(typed / "e.csv")[0]) == ["image_id", "Mass"]
+
+
+def without_patients(typed: Path, folder: Path, patients: list[str]) -> tuple[Path, Path]:
+    """The store with other patients, and labels that name none."""
+    vectors = open_store(typed / "store")
+    make_store(folder / "store", vectors.read(vectors.ids).vectors, patients)
+    pacsv.write_csv(pacsv.read_csv(typed / "labels.csv").drop_columns(["patient_id"]), folder / "labels.csv")
+    return folder / "store", folder / "labels.csv"
+
+
+def test_patients_that_only_the_store_knows_count_where_it_lacks_one(typed: Path, tmp_path: Path) -> None:
+    store, labels = without_patients(typed, tmp_path, ["" if n == 4 else f"p{n // 2}" for n in range(COUNT)])
+    found = cx.train_probe(store, labels, C=1.0).evaluate(store, labels, bootstraps=0)
+    assert (found.images, found.patients) == (40, 21)  # c4 is one of its own, beside c5 of p2
+    assert not any("no patient_id in either file" in warning for warning in found.warnings)
+
+
+def test_a_report_names_images_whose_patients_nobody_knows(typed: Path, tmp_path: Path) -> None:
+    store, labels = without_patients(typed, tmp_path, [""] * COUNT)
+    probe = cx.train_probe(store, labels, C=1.0)
+    unmarked = probe.predict(store).to_arrow().drop_columns(["learned_from"])
+    made = cx.report(unmarked, labels, probes=[probe], split="train", out=tmp_path / "r.html", bootstraps=0)
+    assert "(c0, c1, c10, ...): figures of these scores are no test of it" in made.warnings[0]
+
+
+def test_equal_inputs_in_memory_give_equal_reports(typed: Path, tmp_path: Path) -> None:
+    scores = cx.load_probe(typed / "probe").predict(typed / "store")
+    texts = []
+    for name in ("one", "two"):
+        made = cx.report(scores, typed / "labels.csv", out=tmp_path / name / "r.html", bootstraps=0, created="today")
+        assert any("80 images of scores.parquet are of patients" in warning for warning in made.warnings)
+        texts.append((tmp_path / name / "r.json").read_text())
+    assert texts[0] == texts[1]
 
 
 def test_thresholds_are_not_chosen_on_them(typed: Path) -> None:

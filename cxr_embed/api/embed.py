@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,7 +143,7 @@ def _manifest(
     if (manifest is None) == (images is None):
         raise ManifestError("`embed` takes a `manifest` or a list of `images`, one of the two")
     if isinstance(manifest, Manifest):
-        return manifest
+        return replace(manifest, root=Path(root)) if root is not None else manifest
     if manifest is not None:
         given: object = manifest
         if not isinstance(given, str | os.PathLike):

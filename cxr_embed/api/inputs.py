@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,14 @@ def labels_of(labels: Manifest | StrPath | Table, extra: Sequence[str] = ()) -> 
 
     Args:
         labels: a `Manifest`; the path of one, or of a table of labels; or such a table in memory.
-        extra: columns that are not findings.
+        extra: columns that are not findings; of an open manifest, beside those that it was read with.
 
     Raises:
         ManifestError: with all problems at once in `problems`.
     """
     if isinstance(labels, Manifest):
-        return labels
+        findings = tuple(name for name in labels.findings if name not in extra)
+        return replace(labels, findings=findings) if extra else labels
     if isinstance(labels, str | os.PathLike):
         return read_labels(labels, extra=extra)
     return labels_of_table(arrow_of(labels, "labels"), extra=extra)

@@ -47,7 +47,7 @@ def predict_unseen(trained: TrainedProbe, store: Store, labels: Manifest, parts:
     names = tuple(trained.findings[number] for number in learned)
     notes = [note for cases in matched for note in cases.notes]
     notes += [f"{name} was not learned: {reason}" for name, reason in trained.undefined.items()]
-    known = not any(patient.startswith("\n") for patient in patients.tolist())
+    known = not all(patient.startswith("\n") for patient in patients.tolist())
     return Predicted(
         Scores(ids=ids, names=names, values=trained.predict(store, ids)[:, learned], kind="probability"),
         patients,

@@ -77,7 +77,8 @@ def evaluate(
 
     Raises:
         ManifestError: for a file that is not a table of unique ids.
-        ScoresError: for scores that are not finite numbers, that do not fit the labels, or options that do not fit.
+        CasesError: for labels that do not fit the scores, or a validation part that has tested patients.
+        ScoresError: for scores that are not finite numbers, or options that do not fit.
     """
     if bootstraps < 0:
         raise ScoresError(f"`bootstraps` is a count, not {bootstraps}")

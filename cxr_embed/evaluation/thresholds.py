@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -57,17 +56,16 @@ class ThresholdRule:
             number = None
         if number is not None and np.isfinite(number):
             return cls("stated", number)
-        word, _, part = str(text).partition("=")
-        kind = "flag rate" if word == "flag-rate" else word
-        if kind in ("youden", "f1") and not part and "=" not in str(text):
-            return cls(kind)  # type: ignore[arg-type]
-        if kind in ("sensitivity", "specificity", "flag rate") and re.fullmatch(r"[0-9.]+", part):
+        word, equals, part = str(text).partition("=")
+        if word in ("youden", "f1") and not equals:
+            return cls(word)  # type: ignore[arg-type]
+        if word in ("sensitivity", "specificity", "flag-rate"):
             try:
                 target = float(part)
             except ValueError:
                 target = 0.0
             if 0 < target <= 1:
-                return cls(kind, target)  # type: ignore[arg-type]
+                return cls("flag rate" if word == "flag-rate" else word, target)  # type: ignore[arg-type]
         raise ScoresError(f"`threshold` is {RULES}, not {text!r}")
 
     @property
@@ -172,7 +170,9 @@ def _parsed(rule: Rule | None) -> tuple[ThresholdRule, float | Mapping[str, floa
         return by_default, None
     if isinstance(rule, Mapping):
         given: Mapping[str, Any] = rule
-        odd = next((name for name, value in given.items() if not isinstance(value, Real)), None)
+        odd = next(
+            (name for name, value in given.items() if not (isinstance(value, Real) and np.isfinite(value))), None
+        )
         if odd is not None:
             raise ScoresError(f"`threshold` by finding is a number for each, not {odd}={rule[odd]!r}")
         return by_default, rule

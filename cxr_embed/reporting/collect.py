@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.cases import some
 from cxr_embed.evaluation import ScoredCases, ScoresError, compare, evaluate, read_scores
 from cxr_embed.evaluation.groups import groups_of
 from cxr_embed.evaluation.scored import join_scores
@@ -19,7 +20,7 @@ from cxr_embed.io.digests import digest_fits
 from cxr_embed.io.times import utc_now
 from cxr_embed.manifest import Manifest, read_labels
 from cxr_embed.probe.persistence import TrainedProbe, load_probe
-from cxr_embed.reporting.cards import origins, probe_card, store_card, store_names
+from cxr_embed.reporting.cards import origins, probe_card, store_card, store_names, without_places
 from cxr_embed.reporting.curves import curves_of
 from cxr_embed.reporting.data import describe_labels
 from cxr_embed.reporting.few_label_plot import with_sizes
@@ -150,8 +151,12 @@ def _evaluated(inputs: Inputs, path: Path, labels: Manifest, cases: ScoredCases)
         seed=inputs.seed,
     )
     body = made.to_json()
-    body["warnings"] += notes
-    return body
+    return _without_places(body, notes)
+
+
+def _without_places(body: dict[str, Any], notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Figures whose warnings, and notes after them, name files without this machine's folders."""
+    return {**body, "warnings": [without_places(text) for text in [*body["warnings"], *notes]]}
 
 
 def _compared(inputs: Inputs, path: Path, labels: Manifest) -> dict[str, Any]:
@@ -166,7 +171,7 @@ def _compared(inputs: Inputs, path: Path, labels: Manifest) -> dict[str, Any]:
         bootstraps=inputs.bootstraps,
         seed=inputs.seed,
     )
-    return made.to_json()
+    return _without_places(made.to_json())
 
 
 def _attributes(by: tuple[str, ...] | None, cases: ScoredCases) -> tuple[tuple[str, ...], list[str]]:
@@ -228,7 +233,7 @@ def _leaks(
         if len(seen):
             leaks.append(
                 f"{len(seen):,} of the tested patients are among those that the probe {name} learned from "
-                f"({', '.join(seen[:3])}{', ...' if len(seen) > 3 else ''}): figures of these scores are no test of it"
+                f"({some(seen)}): figures of these scores are no test of it"
             )
     if split is None:
         return leaks

@@ -143,8 +143,8 @@ def make_report(
     Args:
         screening: scores; with labels, its kept images are the labelled ones.
         matched: labels of the same images and findings.
-        threshold: as `ThresholdRule.parse` takes it, chosen on these very images; without labels, `flag-rate=0.1` or a
-            number. With labels, `sensitivity=0.95` by default.
+        threshold: as `ThresholdRule.parse` takes it, chosen on these very images unless it is a number; without
+            labels, `flag-rate=0.1` or a number. With labels, `sensitivity=0.95` by default.
         prevalence: part of images with the finding where the screening is meant to be used: of each finding, or one
             for all. The labels' own where it is not stated.
         duplicates: labelled images whose file is another labelled image's too.
@@ -172,7 +172,7 @@ def make_report(
         rule=rule,
         images=len(screening.scores.ids),
         labels=matched.counts() if matched is not None else None,
-        warnings=_warnings(findings, matched, evaluation, duplicates),
+        warnings=_warnings(findings, matched, evaluation, duplicates, rule),
     )
 
 
@@ -296,7 +296,11 @@ def _named(pair: PairReport) -> str:
 
 
 def _warnings(
-    findings: tuple[FindingReport, ...], matched: MatchedLabels | None, evaluation: Evaluation | None, duplicates: int
+    findings: tuple[FindingReport, ...],
+    matched: MatchedLabels | None,
+    evaluation: Evaluation | None,
+    duplicates: int,
+    rule: ThresholdRule | None,
 ) -> tuple[str, ...]:
     if matched is None or evaluation is None:
         return ()
@@ -311,7 +315,7 @@ def _warnings(
                 "labelled images have the same file as another one, and count each",
             )
         )
-    if any(finding.point is not None for finding in findings):
+    if rule is not None and rule.kind != "stated" and any(finding.point is not None for finding in findings):
         warnings.append("thresholds were chosen on these very images; check them on others")
     if any(f.flags_per_1000 is not None and not f.prevalence_stated for f in findings):
         warnings.append(
