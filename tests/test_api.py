@@ -195,8 +195,9 @@ def test_what_no_result_could_say_later_is_said_at_once(place: Path, store: obje
         cx.evaluate(values, truth, patients=pandas.Series(["a", "b", "c", None] * 5))
     with pytest.raises(CxrEmbedError, match=r"'nih41': no set of this name; did you mean nih14\?"):
         cx.screen(store, "nih41")
-    with pytest.warns(UserWarning, match="image 1: does not look like a chest radiograph"):
+    with pytest.warns(UserWarning, match="image 1: does not look like a chest radiograph") as caught:
         cx.embed_images([place / "i0.png", np.random.default_rng(0).integers(0, 256, (96, 96), np.uint8)])
+    assert caught[0].filename == __file__  # each call has its own: Python shows one of a place
     frame = pandas.read_csv(place / "manifest.csv").assign(ids=1)
     with pytest.raises(CxrEmbedError, match="image_id"):  # a table with a column `ids` is a table
         cx.evaluate(frame[["ids", "Effusion"]], frame)

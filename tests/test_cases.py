@@ -74,6 +74,8 @@ def test_labels_in_memory_have_no_splits() -> None:
     assert join(labels, side, columns=["X"]).table == {}
     with pytest.raises(CasesError, match="the labels have no splits, and 'test' is asked for"):
         join(labels, side, columns=["X"], split="test")
+    with pytest.raises(CasesError, match="no image_id in common: 'a' in the scores, the labels are empty"):
+        join(Labels(np.array([], np.str_), ("X",), np.ones((0, 1), np.float32)), side, columns=["X"])
 
 
 def test_findings_are_matched_by_like_names() -> None:

@@ -18,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 import cxr_embed as cx
 from cxr_embed import open_store
+from cxr_embed.api.probe import FindingsProbe
 from cxr_embed.evaluation import ScoresError, compare, evaluate, read_scores
 from cxr_embed.probe.persistence import load_probe, save_probe
 from cxr_embed.types import Labels
@@ -169,6 +170,13 @@ def test_a_report_names_images_whose_patients_nobody_knows(typed: Path, tmp_path
     unmarked = probe.predict(store).to_arrow().drop_columns(["learned_from"])
     made = cx.report(unmarked, labels, probes=[probe], split="train", out=tmp_path / "r.html", bootstraps=0)
     assert "(c0, c1, c10, ...): figures of these scores are no test of it" in made.warnings[0]
+
+
+def test_an_evaluation_of_stand_in_weights_says_so(typed: Path) -> None:
+    trained = load_probe(typed / "probe")
+    probe = FindingsProbe(replace(trained, spec=replace(trained.spec, weights_source="random numbers")))
+    found = probe.evaluate(typed / "store", typed / "labels.csv", bootstraps=0)
+    assert "scores: scores of stand-in weights; their figures mean nothing" in found.warnings
 
 
 def test_equal_inputs_in_memory_give_equal_reports(typed: Path, tmp_path: Path) -> None:

@@ -215,10 +215,9 @@ def embed_images(
     parts = [np.empty((0, *outputs[chosen]), np.float32)]
     try:
         for start in range(0, len(images), batch_size):
-            batch = [
-                prepared.preprocess(_looked_at(_image(image, start + number, colour), start + number))
-                for number, image in enumerate(images[start : start + batch_size])
-            ]
+            batch = []
+            for number, image in enumerate(images[start : start + batch_size], start):  # no comprehension: `stacklevel`
+                batch.append(prepared.preprocess(_looked_at(_image(image, number, colour), number)))
             parts.append(prepared.embed(_stacked(batch))[chosen])
     finally:
         loaded.close()

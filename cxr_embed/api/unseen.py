@@ -49,7 +49,13 @@ def predict_unseen(trained: TrainedProbe, store: Store, labels: Manifest, parts:
     notes += [f"{name} was not learned: {reason}" for name, reason in trained.undefined.items()]
     known = not all(patient.startswith("\n") for patient in patients.tolist())
     return Predicted(
-        Scores(ids=ids, names=names, values=trained.predict(store, ids)[:, learned], kind="probability"),
+        Scores(
+            ids=ids,
+            names=names,
+            values=trained.predict(store, ids)[:, learned],
+            kind="probability",
+            stand_in=trained.spec.untrained,
+        ),
         patients,
         dict(zip(ids.tolist(), patients.tolist(), strict=True)) if known else None,
         tuple(dict.fromkeys(notes)),

@@ -18,7 +18,7 @@ def chosen_findings(wanted: Sequence[str] | None, labels: Sequence[str], source:
     """
     if not wanted:
         return tuple(labels)
-    matched = match_names(wanted, labels, "`finding`")
+    matched = match_names(wanted, labels, "`findings`")
     missing = [name for name, column in zip(wanted, matched, strict=True) if column is None]
     if missing:
         near = nearest(missing, labels)

@@ -121,10 +121,8 @@ def join(
     lost, rows, places = ids[rows[places < 0]], rows[places >= 0], places[places >= 0]
     if not len(rows):
         there = f"'{side.ids[0]}' in {side.place}" if len(side.ids) else f"{side.place} is empty"
-        raise CasesError(
-            f"{side.name} and {source} have no image_id in common: {there}, '{lost[0]}' in the labels; "
-            "write the ids alike"
-        )
+        wanted = f"'{lost[0]}' in the labels" if len(lost) else "the labels are empty"
+        raise CasesError(f"{side.name} and {source} have no image_id in common: {there}, {wanted}; write the ids alike")
     listed = _column(labels, "patient_id")[rows]
     listed = np.full(len(rows), "") if listed is None else listed
     others = [replace(who, ids=who.ids[places]) for who in patients]

@@ -60,7 +60,8 @@ def evaluate_retrieval(
         bootstraps, seed: of the intervals.
 
     Raises:
-        CaseIndexError: for indexes and labels that have nothing in common, or options that do not fit.
+        CaseIndexError: for indexes that have nothing in common, or options that do not fit.
+        CasesError: for labels that do not fit the indexes.
     """
     if not indexes:
         raise CaseIndexError("`indexes` are at least one")
@@ -68,7 +69,7 @@ def evaluate_retrieval(
         raise CaseIndexError(f"`k` is a number of neighbours, at least 1, not {min(ks, default=0)}")
     cases = gather(indexes, labels, findings, split_queries, split_cases)
     if cases.names and not (cases.queries[:, None] & ~np.isnan(cases.labels)).any():
-        raise CaseIndexError("no label of the queries is known; give other `labels`, `finding` or `split_queries`")
+        raise CaseIndexError("no label of the queries is known; give other `labels`, `findings` or `split_queries`")
     patients = np.unique(cases.patients, return_inverse=True)[1]
     run = _Run(
         cases=cases,
