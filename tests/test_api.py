@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -211,6 +212,18 @@ def test_a_report_knows_which_columns_of_a_manifest_are_not_findings(place: Path
     scores = probe.predict(store, manifest, split="test")  # type: ignore[attr-defined]
     made = cx.report(scores, manifest, out=place / "extra.html", split="test", bootstraps=20)
     assert not any("smoker" in warning for warning in made.warnings)
+
+
+def test_an_image_never_replaces_another_of_its_name(place: Path, tmp_path: Path) -> None:
+    for number, folder in enumerate(("x", "y")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes((place / f"i{number}.png").read_bytes())
+    how: dict[str, Any] = {"store": tmp_path / "store", "workers": 1, "key_file": _key(tmp_path)}
+    cx.embed(images=[tmp_path / "x" / "a.png"], **how)
+    assert cx.embed(images=[tmp_path / "x" / "a.png"], **how).ids.tolist() == ["a"]  # the same file again
+    with pytest.raises(CxrEmbedError, match=r"'a', which is another file in .*; name the folder"):
+        cx.embed(images=[tmp_path / "y" / "a.png"], **how)
+    assert cx.embed(images=[tmp_path / "y" / "a.png"], root=tmp_path, **how).ids.tolist() == ["a", "y/a"]
 
 
 def test_an_open_manifest_takes_a_root_and_columns_that_are_not_findings(place: Path, tmp_path: Path) -> None:

@@ -19,13 +19,14 @@ from cxr_embed.datasets import scan_files
 from cxr_embed.encoders import CheckedEncoder, load_encoder
 from cxr_embed.errors import EncoderError, ImageError, ManifestError
 from cxr_embed.images import NOTES, looks_like_chest, prepared_encoder, read_image
-from cxr_embed.io.digests import sha256_hex
+from cxr_embed.io.digests import file_sha256, sha256_hex
 from cxr_embed.manifest import Manifest, read_manifest
 from cxr_embed.pipeline.embedding import embed as run
 from cxr_embed.pipeline.summary import EmbedSummary
 from cxr_embed.pipeline.summary import Progress as EmbedProgress
 from cxr_embed.store import Store
 from cxr_embed.store.keys import patient_key
+from cxr_embed.store.layout import HEADER
 from cxr_embed.types import CxrImage, Encoder
 
 DEFAULT_ENCODER = "mini"
@@ -86,7 +87,8 @@ def embed(
         store: the store's folder; made where it is missing.
         images: instead of a manifest, radiographs by their paths. Their ids are their paths below the folder that they
             share, or a keyed hash where a path gives a person away, as `cxr-embed manifest scan` has it.
-        root: the folder that the manifest's paths are relative to, if not its own.
+        root: the folder that the manifest's paths are relative to, if not its own; of `images`, the folder that their
+            ids are below, so that a file has the same id whichever others are named with it.
         extra: columns of the manifest that are not findings.
         weights: a safetensors file or a checkpoint's folder.
         outputs, pixels: which of the encoder's outputs to store, which of its pixel recipes to use.
@@ -110,8 +112,11 @@ def embed(
     _check_encoder(encoder)
     if store is None:
         raise EncoderError("`store` is the folder for the vectors; `embed_images` gives a few vectors without one")
+    table = _manifest(manifest, images, root, extra, key_file)
+    if images is not None and root is None:
+        _check_ids(table, Path(store))
     summary = run(
-        _manifest(manifest, images, root, extra, key_file),
+        table,
         encoder,
         store,
         weights=weights,
@@ -162,6 +167,24 @@ def _manifest(
     key, _ = patient_key(Path(key_file) if key_file is not None else None)
     columns = scan_files(files, below, patient_key=key).columns
     return Manifest(pa.table(columns), below, ())
+
+
+def _check_ids(manifest: Manifest, store: Path) -> None:
+    """Refuses an id that is another file's in the store: it would replace that one.
+
+    Raises:
+        ManifestError: naming the first file.
+    """
+    if not (store / HEADER).exists():
+        return
+    opened = Store(store)
+    known = dict(zip(opened.ids.tolist(), opened.content_ids.tolist(), strict=True))
+    for image_id, path, _ in manifest.rows():
+        if image_id in known and file_sha256(manifest.root / path) != known[image_id]:
+            raise ManifestError(
+                f"`images`: {manifest.root / path} would be {image_id!r}, which is another file in {store}; name the "
+                "folder that all of them share as `root`"
+            )
 
 
 @checked_arguments
