@@ -171,7 +171,7 @@ def _parsed(rule: Rule | None) -> tuple[ThresholdRule, float | Mapping[str, floa
     if isinstance(rule, Mapping):
         given: Mapping[str, Any] = rule
         odd = next(
-            (name for name, value in given.items() if not (isinstance(value, Real) and np.isfinite(value))), None
+            (name for name, value in given.items() if not (isinstance(value, Real) and np.isfinite(float(value)))), None
         )
         if odd is not None:
             raise ScoresError(f"`threshold` by finding is a number for each, not {odd}={rule[odd]!r}")
