@@ -196,6 +196,8 @@ def test_what_no_result_could_say_later_is_said_at_once(place: Path, store: obje
         cx.evaluate(values, truth, patients=pandas.Series(["a", "b", "c", None] * 5))
     with pytest.raises(CxrEmbedError, match=r"'nih41': no set of this name; did you mean nih14\?"):
         cx.screen(store, "nih41")
+    with pytest.raises(CxrEmbedError, match="`questions` is an empty list; name one"):
+        cx.ask(store, [])  # type: ignore[arg-type]
     with pytest.warns(UserWarning, match="image 1: does not look like a chest radiograph") as caught:
         cx.embed_images([place / "i0.png", np.random.default_rng(0).integers(0, 256, (96, 96), np.uint8)])
     assert caught[0].filename == __file__  # each call has its own: Python shows one of a place

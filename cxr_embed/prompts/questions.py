@@ -38,8 +38,11 @@ def prompts_of_questions(questions: Sequence[str], against: Sequence[str] = ()) 
         against: what to compare each question with, in their order, instead of `denial_of`; empty for that.
 
     Raises:
-        PromptError: for words that are blank or no prompt, another number of `against`, or two findings of one name.
+        PromptError: for no question, words that are blank or no prompt, another number of `against`, or two findings of
+            one name.
     """
+    if not questions:
+        raise PromptError("`questions` is an empty list; name one, such as 'pneumothorax'")
     if against and len(against) != len(questions):
         raise PromptError(
             f"`against` is given once for each `ask`, {len(questions)} times, or not at all; not {len(against)} times"
