@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from cxr_embed.cli import app
+from cxr_embed.cli.options import prevalences
 
 # Every verb whose input has it takes it.
 WHERE = {
@@ -78,3 +79,18 @@ def test_every_verb_that_a_program_would_read_prints_json() -> None:
     every = {verb for verbs in options().values() for verb in verbs}
     silent = every - set(options()["--json"])
     assert silent <= {"demo", "weights convert", "weights random", ""}, silent
+
+
+@pytest.mark.parametrize(
+    ("words", "rates"),
+    [
+        (None, None),
+        (["0.02"], 0.02),
+        (["Mass=0.1"], {"Mass": 0.1}),
+        (["0.02", "Mass=0.1"], {"*": 0.02, "Mass": 0.1}),
+        (["Mass=0.1", "0.02"], 0.02),
+        (["Mass=0.1", "Mass=0.3"], {"Mass": 0.3}),
+    ],
+)
+def test_a_later_prevalence_wins(words: list[str] | None, rates: object) -> None:
+    assert prevalences(words) == rates

@@ -69,7 +69,7 @@ class Answers(Tabular):
         return pa.table({name: pa.array([row.get(name) for row in rows]) for name in known})
 
     def _remarks(self) -> Sequence[str]:
-        return self.notes
+        return tuple(dict.fromkeys([*self.scores._remarks(), *self.notes]))
 
 
 @checked_arguments

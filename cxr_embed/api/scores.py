@@ -111,4 +111,5 @@ class ScoreFrame(Tabular):
         return [(str(self.ids[row]), float(column[row])) for row in rows]
 
     def _remarks(self) -> Sequence[str]:
-        return self.notes
+        stand_in = ["scores of stand-in weights: their figures mean nothing"] if self.stand_in else []
+        return (*stand_in, *self.notes)

@@ -73,13 +73,14 @@ def listed(text: str | None) -> list[str] | None:
     return [name.strip() for name in text.split(",") if name.strip()] if text is not None else None
 
 
-def prevalences(given: list[str] | None) -> dict[str, float] | None:
-    """`--prevalence`: `0.02` for all findings that are not named, or `NAME=0.02`; a later word wins."""
+def prevalences(given: list[str] | None) -> float | dict[str, float] | None:
+    """`--prevalence`: `0.02` for all findings, or `NAME=0.02`; a later word wins."""
     rates: dict[str, float] = {}
     for word in given or ():
         name, _, number = word.rpartition("=")
         try:
-            rates[name or "*"] = float(number)
+            rate = float(number)
         except ValueError:
             fail(f"--prevalence is a part of 1, such as 0.02 or Pneumothorax=0.02, not {word!r}", 2)
-    return rates or None
+        rates = {**rates, name: rate} if name else {"*": rate}
+    return rates["*"] if set(rates) == {"*"} else rates or None
