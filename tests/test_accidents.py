@@ -134,7 +134,7 @@ def test_letters_that_a_terminal_lacks(tmp_path: Path) -> None:
     # A C locale, as cron and many containers have it, where Python is not told to take UTF-8 all the same.
     plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     code = "from cxr_embed.cli.ending import run; from cxr_embed.cli.probe import print_table\n"
-    code += "run(lambda: print_table(['AUROC'], [['0.520 \\u00b1 0.024']]))"
+    code += "run(lambda **_: print_table(['AUROC'], [['0.520 \\u00b1 0.024']]))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=plain, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "0.520" in done.stdout

@@ -365,7 +365,7 @@ def test_more_columns_than_a_collection_has_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda index: index.search(np.ones(WIDTH), 0), "-k is the number of neighbours, 1 to 16,368"),
+        (lambda index: index.search(np.ones(WIDTH), 0), "`k` is the number of neighbours, 1 to 16,368"),
         (lambda index: index.search(np.ones(WIDTH), 16_369), "1 to 16,368 with Milvus, not 16369"),
         (lambda index: index.search(np.ones(WIDTH + 1), 3), r"a vector of shape \(7,\), the cases' have \(6,\)"),
         (lambda index: index.search(np.zeros(WIDTH), 3), "no direction"),
@@ -483,7 +483,7 @@ def test_the_command_line_answers_alike(folder: Path, tmp_path: Path) -> None:
     [
         (["--engine", "milvus"], "--engine milvus and --uri belong together"),
         (["--uri", "x.db"], "--engine milvus and --uri belong together"),
-        (["--engine", "elastic"], "--engine is faiss or milvus, not 'elastic'"),
+        (["--engine", "elastic"], "'elastic' is not one of 'faiss', 'milvus'"),
         (["--engine", "milvus", "--uri", "x.db"], "x.db: no such file"),
     ],
 )
