@@ -15,7 +15,6 @@ import pyarrow as pa
 from cxr_embed.api.inputs import StrPath
 from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import Colour, Dtype
-from cxr_embed.datasets import scan_files
 from cxr_embed.encoders import CheckedEncoder, load_encoder
 from cxr_embed.errors import EncoderError, ImageError, ManifestError
 from cxr_embed.images import NOTES, looks_like_chest, prepared_encoder, read_image
@@ -164,6 +163,8 @@ def _manifest(
     below = Path(os.path.abspath(root)) if root is not None else Path(os.path.commonpath([f.parent for f in files]))
     if outside := [path for path in files if not path.is_relative_to(below)]:
         raise ManifestError(f"`images`: {outside[0]} is not below {below} (`root`)")
+    from cxr_embed.datasets import scan_files  # a manifest does not need it
+
     key, _ = patient_key(Path(key_file) if key_file is not None else None)
     columns = scan_files(files, below, patient_key=key).columns
     return Manifest(pa.table(columns), below, ())

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +24,11 @@ from cxr_embed.index.faiss.layout import IndexRecord
 from cxr_embed.index.milvus.search import MilvusIndex
 from cxr_embed.index.queries import Examples, QueryBuilder
 from cxr_embed.manifest import Manifest, read_paths
-from cxr_embed.reporting.montage import Places, draw_search
 from cxr_embed.store import Store
 from cxr_embed.types import RESEARCH, EncoderSpec, counted, is_lateral
+
+if TYPE_CHECKING:
+    from cxr_embed.reporting.montage import Places  # drawn with matplotlib, and slow to import
 
 Many = Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
 
@@ -105,6 +107,8 @@ class SimilarCases(Tabular):
 
     def draw(self, places: Places, path: Path | None = None) -> Any:
         """`plot`, where it is known already where radiographs are."""
+        from cxr_embed.reporting.montage import draw_search
+
         examples = [*self.like.ids, *self.unlike.ids]
         known = self.index.cases(self.index.rows_of(examples), self.index.columns)
         digests = self.index.cases(self.rows, ["content"])
@@ -234,6 +238,8 @@ def places_of(manifest: Manifest | StrPath, root: StrPath | None = None) -> Plac
     Raises:
         ManifestError: for a table without paths.
     """
+    from cxr_embed.reporting.montage import Places
+
     if isinstance(manifest, Manifest):
         paths = dict(zip(manifest.column("image_id").tolist(), manifest.column("path").tolist(), strict=True))
         return Places(Path(root) if root is not None else manifest.root, paths)
