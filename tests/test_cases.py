@@ -123,6 +123,9 @@ def test_every_use_says_the_same_of_the_same_fault(tmp_path: Path) -> None:
             use(split="tset")
         with pytest.raises(CasesError, match="no finding Nodule; the findings are: Mass"):
             use(findings=["Nodule"])
+    fill(tmp_path / "other", range(50, 60))
+    with pytest.raises(CasesError, match="other and the labels have no image_id in common"):
+        cx.report(scores, labels, out=tmp_path / "report.html", split="test", stores=[tmp_path / "other"], bootstraps=5)
     for use in (uses[1], uses[3]):
         for wrong in (0, 1, 2.0, {"Mass": 0}):
             with pytest.raises(cx.CxrEmbedError, match=r"`prevalence` is a part of 1, such as 0.02, and neither 0 nor"):

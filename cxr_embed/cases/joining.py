@@ -124,7 +124,6 @@ def join(
         wanted = f"'{lost[0]}' in the labels" if len(lost) else "the labels are empty"
         raise CasesError(f"{side.name} and {source} have no image_id in common: {there}, {wanted}; write the ids alike")
     listed = _column(labels, "patient_id")[rows]
-    listed = np.full(len(rows), "") if listed is None else listed
     others = [replace(who, ids=who.ids[places]) for who in patients]
     owners = patients_of(ids[rows], [PatientsOf(source, listed), *others])
     notes = []

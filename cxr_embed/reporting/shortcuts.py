@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.cases import PatientsOf, Side, join
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.evaluation import evaluate
 from cxr_embed.manifest import Manifest
@@ -50,12 +51,13 @@ def audit(
 
     Returns:
         A record for each attribute: what is separated from what, how well, or the reason why that is not known.
+
+    Raises:
+        CasesError: where store and labels have no image in common, or name different patients.
     """
-    place = {image_id: number for number, image_id in enumerate(store.ids.tolist())}
-    rows = np.flatnonzero([image_id in place for image_id in labels.ids.tolist()])
-    ids = labels.ids[rows]
-    listed, known = labels.column("patient_id")[rows], store.patient_ids[[place[image_id] for image_id in ids.tolist()]]
-    patients = np.where(listed != "", listed, np.where(known != "", known, ids))
+    side = Side(store.ids, str(store.path), "vector")
+    cases = join(labels, side, columns=(), patients=[PatientsOf("the store", store.patient_ids)])
+    ids, patients = cases.ids, cases.patients
     test = np.isin(patients, patients[np.isin(ids, tested)])
     halved = bool(test.all())
     if halved:
@@ -65,7 +67,7 @@ def audit(
         learn &= hashes(ids) <= np.sort(hashes(ids[learn]))[_MOST - 1]
     found = []
     for attribute in ATTRIBUTES:
-        values = labels.column(attribute)[rows]
+        values = cases.table.get(attribute, np.empty(0, np.str_))
         if not (values != "").any():
             continue
         record: dict[str, Any] = {"encoder": name, "attribute": attribute, "halved": halved}
