@@ -429,7 +429,8 @@ def nih_folder(root: Path, rows: list[dict[str, str]], findings: list[str], **op
 
 
 def nih_rows(count: int = 3) -> tuple[list[dict[str, str]], list[str]]:
-    findings = load_recipe("nih-chestxray14").findings
+    recipe = load_recipe("nih-chestxray14")
+    findings = recipe.findings(recipe.chosen_labels(None))
     assert findings
     rows = []
     for number in range(count):
@@ -440,9 +441,9 @@ def nih_rows(count: int = 3) -> tuple[list[dict[str, str]], list[str]]:
             "age": str(7 + 46 * number),
         }
         row |= {"sex": "MF"[number % 2], "view": "PA", "split": ["test", "train", ""][number % 3]}
-        row |= {name: str(int(number == place)) for place, name in enumerate(findings.names)}
+        row |= {name: str(int(number == place)) for place, name in enumerate(findings)}
         rows.append(row)
-    return rows, findings.names
+    return rows, findings
 
 
 @pytest.fixture
@@ -539,7 +540,7 @@ TABLE = "Data_Entry_2017_v2020.csv"
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        (lambda root: (root / TABLE).unlink(), "none of Data_Entry_2017_v2020.csv, Data_Entry_2017.csv is there"),
+        (lambda root: (root / TABLE).unlink(), "no Data_Entry_2017_v2020.csv or Data_Entry_2017.csv is there"),
         (
             lambda root: (root / "test_list.txt").unlink(),
             "the list test_list.txt is missing; NIH ChestX-ray14 comes with it",
@@ -610,9 +611,8 @@ def test_the_recipes_that_come_along() -> None:
 def test_words_of_a_recipe_are_read_as_they_stand(tmp_path: Path) -> None:
     text = MINIMAL + "  No: {table: [Yes]}\ntable: {files: [a.csv], file_name: 1}\n"
     recipe = load_recipe(recipe_file(tmp_path, text))
-    assert recipe.columns["No"].table == ["Yes"]
-    assert recipe.table is not None
-    assert recipe.table.file_name == "1"
+    assert recipe.columns["No"][0].table == ["Yes"]
+    assert recipe.tables["table"].key.column == "1"
     with pytest.raises(ManifestError, match="image_id stands twice"):
         load_recipe(recipe_file(tmp_path, MINIMAL + "  image_id: {path: '(.*)'}\n"))
 
@@ -681,7 +681,7 @@ def test_every_fault_of_a_recipe_is_told(tmp_path: Path) -> None:
     [
         ("  age: {}\n", "exactly one of path, dicom and table"),
         ("  age: {path: '(a)', dicom: age}\n", "exactly one of path, dicom and table"),
-        ("  age: {dicom: name}\n", "columns.age.dicom"),
+        ("  age: {dicom: name}\n", "columns.age.0.dicom"),
         ("  age: {table: [Age]}\n", "no table is named"),
         ("  path: {path: '(.*)'}\n", "columns twice: path"),
         ("  Path: {path: '(.*)'}\n", "columns twice: path"),
@@ -691,7 +691,7 @@ def test_every_fault_of_a_recipe_is_told(tmp_path: Path) -> None:
         ("table: {files: [/etc/passwd], file_name: A}\n", "stay below"),
         ("table: {files: [], file_name: A}\n", "table.files"),
         ("split: {test: ../t.txt}\n", "stay below"),
-        ("findings: {table: [A], separator: '', names: [F]}\n", "findings.separator"),
+        ("findings: {table: [A], separator: '', names: [F]}\n", "labels.published.named.separator"),
         (
             "table: {files: [a], file_name: A}\nfindings: {table: [A], separator: x, names: [F, f]}\n",
             "columns twice: f",

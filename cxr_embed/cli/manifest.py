@@ -40,6 +40,10 @@ def scan(
         bool, typer.Option("--keep-patient-id", help="Hash nothing: patient ids, and image ids as the paths have them.")
     ] = False,
     key_file: Annotated[Path | None, typer.Option(help="Key of the hash; one is made for you by default.")] = None,
+    labelled_by: Annotated[
+        str | None,
+        typer.Option(help="Which of the recipe's labels; `manifest recipes` names them.", show_default="first"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a manifest from a folder of radiographs.
@@ -62,11 +66,13 @@ def scan(
         )
     layout = load_recipe(recipe)
     if out is not None:
-        check_new(out, layout.manifest_columns)  # before the scan, which may take long
+        check_new(
+            out, layout.manifest_columns(layout.chosen_labels(labelled_by))
+        )  # before the scan, which may take long
     # Ids that a public table publishes are not hashed: no key is made for them.
-    hashed = not keep_patient_id and bool(patient_pattern or not layout.columns["patient_id"].table)
+    hashed = not keep_patient_id and not layout.public_ids and bool(patient_pattern or layout.hashes)
     key, key_path = _key(key_file, kept=out is not None) if hashed else (None, None)
-    result = run(folder, layout, patient_key=key, patient_pattern=patient_pattern)
+    result = run(folder, layout, patient_key=key, patient_pattern=patient_pattern, labelled_by=labelled_by)
     if out is not None:
         write_new_manifest(out, result.columns)
     below = stays_below(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cxr_embed.errors import ImageError
@@ -14,22 +14,30 @@ from cxr_embed.images import SUFFIXES, sniff
 _GLOB = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
-def candidates(root: Path, patterns: list[str], skipped: list[tuple[str, str]]) -> list[str]:
+def candidates(
+    root: Path, patterns: Sequence[str], skipped: list[tuple[str, str]], without: Sequence[str] = ()
+) -> list[str]:
     """Paths below `root` that match a pattern, sorted, without hidden files, a DICOMDIR and stores.
 
     Args:
         root: the folder.
         patterns: globs, `**` for any number of folders.
         skipped: grows by the folders that cannot be read.
+        without: globs of paths that are left out.
     """
-    parts = (re.sub(r"\*\*/|\*\*|\*|\?|[^*?]+", lambda m: _GLOB.get(m[0]) or re.escape(m[0]), p) for p in patterns)
-    wanted = re.compile("|".join(f"(?:{part})" for part in parts), re.DOTALL)
+    wanted, unwanted = _globs(patterns), _globs(without)
     found = []
     for folder, names in _folders(root, skipped):
         prefix = "" if folder == root else folder.relative_to(root).as_posix() + "/"
         visible = (name for name in names if not name.startswith(".") and name != "DICOMDIR")
         found += [prefix + name for name in visible if wanted.fullmatch(prefix + name)]
-    return sorted(found)
+    return sorted(name for name in found if not (without and unwanted.fullmatch(name)))
+
+
+def _globs(patterns: Sequence[str]) -> re.Pattern[str]:
+    """A pattern of the paths that match one of some globs."""
+    parts = (re.sub(r"\*\*/|\*\*|\*|\?|[^*?]+", lambda m: _GLOB.get(m[0]) or re.escape(m[0]), p) for p in patterns)
+    return re.compile("|".join(f"(?:{part})" for part in parts), re.DOTALL)
 
 
 def _folders(root: Path, skipped: list[tuple[str, str]]) -> Iterator[tuple[Path, list[str]]]:

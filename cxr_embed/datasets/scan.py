@@ -5,74 +5,71 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cxr_embed.datasets.boxes import BoxTable
 from cxr_embed.datasets.discovery import candidates, file_kind, printable
-from cxr_embed.datasets.metadata import findings_of, first_of, read_splits, read_table
+from cxr_embed.datasets.image_rows import Hide, ImageRows
+from cxr_embed.datasets.labels import Labeller, check_labels
 from cxr_embed.datasets.patients import RevealingPaths, compiled_pattern, hashed, neutral
-from cxr_embed.datasets.recipe import ColumnSource, Recipe, load_recipe
+from cxr_embed.datasets.recipe import Recipe, load_recipe
+from cxr_embed.datasets.recipe_parts import Source
+from cxr_embed.datasets.result import ScanResult, UnmatchedFile
+from cxr_embed.datasets.tables import read_splits, read_tables
 from cxr_embed.errors import ImageError, ManifestError
 from cxr_embed.images import read_dicom_header
 from cxr_embed.images.identifiers import Identifiers, read_identifiers
 from cxr_embed.manifest import CONTROL, check_columns, leaves_root
 from cxr_embed.manifest.patterns import match_bounded
-from cxr_embed.manifest.spellings import plain_age
-from cxr_embed.types import DicomFields, counted
+from cxr_embed.manifest.spellings import plain_column
+from cxr_embed.types import counted
 
 _NAMED = 3
-
-
-@dataclass(kw_only=True)
-class ScanResult:
-    """A manifest's columns and what happened on the way.
-
-    Attributes:
-        columns: name to `N` values.
-        skipped: files that were not radiographs, with the reason.
-        without_patient: images whose patient is unknown: each was taken as a patient of its own.
-        not_found: rows of the data set's table whose file is not there.
-        neutral: images whose id is a keyed hash, because their path gives a person or an order away.
-        problems: why the columns make no valid manifest, where the data set's own tables are at fault.
-    """
-
-    columns: dict[str, list[str]]
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    without_patient: int = 0
-    not_found: int = 0
-    neutral: int = 0
-    problems: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.columns["image_id"])
+Progress = Callable[[int, int], None]  # files that are done, and all
 
 
 class _Skipped(Exception):
     """Why a file is left out."""
 
 
-def scan(root: Path, recipe: Recipe, *, patient_key: bytes | None, patient_pattern: str | None = None) -> ScanResult:
+def scan(
+    root: Path,
+    recipe: Recipe,
+    *,
+    patient_key: bytes | None,
+    patient_pattern: str | None = None,
+    labelled_by: str | None = None,
+    progress: Progress | None = None,
+) -> ScanResult:
     """Makes a manifest's columns from a folder.
 
     With a key, patient ids become a keyed hash, wherever they come from but a public data set's own table; and so do
     the image ids of paths that hold a UID, that patient's id, or what a DICOM header says of a person or an order:
-    names, birth date, accession number and other ids, in any spelling. Without a key, all of it stays as it is.
+    names, birth date, accession number and other ids, in any spelling. Without a key, all of it stays as it is; and so
+    do the ids of a data set whose recipe says that they are public.
 
     Args:
         root: the data set's folder; paths in the result are relative to it.
         recipe: how the data set is laid out.
         patient_key: key of the hash; None keeps ids in clear.
         patient_pattern: regular expression searched in the relative path; its first group is the patient's id.
+        labelled_by: which of the recipe's labels; its first by default.
+        progress: hears of `(done, total)` files.
 
     Raises:
-        ManifestError: where the folder, its table or its lists are missing, or no radiograph is found.
+        ManifestError: where the folder, its tables or its lists are missing or are those of another data set, or no
+            radiograph is found.
     """
     if not os.path.isdir(root):
         raise ManifestError(f"{root}: {'a file, not a folder' if os.path.exists(root) else 'no such folder'}")
-    run = _Scan(root, recipe, patient_key, compiled_pattern(patient_pattern))
-    for relative in candidates(root, recipe.images, run.result.skipped):
+    key = None if recipe.public_ids else patient_key
+    run = _Scan(root, recipe, key, compiled_pattern(patient_pattern), recipe.chosen_labels(labelled_by))
+    files = candidates(root, recipe.images, run.result.skipped, recipe.not_images)
+    for done, relative in enumerate(files, 1):
         run.add(relative)
+        if progress is not None:
+            progress(done, len(files))
     return run.finish()
 
 
@@ -87,7 +84,7 @@ def scan_files(files: Sequence[Path], root: Path, *, patient_key: bytes | None) 
     Raises:
         ManifestError: naming the files that are not radiographs.
     """
-    run = _Scan(root, load_recipe("folder"), patient_key, None)
+    run = _Scan(root, load_recipe("folder"), patient_key, None, None)
     for path in files:
         run.add(path.relative_to(root).as_posix())
     if run.result.skipped:
@@ -100,22 +97,34 @@ def scan_files(files: Sequence[Path], root: Path, *, patient_key: bytes | None) 
 class _Scan:
     """A scan while it lasts."""
 
-    def __init__(self, root: Path, recipe: Recipe, key: bytes | None, pattern: re.Pattern[str] | None) -> None:
+    def __init__(
+        self, root: Path, recipe: Recipe, key: bytes | None, pattern: re.Pattern[str] | None, labels: str | None
+    ) -> None:
         self._root, self._recipe, self._key, self._pattern = root, recipe, key, pattern
-        self._table, self._splits = read_table(root, recipe), read_splits(root, recipe)
-        self.result = ScanResult(columns={name: [] for name in recipe.manifest_columns})
+        self._tables, self._splits = read_tables(root, recipe, labels), read_splits(root, recipe)
+        check_labels(recipe, labels, self._tables)
+        self._labeller = Labeller(recipe, labels)
+        self._boxes = BoxTable(recipe.boxes or [])
+        self._list = next(iter(self._tables.values()), None)
+        if self._list is not None and (self._list.spec.by != "image" or not self._list.spec.complete):
+            self._list = None
+        self.result = ScanResult(
+            columns={name: [] for name in recipe.manifest_columns(labels)},
+            labels=labels,
+            not_findings=recipe.not_findings(labels),
+        )
         self._seen: set[str] = set()
         self._revealing = RevealingPaths()
 
     def add(self, relative: str) -> None:
         """A file to a row, or among the skipped ones."""
-        name = relative.rpartition("/")[2]
         try:
-            values, identifiers = self._read(relative, name)
+            image = self._known(relative)
+            values, identifiers = self._read(image)
         except (ImageError, _Skipped) as error:
             self.result.skipped.append((printable(relative), str(error)))
             return
-        self._seen.add(name)
+        self._seen.add(image.key)
         if self._pattern and (match := match_bounded(self._pattern, relative)) and (match[1] or "").strip():
             values["patient_id"] = hashed(match[1].strip(), self._key)
             self._revealing.add(relative, match.end(1))
@@ -124,22 +133,71 @@ class _Scan:
             values |= _revealing_columns(values, self._recipe, identifiers, self._key)
         values["path"] = relative
         if self._recipe.split:
-            values["split"] = self._splits.get(name, "")
+            values["split"] = self._splits.get(relative.rpartition("/")[2], "")
+        values |= self._labeller.of(image, values.get("split", ""))
+        self._boxes.add(relative, image)
         for column, cells in self.result.columns.items():
             cells.append(values[column])
 
-    def _read(self, relative: str, name: str) -> tuple[dict[str, str], Identifiers | None]:
+    def _known(self, relative: str) -> ImageRows:
+        """The file as the tables know it.
+
+        Raises:
+            _Skipped: where they do not, or know it as a file that was there before.
+        """
         _check_name(relative)
-        row = self._table.get(name, {})
-        if self._recipe.table and (not row or name in self._seen):
-            raise _Skipped("a second file of its name" if name in self._seen else "not in the data set's table")
-        return _values(self._root / relative, relative, self._recipe, row, self._key)
+        image = ImageRows(relative, self._tables)
+        image.look_up(self._recipe)
+        table = self._list
+        if table is None:
+            return image
+        if not image.rows.get(table.name):
+            if self.result.unmatched is None:
+                nearest = table.nearest(image.key)
+                self.result.unmatched = UnmatchedFile(printable(relative), image.key, table.files[0], nearest)
+            raise _Skipped("not in the data set's table")
+        if image.key in self._seen:
+            raise _Skipped("a second file of its name")
+        return image
+
+    def _read(self, image: ImageRows) -> tuple[dict[str, str], Identifiers | None]:
+        """A row's columns but for `path`, lists of `split` and labels, and what a DICOM header says of people.
+
+        Raises:
+            ImageError, _Skipped: for a file that is not a radiograph.
+        """
+        identifiers = None
+        path = self._root / image.relative
+        if file_kind(path) == "dicom":
+            if any(source.dicom for sources in self._recipe.columns.values() for source in sources):
+                image.header = _header(path)
+            identifiers = read_identifiers(path) if self._key is not None else None
+        values = {}
+        for name, sources in self._recipe.columns.items():
+            value = image.value(sources, self._hide(name))
+            spelling = plain_column(name)
+            values[name] = spelling(value) if spelling is not None else value
+        if not values["image_id"]:
+            raise _Skipped("its path does not match the recipe's image_id")
+        return values, identifiers
+
+    def _hide(self, column: str) -> Hide | None:
+        """Hashes whose image it is, where there is a key: not what a public data set's own table says."""
+        key = self._key
+        if key is None:
+            return None
+
+        def hide(source: Source, value: str) -> str:
+            whose = source.dicom == "patient_id" or (column == "patient_id" and source.path is not None)
+            return hashed(value, key) if whose else value
+
+        return hide
 
     def _look(self, relative: str, identifiers: Identifiers | None) -> None:
-        """What a path gives away by the recipe's own patient pattern, and by the file's header."""
-        patient = self._recipe.columns["patient_id"]
-        if patient.path is not None and (match := re.fullmatch(patient.path, relative)) and match[1]:
-            self._revealing.add(relative, match.end(1))
+        """What a path gives away by the recipe's own patient patterns, and by the file's header."""
+        for source in self._recipe.columns["patient_id"]:
+            if source.path is not None and (match := re.fullmatch(source.path, relative)) and match[1]:
+                self._revealing.add(relative, match.end(1))
         if identifiers is not None:
             self._revealing.look(relative, identifiers)
 
@@ -153,13 +211,16 @@ class _Scan:
         if not len(result):
             skipped = result.skipped
             first = f" (the first of {len(skipped)} skipped: {': '.join(skipped[0])})" if skipped else ""
+            if result.unmatched is not None:
+                first += f"\n  {result.unmatched}"
             raise ManifestError(f"{self._root}: no radiograph found{first}")
-        result.not_found = len(self._table.keys() - self._seen)
+        result.not_found = len(self._list.rows.keys() - self._seen) if self._list is not None else 0
         ids = result.columns["image_id"] = self._image_ids()
         patients = result.columns["patient_id"]
         result.without_patient = patients.count("")
         result.columns["patient_id"] = [known or f"unknown-{own}" for known, own in zip(patients, ids, strict=True)]
-        result.problems = check_columns(result.columns)
+        result.boxes = self._boxes.columns(result.columns["path"], ids)
+        result.problems = [*check_columns(result.columns), *self._boxes.problems]
         return result
 
     def _image_ids(self) -> list[str]:
@@ -180,7 +241,8 @@ def _revealing_columns(
     values: dict[str, str], recipe: Recipe, identifiers: Identifiers | None, key: bytes
 ) -> dict[str, str]:
     """Columns that a recipe takes from the path, a study's id say, hashed where the header gives them away."""
-    taken = [n for n, source in recipe.columns.items() if source.path and n not in ("image_id", "patient_id")]
+    paths = [name for name, sources in recipe.columns.items() if any(source.path for source in sources)]
+    taken = [name for name in paths if name not in ("image_id", "patient_id")]
     return {n: hashed(values[n], key) for n in taken if identifiers is not None and identifiers.in_text(values[n])}
 
 
@@ -208,54 +270,13 @@ def _distinct(ids: list[str], long_ids: list[str]) -> list[str]:
     return ids
 
 
-def _values(
-    path: Path, relative: str, recipe: Recipe, row: dict[str, str], key: bytes | None
-) -> tuple[dict[str, str], Identifiers | None]:
-    """A row's columns but for `path` and `split`, and what a DICOM header says of people where there is a key.
-
-    Raises:
-        ImageError, _Skipped: for a file that is not a radiograph.
-    """
-    fields, patient, identifiers = DicomFields(), "", None
-    if file_kind(path) == "dicom":
-        if any(source.dicom for source in recipe.columns.values()):
-            fields, patient = read_dicom_header(path, None)
-        identifiers = read_identifiers(path) if key is not None else None
-    header = {
+def _header(path: Path) -> dict[str, str]:
+    """The fields of a DICOM header, by their names in a recipe."""
+    fields, patient = read_dicom_header(path, None)
+    return {
         "patient_id": patient,
         "study_date": fields.study_date,
         "view": fields.view,
         "age": "" if fields.age is None else str(fields.age),
         "sex": fields.sex,
     }
-    values = {}
-    for name, source in recipe.columns.items():
-        whose = source.dicom == "patient_id" or (name == "patient_id" and source.path is not None)
-        values[name] = _value(source, relative, header, row, key if whose else None)
-    if "age" in values:
-        values["age"] = plain_age(values["age"])
-    if not values["image_id"]:
-        raise _Skipped("its path does not match the recipe's image_id")
-    if recipe.findings:
-        named = findings_of(row, recipe)
-        values.update({name: str(int(name in named)) if named else "" for name in recipe.findings.names})
-    return values, identifiers
-
-
-def _value(source: ColumnSource, relative: str, header: dict[str, str], row: dict[str, str], key: bytes | None) -> str:
-    """A column's value; hashed where there is a key."""
-    if source.path is not None:
-        value = _group(source.path, relative)
-    elif source.dicom is not None:
-        value = header[source.dicom]
-    else:
-        value = first_of(row, source.table or [])
-    if source.number is not None:
-        value = _group(source.number, value)
-    value = " ".join(CONTROL.sub(" ", value).split())
-    return source.prefix + hashed(value, key) if value else ""
-
-
-def _group(pattern: str, text: str) -> str:
-    match = match_bounded(re.compile(pattern), text, whole=True)
-    return str(match[1] or "") if match else ""

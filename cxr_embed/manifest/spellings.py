@@ -20,13 +20,17 @@ _DIGITS = 20  # of a number that is looked at
 _WHOLE = re.compile(r"([+-]?\d+)(\.0*)?", re.ASCII)
 
 
+def plain_column(name: str) -> Callable[[str], str] | None:
+    """What spells a known column's values plainly; None where they stay as they are."""
+    return {"sex": _sex, "age": plain_age, "study_date": _day}.get(name)
+
+
 def plain_values(rows: Rows, findings: Sequence[str]) -> Rows:
     """The same rows with findings, sex, age and study_date in the manifest's own spelling; what is unclear stays."""
-    spellings: dict[str, Callable[[str], str]] = {"sex": _sex, "age": plain_age, "study_date": _day}
-    spellings |= dict.fromkeys(findings, _finding)
+    spellings = {name: plain_finding if name in findings else plain_column(name) for name in rows.table.column_names}
     columns = [
-        _mapped(rows.table[name], spellings[name]) if name in spellings else rows.table[name]
-        for name in rows.table.column_names
+        _mapped(rows.table[name], spelling) if spelling is not None else rows.table[name]
+        for name, spelling in spellings.items()
     ]
     return Rows(pa.table(columns, names=rows.table.column_names), rows.places, rows.unit)
 
@@ -66,7 +70,8 @@ def _sex(value: str) -> str:
     return _SEX.get(value.lower(), _known(value))
 
 
-def _finding(value: str) -> str:
+def plain_finding(value: str) -> str:
+    """A finding as 1, 0, -1 or blank: of yes, True, 1.00; what is unclear stays."""
     if value in FINDING_VALUES:
         return value
     if _NUMBER.fullmatch(value):

@@ -1,0 +1,159 @@
+"""The labels of an image: columns, names in a cell, readers' votes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cxr_embed.datasets.image_rows import ImageRows, mapped
+from cxr_embed.datasets.recipe import Recipe
+from cxr_embed.datasets.recipe_parts import LabelSource, Named
+from cxr_embed.datasets.table_formats import written_list
+from cxr_embed.datasets.tables import DataTable
+from cxr_embed.errors import ManifestError
+from cxr_embed.manifest.checks import FINDING_VALUES
+from cxr_embed.manifest.spellings import plain_finding
+
+Votes = Mapping[str, Sequence[str]]  # finding to the readers' values
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """The labels of a recipe that are taken."""
+
+    recipe: Recipe
+    labels: str | None
+
+    def of(self, image: ImageRows, split: str) -> dict[str, str]:
+        """Finding to 1, 0, -1 or blank, and `<finding> votes` to `2/3` where readers are counted.
+
+        Args:
+            image: what the tables say of it.
+            split: its part of the data set: official labels win on theirs.
+        """
+        if self.labels is None:
+            return {}
+        source = self.recipe.labels[self.labels]
+        votes = _votes(source, image)
+        official = self.recipe.official
+        if official is not None and official.split == split:
+            better = _votes(self.recipe.labels[official.labels], image)
+            votes = better if any(better.values()) else votes
+        values = {name: _decided(votes.get(name, ()), source) for name in self.recipe.findings(self.labels)}
+        if source.votes == "counts":
+            values |= {f"{name} votes": _counted(votes.get(name, ())) for name in list(values)}
+        return values
+
+
+def _votes(source: LabelSource, image: ImageRows) -> Votes:
+    """Each finding's labels, one a reader; none where nobody labelled the image."""
+    if source.named is not None:
+        return _named_votes(source.named, source.named.in_ or source.in_, image)
+    if source.columns is not None:
+        cells = {name: list(image.cells([column], source.in_)) for name, column in source.columns.items()}
+    else:
+        cells = {name: [image.value(sources)] for name, sources in (source.each or {}).items()}
+    return {name: [plain_finding(mapped(value, source.map)) for value in values] for name, values in cells.items()}
+
+
+def _named_votes(named: Named, table: str | None, image: ImageRows) -> Votes:
+    """By reader, which findings the cells name; one reader where none is said."""
+    cells = list(image.cells(named.table, table))
+    readers = list(image.cells([named.reader], table)) if named.reader else []
+    by_reader: dict[str, set[str]] = {}
+    for number, cell in enumerate(cells):
+        if found := names_in(cell, named):
+            by_reader.setdefault(readers[number] if readers else "", set()).update(found)
+    votes: dict[str, list[str]] = {name: [] for name in named.names}
+    for names in by_reader.values():
+        unknown = not names.isdisjoint(named.unknown) or names <= set(named.ignored)
+        there = _with_ancestors({named.same_as.get(name, name) for name in names}, named.tree)
+        for name in named.names:
+            votes[name].append("" if unknown else str(int(name in there)))
+    return votes
+
+
+def names_in(cell: str, named: Named) -> list[str]:
+    """The findings that a cell names, as it writes them.
+
+    Raises:
+        ValueError: where it is not the list that it should be.
+    """
+    names = written_list(cell) if named.list else cell.split(named.separator) if named.separator else [cell]
+    return [name for each in names if (name := " ".join(each.split()))]
+
+
+def _with_ancestors(names: set[str], tree: Mapping[str, str]) -> set[str]:
+    found = set(names)
+    for name in names:
+        while (name := tree.get(name, "")) and name not in found:
+            found.add(name)
+    return found
+
+
+def _decided(votes: Sequence[str], source: LabelSource) -> str:
+    """Readers' labels to one: with no rule, the first reader's, who is the only one."""
+    known = [vote for vote in votes if vote != ""]
+    if len(known) < 2:
+        return known[0] if known else ""
+    yes = sum(FINDING_VALUES.get(vote) == 1 for vote in known)
+    if source.votes == "any":
+        return str(int(yes > 0))
+    if source.votes is not None:
+        return str(int(2 * yes > len(known)))
+    return known[0] if len(set(known)) == 1 else _any(known)
+
+
+def _any(known: Sequence[str]) -> str:
+    """Rows of one image that are no readers: what one of them says is there is there."""
+    return max(known, key=lambda value: FINDING_VALUES.get(value, 0.0))
+
+
+def _counted(votes: Sequence[str]) -> str:
+    known = [vote for vote in votes if vote != ""]
+    return f"{sum(FINDING_VALUES.get(vote) == 1 for vote in known)}/{len(known)}" if known else ""
+
+
+def check_labels(recipe: Recipe, labels: str | None, tables: Mapping[str, DataTable]) -> None:
+    """Refuses cells that are no labels: a finding that the recipe does not know, a value that is none.
+
+    Raises:
+        ManifestError: with every one of them.
+    """
+    chosen = {labels, recipe.official.labels if recipe.official else None} - {None}
+    problems: list[str] = []
+    for name in sorted(str(name) for name in chosen):
+        source = recipe.labels[name]
+        if source.named is not None:
+            cells = _cells(tables, source.named.table, source.named.in_ or source.in_)
+            problems += _unknown_names(cells, source.named)
+        for finding, column in (source.columns or {}).items():
+            cells = _cells(tables, [column], source.in_)
+            wrong = sorted(cell for cell in cells if plain_finding(mapped(cell, source.map)) not in FINDING_VALUES)
+            if wrong:
+                problems.append(f"{finding} is {', '.join(map(repr, wrong[:3]))}, not 1, 0, -1 or blank")
+    if problems:
+        files = ", ".join(file for table in tables.values() for file in table.files[:1])
+        shown = "".join(f"\n  {problem}" for problem in problems[:10])
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise ManifestError(f"{files}: not as the recipe {recipe.name} expects it{shown}{more}", tuple(problems))
+
+
+def _cells(tables: Mapping[str, DataTable], names: Sequence[str], table: str | None) -> set[str]:
+    """The different cells of a column."""
+    for each in tables.values() if table is None else (tables[table],):
+        for name in names:
+            if name in each.columns:
+                return set(each.columns[name])
+    return set()
+
+
+def _unknown_names(cells: Iterable[str], named: Named) -> list[str]:
+    known = {*named.names, *named.same_as, *named.negative, *named.unknown, *named.ignored}
+    problems, unknown = [], set()
+    for cell in sorted(cells):
+        try:
+            unknown |= set(names_in(cell, named)) - known
+        except ValueError as error:
+            problems.append(str(error))
+    return [*problems, *(f"the recipe does not know the finding {name!r}" for name in sorted(unknown))]
