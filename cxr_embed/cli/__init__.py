@@ -19,6 +19,7 @@ from cxr_embed.cli import (
     index_evaluate,
     index_push,
     manifest,
+    manifest_scan,
     phantom,
     probe,
     probe_curve,
@@ -49,6 +50,7 @@ app.command("zeroshot", epilog=zeroshot.EXAMPLE)(zeroshot.zeroshot)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("report", epilog=report.EXAMPLE)(report.report)
+manifest.app.command("scan", epilog=manifest_scan.EXAMPLE)(manifest_scan.scan)
 probe.app.command("curve", epilog=probe_curve.EXAMPLE)(probe_curve.curve)
 probe.app.command("evaluate", epilog=probe_evaluate.EXAMPLE)(probe_evaluate.evaluate)
 probe.app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +19,11 @@ COLUMNS = ("image_id", "finding", "x", "y", "width", "height")
 _MORE = ("reader", "mask")  # columns that only some data sets have
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?", re.IGNORECASE)
 _MASK = re.compile(r"(\d+) x (\d+): (\d+(?: \d+)*)")
+
+
+def boxes_path(manifest: Path) -> Path:
+    """The file of boxes beside a manifest."""
+    return manifest.with_suffix(".boxes.csv")
 
 
 class BoxTable:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cxr_embed.datasets.boxes import BoxTable
 from cxr_embed.datasets.discovery import candidates, file_kind, printable
+from cxr_embed.datasets.guess import guess_recipe
 from cxr_embed.datasets.image_rows import Hide, ImageRows
 from cxr_embed.datasets.labels import Labeller, check_labels
 from cxr_embed.datasets.patients import RevealingPaths, compiled_pattern, hashed, neutral
@@ -64,7 +65,15 @@ def scan(
     if not os.path.isdir(root):
         raise ManifestError(f"{root}: {'a file, not a folder' if os.path.exists(root) else 'no such folder'}")
     key = None if recipe.public_ids else patient_key
-    run = _Scan(root, recipe, key, compiled_pattern(patient_pattern), recipe.chosen_labels(labelled_by))
+    pattern, labels = compiled_pattern(patient_pattern), recipe.chosen_labels(labelled_by)
+    try:
+        run = _Scan(root, recipe, key, pattern, labels)
+    except ManifestError as error:
+        guess = guess_recipe(root)
+        if guess is None or guess.recipe.name == recipe.name:
+            raise
+        of = f"by {', '.join(guess.files[:_NAMED])} it is {guess.recipe.title}: `recipe={guess.recipe.name!r}`"
+        raise ManifestError(f"{error}\n  {of}", error.problems) from None
     files = candidates(root, recipe.images, run.result.skipped, recipe.not_images)
     for done, relative in enumerate(files, 1):
         run.add(relative)

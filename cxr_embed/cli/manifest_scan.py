@@ -1,0 +1,227 @@
+"""`cxr-embed manifest scan`: a folder to a manifest."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cxr_embed.cli.common import print_json, progress_bar
+from cxr_embed.cli.options import AsJson
+from cxr_embed.types import counted, is_lateral
+
+if TYPE_CHECKING:
+    from cxr_embed.datasets import Recipe, ScanResult
+
+EXAMPLE = "Example: `cxr-embed manifest scan /data/NIH --recipe nih-chestxray14 --out nih.csv`"
+
+
+def scan(
+    folder: Annotated[Path, typer.Argument(help="The data set's folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="CSV or Parquet to write; nothing is written without it.", show_default=False)
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A data set's layout, or a .yaml file of your own; guessed where none is named."),
+    ] = None,
+    patient_pattern: Annotated[
+        str | None, typer.Option(help="Regular expression on the path; its group is the patient's id.")
+    ] = None,
+    keep_patient_id: Annotated[
+        bool, typer.Option("--keep-patient-id", help="Hash nothing: patient ids, and image ids as the paths have them.")
+    ] = False,
+    key_file: Annotated[Path | None, typer.Option(help="Key of the hash; one is made for you by default.")] = None,
+    labelled_by: Annotated[
+        str | None,
+        typer.Option(help="Which of the recipe's labels; `manifest recipes` names them.", show_default="first"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a manifest from a folder of radiographs.
+
+    DICOM headers fill view, age, sex and date. A keyed hash replaces patient ids, unless a public data set's own table
+    has them, and the image ids of all paths in which a patient's id, a UID, or a name, birth date, accession number or
+    other id of a header stands, in any spelling; every other image id is its path. --keep-patient-id hashes nothing.
+    The column path stays as it is: keep the manifest with the images. Without --out the folder is only looked at; a
+    file that is there already is never replaced. --recipe reads a public data set by its own tables, as it was
+    downloaded; without --recipe, the folder of a known one is recognised, and read by its recipe where nothing is
+    written.
+    """
+    from cxr_embed.datasets import boxes_path, load_recipe
+    from cxr_embed.datasets import scan as run
+    from cxr_embed.errors import ManifestError
+    from cxr_embed.io.files import stays_below
+    from cxr_embed.manifest import check_new, write_new_manifest
+
+    if keep_patient_id and key_file is not None:
+        raise ManifestError(
+            "--key-file is the key of a hash, and --keep-patient-id turns the hash off: give one of them"
+        )
+    layout = load_recipe(recipe if recipe is not None else _guessed(folder, out))
+    columns = layout.manifest_columns(layout.chosen_labels(labelled_by))
+    if out is not None:
+        check_new(out, columns)  # before the scan, which may take long
+    # Ids that a public table publishes are not hashed: no key is made for them.
+    hashed = not keep_patient_id and not layout.public_ids and bool(patient_pattern or layout.hashes)
+    key, key_path = _key(key_file, kept=out is not None) if hashed else (None, None)
+    with progress_bar() as bar:
+        result = run(
+            folder,
+            layout,
+            patient_key=key,
+            patient_pattern=patient_pattern,
+            labelled_by=labelled_by,
+            progress=partial(bar, "reading") if bar is not None else None,
+        )
+    if out is not None and result.boxes:
+        write_new_manifest(boxes_path(out), result.boxes)
+    if out is not None:
+        write_new_manifest(out, result.columns)
+    below = stays_below(folder)
+    away = [path for path in result.columns["path"] if not below(folder / path)]
+    if as_json:
+        print_json(_summary(result, out, folder, away))
+    else:
+        _print_summary(result, out, folder)
+        _print_data_set(layout, result, out)
+        print_away(away, len(result), folder)
+        _print_written(result, out, key_path)
+    if result.problems:
+        raise typer.Exit(1)
+
+
+def _guessed(folder: Path, out: Path | None) -> str:
+    """The recipe of a folder for which none is named: that of the data set that it seems to be.
+
+    Raises:
+        ManifestError: where a manifest would be written on a guess.
+    """
+    from cxr_embed.datasets import guess_recipe
+    from cxr_embed.errors import ManifestError
+
+    guess = guess_recipe(folder)
+    if guess is None:
+        return "folder"
+    by = f"{folder}: {guess.recipe.title}, by {', '.join(guess.files[:3])}"
+    if out is not None:
+        raise ManifestError(
+            f"{by}; give --recipe {guess.recipe.name} to read it by its own tables, or --recipe folder to take the "
+            "files alone"
+        )
+    typer.echo(f"{by}; `--recipe {guess.recipe.name}` says so", err=True)
+    return guess.recipe.name
+
+
+def _key(key_file: Path | None, kept: bool) -> tuple[bytes, Path | None]:
+    """The key of patient ids, and its file; where no id is kept, a passing key does, and none is made for the user."""
+    from cxr_embed.store.keys import patient_key
+
+    return patient_key(key_file) if kept or key_file is not None else (secrets.token_bytes(32), None)
+
+
+def _summary(result: ScanResult, out: Path | None, folder: Path, away: list[str]) -> dict[str, Any]:
+    """What `--json` prints of a scan."""
+    return {
+        "manifest": str(out) if out is not None else None,
+        "root": str(folder),
+        "images": len(result),
+        "patients": len(set(result.columns["patient_id"])),
+        "lateral_views": sum(map(is_lateral, result.columns.get("view", ()))),
+        "without_patient": result.without_patient,
+        "not_found": result.not_found,
+        "linked_away": away,
+        "labelled_by": result.labels,
+        "not_findings": result.not_findings,
+        "boxes": len(result.boxes.get("image_id", ())),
+        "unmatched": asdict(result.unmatched) if result.unmatched is not None else None,
+        "skipped": [{"path": path, "reason": reason} for path, reason in result.skipped],
+        "problems": result.problems,
+    }
+
+
+def _print_summary(result: ScanResult, out: Path | None, folder: Path) -> None:
+    """A scan's summary for people; what may need their attention goes to stderr."""
+    patients = len(set(result.columns["patient_id"]))
+    typer.echo(f"{out or folder}: {counted(len(result), 'image')} of {counted(patients, 'patient')}")
+    if out is not None and out.resolve().parent != folder.resolve():
+        typer.echo(f"paths are relative to {folder}: give `--root {shlex.quote(str(folder))}` when you embed")
+    if result.skipped:
+        kinds = Counter(reason for _, reason in result.skipped)
+        reasons = "; ".join(f"{count:,} x {reason}" for reason, count in kinds.most_common(3))
+        more = f"; {counted(len(kinds) - 3, 'other reason')}" if len(kinds) > 3 else ""
+        typer.echo(
+            f"skipped {counted(len(result.skipped), 'other file')} ({reasons}{more}); --json names each", err=True
+        )
+    print_lateral(result.columns.get("view", ()))
+    if result.unmatched is not None:
+        typer.echo(f"  {result.unmatched}", err=True)
+    if result.not_found:
+        has = "has" if result.not_found == 1 else "have"
+        typer.echo(f"{counted(result.not_found, 'row')} of the data set's table {has} no file here", err=True)
+    if result.without_patient:
+        typer.echo(
+            f"warning: the patient of {counted(result.without_patient, 'image')} is unknown; each is taken as a "
+            "patient of its own,\n"
+            "  so splits may mix a patient's images. --patient-pattern REGEX takes the id from the path",
+            err=True,
+        )
+    for problem in result.problems:
+        typer.echo(f"problem: {problem}", err=True)
+
+
+def _print_data_set(recipe: Recipe, result: ScanResult, out: Path | None) -> None:
+    """What the labels of a public data set are, its boxes, and its terms."""
+    from cxr_embed.datasets import boxes_path
+
+    if result.labels is not None:
+        others = [name for name in recipe.labels if name != result.labels]
+        about = recipe.labels[result.labels].about
+        more = f"; --labelled-by takes {' or '.join(others)}" if others else ""
+        typer.echo(f"labels: {result.labels}{f' ({about})' if about else ''}{more}")
+        if recipe.official is not None and recipe.official.labels != result.labels:
+            typer.echo(f"labels of the split {recipe.official.split}: {recipe.official.labels}, where they are there")
+        if recipe.blank:
+            typer.echo(f"a blank label: {recipe.blank}")
+    if result.boxes:
+        where = f"{boxes_path(out)}: " if out is not None else ""
+        images = len(set(result.boxes["image_id"]))
+        boxes = counted(len(result.boxes["image_id"]), "box", "boxes")
+        typer.echo(f"{where}{boxes} of {counted(images, 'image')}")
+    if recipe.terms:
+        typer.echo(f"terms of {recipe.title}: {recipe.terms} ({recipe.source or recipe.licence})", err=True)
+
+
+def _print_written(result: ScanResult, out: Path | None, key_path: Path | None) -> None:
+    """Whether anything was written, and which key hides the ids in it."""
+    if out is None:
+        typer.echo("nothing written; `--out FILE` writes the manifest")
+    elif key_path is not None:
+        what = "patient ids"
+        if result.neutral:
+            what += f", and {counted(result.neutral, 'image id')} that would reveal a person, an order or a UID,"
+        typer.echo(f"{what} are hashed with the key in {key_path}: keep it, and keep it apart from the data")
+
+
+def print_away(away: list[str], paths: int, root: Path) -> None:
+    """A warning of paths that lead out of the root."""
+    if away:
+        lead = "leads" if len(away) == 1 else "lead"
+        links = f"{counted(len(away), 'path')} of {paths:,} {lead} out of {root} through a link (first {away[0]})"
+        typer.echo(f"warning: {links}; `embed` reads such files with --follow-links alone", err=True)
+
+
+def print_lateral(views: Iterable[str]) -> None:
+    """A note on lateral views; on stderr, as all that may need attention."""
+    from cxr_embed.encoders.registry import ENCODERS
+
+    if count := sum(map(is_lateral, views)):
+        names = " and ".join(card.name for card in ENCODERS.values() if card.frontal)
+        typer.echo(f"note: {counted(count, 'lateral view')}: {names} were trained on frontal ones", err=True)

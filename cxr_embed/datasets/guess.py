@@ -1,0 +1,108 @@
+"""Which public data set a folder or a table is of, by its files and columns."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+import pyarrow as pa
+
+from cxr_embed.datasets.recipe import Recipe, load_recipe, recipe_names
+from cxr_embed.datasets.recipe_parts import TableFile
+from cxr_embed.datasets.table_formats import FILE, KEY, header_of
+from cxr_embed.datasets.tables import table_files
+from cxr_embed.manifest.rows import NotATable
+
+_SURE = 3  # columns of a table that no other data set's has, where its file has another name
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A data set that a folder seems to be.
+
+    Attributes:
+        recipe: its recipe.
+        files: by which it is known, relative to the folder.
+    """
+
+    recipe: Recipe
+    files: tuple[str, ...]
+
+
+def guess_recipe(root: Path) -> Guess | None:
+    """The data set that a folder is, by its tables and by files that the recipe names; None where it is none of them.
+
+    The recipe with the most of its own files there is taken, and of those that are equal the one with fewest missing.
+    """
+    found = [(own, -missing, recipe) for recipe in known_recipes() for own, missing in [_files_of(root, recipe)] if own]
+    if not found:
+        return None
+    own, _, recipe = max(found, key=lambda each: (len(each[0]), each[1]))
+    return Guess(recipe, tuple(own))
+
+
+def _files_of(root: Path, recipe: Recipe) -> tuple[list[str], int]:
+    """The files of a recipe's tables that are there and have its columns, and how many of its tables are missing."""
+    own: list[str] = []
+    missing = 0
+    for name, table in recipe.tables.items():
+        files = table_files(root, table)
+        fits = [file for file in files if _fits(root / file, table, _columns(recipe, name))]
+        own += fits[:5]
+        missing += not fits and not table.optional
+    for pattern in recipe.recognise:
+        own += [path.relative_to(root).as_posix() for path in _first(root, pattern)]
+    return own, missing
+
+
+def _first(root: Path, pattern: str) -> Iterator[Path]:
+    """The first file of a glob, if there is one: a data set may have very many."""
+    if (path := next(iter(root.glob(pattern)), None)) is not None:
+        yield path
+
+
+def _fits(path: Path, table: TableFile, columns: Sequence[Sequence[str]]) -> bool:
+    """Whether a file has the columns that a recipe reads there: of a CSV that names them."""
+    if table.format != "csv" or table.header:
+        return True
+    try:
+        header = set(header_of(path))
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException, NotATable):
+        return False
+    return table.key.column in header and any(header.intersection(names) for names in columns)
+
+
+def _columns(recipe: Recipe, table: str) -> list[list[str]]:
+    """Names of columns that a recipe reads, or may read, in a table; not its key alone, nor what every table has."""
+    labels = [pair for source in recipe.labels.values() for pair in source.used()]
+    pairs = [*recipe.always_used(), *labels, *(pair for boxes in recipe.boxes or [] for pair in boxes.used())]
+    return [names for name, names in pairs if name in (None, table) and not {FILE, KEY}.intersection(names)]
+
+
+def which_recipe(columns: Sequence[str], file_name: str) -> str | None:
+    """The recipe whose data set a table comes from; None where it is of none.
+
+    Args:
+        columns: of the table.
+        file_name: its name, without folders.
+    """
+    best: tuple[int, str] | None = None
+    for recipe in known_recipes():
+        for name, table in recipe.tables.items():
+            if table.format != "csv" or table.header or table.key.column not in columns:
+                continue
+            shared = sum(not set(columns).isdisjoint(names) for names in _columns(recipe, name))
+            named = any(fnmatchcase(file_name, pattern.rpartition("/")[2]) for pattern in table.files)
+            if (named and shared) or shared >= _SURE:
+                best = max(best or (0, ""), (shared + 100 * named, recipe.name))
+    return best[1] if best else None
+
+
+@cache
+def known_recipes() -> tuple[Recipe, ...]:
+    """The recipes of public data sets that come with the package."""
+    return tuple(recipe for name in recipe_names() if (recipe := load_recipe(name)).tables or recipe.recognise)
