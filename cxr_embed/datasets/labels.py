@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cxr_embed.datasets.image_rows import ImageRows, mapped
 from cxr_embed.datasets.recipe import Recipe
@@ -23,6 +23,7 @@ class Labeller:
 
     recipe: Recipe
     labels: str | None
+    _known: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict)  # few cells are different
 
     def of(self, image: ImageRows, split: str) -> dict[str, str]:
         """Finding to 1, 0, -1 or blank, and `<finding> votes` to `2/3` where readers are counted.
@@ -34,6 +35,14 @@ class Labeller:
         if self.labels is None:
             return {}
         source = self.recipe.labels[self.labels]
+        if source.named is None or source.named.reader or self.recipe.official is not None:
+            return self._decide(source, image, split)
+        cells = tuple(image.cells(source.named.table, source.named.in_ or source.in_))
+        if cells not in self._known:
+            self._known[cells] = self._decide(source, image, split)
+        return self._known[cells]
+
+    def _decide(self, source: LabelSource, image: ImageRows, split: str) -> dict[str, str]:
         votes = _votes(source, image)
         official = self.recipe.official
         if official is not None and official.split == split:
@@ -47,8 +56,11 @@ class Labeller:
 
 def _votes(source: LabelSource, image: ImageRows) -> Votes:
     """Each finding's labels, one a reader; none where nobody labelled the image."""
-    if source.named is not None:
-        return _named_votes(source.named, source.named.in_ or source.in_, image)
+    if (named := source.named) is not None:
+        table = named.in_ or source.in_
+        written = list(image.cells(named.table, table))
+        readers = tuple(image.cells([named.reader], table)) if named.reader else ()
+        return _named_votes(named, written, readers)
     if source.columns is not None:
         cells = {name: list(image.cells([column], source.in_)) for name, column in source.columns.items()}
     else:
@@ -56,10 +68,8 @@ def _votes(source: LabelSource, image: ImageRows) -> Votes:
     return {name: [plain_finding(mapped(value, source.map)) for value in values] for name, values in cells.items()}
 
 
-def _named_votes(named: Named, table: str | None, image: ImageRows) -> Votes:
+def _named_votes(named: Named, cells: Sequence[str], readers: Sequence[str]) -> Votes:
     """By reader, which findings the cells name; one reader where none is said."""
-    cells = list(image.cells(named.table, table))
-    readers = list(image.cells([named.reader], table)) if named.reader else []
     by_reader: dict[str, set[str]] = {}
     for number, cell in enumerate(cells):
         if found := names_in(cell, named):
