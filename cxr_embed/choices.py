@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 Uncertain = Literal["unknown", "positive", "negative"]  # what a label of -1 counts as
+Blank = Literal["unknown", "negative"]  # what a blank label counts as
 Votes = Literal["majority", "any", "counts"]  # several readers' labels to one
 Colour = Literal["refuse", "grey"]
 Dtype = Literal["float16", "float32"]

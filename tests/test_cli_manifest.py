@@ -152,9 +152,11 @@ def test_scan_writes_elsewhere_with_a_hint(run: Run, chests: Path, tmp_path: Pat
     out = tmp_path / "new" / "made.parquet"
     outcome = run("scan", chests, "--out", out)
     assert outcome.status == 0
-    assert f"give `--root '{chests}'`" in outcome.out
+    assert f"paths are relative to {chests}, as {out.with_suffix('.json')} says" in outcome.out
     assert len(read_manifest(out)) == 6
     assert run("validate", out, "--root", chests).status == 0
+    assert run("validate", out).status == 0
+    out.with_suffix(".json").unlink()
     assert run("validate", out).status == 1
 
 
@@ -165,9 +167,11 @@ def test_scan_json(run: Run, chests: Path) -> None:
     assert (outcome.status, outcome.err) == (0, "")
     written = run("scan", chests, "--json", "--out", chests / "manifest.csv")
     assert (written.status, written.err) == (0, "")
-    assert written.json == {**outcome.json, "manifest": str(chests / "manifest.csv")}
+    paths = {"manifest": str(chests / "manifest.csv"), "companion": str(chests / "manifest.json")}
+    assert written.json == {**outcome.json, **paths}
     assert outcome.json == {
         "manifest": None,
+        "companion": None,
         "root": str(chests),
         "images": 6,
         "patients": 5,

@@ -13,7 +13,7 @@ from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.api.search import lateral_notes
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.arguments import checked_arguments
-from cxr_embed.choices import Ensemble, ScoreKind, Uncertain
+from cxr_embed.choices import Blank, Ensemble, ScoreKind, Uncertain
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.evaluation import ScoresError
 from cxr_embed.index.answers import whole_ages
@@ -84,6 +84,7 @@ def ask(
     extra: Sequence[str] = (),
     split: str | None = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
     score: ScoreKind | None = None,
     ensemble: Ensemble = "scores",
     weights: StrPath | None = None,
@@ -103,7 +104,7 @@ def ask(
         manifest: what is known of the images; its findings are the labels, unless `labels` has others.
         labels: a table of `image_id` and findings.
         extra: columns of both that are not findings.
-        split, uncertain: which labels count, and what -1 counts as.
+        split, uncertain, blank: which labels count, and what -1 and a blank count as.
         score: `margin` by default: of one pair all scores rank alike, but a softmax's highest round to 1.
         ensemble, weights, device, cut_prompts: as `screen` takes them.
         bootstraps, seed: of the AUROC's interval.
@@ -140,6 +141,7 @@ def ask(
         labels=labelled,
         split=split,
         uncertain=uncertain,
+        blank=blank,
         bootstraps=bootstraps,
         seed=seed,
     )

@@ -13,7 +13,7 @@ from cxr_embed.api.inputs import StrPath, Table, labels_of, several, source_of, 
 from cxr_embed.api.probe import stored_output
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.arguments import checked_arguments
-from cxr_embed.choices import Uncertain
+from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.io.times import utc_now
 from cxr_embed.manifest import Manifest
 from cxr_embed.present.numbers import PLAIN
@@ -112,6 +112,7 @@ def few_label_curve(
     findings: Sequence[str] | None = None,
     pool: str = "mean",
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
     count_no_finding: bool = False,
     extra: Sequence[str] = (),
     progress: Progress | None = None,
@@ -129,6 +130,7 @@ def few_label_curve(
         findings: all by default.
         pool: how tokens become one vector.
         uncertain: what a label of -1 counts as.
+        blank: what a blank label counts as; what the labels' companion says by default, else `unknown`.
         count_no_finding: whether 'No Finding' has a part in means over findings.
         extra: columns of the labels that are not findings.
         progress: called with a word, what is done and how much there is.
@@ -155,6 +157,7 @@ def few_label_curve(
         findings=findings,
         pool=pool,
         uncertain=uncertain,
+        blank=blank,
         count_no_finding=count_no_finding,
         progress=progress,
     )
@@ -163,7 +166,7 @@ def few_label_curve(
         "created": utc_now(),
         "software": __version__,
         "encoders": [_about(encoder, pool) for encoder in encoders],
-        "labels": {**source, "train": train, "test": test, "uncertain": uncertain},
+        "labels": {**source, "train": train, "test": test, "uncertain": uncertain, "blank": found.train.blank},
     }
     return FewLabelCurve(found, about)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from cxr_embed.api.inputs import Table, arrow_of, labels_of
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.arguments import checked_arguments
-from cxr_embed.choices import CalibrationKind, Uncertain
+from cxr_embed.choices import Blank, CalibrationKind, Uncertain
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.evaluation import Comparison, Difference, Evaluation, ScoreSource
 from cxr_embed.evaluation import compare as run_compare
@@ -123,6 +123,7 @@ def evaluate(
     patients: Mapping[str, str] | Sequence[str] | np.ndarray | None = None,
     split: str | None = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
     prevalence: Prevalence | None = None,
     threshold: Rule | None = None,
     thresholds_from: ScoreSource | Table | None = None,
@@ -146,6 +147,7 @@ def evaluate(
         patients: image to patient, where neither says; of arrays, one id a row.
         split: evaluate on the labels of this split only.
         uncertain: what a label of -1 counts as.
+        blank: what a blank label counts as; what the labels' companion says by default, else `unknown`.
         prevalence: part of cases with the finding where the scores are to be used, for all findings or by finding (`*`
             is for all others): predictive values and net benefit are for it.
         threshold: `youden`, `f1`, `sensitivity=0.9`, `specificity=0.9` or `flag-rate=0.1`, chosen on the validation
@@ -174,6 +176,7 @@ def evaluate(
         patients=patients,
         split=split,
         uncertain=uncertain,
+        blank=blank,
         prevalence=prevalence,
         threshold=threshold,
         thresholds_from=scores_of(thresholds_from, "thresholds_from") if thresholds_from is not None else None,
@@ -198,6 +201,7 @@ def compare(
     patients: Mapping[str, str] | None = None,
     split: str | None = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
     count_no_finding: bool = False,
     bootstraps: int = 1000,
     seed: int = 0,
@@ -206,8 +210,8 @@ def compare(
 
     Args:
         first, second: scores, as `evaluate` takes them; no arrays.
-        labels, findings, extra, patients, split, uncertain, count_no_finding, bootstraps, seed: as `evaluate` takes
-            them.
+        labels, findings, extra, patients, split, uncertain, blank, count_no_finding, bootstraps, seed: as `evaluate`
+            takes them.
 
     Raises:
         ManifestError, ScoresError: as `evaluate` does, and where the scores have no image or finding in common.
@@ -220,6 +224,7 @@ def compare(
         patients=patients,
         split=split,
         uncertain=uncertain,
+        blank=blank,
         count_no_finding=count_no_finding,
         bootstraps=bootstraps,
         seed=seed,

@@ -16,7 +16,7 @@ from cxr_embed.api.tabular import Tabular
 from cxr_embed.api.unseen import check_kept, predict_unseen, tested_split, unconverged_notes
 from cxr_embed.arguments import checked_arguments
 from cxr_embed.cases import own_patients
-from cxr_embed.choices import Balance, CalibrationKind, ProbeKind, Uncertain
+from cxr_embed.choices import Balance, Blank, CalibrationKind, ProbeKind, Uncertain
 from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.evaluation.scored import join_scores
 from cxr_embed.evaluation.scores import read_scores
@@ -159,6 +159,7 @@ class FindingsProbe(Tabular):
         extra: Sequence[str] = (),
         split: str | None = None,
         uncertain: Uncertain = "unknown",
+        blank: Blank | None = None,
         prevalence: Prevalence | None = None,
         threshold: Rule | None = None,
         thresholds_split: str | None = None,
@@ -178,7 +179,8 @@ class FindingsProbe(Tabular):
             store: an open store of the same encoder, or its folder.
             labels: a manifest, or a table of labels.
             split: the tested part; `test` by default, where there are splits.
-            findings, extra, uncertain, prevalence, threshold, thresholds_split: as `cxr_embed.evaluate` takes them.
+            findings, extra, uncertain, blank, prevalence, threshold, thresholds_split: as `cxr_embed.evaluate` takes
+                them.
             calibrate, by, count_no_finding, bootstraps, seed: likewise.
 
         Raises:
@@ -199,6 +201,7 @@ class FindingsProbe(Tabular):
             patients=predicted.patients,
             split=part,
             uncertain=uncertain,
+            blank=blank,
             prevalence=prevalence,
             threshold=kept or threshold,
             thresholds_split=thresholds_split,
@@ -235,6 +238,7 @@ def train_probe(
     thresholds_split: str | None = None,
     extra: Sequence[str] = (),
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
     seed: int = 0,
 ) -> FindingsProbe:
     """Trains a probe: one classifier for each finding, on the images where its label is known.
@@ -258,6 +262,7 @@ def train_probe(
         thresholds_split: choose thresholds on this split, which the probe does not learn from, and keep them.
         extra: columns of the labels that are not findings.
         uncertain: what a label of -1 counts as.
+        blank: what a blank label counts as; what the labels' companion says by default, else `unknown`.
         seed: of the draw, folds and first weights.
 
     Raises:
@@ -272,14 +277,14 @@ def train_probe(
     chosen = stored_output(opened, output)
     probe = make_probe(kind, opened.spec.outputs[chosen], pool=pool, balance=balance, C=C, seed=seed)
     part = split or ("train" if "split" in table.table.column_names else None)
-    cases = labelled_cases(opened, table, split=part, findings=findings, uncertain=uncertain)
+    cases = labelled_cases(opened, table, split=part, findings=findings, uncertain=uncertain, blank=blank)
     if shots is not None:
         cases = few_cases(cases, shots, seed)
     probe.fit_source(StoreSource(opened, cases.ids, chosen, probe.pooling), cases.labels, cases.patients)
     trained = make_trained(probe, opened, chosen, cases, source_of(labels, table), split=part, uncertain=uncertain)
     notes = [*cases.notes, *([probe.alike_] if probe.alike_ else []), *unconverged_notes(trained)]
     if thresholds_split is not None:
-        trained, more = _with_thresholds(trained, opened, table, thresholds_split, threshold, uncertain)
+        trained, more = _with_thresholds(trained, opened, table, thresholds_split, threshold, uncertain, blank)
         notes += more
     if split is None and part is None:
         notes.append("the labels have no column split: the probe learned from all of them")
@@ -333,7 +338,13 @@ def stored_output(store: Store, output: str | None) -> str:
 
 
 def _with_thresholds(
-    trained: TrainedProbe, store: Store, labels: Manifest, split: str, rule: str | None, uncertain: Uncertain
+    trained: TrainedProbe,
+    store: Store,
+    labels: Manifest,
+    split: str,
+    rule: str | None,
+    uncertain: Uncertain,
+    blank: Blank | None,
 ) -> tuple[TrainedProbe, list[str]]:
     """The probe with a threshold for each finding, chosen on a split that it did not learn from, and what to know.
 
@@ -343,7 +354,12 @@ def _with_thresholds(
     """
     predicted = predict_unseen(trained, store, labels, [split])
     cases = join_scores(
-        read_scores(predicted.scores), labels, patients=predicted.patients, split=split, uncertain=uncertain
+        read_scores(predicted.scores),
+        labels,
+        patients=predicted.patients,
+        split=split,
+        uncertain=uncertain,
+        blank=blank,
     )
     choices, notes = choose(cases.names, rule, cases, None)
     thresholds = {name: choice.threshold for name, choice in choices.items() if choice.threshold is not None}

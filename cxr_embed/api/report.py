@@ -19,7 +19,7 @@ from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_o
 from cxr_embed.api.probe import FindingsProbe
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.arguments import checked_arguments
-from cxr_embed.choices import CalibrationKind, Uncertain
+from cxr_embed.choices import Blank, CalibrationKind, Uncertain
 from cxr_embed.evaluation import ScoreSource
 from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.evaluation.thresholds import Rule
@@ -59,6 +59,7 @@ def report(
     extra: Sequence[str] = (),
     split: str | None = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
     prevalence: Prevalence | None = None,
     threshold: Rule | None = None,
     thresholds_split: str | None = None,
@@ -83,7 +84,7 @@ def report(
         stores: whose vectors are probed for view, sex and site.
         probes: what `train_probe` gives, or folders of probes, for the model card.
         curve: what `few_label_curve` gives, or its `curve.json`.
-        findings, extra, split, uncertain, prevalence, threshold: as `evaluate` takes them.
+        findings, extra, split, uncertain, blank, prevalence, threshold: as `evaluate` takes them.
         thresholds_split, calibrate, count_no_finding, bootstraps, seed: likewise.
         by: columns to make groups of; sex, age, view and site by default, where they are there.
         output: one of the encoders' outputs, whose vectors are probed; each encoder's first by default.
@@ -109,6 +110,7 @@ def report(
             extra=tuple(extra),
             split=split,
             uncertain=uncertain,
+            blank=blank,
             prevalence=prevalence,
             threshold=threshold,
             thresholds_split=thresholds_split,

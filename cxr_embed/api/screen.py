@@ -14,7 +14,7 @@ from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_o
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.arguments import checked_arguments
 from cxr_embed.cases import chosen_findings
-from cxr_embed.choices import Ensemble, ScoreKind, Uncertain
+from cxr_embed.choices import Blank, Ensemble, ScoreKind, Uncertain
 from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.manifest import Manifest
 from cxr_embed.prompts import (
@@ -44,6 +44,7 @@ def screen(
     extra: Sequence[str] = (),
     split: str | None = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
     threshold: str | float | None = None,
     prevalence: Prevalence | None = None,
     score: ScoreKind | None = None,
@@ -68,7 +69,7 @@ def screen(
         findings: of the prompts; all by default.
         labels: a table of `image_id` and findings, for `ScoreFrame.report`.
         extra: columns of the labels that are not findings.
-        split, uncertain: which labels count, and what -1 counts as.
+        split, uncertain, blank: which labels count, and what -1 and a blank count as.
         threshold: `youden`, `f1`, `sensitivity=0.95` (the default with labels), `specificity=0.9`, `flag-rate=0.1`, or
             a number; chosen on these very images. Without labels, a flag rate or a number.
         prevalence: part of images with the finding where the screening is meant to be used, for all findings or by
@@ -96,6 +97,7 @@ def screen(
         labels=labels_of(labels, extra) if labels is not None else None,
         split=split,
         uncertain=uncertain,
+        blank=blank,
         threshold=threshold,
         prevalence=prevalence,
         score=score or ("margin" if by_question else None),

@@ -12,7 +12,7 @@ from cxr_embed.cases.errors import CasesError, NothingKnown
 from cxr_embed.cases.ids import find_ids, some
 from cxr_embed.cases.patients import PatientsOf, own_patients, patients_of
 from cxr_embed.cases.splits import in_split
-from cxr_embed.choices import Uncertain
+from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.manifest import Manifest
 from cxr_embed.types import Labels, counted
 
@@ -51,6 +51,7 @@ class Cases:
         table: columns of the labels by name, each `(N,)` strings: sex, age, view and the like.
         places: `(N,)` rows of the other side.
         lost: labelled images (of the split) that the other side does not have.
+        blank: what a blank label counted as.
         notes: what was left out, in sentences.
     """
 
@@ -63,6 +64,7 @@ class Cases:
     table: Mapping[str, np.ndarray]
     places: np.ndarray
     lost: int = 0
+    blank: Blank = "unknown"
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -98,6 +100,7 @@ def join(
     source: str = "the labels",
     split: str | None = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
     patients: Sequence[PatientsOf] = (),
 ) -> Cases:
     """Joins labels with scores, a store's vectors or an index's cases.
@@ -110,10 +113,12 @@ def join(
         source: of the labels, for messages.
         split: labels of this split only.
         uncertain: what a label of -1 counts as.
+        blank: what a blank label counts as; what the labels' companion says by default, else `unknown`.
         patients: whose the side's `(M,)` images are, by others than the labels.
 
     Raises:
-        CasesError: for a split that is not there, no image in common, or patients named differently.
+        CasesError: for a split that is not there, no image in common, patients named differently, or `blank` of
+            labels that have none.
     """
     ids = np.asarray(labels.ids, dtype=np.str_)
     rows = np.flatnonzero(in_split(_column(labels, "split", split), split, source))
@@ -133,11 +138,14 @@ def join(
     nobody = ids[rows][owners == ""]
     if 0 < len(nobody) < len(rows):
         notes.append(own_patients_note(nobody))
+    meant = _meaning_of_blank(labels, blank)
+    if isinstance(labels, Manifest):
+        notes += [*labels.notes, *(_blank_note(labels, columns, rows) if meant == "negative" else ())]
     return Cases(
         ids=ids[rows],
         names=tuple(names if names is not None else columns),
         columns=tuple(columns),
-        labels=_values(labels, columns, uncertain, source)[rows],
+        labels=_values(labels, columns, uncertain, meant, source)[rows],
         patients=own_patients(ids[rows], owners),
         clustered=len(nobody) < len(rows),
         table={name: labels.column(name)[rows] for name in labels.table.column_names}
@@ -145,6 +153,7 @@ def join(
         else {},
         places=places,
         lost=len(lost),
+        blank=meant,
         notes=tuple(notes),
     )
 
@@ -212,9 +221,35 @@ def _column(labels: Manifest | Labels, name: str, wanted: str | None = "") -> np
     return np.full(len(labels.ids), "", dtype=np.str_)
 
 
-def _values(labels: Manifest | Labels, columns: Sequence[str], uncertain: Uncertain, source: str) -> np.ndarray:
+def _meaning_of_blank(labels: Manifest | Labels, blank: Blank | None) -> Blank:
+    """What a blank label counts as: what the user says, else what the labels' companion says."""
+    if isinstance(labels, Manifest):
+        return blank or labels.blank
+    if blank == "negative":
+        raise CasesError("`blank`: labels in memory have no blanks, NaN is unknown; write 0 where it is negative")
+    return "unknown"
+
+
+def _blank_note(labels: Manifest, columns: Sequence[str], rows: np.ndarray) -> list[str]:
+    """How many labels are blank and count as negative, and of how many images every label is blank."""
+    count = sum(int((labels.column(name)[rows] == "").sum()) for name in columns)
+    if not count:
+        return []
+    empty = np.ones(len(rows), bool)
+    for name in labels.findings:
+        empty &= labels.column(name)[rows] == ""
+    words = f"{counted(count, 'blank label counts', 'blank labels count')} as negative (`blank`)"
+    if bare := int(empty.sum()):
+        words += f"; {counted(bare, 'image has', 'images have')} no label at all, and is negative for every finding"
+        words = words.replace("and is", "and are") if bare > 1 else words
+    return [words]
+
+
+def _values(
+    labels: Manifest | Labels, columns: Sequence[str], uncertain: Uncertain, blank: Blank, source: str
+) -> np.ndarray:
     """`(N, F)` float32 in {0, 1, NaN}."""
-    known = labels.labels(uncertain) if isinstance(labels, Manifest) else labels
+    known = labels.labels(uncertain, blank) if isinstance(labels, Manifest) else labels
     chosen = np.array([known.names.index(name) for name in columns], dtype=np.int64)
     values = np.asarray(known.values, np.float32)[:, chosen]
     if not (np.isnan(values) | (values == 0) | (values == 1)).all():

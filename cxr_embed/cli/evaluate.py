@@ -10,6 +10,7 @@ import typer
 from cxr_embed.cli.common import RESEARCH, print_json
 from cxr_embed.cli.options import (
     AsJson,
+    Blank,
     Bootstraps,
     By,
     Calibrate,
@@ -45,6 +46,7 @@ def evaluate(
     extra: Extra = None,
     split: Split = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank = None,
     prevalence: Prevalence = None,
     threshold: Threshold = None,
     thresholds_from: Annotated[
@@ -73,6 +75,7 @@ def evaluate(
         extra=extra or (),
         split=split,
         uncertain=uncertain,
+        blank=blank,
         prevalence=prevalences(prevalence),
         threshold=threshold,
         thresholds_from=thresholds_from,
@@ -115,6 +118,7 @@ def compare(
     extra: Extra = None,
     split: Split = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank = None,
     count_no_finding: CountNoFinding = False,
     bootstraps: Bootstraps = 1000,
     seed: Seed = 0,
@@ -136,6 +140,7 @@ def compare(
         extra=extra or (),
         split=split,
         uncertain=uncertain,
+        blank=blank,
         count_no_finding=count_no_finding,
         bootstraps=bootstraps,
         seed=seed,

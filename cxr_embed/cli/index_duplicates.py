@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +16,7 @@ from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from cxr_embed.index.faiss.duplicates import DuplicateGroup, Duplicates
-    from cxr_embed.manifest import Rows
+    from cxr_embed.manifest import Companion, Rows
 
 EXAMPLE = "Example: `cxr-embed index duplicates index/hog --manifest data/manifest.csv --out data/clean.csv`"
 _SHOWN = 20  # groups at a terminal; --json has them all
@@ -46,7 +45,7 @@ def duplicates(
     """
     from cxr_embed.index import CaseIndex
     from cxr_embed.index.faiss.duplicates import find_duplicates
-    from cxr_embed.manifest import check_target, read_values, write_manifest
+    from cxr_embed.manifest import check_target, moved, read_companion, read_values
 
     if threshold is not None and not 0 < threshold <= 1:
         fail(f"--threshold is a cosine above 0 and up to 1, not {threshold:g}", 2)
@@ -56,14 +55,15 @@ def duplicates(
         check_target(out)
     opened = CaseIndex(index)
     rows = read_values(manifest) if manifest is not None else None
+    known = read_companion(manifest)[0] if manifest is not None else None
     cases = _cases(opened, rows)
     found = find_duplicates(opened, cases.patients, cases.splits, threshold, cases.order)
     removed = {str(opened.ids[row]) for group in found.groups for row in group.rows if row != group.kept}
     written = _Written(out, 0, 0)
-    if out is not None and rows is not None:
+    if out is not None and rows is not None and manifest is not None:
         listed = rows.table["image_id"].to_pylist()
         kept = [number for number, image_id in enumerate(listed) if image_id not in removed]
-        write_manifest(out, {name: rows.table[name].take(kept).to_pylist() for name in rows.table.column_names})
+        _write(out, rows, kept, moved(known, manifest, out))
         written = _Written(out, len(kept), len(listed))
     notes = [*found.notes, *cases.notes, *_unlike_note(opened, found)]
     if not (cases.splits != "").any():
@@ -77,12 +77,19 @@ def duplicates(
     typer.echo(f"{index}: {counted(len(opened), 'image')}; {_summary(found.groups)}")
     if out is not None and manifest is not None:
         typer.echo(f"{out}: {written.kept:,} of {counted(written.rows, 'row')}")
-        if out.resolve().parent != manifest.resolve().parent:
-            typer.echo(
-                f"paths are relative to {manifest.parent}: give `--root {shlex.quote(str(manifest.parent))}` when you "
-                "embed"
-            )
     typer.echo(RESEARCH)
+
+
+def _write(out: Path, rows: Rows, kept: list[int], companion: Companion) -> None:
+    """The manifest without its copies, and what holds of it."""
+    from cxr_embed.manifest import check_new_companion, companion_path, write_companion, write_manifest
+
+    says = bool(companion.facts()) or companion_path(out).exists()
+    if says:
+        check_new_companion(out, companion, replaces=True)
+    write_manifest(out, {name: rows.table[name].take(kept).to_pylist() for name in rows.table.column_names})
+    if says:
+        write_companion(out, companion, replaces=True)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from cxr_embed.cli.options import AsJson, Extra, Root
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_facts
 from cxr_embed.types import counted, is_lateral
+
+if TYPE_CHECKING:
+    from cxr_embed.manifest import Manifest
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Make and check manifests: the table of cases."
@@ -54,6 +57,8 @@ def validate(
                 "findings": findings,
                 "lateral_views": sum(map(is_lateral, table.column("view").tolist())),
                 "linked_away": away,
+                "companion": table.companion.facts() if table.companion is not None else None,
+                "notes": list(table.notes),
                 "problems": problems,
             }
         )
@@ -63,13 +68,27 @@ def validate(
         )
         typer.echo(f"{manifest}: {counts}")
         if findings:
-            typer.echo(f"findings: {', '.join(findings)} (-1 and blank count as unknown)")
+            counts = "-1 and blank count as unknown" if table.blank == "unknown" else "-1 is unknown, blank negative"
+            typer.echo(f"findings: {', '.join(findings)} ({counts})")
+        _print_companion(manifest, table)
         print_away(away, len(table), table.root)
         print_lateral(table.column("view").tolist())
         for problem in problems:
             typer.echo(f"problem: {problem}", err=True)
     if problems:
         raise typer.Exit(1)
+
+
+def _print_companion(path: Path, table: Manifest) -> None:
+    """What a manifest's companion says, and whether it still fits."""
+    from cxr_embed.manifest import companion_path
+
+    if table.companion is not None:
+        facts = [(name, ", ".join(v) if isinstance(v, list) else str(v)) for name, v in table.companion.facts().items()]
+        typer.echo(f"{companion_path(path)} says:")
+        print_facts(console(), [(name.replace("_", " "), value) for name, value in facts], 16)
+    for note in table.notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 @app.command("recipes", epilog="Example: `cxr-embed manifest recipes`")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from cxr_embed.types import counted, is_lateral
 
 if TYPE_CHECKING:
     from cxr_embed.datasets import Recipe, ScanResult
+    from cxr_embed.manifest import Companion
 
 EXAMPLE = "Example: `cxr-embed manifest scan /data/NIH --recipe nih-chestxray14 --out nih.csv`"
 
@@ -59,7 +59,7 @@ def scan(
     from cxr_embed.datasets import scan as run
     from cxr_embed.errors import ManifestError
     from cxr_embed.io.files import stays_below
-    from cxr_embed.manifest import check_new, write_new_manifest
+    from cxr_embed.manifest import Companion, check_new, check_new_companion, write_companion, write_new_manifest
 
     if keep_patient_id and key_file is not None:
         raise ManifestError(
@@ -69,6 +69,7 @@ def scan(
     columns = layout.manifest_columns(layout.chosen_labels(labelled_by))
     if out is not None:
         check_new(out, columns)  # before the scan, which may take long
+        check_new_companion(out, Companion(), replaces=True)
     # Ids that a public table publishes are not hashed: no key is made for them.
     hashed = not keep_patient_id and not layout.public_ids and bool(patient_pattern or layout.hashes)
     key, key_path = _key(key_file, kept=out is not None) if hashed else (None, None)
@@ -81,10 +82,13 @@ def scan(
             labelled_by=labelled_by,
             progress=partial(bar, "reading") if bar is not None else None,
         )
-    if out is not None and result.boxes:
-        write_new_manifest(boxes_path(out), result.boxes)
     if out is not None:
+        companion = _companion(layout, result, out, folder)
+        check_new_companion(out, companion)
+        if result.boxes:
+            write_new_manifest(boxes_path(out), result.boxes)
         write_new_manifest(out, result.columns)
+        write_companion(out, companion)
     below = stays_below(folder)
     away = [path for path in result.columns["path"] if not below(folder / path)]
     if as_json:
@@ -96,6 +100,28 @@ def scan(
         _print_written(result, out, key_path)
     if result.problems:
         raise typer.Exit(1)
+
+
+def _companion(recipe: Recipe, result: ScanResult, out: Path, folder: Path) -> Companion:
+    """What is to be said of a manifest that was made by a recipe."""
+    from cxr_embed.datasets import boxes_path
+    from cxr_embed.manifest import Companion, relative_root
+
+    return Companion(
+        recipe=recipe.name,
+        title=recipe.title,
+        not_findings=tuple(result.not_findings),
+        blank_words=recipe.blank,
+        uncertain_words=recipe.uncertain,
+        root=relative_root(folder, out),
+        boxes=boxes_path(out).name if result.boxes else None,
+        terms=recipe.terms,
+        licence=recipe.licence,
+        source=recipe.source,
+        citation=recipe.citation,
+        labels=result.labels or "",
+        alternatives=tuple(name for name in recipe.labels if name != result.labels),
+    )
 
 
 def _guessed(folder: Path, out: Path | None) -> str:
@@ -129,8 +155,11 @@ def _key(key_file: Path | None, kept: bool) -> tuple[bytes, Path | None]:
 
 def _summary(result: ScanResult, out: Path | None, folder: Path, away: list[str]) -> dict[str, Any]:
     """What `--json` prints of a scan."""
+    from cxr_embed.manifest import companion_path
+
     return {
         "manifest": str(out) if out is not None else None,
+        "companion": str(companion_path(out)) if out is not None else None,
         "root": str(folder),
         "images": len(result),
         "patients": len(set(result.columns["patient_id"])),
@@ -149,10 +178,12 @@ def _summary(result: ScanResult, out: Path | None, folder: Path, away: list[str]
 
 def _print_summary(result: ScanResult, out: Path | None, folder: Path) -> None:
     """A scan's summary for people; what may need their attention goes to stderr."""
+    from cxr_embed.manifest import companion_path
+
     patients = len(set(result.columns["patient_id"]))
     typer.echo(f"{out or folder}: {counted(len(result), 'image')} of {counted(patients, 'patient')}")
     if out is not None and out.resolve().parent != folder.resolve():
-        typer.echo(f"paths are relative to {folder}: give `--root {shlex.quote(str(folder))}` when you embed")
+        typer.echo(f"paths are relative to {folder}, as {companion_path(out)} says: keep the two files together")
     if result.skipped:
         kinds = Counter(reason for _, reason in result.skipped)
         reasons = "; ".join(f"{count:,} x {reason}" for reason, count in kinds.most_common(3))

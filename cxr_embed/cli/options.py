@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cxr_embed.choices import Blank as BlankLabels
 from cxr_embed.choices import CalibrationKind, Pooling
 from cxr_embed.choices import Uncertain as UncertainLabels
 from cxr_embed.cli.common import fail
@@ -20,13 +21,23 @@ Scores = Annotated[
 LabelFile = Annotated[Path, typer.Argument(help="Manifest, or a table of image_id and findings.")]
 Extra = Annotated[
     list[str] | None,
-    typer.Option(help="A column of the labels that is not a finding (repeatable).", show_default=False),
+    typer.Option(
+        help="A column of the labels that is not a finding (repeatable), beside those of their companion.",
+        show_default=False,
+    ),
 ]
 Findings = Annotated[
     list[str] | None,
     typer.Option("--finding", help="Look at this finding (repeatable); at all by default.", show_default=False),
 ]
 Split = Annotated[str | None, typer.Option(help="Look at this split of the labels only, e.g. test.")]
+Blank = Annotated[
+    BlankLabels | None,
+    typer.Option(
+        help="What a blank label counts as; what the manifest's companion says by default, else unknown.",
+        show_default=False,
+    ),
+]
 Uncertain = Annotated[UncertainLabels, typer.Option(help="What a label of -1 counts as.")]
 By = Annotated[
     str | None,
@@ -63,7 +74,10 @@ Seed = Annotated[int, typer.Option(min=0, help="Of the draws.")]
 Pool = Annotated[Pooling, typer.Option(help="How tokens become one vector.")]
 Weights = Annotated[Path | None, typer.Option(help="Safetensors file or checkpoint folder of the encoder.")]
 Device = Annotated[str, typer.Option(help="For the encoder: auto, cpu or cuda.")]
-Root = Annotated[Path | None, typer.Option(help="Folder of the radiographs, if not the manifest's own.")]
+Root = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the radiographs, if not the manifest's own or the one that its companion names."),
+]
 KeyFile = Annotated[Path | None, typer.Option(help="Key of the patient ids, if not your own: for what was forgotten.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 

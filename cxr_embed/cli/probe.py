@@ -10,7 +10,7 @@ import typer
 
 from cxr_embed.choices import Balance, ProbeKind, ProbePooling
 from cxr_embed.cli.common import RESEARCH, fail, print_json
-from cxr_embed.cli.options import AsJson, Extra, LabelFile, ProbePath, StorePath, ThresholdsSplit, Uncertain
+from cxr_embed.cli.options import AsJson, Blank, Extra, LabelFile, ProbePath, StorePath, ThresholdsSplit, Uncertain
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import columns_of, print_columns
 from cxr_embed.present.tables import Table
@@ -75,6 +75,7 @@ def train(
     thresholds_split: ThresholdsSplit = None,
     extra: Extra = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw, folds and first weights.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -105,6 +106,7 @@ def train(
         thresholds_split=thresholds_split,
         extra=extra or (),
         uncertain=uncertain,
+        blank=blank,
         seed=seed,
     )
     probe.save(out)

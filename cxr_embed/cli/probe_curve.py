@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_embed.cli.common import RESEARCH, fail, print_json, progress_bar
-from cxr_embed.cli.options import AsJson, CountNoFinding, Extra, LabelFile, Pool, StorePath, Uncertain
+from cxr_embed.cli.options import AsJson, Blank, CountNoFinding, Extra, LabelFile, Pool, StorePath, Uncertain
 from cxr_embed.cli.probe import Learned, print_notes, print_table
 from cxr_embed.present.numbers import PLAIN
 from cxr_embed.types import counted
@@ -57,6 +57,7 @@ def curve(
     findings: Learned = None,
     extra: Extra = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank = None,
     count_no_finding: CountNoFinding = False,
     figure: Figure = None,
     latex: Latex = None,
@@ -91,6 +92,7 @@ def curve(
             findings=findings,
             pool=pool,
             uncertain=uncertain,
+            blank=blank,
             count_no_finding=count_no_finding,
             extra=extra or (),
             progress=progress,

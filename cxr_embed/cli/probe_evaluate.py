@@ -9,6 +9,7 @@ import typer
 from cxr_embed.cli.evaluate import show
 from cxr_embed.cli.options import (
     AsJson,
+    Blank,
     Bootstraps,
     By,
     Calibrate,
@@ -41,6 +42,7 @@ def evaluate(
         typer.Option(help="Look at this split; test by default, where there are splits.", show_default=False),
     ] = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank = None,
     prevalence: Prevalence = None,
     threshold: Threshold = None,
     thresholds_split: ThresholdsSplit = None,
@@ -68,6 +70,7 @@ def evaluate(
         findings=findings,
         split=part,
         uncertain=uncertain,
+        blank=blank,
         prevalence=prevalences(prevalence),
         threshold=threshold,
         thresholds_split=thresholds_split,

@@ -10,6 +10,7 @@ import typer
 from cxr_embed.cli.common import RESEARCH, print_json, progress_bar
 from cxr_embed.cli.options import (
     AsJson,
+    Blank,
     Bootstraps,
     Calibrate,
     CountNoFinding,
@@ -71,6 +72,7 @@ def report(
     extra: Extra = None,
     split: Split = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank = None,
     prevalence: Prevalence = None,
     threshold: Threshold = None,
     thresholds_split: ThresholdsSplit = None,
@@ -106,6 +108,7 @@ def report(
             extra=extra or (),
             split=split,
             uncertain=uncertain,
+            blank=blank,
             prevalence=prevalences(prevalence),
             threshold=threshold,
             thresholds_split=thresholds_split,

@@ -14,6 +14,7 @@ from cxr_embed.cli import terminal
 from cxr_embed.cli.common import RESEARCH, fail, print_json, progress_bar
 from cxr_embed.cli.options import (
     AsJson,
+    Blank,
     Bootstraps,
     CountNoFinding,
     Device,
@@ -99,6 +100,7 @@ def zeroshot(
     extra: Extra = None,
     split: Split = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank = None,
     k: Annotated[int | None, typer.Option("-k", help="For --ask: images wanted (10).", show_default=False)] = None,
     montage: Montage = None,
     manifest: ManifestPath = None,
@@ -133,7 +135,13 @@ def zeroshot(
     """
     how: dict[str, Any] = {"score": score, "ensemble": ensemble, "weights": weights, "device": device}
     how |= {"cut_prompts": cut_prompts}
-    labelled: dict[str, Any] = {"labels": labels, "extra": extra or (), "split": split, "uncertain": uncertain}
+    labelled: dict[str, Any] = {
+        "labels": labels,
+        "extra": extra or (),
+        "split": split,
+        "uncertain": uncertain,
+        "blank": blank,
+    }
     threshold = _earlier_spelling(threshold, sensitivity, flag_rate)
     for_prompts: dict[str, Any] = {"--report": report, "--threshold": threshold, "--finding": findings}
     for_prompts |= {"--prevalence": prevalence, "--count-no-finding": count_no_finding or None}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from cxr_embed.choices import Uncertain
+from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.evaluation.diagnostics import FEW
 from cxr_embed.evaluation.measure import (
     BOOTSTRAP,
@@ -83,6 +83,7 @@ class Comparison:
         covered: how many these are.
         images, patients: compared; patients None where none is known.
         bootstraps, seed: of the intervals.
+        blank: what a blank label counted as.
         warnings: what limits it, in words.
     """
 
@@ -93,6 +94,7 @@ class Comparison:
     patients: int | None
     bootstraps: int
     seed: int
+    blank: Blank = "unknown"
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -115,6 +117,7 @@ def compare(
     patients: Mapping[str, str] | None = None,
     split: str | None = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
     count_no_finding: bool = False,
     bootstraps: int = 1000,
     seed: int = 0,
@@ -125,14 +128,22 @@ def compare(
     patient has two cases, AUROCs are compared by DeLong's test.
 
     Args:
-        first, second, labels, findings, patients, split, uncertain, count_no_finding, bootstraps, seed: as `evaluate`
-            takes them.
+        first, second, labels, findings, patients, split, uncertain, blank, count_no_finding, bootstraps, seed: as
+            `evaluate` takes them.
 
     Raises:
         ManifestError, ScoresError: as `evaluate` does, and where the scores have no image or finding in common.
     """
     one, other = (
-        join_scores(read_scores(scores), labels, findings=findings, patients=patients, split=split, uncertain=uncertain)
+        join_scores(
+            read_scores(scores),
+            labels,
+            findings=findings,
+            patients=patients,
+            split=split,
+            uncertain=uncertain,
+            blank=blank,
+        )
         for scores in (first, second)
     )
     one, other, warnings = _in_common(one, other)
@@ -164,6 +175,7 @@ def compare(
         patients=count if one.clustered else None,
         bootstraps=bootstraps,
         seed=seed,
+        blank=one.blank,
         warnings=tuple(dict.fromkeys([*warnings, *one.notes, *other.notes])),
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.cases import check_apart
-from cxr_embed.choices import CalibrationKind, Uncertain
+from cxr_embed.choices import Blank, CalibrationKind, Uncertain
 from cxr_embed.evaluation.diagnostics import caveats, ranking_caveats
 from cxr_embed.evaluation.groups import measure_groups
 from cxr_embed.evaluation.measure import Sample, compact, measure, seed_of
@@ -37,6 +37,7 @@ def evaluate(
     patients: Mapping[str, str] | None = None,
     split: str | None = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
     prevalence: Prevalence | None = None,
     threshold: Rule | None = None,
     thresholds_from: ScoreSource | None = None,
@@ -62,6 +63,8 @@ def evaluate(
         patients: image to patient, where neither says.
         split: evaluate on the labels of this split only.
         uncertain: what a label of -1 counts as: `unknown`, `positive` or `negative`.
+        blank: what a blank label counts as: `unknown` or `negative`; what the labels' companion says by default, else
+            `unknown`.
         prevalence: part of cases with the finding where the scores are to be used, for all findings or by finding
             (`*` is for all others); predictive values and net benefit are for it.
         threshold: `youden`, `f1`, `sensitivity=0.9`, `specificity=0.9` or `flag-rate=0.1`, chosen on the validation
@@ -83,12 +86,20 @@ def evaluate(
     if bootstraps < 0:
         raise ScoresError(f"`bootstraps` is a count, not {bootstraps}")
     given = read_scores(scores)
-    cases = join_scores(given, labels, findings=findings, patients=patients, split=split, uncertain=uncertain)
+    cases = join_scores(
+        given, labels, findings=findings, patients=patients, split=split, uncertain=uncertain, blank=blank
+    )
     validation = None
     if thresholds_from is not None or thresholds_split is not None:
         other = given if thresholds_from is None else read_scores(thresholds_from)
         validation = join_scores(
-            other, labels, findings=findings, patients=patients, split=thresholds_split, uncertain=uncertain
+            other,
+            labels,
+            findings=findings,
+            patients=patients,
+            split=thresholds_split,
+            uncertain=uncertain,
+            blank=blank,
         )
         check_apart(cases, validation, ("tested", "in the validation part"))
     check_prevalence(prevalence, given.names)
@@ -160,6 +171,7 @@ def evaluate_cases(
         patients=people,
         bootstraps=bootstraps,
         seed=seed,
+        blank=cases.blank,
         groups=groups,
         warnings=tuple(dict.fromkeys(warnings)),
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cxr_embed.choices import Blank
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.evaluation.measure import flatten, reasons
 from cxr_embed.metrics import Calibrator, Estimate, ReliabilityBin
@@ -117,6 +118,7 @@ class Evaluation:
         images: with a score and a label.
         patients: of these; None where no patient is known.
         bootstraps, seed: of the intervals.
+        blank: what a blank label counted as.
         groups: figures by group, where groups were asked for.
         warnings: what limits the figures, in words.
     """
@@ -128,6 +130,7 @@ class Evaluation:
     patients: int | None
     bootstraps: int
     seed: int
+    blank: Blank = "unknown"
     groups: tuple[GroupResult, ...]
     warnings: tuple[str, ...]
 
@@ -152,6 +155,7 @@ class Evaluation:
             "mean_auroc_low": self.mean_auroc.low,
             "mean_auroc_high": self.mean_auroc.high,
             "findings_in_mean": self.covered,
+            "blank": self.blank,
             "groups": [group.to_json() for group in self.groups],
             "intervals": {
                 "level": 0.95,

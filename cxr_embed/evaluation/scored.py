@@ -22,7 +22,7 @@ from cxr_embed.cases import (
     splits_note,
     uncertain_note,
 )
-from cxr_embed.choices import Uncertain
+from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.evaluation.learned import learned_from
 from cxr_embed.evaluation.scores import ScoresError, ScoreTable, check_ids
 from cxr_embed.manifest import Manifest, read_labels
@@ -62,6 +62,7 @@ def join_scores(
     patients: Mapping[str, str] | None = None,
     split: str | None = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
 ) -> ScoredCases:
     """Joins scores and labels. Images of patients that a probe learned from are left out, where the scores say so.
 
@@ -72,6 +73,7 @@ def join_scores(
         patients: image to patient, where neither file says.
         split: labels of this split only.
         uncertain: what a label of -1 counts as.
+        blank: what a blank label counts as; what the labels' companion says by default, else `unknown`.
 
     Raises:
         ManifestError: for labels that cannot be read.
@@ -95,6 +97,7 @@ def join_scores(
         source=source,
         split=split,
         uncertain=uncertain,
+        blank=blank,
         patients=[
             PatientsOf(name, patients_in(who, scores.ids), complete=True)
             for name, who in (("the scores", scores.patients), ("`patients`", patients or {}))

@@ -23,6 +23,7 @@ from cxr_embed.index.case_table import CONTENT
 from cxr_embed.index.faiss.build import remove_rows
 from cxr_embed.index.faiss.layout import writing
 from cxr_embed.io.digests import keyed_hash
+from cxr_embed.manifest import kept_fresh
 from cxr_embed.probe.persistence import TrainedProbe, load_probe
 from cxr_embed.store.forgotten import FORGOTTEN, Forgotten, gather_forgotten, save_beside
 from cxr_embed.store.keys import key_path, patient_key
@@ -259,7 +260,7 @@ def _locked(store: Path) -> Iterator[None]:
 def _delete_rows(result: Forgetting, marks: Marks) -> None:
     for file in result.files:
         if file["kind"] == "table":
-            with _problems(result, Path(file["path"])):
+            with _problems(result, Path(file["path"])), kept_fresh(file["path"]):  # of a manifest, its companion
                 file["deleted"] = drop_rows(Path(file["path"]), marks)
 
 

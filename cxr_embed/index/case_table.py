@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,9 +30,9 @@ def case_table(store: Store, rows: np.ndarray, manifest: Manifest | None) -> pa.
     """The table of some of a store's images, in their order.
 
     The manifest's `path` stays out: folders are often named after people. `image_id` is text, `content` (SHA-256 of the
-    file) 32 bytes, `study_date` a date or a number of days, `age` a number, findings 1, 0 or null (blank and -1),
-    everything else dictionary-encoded text. Blank is null. Where some picture was found not to look like a chest
-    radiograph, `looks` says so, and is null for the others.
+    file) 32 bytes, `study_date` a date or a number of days, `age` a number, findings 1, 0 or null (-1, and blank unless
+    the manifest's companion says that it is negative), everything else dictionary-encoded text. Blank is null. Where
+    some picture was found not to look like a chest radiograph, `looks` says so, and is null for the others.
 
     Args:
         store: the images', with their patients.
@@ -61,7 +60,7 @@ def case_table(store: Store, rows: np.ndarray, manifest: Manifest | None) -> pa.
     for name in manifest.table.column_names:
         if name not in (IMAGE, PATH, PATIENT):
             values = manifest.table[name].combine_chunks().take(places)
-            columns[name] = _typed(name, values, manifest.findings)
+            columns[name] = _typed(name, values, manifest)
     return pa.table(columns | looks)
 
 
@@ -80,13 +79,15 @@ def _text(values: pa.Array) -> pa.Array:
     return pa.DictionaryArray.from_arrays(codes, coded.dictionary)
 
 
-def _typed(name: str, values: pa.Array, findings: Sequence[str]) -> pa.Array:
+def _typed(name: str, values: pa.Array, manifest: Manifest) -> pa.Array:
     text = _text(values)
-    if name not in (DATE, AGE) and name not in findings:
+    if name not in (DATE, AGE) and name not in manifest.findings:
         return text
-    if name in findings:
+    if name in manifest.findings:
         known = [None if value in _UNKNOWN else int(float(value)) for value in text.dictionary.to_pylist()]
-        return pa.array(known, FINDING).take(text.indices)
+        found = pa.array(known, FINDING).take(text.indices)
+        blank = pa.scalar(0 if manifest.blank == "negative" else None, FINDING)
+        return pc.if_else(pc.is_null(text.indices), blank, found)
     known = text.dictionary.to_pylist()  # its blank is gone from the codes
     written = [value for value in known if value]
     days = bool(written) and all(map(DAY_OFFSET.fullmatch, written))

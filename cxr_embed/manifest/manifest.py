@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 
 from cxr_embed.arguments import checked_arguments
-from cxr_embed.choices import Uncertain
+from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.errors import ManifestError
 from cxr_embed.io.files import stays_below
 from cxr_embed.manifest.checks import (
@@ -25,7 +26,8 @@ from cxr_embed.manifest.checks import (
     check_ids,
     check_names,
 )
-from cxr_embed.manifest.rows import NotATable, Rows, read_rows, rows_of_table
+from cxr_embed.manifest.companion import Companion, companion_path, read_companion, root_of, unknown_columns
+from cxr_embed.manifest.rows import NO_MANIFEST, NotATable, Rows, read_rows, rows_of_table
 from cxr_embed.manifest.spellings import plain_values
 from cxr_embed.types import Labels
 
@@ -38,11 +40,15 @@ class Manifest:
         table: all columns as text, one row an image; blank = unknown.
         root: the folder that `path` is relative to.
         findings: names of the finding columns.
+        companion: what the file beside the manifest says of it; None where there is none.
+        notes: whether that still holds, in sentences.
     """
 
     table: pa.Table
     root: Path
     findings: tuple[str, ...]
+    companion: Companion | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -63,22 +69,33 @@ class Manifest:
         for batch in self.table.select(list(REQUIRED)).to_batches(max_chunksize=1024):
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
-    def labels(self, uncertain: Uncertain = "unknown") -> Labels:
+    @property
+    def blank(self) -> Blank:
+        """What a blank label counts as where nobody says otherwise: what the companion says, else `unknown`."""
+        return self.companion.blank if self.companion is not None else "unknown"
+
+    def labels(self, uncertain: Uncertain = "unknown", blank: Blank | None = None) -> Labels:
         """The findings as numbers.
 
         Args:
             uncertain: what -1 becomes: `unknown` (NaN, the default), `positive` (1) or `negative` (0). CheXpert's
                 authors call these U-Ignore, U-Ones and U-Zeros (Irvin et al., 2019).
+            blank: what a blank becomes: `unknown` (NaN) or `negative` (0); by default what the manifest's companion
+                says, else `unknown`.
 
         Raises:
             ManifestError: for another policy.
         """
+        if blank not in (None, *get_args(Blank)):
+            raise ManifestError(f"`blank` is one of {', '.join(get_args(Blank))}, not {blank!r}")
         policies = {"unknown": np.nan, "positive": 1.0, "negative": 0.0}
         if uncertain not in policies:
             raise ManifestError(f"uncertain is one of {', '.join(policies)}, not {uncertain!r}")
         values = np.empty((len(self), len(self.findings)), dtype=np.float32)
         for number, name in enumerate(self.findings):
             values[:, number] = [FINDING_VALUES[value] for value in self.table[name].to_pylist()]
+        if (blank or self.blank) == "negative":
+            values[np.isnan(values)] = 0
         values[values == -1] = policies[uncertain]
         return Labels(self.ids, self.findings, values)
 
@@ -87,20 +104,26 @@ class Manifest:
 def read_manifest(
     path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None, extra: Sequence[str] = ()
 ) -> Manifest:
-    """Reads and validates a manifest (CSV, CSV.GZ or Parquet).
+    """Reads and validates a manifest (CSV, CSV.GZ or Parquet), with what its companion (`nih.json`) says of it.
 
     Args:
         path: the file.
-        root: the folder that the column `path` is relative to; the manifest's own by default.
-        extra: columns that are neither known nor findings, carried along as they are.
+        root: the folder that the column `path` is relative to; what the companion says by default, else the
+            manifest's own.
+        extra: columns that are neither known nor findings, carried along as they are, beside those of the companion.
 
     Raises:
         ManifestError: with all problems at once in `problems`.
     """
     if root is not None and not os.path.isdir(root):
         raise ManifestError(f"{root}: no such folder (`root`)", (f"{root}: no such folder",))
-    table, findings = _checked(*read_rows(Path(path)), path, REQUIRED, extra)
-    return Manifest(table, Path(root) if root is not None else Path(path).parent, findings)
+    found = _read(path, NO_MANIFEST, REQUIRED, extra)
+    if root is not None:
+        return replace(found, root=Path(root))
+    if found.companion is not None and found.companion.root is not None and not os.path.isdir(found.root):
+        problem = f"{found.root}: no such folder, and {companion_path(path)} says that the radiographs are there"
+        raise ManifestError(f"{problem}; give `root`", (problem,))
+    return found
 
 
 def read_labels(path: str | os.PathLike[str], *, extra: Sequence[str] = ()) -> Manifest:
@@ -112,8 +135,19 @@ def read_labels(path: str | os.PathLike[str], *, extra: Sequence[str] = ()) -> M
     Raises:
         ManifestError: with all problems at once in `problems`.
     """
-    table, findings = _checked(*read_rows(Path(path), "no such file"), path, ("image_id",), extra)
-    return Manifest(table, Path(path).parent, findings)
+    return _read(path, "no such file", ("image_id",), extra)
+
+
+def _read(path: str | os.PathLike[str], missing: str, required: Sequence[str], extra: Sequence[str]) -> Manifest:
+    rows, problems = read_rows(Path(path), missing)
+    companion, notes = read_companion(path)
+    if companion is None:
+        table, findings = _checked(rows, problems, path, required, extra)
+        return Manifest(table, Path(path).parent, findings, notes=notes)
+    problems = unknown_columns(companion, rows.table.column_names, path) + problems
+    known = [name for name in companion.not_findings if name in rows.table.column_names and name not in extra]
+    table, findings = _checked(rows, problems, path, required, [*extra, *known])
+    return Manifest(table, root_of(companion, path), findings, companion, notes)
 
 
 def labels_of_table(table: pa.Table, *, extra: Sequence[str] = ()) -> Manifest:

@@ -66,7 +66,7 @@ class Session:
         self.manifest, self.writer, self.limit = manifest, writer, limit
         self.progress, self.stop, self.software = progress or notebook_progress(), stop, software
         self.colour = colour
-        self.summary = EmbedSummary(images=min(len(manifest), limit or len(manifest)))
+        self.summary = EmbedSummary(images=min(len(manifest), limit or len(manifest)), notes=list(manifest.notes))
         self.published = time.monotonic()
         self.in_flight: dict[int, Task] = {}
         self.read: dict[int, HashedFile] = {}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.cases import Cases, check_apart
-from cxr_embed.choices import Uncertain
+from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.manifest import Manifest
 from cxr_embed.metrics import Figure, auroc
 from cxr_embed.probe.features import ArraySource, Matrix, ProbeError, Standard, StoreSource, fit_standard, pool_vectors
@@ -115,6 +115,7 @@ def run_curve(
     findings: Sequence[str] | None = None,
     pool: str = "mean",
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
     count_no_finding: bool = False,
     progress: Progress | None = None,
 ) -> Curve:
@@ -135,13 +136,14 @@ def run_curve(
         findings: all by default.
         pool: how tokens become one vector.
         uncertain: what a label of -1 counts as.
+        blank: what a blank label counts as; what the labels' companion says by default, else `unknown`.
         count_no_finding: whether 'No Finding' has a part in means over findings; it is left out by default.
         progress: called with a word, what is done and how much there is.
 
     Raises:
         ProbeError: for labels that cannot be used, or a patient on both sides.
     """
-    parts, notes = _parts(encoders, labels, train, test, findings, uncertain)
+    parts, notes = _parts(encoders, labels, train, test, findings, uncertain, blank)
     wanted: tuple[Size, ...] = tuple(None if part == 1 else part for part in fractions) if fractions else tuple(shots)
     drawn = _draw(parts[0], seeds) if not fractions else {}
     results: list[CurveResult] = []
@@ -210,13 +212,17 @@ def _parts(
     test: str,
     findings: Sequence[str] | None,
     uncertain: Uncertain,
+    blank: Blank | None,
 ) -> tuple[tuple[Cases, Cases], list[str]]:
     """Training and test cases that every store has."""
     notes: list[str] = []
     sides: list[Cases] = []
     split = "split" in labels.table.column_names
     for name in (train, test) if split else (None,):
-        found = [labelled_cases(e.store, labels, split=name, findings=findings, uncertain=uncertain) for e in encoders]
+        found = [
+            labelled_cases(e.store, labels, split=name, findings=findings, uncertain=uncertain, blank=blank)
+            for e in encoders
+        ]
         notes += [note for cases in found for note in cases.notes]
         common = set(found[0].ids.tolist()).intersection(*(cases.ids.tolist() for cases in found[1:]))
         kept = np.flatnonzero([image_id in common for image_id in found[0].ids.tolist()])

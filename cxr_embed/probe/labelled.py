@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from cxr_embed.cases import Cases, PatientsOf, Side, check_known, chosen_findings, join, own_patients_note, some
-from cxr_embed.choices import Uncertain
+from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.manifest import Manifest
 from cxr_embed.probe.features import ProbeError
 from cxr_embed.probe.shots import draw_order, hashes
@@ -23,6 +23,7 @@ def labelled_cases(
     split: str | None = None,
     findings: Sequence[str] | None = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
     known: bool = True,
 ) -> Cases:
     """Joins labels with the images of a store.
@@ -33,6 +34,7 @@ def labelled_cases(
         split: rows of this split only.
         findings: all of the table by default.
         uncertain: what a label of -1 counts as.
+        blank: what a blank label counts as; what the labels' companion says by default, else `unknown`.
         known: whether some label has to be; else the table may hold no finding at all.
 
     Raises:
@@ -47,6 +49,7 @@ def labelled_cases(
         columns=chosen_findings(findings, labels.findings, "the labels"),
         split=split,
         uncertain=uncertain,
+        blank=blank,
         patients=[PatientsOf("the store", store.patient_ids)],
     )
     if known:

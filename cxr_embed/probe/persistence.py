@@ -43,6 +43,7 @@ class LabelRecord:
         sha256: of its bytes.
         split: the split that was learned from; None for all rows.
         uncertain: what a label of -1 counted as.
+        blank: what a blank label counted as; earlier releases had `unknown` alone.
         images, patients: that were learned from.
         counts: finding to its positive, negative and unknown labels.
     """
@@ -54,6 +55,7 @@ class LabelRecord:
     images: int
     patients: int
     counts: Mapping[str, Mapping[str, int]]
+    blank: str = "unknown"
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ def make_trained(
         images=len(cases),
         patients=len(patients),
         counts=counts,
+        blank=cases.blank,
     )
     software = {name: version(name) for name in ("numpy", "scipy", "scikit-learn")}
     software |= {"cxr-embed": __version__, "python": platform.python_version()}

@@ -79,9 +79,9 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
         "title": inputs.title,
         "created": inputs.created or utc_now(),
         "note": RESEARCH,
-        "settings": _settings(inputs),
+        "settings": _settings(inputs, labels),
         "labels": input_record(inputs.labels),
-        "data": {**describe_labels(labels, columns, inputs.uncertain), "origins": data},
+        "data": {**describe_labels(labels, columns, inputs.uncertain, inputs.blank), "origins": data},
         "scores": scored,
         "comparisons": comparisons,
         "published": published_for(findings) if data != ["phantoms"] else None,
@@ -116,7 +116,12 @@ def _scored(
     for name, path in zip(names, inputs.scores, strict=True):
         steps(f"evaluating {name}")
         joined = join_scores(
-            read_scores(path), labels, findings=inputs.findings, split=inputs.split, uncertain=inputs.uncertain
+            read_scores(path),
+            labels,
+            findings=inputs.findings,
+            split=inputs.split,
+            uncertain=inputs.uncertain,
+            blank=inputs.blank,
         )
         made = _evaluated(inputs, path, labels, joined)
         scored.append({"name": name, **input_record(path), "evaluation": made, "curves": curves_of(joined)})
@@ -141,6 +146,7 @@ def _evaluated(inputs: Inputs, path: Path, labels: Manifest, cases: ScoredCases)
         findings=inputs.findings,
         split=inputs.split,
         uncertain=inputs.uncertain,
+        blank=inputs.blank,
         prevalence=inputs.prevalence,
         threshold=inputs.threshold,
         thresholds_split=inputs.thresholds_split,
@@ -167,6 +173,7 @@ def _compared(inputs: Inputs, path: Path, labels: Manifest) -> dict[str, Any]:
         findings=inputs.findings,
         split=inputs.split,
         uncertain=inputs.uncertain,
+        blank=inputs.blank,
         count_no_finding=inputs.count_no_finding,
         bootstraps=inputs.bootstraps,
         seed=inputs.seed,
@@ -251,10 +258,11 @@ def _leaks(
     return leaks
 
 
-def _settings(inputs: Inputs) -> dict[str, Any]:
+def _settings(inputs: Inputs, labels: Manifest) -> dict[str, Any]:
     return {
         "split": inputs.split,
         "uncertain": inputs.uncertain,
+        "blank": inputs.blank or labels.blank,
         "prevalence": inputs.prevalence,
         "threshold": inputs.threshold,
         "thresholds_split": inputs.thresholds_split,

@@ -211,7 +211,8 @@ def probe_table(card: dict[str, Any]) -> Table:
         "C chosen": f"{card['strengths'][0]:g} to {card['strengths'][1]:g}" if card["strengths"] else "",
         "vectors": f"{card['encoder']['encoder']}, {card['output']}, fingerprint {card['encoder']['fingerprint']}",
         "learned from": f"{labels['file']}, {split}: {counted(labels['images'], 'image')} of "
-        f"{counted(labels['patients'], 'patient')}",
+        f"{counted(labels['patients'], 'patient')}"
+        + ("; blank labels counted as negative" if labels.get("blank") == "negative" else ""),
         "labels' SHA-256": labels["sha256"],
         "not learned": "; ".join(f"{name}: {reason}" for name, reason in card["undefined"].items()),
         "thresholds": ", ".join(f"{name} {value:.4g}" for name, value in card["thresholds"].items()),

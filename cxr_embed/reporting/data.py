@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_embed.choices import Uncertain
+from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.manifest import Manifest
 
 NO_SPLIT = "no split"
@@ -14,18 +14,21 @@ _ORDER = ("train", "val", "validate", "validation", "test")  # as a reader expec
 _VALUES = 12  # of one column that are counted by name
 
 
-def describe_labels(labels: Manifest, findings: tuple[str, ...], uncertain: Uncertain) -> dict[str, Any]:
+def describe_labels(
+    labels: Manifest, findings: tuple[str, ...], uncertain: Uncertain, blank: Blank | None = None
+) -> dict[str, Any]:
     """Counts by split, as plain JSON values.
 
     Args:
         labels: all of them, whatever is evaluated.
         findings: the columns that count.
         uncertain: what a label of -1 counts as.
+        blank: what a blank label counts as; what the labels' companion says by default.
     """
     splits = np.where(labels.column("split") == "", NO_SPLIT, labels.column("split"))
     names = np.unique(splits).tolist()
     names.sort(key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name == NO_SPLIT, name))
-    values = labels.labels(uncertain).values
+    values = labels.labels(uncertain, blank).values
     columns = {name: values[:, labels.findings.index(name)] for name in findings}
     known = {name: labels.column(name) for name in ("patient_id", "age", "sex", "view", "site", "source")}
     parts = [_part(name, splits == name, columns, known) for name in names]

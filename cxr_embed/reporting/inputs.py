@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxr_embed.choices import CalibrationKind, Uncertain
+from cxr_embed.choices import Blank, CalibrationKind, Uncertain
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.evaluation.thresholds import Rule
@@ -36,8 +36,8 @@ class Inputs:
         pool: how tokens become one vector there.
         probes: folders of trained probes, for the model card.
         curve: `curve.json` of `probe curve`.
-        split, uncertain, prevalence, threshold, thresholds_split, calibrate, bootstraps, seed: as `evaluate` takes
-            them.
+        split, uncertain, blank, prevalence, threshold, thresholds_split, calibrate, bootstraps, seed: as `evaluate`
+            takes them.
         count_no_finding: whether 'No Finding' has a part in means over findings.
         by: columns to make groups of; None takes sex, age, view and site where the labels have them.
         title: of the page.
@@ -55,6 +55,7 @@ class Inputs:
     curve: Path | None = None
     split: str | None = None
     uncertain: Uncertain = "unknown"
+    blank: Blank | None = None
     prevalence: Prevalence | None = None
     threshold: Rule | None = None
     thresholds_split: str | None = None

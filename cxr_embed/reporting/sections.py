@@ -111,6 +111,8 @@ def _about_data(report: dict[str, Any]) -> tuple[str, ...]:
     patients = f" of {counted(made['patients'], 'patient')}" if made["patients"] is not None else ", patients unknown"
     where = f"the split {split}" if split is not None else "all labels"
     evaluated = f"Evaluated: {where}, {counted(made['images'], 'image')}{patients}. Labels: {report['labels']['file']}."
+    if report["settings"]["blank"] == "negative":
+        evaluated += " Blank labels count as negative."
     origin = report["data"]["origins"]
     return (f"{evaluated} The images seem to come from {' and '.join(origin)}." if origin else evaluated,)
 

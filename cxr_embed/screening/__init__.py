@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from cxr_embed.choices import Ensemble, ScoreKind, Uncertain
+from cxr_embed.choices import Blank, Ensemble, ScoreKind, Uncertain
 from cxr_embed.evaluation import ScoresError
 from cxr_embed.evaluation.evaluate import Prevalence, check_prevalence
 from cxr_embed.manifest import Manifest, read_labels
@@ -37,6 +37,7 @@ def screen(
     labels: Manifest | str | os.PathLike[str] | None = None,
     split: str | None = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
     threshold: str | float | None = None,
     prevalence: Prevalence | None = None,
     score: ScoreKind | None = None,
@@ -55,7 +56,7 @@ def screen(
         store: an open store, or its folder.
         prompts: a prompt set, its name, or a prompt file.
         labels: a table of `image_id` and findings, or a manifest.
-        split, uncertain: which labels count, and what -1 counts as: as `match_labels` takes them.
+        split, uncertain, blank: which labels count, and what -1 and blank count as: as `match_labels` takes them.
         threshold, prevalence, count_no_finding, bootstraps, seed: as `make_report` takes them.
         score, ensemble, weights, device, cut_prompts, progress: as `score_store` takes them.
 
@@ -74,7 +75,7 @@ def screen(
     matched = None
     if labels is not None and len(opened):
         table = labels if isinstance(labels, Manifest) else read_labels(labels)
-        matched = match_store_labels(table, opened, names, split=split, uncertain=uncertain)
+        matched = match_store_labels(table, opened, names, split=split, uncertain=uncertain, blank=blank)
     screening = score_store(
         opened,
         prompt_set,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.cases import Cases, PatientsOf, Side, common_findings, join, match_names, splits_note, uncertain_note
-from cxr_embed.choices import Uncertain
+from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.manifest import Manifest
 from cxr_embed.store import Store
 from cxr_embed.types import counted
@@ -51,6 +51,7 @@ class MatchedLabels:
             "labels_without_vectors": self.cases.lost,
             "label_columns_without_prompts": list(self.unused),
             "uncertain": self.cases.uncertain,
+            "blank": self.cases.blank,
             "split": self.split,
         }
 
@@ -62,6 +63,7 @@ def match_labels(
     *,
     split: str | None = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
     patients: Sequence[PatientsOf] = (),
 ) -> MatchedLabels:
     """Joins labels with the images of a store and with the findings of prompts.
@@ -80,6 +82,7 @@ def match_labels(
         names=names,
         split=split,
         uncertain=uncertain,
+        blank=blank,
         patients=patients,
     )
     cases = cases.keep(np.argsort(cases.places))
@@ -100,9 +103,15 @@ def match_labels(
 
 
 def match_store_labels(
-    labels: Manifest, store: Store, findings: tuple[str, ...], *, split: str | None, uncertain: Uncertain
+    labels: Manifest,
+    store: Store,
+    findings: tuple[str, ...],
+    *,
+    split: str | None,
+    uncertain: Uncertain,
+    blank: Blank | None,
 ) -> MatchedLabels:
     """`match_labels` for the images of an open store, whose patients it may know."""
     side = Side(store.ids, str(store.path), "vector")
     patients = [PatientsOf("the store", store.patient_ids)]
-    return match_labels(labels, side, findings, split=split, uncertain=uncertain, patients=patients)
+    return match_labels(labels, side, findings, split=split, uncertain=uncertain, blank=blank, patients=patients)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.cases import NothingKnown, check_known, match_names
-from cxr_embed.choices import Uncertain
+from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.evaluation.evaluate import evaluate_cases
 from cxr_embed.index.answers import whole_ages
 from cxr_embed.index.case_table import CONTENT, IMAGE, case_table
@@ -83,6 +83,7 @@ def answer(
     labels: Manifest | None = None,
     split: str | None = None,
     uncertain: Uncertain = "unknown",
+    blank: Blank | None = None,
     bootstraps: int = 1000,
     seed: int = 0,
 ) -> tuple[list[Answer], list[str]]:
@@ -96,6 +97,7 @@ def answer(
         labels: to hold the ranking of all scored images against, where they have a finding of the question's name.
         split: of the labels.
         uncertain: what a label of -1 counts as.
+        blank: what a blank label counts as; what the labels' companion says by default, else `unknown`.
         bootstraps, seed: of the AUROC's interval, as `evaluate` takes them.
 
     Raises:
@@ -113,7 +115,7 @@ def answer(
         cases, contents = _cases(store, rows, values, known)
         found.append(Answer(question=question, cases=cases, contents=contents))
     if labels is not None:
-        found, more = _with_aurocs(found, store, screening, labels, split, uncertain, bootstraps, seed)
+        found, more = _with_aurocs(found, store, screening, labels, split, uncertain, blank, bootstraps, seed)
         notes += more
     sets = dict.fromkeys(name for question in screening.scorer.findings for name in sets_with(question))
     if sets:
@@ -140,6 +142,7 @@ def _with_aurocs(
     labels: Manifest,
     split: str | None,
     uncertain: Uncertain,
+    blank: Blank | None,
     bootstraps: int,
     seed: int,
 ) -> tuple[list[Answer], list[str]]:
@@ -155,7 +158,7 @@ def _with_aurocs(
         return list(answers), notes
     # Only the findings that are asked for: the others need no warning.
     wanted = replace(labels, findings=tuple(dict.fromkeys(column for column in columns if column is not None)))
-    matched = match_store_labels(wanted, store, names, split=split, uncertain=uncertain)
+    matched = match_store_labels(wanted, store, names, split=split, uncertain=uncertain, blank=blank)
     try:
         check_known(matched.cases, "the labels", "vector")
     except NothingKnown as error:  # as good as no labels: the list does not need them
