@@ -81,7 +81,7 @@ class CxrImage:
         pixels: `(H, W)` uint8 or uint16, brighter = denser (the MONOCHROME2 convention).
         bits: significant bits; pixel values lie in `0 .. 2**bits - 1`.
         content_id: SHA-256 of the file's bytes, 64 hexadecimal digits.
-        source: `png`, `jpeg`, `tiff` or `dicom`.
+        source: `png`, `jpeg`, `tiff`, `dicom` or `raw` (JSRT's).
         fields: from a DICOM header; empty for other formats.
         notes: what is odd about the file, though it was read; `images.NOTES` has a sentence for each.
     """

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cxr_embed.errors import ImageError
-from cxr_embed.images import SUFFIXES, sniff
+from cxr_embed.images import READABLE, raw_fault, sniff
 
 _GLOB = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
@@ -67,14 +67,17 @@ def file_kind(path: Path) -> str:
         ImageError: where it is none that is read here.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             raise ImageError("unreadable", "not a regular file")  # opening a pipe would wait for ever
         with open(path, "rb") as file:
             head = file.read(132)
     except OSError as error:
         raise ImageError("unreadable", f"cannot be read ({error.strerror})") from None
-    kind = sniff(head)
-    if kind is None or kind not in SUFFIXES.values():
+    kind = sniff(head, status.st_size)
+    if kind is None and (fault := raw_fault(head, status.st_size, path.suffix)) is not None:
+        raise fault
+    if kind is None or kind not in READABLE:
         raise ImageError("not-an-image", "no PNG, JPEG, TIFF or DICOM file")
     return kind
 

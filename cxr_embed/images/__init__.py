@@ -6,11 +6,22 @@ from cxr_embed.images.likeness import looks_like_chest
 from cxr_embed.images.notes import NOTES
 from cxr_embed.images.prepare import PREPARATIONS, prepare_image, stretch
 from cxr_embed.images.prepared import preparation_of, prepared_encoder
-from cxr_embed.images.reader import SUFFIXES, check_name, decode_image, decoders, read_bytes, read_image, sniff
+from cxr_embed.images.raw import raw_fault
+from cxr_embed.images.reader import (
+    READABLE,
+    SUFFIXES,
+    check_name,
+    decode_image,
+    decoders,
+    read_bytes,
+    read_image,
+    sniff,
+)
 
 __all__ = [
     "NOTES",
     "PREPARATIONS",
+    "READABLE",
     "SUFFIXES",
     "check_name",
     "decode_image",
@@ -20,6 +31,7 @@ __all__ = [
     "preparation_of",
     "prepare_image",
     "prepared_encoder",
+    "raw_fault",
     "read_bytes",
     "read_dicom_header",
     "read_image",

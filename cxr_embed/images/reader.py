@@ -13,6 +13,7 @@ from cxr_embed.images.checks import MAX_FILE_BYTES
 from cxr_embed.images.dicom import decode_dicom
 from cxr_embed.images.prepare import LITTLE_USED, used_share
 from cxr_embed.images.raster import decode_jpeg, decode_png, decode_tiff
+from cxr_embed.images.raw import decode_raw, is_raw, raw_fault
 from cxr_embed.io.digests import sha256_hex
 from cxr_embed.types import CxrImage
 
@@ -41,7 +42,8 @@ _MAGIC = {
     b"RIFF": "WebP",
     b"\x00\x00\x00\x0cjP  ": "JPEG 2000 file",
 }
-_READABLE = frozenset(SUFFIXES.values())
+# Not `.img` among the suffixes: hospitals name DICOM files so too.
+READABLE = frozenset({*SUFFIXES.values(), "raw"})
 # Old DICOM files have no preamble: they start with an element of group 0002 or 0008, little endian.
 _BARE_DICOM = (
     *(b"\x02\x00\x00\x00", b"\x08\x00\x00\x00", b"\x08\x00\x01\x00", b"\x08\x00\x05\x00"),
@@ -55,8 +57,15 @@ def decoders() -> str:
     return ", ".join(f"{name} {version(name)}" for name in names)
 
 
-def sniff(head: bytes) -> str | None:
-    """Names the format of a file from its first 132 bytes: `png`, `dicom`, ... or None where it is unknown."""
+def sniff(head: bytes, size: int) -> str | None:
+    """Names the format of a file: `png`, `dicom`, `raw`, ... or None where it is unknown.
+
+    Args:
+        head: its first 132 bytes.
+        size: of the whole file, in bytes.
+    """
+    if is_raw(head, size):
+        return "raw"
     if head[128:132] == b"DICM":
         return "dicom"
     for magic, name in _MAGIC.items():
@@ -93,10 +102,12 @@ def check_name(data: bytes, suffix: str) -> None:
     """Refuses a name whose suffix stands for another format than the contents have.
 
     Raises:
-        ImageError: `wrong-suffix`.
+        ImageError: `wrong-suffix`; `truncated` or `not-an-image` for a name of raw images over other contents.
     """
-    actual, expected = sniff(data[:132]), SUFFIXES.get(suffix.lower())
-    if expected is not None and actual in _READABLE and actual != expected:
+    actual, expected = sniff(data[:132], len(data)), SUFFIXES.get(suffix.lower())
+    if actual is None and (fault := raw_fault(data[:132], len(data), suffix)) is not None:
+        raise fault
+    if expected is not None and actual in READABLE and actual != expected:
         raise ImageError("wrong-suffix", f"named {suffix} but the contents are {actual.upper()}; rename the file")
 
 
@@ -113,13 +124,13 @@ def decode_image(data: bytes, suffix: str = "", content_id: str = "", colour: Co
         ImageError: with a `kind` for each way in which a file can be no usable radiograph.
     """
     check_name(data, suffix)
-    actual = sniff(data[:132])
-    if actual is None or actual not in _READABLE:
+    actual = sniff(data[:132], len(data))
+    if actual is None or actual not in READABLE:
         what = f"a {actual}" if actual else "no image that is known here"
         raise ImageError("not-an-image", f"the contents are {what}; PNG, JPEG, TIFF and DICOM are read")
     content_id = content_id or sha256_hex(data)
-    decode = {"png": decode_png, "jpeg": decode_jpeg, "tiff": decode_tiff, "dicom": decode_dicom}[actual]
-    picture = decode(data, colour)
+    decode = {"png": decode_png, "jpeg": decode_jpeg, "tiff": decode_tiff, "dicom": decode_dicom}
+    picture = decode_raw(data) if actual == "raw" else decode[actual](data, colour)
     notes = picture.notes
     if used_share(picture.pixels, 2**picture.bits - 1) < LITTLE_USED:
         notes = (*notes, "range")
@@ -134,7 +145,7 @@ def decode_image(data: bytes, suffix: str = "", content_id: str = "", colour: Co
 
 
 def read_image(path: str | os.PathLike[str], colour: Colour = "refuse") -> CxrImage:
-    """Reads a PNG, JPEG, TIFF or DICOM radiograph.
+    """Reads a PNG, JPEG, TIFF or DICOM radiograph, or one of JSRT's raw ones.
 
     Args:
         path: the file.
