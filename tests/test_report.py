@@ -28,7 +28,6 @@ from cxr_embed.reporting import Inputs, ReportError, collect, write_report
 from cxr_embed.reporting.cards import origins, seen_in_training, without_places
 from cxr_embed.reporting.context_tables import _listed
 from cxr_embed.reporting.curves import thin
-from cxr_embed.reporting.published import published_for
 from cxr_embed.store import open_store
 from cxr_embed.types import EncoderSpec
 
@@ -411,34 +410,6 @@ def test_a_patient_in_two_splits_is_refused(folder: Folder) -> None:
     folder.labels.write_text(folder.labels.read_text().replace("i1,p0,20,M,", "i1,p1,20,M,", 1))
     with pytest.raises(ManifestError, match="two splits"):
         folder.report()
-
-
-def test_published_figures() -> None:
-    found = published_for(("Pleural Thickening", "Mass", "Other"))
-    assert found is not None
-    assert [result["auroc"] for result in found["results"]] == [
-        {"Pleural Thickening": 0.8062, "Mass": 0.8676},
-        {"Pleural Thickening": 0.7889, "Mass": 0.8377},
-    ]
-    assert "test sets differ" in found["caveat"]
-    assert published_for(("Other",)) is None
-    names = (
-        "Atelectasis Cardiomegaly Consolidation Edema Effusion Emphysema Fibrosis Hernia Infiltration Mass Nodule "
-        "Pleural_Thickening Pneumonia Pneumothorax"
-    )
-    every = published_for(tuple(names.split()))
-    assert every is not None
-    means = [np.mean(list(result["auroc"].values())) for result in every["results"]]
-    assert np.round(means, 3).tolist() == [0.841, 0.838]
-
-
-def test_published_figures_are_those_of_the_peers_scores(real_data: Path) -> None:
-    with open(real_data / "peer-tables" / "published-auroc.csv", newline="") as file:
-        peers = {row["label"]: float(row["auc"]) for row in csv.DictReader(file)}
-    found = published_for(tuple(peers))
-    assert found is not None
-    ours = found["results"][1]["auroc"]
-    assert {name: round(value, 4) for name, value in peers.items()} == ours
 
 
 def test_bad_inputs_are_named(folder: Folder, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
         "data": {**describe_labels(labels, columns, inputs.uncertain, inputs.blank), "origins": data},
         "scores": scored,
         "comparisons": comparisons,
-        "published": published_for(findings) if data != ["phantoms"] else None,
+        "published": _published(findings, data),
         "few_labels": curve,
         "shortcuts": shortcuts,
         "encoders": [store_card(store, name) for store, name in zip(stores, encoders, strict=True)],
@@ -94,6 +94,15 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
     report["warnings"] = warnings(report, _leaks(probes, stores, cases[0], labels, inputs.split))
     report["summary"] = summary(report)
     return report
+
+
+def _published(findings: Sequence[str], data: Sequence[str], recipe: str | None = None) -> dict[str, Any] | None:
+    """Published figures for labels of a recipe, else of what the labels give away.
+
+    Images of the NIH carry labels of others too (RSNA's, SIIM's): that alone does not say which data set it is.
+    """
+    known = recipe or (None if list(data) in ([], ["NIH"]) else " and ".join(data))
+    return published_for(findings, known)
 
 
 class _Steps:

@@ -154,18 +154,44 @@ def _difference_cells(apart: dict[str, Any]) -> tuple[str, ...]:
 
 
 def published_table(scores: Sequence[dict[str, Any]], published: dict[str, Any]) -> Table:
-    """Our AUROCs beside published ones; means over the findings that all of them have."""
+    """Our AUROCs beside published ones, each with the digits of its source; means over the findings that all have."""
     results = published["results"]
     columns: list[dict[str, float | None]] = [
         {f["finding"]: f["auroc"] for f in found["evaluation"]["findings"]} for found in scores
     ]
     columns += [result["auroc"] for result in results]
+    digits = [4] * len(scores) + [result["digits"] for result in results]
     findings = [name for name in columns[0] if any(name in result["auroc"] for result in results)]
-    rows = [(name, *(PAGE.number(column.get(name), 4) for column in columns)) for name in findings]
+    rows = [(name, *_in_digits([column.get(name) for column in columns], digits)) for name in findings]
     common = [name for name in findings if all(column.get(name) is not None for column in columns)]
     if common:
         means = [sum(column[name] or 0 for name in common) / len(common) for column in columns]
-        rows.append((f"mean of {len(common)} of {len(findings)}", *(PAGE.number(mean, 4) for mean in means)))
+        rows.append((f"mean of {len(common)} of {len(findings)}", *_in_digits(means, digits)))
     heads = ("finding", *(found["name"] for found in scores), *(result["name"] for result in results))
-    notes = tuple(f"{result['name']}: {result['source']} Tested on {result['test']}." for result in results)
-    return Table(title="AUROC, ours and published", heads=heads, rows=tuple(rows), total=bool(common), notes=notes)
+    return Table(title="AUROC, ours and published", heads=heads, rows=tuple(rows), total=bool(common))
+
+
+def published_tests_table(scores: Sequence[dict[str, Any]], published: dict[str, Any], split: str | None) -> Table:
+    """What ours and each published AUROC was tested on: unequal tests are not put side by side in silence."""
+    rows = []
+    for found in scores:
+        made = found["evaluation"]
+        sizes = (PAGE.count(made["images"]), PAGE.count(made["patients"]))
+        rows.append((found["name"], "yours", f"your labels, {f'split {split}' if split else 'all splits'}", *sizes))
+    rows += [
+        (r["name"], r["kind"], f"{published['data']}, {r['split']}", PAGE.count(r["images"]), PAGE.count(r["patients"]))
+        for r in published["results"]
+    ]
+    notes = ["A dash: the source does not say."]
+    # A page without an address loads nothing, as anybody can see; people know where to put the scheme.
+    notes += [f"{r['name']}: {r['source']} Read in: {_without_scheme(r['read'])}." for r in published["results"]]
+    heads = ("AUROCs", "made by", "tested on", "images", "patients")
+    return Table(title="What each was tested on", heads=heads, rows=tuple(rows), words=(0, 1, 2), notes=tuple(notes))
+
+
+def _without_scheme(text: str) -> str:
+    return text.replace("https://", "")
+
+
+def _in_digits(values: Sequence[float | None], digits: Sequence[int]) -> list[str]:
+    return [PAGE.number(value, places) for value, places in zip(values, digits, strict=True)]

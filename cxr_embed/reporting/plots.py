@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Scores = list[dict[str, Any]]
 _COLUMNS = 4
 _BIN_CASES = 10  # below, a tenth of probability shows chance
-_PUBLISHED = ("|", "x", "+", "1")
+_PUBLISHED = ("|", "x", "+", "1", "2")
 
 
 def findings_of(scores: Scores) -> list[str]:

@@ -23,6 +23,7 @@ from cxr_embed.reporting.figure_tables import (
     calibration_table,
     comparison_table,
     published_table,
+    published_tests_table,
     ranking_table,
     threshold_tables,
 )
@@ -77,8 +78,10 @@ def _sections(report: dict[str, Any]) -> Iterator[Section]:
         )
         yield Section("comparison", "Compared", lead, blocks=tuple(map(comparison_table, report["comparisons"])))
     if report["published"] is not None:
-        lead = (f"AUROCs that others published for {report['published']['data']}. {report['published']['caveat']}",)
-        yield Section("published", "Published figures", lead, blocks=(published_table(scores, report["published"]),))
+        published = report["published"]
+        lead = (f"AUROCs that others published for {published['data']}. {published['caveat']}",)
+        tests = published_tests_table(scores, published, report["settings"]["split"])
+        yield Section("published", "Published figures", lead, blocks=(published_table(scores, published), tests))
     yield _thresholds(report)
     yield _probabilities(report)
     if report["few_labels"] is not None:
