@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cxr_embed.api.index_evaluation import evaluate_index
     from cxr_embed.api.probe import load_probe, train_probe
     from cxr_embed.api.report import report
+    from cxr_embed.api.scan import scan_folder
     from cxr_embed.api.screen import screen
     from cxr_embed.api.search import build_index, open_index
     from cxr_embed.encoders import load_encoder
@@ -44,6 +45,7 @@ _HOME = {
     "open_store": "cxr_embed.store",
     "read_manifest": "cxr_embed.manifest",
     "report": "cxr_embed.api.report",
+    "scan_folder": "cxr_embed.api.scan",
     "screen": "cxr_embed.api.screen",
     "train_probe": "cxr_embed.api.probe",
 }
@@ -66,6 +68,7 @@ __all__ = [
     "open_store",
     "read_manifest",
     "report",
+    "scan_folder",
     "screen",
     "train_probe",
 ]

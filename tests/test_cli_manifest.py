@@ -179,6 +179,11 @@ def test_scan_json(run: Run, chests: Path) -> None:
         "without_patient": 4,
         "not_found": 0,
         "linked_away": [],
+        "recipe": "folder",
+        "labelled_by": None,
+        "not_findings": [],
+        "boxes": 0,
+        "unmatched": None,
         "skipped": [
             {"path": "bad\nname.png", "reason": "its name holds a control character, or a space at its end"},
             {"path": "notes.txt", "reason": "no PNG, JPEG, TIFF or DICOM file"},

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +16,6 @@ from cxr_embed.types import counted, is_lateral
 
 if TYPE_CHECKING:
     from cxr_embed.datasets import Recipe, ScanResult
-    from cxr_embed.manifest import Companion
 
 EXAMPLE = "Example: `cxr-embed manifest scan /data/NIH --recipe nih-chestxray14 --out nih.csv`"
 
@@ -55,102 +52,33 @@ def scan(
     downloaded; without --recipe, the folder of a known one is recognised, and read by its recipe where nothing is
     written.
     """
-    from cxr_embed.datasets import boxes_path, load_recipe
-    from cxr_embed.datasets import scan as run
-    from cxr_embed.errors import ManifestError
-    from cxr_embed.io.files import stays_below
-    from cxr_embed.manifest import Companion, check_new, check_new_companion, write_companion, write_new_manifest
+    from cxr_embed.api.scan import scan_folder
 
-    if keep_patient_id and key_file is not None:
-        raise ManifestError(
-            "--key-file is the key of a hash, and --keep-patient-id turns the hash off: give one of them"
-        )
-    layout = load_recipe(recipe if recipe is not None else _guessed(folder, out))
-    columns = layout.manifest_columns(layout.chosen_labels(labelled_by))
-    if out is not None:
-        check_new(out, columns)  # before the scan, which may take long
-        check_new_companion(out, Companion(), replaces=True)
-    # Ids that a public table publishes are not hashed: no key is made for them.
-    hashed = not keep_patient_id and not layout.public_ids and bool(patient_pattern or layout.hashes)
-    key, key_path = _key(key_file, kept=out is not None) if hashed else (None, None)
     with progress_bar() as bar:
-        result = run(
+        scanned = scan_folder(
             folder,
-            layout,
-            patient_key=key,
-            patient_pattern=patient_pattern,
+            recipe=recipe,
             labelled_by=labelled_by,
-            progress=partial(bar, "reading") if bar is not None else None,
+            out=out,
+            patient_pattern=patient_pattern,
+            keep_patient_id=keep_patient_id,
+            key_file=key_file,
+            progress=bar,
         )
-    if out is not None:
-        companion = _companion(layout, result, out, folder)
-        check_new_companion(out, companion)
-        if result.boxes:
-            write_new_manifest(boxes_path(out), result.boxes)
-        write_new_manifest(out, result.columns)
-        write_companion(out, companion)
-    below = stays_below(folder)
-    away = [path for path in result.columns["path"] if not below(folder / path)]
+    result = scanned.result
+    if scanned.guessed_by:
+        by = f"{folder}: {scanned.recipe.title}, by {', '.join(scanned.guessed_by)}"
+        typer.echo(f"{by}; `--recipe {scanned.recipe.name}` says so", err=True)
+    away = scanned.linked_away
     if as_json:
-        print_json(_summary(result, out, folder, away))
+        print_json({**_summary(result, out, folder, away), "recipe": scanned.recipe.name})
     else:
         _print_summary(result, out, folder)
-        _print_data_set(layout, result, out)
+        _print_data_set(scanned.recipe, result, out)
         print_away(away, len(result), folder)
-        _print_written(result, out, key_path)
+        _print_written(result, out, scanned.key_file)
     if result.problems:
         raise typer.Exit(1)
-
-
-def _companion(recipe: Recipe, result: ScanResult, out: Path, folder: Path) -> Companion:
-    """What is to be said of a manifest that was made by a recipe."""
-    from cxr_embed.datasets import boxes_path
-    from cxr_embed.manifest import Companion, relative_root
-
-    return Companion(
-        recipe=recipe.name,
-        title=recipe.title,
-        not_findings=tuple(result.not_findings),
-        blank_words=recipe.blank,
-        uncertain_words=recipe.uncertain,
-        root=relative_root(folder, out),
-        boxes=boxes_path(out).name if result.boxes else None,
-        terms=recipe.terms,
-        licence=recipe.licence,
-        source=recipe.source,
-        citation=recipe.citation,
-        labels=result.labels or "",
-        alternatives=tuple(name for name in recipe.labels if name != result.labels),
-    )
-
-
-def _guessed(folder: Path, out: Path | None) -> str:
-    """The recipe of a folder for which none is named: that of the data set that it seems to be.
-
-    Raises:
-        ManifestError: where a manifest would be written on a guess.
-    """
-    from cxr_embed.datasets import guess_recipe
-    from cxr_embed.errors import ManifestError
-
-    guess = guess_recipe(folder)
-    if guess is None:
-        return "folder"
-    by = f"{folder}: {guess.recipe.title}, by {', '.join(guess.files[:3])}"
-    if out is not None:
-        raise ManifestError(
-            f"{by}; give --recipe {guess.recipe.name} to read it by its own tables, or --recipe folder to take the "
-            "files alone"
-        )
-    typer.echo(f"{by}; `--recipe {guess.recipe.name}` says so", err=True)
-    return guess.recipe.name
-
-
-def _key(key_file: Path | None, kept: bool) -> tuple[bytes, Path | None]:
-    """The key of patient ids, and its file; where no id is kept, a passing key does, and none is made for the user."""
-    from cxr_embed.store.keys import patient_key
-
-    return patient_key(key_file) if kept or key_file is not None else (secrets.token_bytes(32), None)
 
 
 def _summary(result: ScanResult, out: Path | None, folder: Path, away: list[str]) -> dict[str, Any]:
