@@ -65,7 +65,13 @@ def _votes(source: LabelSource, image: ImageRows) -> Votes:
         cells = {name: list(image.cells([column], source.in_)) for name, column in source.columns.items()}
     else:
         cells = {name: [image.value(sources)] for name, sources in (source.each or {}).items()}
-    return {name: [plain_finding(mapped(value, source.map)) for value in values] for name, values in cells.items()}
+    return {name: [_plain(mapped(value, source.map)) for value in values] for name, values in cells.items()}
+
+
+def _plain(value: str) -> str:
+    """A label as 1, 0, -1 or blank; what is none of them stays."""
+    known = FINDING_VALUES.get(plain_finding(value))
+    return value if known is None else "" if known != known else str(int(known))
 
 
 def _named_votes(named: Named, cells: Sequence[str], readers: Sequence[str]) -> Votes:

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,6 @@ from cxr_embed.datasets.recipe import Recipe
 from cxr_embed.datasets.recipe_parts import TableFile
 from cxr_embed.datasets.table_formats import FILE, header_of, records
 from cxr_embed.errors import ManifestError
-from cxr_embed.io.files import stays_below
 from cxr_embed.manifest.rows import NotATable, reason
 from cxr_embed.types import counted
 
@@ -51,11 +51,12 @@ class DataTable:
     def nearest(self, key: str) -> str:
         """The key that is most like one that is not there; blank where the table has none."""
         self._sorted = self._sorted or sorted(self.rows)
-        place = bisect.bisect(self._sorted, key)
         # A folder in front, or a suffix behind, is what keys differ in most often.
-        pool = self._sorted[max(place - 50, 0) : place + 50]
         last = key.rpartition("/")[2].partition(".")[0]
-        pool += [other for other in self._sorted if last and last in other][:50]
+        pool = list(islice((other for other in self._sorted if last and last in other), 50))
+        if not pool:
+            place = bisect.bisect(self._sorted, key)
+            pool = self._sorted[max(place - 50, 0) : place + 50]
         near = difflib.get_close_matches(key, pool, 1, 0)
         return near[0] if near else ""
 
@@ -101,10 +102,9 @@ def _optional(recipe: Recipe, labels: str | None) -> set[str]:
 def table_files(root: Path, spec: TableFile) -> list[str]:
     """The files of a table, relative to the data set's folder: of the first glob that matches, or of all."""
     found: list[str] = []
-    below = stays_below(root)
     for pattern in spec.files:
         if any(sign in pattern for sign in "*?["):
-            paths = sorted(path for path in root.glob(pattern) if path.is_file() and below(path))
+            paths = sorted(path for path in root.glob(pattern) if path.is_file())
         else:
             paths = [path for path in [root / pattern] if path.is_file()]
         found += [name for path in paths if (name := path.relative_to(root).as_posix()) not in found]
