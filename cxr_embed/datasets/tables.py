@@ -52,13 +52,18 @@ class DataTable:
         """The key that is most like one that is not there; blank where the table has none."""
         self._sorted = self._sorted or sorted(self.rows)
         # A folder in front, or a suffix behind, is what keys differ in most often.
-        last = key.rpartition("/")[2].partition(".")[0]
-        pool = list(islice((other for other in self._sorted if last and last in other), 50))
+        last = _last(key)
+        pool = list(islice((other for other in self._sorted if last and _last(other) == last), 50))
         if not pool:
             place = bisect.bisect(self._sorted, key)
             pool = self._sorted[max(place - 50, 0) : place + 50]
         near = difflib.get_close_matches(key, pool, 1, 0)
         return near[0] if near else ""
+
+
+def _last(key: str) -> str:
+    """A key without folders and suffix."""
+    return key.rpartition("/")[2].partition(".")[0]
 
 
 def read_tables(root: Path, recipe: Recipe, labels: str | None) -> dict[str, DataTable]:
