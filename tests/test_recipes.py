@@ -423,3 +423,27 @@ def test_nothing_is_written_on_a_guess(tmp_path: Path) -> None:
     scanned = scan_folder(tmp_path, recipe="folder", out=tmp_path / "m.csv", keep_patient_id=True)
     assert len(scanned) == len(scanned.manifest) == 1
     assert "p1" in repr(scanned.to_pandas())
+
+
+def test_the_recipe_on_the_page_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
+    file = tmp_path / "clinic.yaml"
+    file.write_text(page.split("```yaml\n")[1].split("```")[0])
+    root = pictures(tmp_path / "d", "p1/a.png", "p1/b.png", "masks/a.png")
+    table(
+        root / "list.csv", "image_file,patient,study,Projection,Position,StudyDate,Birth,Sex", "a,7,s1,PA,,2014,1930,F"
+    )
+    table(root / "reports.csv", "accession,Cardiomegaly,Effusion", "s1,1.0,")
+    result = scan(root, load_recipe(str(file)), patient_key=None)
+    assert {name: values[0] for name, values in result.columns.items()} == {
+        "image_id": "a",
+        "path": "p1/a.png",
+        "patient_id": "7",
+        "study_id": "s1",
+        "view": "PA",
+        "age": "84",
+        "sex": "F",
+        "Cardiomegaly": "1",
+        "Effusion": "",
+    }
+    assert [path for path, _ in result.skipped] == ["p1/b.png"]
