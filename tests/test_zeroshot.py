@@ -411,6 +411,7 @@ def test_labels_are_joined_by_id_and_by_like_names(tmp_path: Path) -> None:
         "labels_without_vectors": 1,
         "label_columns_without_prompts": ["Hernia"],
         "uncertain": 1,
+        "blank": "unknown",
         "split": None,
     }
     test = match_labels(read_labels(table), side, ("Mass",), split="test", uncertain="positive")

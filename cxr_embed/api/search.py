@@ -23,7 +23,7 @@ from cxr_embed.index.faiss.kinds import MEMORY
 from cxr_embed.index.faiss.layout import IndexRecord
 from cxr_embed.index.milvus.search import MilvusIndex
 from cxr_embed.index.queries import Examples, QueryBuilder
-from cxr_embed.manifest import Manifest, read_companion, read_paths, root_of
+from cxr_embed.manifest import Manifest, read_paths, read_root
 from cxr_embed.store import Store
 from cxr_embed.types import RESEARCH, EncoderSpec, counted, is_lateral
 
@@ -244,7 +244,7 @@ def places_of(manifest: Manifest | StrPath, root: StrPath | None = None) -> Plac
         paths = dict(zip(manifest.column("image_id").tolist(), manifest.column("path").tolist(), strict=True))
         return Places(Path(root) if root is not None else manifest.root, paths)
     paths = read_paths(manifest)
-    return Places(Path(root) if root is not None else root_of(read_companion(manifest)[0], manifest), paths)
+    return Places(Path(root) if root is not None else read_root(manifest), paths)
 
 
 def _conditions(where: str | None, before: str | int | datetime.date | None, rules: Rules) -> str:

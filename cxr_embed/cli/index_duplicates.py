@@ -45,7 +45,7 @@ def duplicates(
     """
     from cxr_embed.index import CaseIndex
     from cxr_embed.index.faiss.duplicates import find_duplicates
-    from cxr_embed.manifest import check_target, moved, read_companion, read_values
+    from cxr_embed.manifest import check_target, companion_of, moved, read_values
 
     if threshold is not None and not 0 < threshold <= 1:
         fail(f"--threshold is a cosine above 0 and up to 1, not {threshold:g}", 2)
@@ -55,7 +55,7 @@ def duplicates(
         check_target(out)
     opened = CaseIndex(index)
     rows = read_values(manifest) if manifest is not None else None
-    known = read_companion(manifest)[0] if manifest is not None else None
+    known = companion_of(manifest) if manifest is not None else None
     cases = _cases(opened, rows)
     found = find_duplicates(opened, cases.patients, cases.splits, threshold, cases.order)
     removed = {str(opened.ids[row]) for group in found.groups for row in group.rows if row != group.kept}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_embed.cli.common import print_json
+from cxr_embed.cli.common import print_json, progress_bar
 from cxr_embed.cli.manifest_scan import print_away, print_lateral
 from cxr_embed.cli.options import AsJson, Extra, Root
 from cxr_embed.cli.terminal import console
@@ -25,12 +26,15 @@ app = typer.Typer(
 
 @app.command("validate", epilog="Example: `cxr-embed manifest validate data/manifest.csv`")
 def validate(
-    manifest: Annotated[Path, typer.Argument(help="CSV or Parquet.")],
+    manifest: Annotated[Path, typer.Argument(help="CSV, Parquet or Croissant.")],
     root: Root = None,
     extra: Extra = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a manifest and name every problem at once; missing files count as problems."""
+    """Check a manifest and name every problem at once; missing files count as problems.
+
+    Of a Croissant file that has their digests, every radiograph is read and compared.
+    """
     from cxr_embed.errors import ManifestError
     from cxr_embed.manifest import linked_away, missing_files, read_manifest
 
@@ -48,6 +52,7 @@ def validate(
     elif missing:
         some = f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
         problems = [f"{len(missing):,} of {len(table):,} files are missing below {table.root}: {some}"]
+    problems += _changed(manifest, table)
     patients, findings = len(set(table.column("patient_id").tolist())), list(table.findings)
     if as_json:
         print_json(
@@ -79,13 +84,58 @@ def validate(
         raise typer.Exit(1)
 
 
+def _changed(path: Path, table: Manifest) -> list[str]:
+    """The problem of radiographs that are not those that a Croissant file was written of."""
+    from cxr_embed.manifest import changed_files, is_croissant, read_croissant
+
+    if not is_croissant(path):
+        return []
+    with progress_bar() as bar:
+        changed = changed_files(read_croissant(path, table.root).checksums, table.root, bar)
+    some = f"{', '.join(changed[:5])}{', ...' if len(changed) > 5 else ''}"
+    return (
+        [f"{counted(len(changed), 'file has', 'files have')} changed since {path} was written: {some}"]
+        if changed
+        else []
+    )
+
+
+@app.command("croissant", epilog="Example: `cxr-embed manifest croissant nih.csv --out nih.croissant.json`")
+def croissant(
+    manifest: Annotated[Path, typer.Argument(help="CSV or Parquet.")],
+    out: Annotated[Path, typer.Option(help="Croissant file to write, in a folder that holds everything.")],
+    root: Root = None,
+    extra: Extra = None,
+    as_json: AsJson = False,
+) -> None:
+    """Describe a manifest and its radiographs in a Croissant file, which other programs and this one read.
+
+    It holds the columns and their data types, the digest of every file, and what the manifest's companion says:
+    licence, source, citation. Every verb takes it in the manifest's place.
+    """
+    from cxr_embed.manifest import write_croissant
+
+    with progress_bar() as bar:
+        written = write_croissant(manifest, out, root=root, extra=extra or (), progress=bar)
+    if as_json:
+        print_json({"croissant": str(out), **asdict(written)})
+        return
+    typer.echo(f"{out}: {counted(written.images, 'image')}, {counted(written.fields, 'column')}, a digest of each file")
+    if not written.joined:
+        typer.echo(
+            "note: two images in different folders have one name, so other programs find no picture of a row; write it "
+            f"into {root or 'the folder that paths are relative to'}",
+            err=True,
+        )
+
+
 def _print_companion(path: Path, table: Manifest) -> None:
     """What a manifest's companion says, and whether it still fits."""
-    from cxr_embed.manifest import companion_path
+    from cxr_embed.manifest import companion_path, is_croissant
 
     if table.companion is not None:
         facts = [(name, ", ".join(v) if isinstance(v, list) else str(v)) for name, v in table.companion.facts().items()]
-        typer.echo(f"{companion_path(path)} says:")
+        typer.echo(f"{path if is_croissant(path) else companion_path(path)} says:")
         print_facts(console(), [(name.replace("_", " "), value) for name, value in facts], 16)
     for note in table.notes:
         typer.echo(f"note: {note}", err=True)

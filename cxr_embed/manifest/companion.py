@@ -250,9 +250,7 @@ def _body_of(path: Path) -> dict[str, Any] | None:
 
 
 def _damaged(path: Path, why: str) -> ManifestError:
-    return ManifestError(
-        f"{path}: a manifest's companion that is damaged ({why}); restore it, or remove it and scan again"
-    )
+    return ManifestError(f"{path}: a manifest's companion, damaged ({why}); restore it, or remove it and scan again")
 
 
 def _checked(path: Path, body: dict[str, Any]) -> Companion:
@@ -264,9 +262,9 @@ def _checked(path: Path, body: dict[str, Any]) -> Companion:
     version = body.get("version")
     if isinstance(version, int) and not isinstance(version, bool) and version > VERSION:
         raise ManifestError(
-            f"{path}: version {version} of a manifest's companion, this release reads {VERSION}; update cxr-embed"
+            f"{path}: a manifest's companion of version {version}, this release reads {VERSION}; update cxr-embed"
         )
-    if version != VERSION:
+    if version != VERSION or isinstance(version, bool):
         raise _damaged(path, f"version {version!r}")
     given = {name: value for name, value in body.items() if name not in ("format", "version")}
     known = {field.name: field.default for field in fields(Companion)}

@@ -27,6 +27,7 @@ from cxr_embed.manifest.checks import (
     check_names,
 )
 from cxr_embed.manifest.companion import Companion, companion_path, read_companion, root_of, unknown_columns
+from cxr_embed.manifest.croissant import is_croissant, read_croissant
 from cxr_embed.manifest.rows import NO_MANIFEST, NotATable, Rows, read_rows, rows_of_table
 from cxr_embed.manifest.spellings import plain_values
 from cxr_embed.types import Labels
@@ -104,7 +105,7 @@ class Manifest:
 def read_manifest(
     path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None, extra: Sequence[str] = ()
 ) -> Manifest:
-    """Reads and validates a manifest (CSV, CSV.GZ or Parquet), with what its companion (`nih.json`) says of it.
+    """Reads and validates a manifest (CSV, CSV.GZ, Parquet, Croissant), with what its companion (`nih.json`) says.
 
     Args:
         path: the file.
@@ -117,7 +118,7 @@ def read_manifest(
     """
     if root is not None and not os.path.isdir(root):
         raise ManifestError(f"{root}: no such folder (`root`)", (f"{root}: no such folder",))
-    found = _read(path, NO_MANIFEST, REQUIRED, extra)
+    found = _read(path, NO_MANIFEST, REQUIRED, extra, root)
     if root is not None:
         return replace(found, root=Path(root))
     if found.companion is not None and found.companion.root is not None and not os.path.isdir(found.root):
@@ -138,15 +139,26 @@ def read_labels(path: str | os.PathLike[str], *, extra: Sequence[str] = ()) -> M
     return _read(path, "no such file", ("image_id",), extra)
 
 
-def _read(path: str | os.PathLike[str], missing: str, required: Sequence[str], extra: Sequence[str]) -> Manifest:
+def _read(
+    path: str | os.PathLike[str],
+    missing: str,
+    required: Sequence[str],
+    extra: Sequence[str],
+    root: str | os.PathLike[str] | None = None,
+) -> Manifest:
+    if is_croissant(path):
+        known = read_croissant(path, root)
+        others = [name for name in known.companion.not_findings if name not in extra]
+        table, findings = _checked(known.rows, known.problems, path, required, [*extra, *others])
+        return Manifest(table, known.root, findings, known.companion, known.notes)
     rows, problems = read_rows(Path(path), missing)
     companion, notes = read_companion(path)
     if companion is None:
         table, findings = _checked(rows, problems, path, required, extra)
         return Manifest(table, Path(path).parent, findings, notes=notes)
     problems = unknown_columns(companion, rows.table.column_names, path) + problems
-    known = [name for name in companion.not_findings if name in rows.table.column_names and name not in extra]
-    table, findings = _checked(rows, problems, path, required, [*extra, *known])
+    others = [name for name in companion.not_findings if name in rows.table.column_names and name not in extra]
+    table, findings = _checked(rows, problems, path, required, [*extra, *others])
     return Manifest(table, root_of(companion, path), findings, companion, notes)
 
 
@@ -185,7 +197,28 @@ def read_values(path: str | os.PathLike[str]) -> Rows:
     Raises:
         ManifestError: with all problems at once in `problems`.
     """
+    if is_croissant(path):
+        known = read_croissant(path)
+        return _checked_values(known.rows, known.problems, path)
     return _checked_values(*read_rows(Path(path), "no such file"), path)
+
+
+def read_root(path: str | os.PathLike[str]) -> Path:
+    """The folder that a manifest's paths are relative to.
+
+    Raises:
+        ManifestError: for a companion or a Croissant file that cannot be read.
+    """
+    return root_of(companion_of(path), path)
+
+
+def companion_of(path: str | os.PathLike[str]) -> Companion | None:
+    """What is said of a manifest: by its companion, or by the Croissant file that it is.
+
+    Raises:
+        ManifestError: where that cannot be read.
+    """
+    return read_croissant(path).companion if is_croissant(path) else read_companion(path)[0]
 
 
 def _checked_values(rows: Rows, problems: list[str], source: str | os.PathLike[str]) -> Rows:
