@@ -127,7 +127,7 @@ def few_label_curve(
         seeds: one draw each: so many, or these.
         train, test: names of the splits.
         output: one of the encoder's outputs for each store; the one that probes learn from by default.
-        findings: all by default.
+        findings: all by default. `common`: those that the vocabulary of findings has, under their common names.
         pool: how tokens become one vector.
         uncertain: what a label of -1 counts as.
         blank: what a blank label counts as; what the labels' companion says by default, else `unknown`.

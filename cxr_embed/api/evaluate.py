@@ -142,7 +142,8 @@ def evaluate(
         scores: what `predict` or `screen` gives, a file, a table of pandas or pyarrow, a dict of columns; any of them
             with `image_id` and a column a finding. Or an array `(N,)` or `(N, F)`, beside labels of its shape.
         labels: a manifest, or a table of `image_id` and findings of 1, 0 and blank, of any of these kinds.
-        findings: that are looked at, all by default; of arrays, the names of the columns.
+        findings: that are looked at, all by default; `common`: those that both have and the vocabulary of findings
+            knows, under their common names. Of arrays, the names of the columns.
         extra: columns of the labels that are not findings.
         patients: image to patient, where neither says; of arrays, one id a row.
         split: evaluate on the labels of this split only.

@@ -82,7 +82,8 @@ def evaluate_index(
     Args:
         indexes: one, or several whose common images are compared; the last is the floor of the others.
         labels: a table of labels; what the first index knows of its cases by default.
-        findings: that are looked at; all by default.
+        findings: that are looked at; all by default. `common`: those that the vocabulary of findings has, under their
+            common names.
         extra: columns of the labels that are not findings.
         k: neighbours looked at; as many as the largest vote.
         split_queries, split_cases: the splits that queries and searched images are of; all images by default.

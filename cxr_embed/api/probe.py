@@ -15,7 +15,7 @@ from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.api.unseen import check_kept, predict_unseen, tested_split, unconverged_notes
 from cxr_embed.arguments import checked_arguments
-from cxr_embed.cases import own_patients
+from cxr_embed.cases import own_patients, shown_names
 from cxr_embed.choices import Balance, Blank, CalibrationKind, ProbeKind, Uncertain
 from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.evaluation.scored import join_scores
@@ -194,6 +194,7 @@ class FindingsProbe(Tabular):
         kept = trained.thresholds if threshold is None and thresholds_split is None else {}
         if kept:
             check_kept(trained, predicted)
+            kept = dict(zip(shown_names(findings, tuple(kept)), kept.values(), strict=True))
         found = evaluate(
             predicted.scores,
             table,
@@ -250,7 +251,8 @@ def train_probe(
         store: an open store, or its folder.
         labels: a manifest, or a table of `image_id` and findings: a path, pandas, pyarrow, a dict of columns.
         split: learn from this split; `train` by default, where there are splits.
-        findings: to learn; all of the labels by default.
+        findings: to learn; all of the labels by default. `common`: those that the vocabulary of findings has, under
+            their common names.
         shots: learn from so many positives, and negatives, of each finding; from all by default.
         output: one of the encoder's outputs; `general` where it has one, else its first.
         pool: tokens to one vector: `mean`, `max`, `flatten`, or `attention` (learned, needs torch).

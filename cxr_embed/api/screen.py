@@ -13,7 +13,7 @@ import pydantic
 from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_or_bar, store_of
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.arguments import checked_arguments
-from cxr_embed.cases import chosen_findings
+from cxr_embed.cases import check_not_common, chosen_findings, shown_names, wants_common
 from cxr_embed.choices import Blank, Ensemble, ScoreKind, Uncertain
 from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.manifest import Manifest
@@ -66,7 +66,8 @@ def screen(
         prompts: a dict of finding to (positive prompts, negative prompts); the name of a set of the package; a prompt
             file (.yaml); or a question in words, such as `pneumothorax`, or a list of them: each is compared with its
             denial by `margin`.
-        findings: of the prompts; all by default.
+        findings: of the prompts; all by default. `common`: those that the vocabulary of findings has, under their
+            common names.
         labels: a table of `image_id` and findings, for `ScoreFrame.report`.
         extra: columns of the labels that are not findings.
         split, uncertain, blank: which labels count, and what -1 and a blank count as.
@@ -87,14 +88,13 @@ def screen(
     """
     opened = store_of(store)
     prompt_set, by_question = prompts_of(prompts)
+    labelled = labels_of(labels, extra) if labels is not None else None
     if findings is not None:
-        names = [finding.name for finding in prompt_set.findings]
-        chosen = chosen_findings(findings, names, f"the prompts {prompt_set.name}")
-        prompt_set = replace(prompt_set, findings=tuple(f for f in prompt_set.findings if f.name in chosen))
+        prompt_set = _chosen(prompt_set, findings, labelled)
     screening, report = run(
         opened,
         prompt_set,
-        labels=labels_of(labels, extra) if labels is not None else None,
+        labels=labelled,
         split=split,
         uncertain=uncertain,
         blank=blank,
@@ -114,6 +114,23 @@ def screen(
     about |= {"prompts_digest": prompt_set.digest, "score": screening.scores.kind, "ensemble": ensemble}
     about |= {"stand_in": opened.spec.stand_in} if opened.spec.stand_in else {}
     return ScoreFrame(screening.scores, about, screening.notes, report, screening.embedded)
+
+
+def _chosen(prompts: PromptSet, wanted: Sequence[str], labels: Manifest | None) -> PromptSet:
+    """The prompts of some findings.
+
+    Raises:
+        CasesError: for a finding that has none.
+    """
+    if labels is not None and wants_common(wanted):
+        check_not_common(labels.findings, "the labels")
+    names = [finding.name for finding in prompts.findings]
+    chosen = chosen_findings(wanted, names, f"the prompts {prompts.name}")
+    kept = [finding for finding in prompts.findings if finding.name in chosen]
+    shown = shown_names(wanted, [finding.name for finding in kept])
+    return replace(
+        prompts, findings=tuple(replace(finding, name=name) for finding, name in zip(kept, shown, strict=True))
+    )
 
 
 def prompts_of(prompts: PromptSource) -> tuple[PromptSet, bool]:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from cxr_embed.cases.errors import CasesError, NothingKnown
-from cxr_embed.cases.findings import chosen_findings, common_findings, match_names
+from cxr_embed.cases.findings import (
+    check_not_common,
+    chosen_findings,
+    common_findings,
+    match_names,
+    shown_names,
+    wants_common,
+)
 from cxr_embed.cases.ids import find_ids, some
 from cxr_embed.cases.joining import (
     Cases,
@@ -17,15 +24,19 @@ from cxr_embed.cases.joining import (
 )
 from cxr_embed.cases.patients import PatientsOf, own_patients, patients_in
 from cxr_embed.cases.splits import in_split
+from cxr_embed.cases.vocabulary import CommonFinding, Vocabulary, vocabulary
 
 __all__ = [
     "Cases",
     "CasesError",
+    "CommonFinding",
     "NothingKnown",
     "PatientsOf",
     "Side",
+    "Vocabulary",
     "check_apart",
     "check_known",
+    "check_not_common",
     "chosen_findings",
     "common_findings",
     "find_ids",
@@ -35,7 +46,10 @@ __all__ = [
     "own_patients",
     "own_patients_note",
     "patients_in",
+    "shown_names",
     "some",
     "splits_note",
     "uncertain_note",
+    "vocabulary",
+    "wants_common",
 ]

@@ -28,7 +28,12 @@ Extra = Annotated[
 ]
 Findings = Annotated[
     list[str] | None,
-    typer.Option("--finding", help="Look at this finding (repeatable); at all by default.", show_default=False),
+    typer.Option(
+        "--finding",
+        help="Look at this finding (repeatable), or at those of the vocabulary of findings (common); at all by "
+        "default.",
+        show_default=False,
+    ),
 ]
 Split = Annotated[str | None, typer.Option(help="Look at this split of the labels only, e.g. test.")]
 Blank = Annotated[

@@ -25,7 +25,12 @@ app = typer.Typer(
     help="Train classifiers of findings on stored vectors, with few labels.",
 )
 Learned = Annotated[
-    list[str] | None, typer.Option("--finding", help="A finding to learn (repeatable); all of the labels by default.")
+    list[str] | None,
+    typer.Option(
+        "--finding",
+        help="A finding to learn (repeatable), or those of the vocabulary of findings (common); all of the labels by "
+        "default.",
+    ),
 ]
 Shots = Annotated[
     int | None,

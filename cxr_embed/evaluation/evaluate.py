@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_embed.cases import check_apart
+from cxr_embed.cases import check_apart, wants_common
 from cxr_embed.choices import Blank, CalibrationKind, Uncertain
 from cxr_embed.evaluation.diagnostics import caveats, ranking_caveats
 from cxr_embed.evaluation.groups import measure_groups
@@ -102,8 +102,9 @@ def evaluate(
             blank=blank,
         )
         check_apart(cases, validation, ("tested", "in the validation part"))
-    check_prevalence(prevalence, given.names)
-    _check_thresholds(threshold, given.names)
+    names = cases.names if wants_common(findings) else given.names
+    check_prevalence(prevalence, names)
+    _check_thresholds(threshold, names)
     return evaluate_cases(
         cases,
         validation,

@@ -14,13 +14,16 @@ from cxr_embed.cases import (
     PatientsOf,
     Side,
     check_known,
+    check_not_common,
     chosen_findings,
     common_findings,
     join,
     patients_in,
+    shown_names,
     some,
     splits_note,
     uncertain_note,
+    wants_common,
 )
 from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.evaluation.learned import learned_from
@@ -69,7 +72,8 @@ def join_scores(
     Args:
         scores: what `read_scores` gives.
         labels: a table of `image_id` and findings, a manifest, or labels in memory.
-        findings: of the scores; all by default.
+        findings: of the scores; all by default. `common`: those that both have and the vocabulary knows, under their
+            common names.
         patients: image to patient, where neither file says.
         split: labels of this split only.
         uncertain: what a label of -1 counts as.
@@ -86,6 +90,8 @@ def join_scores(
     if isinstance(table, Labels):
         check_ids(np.asarray(table.ids, dtype=np.str_), source)
     known = table.findings if isinstance(table, Manifest) else tuple(table.names)
+    if wants_common(findings):
+        check_not_common(known, source)
     given = chosen_findings(findings, scores.names, scores.source)
     columns, names, renamed = common_findings(given, known, "the scores", source)
     side = Side(scores.ids, scores.source, "score")
@@ -93,7 +99,7 @@ def join_scores(
         table,
         side,
         columns=columns,
-        names=names,
+        names=shown_names(findings, names),
         source=source,
         split=split,
         uncertain=uncertain,

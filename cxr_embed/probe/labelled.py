@@ -7,7 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from cxr_embed.cases import Cases, PatientsOf, Side, check_known, chosen_findings, join, own_patients_note, some
+from cxr_embed.cases import (
+    Cases,
+    PatientsOf,
+    Side,
+    check_known,
+    chosen_findings,
+    join,
+    own_patients_note,
+    shown_names,
+    some,
+)
 from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.manifest import Manifest
 from cxr_embed.probe.features import ProbeError
@@ -32,7 +42,7 @@ def labelled_cases(
         store: an open store.
         labels: a table of `image_id` and findings; patients come from its `patient_id`, or from the store.
         split: rows of this split only.
-        findings: all of the table by default.
+        findings: all of the table by default. `common`: those that the vocabulary knows, under their common names.
         uncertain: what a label of -1 counts as.
         blank: what a blank label counts as; what the labels' companion says by default, else `unknown`.
         known: whether some label has to be; else the table may hold no finding at all.
@@ -43,10 +53,12 @@ def labelled_cases(
     """
     if known and not labels.findings:
         raise ProbeError("the labels have no finding: add a column of 0 and 1 for each")
+    columns = chosen_findings(findings, labels.findings, "the labels")
     cases = join(
         labels,
         Side(store.ids, str(store.path), "vector"),
-        columns=chosen_findings(findings, labels.findings, "the labels"),
+        columns=columns,
+        names=shown_names(findings, columns),
         split=split,
         uncertain=uncertain,
         blank=blank,

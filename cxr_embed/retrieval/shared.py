@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from cxr_embed.cases import Cases, PatientsOf, Side, chosen_findings, in_split, join
+from cxr_embed.cases import Cases, PatientsOf, Side, chosen_findings, in_split, join, shown_names
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import CaseIndex
 from cxr_embed.index.case_table import FINDING, IMAGE
@@ -55,7 +55,7 @@ def gather(
     Args:
         indexes: at least one.
         labels: the first index's own columns by default.
-        findings: names of those that are looked at; all by default.
+        findings: names of those that are looked at, or `common`; all by default.
         split_queries, split_cases: the split that queries and searched cases are of; all images by default.
 
     Raises:
@@ -67,14 +67,16 @@ def gather(
     source = "the labels" if labels is not None else str(first.path)
     own = _own_labels(first)
     table = labels if labels is not None else own
+    columns = chosen_findings(findings, table.findings, source)
     joined = join(
         table,
         Side(first.ids[rows], str(first.path), "case"),
-        columns=chosen_findings(findings, table.findings, source),
+        columns=columns,
+        names=shown_names(findings, columns),
         source=source,
         patients=[PatientsOf("the index", first.patient_ids[rows])],
     )
-    columns = {
+    known = {
         name: _spread(joined, joined.table[name], len(rows), "") if name in joined.table else own.column(name)[rows]
         for name in ("view", "split")
     }
@@ -89,9 +91,9 @@ def gather(
         patients=first.patient_ids[rows],
         names=joined.names,
         labels=_spread(joined, joined.labels, len(rows), np.nan),
-        views=columns["view"],
-        queries=in_split(columns["split"], split_queries, source),
-        searched=in_split(columns["split"], split_cases, source),
+        views=known["view"],
+        queries=in_split(known["split"], split_queries, source),
+        searched=in_split(known["split"], split_cases, source),
         notes=tuple(notes),
     )
 
