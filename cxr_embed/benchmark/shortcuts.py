@@ -1,4 +1,4 @@
-"""What is no finding, as findings: does a probe tell sex, age, view or site from the vectors?"""
+"""What is not a finding, as findings: does a probe tell sex, age, view or site from the vectors?"""
 
 from __future__ import annotations
 

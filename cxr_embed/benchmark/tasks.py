@@ -40,7 +40,7 @@ def run_probe(cell: Cell, folder: Path) -> list[Row]:
 
 
 def run_shortcuts(cell: Cell, folder: Path) -> list[Row]:
-    """The same of what is no finding: sex, age, view, site."""
+    """The same of what is not a finding: sex, age, view, site."""
     options = cell.plan.tasks.shortcuts
     assert options is not None
     labels, _ = attribute_labels(cell.data, options.by, options.fewest)
@@ -246,7 +246,7 @@ def _timed(cell: Cell, device: str, images: int, store: Path) -> Row:
     if len(seen) > 1:
         value = (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0])
         return figure_row("", "images_per_second", Estimate(value), n=summary.embedded, output=output)
-    reason = f"{images} images are done at once; take more (`images`)"
+    reason = f"these images are done at once, {images} of them; take more (`images`)"
     return figure_row("", "images_per_second", Estimate(None, reason=reason), n=summary.embedded, output=output)
 
 
