@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cxr_embed.api.scan import scan_folder
     from cxr_embed.api.screen import screen
     from cxr_embed.api.search import build_index, open_index
+    from cxr_embed.benchmark import bench
     from cxr_embed.encoders import load_encoder
     from cxr_embed.errors import CxrEmbedError
     from cxr_embed.index import CaseIndex
@@ -32,6 +33,7 @@ _HOME = {
     "CxrEmbedError": "cxr_embed.errors",
     "LinearProbe": "cxr_embed.probe",
     "ask": "cxr_embed.api.ask",
+    "bench": "cxr_embed.benchmark",
     "build_index": "cxr_embed.api.search",
     "compare": "cxr_embed.api.evaluate",
     "embed": "cxr_embed.api.embed",
@@ -55,6 +57,7 @@ __all__ = [
     "CxrEmbedError",
     "LinearProbe",
     "ask",
+    "bench",
     "build_index",
     "compare",
     "embed",

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cxr_embed.cli import (
+    bench,
     demo,
     embed,
     encoders,
@@ -41,6 +42,7 @@ app = typer.Typer(
     help="Embed chest radiographs once, then do everything else on the cached vectors.\n\n"
     "For research; not a medical device.",
 )
+app.command("bench", epilog=bench.EXAMPLE)(bench.bench)
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
 app.command("embed", epilog=embed.EXAMPLE)(embed.embed)
 app.command("forget", epilog=forget.EXAMPLE)(forget.forget)

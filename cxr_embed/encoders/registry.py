@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cxr_embed.encoders.hub import HubModel, cached_folder
+from cxr_embed.encoders.seen import Seen, seen_by_images, seen_by_weights, seen_with_reports
 from cxr_embed.encoders.tensorflow_process import PYTHON_VARIABLE
 from cxr_embed.encoders.weights import weights_path
 from cxr_embed.errors import EncoderError
@@ -30,6 +31,7 @@ class EncoderCard:
         bundled: whether its weights come with this package.
         hub: where its weights are published, for an encoder whose weights the Hub holds.
         trained_on: the data behind the weights: results on the same data are not a clean test.
+        saw: the same for programs: public data sets, how they were learned from, and where that is said.
         text: whether it embeds prompts.
         default_outputs: the outputs that are stored unless others are chosen; all where empty.
         pixels: its pixel recipes, the default first; empty where there is one only.
@@ -48,6 +50,7 @@ class EncoderCard:
     bundled: bool = False
     hub: HubModel | None = None
     trained_on: str = ""
+    saw: tuple[Seen, ...] = ()
     text: bool = False
     default_outputs: tuple[str, ...] = ()
     pixels: tuple[str, ...] = ()
@@ -92,11 +95,16 @@ class EncoderCard:
         return self.framework in ("torch", "tensorflow")
 
 
-def _densenet(name: str, trained_on: str) -> EncoderCard:
+def _densenet(name: str, trained_on: str, *saw: str) -> EncoderCard:
     outputs: dict[str, tuple[int, ...]] = {"features": (1024,)}
-    module = "cxr_embed.encoders.torchxrayvision"
     return EncoderCard(
-        name=name, module=module, outputs=outputs, licence="Apache-2.0", framework="engines", trained_on=trained_on
+        name=name,
+        module="cxr_embed.encoders.torchxrayvision",
+        outputs=outputs,
+        licence="Apache-2.0",
+        framework="engines",
+        trained_on=trained_on,
+        saw=seen_by_weights(*saw),
     )
 
 
@@ -109,6 +117,10 @@ _CARDS = (
         framework="engines",
         bundled=True,
         trained_on="NIH (835 images) and phantoms",
+        saw=(
+            Seen("nih-chestxray14", "from 835 of its images with their labels", "examples/train_mini/RESULTS.md"),
+            Seen("phantoms", "from 6,000 other phantoms with their findings", "examples/train_mini/RESULTS.md"),
+        ),
         text=True,
         default_outputs=("features", "contrastive"),
         batch_size=(8, 64),
@@ -140,6 +152,7 @@ _CARDS = (
             gated=True,
         ),
         trained_on="hospitals in India and the USA, MIMIC-CXR",
+        saw=seen_with_reports("Xu et al., 2023, arXiv 2308.01317", "mimic-cxr-jpg"),
         text=True,
         default_outputs=("contrastive", "general"),
         pixels=("notebook", "serving"),
@@ -156,6 +169,7 @@ _CARDS = (
         needs=("torch", "transformers"),
         hub=HubModel("google/medsiglip-448", "9cea28a1a1195f665105faa6e8544c112fd960a4", gated=True),
         trained_on="MIMIC-CXR, other medical and natural images",
+        saw=seen_with_reports("Sellergren et al., 2025, arXiv 2507.05201", "mimic-cxr-jpg"),
         text=True,
         pixels=("published", "processor", "pad"),
         batch_size=(4, 64),
@@ -170,6 +184,10 @@ _CARDS = (
         needs=("torch", "transformers"),
         hub=HubModel("microsoft/rad-dino", "110cbc18d5133582e320b43d53bf5c44e410c936"),
         trained_on="MIMIC-CXR, CheXpert, NIH, PadChest, BRAX",
+        saw=seen_by_images(
+            "Pérez-García et al., 2024, arXiv 2401.10815",
+            *("mimic-cxr-jpg", "chexpert", "nih-chestxray14", "padchest", "brax"),
+        ),
         batch_size=(4, 64),
     ),
     EncoderCard(
@@ -193,13 +211,17 @@ _CARDS = (
         needs=("torch", "timm"),
         batch_size=(4, 64),
     ),
-    _densenet("densenet121", "NIH, PadChest, CheXpert, MIMIC-CXR, Google, OpenI, RSNA"),
-    _densenet("densenet121-nih", "NIH"),
-    _densenet("densenet121-pc", "PadChest"),
-    _densenet("densenet121-chex", "CheXpert"),
-    _densenet("densenet121-rsna", "RSNA pneumonia"),
-    _densenet("densenet121-mimic_nb", "MIMIC-CXR (NegBio labels)"),
-    _densenet("densenet121-mimic_ch", "MIMIC-CXR (CheXpert labels)"),
+    _densenet(
+        "densenet121",
+        "NIH, PadChest, CheXpert, MIMIC-CXR, Google, OpenI, RSNA",
+        *("nih-chestxray14", "padchest", "chexpert", "mimic-cxr-jpg", "open-i", "rsna-pneumonia"),
+    ),
+    _densenet("densenet121-nih", "NIH", "nih-chestxray14"),
+    _densenet("densenet121-pc", "PadChest", "padchest"),
+    _densenet("densenet121-chex", "CheXpert", "chexpert"),
+    _densenet("densenet121-rsna", "RSNA pneumonia", "rsna-pneumonia"),
+    _densenet("densenet121-mimic_nb", "MIMIC-CXR (NegBio labels)", "mimic-cxr-jpg"),
+    _densenet("densenet121-mimic_ch", "MIMIC-CXR (CheXpert labels)", "mimic-cxr-jpg"),
     EncoderCard(
         name="resnet50",
         module="cxr_embed.encoders.torchxrayvision",
@@ -207,6 +229,7 @@ _CARDS = (
         licence="Apache-2.0",
         framework="engines",
         trained_on="PadChest, NIH, RSNA, SIIM, VinDr",
+        saw=seen_by_weights("padchest", "nih-chestxray14", "rsna-pneumonia", "siim-pneumothorax", "vindr-cxr"),
     ),
 )
 ENCODERS: dict[str, EncoderCard] = {card.name: card for card in _CARDS}

@@ -1,0 +1,252 @@
+"""What is wrong with a plan, said before anything is embedded; and which cells it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cxr_embed.benchmark.cells import prompt_source
+from cxr_embed.benchmark.data import BenchData, learnable, read_data
+from cxr_embed.benchmark.plan import EncoderPlan, Plan, Task, near_name, refuse
+from cxr_embed.benchmark.shortcuts import attribute_labels
+from cxr_embed.benchmark.tasks import OF_VECTORS
+from cxr_embed.benchmark.vectors import RANDOM, BenchEncoder, Stores, random_file, reason_of
+from cxr_embed.cases import match_names
+from cxr_embed.encoders import encoder_card
+from cxr_embed.encoders.registry import ENCODERS, is_own
+from cxr_embed.encoders.seen import words_on
+from cxr_embed.errors import CxrEmbedError, EncoderError
+from cxr_embed.evaluation import read_scores
+from cxr_embed.prompts import load_prompt_set
+from cxr_embed.types import EncoderSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A plan that can be followed.
+
+    Attributes:
+        plan: as it was read.
+        folder: that its paths are relative to.
+        out: where everything goes.
+        encoders, data: by name.
+        specs: what each encoder computes; none for one that is left out, or of which there are scores alone.
+        impossible: data set, encoder and task to the reason why there is no such cell.
+    """
+
+    plan: Plan
+    folder: Path
+    out: Path
+    encoders: Mapping[str, BenchEncoder]
+    data: Mapping[str, BenchData]
+    specs: Mapping[str, EncoderSpec]
+    impossible: Mapping[tuple[str, str, Task], str]
+
+    def tasks(self, data: str, encoder: str) -> tuple[Task, ...]:
+        """What is wanted of an encoder on a data set."""
+        chosen = [self.plan.data[data].tasks, self.plan.encoders[encoder].tasks]
+        return tuple(task for task in self.plan.tasks.names if all(named is None or task in named for named in chosen))
+
+    def saw(self, data: str, encoder: str) -> str:
+        """How the encoder learned from the data set, in words; blank where nothing of the kind is known."""
+        return saw_data(self.encoders[encoder], self.data[data].recipe, self.specs.get(encoder))
+
+    def stand_in(self, encoder: str) -> str:
+        """What its weights stand in for, in words."""
+        spec = self.specs.get(encoder)
+        return self.plan.encoders[encoder].stand_in or (spec.stand_in if spec is not None else "")
+
+
+def saw_data(encoder: BenchEncoder, recipe: str, spec: EncoderSpec | None) -> str:
+    """How an encoder learned from a data set, by the plan and by what is known of it."""
+    if not recipe:
+        return ""
+    said = encoder.plan.saw.get(recipe, "")
+    if not encoder.encoder or is_own(encoder.encoder) or (spec is not None and spec.untrained):
+        return said
+    return said or words_on(encoder_card(encoder.encoder).saw, recipe)
+
+
+def prepare(plan: Plan, folder: Path, out: Path, source: str) -> Bench:
+    """Looks at everything that a plan names, and says all that is wrong with it at once.
+
+    Raises:
+        PlanError: with every fault.
+    """
+    problems = _names(plan)
+    encoders: dict[str, BenchEncoder] = {}
+    for name, entry in plan.encoders.items():
+        try:
+            encoders[name] = _encoder(name, entry, folder, out, plan.seed)
+        except CxrEmbedError as error:
+            problems.append(f"encoders.{name}: {reason_of(error)}")
+    refuse(source, problems)
+    data, problems = read_data(plan, folder, out)
+    refuse(source, problems)
+    by_name = {found.name: found for found in data}
+    problems = _unlabelled(plan, by_name, folder)
+    refuse(source, problems)
+    specs: dict[str, EncoderSpec] = {}
+    for name, encoder in encoders.items():
+        if not encoder.encoder or encoder.absent:
+            continue
+        try:
+            specs[name] = Stores(out).spec(encoder)
+        except CxrEmbedError as error:
+            if encoder.plan.optional and isinstance(error, EncoderError):
+                encoders[name] = replace(encoder, absent=reason_of(error))
+                continue
+            problems.append(f"encoders.{name}: {reason_of(error)} (`optional: true` leaves it out)")
+    bench = Bench(plan=plan, folder=folder, out=out, encoders=encoders, data=by_name, specs=specs, impossible={})
+    impossible, more = _impossible(bench)
+    refuse(source, [*problems, *more])
+    return replace(bench, impossible=impossible)
+
+
+def _names(plan: Plan) -> list[str]:
+    """Names in one place of the plan that are not there in another."""
+    problems = [] if plan.tasks.names else ["tasks: is empty; name at least one"]
+    if plan.reference and plan.reference not in plan.encoders:
+        hint = near_name(plan.reference, plan.encoders)
+        problems.append(f"reference: no encoder is named {plan.reference!r}; {hint}")
+    entries = [("encoders", name, entry.tasks) for name, entry in plan.encoders.items()]
+    entries += [("data", name, entry.tasks) for name, entry in plan.data.items()]
+    for where, name, tasks in entries:
+        lacking = [task for task in tasks or () if task not in plan.tasks.names]
+        problems += [f"{where}.{name}.tasks: {task} is not among the plan's tasks; name it there" for task in lacking]
+    named = [(f"encoders.{name}.scores", entry.scores) for name, entry in plan.encoders.items()]
+    prompts = plan.tasks.prompts
+    if prompts is not None and not isinstance(prompts.prompts, str):
+        named.append(("tasks.prompts.prompts", prompts.prompts))
+    for where, by_data in named:
+        unknown = [data for data in by_data if data not in plan.data]
+        problems += [f"{where}: no data set is named {data!r}; {near_name(data, plan.data)}" for data in unknown]
+    return problems
+
+
+def _encoder(name: str, plan: EncoderPlan, folder: Path, out: Path, seed: int) -> BenchEncoder:
+    """An encoder of a plan, as far as no weights are opened for it.
+
+    Raises:
+        CxrEmbedError: for a name that is not known, or weights that are not there.
+    """
+    encoder = plan.encoder or (name if name in ENCODERS or ":" in name or not plan.scores else "")
+    if encoder and not is_own(encoder):
+        encoder_card(encoder)
+    made = BenchEncoder(name=name, encoder=encoder, plan=plan, weights=None, folder=folder)
+    if plan.weights == RANDOM:
+        return replace(made, weights=random_file(encoder, out, seed))
+    if plan.weights is None:
+        return made
+    weights = folder / plan.weights
+    if not weights.exists():
+        why = f"no weights at {plan.weights}"
+        if plan.optional:
+            return replace(made, absent=why)
+        raise EncoderError(f"{why} (paths are relative to the plan); `optional: true` leaves the encoder out")
+    return replace(made, weights=weights)
+
+
+def _unlabelled(plan: Plan, data: Mapping[str, BenchData], folder: Path) -> list[str]:
+    """Tasks for which a data set has no labels; a data set's own `tasks` leave them out."""
+    problems = []
+    for name, found in data.items():
+        for task in plan.tasks.names:
+            wanted = plan.data[name].tasks
+            if (wanted is None or task in wanted) and (why := _lacking(plan, found, task, folder)):
+                problems.append(f"data.{name}: {why}, which the task {task} needs; name its own `tasks` without it")
+    return problems
+
+
+def _lacking(plan: Plan, data: BenchData, task: Task, folder: Path) -> str:
+    """What a data set lacks for a task; blank where nothing."""
+    if task == "speed":
+        return ""
+    if task == "shortcuts":
+        assert plan.tasks.shortcuts is not None
+        labels, reasons = attribute_labels(data, plan.tasks.shortcuts.by, plan.tasks.shortcuts.fewest)
+        return "" if labels.table.findings else f"no column tells two kinds apart ({'; '.join(reasons.values())})"
+    if not data.table.findings:
+        return "no labels of findings"
+    parts = (data.test,) if task in ("prompts", "scores") else (data.train, data.test)
+    if not learnable(data, parts):
+        return f"no finding with a 1 and a 0 in {' and in '.join(parts)}"
+    if task != "prompts":
+        return ""
+    assert plan.tasks.prompts is not None
+    chosen = plan.tasks.prompts.of(data.name)
+    if chosen is None:
+        return "no prompt set (tasks.prompts.prompts)"
+    try:
+        prompts = load_prompt_set(prompt_source(chosen, folder))
+        matched = match_names([finding.name for finding in prompts.findings], data.table.findings, "prompts")
+    except CxrEmbedError as error:
+        return reason_of(error)
+    named = ", ".join(data.table.findings)
+    return "" if any(matched) else f"none of its findings ({named}) is in the prompt set {chosen}"
+
+
+def _impossible(bench: Bench) -> tuple[dict[tuple[str, str, Task], str], list[str]]:
+    """Cells that cannot be, with their reasons; and what is wrong where such a cell is asked for by name."""
+    impossible: dict[tuple[str, str, Task], str] = {}
+    problems = []
+    for name, encoder in bench.encoders.items():
+        problems += _outputs(bench, name)
+        for data in bench.data:
+            for task in bench.tasks(data, name):
+                why = encoder.absent or _unfit(bench, encoder, data, task)
+                if not why:
+                    continue
+                impossible[data, name, task] = why
+                wanted = (encoder.plan.tasks or ()) if task != "scores" else encoder.plan.scores
+                if (task if task != "scores" else data) in wanted and not encoder.absent:
+                    problems.append(f"encoders.{name}.tasks: {task} on {data} is not possible: {why}")
+    return impossible, list(dict.fromkeys(problems))
+
+
+def _unfit(bench: Bench, encoder: BenchEncoder, data: str, task: Task) -> str:
+    """Why an encoder cannot do a task; blank where it can."""
+    if task == "scores":
+        file = encoder.plan.scores.get(data)
+        if file is None:
+            return "no scores of its own are named"
+        return _unreadable(bench, encoder.folder / file, data)
+    if not encoder.encoder:
+        return "there are scores of it alone, no vectors"
+    if task == "prompts":
+        spec = bench.specs.get(encoder.name)
+        if spec is None or spec.text is None:
+            return f"{encoder.name} embeds no prompts"
+    return ""
+
+
+def _unreadable(bench: Bench, file: Path, data: str) -> str:
+    """Why scores cannot be evaluated on a data set; blank where they can."""
+    try:
+        given = read_scores(file)
+        found = bench.data[data]
+        if not any(match_names(given.names, found.table.findings, "scores")):
+            return f"{file.name} has none of the findings"
+        tested = set(found.table.ids[found.part(found.test)].tolist())
+        return "" if tested.intersection(given.ids.tolist()) else f"{file.name} has none of the test images"
+    except (CxrEmbedError, OSError) as error:
+        return reason_of(error)
+
+
+def _outputs(bench: Bench, name: str) -> list[str]:
+    """Outputs of a plan that the encoder does not have."""
+    spec, plan = bench.specs.get(name), bench.plan.encoders[name]
+    if spec is None:
+        return []
+    named = [("output", plan.output), ("search_output", plan.search_output)]
+    return [
+        f"encoders.{name}.{key}: {spec.name} has no output {output!r}; {near_name(output, spec.outputs)}"
+        for key, output in named
+        if output is not None and output not in spec.outputs
+    ]
+
+
+def needs_vectors(tasks: Sequence[Task]) -> bool:
+    """Whether any of these tasks reads vectors."""
+    return any(task in OF_VECTORS for task in tasks)

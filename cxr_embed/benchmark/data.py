@@ -1,0 +1,222 @@
+"""The data sets of a benchmark: labels of the findings that are looked at, and a split by patient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from cxr_embed.benchmark.plan import DataPlan, Plan
+from cxr_embed.cases import chosen_findings, match_names
+from cxr_embed.errors import CxrEmbedError
+from cxr_embed.io.digests import json_digest
+from cxr_embed.io.files import written_aside
+from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, Manifest, read_manifest
+from cxr_embed.phantom import write_phantoms
+from cxr_embed.probe.shots import patients_for_test
+from cxr_embed.types import counted
+
+PHANTOMS = "phantoms"  # the recipe's name of what is drawn on the spot
+_KEPT = ("image_id", "patient_id", *OPTIONAL, *DESCRIPTIVE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchData:
+    """A data set as every encoder meets it.
+
+    Attributes:
+        name: in the results.
+        recipe: which data set it is; blank where nobody says.
+        table: its images with the findings that are looked at, as 1, 0 and blank (-1 and blanks of other meanings are
+            settled already), and a column `split`.
+        train, test: names of the two parts.
+        split: where they come from, in words.
+        plan: what the plan says of it.
+    """
+
+    name: str
+    recipe: str
+    table: Manifest
+    train: str
+    test: str
+    split: str
+    plan: DataPlan
+
+    @cached_property
+    def labels(self) -> Manifest:
+        """What is known of the images, without their paths: the table that `evaluate` takes."""
+        columns = [name for name in self.table.table.column_names if name in (*_KEPT, *self.table.findings)]
+        return replace(self.table, table=self.table.table.select(columns))
+
+    @cached_property
+    def digest(self) -> str:
+        """64 hexadecimal digits of the labels, whatever the order of the rows."""
+        table = self.labels.table.sort_by("image_id")
+        return json_digest({name: table[name].to_pylist() for name in table.column_names})
+
+    def part(self, name: str) -> np.ndarray:
+        """`(N,)` bool: the rows of a split."""
+        return np.asarray(self.table.column("split") == name)
+
+    def keep(self, ids: np.ndarray) -> BenchData:
+        """The same with these images alone."""
+        rows = np.flatnonzero(np.isin(self.table.ids, ids))
+        if len(rows) == len(self.table):
+            return self
+        return replace(self, table=replace(self.table, table=self.table.table.take(pa.array(rows))))
+
+    def describe(self) -> dict[str, object]:
+        """What a leaderboard says of it."""
+        patients = self.table.column("patient_id")
+        parts = {
+            side: {"images": int(rows.sum()), "patients": len(np.unique(patients[rows]))}
+            for side, rows in (("train", self.part(self.train)), ("test", self.part(self.test)))
+        }
+        return {"recipe": self.recipe, "split": self.split, "findings": list(self.table.findings), **parts}
+
+
+def read_data(plan: Plan, folder: Path, out: Path) -> tuple[list[BenchData], list[str]]:
+    """The data sets of a plan, and what is wrong with them.
+
+    Args:
+        plan: that is followed.
+        folder: that its paths are relative to.
+        out: the benchmark's, where phantoms are drawn.
+    """
+    found: list[BenchData] = []
+    problems: list[str] = []
+    # Phantoms are drawn last: what is wrong elsewhere is said first.
+    for name, data in sorted(plan.data.items(), key=lambda entry: entry[1].manifest is None):
+        if problems and data.manifest is None:
+            break
+        try:
+            found.append(_read(name, data, plan, folder, out))
+        except CxrEmbedError as error:
+            problems.append(f"data.{name}: {str(error).replace(chr(10), chr(10) + '  ')}")
+    if problems:
+        return [], problems
+    order = list(plan.data)
+    return _with_findings(sorted(found, key=lambda data: order.index(data.name)), plan)
+
+
+def _read(name: str, data: DataPlan, plan: Plan, folder: Path, out: Path) -> BenchData:
+    if data.manifest is not None:
+        root = folder / data.root if data.root is not None else None
+        table = read_manifest(folder / data.manifest, root=root, extra=data.extra)
+    else:
+        table = read_manifest(drawn_phantoms(data, out) / "manifest.csv")
+    companion = getattr(table, "companion", None)
+    recipe = data.recipe or getattr(companion, "recipe", "") or (PHANTOMS if data.manifest is None else "")
+    table, split = _with_split(_settled(table, data), data, plan)
+    return BenchData(name=name, recipe=recipe, table=table, train=data.train, test=data.test, split=split, plan=data)
+
+
+def _settled(table: Manifest, data: DataPlan) -> Manifest:
+    """The table with findings of 1, 0 and blank, so that nothing that reads it has to know what -1 counts as."""
+    values = table.labels(data.uncertain).values
+    columns = table.table
+    for number, name in enumerate(table.findings):
+        cells = ["" if value != value else str(int(value)) for value in values[:, number].tolist()]
+        columns = columns.set_column(columns.column_names.index(name), name, pa.array(cells, pa.string()))
+    return Manifest(columns, table.root, table.findings)
+
+
+def drawn_phantoms(data: DataPlan, out: Path) -> Path:
+    """The folder of the phantoms that a plan asks for; drawn where they are not there yet."""
+    assert data.phantoms is not None
+    target = out / "phantoms" / f"{data.phantoms}-{data.size}-{data.seed}-{data.format}"
+    if not (target / "manifest.csv").is_file():
+        write_phantoms(target, data.phantoms, data.seed, data.format, data.size)
+    return target
+
+
+def _with_split(table: Manifest, data: DataPlan, plan: Plan) -> tuple[Manifest, str]:
+    """The table with a column `split`, and where that comes from.
+
+    Raises:
+        CxrEmbedError: where one of the two parts is not there.
+    """
+    splits = table.column("split")
+    if not (splits != "").any():
+        test = patients_for_test(table.column("patient_id"), plan.test_part, plan.seed)
+        names = pa.array(np.where(test, data.test, data.train).tolist(), pa.string())
+        columns = table.table.drop_columns(["split"]) if "split" in table.table.column_names else table.table
+        words = f"by patient, {plan.test_part:.0%} for the test part, seed {plan.seed}"
+        table, splits = replace(table, table=columns.append_column("split", names)), np.array(names.to_pylist())
+    else:
+        words = f"the manifest's own, {data.train} and {data.test}"
+    known = sorted(set(splits.tolist()) - {""})
+    missing = [part for part in (data.train, data.test) if part not in known]
+    if missing:
+        raise CxrEmbedError(
+            f"no image is in the split {missing[0]!r}; the splits are: {', '.join(known)} (`train` and `test` of the "
+            "plan's data set name two of them)"
+        )
+    rows = np.flatnonzero(np.isin(splits, [data.train, data.test]))
+    return replace(table, table=table.table.take(pa.array(rows))), words
+
+
+def _with_findings(found: Sequence[BenchData], plan: Plan) -> tuple[list[BenchData], list[str]]:
+    """The data sets with the findings that are looked at alone."""
+    chosen, problems = [], []
+    for data in found:
+        try:
+            names = _names(data, found, plan)
+        except CxrEmbedError as error:
+            problems.append(f"data.{data.name}: {error}")
+            continue
+        chosen.append(_renamed(data, names))
+    return chosen, problems
+
+
+def _names(data: BenchData, found: Sequence[BenchData], plan: Plan) -> dict[str, str]:
+    """The table's findings that are looked at, each with its name in the results."""
+    known = data.table.findings
+    if data.plan.findings is not None:
+        return {name: name for name in chosen_findings(data.plan.findings, known, "the manifest")}
+    if plan.findings == "all":
+        return {name: name for name in known}
+    if plan.findings == "common":
+        every = [match_names(found[0].table.findings, other.table.findings, "the plan") for other in found]
+        wanted = [name for name, *columns in zip(found[0].table.findings, *every, strict=True) if None not in columns]
+        if not wanted:
+            raise CxrEmbedError("the data sets have no finding in common; name `findings`, or take `all`")
+    else:
+        wanted = list(plan.findings)
+    columns = match_names(wanted, known, "the plan")
+    names = {column: name for name, column in zip(wanted, columns, strict=True) if column is not None}
+    if not names and wanted and known:
+        raise CxrEmbedError(f"none of the plan's `findings` is here; here are {', '.join(known)}")
+    return names
+
+
+def _renamed(data: BenchData, names: dict[str, str]) -> BenchData:
+    table = data.table.table
+    kept = [name for name in table.column_names if name not in data.table.findings or name in names]
+    table = table.select(kept).rename_columns([names.get(name, name) for name in kept])
+    return replace(data, table=replace(data.table, table=table, findings=tuple(names.values())))
+
+
+def learnable(data: BenchData, parts: Sequence[str]) -> tuple[str, ...]:
+    """The findings that have both kinds of labels in each of these parts."""
+    values = data.table.labels().values
+    sides = [values[data.part(part)] for part in parts]
+    both = [np.all([(side == kind).any(axis=0) for side in sides for kind in (0, 1)], axis=0)] if len(values) else []
+    return tuple(name for name, known in zip(data.table.findings, both[0] if both else (), strict=False) if known)
+
+
+def write_labels(data: BenchData, path: Path) -> None:
+    """Writes the labels as a table that `evaluate` reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as partial:
+        pa.parquet.write_table(data.labels.table, partial)
+
+
+def images_of(data: BenchData) -> str:
+    """How large it is, in words."""
+    return counted(len(data.table), "image")
