@@ -114,7 +114,7 @@ def _number(cell: str) -> Decimal:
 
 def _plain(number: Decimal) -> str:
     """A number as it was written, without a point where it is whole."""
-    return str(int(number)) if number == number.to_integral_value() else format(number, "f")
+    return str(int(number)) if number == number.to_integral_value() else format(number.normalize(), "f")
 
 
 def _of_runs(cell: str, runs: Runs) -> Iterator[dict[str, str]]:

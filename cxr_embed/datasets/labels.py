@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -44,9 +45,8 @@ class Labeller:
 
     def _decide(self, source: LabelSource, image: ImageRows, split: str) -> dict[str, str]:
         votes = _votes(source, image)
-        official = self.recipe.official
-        if official is not None and official.split == split:
-            better = _votes(self.recipe.labels[official.labels], image)
+        for official in self.recipe.official or ():
+            better = _votes(self.recipe.labels[official.labels], image) if official.split == split else {}
             votes = better if any(better.values()) else votes
         values = {name: _decided(votes.get(name, ()), source) for name in self.recipe.findings(self.labels)}
         if source.votes == "counts":
@@ -83,7 +83,7 @@ def _named_votes(named: Named, cells: Sequence[str], readers: Sequence[str]) -> 
     votes: dict[str, list[str]] = {name: [] for name in named.names}
     for names in by_reader.values():
         unknown = not names.isdisjoint(named.unknown) or names <= set(named.ignored)
-        there = _with_ancestors({named.same_as.get(name, name) for name in names}, named.tree)
+        there = named.implied(named.same_as.get(name, name) for name in names)
         for name in named.names:
             votes[name].append("" if unknown else str(int(name in there)))
     return votes
@@ -96,15 +96,11 @@ def names_in(cell: str, named: Named) -> list[str]:
         ValueError: where it is not the list that it should be.
     """
     names = written_list(cell) if named.list else cell.split(named.separator) if named.separator else [cell]
-    return [name for each in names if (name := " ".join(each.split()))]
-
-
-def _with_ancestors(names: set[str], tree: Mapping[str, str]) -> set[str]:
-    found = set(names)
-    for name in names:
-        while (name := tree.get(name, "")) and name not in found:
-            found.add(name)
-    return found
+    plain = [name for each in names if (name := " ".join(each.split()))]
+    if named.part is None:
+        return plain
+    pattern = re.compile(named.part)
+    return [match[1].strip() if (match := pattern.fullmatch(name)) and match[1] else name for name in plain]
 
 
 def _decided(votes: Sequence[str], source: LabelSource) -> str:
@@ -136,7 +132,7 @@ def check_labels(recipe: Recipe, labels: str | None, tables: Mapping[str, DataTa
     Raises:
         ManifestError: with every one of them.
     """
-    chosen = {labels, recipe.official.labels if recipe.official else None} - {None}
+    chosen = {labels, *(official.labels for official in recipe.official or ())} - {None}
     problems: list[str] = []
     for name in sorted(str(name) for name in chosen):
         source = recipe.labels[name]
@@ -169,7 +165,7 @@ def _unknown_names(cells: Iterable[str], named: Named) -> list[str]:
     problems, unknown = [], set()
     for cell in sorted(cells):
         try:
-            unknown |= set(names_in(cell, named)) - known
+            unknown |= set() if named.others else set(names_in(cell, named)) - known
         except ValueError as error:
             problems.append(str(error))
     return [*problems, *(f"the recipe does not know the finding {name!r}" for name in sorted(unknown))]

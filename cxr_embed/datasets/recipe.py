@@ -48,7 +48,7 @@ class Recipe(RecipePart):
         columns: manifest column to sources, the first that is not blank; `image_id` and `patient_id` are required.
         split: split to the file that lists its images, one file name a line.
         labels: ways to label, by name; the first is taken where no other is asked for.
-        official: labels that win on a part.
+        official: labels that win on a part, or on several.
         boxes: where findings are.
     """
 
@@ -69,7 +69,7 @@ class Recipe(RecipePart):
     columns: dict[ColumnName, Sources]
     split: dict[str, FileName] = pydantic.Field(default_factory=dict)
     labels: dict[ColumnName, LabelSource] = pydantic.Field(default_factory=dict)
-    official: Official | None = None
+    official: OneOrMore[Official] | None = None
     boxes: OneOrMore[Boxes] | None = None
 
     @pydantic.model_validator(mode="before")
@@ -110,8 +110,8 @@ class Recipe(RecipePart):
         named |= {table for labels in self.labels.values() for table in labels.tables()}
         if strange := sorted(named - set(self.tables)):
             raise ValueError(f"no table is named {', '.join(strange)}; there are {', '.join(self.tables) or 'none'}")
-        if self.official is not None and self.official.labels not in self.labels:
-            raise ValueError(f"official: no labels are named {self.official.labels}")
+        if strange := sorted({official.labels for official in self.official or ()} - set(self.labels)):
+            raise ValueError(f"official: no labels are named {', '.join(strange)}")
         for name, table in self.tables.items():
             if table.by != "image" and table.by not in self.keys:
                 raise ValueError(f"table {name} is by {table.by}, and keys do not say what that is")
@@ -124,7 +124,7 @@ class Recipe(RecipePart):
 
     def used(self, labels: str | None) -> list[tuple[str | None, list[str]]]:
         """The table (None: any) and the names of each column that a scan reads, with the labels that are chosen."""
-        chosen = {labels, self.official.labels if self.official else None} - {None}
+        chosen = {labels, *(official.labels for official in self.official or ())} - {None}
         pairs = [*self.always_used(), *(pair for name in chosen for pair in self.labels[str(name)].used())]
         return [*pairs, *(pair for box in self.boxes or [] for pair in box.used())]
 
@@ -144,8 +144,8 @@ class Recipe(RecipePart):
     def findings(self, labels: str | None) -> list[str]:
         """The findings of some labels, and those that the official ones have besides."""
         names = list(self.labels[labels].findings) if labels else []
-        official = self.labels[self.official.labels].findings if self.official and labels else []
-        return [*names, *(name for name in official if name not in names)]
+        official = [name for each in self.official or () if labels for name in self.labels[each.labels].findings]
+        return list(dict.fromkeys([*names, *official]))
 
     def votes_columns(self, labels: str | None) -> list[str]:
         """The columns that count readers."""

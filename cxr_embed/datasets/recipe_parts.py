@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
@@ -118,6 +118,7 @@ class TableFile(RecipePart):
         format: of the files; `csv` may be packed and have any separator.
         header: the columns of a CSV that does not name them.
         separator: of a CSV where it is not a comma, a semicolon or a tab.
+        rename: a CSV's column to what it is called here: files that are stacked may not agree.
         rows: of JSON the dotted path of the list, of XML the path of the elements that are rows.
         fields: column to what it is: of XML a path, of text and lines a pattern with one group.
     """
@@ -132,6 +133,7 @@ class TableFile(RecipePart):
     format: Literal["csv", "json", "coco", "xml", "text", "lines"] = "csv"
     header: list[ColumnName] | None = None
     separator: str | None = pydantic.Field(None, min_length=1, max_length=1)
+    rename: dict[ColumnName, ColumnName] = {}
     rows: str = ""
     fields: dict[ColumnName, str] = {}
 
@@ -153,12 +155,14 @@ class Named(RecipePart):
         in_: `in` in the file: the table.
         separator: between names of one cell.
         list: whether a cell is a written list, Python's or JSON's.
+        part: a pattern whose first group is the name in what stands between separators; all of it by default.
         names: all findings.
         same_as: a cell's name to a finding.
         negative: names that say that nothing is there.
         unknown: names by which nobody knows: all findings of the image are blank.
         ignored: names that say nothing of a finding.
-        tree: finding to the finding that it is a kind of, and so implies.
+        others: whether other names stand there too, and say that something else is there.
+        tree: finding to the findings that it is a kind of, and so implies.
         reader: column of who named it, for `votes`.
     """
 
@@ -166,26 +170,33 @@ class Named(RecipePart):
     in_: str | None = pydantic.Field(None, alias="in")
     separator: str | None = pydantic.Field(None, min_length=1)
     list: bool = False
+    part: Pattern | None = None
     names: Annotated[Sequence[ColumnName], pydantic.Field(min_length=1)]
     same_as: dict[str, str] = {}
     negative: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
-    tree: dict[str, str] = {}
+    others: bool = False
+    tree: dict[str, OneOrMore[str]] = {}
     reader: str | None = None
 
     @pydantic.model_validator(mode="after")
     def _known(self) -> Named:
-        implied = {*self.same_as.values(), *self.tree, *self.tree.values()}
+        implied = {*self.same_as.values(), *self.tree, *(name for kinds in self.tree.values() for name in kinds)}
         if strange := sorted(implied - set(self.names)):
             raise ValueError(f"same_as and tree name findings that `names` lacks: {', '.join(strange)}")
         for name in self.tree:
-            seen = {name}
-            while (name := self.tree.get(name, "")) and name not in seen:
-                seen.add(name)
-            if name:
+            if name in self.implied(self.tree[name]):
                 raise ValueError(f"tree: {name} is a kind of itself")
         return self
+
+    def implied(self, names: Iterable[str]) -> set[str]:
+        """Some names and all that they are kinds of."""
+        found, new = set[str](), set(names)
+        while new:
+            found |= new
+            new = {kind for name in new for kind in self.tree.get(name, ())} - found
+        return found
 
 
 def _named_columns(value: Any) -> Any:
@@ -203,6 +214,7 @@ class LabelSource(RecipePart):
         each: finding to its own source.
         map: cell to 1, 0, -1 or blank, where it does not say that itself.
         votes: how several readers' rows become one label.
+        partial: whether a table may lack some of `columns`, whose findings are blank then.
     """
 
     about: str = ""
@@ -212,6 +224,7 @@ class LabelSource(RecipePart):
     each: dict[ColumnName, Sources] | None = None
     map: dict[Text, Text] = {}
     votes: Votes | None = None
+    partial: bool = False
 
     @pydantic.model_validator(mode="after")
     def _one(self) -> LabelSource:
@@ -234,8 +247,9 @@ class LabelSource(RecipePart):
 
     def used(self) -> Iterator[tuple[str | None, list[str]]]:
         """The table (None: any) and the names of each column that is read."""
-        for column in (self.columns or {}).values():
-            yield self.in_, [column]
+        columns = list((self.columns or {}).values())
+        # Of a table that may lack some, one column has to be there.
+        yield from ((self.in_, names) for names in ([columns] if columns and self.partial else [[c] for c in columns]))
         if self.named is not None:
             yield self.named.in_ or self.in_, self.named.table
         for sources in (self.each or {}).values():

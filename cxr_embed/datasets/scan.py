@@ -115,7 +115,7 @@ class _Scan:
         self._labeller = Labeller(recipe, labels)
         self._boxes = BoxTable(recipe.boxes or [])
         self._list = next(iter(self._tables.values()), None)
-        if self._list is not None and (self._list.spec.by != "image" or not self._list.spec.complete):
+        if self._list is not None and self._list.spec.by != "image":
             self._list = None
         self.result = ScanResult(
             columns={name: [] for name in recipe.manifest_columns(labels)},
@@ -164,8 +164,10 @@ class _Scan:
             if self.result.unmatched is None:
                 nearest = table.nearest(image.key)
                 self.result.unmatched = UnmatchedFile(printable(relative), image.key, table.files[0], nearest)
-            raise _Skipped("not in the data set's table")
-        if image.key in self._seen:
+            if table.spec.complete:
+                raise _Skipped("not in the data set's table")
+            self.result.unlisted += 1
+        elif image.key in self._seen:
             raise _Skipped("a second file of its name")
         return image
 
@@ -217,6 +219,8 @@ class _Scan:
             ManifestError: where no radiograph was found.
         """
         result = self.result
+        if result.unlisted and result.unlisted == len(result):
+            raise ManifestError(f"{self._root}: no file is in the data set's table\n  {result.unmatched}")
         if not len(result):
             skipped = result.skipped
             first = f" (the first of {len(skipped)} skipped: {': '.join(skipped[0])})" if skipped else ""

@@ -51,22 +51,28 @@ def _records(path: Path, spec: TableFile, wanted: set[str]) -> Iterator[dict[str
             return (_matched(spec, line) for each in io.StringIO(_read_text(path)) if (line := each.strip()))
 
 
-def header_of(path: Path) -> list[str]:
-    """The columns of a CSV, by its first line; none of an empty file.
+def header_of(path: Path, spec: TableFile | None = None) -> list[str]:
+    """The columns of a CSV, by its first line, or as a recipe calls them; none of an empty file.
 
     Raises:
         As `records`.
     """
     with csv_lines(path) as (lines, delimiter):
-        return [name.strip() for name in next(csv.reader(lines, delimiter=delimiter), [])]
+        separator = (spec and spec.separator) or delimiter
+        return _header(csv.reader(lines, delimiter=separator, skipinitialspace=separator == " "), spec)
+
+
+def _header(reader: Iterator[list[str]], spec: TableFile | None) -> list[str]:
+    """The columns' names; takes the first row where it has them."""
+    header = (spec and spec.header) or [name.strip() for name in next(reader, [])]
+    return [spec.rename.get(name, name) for name in header] if spec else header
 
 
 def _csv(path: Path, spec: TableFile, wanted: set[str]) -> Iterator[dict[str, str]]:
     with csv_lines(path) as (lines, delimiter):
         sign = spec.separator or delimiter
         reader = csv.reader(lines, delimiter=sign, skipinitialspace=sign == " ")
-        header = spec.header or [name.strip() for name in next(reader, [])]
-        places = [(number, name) for number, name in enumerate(header) if name in wanted]
+        places = [(number, name) for number, name in enumerate(_header(reader, spec)) if name in wanted]
         for row in reader:
             if row:
                 yield {name: row[number].strip() if number < len(row) else "" for number, name in places}

@@ -137,7 +137,7 @@ def _read(root: Path, table: DataTable, wanted: set[str]) -> None:
         try:
             before = len(next(iter(table.columns.values()), []))
             if table.spec.format == "csv":  # a table without rows has columns all the same
-                header = table.spec.header or header_of(path)
+                header = header_of(path, table.spec)
                 table.columns |= {column: [""] * before for column in header if column in wanted - table.columns.keys()}
             for count, record in enumerate(records(path, table.spec, wanted), before):
                 for column, value in record.items():
@@ -181,7 +181,8 @@ def _index(table: DataTable) -> list[str]:
         pattern = re.compile(table.spec.key.pattern)
         found = {key: match[1] if (match := pattern.fullmatch(key)) else "" for key in set(keys)}
         keys = [found[key] for key in keys]
-    columns = [cells for name, cells in table.columns.items() if name != FILE]
+    # Two names of one key, two views of a study say, are not two values.
+    columns = [cells for name, cells in table.columns.items() if name not in (FILE, table.spec.key.column)]
     problems = []
     for row, key in enumerate(keys):
         if not key:
