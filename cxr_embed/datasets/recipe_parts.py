@@ -155,7 +155,7 @@ class Named(RecipePart):
         list: whether a cell is a written list, Python's or JSON's.
         names: all findings.
         same_as: a cell's name to a finding.
-        negative: names that say that nothing is there.
+        negative: names that say that nothing is there, or a whole cell that does: `[]`, or a blank one.
         unknown: names by which nobody knows: all findings of the image are blank.
         ignored: names that say nothing of a finding.
         tree: finding to the finding that it is a kind of, and so implies.

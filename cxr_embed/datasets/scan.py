@@ -114,9 +114,9 @@ class _Scan:
         check_labels(recipe, labels, self._tables)
         self._labeller = Labeller(recipe, labels)
         self._boxes = BoxTable(recipe.boxes or [])
-        self._list = next(iter(self._tables.values()), None)
-        if self._list is not None and (self._list.spec.by != "image" or not self._list.spec.complete):
-            self._list = None
+        first = next(iter(self._tables.values()), None)
+        self._rows = first if first is not None and first.files and first.spec.by == "image" else None
+        self._list = self._rows if self._rows is not None and self._rows.spec.complete else None
         self.result = ScanResult(
             columns={name: [] for name in recipe.manifest_columns(labels)},
             labels=labels,
@@ -223,7 +223,7 @@ class _Scan:
             if result.unmatched is not None:
                 first += f"\n  {result.unmatched}"
             raise ManifestError(f"{self._root}: no radiograph found{first}")
-        result.not_found = len(self._list.rows.keys() - self._seen) if self._list is not None else 0
+        result.not_found = len(self._rows.rows.keys() - self._seen) if self._rows is not None else 0
         ids = result.columns["image_id"] = self._image_ids()
         patients = result.columns["patient_id"]
         result.without_patient = patients.count("")
