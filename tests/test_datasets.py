@@ -600,7 +600,7 @@ def recipe_file(tmp_path: Path, text: str | bytes) -> str:
 
 
 def test_the_recipes_that_come_along() -> None:
-    assert recipe_names() == ["folder", "nih-chestxray14"]
+    assert {"folder", "nih-chestxray14"} <= set(recipe_names())
     for name in recipe_names():
         recipe = load_recipe(name)
         assert recipe.name == name
@@ -727,5 +727,5 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: bytes) -> None:
 
 def test_unknown_recipes(tmp_path: Path) -> None:
     for name in ("nih", "../folder", str(tmp_path / "absent.yaml"), str(tmp_path)):
-        with pytest.raises(ManifestError, match=r"there are folder, nih-chestxray14, or give a \.yaml file"):
+        with pytest.raises(ManifestError, match=r"there are .*folder, .*nih-chestxray14, .*or give a \.yaml file"):
             load_recipe(name)
