@@ -17,6 +17,7 @@ import synthetic_chests
 from PIL import Image
 
 from cxr_embed.cli import main
+from cxr_embed.datasets import recipe_names
 from cxr_embed.manifest import read_manifest
 
 
@@ -216,7 +217,7 @@ def test_scan_mistakes(run: Run, chests: Path, tmp_path: Path) -> None:
     refused(run("scan", tmp_path / "empty"), "no radiograph found")
     refused(run("scan", chests, "--patient-pattern", "("), "not a regular expression")
     refused(run("scan", chests, "--patient-pattern", "P"), "needs one group")
-    refused(run("scan", chests, "--recipe", "chexpert"), "there are folder, nih-chestxray14")
+    refused(run("scan", chests, "--recipe", "no-such-set"), "folder, ")
     refused(run("scan", chests, "--recipe", "nih-chestxray14"), "comes with it")
     for out in (file / "m.csv", "/proc/m.csv", ".", "/", tmp_path / "m.xlsx"):
         refused(run("scan", chests, "--out", out), "another --out")
@@ -320,10 +321,10 @@ def test_validate_what_is_no_manifest(run: Run, tmp_path: Path, name: str) -> No
 def test_recipes(run: Run) -> None:
     outcome = run("recipes")
     assert outcome.status == 0
-    assert [line.split()[0] for line in outcome.out.splitlines()] == ["folder", "nih-chestxray14"]
+    assert [line.split()[0] for line in outcome.out.splitlines()] == recipe_names()
     listed = json.loads(run("recipes", "--json").out)
-    assert [entry["name"] for entry in listed] == ["folder", "nih-chestxray14"]
-    assert "CVPR 2017" in listed[1]["citation"]
+    assert [entry["name"] for entry in listed] == recipe_names()
+    assert "CVPR 2017" in {entry["name"]: entry["citation"] for entry in listed}["nih-chestxray14"]
 
 
 @pytest.mark.parametrize("verb", ["scan", "validate", "recipes"])

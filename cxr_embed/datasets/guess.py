@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 
 from cxr_embed.datasets.recipe import Recipe, load_recipe, recipe_names
 from cxr_embed.datasets.recipe_parts import TableFile
-from cxr_embed.datasets.table_formats import FILE, KEY, header_of
+from cxr_embed.datasets.table_formats import FILE, KEY, header_of, records
 from cxr_embed.datasets.tables import table_files
 from cxr_embed.manifest.rows import NotATable
 
@@ -66,7 +67,9 @@ def _first(root: Path, pattern: str) -> Iterator[Path]:
 
 
 def _fits(path: Path, table: TableFile, columns: Sequence[Sequence[str]]) -> bool:
-    """Whether a file has the columns that a recipe reads there: of a CSV that names them."""
+    """Whether a file has the columns that a recipe reads there, of a CSV that names them, or lines as it reads them."""
+    if table.format == "lines":
+        return _has_lines(path, table)
     if table.format != "csv" or table.header:
         return True
     try:
@@ -74,6 +77,14 @@ def _fits(path: Path, table: TableFile, columns: Sequence[Sequence[str]]) -> boo
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException, NotATable):
         return False
     return table.key.column in header and any(header.intersection(names) for names in columns)
+
+
+def _has_lines(path: Path, table: TableFile) -> bool:
+    """Whether one of a file's first lines names an image as the table's do: many files are called train.txt."""
+    try:
+        return any(line[table.key.column] for line in islice(records(path, table, set()), _SURE))
+    except (OSError, UnicodeDecodeError, pa.ArrowException, NotATable):
+        return False
 
 
 def _columns(recipe: Recipe, table: str) -> list[list[str]]:

@@ -78,11 +78,12 @@ def _named_votes(named: Named, cells: Sequence[str], readers: Sequence[str]) -> 
     """By reader, which findings the cells name; one reader where none is said."""
     by_reader: dict[str, set[str]] = {}
     for number, cell in enumerate(cells):
-        if found := names_in(cell, named):
+        found = names_in(cell, named)
+        if found or cell in named.negative:  # an empty list may say that nothing is there
             by_reader.setdefault(readers[number] if readers else "", set()).update(found)
     votes: dict[str, list[str]] = {name: [] for name in named.names}
     for names in by_reader.values():
-        unknown = not names.isdisjoint(named.unknown) or names <= set(named.ignored)
+        unknown = not names.isdisjoint(named.unknown) or (bool(names) and names <= set(named.ignored))
         there = named.implied(named.same_as.get(name, name) for name in names)
         for name in named.names:
             votes[name].append("" if unknown else str(int(name in there)))

@@ -158,7 +158,7 @@ class Named(RecipePart):
         part: a pattern whose first group is the name in what stands between separators; all of it by default.
         names: all findings.
         same_as: a cell's name to a finding.
-        negative: names that say that nothing is there.
+        negative: names that say that nothing is there, or a whole cell that does: `[]`, or a blank one.
         unknown: names by which nobody knows: all findings of the image are blank.
         ignored: names that say nothing of a finding.
         others: whether other names stand there too, and say that something else is there.

@@ -114,9 +114,8 @@ class _Scan:
         check_labels(recipe, labels, self._tables)
         self._labeller = Labeller(recipe, labels)
         self._boxes = BoxTable(recipe.boxes or [])
-        self._list = next(iter(self._tables.values()), None)
-        if self._list is not None and self._list.spec.by != "image":
-            self._list = None
+        first = next(iter(self._tables.values()), None)
+        self._list = first if first is not None and first.files and first.spec.by == "image" else None
         self.result = ScanResult(
             columns={name: [] for name in recipe.manifest_columns(labels)},
             labels=labels,

@@ -48,7 +48,9 @@ def _records(path: Path, spec: TableFile, wanted: set[str]) -> Iterator[dict[str
         case "text":
             return iter([{**_matched(spec, _read_text(path)), KEY: path.name.split(".")[0]}])
         case "lines":
-            return (_matched(spec, line) for each in io.StringIO(_read_text(path)) if (line := each.strip()))
+            return (
+                _matched(spec, line) for each in io.StringIO(_read_text(path), newline=None) if (line := each.strip())
+            )
 
 
 def header_of(path: Path, spec: TableFile | None = None) -> list[str]:

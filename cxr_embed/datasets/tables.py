@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from cxr_embed.datasets.recipe import Recipe
 from cxr_embed.datasets.recipe_parts import TableFile
-from cxr_embed.datasets.table_formats import FILE, header_of, records
+from cxr_embed.datasets.table_formats import header_of, records
 from cxr_embed.errors import ManifestError
 from cxr_embed.manifest.rows import NotATable, reason
 from cxr_embed.types import counted
@@ -84,8 +84,8 @@ def read_tables(root: Path, recipe: Recipe, labels: str | None) -> dict[str, Dat
     if missing := [table for table in tables.values() if not table.files and table.name not in optional]:
         raise ManifestError(_missing(root, recipe, missing, len(tables)), tuple(table.name for table in missing))
     used = recipe.used(labels)
-    wanted = {name for _, names in used for name in names}
     for table in tables.values():
+        wanted = {name for where, names in used if where in (None, table.name) for name in names}
         _read(root, table, {*wanted, table.spec.key.column})
     problems = list(_lacking(tables, used))
     if problems:
@@ -100,6 +100,7 @@ def _optional(recipe: Recipe, labels: str | None) -> set[str]:
     """Tables that may be absent: those that are said to, and those of labels that are not taken."""
     needed = recipe.labels[labels].tables() if labels else set()
     needed |= {table for table, _ in recipe.always_used() if table}
+    needed |= {next(iter(recipe.tables), "")}  # the list of the images
     of_labels = {table for source in recipe.labels.values() for table in source.tables()} - needed
     return of_labels | {name for name, table in recipe.tables.items() if table.optional}
 
@@ -181,8 +182,9 @@ def _index(table: DataTable) -> list[str]:
         pattern = re.compile(table.spec.key.pattern)
         found = {key: match[1] if (match := pattern.fullmatch(key)) else "" for key in set(keys)}
         keys = [found[key] for key in keys]
-    # Two names of one key, two views of a study say, are not two values.
-    columns = [cells for name, cells in table.columns.items() if name not in (FILE, table.spec.key.column)]
+    # Two names of one key, two views of a study say, are not two values; two files of a list are, where they say
+    # something: of a split.
+    columns = [cells for name, cells in table.columns.items() if name != table.spec.key.column]
     problems = []
     for row, key in enumerate(keys):
         if not key:
