@@ -218,8 +218,8 @@ class _Scan:
             ManifestError: where no radiograph was found.
         """
         result = self.result
-        if result.unlisted and result.unlisted == len(result):
-            raise ManifestError(f"{self._root}: no file is in the data set's table\n  {result.unmatched}")
+        if 0 < result.unlisted < len(result):
+            result.unmatched = None  # the table knows some, and the others are of the data set all the same
         if not len(result):
             skipped = result.skipped
             first = f" (the first of {len(skipped)} skipped: {': '.join(skipped[0])})" if skipped else ""
