@@ -102,7 +102,7 @@ def _changed(path: Path, table: Manifest) -> list[str]:
 
 @app.command("croissant", epilog="Example: `cxr-embed manifest croissant nih.csv --out nih.croissant.json`")
 def croissant(
-    manifest: Annotated[Path, typer.Argument(help="CSV or Parquet.")],
+    manifest: Annotated[Path, typer.Argument(help="A manifest as CSV.")],
     out: Annotated[Path, typer.Option(help="Croissant file to write, in a folder that holds everything.")],
     root: Root = None,
     extra: Extra = None,
@@ -123,8 +123,7 @@ def croissant(
     typer.echo(f"{out}: {counted(written.images, 'image')}, {counted(written.fields, 'column')}, a digest of each file")
     if not written.joined:
         typer.echo(
-            "note: two images in different folders have one name, so other programs find no picture of a row; write it "
-            f"into {root or 'the folder that paths are relative to'}",
+            "note: radiographs in several folders: other programs get rows and pictures apart, each with its path",
             err=True,
         )
 

@@ -203,7 +203,7 @@ class _Croissant:
             if record_set.data is not None:
                 continue
             names = {_name_of(each) for each in record_set.fields}
-            if "patient_id" in names and ("path" in names or any(map(_file_set_of, record_set.fields))):
+            if "patient_id" in names and ("path" in names or any(map(self._images_of, record_set.fields))):
                 return record_set
             described.append(f"{record_set.id} ({', '.join(sorted(names))[:200]})")
         what = "no record set has a field patient_id, and path or a reference to a set of image files"
@@ -216,19 +216,27 @@ class _Croissant:
         for each in record_set.fields:
             name, source = _name_of(each), each.source
             if source is None or source.extract.column is None or source.file_object is None:
-                if not _file_set_of(each):
+                if source is None or source.file_set is None:
                     left.append(name)
                 continue
-            if source.transforms and not _file_set_of(each):
+            if source.transforms and self._images_of(each) is None:
                 raise self._error(f"field {name} is made by a transform, which is not read here; give a plain column")
             if name in columns:
                 raise self._error(f"two fields are named {name}; rename one")
             columns[name] = (source.file_object, source.extract.column)
-            if each.references is not None and each.references.file_set is not None:
-                references[name] = each
+            if (images := self._images_of(each)) is not None:
+                references[name] = each, images
         if left:
             self.notes.append(f"fields that are not columns of the table, left out: {', '.join(left)}")
         return columns, references
+
+    def _images_of(self, each: Any) -> Any:
+        """The source that names files of a set, where a field refers to one: itself, or through another record set."""
+        found = each.references
+        if found is not None and found.field is not None:
+            fields = [one for record_set in self.metadata.record_sets for one in record_set.fields]
+            found = next((one.source for one in fields if one.id == found.field), None)
+        return found if found is not None and found.file_set is not None else None
 
     def _one_file(self, record_set: Any, columns: Iterable[tuple[str, str]]) -> Any:
         used = list(dict.fromkeys(file for file, _ in columns))
@@ -270,10 +278,12 @@ class _Croissant:
 
     def _with_paths(self, given: dict[str, Any], references: Mapping[str, Any], root: Path) -> dict[str, Any]:
         """The columns with `path`, of a column that names files of a set."""
-        name, each = next(iter(references.items()))
-        patterns = self._includes(each.references.file_set)
-        paths = _by_property(root, patterns, _property_of(each.references.extract))
-        transforms = self._patterns(each)
+        name, (each, images) = next(iter(references.items()))
+        found_paths = _by_property(root, self._includes(images.file_set), _property_of(images.extract))
+        paths: dict[str, list[str]] = {}
+        for key, places in found_paths.items():
+            paths.setdefault(_transformed(key, self._patterns(each, images)), []).extend(places)
+        transforms = self._patterns(each, each.source)
         values = [_transformed(value, transforms) for value in given[name].to_pylist()]
         twice = [value for value in dict.fromkeys(values) if len(paths.get(value, ())) > 1]
         if twice:
@@ -283,10 +293,10 @@ class _Croissant:
         kept.setdefault("image_id", given[name])
         return {**kept, "path": pa.chunked_array([pa.array(found, pa.string())])}
 
-    def _patterns(self, each: Any) -> list[re.Pattern[str]]:
+    def _patterns(self, each: Any, source: Any) -> list[re.Pattern[str]]:
         """What makes a file's name of a cell: patterns whose first group it is, from the cell's beginning."""
         try:
-            return [re.compile(rf"\A(?:{t.regex})") for t in each.source.transforms or [] if t.regex]
+            return [re.compile(rf"\A(?:{t.regex})") for t in source.transforms or [] if t.regex]
         except re.error as error:
             raise self._error(f"field {_name_of(each)}: its transform is not a regular expression ({error})") from None
 
@@ -330,11 +340,6 @@ class _Croissant:
 def _name_of(each: Any) -> str:
     """A field's name, as a column has it."""
     return _text(each.name) or str(each.id).rsplit("/", 1)[-1]
-
-
-def _file_set_of(each: Any) -> bool:
-    """Whether a field is of the files of a set."""
-    return any(source is not None and source.file_set is not None for source in (each.source, each.references))
 
 
 def _is_numeric(each: Any) -> bool:

@@ -40,8 +40,8 @@ class WrittenCroissant:
     Attributes:
         images: with a digest each.
         fields: of the table.
-        joined: whether a reader finds the picture of each row by itself; not where two pictures below another folder
-            than the Croissant file's have one name.
+        joined: whether readers get the picture with each row, as they do where all lie in one folder; else they get
+            all pictures with their paths beside the rows.
     """
 
     images: int
@@ -60,7 +60,7 @@ def write_croissant(
     """Describes a manifest, its companion and its radiographs in a Croissant file (1.0), which mlcroissant checks.
 
     Args:
-        manifest: CSV or Parquet.
+        manifest: CSV.
         out: the file, in the folder of the manifest and of the radiographs or above both; a file with other content
             is never replaced.
         root, extra: as `read_manifest` takes them.
@@ -97,12 +97,12 @@ def _check_files(manifest: Path, table: Manifest) -> None:
         raise ManifestError(
             f"{manifest}: {away[0]} leads out of {table.root} through a link; give files of that folder"
         )
-    if manifest.suffix.lower() != ".parquet":
-        with csv_lines(manifest) as (_, delimiter):
-            if delimiter != ",":
-                raise ManifestError(
-                    f"{manifest}: separated by {delimiter!r}; a Croissant file describes one with commas"
-                )
+    if manifest.suffix.lower() == ".parquet":
+        # Its columns are text, of which other readers make no numbers.
+        raise ManifestError(f"{manifest}: a Croissant file describes a CSV; write the manifest as one")
+    with csv_lines(manifest) as (_, delimiter):
+        if delimiter != ",":
+            raise ManifestError(f"{manifest}: separated by {delimiter!r}; a Croissant file describes one with commas")
 
 
 def _write(out: Path, text: bytes) -> None:
@@ -131,10 +131,8 @@ class _Description:
         if any(place.split(os.sep)[0] == ".." for place in (self._csv, self._root)):
             both = os.path.commonpath([os.path.realpath(manifest.parent), os.path.realpath(table.root)])
             raise ManifestError(f"{out}: a Croissant file names files below its own folder; give an `out` in {both}")
-        paths = table.column("path").tolist()
-        names = [PurePosixPath(path).name for path in paths]
-        self._whole = self._root == "."  # then a path is a file's whole path, as Croissant has it
-        self.joined = self._whole or len(set(names)) == len(set(paths))
+        # mlcroissant 1.1.1 compares a column with files' names; with their whole paths, which it knows too, in vain.
+        self.joined = not any("/" in path for path in table.column("path").tolist())
 
     def text(self, digests: list[dict[str, str]]) -> bytes:
         """The file, checked by mlcroissant.
@@ -153,7 +151,7 @@ class _Description:
                 url=says.source if says is not None and says.source else None,
                 cite_as=says.citation if says is not None and says.citation else None,
                 distribution=self._files(),
-                record_sets=[self._radiographs(), self._checksums(digests)],
+                record_sets=[self._radiographs(), *([] if self.joined else [self._images()]), self._checksums(digests)],
             )
             body = json.loads(json.dumps(made.to_json(), default=str))
             library.Metadata.from_json(ctx=library.Context(), json_=body)
@@ -179,8 +177,7 @@ class _Description:
 
     def _files(self) -> list[Any]:
         library = self._library
-        parquet = self._manifest.suffix.lower() == ".parquet"
-        kinds = [(self._manifest, "manifest", "application/x-parquet" if parquet else "text/csv")]
+        kinds = [(self._manifest, "manifest", "text/csv")]
         if self._table.companion is not None:
             kinds.append((companion_path(self._manifest), "companion", "application/json"))
         files = [
@@ -212,23 +209,23 @@ class _Description:
             fields.append(self._field(f"radiographs/{slug}", name, name, self._kind(name)))
         if self.joined:
             place = next(each for each in fields if each.name == "path")
-            if not self._whole:
-                # Only names can be compared where paths begin at another folder than the Croissant file's.
-                place = self._field("radiographs/image_file_", "image_file_", "path", library.DataType.TEXT)
-                place.source.transforms = [library.Transform(regex="^(?:.*/)?([^/]+)$")]
-                fields.append(place)
-            compared = library.FileProperty.fullpath if self._whole else library.FileProperty.filename
-            place.references = library.Source(file_set="images", extract=library.Extract(file_property=compared))
-            content = library.Extract(file_property=library.FileProperty.content)
-            fields.append(
-                library.Field(
-                    id="radiographs/image_",
-                    name="image_",
-                    data_types=[library.DataType.IMAGE_OBJECT],
-                    source=library.Source(file_set="images", extract=content),
-                )
-            )
+            name = library.Extract(file_property=library.FileProperty.filename)
+            place.references = library.Source(file_set="images", extract=name)
+            fields.append(self._of_images("radiographs/image_", "content", library.DataType.IMAGE_OBJECT))
         return library.RecordSet(id="radiographs", name="radiographs", fields=fields)
+
+    def _images(self) -> Any:
+        """Every picture with its path, for readers to whom rows are not joined with pictures."""
+        kinds = self._library.DataType
+        fields = [self._of_images("pictures/file", "fullpath", kinds.TEXT)]
+        fields.append(self._of_images("pictures/image", "content", kinds.IMAGE_OBJECT))
+        return self._library.RecordSet(id="pictures", name="pictures", fields=fields)
+
+    def _of_images(self, own: str, wanted: str, kind: Any) -> Any:
+        library = self._library
+        extract = library.Extract(file_property=library.FileProperty[wanted])
+        source = library.Source(file_set="images", extract=extract)
+        return library.Field(id=own, name=own.rsplit("/", 1)[1], data_types=[kind], source=source)
 
     def _field(self, own: str, name: str, column: str, kind: Any) -> Any:
         library = self._library
