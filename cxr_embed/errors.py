@@ -40,11 +40,17 @@ class CxrEmbedError(Exception):
 
 
 class ManifestError(CxrEmbedError):
-    """A manifest that cannot be used. `problems` holds every fault that was found, one line each."""
+    """A manifest that cannot be used.
 
-    def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
+    Attributes:
+        problems: every fault that was found, one line each.
+        cure: a command that makes a manifest of the table, where there is one; else blank.
+    """
+
+    def __init__(self, message: str, problems: tuple[str, ...] = (), cure: str = "") -> None:
         super().__init__(message)
         self.problems = problems
+        self.cure = cure
 
 
 class ImageError(CxrEmbedError):

@@ -285,7 +285,7 @@ def test_validate_names_every_problem(run: Run, tmp_path: Path) -> None:
     as_json = run("validate", path, "--json", "--extra", "scanner")
     assert (as_json.status, as_json.err) == (1, "")
     assert len(as_json.json["problems"]) == 3  # type: ignore[arg-type]
-    assert set(as_json.json) == {"images", "patients", "findings", "problems"}
+    assert set(as_json.json) == {"images", "patients", "findings", "problems", "recipe", "convert"}
 
 
 def test_validate_missing_files(run: Run, make_images: Callable[..., Path], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from cxr_embed.cli import (
     index_evaluate,
     index_push,
     manifest,
+    manifest_convert,
     manifest_scan,
     phantom,
     probe,
@@ -53,6 +54,7 @@ app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 manifest.app.command("scan", epilog=manifest_scan.EXAMPLE)(manifest_scan.scan)
+manifest.app.command("convert", epilog=manifest_convert.EXAMPLE)(manifest_convert.convert)
 probe.app.command("curve", epilog=probe_curve.EXAMPLE)(probe_curve.curve)
 probe.app.command("evaluate", epilog=probe_evaluate.EXAMPLE)(probe_evaluate.evaluate)
 probe.app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare)

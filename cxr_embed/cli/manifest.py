@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_embed.cli.common import print_json, progress_bar
+from cxr_embed.cli.common import fail, print_json, progress_bar
 from cxr_embed.cli.manifest_scan import print_away, print_lateral
 from cxr_embed.cli.options import AsJson, Extra, Root
 from cxr_embed.cli.terminal import console
@@ -41,10 +42,16 @@ def validate(
     try:
         table = read_manifest(manifest, root=root, extra=extra or ())
     except ManifestError as error:
-        if not as_json:
+        recipe = _recipe_of(manifest)
+        if as_json:
+            problems = list(error.problems or [str(error)])
+            cures = {"recipe": recipe[0] if recipe else None, "convert": error.cure or None}
+            print_json({"images": 0, "patients": 0, "findings": [], "problems": problems, **cures})
+            raise typer.Exit(1) from None
+        if recipe is None:
             raise
-        print_json({"images": 0, "patients": 0, "findings": [], "problems": list(error.problems or [str(error)])})
-        raise typer.Exit(1) from None
+        count = f"{manifest}: {counted(len(error.problems), 'problem')}"
+        fail("\n".join([count, *(f"  {problem}" for problem in error.problems), recipe[1]]))
     missing, away = missing_files(table), linked_away(table)
     problems = []
     if not os.path.isdir(table.root):
@@ -126,6 +133,22 @@ def croissant(
             "note: radiographs in several folders: other programs get rows and pictures apart, each with its path",
             err=True,
         )
+
+
+def _recipe_of(table: Path) -> tuple[str, str] | None:
+    """The recipe whose data set a table seems to be of, and what to do with it; None where it is of none."""
+    from cxr_embed.datasets import load_recipe, which_recipe
+    from cxr_embed.errors import ManifestError
+    from cxr_embed.manifest import read_table
+
+    try:
+        name = which_recipe(read_table(table).table.column_names, table.name)
+    except ManifestError:
+        name = None
+    if name is None:
+        return None
+    command = shlex.join(["cxr-embed", "manifest", "scan", str(table.parent), "--recipe", name, "--out", f"{name}.csv"])
+    return name, f"this is {load_recipe(name).title}'s own table, and the data set has a recipe: {command}"
 
 
 def _print_companion(path: Path, table: Manifest) -> None:

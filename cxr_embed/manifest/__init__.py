@@ -12,6 +12,7 @@ from cxr_embed.manifest.companion import (
     root_of,
     write_companion,
 )
+from cxr_embed.manifest.converting import Change, Conversion, Converted, conversion_of, convert
 from cxr_embed.manifest.croissant import changed_files, is_croissant, read_croissant
 from cxr_embed.manifest.croissant_writing import write_croissant
 from cxr_embed.manifest.manifest import (
@@ -24,7 +25,9 @@ from cxr_embed.manifest.manifest import (
     read_manifest,
     read_paths,
     read_root,
+    read_table,
     read_values,
+    rows_in_memory,
     values_of_table,
 )
 from cxr_embed.manifest.rows import Rows
@@ -36,7 +39,10 @@ __all__ = [
     "DESCRIPTIVE",
     "OPTIONAL",
     "REQUIRED",
+    "Change",
     "Companion",
+    "Conversion",
+    "Converted",
     "Manifest",
     "Rows",
     "changed_files",
@@ -46,6 +52,8 @@ __all__ = [
     "check_target",
     "companion_of",
     "companion_path",
+    "conversion_of",
+    "convert",
     "is_croissant",
     "kept_fresh",
     "labels_of_table",
@@ -59,9 +67,11 @@ __all__ = [
     "read_manifest",
     "read_paths",
     "read_root",
+    "read_table",
     "read_values",
     "relative_root",
     "root_of",
+    "rows_in_memory",
     "values_of_table",
     "write_companion",
     "write_croissant",

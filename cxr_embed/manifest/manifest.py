@@ -16,20 +16,12 @@ from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.errors import ManifestError
 from cxr_embed.io.files import stays_below
-from cxr_embed.manifest.checks import (
-    CHECKS,
-    DESCRIPTIVE,
-    FINDING_VALUES,
-    OPTIONAL,
-    REQUIRED,
-    check_finding,
-    check_ids,
-    check_names,
-)
+from cxr_embed.manifest.checking import checked, refuse
+from cxr_embed.manifest.checks import FINDING_VALUES, REQUIRED, check_ids, check_names
 from cxr_embed.manifest.companion import Companion, companion_path, read_companion, root_of, unknown_columns
 from cxr_embed.manifest.croissant import is_croissant, read_croissant
+from cxr_embed.manifest.curing import cure_of
 from cxr_embed.manifest.rows import NO_MANIFEST, NotATable, Rows, read_rows, rows_of_table
-from cxr_embed.manifest.spellings import plain_values
 from cxr_embed.types import Labels
 
 
@@ -149,16 +141,20 @@ def _read(
     if is_croissant(path):
         known = read_croissant(path, root)
         others = [name for name in known.companion.not_findings if name not in extra]
-        table, findings = _checked(known.rows, known.problems, path, required, [*extra, *others])
+        table, findings = checked(known.rows, known.problems, path, required, [*extra, *others])
         return Manifest(table, known.root, findings, known.companion, known.notes)
     rows, problems = read_rows(Path(path), missing)
     companion, notes = read_companion(path)
     if companion is None:
-        table, findings = _checked(rows, problems, path, required, extra)
+        try:
+            table, findings = checked(rows, problems, path, required, extra)
+        except ManifestError as error:
+            refuse(path, error.problems, "" if problems else cure_of(path, rows, required, extra))
+            raise
         return Manifest(table, Path(path).parent, findings, notes=notes)
     problems = unknown_columns(companion, rows.table.column_names, path) + problems
     others = [name for name in companion.not_findings if name in rows.table.column_names and name not in extra]
-    table, findings = _checked(rows, problems, path, required, [*extra, *others])
+    table, findings = checked(rows, problems, path, required, [*extra, *others])
     return Manifest(table, root_of(companion, path), findings, companion, notes)
 
 
@@ -168,8 +164,8 @@ def labels_of_table(table: pa.Table, *, extra: Sequence[str] = ()) -> Manifest:
     Raises:
         ManifestError: with all problems at once in `problems`.
     """
-    checked, findings = _checked(_rows_in_memory(table, "labels"), [], "labels", ("image_id",), extra)
-    return Manifest(checked, Path(), findings)
+    found, findings = checked(rows_in_memory(table, "labels"), [], "labels", ("image_id",), extra)
+    return Manifest(found, Path(), findings)
 
 
 def values_of_table(table: pa.Table, source: str) -> Rows:
@@ -178,15 +174,31 @@ def values_of_table(table: pa.Table, source: str) -> Rows:
     Raises:
         ManifestError: with all problems at once in `problems`.
     """
-    return _checked_values(_rows_in_memory(table, source), [], source)
+    return _checked_values(rows_in_memory(table, source), [], source)
 
 
-def _rows_in_memory(table: pa.Table, source: str) -> Rows:
+def rows_in_memory(table: pa.Table, source: str) -> Rows:
+    """A table in memory as text, unchecked; `source` is its name, for messages.
+
+    Raises:
+        ManifestError: for columns that are not text, numbers or dates.
+    """
     try:
         return rows_of_table(table)
     except NotATable as error:
-        _refuse(source, [str(error)])
+        refuse(source, [str(error)])
         raise
+
+
+def read_table(path: str | os.PathLike[str]) -> Rows:
+    """Reads any table (CSV, CSV.GZ or Parquet) as text, unchecked.
+
+    Raises:
+        ManifestError: where it cannot be read, or not all of its rows.
+    """
+    rows, problems = read_rows(Path(path), "no such file")
+    refuse(path, problems)
+    return rows
 
 
 def read_values(path: str | os.PathLike[str]) -> Rows:
@@ -228,7 +240,7 @@ def _checked_values(rows: Rows, problems: list[str], source: str | os.PathLike[s
     problems += check_ids(rows)
     if not len(rows.table) and not problems:
         problems.append("the table has no rows")
-    _refuse(source, problems)
+    refuse(source, problems)
     return rows
 
 
@@ -240,32 +252,8 @@ def read_paths(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     rows = read_values(path)
     if not rows.has("path"):
-        _refuse(Path(path), ["column path is missing"])
+        refuse(Path(path), ["column path is missing"])
     return dict(zip(rows.table["image_id"].to_pylist(), rows.table["path"].to_pylist(), strict=True))
-
-
-def _checked(
-    rows: Rows, unreadable: list[str], source: str | os.PathLike[str], required: Sequence[str], extra: Sequence[str]
-) -> tuple[pa.Table, tuple[str, ...]]:
-    """The table, and the names of its findings."""
-    names = rows.table.column_names
-    findings = tuple(n for n in names if n and n not in (*REQUIRED, *OPTIONAL, *DESCRIPTIVE, *extra))
-    problems = check_names(names, required, extra) + unreadable
-    # A column that stands twice is checked once, in its first place; the others could not be distinguished.
-    rows = rows.select({name: names.index(name) for name in names if name})
-    rows = plain_values(rows, list(dict.fromkeys(findings)))
-    problems += [problem for check in CHECKS for problem in check(rows)]
-    problems += [problem for name in dict.fromkeys(findings) for problem in check_finding(rows, name)]
-    if not len(rows.table) and not unreadable:
-        problems.append("the manifest has no rows" if required == REQUIRED else "the table has no rows")
-    _refuse(source, problems)
-    return rows.table, findings
-
-
-def _refuse(path: str | os.PathLike[str], problems: list[str]) -> None:
-    if problems:
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise ManifestError(f"{path}: {count}\n" + "\n".join(f"  {p}" for p in problems), tuple(problems))
 
 
 def missing_files(manifest: Manifest) -> list[str]:
