@@ -132,6 +132,10 @@ def written(
         # The highest figure alone is nothing; nor is p without a difference.
         ((BASE, compared("a", 0.9, 0.2, None)), {"base": "reference", "a": ""}),
         ((BASE, compared("a", 0.9, None, 0.01)), {"base": "reference", "a": ""}),
+        # The reference's own row need not name it.
+        ((made(encoder="base", value=0.7), compared("a", 0.6, -0.1, 0.01)), {"base": "best", "a": "below"}),
+        # A difference from nobody is none.
+        ((made(encoder="base", value=0.7), {**compared("a", 0.8, 0.1, 0.01), "reference": ""}), {"base": "", "a": ""}),
         # One encoder, and none that is compared.
         ((BASE,), {"base": "reference"}),
         ((made(encoder="a", value=0.9), made(encoder="b", value=0.1)), {"a": "", "b": ""}),

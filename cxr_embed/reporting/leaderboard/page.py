@@ -13,7 +13,7 @@ from cxr_embed.present.tables import INTERVAL
 from cxr_embed.reporting.leaderboard.records import Row
 from cxr_embed.reporting.leaderboard.sections import sections
 from cxr_embed.reporting.leaderboard.verdicts import MEANINGS, SIGNS
-from cxr_embed.reporting.leaderboard.words import HOW, summary, warnings
+from cxr_embed.reporting.leaderboard.words import how_marked, summary, warnings
 from cxr_embed.types import RESEARCH
 
 TITLE = "Leaderboard"
@@ -47,9 +47,9 @@ def to_html(rows: Sequence[Row], about: Mapping[str, Any], names: Sequence[str])
             version=str(about.get("version") or ""),
             research=RESEARCH,
             protocol=list(map(str, about.get("protocol") or ())),
-            warnings=[*map(str, about.get("warnings") or ()), *warnings(rows)],
+            warnings=list(dict.fromkeys([*map(str, about.get("warnings") or ()), *warnings(rows)])),
             summary=summary(rows),
-            how=HOW,
+            how=how_marked(rows),
             sections=sections(rows, about),
             names=names,
             interval=INTERVAL,

@@ -20,7 +20,7 @@ from cxr_embed.reporting.leaderboard.page import TITLE, to_html
 from cxr_embed.reporting.leaderboard.records import COLUMNS, Row, distinct, rows_of, task_of, tasks_in
 from cxr_embed.reporting.leaderboard.sections import Section, sections
 from cxr_embed.reporting.leaderboard.verdicts import Verdict, verdicts
-from cxr_embed.reporting.leaderboard.words import HOW, summary, warnings
+from cxr_embed.reporting.leaderboard.words import how_marked, summary, warnings
 from cxr_embed.types import RESEARCH
 
 FILES = ("leaderboard.html", "leaderboard.md", "leaderboard.tex", "leaderboard.csv")
@@ -66,12 +66,12 @@ def _csv(rows: Sequence[Row]) -> str:
 def _markdown(rows: Sequence[Row], about: Mapping[str, Any], shown: Sequence[Section]) -> str:
     """The words and tables; plots are in the page."""
     lines = [f"# {markdown_text(str(about.get('title') or TITLE))}", "", RESEARCH, ""]
-    said = [*map(str, about.get("warnings") or ()), *warnings(rows)]
+    said = list(dict.fromkeys([*map(str, about.get("warnings") or ()), *warnings(rows)]))
     protocol = list(map(str, about.get("protocol") or ()))
     for title, sentences in (("Read this first", said), ("Protocol", protocol)):
         if sentences:
             lines += [f"## {title}", "", *(f"- {markdown_text(text)}" for text in sentences), ""]
-    lines += ["## In short", "", HOW, ""] if shown else []
+    lines += ["## In short", "", how_marked(rows), ""] if shown else []
     for data, sentences in summary(rows):
         lines += [markdown_text(data), "", *(f"- {markdown_text(text)}" for text in sentences), ""]
     for section in shown:
