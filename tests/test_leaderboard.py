@@ -132,6 +132,10 @@ def written(
         # The highest figure alone is nothing; nor is p without a difference.
         ((BASE, compared("a", 0.9, 0.2, None)), {"base": "reference", "a": ""}),
         ((BASE, compared("a", 0.9, None, 0.01)), {"base": "reference", "a": ""}),
+        # The reference's own row need not name it.
+        ((made(encoder="base", value=0.7), compared("a", 0.6, -0.1, 0.01)), {"base": "best", "a": "below"}),
+        # A difference from nobody is none.
+        ((made(encoder="base", value=0.7), {**compared("a", 0.8, 0.1, 0.01), "reference": ""}), {"base": "", "a": ""}),
         # One encoder, and none that is compared.
         ((BASE,), {"base": "reference"}),
         ((made(encoder="a", value=0.9), made(encoder="b", value=0.1)), {"a": "", "b": ""}),
@@ -250,7 +254,7 @@ def several(findings: tuple[str, ...] = ("Mass", "Edema")) -> list[dict[str, Any
 ABOUT = {
     "title": "A benchmark",
     "created": "2026-11-29T15:10:09+00:00",
-    "version": "cxr-embed 0.3",
+    "software": "0.3",
     "protocol": ["Patients of the test part are in no other part."],
     "warnings": ["All is made up."],
     "data": {"NIH": {"about": "352 images.", "recipe": "nih-chestxray14", "split": "test"}},
@@ -388,6 +392,52 @@ def test_the_csv_has_every_row_as_it_was_given(page: tuple[Page, dict[str, str]]
     for row, expected in zip(rows, several(), strict=True):
         for name in COLUMNS:
             assert row[name] == ("" if expected[name] is None else str(expected[name])), name
+
+
+def test_a_benchmark_s_own_words_become_sentences(tmp_path: Path) -> None:
+    about = {
+        "title": "Bench", "plan": "plan.yaml", "protocol": 1, "reference": "base", "seed": 3, "bootstraps": 1000,
+        "software": "0.3.0", "count_no_finding": True, "notes": ["nih, good: no report: disk full"],
+        "tasks": {
+            "probe": {"balance": "none", "pool": None},
+            "curve": {"shots": [4, "all"], "seeds": 5},
+            "prompts": {"prompts": {"NIH": "nih14", "phantoms": "phantom8"}},
+        },
+        "data": {
+            "NIH": {
+                "recipe": "nih-chestxray14", "split": "the manifest's column split", "findings": ["Mass"],
+                "train": {"images": 835, "patients": 671}, "test": {"images": 1, "patients": 1},
+            }
+        },
+        "encoders": {
+            "good": {
+                "encoder": "timm:x", "weights": "x.safetensors", "trained_on": "photographs", "licence": "MIT",
+                "fingerprint": "0123456789abcdef" * 4, "saw": [], "stand_in": "", "absent": "",
+            },
+            "mini": {"encoder": "mini"},
+        },
+    }  # fmt: skip
+    page, texts = written(tmp_path, several(), about)
+    for text in (
+        "Plan: plan.yaml.", "Every encoder is compared with base on the same test images",
+        "patients are drawn again 1,000 times, from seed 3.", "No Finding", "Few labels: shots 4, all; seeds 5.",
+        "Full probe: balance none.", "Prompts: prompts nih14 for NIH, phantom8 for phantoms.",
+        "Learned from 835 images of 671 patients, tested on 1 image of 1 patient. Split: the manifest",
+        "nih, good: no report: disk full", "cxr-embed 0.3.0",
+    ):  # fmt: skip
+        assert text in texts["html"], text
+        assert text.replace("_", "\\_") in texts["md"] or text == "cxr-embed 0.3.0", text
+    assert page.tables["What they are"][1:] == [
+        ["good", "timm:x", "x.safetensors", "photographs", "MIT", "0123456789ab"],
+        ["mini", "mini", "–", "–", "–", "–"],
+    ]
+    tests = {row[0]: row for row in page.tables["What each was tested on"]}
+    assert tests["good, full probe"][2] == "your labels, split test"
+
+
+def test_the_benchmark_writes_what_the_leaderboard_reads() -> None:
+    results = pytest.importorskip("cxr_embed.benchmark.results")
+    assert tuple(results.SCHEMA.names) == COLUMNS
 
 
 # Odd results

@@ -17,7 +17,7 @@ def headlines(task: str, rows: Sequence[Row]) -> list[Headline]:
     """What stands for a task on a data set.
 
     The mean over findings: of few labels with the fewest and the most, of neighbours at 10 where there is that depth.
-    Of shortcuts what is told best, of speed a figure a device.
+    Of shortcuts what leaks most, of speed a figure a device.
 
     Args:
         task: its name.
@@ -31,7 +31,7 @@ def headlines(task: str, rows: Sequence[Row]) -> list[Headline]:
         devices = distinct(done, device_of)
         found = [(device, [row for row in done if device_of(row) == device]) for device in devices]
     elif task == "shortcuts":
-        found = [("leaks most, AUROC", told_best(done))]
+        found = [("leaks most, AUROC", leaks_most(done))]
     else:
         found = _mean_headlines(task, [row for row in done if row.finding == MEAN])
     return found or [(figure_name(task_of(task).headline[0]), [])]
@@ -55,8 +55,8 @@ def headline_figure(task: str, rows: Iterable[Row]) -> str | None:
     return next((name for name in task_of(task).headline if name in figures), None)
 
 
-def told_best(rows: Sequence[Row]) -> list[Row]:
-    """Of each encoder the attribute that is told best; an AUROC of 0.2 tells as much as one of 0.8."""
+def leaks_most(rows: Sequence[Row]) -> list[Row]:
+    """Of each encoder the attribute that its vectors show best; an AUROC of 0.2 shows as much as one of 0.8."""
     known = [row for row in rows if row.value is not None and row.figure == "auroc" and row.finding not in (MEAN, "")]
     return [
         max((row for row in known if row.encoder == name), key=lambda row: abs((row.value or 0.0) - 0.5))

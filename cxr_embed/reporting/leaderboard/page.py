@@ -5,26 +5,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from cxr_embed.present.tables import INTERVAL
+from cxr_embed.reporting.leaderboard.about import About
 from cxr_embed.reporting.leaderboard.records import Row
-from cxr_embed.reporting.leaderboard.sections import sections
+from cxr_embed.reporting.leaderboard.sections import Section
 from cxr_embed.reporting.leaderboard.verdicts import MEANINGS, SIGNS
-from cxr_embed.reporting.leaderboard.words import HOW, summary, warnings
+from cxr_embed.reporting.leaderboard.words import how_marked, summary, warnings
 from cxr_embed.types import RESEARCH
 
-TITLE = "Leaderboard"
 
-
-def to_html(rows: Sequence[Row], about: Mapping[str, Any], names: Sequence[str]) -> str:
+def to_html(rows: Sequence[Row], about: About, shown: Sequence[Section], names: Sequence[str]) -> str:
     """The page.
 
     Args:
         rows: the results.
-        about: as `write_leaderboard` takes it.
+        about: what they do not say.
+        shown: the sections.
         names: of the files with the same content.
     """
     from jinja2 import Environment, StrictUndefined
@@ -42,15 +40,12 @@ def to_html(rows: Sequence[Row], about: Mapping[str, Any], names: Sequence[str])
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         page.render(
-            title=str(about.get("title") or TITLE),
-            created=_date(str(about.get("created") or "")),
-            version=str(about.get("version") or ""),
+            about=about,
             research=RESEARCH,
-            protocol=list(map(str, about.get("protocol") or ())),
-            warnings=[*map(str, about.get("warnings") or ()), *warnings(rows)],
+            warnings=list(dict.fromkeys([*about.warnings, *warnings(rows)])),
             summary=summary(rows),
-            how=HOW,
-            sections=sections(rows, about),
+            how=how_marked(rows),
+            sections=shown,
             names=names,
             interval=INTERVAL,
             signs=SIGNS,
@@ -61,8 +56,3 @@ def to_html(rows: Sequence[Row], about: Mapping[str, Any], names: Sequence[str])
         )
         + "\n"
     )
-
-
-def _date(created: str) -> str:
-    """2026-11-29 15:10 UTC."""
-    return re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(:\d\d(\.\d+)?)?(\+00:00|Z)$", r"\1 \2 UTC", created)

@@ -67,7 +67,7 @@ def _means(key: str, task: str, rows: Sequence[Row], encoders: Sequence[Encoder]
     """Means over findings with the differences from the reference; a row an encoder, and a size or figure."""
     means = [row for row in rows if row.finding == MEAN and row.status == DONE]
     kinds = _kinds(means)
-    several, tested = len(kinds) > 1, any(row.difference is not None for row in means)
+    several, tested = len(kinds) > 1, any(row.reference and row.difference is not None for row in means)
     lines = []
     for number, kind in enumerate(kinds or [("", None)]):
         part = [row for row in means if (row.figure, row.shots) == kind]

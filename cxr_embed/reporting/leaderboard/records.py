@@ -113,8 +113,8 @@ TASKS = {
     "scores": Task(title="Own scores", about="A model's own scores, as its authors' classifier gives them."),
     "shortcuts": Task(
         title="Shortcuts",
-        about="What else a linear probe can tell from the vectors: sex, age, view, site. No merit: what is separated "
-        "well can be leaned on in place of a finding. 0.5 says that it cannot be told. Not ranked.",
+        about="What else a linear probe reads from the vectors: sex, age, view, site. No merit: what is separated "
+        "well can be leaned on in place of a finding. 0.5 says that it is not there. Not ranked.",
         ranked=False,
     ),
     "speed": Task(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cxr_embed.present.tables import Table
 from cxr_embed.reporting.figure_tables import published_table, published_tests_table
+from cxr_embed.reporting.leaderboard.about import About, DataFacts
 from cxr_embed.reporting.leaderboard.grids import Cell, Encoder, Grid, encoder_of, figure_cell, gap_row
 from cxr_embed.reporting.leaderboard.headlines import by_encoder, encoder_name, headlines
 from cxr_embed.reporting.leaderboard.parts import Part, part_of
@@ -43,7 +44,7 @@ class Section:
     caveat: str = ""
 
 
-def sections(rows: Sequence[Row], about: Mapping[str, Any]) -> list[Section]:
+def sections(rows: Sequence[Row], about: About) -> list[Section]:
     """A section for each data set, in the order of the rows."""
     return [
         _section(f"d{number}", name, [row for row in rows if row.data == name], about)
@@ -51,15 +52,15 @@ def sections(rows: Sequence[Row], about: Mapping[str, Any]) -> list[Section]:
     ]
 
 
-def _section(key: str, data: str, rows: list[Row], about: Mapping[str, Any]) -> Section:
+def _section(key: str, data: str, rows: list[Row], about: About) -> Section:
     encoders = [encoder_of(rows, name) for name in distinct(rows, encoder_name)]
-    facts = (about.get("data") or {}).get(data) or {}
-    caveat, published = _published(rows, facts) if about.get("published", True) else ("", ())
+    facts = about.of(data)
+    caveat, published = _published(rows, facts) if about.published else ("", ())
     tasks = [(task, [row for row in rows if row.task == task]) for task in tasks_in(rows)]
     return Section(
         key=key,
         title=data,
-        about=str(facts.get("about") or ""),
+        about=facts.about,
         glance=_glance(key, tasks, encoders),
         parts=tuple(part_of(f"{key}-{n}", task, own, encoders) for n, (task, own) in enumerate(tasks, 1)),
         missing=_missing(key, tasks, encoders),
@@ -124,12 +125,11 @@ def _missing(key: str, tasks: Sequence[tuple[str, list[Row]]], encoders: Sequenc
     return Grid(key=f"{key}-missing", title="Not there, and why", heads=heads, rows=tuple(lines))
 
 
-def _published(rows: Sequence[Row], facts: Mapping[str, Any]) -> tuple[str, tuple[Table, ...]]:
+def _published(rows: Sequence[Row], facts: DataFacts) -> tuple[str, tuple[Table, ...]]:
     """Published AUROCs beside ours; of data sets whose recipe is known alone."""
-    recipe = facts.get("recipe")
     aurocs = [row for row in rows if row.task in _OWN and row.figure == "auroc" and row.status == DONE]
     findings = [name for name in distinct(aurocs, lambda row: row.finding) if name not in (MEAN, "")]
-    found = published_for(findings, str(recipe)) if recipe and findings else None
+    found = published_for(findings, facts.recipe) if facts.recipe and findings else None
     if found is None:
         return "", ()
     scores = []
@@ -137,8 +137,8 @@ def _published(rows: Sequence[Row], facts: Mapping[str, Any]) -> tuple[str, tupl
         own = [row for row in aurocs if row.task == task]
         names = distinct(own, encoder_name)
         scores += [_as_scores(task, name, [row for row in own if row.encoder == name]) for name in names]
-    split = str(facts.get("split") or "")
-    return found["caveat"], (published_table(scores, found), published_tests_table(scores, found, split or None))
+    tests = published_tests_table(scores, found, facts.split or None)
+    return found["caveat"], (published_table(scores, found), tests)
 
 
 def _as_scores(task: str, encoder: str, rows: Sequence[Row]) -> dict[str, Any]:

@@ -31,7 +31,8 @@ def verdicts(rows: Sequence[Row]) -> dict[str, Verdict]:
     Args:
         rows: one an encoder, of one figure on one data set.
     """
-    found = {row.encoder: _against_reference(row) for row in rows if _counts(row)}
+    reference = next((row.reference for row in rows if row.reference), "")
+    found = {row.encoder: _against(reference, row) for row in rows if _counts(row)}
     fair = [row.encoder for row in rows if _counts(row) and not row.saw_data and not row.stand_in]
     tops = [name for name in fair if found[name] in ("above", "reference")]
     above = [name for name in tops if found[name] == "above"]
@@ -49,10 +50,10 @@ def _counts(row: Row) -> bool:
     return task_of(row.task).ranked and row.status == DONE and row.value is not None
 
 
-def _against_reference(row: Row) -> Verdict:
-    if row.reference and row.encoder == row.reference:
+def _against(reference: str, row: Row) -> Verdict:
+    if reference and row.encoder == reference:
         return "reference"
-    if row.difference is None or row.p_holm is None:
+    if not reference or row.difference is None or row.p_holm is None:
         return ""
     if row.p_holm >= LEVEL or row.difference == 0:
         return "same"

@@ -9,7 +9,7 @@ from cxr_embed.reporting.leaderboard.records import DONE, FAILED, Row, distinct,
 from cxr_embed.reporting.leaderboard.verdicts import in_words
 from cxr_embed.types import counted
 
-HOW = (
+_HOW = (
     "Best: by paired tests against the reference, p < 0.05 after Holm's correction, of those that neither learned from "
     "the data nor stand in for others."
 )
@@ -18,6 +18,11 @@ HOW = (
 def warnings(rows: Sequence[Row]) -> list[str]:
     """What limits the figures: who learned from the data, whose weights stand in, what is not there."""
     return [*_stand_ins(rows), *_seen(rows), *_missing(rows)]
+
+
+def how_marked(rows: Sequence[Row]) -> str:
+    """How the summary comes to say that something is best."""
+    return _HOW if any(row.reference for row in rows) else "No reference was named: nothing is tested."
 
 
 def summary(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:

@@ -14,13 +14,14 @@ from cxr_embed.present.latex import escape, latex_row, latex_table
 from cxr_embed.present.numbers import LATEX
 from cxr_embed.present.tables import csv_text, markdown_table, markdown_text
 from cxr_embed.reporting.inputs import ReportError
+from cxr_embed.reporting.leaderboard.about import About, read_about
 from cxr_embed.reporting.leaderboard.grids import Cell, Encoder, difference_cell, encoder_of, figure_cell, gap_row
 from cxr_embed.reporting.leaderboard.headlines import by_encoder, encoder_name, headlines
-from cxr_embed.reporting.leaderboard.page import TITLE, to_html
+from cxr_embed.reporting.leaderboard.page import to_html
 from cxr_embed.reporting.leaderboard.records import COLUMNS, Row, distinct, rows_of, task_of, tasks_in
 from cxr_embed.reporting.leaderboard.sections import Section, sections
 from cxr_embed.reporting.leaderboard.verdicts import Verdict, verdicts
-from cxr_embed.reporting.leaderboard.words import HOW, summary, warnings
+from cxr_embed.reporting.leaderboard.words import how_marked, summary, warnings
 from cxr_embed.types import RESEARCH
 
 FILES = ("leaderboard.html", "leaderboard.md", "leaderboard.tex", "leaderboard.csv")
@@ -31,10 +32,16 @@ def write_leaderboard(results: pa.Table, about: Mapping[str, Any], folder: Path)
 
     Args:
         results: a row a figure, with the columns `COLUMNS` (see `records.Row`).
-        about: what the rows do not say, all of it optional. `title`; `created`, a date and time; `version`, of what
-            made them; `protocol` and `warnings`, sentences; `data`, for each data set a mapping of `about` (a sentence
-            on what was tested on), `recipe` (its recipe, for published figures) and `split` (the tested one);
-            `published`, whether published figures are shown, true by default.
+        about: what the rows do not say, all of it optional:
+
+            * `title`; `created`, a date and time; `software`, the version of what made them; `plan`, its file;
+            * `protocol`, sentences; else they are made of `reference`, `seed`, `bootstraps`, `count_no_finding` and
+              `tasks` (a mapping of settings each);
+            * `notes` and `warnings`, sentences;
+            * `data`, a mapping for each data set: `about`, a sentence; else `train` and `test` (`images` and
+              `patients` each) and `split` (in words); `recipe`, for published figures;
+            * `encoders`, a mapping for each: `encoder`, `weights`, `trained_on`, `licence`, `fingerprint`;
+            * `published`, whether published figures are shown, true by default.
         folder: for the files; made where it is not there.
 
     Returns:
@@ -47,8 +54,9 @@ def write_leaderboard(results: pa.Table, about: Mapping[str, Any], folder: Path)
     rows = rows_of(results)
     if not rows:
         raise ReportError("there is no result to show")
-    shown = sections(rows, about)
-    texts = (to_html(rows, about, FILES[1:]), _markdown(rows, about, shown), _latex(rows), _csv(rows))
+    said = read_about(about)
+    shown = sections(rows, said)
+    texts = (to_html(rows, said, shown, FILES[1:]), _markdown(rows, said, shown), _latex(rows), _csv(rows))
     files = [folder / name for name in FILES]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,15 +71,13 @@ def _csv(rows: Sequence[Row]) -> str:
     return csv_text(COLUMNS, map(asdict, rows))
 
 
-def _markdown(rows: Sequence[Row], about: Mapping[str, Any], shown: Sequence[Section]) -> str:
+def _markdown(rows: Sequence[Row], about: About, shown: Sequence[Section]) -> str:
     """The words and tables; plots are in the page."""
-    lines = [f"# {markdown_text(str(about.get('title') or TITLE))}", "", RESEARCH, ""]
-    said = [*map(str, about.get("warnings") or ()), *warnings(rows)]
-    protocol = list(map(str, about.get("protocol") or ()))
-    for title, sentences in (("Read this first", said), ("Protocol", protocol)):
-        if sentences:
-            lines += [f"## {title}", "", *(f"- {markdown_text(text)}" for text in sentences), ""]
-    lines += ["## In short", "", HOW, ""] if shown else []
+    lines = [f"# {markdown_text(about.title)}", "", RESEARCH, ""]
+    said = tuple(dict.fromkeys([*about.warnings, *warnings(rows)]))
+    for title, stated in (("Read this first", said), ("Protocol", about.protocol)):
+        lines += [f"## {title}", "", *(f"- {markdown_text(text)}" for text in stated), ""] if stated else []
+    lines += ["## In short", "", how_marked(rows), ""] if shown else []
     for data, sentences in summary(rows):
         lines += [markdown_text(data), "", *(f"- {markdown_text(text)}" for text in sentences), ""]
     for section in shown:
@@ -88,6 +94,7 @@ def _markdown(rows: Sequence[Row], about: Mapping[str, Any], shown: Sequence[Sec
                 lines += [*markdown_table(table), ""]
         if section.missing is not None:
             lines += [*markdown_table(section.missing.table()), ""]
+    lines += ["## Encoders", "", *markdown_table(about.encoders.table())] if about.encoders is not None else []
     return "\n".join(lines).rstrip() + "\n"
 
 
