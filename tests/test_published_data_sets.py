@@ -12,6 +12,8 @@ from helpers import run_cli
 from lookalikes import Cells, Row, brax, chexpert, mimic, nih, openi, padchest, picture, vindr
 
 from cxr_embed.datasets import ScanResult, load_recipe, scan
+from cxr_embed.datasets.guess import guess_recipe, which_recipe
+from cxr_embed.datasets.table_formats import header_of
 from cxr_embed.errors import ManifestError
 from cxr_embed.manifest import read_manifest, write_manifest
 
@@ -636,6 +638,34 @@ def test_files_that_the_table_lacks_are_named_with_the_nearest(root: Path) -> No
     assert [reason for _, reason in result.skipped] == ["not in the data set's table"]
     assert result.unmatched is not None
     assert result.unmatched.nearest == mimic.dicom_id(0)
+
+
+# A folder, or one of its tables, without a recipe's name
+
+
+@pytest.mark.parametrize("recipe", WRITERS)
+def test_a_folder_is_recognised(root: Path, recipe: str) -> None:
+    WRITERS[recipe](root)
+    guess = guess_recipe(root)
+    assert guess is not None
+    assert guess.recipe.name == recipe
+
+
+@pytest.mark.parametrize("layout", [chexpert.BATCHES, chexpert.INSIDE], ids=["full", "inside"])
+def test_chexpert_is_recognised_however_it_is_unpacked(root: Path, layout: dict[str, str]) -> None:
+    guess = guess_recipe(chexpert.write(root, layout))
+    assert guess is not None
+    assert guess.recipe.name == "chexpert"
+
+
+@pytest.mark.parametrize("recipe", TABLES)
+def test_a_table_is_recognised_by_its_columns_and_by_its_name(root: Path, recipe: str) -> None:
+    WRITERS[recipe](root)
+    path = root / TABLES[recipe]
+    header = header_of(path)
+    assert which_recipe(header, path.name) == recipe
+    # The sample's table has the columns of the whole.
+    assert which_recipe(header, "table.csv") == recipe.removesuffix("-sample")
 
 
 # What a recipe says for people

@@ -94,6 +94,7 @@ def _summary(result: ScanResult, out: Path | None, folder: Path, away: list[str]
         "lateral_views": sum(map(is_lateral, result.columns.get("view", ()))),
         "without_patient": result.without_patient,
         "not_found": result.not_found,
+        "unlisted": result.unlisted,
         "linked_away": away,
         "labelled_by": result.labels,
         "not_findings": result.not_findings,
@@ -122,6 +123,10 @@ def _print_summary(result: ScanResult, out: Path | None, folder: Path) -> None:
     print_lateral(result.columns.get("view", ()))
     if result.unmatched is not None:
         typer.echo(f"  {result.unmatched}", err=True)
+    if result.unlisted:
+        has = "is" if result.unlisted == 1 else "are"
+        count = counted(result.unlisted, "image")
+        typer.echo(f"{count} {has} in no table of images: what the path does not say is blank", err=True)
     if result.not_found:
         has = "has" if result.not_found == 1 else "have"
         typer.echo(f"{counted(result.not_found, 'row')} of the data set's table {has} no file here", err=True)
@@ -145,8 +150,9 @@ def _print_data_set(recipe: Recipe, result: ScanResult, out: Path | None) -> Non
         about = recipe.labels[result.labels].about
         more = f"; --labelled-by takes {' or '.join(others)}" if others else ""
         typer.echo(f"labels: {result.labels}{f' ({about})' if about else ''}{more}")
-        if recipe.official is not None and recipe.official.labels != result.labels:
-            typer.echo(f"labels of the split {recipe.official.split}: {recipe.official.labels}, where they are there")
+        for official in recipe.official or ():
+            if official.labels != result.labels:
+                typer.echo(f"labels of the split {official.split}: {official.labels}, where they are there")
         if recipe.blank:
             typer.echo(f"a blank label: {recipe.blank}")
     if result.boxes:

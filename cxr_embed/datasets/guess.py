@@ -73,7 +73,7 @@ def _fits(path: Path, table: TableFile, columns: Sequence[Sequence[str]]) -> boo
     if table.format != "csv" or table.header:
         return True
     try:
-        header = set(header_of(path))
+        header = set(header_of(path, table))
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException, NotATable):
         return False
     return table.key.column in header and any(header.intersection(names) for names in columns)
@@ -104,12 +104,14 @@ def which_recipe(columns: Sequence[str], file_name: str) -> str | None:
     best: tuple[int, str] | None = None
     for recipe in known_recipes():
         for name, table in recipe.tables.items():
-            if table.format != "csv" or table.header or table.key.column not in columns:
+            there = {table.rename.get(column, column) for column in columns}
+            if table.format != "csv" or table.header or table.key.column not in there:
                 continue
-            shared = sum(not set(columns).isdisjoint(names) for names in _columns(recipe, name))
+            shared = sum(not there.isdisjoint(names) for names in _columns(recipe, name))
             named = any(fnmatchcase(file_name, pattern.rpartition("/")[2]) for pattern in table.files)
             if (named and shared) or shared >= _SURE:
-                best = max(best or (0, ""), (shared + 100 * named, recipe.name))
+                # Of equals the first, so that a sample's table is that of the whole.
+                best = max(best or (0, ""), (shared + 100 * named, recipe.name), key=lambda each: each[0])
     return best[1] if best else None
 
 
