@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cxr_embed.datasets.recipe import Recipe
 from cxr_embed.datasets.recipe_parts import Source
@@ -95,6 +96,7 @@ def years_between(since: str, until: str) -> str:
     return str(difference) if 0 <= difference <= 130 else ""
 
 
+@lru_cache(1 << 12)  # few ages are different
 def group(pattern: str, text: str) -> str:
     """The first group of a pattern that matches a whole text; blank where it does not."""
     match = match_bounded(re.compile(pattern), text, whole=True)

@@ -6,7 +6,6 @@ import datetime
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -149,5 +148,5 @@ def check_columns(columns: dict[str, list[str]]) -> list[str]:
 
 def leaves_root(path: str) -> bool:
     """Whether a relative path could lead out of the folder that it is relative to, on any system."""
-    parts = PurePosixPath(path.replace("\\", "/"))
-    return parts.is_absolute() or ".." in parts.parts or bool(re.match(r"[A-Za-z]:", path))
+    plain = path.replace("\\", "/")
+    return plain.startswith("/") or ".." in plain.split("/") or bool(re.match(r"[A-Za-z]:", path))
