@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import run_cli
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lookalikes import challenges, films, tuberculosis
 from lookalikes.challenges import COVIDX_UUID, RSNA, SIIM
 from lookalikes.files import picture, text
 
 from cxr_embed.datasets import ScanResult, guess_recipe, load_recipe, scan
-from cxr_embed.datasets.boxes import read_mask
+from cxr_embed.datasets.boxes import _of_runs, read_mask
+from cxr_embed.datasets.recipe_parts import Runs
 from cxr_embed.errors import ManifestError
 from cxr_embed.manifest import read_manifest
 
@@ -520,3 +523,31 @@ def test_one_command_writes_a_manifest_that_reads(tmp_path: Path, name: str) -> 
     manifest = read_manifest(folder / "m.csv")
     assert len(manifest) == len(scanned(folder, name))
     assert (folder / "m.boxes.csv").exists() == bool(scanned(folder, name).boxes)
+
+
+# Run lengths
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.data())
+def test_relative_runs_give_the_mask_that_a_loop_paints(rows: int, columns: int, data: st.DataObject) -> None:
+    pixels = data.draw(st.lists(st.booleans(), min_size=rows * columns, max_size=rows * columns))
+    mask = np.array(pixels).reshape(columns, rows).T
+    runs = challenges.relative_runs(mask)
+    found = list(_of_runs(runs or "-1", Runs(column="runs", rows=rows, columns=columns)))
+    if not mask.any():
+        assert found == []
+        return
+    painted, at = np.zeros(rows * columns, bool), 0
+    numbers = [int(number) for number in runs.split()]
+    for passed, marked in zip(numbers[::2], numbers[1::2], strict=True):
+        painted[at + passed : at + passed + marked] = True
+        at += passed + marked
+    np.testing.assert_array_equal(read_mask(found[0]["mask"]), painted.reshape(columns, rows).T)
+    np.testing.assert_array_equal(read_mask(found[0]["mask"]), mask)
+    left, upper, width, height = (int(found[0][name]) for name in ("x", "y", "width", "height"))
+    inside = np.zeros_like(mask)
+    inside[upper : upper + height, left : left + width] = True
+    assert not (mask & ~inside).any()
+    edges = [mask[upper], mask[upper + height - 1], mask[:, left], mask[:, left + width - 1]]
+    assert all(edge.any() for edge in edges)
