@@ -25,6 +25,7 @@ from cxr_embed.manifest import (
     Companion,
     check_new_companion,
     companion_path,
+    describe_manifest,
     kept_fresh,
     labels_of_table,
     moved,
@@ -303,6 +304,36 @@ def test_a_copy_elsewhere_means_the_same_files(manifest: Path, tmp_path: Path) -
     assert root_of(made, copy).resolve() == tmp_path / "images"
     assert moved(None, manifest, manifest.with_name("copy.csv")) == Companion()
     assert moved(None, manifest, copy).root == "../../set"
+
+
+def test_a_manifest_that_was_made_by_hand(manifest: Path, tmp_path: Path) -> None:
+    done = run_cli("manifest", "describe", str(manifest), "--blank", "negative")
+    assert (done.returncode, "finding device is not 0, 1" in done.stderr) == (1, True)
+    assert not companion_path(manifest).exists()
+    (tmp_path / "films").mkdir()
+    arguments = ["--extra", "device", "--blank", "negative", "--root", str(tmp_path / "films")]
+    done = run_cli("manifest", "describe", str(manifest), *arguments)
+    assert (done.returncode, f"{companion_path(manifest)} says:" in done.stdout) == (0, True), done.stderr
+    table = read_manifest(manifest)
+    assert (table.findings, table.blank, table.root.resolve()) == (("Effusion", "Mass"), "negative", tmp_path / "films")
+    manifest.write_text((HEAD + ROWS).replace("device", "machine").replace("Mass", "room"))
+    with pytest.raises(ManifestError, match="not_findings device: the manifest has no such column"):
+        read_manifest(manifest)
+    shown = json.loads(run_cli("manifest", "describe", str(manifest), "--extra", "machine", "--json").stdout)
+    assert (shown["not_findings"], shown["blank"], shown["root"]) == (["machine"], "negative", "../films")
+    assert read_manifest(manifest).notes == ()
+    assert describe_manifest(manifest, extra=["room"], blank="unknown").findings == ("Effusion",)
+    with pytest.raises(ManifestError, match=r"none: no such folder \(`root`\)"):
+        describe_manifest(manifest, root=tmp_path / "none")
+    with pytest.raises(ManifestError, match="`extra` nobody: the manifest has no such column"):
+        describe_manifest(manifest, extra=["nobody"])
+    packed = manifest.with_name("nih.csv.gz")
+    packed.write_bytes(gzip.compress(b"image_id,X\ni0,1\n"))
+    with pytest.raises(ManifestError, match=r"is the companion of nih\.csv: .*; rename one of the tables"):
+        describe_manifest(packed)
+    companion_path(manifest).write_text("{}")
+    with pytest.raises(ManifestError, match="which is not a manifest's companion"):
+        describe_manifest(manifest, extra=["machine"])
 
 
 CELL = st.sampled_from(["0", "1", "", "-1"])

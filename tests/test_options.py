@@ -32,7 +32,7 @@ WHERE = {
 # What means the same to all verbs is explained in the same words.
 ALIKE = {
     *("--bootstraps", "--calibrate", "--count-no-finding", "--device", "--engine", "--extra", "--follow-links"),
-    *("--json", "--prevalence", "--thresholds-split", "--uncertain"),
+    *("--blank", "--json", "--prevalence", "--thresholds-split", "--uncertain"),
 }
 # Once, or several times; a number, or several; what an encoder's vectors can be made into there.
 OWN_TYPES = {"--store", "--patient", "-k", "--output", "--pool", "--shots", "--against"}

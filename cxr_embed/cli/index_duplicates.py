@@ -45,7 +45,7 @@ def duplicates(
     """
     from cxr_embed.index import CaseIndex
     from cxr_embed.index.faiss.duplicates import find_duplicates
-    from cxr_embed.manifest import check_target, companion_of, moved, read_values
+    from cxr_embed.manifest import check_target, companion_of, companion_path, moved, read_values, root_of
 
     if threshold is not None and not 0 < threshold <= 1:
         fail(f"--threshold is a cosine above 0 and up to 1, not {threshold:g}", 2)
@@ -77,6 +77,9 @@ def duplicates(
     typer.echo(f"{index}: {counted(len(opened), 'image')}; {_summary(found.groups)}")
     if out is not None and manifest is not None:
         typer.echo(f"{out}: {written.kept:,} of {counted(written.rows, 'row')}")
+        if out.resolve().parent != manifest.resolve().parent:
+            says = f"as {companion_path(out)} says: keep the two files together"
+            typer.echo(f"paths are relative to {root_of(known, manifest)}, {says}")
     typer.echo(RESEARCH)
 
 

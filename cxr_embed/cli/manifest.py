@@ -12,7 +12,7 @@ import typer
 
 from cxr_embed.cli.common import fail, print_json, progress_bar
 from cxr_embed.cli.manifest_scan import print_away, print_lateral
-from cxr_embed.cli.options import AsJson, Extra, Root
+from cxr_embed.cli.options import AsJson, Blank, Extra, Root
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_facts
 from cxr_embed.types import counted, is_lateral
@@ -105,6 +105,28 @@ def _changed(path: Path, table: Manifest) -> list[str]:
         if changed
         else []
     )
+
+
+@app.command("describe", epilog="Example: `cxr-embed manifest describe mine.csv --extra scanner --blank negative`")
+def describe(
+    manifest: Annotated[Path, typer.Argument(help="A manifest, or a table of labels.")],
+    root: Root = None,
+    extra: Extra = None,
+    blank: Blank = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say once what a table cannot: which columns are not findings, what blank means, where the radiographs are.
+
+    It is kept in the manifest's companion (mine.json beside mine.csv), which every verb reads; `manifest scan` writes
+    one by itself. What the companion says already stays. Run it again after changing the table.
+    """
+    from cxr_embed.manifest import companion_path, describe_manifest
+
+    table = describe_manifest(manifest, root=root, extra=extra or (), blank=blank)
+    if as_json and table.companion is not None:
+        print_json({"companion": str(companion_path(manifest)), **table.companion.facts()})
+        return
+    _print_companion(manifest, table)
 
 
 @app.command("croissant", epilog="Example: `cxr-embed manifest croissant nih.csv --out nih.croissant.json`")

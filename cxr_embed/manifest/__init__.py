@@ -18,6 +18,7 @@ from cxr_embed.manifest.croissant_writing import write_croissant
 from cxr_embed.manifest.manifest import (
     Manifest,
     companion_of,
+    describe_manifest,
     labels_of_table,
     linked_away,
     missing_files,
@@ -54,6 +55,7 @@ __all__ = [
     "companion_path",
     "conversion_of",
     "convert",
+    "describe_manifest",
     "is_croissant",
     "kept_fresh",
     "labels_of_table",

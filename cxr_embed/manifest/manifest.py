@@ -18,7 +18,15 @@ from cxr_embed.errors import ManifestError
 from cxr_embed.io.files import stays_below
 from cxr_embed.manifest.checking import checked, refuse
 from cxr_embed.manifest.checks import FINDING_VALUES, REQUIRED, check_ids, check_names
-from cxr_embed.manifest.companion import Companion, companion_path, read_companion, root_of, unknown_columns
+from cxr_embed.manifest.companion import (
+    Companion,
+    companion_path,
+    read_companion,
+    relative_root,
+    root_of,
+    unknown_columns,
+    write_companion,
+)
 from cxr_embed.manifest.croissant import is_croissant, read_croissant
 from cxr_embed.manifest.curing import cure_of
 from cxr_embed.manifest.rows import NO_MANIFEST, NotATable, Rows, read_rows, rows_of_table
@@ -117,6 +125,47 @@ def read_manifest(
         problem = f"{found.root}: no such folder, and {companion_path(path)} says that the radiographs are there"
         raise ManifestError(f"{problem}; give `root`", (problem,))
     return found
+
+
+@checked_arguments
+def describe_manifest(
+    path: str | os.PathLike[str],
+    *,
+    extra: Sequence[str] = (),
+    root: str | os.PathLike[str] | None = None,
+    blank: Blank | None = None,
+) -> Manifest:
+    """Writes the companion of a manifest, or of a table of labels, that was made by hand or has changed since.
+
+    What an earlier companion says stays, but for columns that are gone.
+
+    Args:
+        path: the file.
+        extra: columns that are not findings, beside those of an earlier companion.
+        root: the folder that the column `path` is relative to.
+        blank: what a blank label counts as.
+
+    Raises:
+        ManifestError: with all problems of the manifest at once; for a companion that is another table's or cannot be
+            written.
+    """
+    rows, problems = read_rows(Path(path))
+    companion, notes = read_companion(path)
+    if companion is None and notes:
+        raise ManifestError(f"{companion_path(path)}: {notes[0]}; rename one of the tables")
+    if root is not None and not os.path.isdir(root):
+        raise ManifestError(f"{root}: no such folder (`root`)", (f"{root}: no such folder",))
+    said = companion or Companion()
+    others = [name for name in said.not_findings if name in rows.table.column_names]
+    said = replace(
+        said,
+        not_findings=tuple(dict.fromkeys([*others, *extra])),
+        blank=blank or said.blank,
+        root=relative_root(root, path) if root is not None else said.root,
+    )
+    table, findings = checked(rows, problems, path, ("image_id",), said.not_findings)
+    write_companion(path, said, replaces=True)
+    return Manifest(table, root_of(said, path), findings, *read_companion(path))
 
 
 def read_labels(path: str | os.PathLike[str], *, extra: Sequence[str] = ()) -> Manifest:
