@@ -107,3 +107,37 @@ def make_stuck(name: str, **options: object) -> StuckEncoder:
     """Makes the encoder of workers whose run is killed."""
     del name, options
     return StuckEncoder()
+
+
+class UnfitEncoder(MeanEncoder):
+    """Gives what is not a number."""
+
+    spec = EncoderSpec(name="unfit", revision="1", preprocessing="none", outputs={"means": (16,)})
+
+    def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """NaN."""
+        return {"means": np.full((len(batch), 16), np.nan, np.float32)}
+
+
+def make_unfit(name: str, **options: object) -> UnfitEncoder:
+    """Makes the encoder of cells that fail."""
+    del name, options
+    return UnfitEncoder()
+
+
+class PickyEncoder(MeanEncoder):
+    """Cannot read some of the images."""
+
+    spec = EncoderSpec(name="picky", revision="1", preprocessing="none", outputs={"means": (16,), "peak": (1,)})
+
+    def preprocess(self, image: CxrImage) -> np.ndarray:
+        """Means, of images whose content begins with a digit."""
+        if not image.content_id[0].isdigit():
+            raise ValueError("not for me")
+        return super().preprocess(image)
+
+
+def make_picky(name: str, **options: object) -> PickyEncoder:
+    """Makes the encoder of stores that lack images."""
+    del name, options
+    return PickyEncoder()

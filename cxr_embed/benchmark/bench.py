@@ -97,15 +97,16 @@ def bench(plan: StrPath | Mapping[str, Any], *, out: StrPath, progress: Progress
         target.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(target / LOCK, timeout=0)
         with lock:
-            return _followed(prepare(read, folder, target, source), source, progress_or_bar(progress))
+            clock = Clock(show=progress_or_bar(progress))
+            return _followed(prepare(read, folder, target, source, clock), source, clock)
     except filelock.Timeout:
         raise PlanError(f"{out}: another run is at work in this folder; wait for it, or give another `out`") from None
     except OSError as error:
         raise PlanError(f"{error.filename or out}: cannot be written ({error.strerror}); give another `out`") from None
 
 
-def _followed(checked: Bench, source: str, progress: Progress | None) -> BenchResult:
-    run = Run(bench=checked, clock=Clock(show=progress))
+def _followed(checked: Bench, source: str, clock: Clock) -> BenchResult:
+    run = Run(bench=checked, clock=clock)
     rows = run.follow()
     table, about = as_table(rows), _about(checked, run, source)
     stamped = table.replace_schema_metadata({_ABOUT: json.dumps(about, ensure_ascii=False).encode()})

@@ -9,6 +9,7 @@ from pathlib import Path
 from cxr_embed.benchmark.cells import prompt_source
 from cxr_embed.benchmark.data import BenchData, learnable, read_data
 from cxr_embed.benchmark.plan import EncoderPlan, Plan, Task, near_name, refuse
+from cxr_embed.benchmark.progress import Clock
 from cxr_embed.benchmark.shortcuts import attribute_labels
 from cxr_embed.benchmark.tasks import OF_VECTORS
 from cxr_embed.benchmark.vectors import RANDOM, BenchEncoder, Stores, random_file, reason_of
@@ -68,7 +69,7 @@ def saw_data(encoder: BenchEncoder, recipe: str, spec: EncoderSpec | None) -> st
     return said or words_on(encoder_card(encoder.encoder).saw, recipe)
 
 
-def prepare(plan: Plan, folder: Path, out: Path, source: str) -> Bench:
+def prepare(plan: Plan, folder: Path, out: Path, source: str, clock: Clock) -> Bench:
     """Looks at everything that a plan names, and says all that is wrong with it at once.
 
     Raises:
@@ -82,7 +83,7 @@ def prepare(plan: Plan, folder: Path, out: Path, source: str) -> Bench:
         except CxrEmbedError as error:
             problems.append(f"encoders.{name}: {reason_of(error)}")
     refuse(source, problems)
-    data, problems = read_data(plan, folder, out)
+    data, problems = read_data(plan, folder, out, clock)
     refuse(source, problems)
     by_name = {found.name: found for found in data}
     problems = _unlabelled(plan, by_name, folder)
@@ -91,6 +92,7 @@ def prepare(plan: Plan, folder: Path, out: Path, source: str) -> Bench:
     for name, encoder in encoders.items():
         if not encoder.encoder or encoder.absent:
             continue
+        clock.at(f"{name}: looking at the encoder")
         try:
             specs[name] = Stores(out).spec(encoder)
         except CxrEmbedError as error:

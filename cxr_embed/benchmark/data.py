@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cxr_embed.benchmark.plan import DataPlan, Plan
+from cxr_embed.benchmark.progress import Clock
 from cxr_embed.cases import chosen_findings, match_names
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.io.digests import json_digest
@@ -22,6 +24,7 @@ from cxr_embed.probe.shots import patients_for_test
 from cxr_embed.types import counted
 
 PHANTOMS = "phantoms"  # the recipe's name of what is drawn on the spot
+_DRAWN = 0.03  # expected seconds of one
 _KEPT = ("image_id", "patient_id", *OPTIONAL, *DESCRIPTIVE)
 
 
@@ -80,13 +83,14 @@ class BenchData:
         return {"recipe": self.recipe, "split": self.split, "findings": list(self.table.findings), **parts}
 
 
-def read_data(plan: Plan, folder: Path, out: Path) -> tuple[list[BenchData], list[str]]:
+def read_data(plan: Plan, folder: Path, out: Path, clock: Clock) -> tuple[list[BenchData], list[str]]:
     """The data sets of a plan, and what is wrong with them.
 
     Args:
         plan: that is followed.
         folder: that its paths are relative to.
         out: the benchmark's, where phantoms are drawn.
+        clock: that counts them.
     """
     found: list[BenchData] = []
     problems: list[str] = []
@@ -95,7 +99,7 @@ def read_data(plan: Plan, folder: Path, out: Path) -> tuple[list[BenchData], lis
         if problems and data.manifest is None:
             break
         try:
-            found.append(_read(name, data, plan, folder, out))
+            found.append(_read(name, data, plan, folder, out, clock))
         except CxrEmbedError as error:
             problems.append(f"data.{name}: {str(error).replace(chr(10), chr(10) + '  ')}")
     if problems:
@@ -104,12 +108,12 @@ def read_data(plan: Plan, folder: Path, out: Path) -> tuple[list[BenchData], lis
     return _with_findings(sorted(found, key=lambda data: order.index(data.name)), plan)
 
 
-def _read(name: str, data: DataPlan, plan: Plan, folder: Path, out: Path) -> BenchData:
+def _read(name: str, data: DataPlan, plan: Plan, folder: Path, out: Path, clock: Clock) -> BenchData:
     if data.manifest is not None:
         root = folder / data.root if data.root is not None else None
         table = read_manifest(folder / data.manifest, root=root, extra=data.extra)
     else:
-        table = read_manifest(drawn_phantoms(data, out) / "manifest.csv")
+        table = read_manifest(drawn_phantoms(name, data, out, clock) / "manifest.csv")
     companion = getattr(table, "companion", None)
     recipe = data.recipe or getattr(companion, "recipe", "") or (PHANTOMS if data.manifest is None else "")
     table, split = _with_split(_settled(table, data), data, plan)
@@ -126,12 +130,20 @@ def _settled(table: Manifest, data: DataPlan) -> Manifest:
     return Manifest(columns, table.root, table.findings)
 
 
-def drawn_phantoms(data: DataPlan, out: Path) -> Path:
+def drawn_phantoms(name: str, data: DataPlan, out: Path, clock: Clock) -> Path:
     """The folder of the phantoms that a plan asks for; drawn where they are not there yet."""
-    assert data.phantoms is not None
-    target = out / "phantoms" / f"{data.phantoms}-{data.size}-{data.seed}-{data.format}"
+    count = data.phantoms
+    assert count is not None
+    target = out / "phantoms" / f"{count}-{data.size}-{data.seed}-{data.format}"
     if not (target / "manifest.csv").is_file():
-        write_phantoms(target, data.phantoms, data.seed, data.format, data.size)
+        work = _DRAWN * count
+        clock.expect(work)
+        step = f"{name}: drawing {counted(count, 'phantom')}"
+        clock.at(step)
+        write_phantoms(
+            target, count, data.seed, data.format, data.size, lambda done: clock.at(step, work, done / count)
+        )
+        clock.finish(work)
     return target
 
 
@@ -211,12 +223,11 @@ def learnable(data: BenchData, parts: Sequence[str]) -> tuple[str, ...]:
 
 
 def write_labels(data: BenchData, path: Path) -> None:
-    """Writes the labels as a table that `evaluate` reads."""
+    """Writes the labels as a table that `evaluate` reads, unless they are there."""
+    table = data.labels.table.replace_schema_metadata(None)
+    with contextlib.suppress(OSError, pa.ArrowException):
+        if pa.parquet.read_table(path).replace_schema_metadata(None).equals(table):
+            return
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as partial:
-        pa.parquet.write_table(data.labels.table, partial)
-
-
-def images_of(data: BenchData) -> str:
-    """How large it is, in words."""
-    return counted(len(data.table), "image")
+        pa.parquet.write_table(table, partial)

@@ -141,12 +141,14 @@ class Run:
 
     def _shared(self, data: BenchData, encoders: list[BenchEncoder], stores: Stores) -> BenchData:
         """The data set with the images that every encoder has: all are tested on the same ones."""
-        ids = data.table.ids
+        ids, contents = data.table.ids, dict[str, str]()
         for encoder in encoders:
             if any(where[:2] == (data.name, encoder.name) for where in self.failures):
                 continue  # it has none at all
             try:
-                ids = ids[np.isin(ids, stores.open(encoder, data.name).ids)]
+                store = stores.open(encoder, data.name)
+                ids = ids[np.isin(ids, store.ids)]
+                contents = dict(zip(store.ids.tolist(), store.content_ids.tolist(), strict=True))
             except CxrEmbedError as error:
                 self._fail(data.name, encoder.name, OF_VECTORS, reason_of(error))
         lost = len(data.table) - len(ids)
@@ -155,6 +157,7 @@ class Run:
                 f"{data.name}: {counted(lost, 'image is', 'images are')} left out: not every encoder has a vector there"
             )
         kept = data.keep(ids)
+        self.notes += _same_files(kept, contents)
         write_labels(kept, self.bench.out / "data" / folder_name(data.name) / "labels.parquet")
         return kept
 
@@ -262,6 +265,17 @@ class Run:
 
 
 _BLANK = {"finding": "", "figure": "", "shots": None}
+
+
+def _same_files(data: BenchData, contents: Mapping[str, str]) -> list[str]:
+    """Test images that are the same file as a training image, under another id."""
+    ids = data.table.ids
+    learned = {contents.get(name, name) for name in ids[data.part(data.train)].tolist()}
+    same = [name for name in ids[data.part(data.test)].tolist() if contents.get(name, name) in learned]
+    if not same:
+        return []
+    are = counted(len(same), "test image is", "test images are")
+    return [f"{data.name}: {are} the same file as a training image, under another id: {same[0]}"]
 
 
 def _work_of(cell: Cell) -> Callable[[Path], list[Row]]:

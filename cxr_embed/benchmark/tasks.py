@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -88,7 +89,9 @@ def run_prompts(cell: Cell, folder: Path) -> list[Row]:
         seed=cell.plan.seed,
         progress=lambda *_: None,
     )
-    made.save(folder / SCORES)
+    tested = np.isin(made.ids, data.table.ids[data.part(data.test)])
+    kept = replace(made.scores, ids=made.ids[tested], values=made.values[tested])
+    replace(made, scores=kept).save(folder / SCORES)
     rule = store.spec.text
     return evaluated(cell, folder / SCORES, data, rule.output if rule is not None else "")
 
