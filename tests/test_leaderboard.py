@@ -290,7 +290,7 @@ def test_what_a_reader_cannot_miss(page: tuple[Page, dict[str, str]]) -> None:
         assert "For research; not a medical device." in text
         top = text[: text.index("At a glance")]
         for words in (
-            "All is made up.", "mini stands in", "mini on NIH: learned from these images. Its figures there are too",
+            "All is made up.", "mini stands in", "mini on NIH: learned from these images. Its figures there may be",
             "2 cells failed", "Patients of the test part", "A benchmark",
         ):  # fmt: skip
             assert words in top, words
@@ -438,6 +438,38 @@ def test_a_benchmark_s_own_words_become_sentences(tmp_path: Path) -> None:
 def test_the_benchmark_writes_what_the_leaderboard_reads() -> None:
     results = pytest.importorskip("cxr_embed.benchmark.results")
     assert tuple(results.SCHEMA.names) == COLUMNS
+
+
+def test_neighbours_are_judged_by_what_is_tested(tmp_path: Path) -> None:
+    """The vote has a test, precision has none; what chance would give is said beside it."""
+    rows = []
+    for name, value in (("base", 0.6), ("good", 0.8)):
+        own: dict[str, Any] = {"encoder": name, "task": "neighbours", "reference": "base"}
+        apart = {"difference": 0.2, "difference_low": 0.1, "difference_high": 0.3, "p_holm": 0.001}
+        rows += [made(**own, figure="precision@10", value=value / 2), made(**own, figure="chance@10", value=0.123)]
+        rows.append(made(**own, value=value, **(apart if name == "good" else {})))
+    page, texts = written(tmp_path, rows)
+    assert page.tables["At a glance"][1] == ["encoder", "AUROC"]
+    assert page.tables["At a glance"][2] == ["good", "0.800 best 0.770 to 0.820"]
+    assert "Precision by chance, at 10: 0.123." in texts["html"]
+    assert not any("chance" in cell for row in page.tables["Means over findings"] for cell in row)
+
+
+def test_all_labels_of_a_curve_do_not_stand_for_it(tmp_path: Path) -> None:
+    rows = [
+        made(encoder="a", task="curve", shots=size, value=value) for size, value in ((64, 0.7), (4, 0.6), (None, 0.8))
+    ]
+    page, texts = written(tmp_path, rows)
+    assert page.tables["At a glance"][1] == ["encoder", "AUROC, 4 labelled", "AUROC, 64 labelled"]
+    assert [row[1] for row in page.tables["Means over findings"]] == [
+        "labels",
+        "4 labelled",
+        "64 labelled",
+        "all labels",
+    ]
+    assert re.findall(r'class="name"><bdi>(.*?)</bdi>', texts["html"]) == ["all labels", "4 labelled"]
+    alone = [made(encoder="a", task="curve", shots=None, value=0.8)]
+    assert written(tmp_path, alone)[0].tables["At a glance"][1] == ["encoder", "AUROC, all labels"]
 
 
 # Odd results

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from cxr_embed.reporting.leaderboard.records import DONE, MEAN, Row, distinct, shots_in, task_of
+from cxr_embed.reporting.leaderboard.records import DONE, MEAN, Row, distinct, sizes_first, task_of
 
 _NAMES = {
     "auroc": "AUROC", "average_precision": "average precision", "images_per_second": "images a second",
@@ -16,7 +16,7 @@ Headline = tuple[str, list[Row]]  # a title, and one row an encoder
 def headlines(task: str, rows: Sequence[Row]) -> list[Headline]:
     """What stands for a task on a data set.
 
-    The mean over findings: of few labels with the fewest and the most, of neighbours at 10 where there is that depth.
+    The mean over findings: of few labels with the fewest and the most, not all, which is the full probe.
     Of shortcuts what leaks most, of speed a figure a device.
 
     Args:
@@ -44,7 +44,7 @@ def _mean_headlines(task: str, means: Sequence[Row]) -> list[Headline]:
     own = [row for row in means if row.figure == figure]
     if task != "curve":
         return [(figure_name(figure), own)]
-    sizes = shots_in(own)
+    sizes = sizes_first(own)
     ends = dict.fromkeys((sizes[0], sizes[-1]))
     return [(f"{figure_name(figure)}, {size_name(size)}", [row for row in own if row.shots == size]) for size in ends]
 

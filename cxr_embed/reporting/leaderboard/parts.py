@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from cxr_embed.present.numbers import PAGE
 from cxr_embed.reporting.leaderboard.forest import Forest
 from cxr_embed.reporting.leaderboard.grids import (
     Cell,
@@ -85,7 +86,7 @@ def _means(key: str, task: str, rows: Sequence[Row], encoders: Sequence[Encoder]
     heads.append(figure_name(kinds[0][0]) if len({figure for figure, _ in kinds}) == 1 else "mean")
     heads += [f"minus {reference}", "p, Holm"] if tested else []
     heads += ["findings", "cases", "patients", "report"]
-    notes = _mean_notes(rows, means)
+    notes = (*_mean_notes(rows, means), *_chances(rows))
     return Grid(key=f"{key}-means", title="Means over findings", heads=tuple(heads), rows=tuple(lines), notes=notes)
 
 
@@ -114,6 +115,14 @@ def _mean_notes(rows: Sequence[Row], means: Sequence[Row]) -> tuple[str, ...]:
     if any(len(found) > 1 for found in covers.values()):
         return ("Some of these means are over other findings than others: they do not compare, differences do.",)
     return ()
+
+
+def _chances(rows: Sequence[Row]) -> Iterable[str]:
+    """What precision an encoder that knows nothing would have: as often as the finding is among the training images."""
+    of_depth = {r.figure: r.value for r in rows if r.figure.startswith("chance@") and r.finding == MEAN}
+    found = [f"{figure.removeprefix('chance@')}: {PAGE.number(value)}" for figure, value in of_depth.items() if value]
+    if found:
+        yield f"Precision by chance, at {', at '.join(found)}."
 
 
 def _defined(rows: Sequence[Row], row: Row) -> frozenset[str]:

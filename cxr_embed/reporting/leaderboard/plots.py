@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cxr_embed.reporting.leaderboard.forest import Forest, Lane, Scale, axis, scale_of, sign, strip
 from cxr_embed.reporting.leaderboard.grids import figure_cell
 from cxr_embed.reporting.leaderboard.headlines import by_encoder, figure_name, headline_figure, size_name
-from cxr_embed.reporting.leaderboard.records import DONE, MEAN, Row, distinct, shots_in, task_of
+from cxr_embed.reporting.leaderboard.records import DONE, MEAN, Row, distinct, shots_in, sizes_first, task_of
 from cxr_embed.reporting.leaderboard.verdicts import verdicts
 
 
@@ -26,7 +26,7 @@ def forest_of(key: str, task: str, rows: Sequence[Row], encoders: Sequence[str])
     done = [row for row in rows if row.status == DONE and row.value is not None]
     figure = headline_figure(task, done)
     part = [row for row in done if row.figure == figure and (task != "curve" or row.finding == MEAN)]
-    scale = scale_of(part, task_of(task).chance)
+    scale = scale_of(part, task_of(task).chance if figure == "auroc" else None)
     if figure is None or scale is None:
         return None
     shown = [(number, name) for number, name in enumerate(encoders) if any(row.encoder == name for row in part)]
@@ -45,13 +45,13 @@ def _what(task: str, rows: Sequence[Row]) -> str:
     if task == "shortcuts":
         return "each attribute"
     if task == "curve":
-        return f"mean over findings with {size_name(shots_in(rows)[-1])}, then with fewer"
+        return f"mean over findings with {size_name(sizes_first(rows)[-1])}, then with more and fewer"
     return "mean over findings, then each finding"
 
 
 def _means(task: str, rows: Sequence[Row], shown: Sequence[tuple[int, str]], scale: Scale) -> tuple[Lane, ...]:
-    """A row an encoder: its sign, and its mean, with the most labels."""
-    most = shots_in(rows)[-1]
+    """A row an encoder: its sign, and its mean, of few labels with the most."""
+    most = sizes_first(rows)[-1]
     means = [row for row in rows if row.finding == MEAN and row.shots == most and task != "shortcuts"]
     marks, known = verdicts(means), by_encoder(means)
     lanes = []
@@ -66,7 +66,8 @@ def _means(task: str, rows: Sequence[Row], shown: Sequence[tuple[int, str]], sca
 def _groups(task: str, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Rows of one strip each: of a finding, or of the means with so many labels."""
     if task == "curve":
-        return [(size_name(size), [row for row in rows if row.shots == size]) for size in shots_in(rows)[-2::-1]]
+        others = [size for size in reversed(shots_in(rows)) if size != sizes_first(rows)[-1]]
+        return [(size_name(size), [row for row in rows if row.shots == size]) for size in others]
     names = [name for name in distinct(rows, lambda row: row.finding) if name not in (MEAN, "")]
     return [(name, [row for row in rows if row.finding == name]) for name in names]
 

@@ -105,10 +105,9 @@ TASKS = {
     ),
     "neighbours": Task(
         title="Neighbours",
-        about="The nearest training images of every test image: what part has its finding (precision), whether those "
-        "nearer have it more often (nDCG), and how well their vote tells the finding (AUROC).",
-        headline=("precision@10", "precision@5", "precision@1", "auroc"),
-        chance=None,
+        about="The nearest training images of every test image: how well their vote shows the finding (AUROC; 0.5 is "
+        "chance), what part of them has it (precision), and whether those nearer have it more often (nDCG).",
+        headline=("auroc", "precision@10", "precision@5", "precision@1"),
     ),
     "scores": Task(title="Own scores", about="A model's own scores, as its authors' classifier gives them."),
     "shortcuts": Task(
@@ -188,6 +187,12 @@ def tasks_in(rows: Sequence[Row]) -> list[str]:
     """The tasks of rows: known ones in the order of a page, then others."""
     found = distinct(rows, lambda row: row.task)
     return [name for name in TASKS if name in found] + [name for name in found if name not in TASKS]
+
+
+def sizes_first(rows: Sequence[Row]) -> list[int | None]:
+    """Sizes that stand for a curve, in their order: those that were drawn several times, not all labels."""
+    found = shots_in(rows)
+    return [size for size in found if size is not None] or found
 
 
 def shots_in(rows: Sequence[Row]) -> list[int | None]:

@@ -89,7 +89,13 @@ def in_words(title: str, rows: Sequence[Row]) -> str:
 
 
 def _names(rows: Iterable[Row], found: dict[str, Verdict], verdict: str) -> str:
-    return ", ".join(row.encoder for row in rows if found[row.encoder] == verdict)
+    return ", ".join(_flagged(row) for row in rows if found[row.encoder] == verdict)
+
+
+def _flagged(row: Row) -> str:
+    """Its name, with why it cannot be best."""
+    flags = [words for words, there in (("saw the data", row.saw_data), ("stand-in", row.stand_in)) if there]
+    return f"{row.encoder} ({', '.join(flags)})" if flags else row.encoder
 
 
 def _leader(rows: Sequence[Row]) -> str:
@@ -99,4 +105,4 @@ def _leader(rows: Sequence[Row]) -> str:
 
 def _figure(row: Row) -> str:
     value = PAGE.figure(row.value, row.low, row.high, between=" to ")
-    return f"{row.encoder}, {value}"
+    return f"{_flagged(row)}, {value}"

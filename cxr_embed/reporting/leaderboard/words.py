@@ -47,7 +47,7 @@ def _stand_ins(rows: Iterable[Row]) -> Iterable[str]:
 
 def _seen(rows: Sequence[Row]) -> Iterable[str]:
     for encoder, data, words in dict.fromkeys((r.encoder, r.data, r.saw_data) for r in rows if r.saw_data):
-        yield f"{encoder} on {data}: {words}. Its figures there are too good."
+        yield f"{encoder} on {data}: {words}. Its figures there may be too good."
 
 
 def _missing(rows: Sequence[Row]) -> Iterable[str]:
