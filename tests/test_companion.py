@@ -453,6 +453,7 @@ def test_probes_curves_and_indexes_read_it(tmp_path: Path) -> None:
     assert curve.to_json()["labels"]["blank"] == "negative"
     index = cx.build_index(store, labels, path=tmp_path / "index", output="features")
     assert index.index.table["Effusion"].to_pylist().count(0) == 20
+    assert "blank labels are kept as negative, as the manifest's companion says" in index.notes
     companion_path(labels).unlink()
     index = cx.build_index(store, labels, path=tmp_path / "other", output="features")
     assert index.index.table["Effusion"].null_count == 20

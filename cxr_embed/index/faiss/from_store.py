@@ -39,6 +39,9 @@ def chosen_images(store: Store, manifest: Manifest | None, forgotten: Forgotten)
         CaseIndexError: where none is left.
     """
     chosen, notes = _listed_images(store, manifest)
+    if manifest is not None:
+        blank = ("blank labels are kept as negative, as the manifest's companion says",)
+        notes = (*notes, *manifest.notes, *(blank if manifest.blank == "negative" and manifest.findings else ()))
     if not forgotten:
         return chosen, notes
     listed = (
