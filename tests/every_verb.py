@@ -1,7 +1,7 @@
 """Every verb of the command line, once, in one process, on phantoms: for tests that watch what it does elsewhere.
 
 python tests/every_verb.py FOLDER            the folder is made
-python tests/every_verb.py FOLDER extras     those that need torch, TensorFlow or Milvus too, where they are installed
+python tests/every_verb.py FOLDER extras     those that need torch, TensorFlow, Milvus or mlcroissant too, where they are
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def others() -> Iterator[list[str]]:
     yield ["manifest", "recipes"]
     yield ["manifest", "scan", "cases", "--out", "scanned.csv", "--recipe", "folder"]
     yield ["manifest", "validate", "cases/manifest.csv"]
+    yield ["manifest", "describe", "scanned.csv"]
     yield ["embed", "cases/manifest.csv", "--encoder", "hog", "--store", "hog"]
     yield ["store", "info", "store"]
     yield ["store", "verify", "store"]
@@ -94,6 +95,9 @@ def others() -> Iterator[list[str]]:
 
 def extras() -> Iterator[list[str]]:
     """What needs more packages, where they are."""
+    if has("mlcroissant"):
+        yield ["manifest", "croissant", "cases/manifest.csv", "--out", "cases.croissant.json"]
+        yield ["manifest", "validate", "cases.croissant.json"]
     if has("torch"):
         digest = pickled_weights()
         yield ["weights", "convert", "densenet121-nih", "random.pt", "--sha256", digest, "--out", "w.safetensors"]

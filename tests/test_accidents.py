@@ -253,8 +253,11 @@ def test_a_pattern_that_backtracks_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
     assert signal.getsignal(signal.SIGVTALRM) == signal.SIG_DFL
 
 
+NOT_HERE = {"demo", "embed", "index push", "manifest croissant", "weights convert"}
+
+
 @pytest.mark.soak
-@pytest.mark.parametrize("verb", sorted(every_verb.verbs() - {"demo", "embed", "index push", "weights convert"}))
+@pytest.mark.parametrize("verb", sorted(every_verb.verbs() - NOT_HERE))
 def test_odd_arguments_of_a_verb(world: Path, verb: str) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "fuzz_arguments.py"), str(world), verb], capture_output=True, text=True
