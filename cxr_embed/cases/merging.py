@@ -206,8 +206,8 @@ def _patients(
                 )
     changed = Counter(number for (number, who), first in one.items() if who != first)
     notes = [
-        f"of {parts[number].name} {counted(count, 'patient has', 'patients have')} an image of a data set before it, and "
-        "the id from there"
+        f"of {parts[number].name} {counted(count, 'patient has', 'patients have')} an image of a data set before it, "
+        "and the id from there"
         for number, count in changed.items()
     ]
     owners = [[one.get((n, who), who) for who in own] for n, own in enumerate(every)]
