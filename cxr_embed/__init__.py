@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cxr_embed.api.embed import embed, embed_images
     from cxr_embed.api.evaluate import compare, evaluate
     from cxr_embed.api.index_evaluation import evaluate_index
+    from cxr_embed.api.merge import merge_manifests
     from cxr_embed.api.probe import load_probe, train_probe
     from cxr_embed.api.report import report
     from cxr_embed.api.scan import scan_folder
@@ -45,6 +46,7 @@ _HOME = {
     "few_label_curve": "cxr_embed.api.curve",
     "load_encoder": "cxr_embed.encoders",
     "load_probe": "cxr_embed.api.probe",
+    "merge_manifests": "cxr_embed.api.merge",
     "open_index": "cxr_embed.api.search",
     "open_store": "cxr_embed.store",
     "read_manifest": "cxr_embed.manifest",
@@ -70,6 +72,7 @@ __all__ = [
     "few_label_curve",
     "load_encoder",
     "load_probe",
+    "merge_manifests",
     "open_index",
     "open_store",
     "read_manifest",

@@ -22,3 +22,7 @@ IndexKind = Literal["auto", "flat", "hnsw", "ivf-fp16", "ivf-sq8", "ivf-pq", "to
 Preparation = Literal["stretch"]
 PrecisionChoice = Literal["auto", "float32", "bf16"]
 Engine = Literal["faiss", "milvus"]
+# Of manifests that are merged: what becomes of an id that two of them have, and of an image that is in both.
+SameImageIds = Literal["refuse", "prefix"]
+SamePatients = Literal["refuse", "same", "prefix"]
+SameImages = Literal["refuse", "first"]

@@ -21,6 +21,7 @@ from cxr_embed.cli import (
     index_push,
     manifest,
     manifest_convert,
+    manifest_merge,
     manifest_scan,
     phantom,
     probe,
@@ -55,6 +56,7 @@ app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 manifest.app.command("scan", epilog=manifest_scan.EXAMPLE)(manifest_scan.scan)
 manifest.app.command("convert", epilog=manifest_convert.EXAMPLE)(manifest_convert.convert)
+manifest.app.command("merge", epilog=manifest_merge.EXAMPLE)(manifest_merge.merge)
 probe.app.command("curve", epilog=probe_curve.EXAMPLE)(probe_curve.curve)
 probe.app.command("evaluate", epilog=probe_evaluate.EXAMPLE)(probe_evaluate.evaluate)
 probe.app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare)

@@ -17,6 +17,7 @@ from cxr_embed.manifest.croissant import changed_files, is_croissant, read_crois
 from cxr_embed.manifest.croissant_writing import write_croissant
 from cxr_embed.manifest.manifest import (
     Manifest,
+    checked_table,
     companion_of,
     describe_manifest,
     labels_of_table,
@@ -51,6 +52,7 @@ __all__ = [
     "check_new",
     "check_new_companion",
     "check_target",
+    "checked_table",
     "companion_of",
     "companion_path",
     "conversion_of",

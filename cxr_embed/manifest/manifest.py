@@ -217,6 +217,23 @@ def labels_of_table(table: pa.Table, *, extra: Sequence[str] = ()) -> Manifest:
     return Manifest(found, Path(), findings)
 
 
+def checked_table(
+    table: pa.Table, source: str, required: Sequence[str], extra: Sequence[str] = ()
+) -> tuple[pa.Table, tuple[str, ...]]:
+    """A table in memory in plain spelling, checked as a manifest's, and the names of its findings.
+
+    Args:
+        table: in memory.
+        source: its name, for messages.
+        required: columns that must be there.
+        extra: columns that are neither known nor findings.
+
+    Raises:
+        ManifestError: with all problems at once in `problems`.
+    """
+    return checked(rows_in_memory(table, source), [], source, required, extra)
+
+
 def values_of_table(table: pa.Table, source: str) -> Rows:
     """A table in memory, checked as `read_values` checks a file.
 
