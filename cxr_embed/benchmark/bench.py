@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -29,6 +27,7 @@ from cxr_embed.encoders.registry import is_own
 from cxr_embed.io.files import written_aside
 from cxr_embed.io.times import utc_now
 from cxr_embed.present.numbers import PLAIN
+from cxr_embed.reporting.leaderboard import write_leaderboard
 from cxr_embed.version import __version__
 
 RESULTS, LOCK = "results.parquet", "bench.lock"
@@ -112,7 +111,7 @@ def _followed(checked: Bench, source: str, clock: Clock) -> BenchResult:
     stamped = table.replace_schema_metadata({_ABOUT: json.dumps(about, ensure_ascii=False).encode()})
     with written_aside(checked.out / RESULTS) as partial:
         pa.parquet.write_table(stamped, partial)
-    files = _leaderboard(table, about, checked.out)
+    files = write_leaderboard(table, about, checked.out)
     failed = {
         f"{row['data']}, {row['encoder']}: {row['task']} failed: {row['reason']}"
         for row in rows
@@ -155,11 +154,3 @@ def _about_encoder(checked: Bench, name: str) -> dict[str, Any]:
         "stand_in": checked.stand_in(name),
         "absent": encoder.absent,
     }
-
-
-def _leaderboard(table: pa.Table, about: dict[str, Any], folder: Path) -> tuple[Path, ...]:
-    """Writes the pages; their files."""
-    if importlib.util.find_spec("cxr_embed.benchmark.leaderboard") is None:
-        return ()
-    made: Any = importlib.import_module("cxr_embed.benchmark.leaderboard").write_leaderboard(table, about, folder)
-    return tuple(made or sorted(folder.glob("leaderboard.*")))

@@ -15,6 +15,7 @@ from cxr_embed.api.index_evaluation import evaluate_index
 from cxr_embed.benchmark.cells import CURVE, INDEX, LABELS, SCORES, Cell
 from cxr_embed.benchmark.results import MEAN, Row, difference_row
 from cxr_embed.benchmark.tasks import SCORED, index_options
+from cxr_embed.cases import match_names
 from cxr_embed.manifest import Manifest, read_labels
 from cxr_embed.metrics import Estimate, p_value
 from cxr_embed.metrics.intervals import LEVEL
@@ -34,20 +35,21 @@ def differences(cell: Cell, reference: Cell) -> list[Row]:
 
 
 def _of_scores(cell: Cell, reference: Cell) -> list[Row]:
-    data = cell.data
+    labels = _labels(cell)
     found = compare(
         cell.folder / SCORES,
         reference.folder / SCORES,
-        _labels(cell),
-        split=data.test,
+        labels,
+        split=cell.data.test,
         count_no_finding=cell.plan.count_no_finding,
         bootstraps=cell.plan.bootstraps,
         seed=cell.plan.seed,
     )
-    spelled = {name.casefold(): name for name in _labels(cell).findings}
+    # Figures stand under the labels' names; scores may spell them otherwise.
+    columns = match_names([finding.name for finding in found.findings], labels.findings, "scores")
     rows = []
-    for finding in found.findings:
-        name = spelled.get(finding.name.casefold(), finding.name)
+    for finding, column in zip(found.findings, columns, strict=True):
+        name = column or finding.name
         rows.append(difference_row(name, "auroc", finding.auroc.difference, finding.auroc.p))
         # Its interval is shown; one test a finding keeps the correction to what is asked.
         rows.append(difference_row(name, "average_precision", finding.average_precision.difference, None))

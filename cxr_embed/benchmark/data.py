@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from cxr_embed.benchmark.plan import DataPlan, Plan
 from cxr_embed.benchmark.progress import Clock
-from cxr_embed.cases import chosen_findings, match_names
+from cxr_embed.cases import CasesError, chosen_findings, match_names, shown_names, wants_common
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.io.digests import json_digest
 from cxr_embed.io.files import written_aside
@@ -114,15 +114,15 @@ def _read(name: str, data: DataPlan, plan: Plan, folder: Path, out: Path, clock:
         table = read_manifest(folder / data.manifest, root=root, extra=data.extra)
     else:
         table = read_manifest(drawn_phantoms(name, data, out, clock) / "manifest.csv")
-    companion = getattr(table, "companion", None)
-    recipe = data.recipe or getattr(companion, "recipe", "") or (PHANTOMS if data.manifest is None else "")
+    said = table.companion.recipe if table.companion is not None else ""
+    recipe = data.recipe or said or (PHANTOMS if data.manifest is None else "")
     table, split = _with_split(_settled(table, data), data, plan)
     return BenchData(name=name, recipe=recipe, table=table, train=data.train, test=data.test, split=split, plan=data)
 
 
 def _settled(table: Manifest, data: DataPlan) -> Manifest:
     """The table with findings of 1, 0 and blank, so that nothing that reads it has to know what -1 counts as."""
-    values = table.labels(data.uncertain).values
+    values = table.labels(data.uncertain, data.blank).values
     columns = table.table
     for number, name in enumerate(table.findings):
         cells = ["" if value != value else str(int(value)) for value in values[:, number].tolist()]
@@ -178,7 +178,7 @@ def _with_findings(found: Sequence[BenchData], plan: Plan) -> tuple[list[BenchDa
     chosen, problems = [], []
     for data in found:
         try:
-            names = _names(data, found, plan)
+            names = _names(data, plan)
         except CxrEmbedError as error:
             problems.append(f"data.{data.name}: {error}")
             continue
@@ -186,24 +186,23 @@ def _with_findings(found: Sequence[BenchData], plan: Plan) -> tuple[list[BenchDa
     return chosen, problems
 
 
-def _names(data: BenchData, found: Sequence[BenchData], plan: Plan) -> dict[str, str]:
-    """The table's findings that are looked at, each with its name in the results."""
-    known = data.table.findings
-    if data.plan.findings is not None:
-        return {name: name for name in chosen_findings(data.plan.findings, known, "the manifest")}
-    if plan.findings == "all":
+def _names(data: BenchData, plan: Plan) -> dict[str, str]:
+    """The table's findings that are looked at, each with its name in the results.
+
+    Raises:
+        CasesError: for findings that are not there, of all that the plan names for all data sets.
+    """
+    known, own = data.table.findings, data.plan.findings
+    wanted = own or plan.findings
+    if not known or not wanted:
         return {name: name for name in known}
-    if plan.findings == "common":
-        every = [match_names(found[0].table.findings, other.table.findings, "the plan") for other in found]
-        wanted = [name for name, *columns in zip(found[0].table.findings, *every, strict=True) if None not in columns]
-        if not wanted:
-            raise CxrEmbedError("the data sets have no finding in common; name `findings`, or take `all`")
-    else:
-        wanted = list(plan.findings)
-    columns = match_names(wanted, known, "the plan")
-    names = {column: name for name, column in zip(wanted, columns, strict=True) if column is not None}
-    if not names and wanted and known:
-        raise CxrEmbedError(f"none of the plan's `findings` is here; here are {', '.join(known)}")
+    if own or wants_common(wanted):
+        columns = chosen_findings(wanted, known, "the manifest")
+        return dict(zip(columns, shown_names(wanted, columns), strict=True))
+    matched = match_names(wanted, known, "the plan")
+    names = {column: name for name, column in zip(wanted, matched, strict=True) if column is not None}
+    if not names:
+        raise CasesError(f"none of the plan's `findings` is here; here are {', '.join(known)}")
     return names
 
 

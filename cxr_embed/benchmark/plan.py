@@ -11,7 +11,17 @@ from typing import Annotated, Any, Literal
 import pydantic
 import yaml
 
-from cxr_embed.choices import Balance, Dtype, Ensemble, Pooling, PrecisionChoice, Preparation, ScoreKind, Uncertain
+from cxr_embed.choices import (
+    Balance,
+    Blank,
+    Dtype,
+    Ensemble,
+    Pooling,
+    PrecisionChoice,
+    Preparation,
+    ScoreKind,
+    Uncertain,
+)
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.prompts import LARGEST_YAML, load_yaml
 
@@ -127,9 +137,9 @@ class DataPlan(_Part):
     Attributes:
         manifest, root, extra: as `cxr_embed.embed` takes them; paths are relative to the plan.
         recipe: of which data set the images are, by the name of its recipe: encoders that learned from it are marked.
-        findings: of the labels; the plan's by default.
+        findings: of the labels, or `common`; the plan's by default.
         train, test: names of its splits. A manifest without a column `split` is split by patient.
-        uncertain: what a label of -1 counts as.
+        uncertain, blank: what a label of -1 and a blank one count as; `blank` by default as the companion says.
         phantoms, size, seed, format: how many are drawn, and how, as `cxr-embed phantom` takes it.
         tasks: only these.
     """
@@ -142,6 +152,7 @@ class DataPlan(_Part):
     train: str = "train"
     test: str = "test"
     uncertain: Uncertain = "unknown"
+    blank: Blank | None = None
     phantoms: Count | None = None
     size: Annotated[int, pydantic.Field(ge=64, le=2048)] = 512
     seed: Seed = 0
@@ -268,7 +279,8 @@ class Plan(_Part):
         data: likewise.
         tasks: done with every encoder on every data set where that is possible.
         reference: the encoder that all others are compared with; the first by default.
-        findings: `all`, `common` (those that every data set has), or a list.
+        findings: that are looked at, in the data sets that have them; `common` for those of the vocabulary of findings,
+            under its names; all by default.
         test_part: of the patients, in data sets that nobody has split.
         seed, bootstraps, count_no_finding: as `cxr_embed.evaluate` takes them; `seed` is also that of the splits.
         reports: whether each encoder gets a report on each data set.
@@ -279,7 +291,7 @@ class Plan(_Part):
     data: Annotated[dict[Name, DataPlan], pydantic.Field(min_length=1)]
     tasks: Tasks
     reference: str = ""
-    findings: Literal["all", "common"] | list[str] = "all"
+    findings: Names | None = None
     test_part: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.3
     seed: Seed = 0
     bootstraps: Annotated[int, pydantic.Field(ge=0, le=100_000)] = 1000
