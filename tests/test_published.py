@@ -12,6 +12,8 @@ import pytest
 import yaml
 from test_report import Folder
 
+from cxr_embed.cases import match_names
+from cxr_embed.manifest import Companion, write_companion
 from cxr_embed.reporting.collect import _published
 from cxr_embed.reporting.figure_tables import published_table, published_tests_table
 from cxr_embed.reporting.plots import _PUBLISHED
@@ -108,14 +110,41 @@ def test_unequal_tests_of_one_data_set_stay_apart() -> None:
 
 
 def test_what_labels_give_away_is_known_unless_it_is_the_nihs() -> None:
-    assert _published(NIH, []) == published_for(NIH)
-    assert _published(NIH, ["NIH"]) == published_for(NIH), "RSNA's and SIIM's images are the NIH's too"
-    assert _published(NIH, ["phantoms"]) is None
-    assert _published(NIH, ["NIH", "CheXpert"]) is None
-    mimic = _published(NIH, ["MIMIC"])
+    unknown = published_for(NIH)
+    for companion in (None, Companion(), Companion(recipe="folder")):
+        assert _published(NIH, [], companion) == unknown
+        assert _published(NIH, ["NIH"], companion) == unknown, "RSNA's and SIIM's images are the NIH's too"
+        assert _published(NIH, ["phantoms"], companion) is None
+        assert _published(NIH, ["NIH", "CheXpert"], companion) is None
+    mimic = _published(NIH, ["MIMIC"], None)
     assert mimic is not None
     assert mimic["data"] == "MIMIC-CXR"
-    assert _published(NIH, ["NIH"], "rsna-pneumonia") == published_for(NIH, "rsna-pneumonia")
+
+
+def test_the_recipe_of_a_manifest_s_companion_says_which_data_set_it_is(tmp_path: Path) -> None:
+    for recipe in ("rsna-pneumonia", "nih-chestxray14", "vindr-cxr"):
+        assert _published(NIH, ["NIH"], Companion(recipe=recipe)) == published_for(NIH, recipe)
+    folder = Folder(tmp_path, ("Pneumonia", "Mass"))
+    unknown = folder.report(bootstraps=20)["published"]
+    assert (unknown["data"], unknown["known"]) == ("NIH ChestX-ray14", False)
+    write_companion(folder.labels, Companion(recipe="rsna-pneumonia"))
+    known = folder.report(bootstraps=20)["published"]
+    assert (known["data"], known["known"]) == ("RSNA Pneumonia", True)
+
+
+def test_recipes_of_the_names_exist() -> None:
+    """A recipe that is renamed would lose its figures in silence."""
+    recipes = {path.stem for path in (Path(__file__).parents[1] / "data_manifests").glob("*.yaml")}
+    for known in FILE:
+        assert recipes & set(known["names"]), known["data"]
+
+
+def test_no_finding_means_two_published_ones() -> None:
+    """By the vocabulary a name may mean another; two of one data set may not be meant by one."""
+    for known in FILE:
+        for result in known["results"]:
+            for name in (*NIH, "Pleural Effusion", "Lung Opacity", "pulmonary edema", "No Finding", "fluid overload"):
+                match_names([name], tuple(result["auroc"]), "scores")
 
 
 def test_figures_are_those_of_the_peers_scores(real_data: Path) -> None:

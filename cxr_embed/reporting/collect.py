@@ -18,7 +18,7 @@ from cxr_embed.evaluation.groups import groups_of
 from cxr_embed.evaluation.scored import join_scores
 from cxr_embed.io.digests import digest_fits
 from cxr_embed.io.times import utc_now
-from cxr_embed.manifest import Manifest, read_labels
+from cxr_embed.manifest import Companion, Manifest, read_labels
 from cxr_embed.probe.persistence import TrainedProbe, load_probe
 from cxr_embed.reporting.cards import origins, probe_card, store_card, store_names, without_places
 from cxr_embed.reporting.curves import curves_of
@@ -34,6 +34,7 @@ from cxr_embed.version import __version__
 
 FORMAT, VERSION = "cxr_embed.report", 1
 _GROUPS = ("sex", "age", "view", "site")
+_ANY_FOLDER = "folder"  # the recipe of a folder of pictures: no data set's
 _CURVE_FORMAT = "cxr_embed.curve"
 
 Progress = Callable[[str, int, int], None]
@@ -84,7 +85,7 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
         "data": {**describe_labels(labels, columns, inputs.uncertain, inputs.blank), "origins": data},
         "scores": scored,
         "comparisons": comparisons,
-        "published": _published(findings, data),
+        "published": _published(findings, data, labels.companion),
         "few_labels": curve,
         "shortcuts": shortcuts,
         "encoders": [store_card(store, name) for store, name in zip(stores, encoders, strict=True)],
@@ -96,13 +97,15 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
     return report
 
 
-def _published(findings: Sequence[str], data: Sequence[str], recipe: str | None = None) -> dict[str, Any] | None:
-    """Published figures for labels of a recipe, else of what the labels give away.
+def _published(findings: Sequence[str], data: Sequence[str], companion: Companion | None) -> dict[str, Any] | None:
+    """Published figures for the recipe of the labels' companion, else for what the labels give away.
 
     Images of the NIH carry labels of others too (RSNA's, SIIM's): that alone does not say which data set it is.
     """
-    known = recipe or (None if list(data) in ([], ["NIH"]) else " and ".join(data))
-    return published_for(findings, known)
+    recipe = companion.recipe if companion is not None else ""
+    if recipe and recipe != _ANY_FOLDER:
+        return published_for(findings, recipe)
+    return published_for(findings, None if list(data) in ([], ["NIH"]) else " and ".join(data))
 
 
 class _Steps:
