@@ -96,8 +96,12 @@ def test_chexpert(root: Path, layout: dict[str, str], test: str) -> None:
     assert result.unlisted == (len(chexpert.TEST) if test == "groundtruth.csv" else 0)
 
 
+NOBODY = {study: dict.fromkeys(labels, "") for study, labels in chexpert.CHEXBERT.items()}
+
+
 @pytest.mark.parametrize(
-    ("labels", "published"), [("chexbert", chexpert.CHEXBERT), ("visualchexbert", chexpert.VISUAL)]
+    ("labels", "published"),
+    [("chexbert", chexpert.CHEXBERT), ("visualchexbert", chexpert.VISUAL), ("radiologists", NOBODY)],
 )
 def test_chexpert_labels_of_others_leave_the_radiologists_their_parts(
     root: Path, labels: str, published: dict[str, Row]
