@@ -122,6 +122,7 @@ class _Scan:
             not_findings=recipe.not_findings(labels),
         )
         self._seen: set[str] = set()
+        self._unmatched: ImageRows | None = None
         self._revealing = RevealingPaths()
 
     def add(self, relative: str) -> None:
@@ -132,6 +133,8 @@ class _Scan:
         except (ImageError, _Skipped) as error:
             self.result.skipped.append((printable(relative), str(error)))
             return
+        if self._list is not None and not image.rows.get(self._list.name):
+            self.result.unlisted += 1
         self._seen.add(image.key)
         if self._pattern and (match := match_bounded(self._pattern, relative)) and (match[1] or "").strip():
             values["patient_id"] = hashed(match[1].strip(), self._key)
@@ -160,12 +163,9 @@ class _Scan:
         if table is None:
             return image
         if not image.rows.get(table.name):
-            if self.result.unmatched is None:
-                nearest = table.nearest(image.key)
-                self.result.unmatched = UnmatchedFile(printable(relative), image.key, table.files[0], nearest)
+            self._unmatched = self._unmatched or image
             if table.spec.complete:
                 raise _Skipped("not in the data set's table")
-            self.result.unlisted += 1
         elif image.key in self._seen:
             raise _Skipped("a second file of its name")
         return image
@@ -218,8 +218,7 @@ class _Scan:
             ManifestError: where no radiograph was found.
         """
         result = self.result
-        if 0 < result.unlisted < len(result):
-            result.unmatched = None  # the table knows some, and the others are of the data set all the same
+        result.unmatched = self._first_unmatched()
         if not len(result):
             skipped = result.skipped
             first = f" (the first of {len(skipped)} skipped: {': '.join(skipped[0])})" if skipped else ""
@@ -234,6 +233,13 @@ class _Scan:
         result.boxes = self._boxes.columns(result.columns["path"], ids)
         result.problems = [*check_columns(result.columns), *self._boxes.problems]
         return result
+
+    def _first_unmatched(self) -> UnmatchedFile | None:
+        """The first file that the list of images lacks; of a list of some, only where it has none of them."""
+        table, image = self._list, self._unmatched
+        if table is None or image is None or not (table.spec.complete or self._seen.isdisjoint(table.rows)):
+            return None
+        return UnmatchedFile(printable(image.relative), image.key, table.files[0], table.nearest(image.key))
 
     def _image_ids(self) -> list[str]:
         ids, paths = self.result.columns["image_id"], self.result.columns["path"]
