@@ -403,7 +403,7 @@ def test_jsrt(tmp_path: Path, ends: str) -> None:
     result = scanned(tmp_path, "jsrt")
     assert table(result.columns) == cells(
         """
-        image_id | path                      | patient_id       | age | sex | nodule_subtlety | nodule_size_mm | nodule_x | nodule_y | nodule_diagnosis                    | Lung Nodule
+        image_id | path                      | patient_id       | age | sex | nodule_subtlety | nodule_size_mm | nodule_x | nodule_y | nodule_diagnosis                    | Nodule
         JPCLN901 | All247images/JPCLN901.IMG | unknown-JPCLN901 | 53  | M   | 5 | 15 | 1634 | 692  | l.upper lobe lung cancer            | 1
         JPCLN902 | All247images/JPCLN902.IMG | unknown-JPCLN902 |     | F   | 1 | 30 | 614  | 1090 | r.lower lobe (S6) inflammatory mass | 1
         JPCLN903 | All247images/JPCLN903.IMG | unknown-JPCLN903 | 7   | F   | 3 | 8  | 1303 | 447  | l.upper lobe(S1+2) tuberculoma      | 1
@@ -455,6 +455,7 @@ def test_chestx_det(tmp_path: Path) -> None:
         for own, part in (("80001", "test"), ("80002", "test"), ("90001", "train"), ("90002", "train"))
     ]
     assert table(result.columns) == [["image_id", "path", "patient_id", "split", *findings], *rows]
+    masks = [read_mask(mask) for mask in result.boxes.pop("mask")]
     assert table(result.boxes) == cells(
         """
         image_id | finding            | x   | y   | width | height
@@ -465,6 +466,33 @@ def test_chestx_det(tmp_path: Path) -> None:
         """
     )
     assert clean(result, without_patient=4)
+    # In the order of the images: each pixel of a rectangle, lines and corners too; a triangle's three sides.
+    expected = np.zeros((4, 1024, 1024), bool)
+    expected[0, 6:9, 5:8] = expected[1, 666:762, 799:938] = expected[3, :, :1022] = True
+    np.testing.assert_array_equal(np.stack(masks)[[0, 1, 3]], expected[[0, 1, 3]])
+    for y in range(20, 46):
+        right = 10 + 20 * (45 - y) / 25
+        assert masks[2][y, 10 : int(right) + 1].all()
+        assert not masks[2][y, int(right) + 2 :].any()
+    assert masks[2].sum() == masks[2][20:46, 10:31].sum()
+
+
+@pytest.mark.parametrize(
+    ("outlines", "why"),
+    [
+        ([[[1, 2], [3, 4]]], "an outline that is no list of three points or more: '[[1, 2], [3, 4]]'"),
+        ([[[1, 2], [3, 4], [5]]], "an outline that is no list of three points or more: '[[1, 2], [3, 4], [5]]'"),
+        ([[[1, 2], [3, 4], [1024, 4]]], "an outline that does not fit 1024 x 1024 pixels"),
+        ([[[1, 2], [3, -4], [5, 4]]], "an outline that does not fit 1024 x 1024 pixels"),
+        ([[[1, 2], [3, "x"], [5, 4]]], "a box with 'x' for a number"),
+        ([films.TRIANGLE, films.TRIANGLE], "2 outlines and 1 box in one row"),
+    ],
+)
+def test_outlines_that_are_none(tmp_path: Path, outlines: list[object], why: str) -> None:
+    films.chestx_det(tmp_path)
+    rows = [{"file_name": "80001.png", "syms": ["Mass"], "boxes": [[5, 6, 7, 8]], "polygons": outlines}]
+    text(tmp_path / "ChestX_Det_test.json", json.dumps(rows))
+    assert scanned(tmp_path, "chestx-det").problems == [f"test_data/80001.png: {why}"]
 
 
 def test_chestx_det_that_is_not_as_published(tmp_path: Path) -> None:
@@ -480,8 +508,8 @@ def test_chestx_det_that_is_not_as_published(tmp_path: Path) -> None:
     text(path, json.dumps([{"image": row["file_name"], "labels": row["syms"]} for row in rows]))
     (tmp_path / "ChestX_Det_test.json").unlink()
     said = refused(tmp_path, "chestx-det")
-    columns = "no column 'file_name' and none 'syms' and none 'boxes' in ChestX_Det_train.json: another version?"
-    assert said.endswith(f"\n  {columns}")
+    columns = "no column 'file_name' and none 'syms' and none 'boxes' and none 'polygons' in ChestX_Det_train.json"
+    assert said.endswith(f"\n  {columns}: another version?")
     text(path, json.dumps(rows)[:-10])
     assert refused(tmp_path, "chestx-det").startswith("ChestX_Det_train.json: cannot be read as a table (")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.datasets.image_rows import ImageRows, mapped
-from cxr_embed.datasets.recipe_parts import Boxes, Runs, Source
+from cxr_embed.datasets.recipe_parts import Boxes, Outlines, Runs, Source
 from cxr_embed.datasets.table_formats import transposed, written_list
 from cxr_embed.datasets.tables import DataTable
 from cxr_embed.types import counted
@@ -72,13 +72,42 @@ def _boxes(boxes: Boxes, table: DataTable, row: int) -> Iterator[dict[str, str]]
         if len(named) != len(edges):
             these = counted(len(named), "finding"), counted(len(edges), "box", "boxes")
             raise ValueError(f"{these[0]} and {these[1]} in one row")
-    for name, (left, upper, third, fourth) in zip(named, edges, strict=True):
+    masks = _masks(boxes.outlines, table, row, len(edges))
+    for name, mask, (left, upper, third, fourth) in zip(named, masks, edges, strict=True):
         corners = boxes.corners is not None or boxes.corner_list
         width, height = (third - left, fourth - upper) if corners else (third, fourth)
         if width < 0 or height < 0:
             raise ValueError(f"a box of {width} x {height} pixels")
         sides = {"x": _plain(left), "y": _plain(upper), "width": _plain(width), "height": _plain(height)}
-        yield {"finding": name, **sides, **shared}
+        yield {"finding": name, **sides, **({"mask": mask} if mask else {}), **shared}
+
+
+def _masks(outlines: Outlines | None, table: DataTable, row: int, count: int) -> list[str]:
+    """A mask for each box of a row; blank where the data set has none."""
+    cells = written_list(_cell(table, outlines.column, row)) if outlines is not None else []
+    if outlines is None or not cells:
+        return [""] * count
+    if len(cells) != count:
+        raise ValueError(f"{counted(len(cells), 'outline')} and {counted(count, 'box', 'boxes')} in one row")
+    return [_of_outline(cell, outlines) for cell in cells]
+
+
+def _of_outline(cell: str, outlines: Outlines) -> str:
+    """The mask of what lies inside an outline, or on it."""
+    from PIL import Image, ImageDraw
+
+    numbers = [[_number(number) for number in written_list(point)] for point in written_list(cell)]
+    points = [(int(point[0]), int(point[1])) for point in numbers if len(point) == 2]
+    if len(points) != len(numbers) or len(points) < 3:
+        raise ValueError(f"an outline that is no list of three points or more: {cell[:40]!r}")
+    if any(not (0 <= x < outlines.columns and 0 <= y < outlines.rows) for x, y in points):
+        raise ValueError(f"an outline that does not fit {outlines.rows} x {outlines.columns} pixels")
+    picture = Image.new("L", (outlines.columns, outlines.rows))
+    ImageDraw.Draw(picture).polygon(points, fill=1, outline=1)
+    down = np.asarray(picture).T.ravel()
+    # Runs start with what is not marked, so that a marked first pixel has a run of 0 before it.
+    changes = np.flatnonzero(np.diff(down, prepend=0, append=2))
+    return mask_text(np.diff(changes, prepend=0), outlines.rows, outlines.columns)
 
 
 def _edges(boxes: Boxes, table: DataTable, row: int) -> Iterator[list[Decimal]]:

@@ -272,6 +272,10 @@ class Runs(RecipePart):
     columns: Annotated[int, pydantic.Field(ge=1, le=1 << 15)]
 
 
+class Outlines(Runs):
+    """A column of written lists of points `[x, y]`, an outline a box, in pictures of one size."""
+
+
 Four = Annotated[list[str], pydantic.Field(min_length=4, max_length=4)]
 
 
@@ -287,6 +291,7 @@ class Boxes(RecipePart):
         corner_list: what `one` holds.
         runs: a mask in run lengths.
         lists: whether cells are written lists, an item a box.
+        outlines: with `lists`, a mask for each box.
         reader: who drew it.
     """
 
@@ -298,18 +303,21 @@ class Boxes(RecipePart):
     corner_list: bool = False
     runs: Runs | None = None
     lists: bool = False
+    outlines: Outlines | None = None
     reader: Source | None = None
 
     @pydantic.model_validator(mode="after")
     def _one(self) -> Boxes:
         if sum(value is not None for value in (self.corners, self.size, self.one, self.runs)) != 1:
             raise ValueError("boxes come from exactly one of corners, size, one and runs")
+        if self.outlines is not None and not self.lists:
+            raise ValueError("outlines are for boxes in written lists")
         return self
 
     def used(self) -> Iterator[tuple[str | None, list[str]]]:
         """The table and the names of each column that is read."""
         columns = [*(self.corners or []), *(self.size or []), *([self.one] if self.one else [])]
-        columns += [self.runs.column] if self.runs else []
+        columns += [masks.column for masks in (self.runs, self.outlines) if masks]
         yield from ((self.in_, [name]) for name in columns)
         for source in (self.finding, self.reader):
             if isinstance(source, Source) and source.table:

@@ -29,20 +29,33 @@ def jsrt(root: Path, ends: str = "\r") -> None:
     text(root / "Clinical_Information" / "CNNDAT_EN.TXT", ends.join([*OTHERS, ""]), "cp1252")
 
 
+# Its first point stands twice, as it often does.
+TRIANGLE = [[10, 20], [10, 20], [30, 20], [10, 45]]
+
+
+def rectangle(left: int, upper: int, right: int, lower: int) -> list[list[int]]:
+    """An outline whose points are pixels at the corners."""
+    return [[left, upper], [right, upper], [right, lower], [left, lower]]
+
+
 def chestx_det(root: Path) -> None:
     """Images without a finding, with several of one and of two kinds."""
-    polygon = [[1, 2], [3, 4], [5, 6]]
     train = [
         {"file_name": "90001.png", "syms": [], "boxes": [], "polygons": []},
         {
             "file_name": "90002.png",
             "syms": ["Effusion", "Effusion", "Diffuse Nodule"],
             "boxes": [[799, 666, 937, 761], [10, 20, 30, 45], [0, 0, 1021, 1023]],
-            "polygons": [polygon, polygon, polygon],
+            "polygons": [rectangle(799, 666, 937, 761), TRIANGLE, rectangle(0, 0, 1021, 1023)],
         },
     ]
     test = [
-        {"file_name": "80001.png", "syms": ["Pleural Thickening"], "boxes": [[5, 6, 7, 8]], "polygons": [polygon]},
+        {
+            "file_name": "80001.png",
+            "syms": ["Pleural Thickening"],
+            "boxes": [[5, 6, 7, 8]],
+            "polygons": [rectangle(5, 6, 7, 8)],
+        },
         {"file_name": "80002.png", "syms": [], "boxes": [], "polygons": []},
     ]
     for part, rows in {"train": train, "test": test}.items():
