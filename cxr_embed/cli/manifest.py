@@ -6,7 +6,7 @@ import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -60,35 +60,41 @@ def validate(
         some = f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
         problems = [f"{len(missing):,} of {len(table):,} files are missing below {table.root}: {some}"]
     problems += _changed(manifest, table)
-    patients, findings = len(set(table.column("patient_id").tolist())), list(table.findings)
     if as_json:
-        print_json(
-            {
-                "images": len(table),
-                "patients": patients,
-                "findings": findings,
-                "lateral_views": sum(map(is_lateral, table.column("view").tolist())),
-                "linked_away": away,
-                "companion": table.companion.facts() if table.companion is not None else None,
-                "notes": list(table.notes),
-                "problems": problems,
-            }
-        )
+        print_json(_facts(table, away, problems))
     else:
-        counts = (
-            f"{counted(len(table), 'image')} of {counted(patients, 'patient')}, {counted(len(findings), 'finding')}"
-        )
-        typer.echo(f"{manifest}: {counts}")
-        if findings:
-            counts = "-1 and blank count as unknown" if table.blank == "unknown" else "-1 is unknown, blank negative"
-            typer.echo(f"findings: {', '.join(findings)} ({counts})")
-        _print_companion(manifest, table)
-        print_away(away, len(table), table.root)
-        print_lateral(table.column("view").tolist())
-        for problem in problems:
-            typer.echo(f"problem: {problem}", err=True)
+        _print_facts(manifest, table, away, problems)
     if problems:
         raise typer.Exit(1)
+
+
+def _facts(table: Manifest, away: list[str], problems: list[str]) -> dict[str, Any]:
+    """What `--json` prints of a manifest."""
+    return {
+        "images": len(table),
+        "patients": len(set(table.column("patient_id").tolist())),
+        "findings": list(table.findings),
+        "lateral_views": sum(map(is_lateral, table.column("view").tolist())),
+        "linked_away": away,
+        "companion": table.companion.facts() if table.companion is not None else None,
+        "notes": list(table.notes),
+        "problems": problems,
+    }
+
+
+def _print_facts(manifest: Path, table: Manifest, away: list[str], problems: list[str]) -> None:
+    """A manifest for people; what may need their attention goes to stderr."""
+    patients = counted(len(set(table.column("patient_id").tolist())), "patient")
+    findings = counted(len(table.findings), "finding")
+    typer.echo(f"{manifest}: {counted(len(table), 'image')} of {patients}, {findings}")
+    if table.findings:
+        counts = "-1 and blank count as unknown" if table.blank == "unknown" else "-1 is unknown, blank negative"
+        typer.echo(f"findings: {', '.join(table.findings)} ({counts})")
+    _print_companion(manifest, table)
+    print_away(away, len(table), table.root)
+    print_lateral(table.column("view").tolist())
+    for problem in problems:
+        typer.echo(f"problem: {problem}", err=True)
 
 
 def _changed(path: Path, table: Manifest) -> list[str]:
