@@ -6,7 +6,7 @@ import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -37,7 +37,7 @@ def validate(
     Of a Croissant file that has their digests, every radiograph is read and compared.
     """
     from cxr_embed.errors import ManifestError
-    from cxr_embed.manifest import linked_away, missing_files, read_manifest
+    from cxr_embed.manifest import linked_away, read_manifest
 
     try:
         table = read_manifest(manifest, root=root, extra=extra or ())
@@ -52,49 +52,52 @@ def validate(
             raise
         count = f"{manifest}: {counted(len(error.problems), 'problem')}"
         fail("\n".join([count, *(f"  {problem}" for problem in error.problems), recipe[1]]))
-    missing, away = missing_files(table), linked_away(table)
-    problems = []
-    if not os.path.isdir(table.root):
-        problems = [f"{table.root}: no such folder"]
-    elif missing:
-        some = f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
-        problems = [f"{len(missing):,} of {len(table):,} files are missing below {table.root}: {some}"]
-    problems += _changed(manifest, table)
+    away, problems = linked_away(table), _problems(manifest, table)
     if as_json:
-        print_json(_facts(table, away, problems))
+        print_json(
+            {
+                "images": len(table),
+                "patients": len(set(table.column("patient_id").tolist())),
+                "findings": list(table.findings),
+                "lateral_views": sum(map(is_lateral, table.column("view").tolist())),
+                "linked_away": away,
+                "companion": table.companion.facts() if table.companion is not None else None,
+                "notes": list(table.notes),
+                "problems": problems,
+            }
+        )
     else:
-        _print_facts(manifest, table, away, problems)
+        _print_table(manifest, table)
+        print_away(away, len(table), table.root)
+        print_lateral(table.column("view").tolist())
+        for problem in problems:
+            typer.echo(f"problem: {problem}", err=True)
     if problems:
         raise typer.Exit(1)
 
 
-def _facts(table: Manifest, away: list[str], problems: list[str]) -> dict[str, Any]:
-    """What `--json` prints of a manifest."""
-    return {
-        "images": len(table),
-        "patients": len(set(table.column("patient_id").tolist())),
-        "findings": list(table.findings),
-        "lateral_views": sum(map(is_lateral, table.column("view").tolist())),
-        "linked_away": away,
-        "companion": table.companion.facts() if table.companion is not None else None,
-        "notes": list(table.notes),
-        "problems": problems,
-    }
+def _problems(path: Path, table: Manifest) -> list[str]:
+    """What is wrong with a manifest's files."""
+    from cxr_embed.manifest import missing_files
+
+    if not os.path.isdir(table.root):
+        return [f"{table.root}: no such folder"]
+    problems = []
+    if missing := missing_files(table):
+        some = f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
+        problems = [f"{len(missing):,} of {len(table):,} files are missing below {table.root}: {some}"]
+    return problems + _changed(path, table)
 
 
-def _print_facts(manifest: Path, table: Manifest, away: list[str], problems: list[str]) -> None:
-    """A manifest for people; what may need their attention goes to stderr."""
-    patients = counted(len(set(table.column("patient_id").tolist())), "patient")
-    findings = counted(len(table.findings), "finding")
-    typer.echo(f"{manifest}: {counted(len(table), 'image')} of {patients}, {findings}")
-    if table.findings:
-        counts = "-1 and blank count as unknown" if table.blank == "unknown" else "-1 is unknown, blank negative"
-        typer.echo(f"findings: {', '.join(table.findings)} ({counts})")
-    _print_companion(manifest, table)
-    print_away(away, len(table), table.root)
-    print_lateral(table.column("view").tolist())
-    for problem in problems:
-        typer.echo(f"problem: {problem}", err=True)
+def _print_table(path: Path, table: Manifest) -> None:
+    """What a manifest holds, and what its companion says."""
+    patients, findings = len(set(table.column("patient_id").tolist())), table.findings
+    counts = f"{counted(len(table), 'image')} of {counted(patients, 'patient')}, {counted(len(findings), 'finding')}"
+    typer.echo(f"{path}: {counts}")
+    if findings:
+        meant = "-1 and blank count as unknown" if table.blank == "unknown" else "-1 is unknown, blank negative"
+        typer.echo(f"findings: {', '.join(findings)} ({meant})")
+    _print_companion(path, table)
 
 
 def _changed(path: Path, table: Manifest) -> list[str]:
