@@ -317,3 +317,12 @@ def test_the_verb(two: tuple[Path, Path], tmp_path: Path) -> None:
     assert (
         "2 images are in two data sets, by the bytes: a (A) and a (B); b (A) and b (B); --overlap first" in same.stderr
     )
+
+
+def test_data_sets_of_one_collection_are_named(two: tuple[Path, Path]) -> None:
+    """RSNA's DICOM files are radiographs of the NIH's, written anew: their bytes differ."""
+    made = cx.merge_manifests(two, source=["nih-chestxray14-sample", "rsna-pneumonia"])
+    assert made.notes[-1].startswith(
+        "nih-chestxray14-sample and rsna-pneumonia are made of the radiographs of nih-chest"
+    )
+    assert not any("made of the radiographs" in note for note in cx.merge_manifests(two).notes)
