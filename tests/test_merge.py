@@ -229,7 +229,7 @@ def test_overlaps_are_those_of_a_plain_comparison(
 def test_files_that_are_missing_are_said(two: tuple[Path, Path]) -> None:
     (two[0].parent / "images" / "a.png").unlink()
     notes = cx.merge_manifests(two).notes
-    assert "1 file of nih cannot be read, and is not compared with others" in notes
+    assert "of nih 1 file that cannot be read is not compared with others" in notes
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from helpers import fill, run_cli
 
@@ -313,3 +314,24 @@ def test_the_vocabulary_is_listed() -> None:
         1,
         "error: Zebra: not in the vocabulary of findings; what it does not have stays itself\n",
     )
+
+
+def test_prompts_of_common_findings_are_those_that_the_labels_have_too() -> None:
+    from cxr_embed.api.screen import _chosen
+    from cxr_embed.manifest import labels_of_table
+
+    prompts = load_prompt_set("nih14")
+    alone = _chosen(prompts, ["common"], None)
+    assert [f.name for f in alone.findings] == [vocabulary().common_name(name) for name in NIH]
+    assert [f.positive for f in alone.findings] == [f.positive for f in prompts.findings]
+    labels = labels_of_table(pa.table({"image_id": ["a"], "pleural effusion": ["1"], "Zebra": ["1"], "mass": ["0"]}))
+    assert [f.name for f in _chosen(prompts, ["common"], labels).findings] == ["Pleural Effusion", "Mass"]
+    assert [f.name for f in _chosen(prompts, ["pleural effusion"], labels).findings] == ["Effusion"]
+
+
+def test_searches_and_curves_speak_common_names(two_names: Path) -> None:
+    index = cx.build_index(two_names / "store", two_names / "labels.csv", path=two_names / "index")
+    found = cx.evaluate_index(index, labels=two_names / "labels.csv", findings="common", k=[2], bootstraps=5)
+    assert [f.name for f in found.indexes[0].findings] == ["Pleural Effusion", "Mass"]
+    curve = cx.few_label_curve([two_names / "store"], two_names / "labels.csv", findings="common", shots=[1], seeds=2)
+    assert {result.finding for result in curve.curve.results} == {"Pleural Effusion", "Mass"}
