@@ -229,7 +229,7 @@ def test_overlaps_are_those_of_a_plain_comparison(
 def test_files_that_are_missing_are_said(two: tuple[Path, Path]) -> None:
     (two[0].parent / "images" / "a.png").unlink()
     notes = cx.merge_manifests(two).notes
-    assert "1 file of nih cannot be read, and is not compared with others" in notes
+    assert "of nih 1 file that cannot be read is not compared with others" in notes
 
 
 @pytest.mark.parametrize(
@@ -317,3 +317,12 @@ def test_the_verb(two: tuple[Path, Path], tmp_path: Path) -> None:
     assert (
         "2 images are in two data sets, by the bytes: a (A) and a (B); b (A) and b (B); --overlap first" in same.stderr
     )
+
+
+def test_data_sets_of_one_collection_are_named(two: tuple[Path, Path]) -> None:
+    """RSNA's DICOM files are radiographs of the NIH's, written anew: their bytes differ."""
+    made = cx.merge_manifests(two, source=["nih-chestxray14-sample", "rsna-pneumonia"])
+    assert made.notes[-1].startswith(
+        "nih-chestxray14-sample and rsna-pneumonia are made of the radiographs of nih-chest"
+    )
+    assert not any("made of the radiographs" in note for note in cx.merge_manifests(two).notes)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from helpers import fill, run_cli
 
@@ -112,13 +113,18 @@ def test_the_concepts_are_those_of_padchest_s_tree() -> None:
         assert found.cui == cui
 
 
-def test_prompt_sets_and_recipes_speak_of_findings_that_are_there() -> None:
+def test_prompt_sets_speak_of_findings_that_are_there() -> None:
     for name in prompt_set_names():
         unknown = [f.name for f in load_prompt_set(name).findings if vocabulary().find(f.name) is None]
         assert not unknown, name
-    nih = load_recipe("nih-chestxray14")
-    assert "nih-chestxray14" in recipe_names()
-    assert nih is not None
+
+
+def test_no_recipe_has_two_names_of_one_finding() -> None:
+    """Else its manifest could not be merged with any."""
+    for recipe in map(load_recipe, recipe_names()):
+        for labels in recipe.labels:
+            findings = recipe.findings(labels)
+            assert len({vocabulary().common_name(name) for name in findings}) == len(findings), recipe.name
 
 
 @pytest.mark.parametrize(
@@ -295,3 +301,37 @@ def test_the_command_line_takes_common(two_names: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert [f["finding"] for f in json.loads(result.stdout)["findings"]] == ["Pleural Effusion", "Mass"]
     assert np.isfinite(json.loads(result.stdout)["mean_auroc"])
+
+
+def test_the_vocabulary_is_listed() -> None:
+    every = run_cli("manifest", "findings", "--json")
+    assert [f["name"] for f in json.loads(every.stdout)["findings"]] == [f.name for f in vocabulary().findings]
+    one = run_cli("manifest", "findings", "effusion", "ILD")
+    assert one.stdout.startswith("Pleural Effusion (UMLS C2073625)\n  nih-chestxray14")
+    assert "Interstitial Lung Disease\n" in one.stdout
+    none = run_cli("manifest", "findings", "Zebra", "ILD")
+    assert (none.returncode, none.stderr) == (
+        1,
+        "error: Zebra: not in the vocabulary of findings; what it does not have stays itself\n",
+    )
+
+
+def test_prompts_of_common_findings_are_those_that_the_labels_have_too() -> None:
+    from cxr_embed.api.screen import _chosen
+    from cxr_embed.manifest import labels_of_table
+
+    prompts = load_prompt_set("nih14")
+    alone = _chosen(prompts, ["common"], None)
+    assert [f.name for f in alone.findings] == [vocabulary().common_name(name) for name in NIH]
+    assert [f.positive for f in alone.findings] == [f.positive for f in prompts.findings]
+    labels = labels_of_table(pa.table({"image_id": ["a"], "pleural effusion": ["1"], "Zebra": ["1"], "mass": ["0"]}))
+    assert [f.name for f in _chosen(prompts, ["common"], labels).findings] == ["Pleural Effusion", "Mass"]
+    assert [f.name for f in _chosen(prompts, ["pleural effusion"], labels).findings] == ["Effusion"]
+
+
+def test_searches_and_curves_speak_common_names(two_names: Path) -> None:
+    index = cx.build_index(two_names / "store", two_names / "labels.csv", path=two_names / "index")
+    found = cx.evaluate_index(index, labels=two_names / "labels.csv", findings="common", k=[2], bootstraps=5)
+    assert [f.name for f in found.indexes[0].findings] == ["Pleural Effusion", "Mass"]
+    curve = cx.few_label_curve([two_names / "store"], two_names / "labels.csv", findings="common", shots=[1], seeds=2)
+    assert {result.finding for result in curve.curve.results} == {"Pleural Effusion", "Mass"}

@@ -148,7 +148,7 @@ def merge_manifests(
     return MergedManifests(
         manifest=Manifest(table, folder, findings, companion),
         images=made.images,
-        notes=(*made.notes, *boxes, *unchecked),
+        notes=(*made.notes, *boxes, *unchecked, *_same_pictures(parts)),
         out=target,
     )
 
@@ -206,6 +206,23 @@ def _root(opened: Sequence[Manifest], root: StrPath | None) -> Path:
         if not Path(os.path.abspath(manifest.root)).is_relative_to(folder):
             raise ManifestError(f"{manifest.root}: not below {folder} (`root`); name a folder above all radiographs")
     return folder
+
+
+def _same_pictures(parts: Sequence[Part]) -> list[str]:
+    """Data sets that are made of one collection of radiographs, each with files of its own: bytes do not tell that."""
+    from cxr_embed.encoders.seen import SAME_PICTURES
+
+    families: dict[str, list[str]] = {}
+    for part in parts:
+        companion = part.manifest.companion
+        recipe = ((companion.recipe if companion is not None else "") or part.name).removesuffix("-sample")
+        families.setdefault(SAME_PICTURES.get(recipe, (recipe, ""))[0], []).append(part.name)
+    return [
+        f"{' and '.join(names)} are made of the radiographs of {origin}: one may be in several as another file, which "
+        "its bytes do not tell, in several splits, and its patient under several ids"
+        for origin, names in families.items()
+        if len(names) > 1
+    ]
 
 
 def _companion(parts: Sequence[Part], made: Merged, root: Path, out: Path | None) -> Companion:

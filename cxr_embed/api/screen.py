@@ -13,7 +13,7 @@ import pydantic
 from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_or_bar, store_of
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.arguments import checked_arguments
-from cxr_embed.cases import check_not_common, chosen_findings, shown_names, wants_common
+from cxr_embed.cases import check_not_common, chosen_findings, match_names, shown_names, wants_common
 from cxr_embed.choices import Blank, Ensemble, ScoreKind, Uncertain
 from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.manifest import Manifest
@@ -66,8 +66,8 @@ def screen(
         prompts: a dict of finding to (positive prompts, negative prompts); the name of a set of the package; a prompt
             file (.yaml); or a question in words, such as `pneumothorax`, or a list of them: each is compared with its
             denial by `margin`.
-        findings: of the prompts; all by default. `common`: those that the vocabulary of findings has, under their
-            common names.
+        findings: of the prompts; all by default. `common`: those that the vocabulary of findings has, and the labels
+            too where there are any, under their common names.
         labels: a table of `image_id` and findings, for `ScoreFrame.report`.
         extra: columns of the labels that are not findings.
         split, uncertain, blank: which labels count, and what -1 and a blank count as.
@@ -117,15 +117,17 @@ def screen(
 
 
 def _chosen(prompts: PromptSet, wanted: Sequence[str], labels: Manifest | None) -> PromptSet:
-    """The prompts of some findings.
+    """The prompts of some findings; of `common` ones, those that the labels have too, where there are any.
 
     Raises:
         CasesError: for a finding that has none.
     """
-    if labels is not None and wants_common(wanted):
-        check_not_common(labels.findings, "the labels")
     names = [finding.name for finding in prompts.findings]
     chosen = chosen_findings(wanted, names, f"the prompts {prompts.name}")
+    if labels is not None and wants_common(wanted):
+        check_not_common(labels.findings, "the labels")
+        matched = match_names(chosen, labels.findings, "prompts")
+        chosen = tuple(name for name, column in zip(chosen, matched, strict=True) if column is not None) or chosen
     kept = [finding for finding in prompts.findings if finding.name in chosen]
     shown = shown_names(wanted, [finding.name for finding in kept])
     return replace(

@@ -136,6 +136,9 @@ def _notes(parts: Sequence[tuple[str, Manifest]], findings: dict[str, tuple[str 
         lacking = [finding for finding, of in findings.items() if of[number] is None]
         if lacking:
             notes.append(f"not labelled in {name}, and blank there: {', '.join(lacking)}")
+        own = sorted(set(manifest.column(SOURCE).tolist()) - {"", name})
+        if own:
+            notes.append(f"{name} has a column {SOURCE} already, which stays: {', '.join(own)}")
         if manifest.blank == "negative":
             notes.append(f"a blank label of {name} counts as negative, as its companion says, and is 0 here")
     for finding, of in findings.items():

@@ -90,7 +90,8 @@ def merge(parts: Sequence[Part], rules: Rules, root: Path, overlaps: Overlaps | 
         notes.append(f"{counted(count, 'image')} of {parts[number].name} {verb} of a data set before it, and left out")
     if overlaps is not None:
         notes += [
-            f"{counted(unread, 'file')} of {part.name} cannot be read, and is not compared with others"
+            f"of {part.name} {counted(unread, 'file that cannot be read is', 'files that cannot be read are')} not "
+            "compared with others"
             for part, unread in zip(parts, overlaps.unread, strict=True)
             if unread
         ]

@@ -21,6 +21,7 @@ from cxr_embed.cli import (
     index_push,
     manifest,
     manifest_convert,
+    manifest_findings,
     manifest_merge,
     manifest_scan,
     phantom,
@@ -57,6 +58,7 @@ app.command("report", epilog=report.EXAMPLE)(report.report)
 manifest.app.command("scan", epilog=manifest_scan.EXAMPLE)(manifest_scan.scan)
 manifest.app.command("convert", epilog=manifest_convert.EXAMPLE)(manifest_convert.convert)
 manifest.app.command("merge", epilog=manifest_merge.EXAMPLE)(manifest_merge.merge)
+manifest.app.command("findings", epilog=manifest_findings.EXAMPLE)(manifest_findings.findings)
 probe.app.command("curve", epilog=probe_curve.EXAMPLE)(probe_curve.curve)
 probe.app.command("evaluate", epilog=probe_evaluate.EXAMPLE)(probe_evaluate.evaluate)
 probe.app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare)

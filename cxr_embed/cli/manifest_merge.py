@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +61,7 @@ def merge(
     patient's id in two data sets, an image in two. An image or a patient in two splits is always refused.
     """
     from cxr_embed.api.merge import merge_manifests
+    from cxr_embed.manifest import companion_path
 
     with progress_bar() as bar:
         made = merge_manifests(
@@ -85,6 +87,7 @@ def merge(
     typer.echo(f"findings: {', '.join(made.manifest.findings) or 'none'}")
     for note in made.notes:
         typer.echo(f"note: {note}", err=True)
-    typer.echo(
-        f"written: {out}; paths are relative to {made.manifest.root}" if out else "nothing written; `--out` does"
-    )
+    if out is None:
+        typer.echo("nothing written; `--out FILE` writes it")
+        return
+    typer.echo(f"written: {out}, {companion_path(out)}; paths are relative to {os.path.relpath(made.manifest.root)}")
