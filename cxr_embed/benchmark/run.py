@@ -248,7 +248,7 @@ class Run:
         data, name, task = place
         page = self.reports.get((data, name), "") if task in (*_REPORTED_TASKS, "curve") else ""
         more = {"report": page, "fingerprint": self.cells[place].fingerprint, "status": DONE}
-        return [{**row, **more} for row in self.rows[place]]
+        return [{**more, **row} for row in self.rows[place]]
 
 
 _BLANK = {"finding": "", "figure": "", "shots": None}
