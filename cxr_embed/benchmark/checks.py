@@ -9,7 +9,7 @@ from pathlib import Path
 from cxr_embed.benchmark.cells import prompt_source
 from cxr_embed.benchmark.data import BenchData, learnable, read_data
 from cxr_embed.benchmark.plan import EncoderPlan, Plan, Task, near_name, refuse
-from cxr_embed.benchmark.progress import Clock
+from cxr_embed.benchmark.progress import Clock, plan_work
 from cxr_embed.benchmark.shortcuts import attribute_labels
 from cxr_embed.benchmark.tasks import OF_VECTORS
 from cxr_embed.benchmark.vectors import RANDOM, BenchEncoder, Stores, random_file, reason_of
@@ -83,6 +83,7 @@ def prepare(plan: Plan, folder: Path, out: Path, source: str, clock: Clock) -> B
         except CxrEmbedError as error:
             problems.append(f"encoders.{name}: {reason_of(error)}")
     refuse(source, problems)
+    clock.expect(plan_work(plan))
     data, problems = read_data(plan, folder, out, clock)
     refuse(source, problems)
     by_name = {found.name: found for found in data}

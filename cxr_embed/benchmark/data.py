@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cxr_embed.benchmark.plan import DataPlan, Plan
-from cxr_embed.benchmark.progress import Clock
+from cxr_embed.benchmark.progress import Clock, drawing_work
 from cxr_embed.cases import CasesError, chosen_findings, match_names, shown_names, wants_common
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.io.digests import json_digest
@@ -24,7 +24,6 @@ from cxr_embed.probe.shots import patients_for_test
 from cxr_embed.types import counted
 
 PHANTOMS = "phantoms"  # the recipe's name of what is drawn on the spot
-_DRAWN = 0.03  # expected seconds of one
 _KEPT = ("image_id", "patient_id", *OPTIONAL, *DESCRIPTIVE)
 
 
@@ -136,8 +135,7 @@ def drawn_phantoms(name: str, data: DataPlan, out: Path, clock: Clock) -> Path:
     assert count is not None
     target = out / "phantoms" / f"{count}-{data.size}-{data.seed}-{data.format}"
     if not (target / "manifest.csv").is_file():
-        work = _DRAWN * count
-        clock.expect(work)
+        work = drawing_work(count)
         step = f"{name}: drawing {counted(count, 'phantom')}"
         clock.at(step)
         write_phantoms(

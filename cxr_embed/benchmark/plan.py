@@ -216,7 +216,7 @@ class ScoresTask(_Part):
 class SpeedTask(_Part):
     """Images a second: the first so many images, on each device."""
 
-    images: Annotated[int, pydantic.Field(ge=2)] = 128
+    images: Annotated[int, pydantic.Field(ge=2)] = 256
     device: Annotated[list[Literal["cpu", "cuda"]], pydantic.BeforeValidator(_of_word)] = ["cpu", "cuda"]
 
 

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from cxr_embed.benchmark.plan import Plan, Task
+from cxr_embed.benchmark.vectors import BenchEncoder
+from cxr_embed.encoders import encoder_card
+from cxr_embed.encoders.registry import is_own
+
 Progress = Callable[[str, int, int], None]  # a word for the step, what is done, how much there is
-UNITS = 100  # a step is so many: a bar moves within it
+UNITS = 100  # a second of expected work: a bar moves within a step
+# Expected seconds, of which only the proportions matter: of a cell with its comparison and its part of a report.
+_CELL: Mapping[Task, float] = {
+    "probe": 8,
+    "curve": 15,
+    "prompts": 4,
+    "neighbours": 5,
+    "shortcuts": 4,
+    "scores": 6,
+    "speed": 20,
+}
+_IMAGE = {"numpy": 0.02, "engines": 0.02, "torch": 0.05, "tensorflow": 0.5}  # by what runs the encoder
+_PHANTOM = 0.05
 
 
 @dataclass(kw_only=True)
@@ -25,8 +42,8 @@ class Clock:
     started: float = field(default_factory=time.monotonic)
 
     def expect(self, work: float) -> None:
-        """Adds the work of a step that is to come."""
-        self.total += work
+        """Says how much work is to come, in place of what was thought before."""
+        self.total = self.done + work
 
     def at(self, step: str, work: float = 0.0, part: float = 0.0) -> None:
         """Says what is going on: a part of a step of so much work."""
@@ -48,3 +65,26 @@ class Clock:
             return ""
         seconds = passed * (self.total - done) / done
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {max(1, round(seconds))} s left"
+
+
+def cell_work(task: Task) -> float:
+    """Expected work of a cell."""
+    return _CELL[task]
+
+
+def embedding_work(encoder: BenchEncoder, images: int) -> float:
+    """Expected work of embedding images."""
+    own = is_own(encoder.encoder)
+    return images * _IMAGE["numpy" if own else encoder_card(encoder.encoder).framework]
+
+
+def drawing_work(phantoms: int) -> float:
+    """Expected work of drawing phantoms."""
+    return phantoms * _PHANTOM
+
+
+def plan_work(plan: Plan) -> float:
+    """Expected work of a plan, as far as it is known before its data sets are read."""
+    cells = sum(map(cell_work, plan.tasks.names)) * len(plan.encoders) * len(plan.data)
+    phantoms = sum(data.phantoms or 0 for data in plan.data.values())
+    return cells + drawing_work(phantoms) + len(plan.encoders) * phantoms * _IMAGE["engines"]

@@ -16,7 +16,7 @@ from cxr_embed.benchmark.checks import Bench, needs_vectors
 from cxr_embed.benchmark.comparisons import differences
 from cxr_embed.benchmark.data import BenchData, write_labels
 from cxr_embed.benchmark.plan import Task
-from cxr_embed.benchmark.progress import Clock
+from cxr_embed.benchmark.progress import Clock, cell_work, embedding_work
 from cxr_embed.benchmark.results import (
     DONE,
     FAILED,
@@ -35,17 +35,6 @@ from cxr_embed.store import Store
 from cxr_embed.types import counted
 
 REPORT = "report.html"
-# Expected seconds, of which only the proportions matter: of a cell, a comparison, a report, and of an image.
-_WORK: Mapping[Task, float] = {
-    "probe": 3,
-    "curve": 12,
-    "prompts": 3,
-    "neighbours": 3,
-    "shortcuts": 3,
-    "scores": 2,
-    "speed": 20,
-}
-_COMPARED, _REPORTED, _AN_IMAGE = 2.0, 6.0, 0.02
 _REPORTED_TASKS: tuple[Task, ...] = ("probe", "scores", "prompts")
 Place = tuple[str, str, Task]
 
@@ -104,17 +93,15 @@ class Run:
                 if needs_vectors([task for d, e, task in self.places if (d, e) == (name, encoder.name)]):
                     wanted.append((encoder, data))
         left = [pair for pair in wanted if not stores.is_complete(pair[0], pair[1].name, pair[1].table)]
-        for _, data in left:
-            self.clock.expect(_AN_IMAGE * len(data.table))
-        for place in self.places:
-            self.clock.expect(_WORK[place[2]])
+        cells = sum(cell_work(task) for _, _, task in self.places)
+        self.clock.expect(cells + sum(embedding_work(encoder, len(data.table)) for encoder, data in left))
         for encoder, data in left:
             self._embed_one(stores, encoder, data)
         for name, data in self.bench.data.items():
             self.data[name] = self._shared(data, [e for e, d in wanted if d.name == name], stores)
 
     def _embed_one(self, stores: Stores, encoder: BenchEncoder, data: BenchData) -> None:
-        work = _AN_IMAGE * len(data.table)
+        work = embedding_work(encoder, len(data.table))
         step = f"{data.name}, {encoder.name}: embedding"
 
         def show(summary: EmbedSummary) -> None:
@@ -192,7 +179,7 @@ class Run:
                     self.cells[place] = cell
                 except Exception as error:  # whatever it is, the other cells go on
                     self.failures[place] = reason_of(error)
-            self.clock.finish(_WORK[task])
+            self.clock.finish(cell_work(task))
 
     def _kept(self, folder: Path, fingerprint: str, work: Callable[[Path], list[Row]]) -> list[Row]:
         found = read_rows_of(folder, fingerprint)
@@ -261,7 +248,7 @@ class Run:
         data, name, task = place
         page = self.reports.get((data, name), "") if task in (*_REPORTED_TASKS, "curve") else ""
         more = {"report": page, "fingerprint": self.cells[place].fingerprint, "status": DONE}
-        return [{**row, **more} for row in self.rows[place]]
+        return [{**more, **row} for row in self.rows[place]]
 
 
 _BLANK = {"finding": "", "figure": "", "shots": None}

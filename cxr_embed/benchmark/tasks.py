@@ -21,7 +21,7 @@ from cxr_embed.api.search import build_index
 from cxr_embed.benchmark.cells import CURVE, INDEX, LABELS, SCORES, Cell, gpu_here, prompt_source
 from cxr_embed.benchmark.data import BenchData, learnable, write_labels
 from cxr_embed.benchmark.plan import Task
-from cxr_embed.benchmark.results import MEAN, Row, figure_row
+from cxr_embed.benchmark.results import MEAN, NOT_APPLICABLE, Row, figure_row
 from cxr_embed.benchmark.shortcuts import attribute_labels
 from cxr_embed.cases import match_names
 from cxr_embed.evaluation import read_scores
@@ -214,7 +214,8 @@ def run_speed(cell: Cell, folder: Path) -> list[Row]:
     assert options is not None
     for device in options.device:
         if device == "cuda" and not gpu_here():
-            rows.append(figure_row("", "images_per_second", Estimate(None, reason="no GPU here"), output=device))
+            absent = figure_row("", "images_per_second", Estimate(None, reason="no GPU here"), output=device)
+            rows.append({**absent, "status": NOT_APPLICABLE})
             continue
         with TemporaryDirectory(prefix="cxr-embed-bench-") as aside:
             rows.append(_timed(cell, device, options.images, Path(aside) / "store"))
