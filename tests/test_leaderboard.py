@@ -568,6 +568,27 @@ def test_means_over_other_findings_are_said_not_to_compare(tmp_path: Path) -> No
     assert "do not compare" not in written(tmp_path, rows)[1]["html"]
 
 
+@pytest.mark.parametrize(("counted", "covered"), [(False, "1"), (True, "2")])
+def test_no_finding_is_counted_only_where_the_mean_is_over_it(tmp_path: Path, counted: bool, covered: str) -> None:
+    rows = [made(encoder="a", finding=name, value=0.7) for name in ("Mass", "No Finding", MEAN)]
+    page, _ = written(tmp_path, rows, {"count_no_finding": counted})
+    heads, row = page.tables["Means over findings"]
+    assert row[heads.index("findings")] == covered
+
+
+def test_a_device_that_is_not_here_is_said_once(tmp_path: Path) -> None:
+    speed: dict[str, Any] = {"task": "speed", "finding": "", "figure": "images_per_second"}
+    rows = [
+        made(encoder="a", **speed, output="cpu: X, batches of 8", value=31.4, low=None, high=None),
+        made(encoder="a", **speed, output="cuda", value=None, reason="no GPU here"),
+    ]
+    page, texts = written(tmp_path, rows)
+    assert page.tables["At a glance"][1:] == [["encoder", "cpu"], ["a", "31.4"]]
+    assert [row[1:3] for row in page.tables["Images a second"][1:]] == [["cpu: X, batches of 8", "31.4"], ["cuda", "–"]]
+    assert "<li>cuda: no GPU here.</li>" in texts["html"]
+    assert written(tmp_path, rows[1:])[0].tables["At a glance"][1:] == [["encoder", "cuda"], ["a", "–"]]
+
+
 def test_the_same_results_give_the_same_files(tmp_path: Path) -> None:
     one, other = (written(tmp_path / name, several(), ABOUT)[1] for name in "ab")
     assert one == other

@@ -40,6 +40,7 @@ class About:
         data: by the name of a data set.
         encoders: a table of them; None where nothing is known.
         published: whether published figures are shown.
+        count_no_finding: whether 'No Finding' has a part in means over findings.
     """
 
     title: str
@@ -50,6 +51,7 @@ class About:
     data: Mapping[str, DataFacts]
     encoders: Grid | None
     published: bool
+    count_no_finding: bool
 
     def of(self, data: str) -> DataFacts:
         """What is known of a data set."""
@@ -76,6 +78,7 @@ def read_about(about: Mapping[str, Any]) -> About:
         data={_clean(name): _facts(known) for name, known in (about.get("data") or {}).items()},
         encoders=_encoders(about.get("encoders") or {}),
         published=bool(about.get("published", True)),
+        count_no_finding=bool(about.get("count_no_finding", False)),
     )
 
 

@@ -28,7 +28,7 @@ def headlines(task: str, rows: Sequence[Row]) -> list[Headline]:
     """
     done = [row for row in rows if row.status == DONE]
     if task == "speed":
-        devices = distinct(done, device_of)
+        devices = distinct([row for row in done if row.value is not None] or done, device_of)
         found = [(device, [row for row in done if device_of(row) == device]) for device in devices]
     elif task == "shortcuts":
         found = [("leaks most, AUROC", leaks_most(done))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from urllib.parse import quote
 
 from cxr_embed.present.numbers import PAGE
@@ -22,6 +23,7 @@ from cxr_embed.reporting.leaderboard.headlines import by_encoder, figure_name, h
 from cxr_embed.reporting.leaderboard.plots import forest_of
 from cxr_embed.reporting.leaderboard.records import DONE, MEAN, Row, distinct, shots_in, task_of
 from cxr_embed.reporting.leaderboard.verdicts import verdicts
+from cxr_embed.types import in_means
 
 _Kind = tuple[str, int | None]  # a figure and a size
 _ALL = 1e12  # sorts all labels after every number of them
@@ -46,7 +48,9 @@ class Part:
     grids: tuple[Grid, ...]
 
 
-def part_of(key: str, task: str, rows: Sequence[Row], encoders: Sequence[Encoder]) -> Part:
+def part_of(
+    key: str, task: str, rows: Sequence[Row], encoders: Sequence[Encoder], *, count_no_finding: bool = False
+) -> Part:
     """All that a page has of a task.
 
     Args:
@@ -54,20 +58,22 @@ def part_of(key: str, task: str, rows: Sequence[Row], encoders: Sequence[Encoder
         task: its name.
         rows: of the task on the data set.
         encoders: of the data set.
+        count_no_finding: whether 'No Finding' has a part in means over findings.
     """
     facts = task_of(task)
     if task == "speed":
         return Part(key=key, title=facts.title, about=facts.about, plot=None, grids=(_speeds(key, rows, encoders),))
-    means = (_means(key, task, rows, encoders),) if task != "shortcuts" else ()
+    means = (_means(key, task, rows, encoders, count_no_finding),) if task != "shortcuts" else ()
     plot = forest_of(key, task, rows, [encoder.name for encoder in encoders])
     grids = (*means, *_findings(key, task, rows, encoders))
     return Part(key=key, title=facts.title, about=facts.about, plot=plot, grids=grids)
 
 
-def _means(key: str, task: str, rows: Sequence[Row], encoders: Sequence[Encoder]) -> Grid:
+def _means(key: str, task: str, rows: Sequence[Row], encoders: Sequence[Encoder], count_no_finding: bool) -> Grid:
     """Means over findings with the differences from the reference; a row an encoder, and a size or figure."""
     means = [row for row in rows if row.finding == MEAN and row.status == DONE]
     kinds = _kinds(means)
+    covered = _Covered(rows, count_no_finding)
     several, tested = len(kinds) > 1, any(row.reference and row.difference is not None for row in means)
     lines = []
     for number, kind in enumerate(kinds or [("", None)]):
@@ -80,13 +86,13 @@ def _means(key: str, task: str, rows: Sequence[Row], encoders: Sequence[Encoder]
             cells = [encoder.cell(), *([_kind_cell(task, kind)] if several else [])]
             cells.append(figure_cell(row, marks.get(encoder.name, "")))
             cells += [difference_cell(row), p_cell(row.p_holm)] if tested else []
-            lines.append((*cells, _covered(rows, row), count_cell(row.n), count_cell(row.patients), _link(row)))
+            lines.append((*cells, covered.cell(row), count_cell(row.n), count_cell(row.patients), _link(row)))
     reference = next((row.reference for row in means if row.reference), "")
     heads = ["encoder", *(["labels" if task == "curve" else "figure"] if several else [])]
     heads.append(figure_name(kinds[0][0]) if len({figure for figure, _ in kinds}) == 1 else "mean")
     heads += [f"minus {reference}", "p, Holm"] if tested else []
     heads += ["findings", "cases", "patients", "report"]
-    notes = (*_mean_notes(rows, means), *_chances(rows))
+    notes = (*covered.notes(means), *_chances(rows))
     return Grid(key=f"{key}-means", title="Means over findings", heads=tuple(heads), rows=tuple(lines), notes=notes)
 
 
@@ -103,20 +109,6 @@ def _kind_cell(task: str, kind: _Kind) -> Cell:
     return Cell(text=figure_name(figure))
 
 
-def _covered(rows: Sequence[Row], row: Row) -> Cell:
-    """How many findings a mean is over."""
-    return count_cell(len(_defined(rows, row)) if row.finding == MEAN else None)
-
-
-def _mean_notes(rows: Sequence[Row], means: Sequence[Row]) -> tuple[str, ...]:
-    covers: dict[_Kind, set[frozenset[str]]] = {}
-    for row in means:
-        covers.setdefault((row.figure, row.shots), set()).add(_defined(rows, row))
-    if any(len(found) > 1 for found in covers.values()):
-        return ("Some of these means are over other findings than others: they do not compare, differences do.",)
-    return ()
-
-
 def _chances(rows: Sequence[Row]) -> Iterable[str]:
     """What precision an encoder that knows nothing would have: as often as the finding is among the training images."""
     of_depth = {r.figure: r.value for r in rows if r.figure.startswith("chance@") and r.finding == MEAN}
@@ -125,10 +117,31 @@ def _chances(rows: Sequence[Row]) -> Iterable[str]:
         yield f"Precision by chance, at {', at '.join(found)}."
 
 
-def _defined(rows: Sequence[Row], row: Row) -> frozenset[str]:
-    """The findings with a figure of the kind of a mean, of its encoder."""
-    own = [r for r in rows if (r.encoder, r.figure, r.shots) == (row.encoder, row.figure, row.shots)]
-    return frozenset(r.finding for r in own if r.finding != MEAN and r.value is not None)
+@dataclass(frozen=True)
+class _Covered:
+    """Which findings means are over."""
+
+    rows: Sequence[Row]
+    count_no_finding: bool
+
+    def of(self, row: Row) -> frozenset[str]:
+        """Those with a figure of a mean's kind, of its encoder."""
+        kind = (row.encoder, row.figure, row.shots)
+        own = [r for r in self.rows if (r.encoder, r.figure, r.shots) == kind and r.finding != MEAN]
+        names = [r.finding for r in own if r.value is not None]
+        return frozenset(compress(names, in_means(names, self.count_no_finding)))
+
+    def cell(self, row: Row) -> Cell:
+        """How many."""
+        return count_cell(len(self.of(row)) if row.finding == MEAN else None)
+
+    def notes(self, means: Sequence[Row]) -> Iterable[str]:
+        """Whether all encoders' are the same."""
+        covers: dict[_Kind, set[frozenset[str]]] = {}
+        for row in means:
+            covers.setdefault((row.figure, row.shots), set()).add(self.of(row))
+        if any(len(found) > 1 for found in covers.values()):
+            yield "Some of these means are over other findings than others: they do not compare, differences do."
 
 
 def _findings(key: str, task: str, rows: Sequence[Row], encoders: Sequence[Encoder]) -> Iterable[Grid]:
@@ -179,7 +192,9 @@ def _speeds(key: str, rows: Sequence[Row], encoders: Sequence[Encoder]) -> Grid:
         if row.encoder == encoder.name
     ]
     heads = ("encoder", "on", "images a second", "images", "report")
-    return Grid(key=f"{key}-speed", title="Images a second", heads=heads, rows=tuple(lines))
+    reasons = dict.fromkeys((row.output, row.reason) for row in rows if row.status == DONE and row.reason)
+    notes = tuple(": ".join(filter(None, (output, reason))) + "." for output, reason in reasons)
+    return Grid(key=f"{key}-speed", title="Images a second", heads=heads, rows=tuple(lines), notes=notes)
 
 
 def _link(row: Row) -> Cell:

@@ -62,7 +62,10 @@ def _section(key: str, data: str, rows: list[Row], about: About) -> Section:
         title=data,
         about=facts.about,
         glance=_glance(key, tasks, encoders),
-        parts=tuple(part_of(f"{key}-{n}", task, own, encoders) for n, (task, own) in enumerate(tasks, 1)),
+        parts=tuple(
+            part_of(f"{key}-{n}", task, own, encoders, count_no_finding=about.count_no_finding)
+            for n, (task, own) in enumerate(tasks, 1)
+        ),
         missing=_missing(key, tasks, encoders),
         published=published,
         caveat=caveat,

@@ -122,7 +122,7 @@ def _latex_of(rows: Sequence[Row], data: str, label: str) -> list[str]:
             row = by_encoder(part).get(encoder.name)
             gap = gap_row([r for r in rows if (r.task, r.encoder) == (task, encoder.name)])
             cells.append(_latex_cell(figure_cell(row or gap, spelling=LATEX), mark.get(encoder.name, "")))
-            tested = row is not None and row.difference is not None
+            tested = row is not None and row.difference is not None and task_of(task).ranked
             differences.append(_latex_cell(difference_cell(row, LATEX)) if tested else "--")
         figures.append(latex_row(_latex_name(encoder), cells))
         if any(cell != "--" for cell in differences):
