@@ -774,7 +774,7 @@ def test_a_list_of_some_images_that_has_none_of_them_shows_the_nearest(root: Pat
     result = scanned(root, recipe)
     assert (result.unlisted, result.unmatched) == (1, None)
     done = run_cli("manifest", "scan", str(root), "--recipe", recipe)
-    assert "1 image is in no table of images: what the path does not say is blank" in done.stderr
+    assert "1 image is not in the table of images: what only that says is blank" in done.stderr
 
 
 def test_parts_of_names_several_kinds_and_other_names(root: Path) -> None:
