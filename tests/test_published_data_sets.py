@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from helpers import run_cli
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lookalikes import Cells, Row, brax, chexpert, mimic, nih, openi, padchest, picture, vindr
 
 from cxr_embed.datasets import ScanResult, load_recipe, scan
@@ -181,6 +185,34 @@ def test_padchest(root: Path, flat: bool, labels: str) -> None:
     check(root, "padchest", expected, labels)
 
 
+def terms() -> st.SearchStrategy[list[str]]:
+    names = findings_of("padchest")
+    return st.lists(st.sampled_from([*names, "unchanged", "exclude", "suboptimal study"]), max_size=6)
+
+
+@given(st.lists(terms(), min_size=1, max_size=4), st.booleans())
+@settings(max_examples=25)
+def test_padchest_whatever_a_cell_lists(listed: list[list[str]], json_list: bool) -> None:
+    named = load_recipe("padchest").labels["tree"].named
+    assert named is not None
+
+    def above(term: str) -> set[str]:
+        return {term}.union(*(above(kind) for kind in named.tree.get(term, ())))
+
+    first, images = padchest.IMAGES[0], []
+    for number, some in enumerate(listed):
+        there = set(some) - {"unchanged"}
+        known = bool(there) and there.isdisjoint({"exclude", "suboptimal study"})
+        implied = sorted(set[str]().union(*map(above, there))) if known else []
+        cell = json.dumps(some) if json_list else repr(some)
+        images.append((f"{number}.png", *first[1:7], cell, *first[8:11], [], implied, known))
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(padchest, "IMAGES", images)
+        padchest.write(Path(folder))
+        expected = padchest.expected(list(named.names))
+        assert differing(cells(scanned(Path(folder), "padchest")), expected) == []
+
+
 def test_padchest_s_tree_has_no_loop_and_no_term_of_its_own() -> None:
     named = load_recipe("padchest").labels["tree"].named
     assert named is not None
@@ -206,6 +238,28 @@ def test_vindr(root: Path, suffix: str, how: str) -> None:
     result = check(root, "vindr-cxr", vindr.expected(suffix=suffix, how=how), how)
     check_boxes(result, vindr.boxes())
     assert result.without_patient == len(vindr.IMAGES)
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from([f"R{number}" for number in range(1, 6)]),
+            st.lists(st.sampled_from(vindr.FINDINGS), max_size=3, unique=True),
+            min_size=1,
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from(["majority", "any", "counts"]),
+)
+@settings(max_examples=25)
+def test_vindr_readers_however_many_and_whatever_they_say(readers: list[dict[str, list[str]]], how: str) -> None:
+    images = [(number, "train", "", "", "", "", said) for number, said in enumerate(readers)]
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vindr, "IMAGES", images)
+        vindr.write(Path(folder), suffix="png")
+        shutil.rmtree(Path(folder) / "test", ignore_errors=True)
+        assert differing(cells(scanned(Path(folder), "vindr-cxr", how)), vindr.expected(suffix="png", how=how)) == []
 
 
 def test_vindr_without_boxes(root: Path) -> None:
@@ -720,7 +774,7 @@ def test_a_list_of_some_images_that_has_none_of_them_shows_the_nearest(root: Pat
     result = scanned(root, recipe)
     assert (result.unlisted, result.unmatched) == (1, None)
     done = run_cli("manifest", "scan", str(root), "--recipe", recipe)
-    assert "1 image is in no table of images: what the path does not say is blank" in done.stderr
+    assert "1 image is not in the table of images: what only that says is blank" in done.stderr
 
 
 def test_parts_of_names_several_kinds_and_other_names(root: Path) -> None:
@@ -774,4 +828,17 @@ def test_one_command_writes_a_manifest(root: Path, recipe: str) -> None:
     assert done.returncode == 0, done.stderr
     with out.open(newline="") as file:
         written = {row.pop("path"): row for row in csv.DictReader(file)}
-    assert written == cells(scanned(root, recipe))
+    result = scanned(root, recipe)
+    assert written == cells(result)
+    terms = [line for line in done.stderr.splitlines() if line.startswith("terms of ")]
+    assert len(terms) == 1
+    assert load_recipe(recipe).terms in terms[0]
+    # Its companion says which columns are no findings, and where the radiographs are: no option says it again.
+    checked = run_cli("manifest", "validate", str(out), "--json")
+    assert checked.returncode == 0, checked.stderr
+    assert json.loads(checked.stdout)["findings"] == load_recipe(recipe).findings(result.labels)
+    table = root.parent / "out.boxes.csv"
+    assert table.is_file() == bool(result.boxes)
+    if result.boxes:
+        with table.open(newline="") as file:
+            assert list(csv.DictReader(file)) == boxes(result)

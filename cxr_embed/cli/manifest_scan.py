@@ -126,7 +126,7 @@ def _print_summary(result: ScanResult, out: Path | None, folder: Path) -> None:
     if result.unlisted:
         has = "is" if result.unlisted == 1 else "are"
         count = counted(result.unlisted, "image")
-        typer.echo(f"{count} {has} in no table of images: what the path does not say is blank", err=True)
+        typer.echo(f"{count} {has} not in the table of images: what only that says is blank", err=True)
     if result.not_found:
         has = "has" if result.not_found == 1 else "have"
         typer.echo(f"{counted(result.not_found, 'row')} of the data set's table {has} no file here", err=True)
