@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from lookalikes import challenges, films, tuberculosis
 from lookalikes.challenges import COVIDX_UUID, RSNA, SIIM
 from lookalikes.files import picture, text
+from PIL import Image, ImageDraw
 
 from cxr_embed.datasets import ScanResult, guess_recipe, load_recipe, scan
-from cxr_embed.datasets.boxes import _of_runs, read_mask
-from cxr_embed.datasets.recipe_parts import Runs
+from cxr_embed.datasets.boxes import _of_outline, _of_runs, read_mask
+from cxr_embed.datasets.recipe_parts import Outlines, Runs
 from cxr_embed.errors import ManifestError
 from cxr_embed.manifest import read_manifest
 
@@ -579,3 +580,14 @@ def test_relative_runs_give_the_mask_that_a_loop_paints(rows: int, columns: int,
     assert not (mask & ~inside).any()
     edges = [mask[upper], mask[upper + height - 1], mask[:, left], mask[:, left + width - 1]]
     assert all(edge.any() for edge in edges)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 8)), min_size=3, max_size=8))
+def test_an_outline_is_drawn_alike_wherever_it_lies(points: list[tuple[int, int]]) -> None:
+    """The whole picture's polygon as Pillow draws it, though only what is around it is drawn."""
+    picture = Image.new("L", (12, 9))
+    ImageDraw.Draw(picture).polygon(points, fill=1, outline=1)
+    mask = read_mask(_of_outline(json.dumps(points), Outlines(column="polygons", rows=9, columns=12)))
+    np.testing.assert_array_equal(mask, np.asarray(picture, bool))
+    assert all(mask[y, x] for x, y in points)

@@ -102,12 +102,17 @@ def _of_outline(cell: str, outlines: Outlines) -> str:
         raise ValueError(f"an outline that is no list of three points or more: {cell[:40]!r}")
     if any(not (0 <= x < outlines.columns and 0 <= y < outlines.rows) for x, y in points):
         raise ValueError(f"an outline that does not fit {outlines.rows} x {outlines.columns} pixels")
-    picture = Image.new("L", (outlines.columns, outlines.rows))
-    ImageDraw.Draw(picture).polygon(points, fill=1, outline=1)
-    down = np.asarray(picture).T.ravel()
-    # Runs start with what is not marked, so that a marked first pixel has a run of 0 before it.
-    changes = np.flatnonzero(np.diff(down, prepend=0, append=2))
-    return mask_text(np.diff(changes, prepend=0), outlines.rows, outlines.columns)
+    left, upper = min(x for x, _ in points), min(y for _, y in points)
+    # Only what is around it: data sets have thousands.
+    picture = Image.new("L", (max(x for x, _ in points) - left + 1, max(y for _, y in points) - upper + 1))
+    ImageDraw.Draw(picture).polygon([(x - left, y - upper) for x, y in points], fill=1, outline=1)
+    columns, rows = np.nonzero(np.asarray(picture).T)
+    marked = (columns + left) * outlines.rows + rows + upper  # down the columns of the whole
+    first = np.diff(marked, prepend=-2) != 1  # of a run
+    starts, ends = marked[first], marked[np.roll(first, -1)] + 1
+    edges = np.stack([starts, ends], axis=1).ravel()
+    runs = np.diff(edges, prepend=0, append=outlines.rows * outlines.columns)
+    return mask_text(runs, outlines.rows, outlines.columns)
 
 
 def _edges(boxes: Boxes, table: DataTable, row: int) -> Iterator[list[Decimal]]:
