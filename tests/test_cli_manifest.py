@@ -180,6 +180,7 @@ def test_scan_json(run: Run, chests: Path) -> None:
         "without_patient": 4,
         "not_found": 0,
         "unlisted": 0,
+        "others": {},
         "linked_away": [],
         "recipe": "folder",
         "labelled_by": None,

@@ -95,6 +95,7 @@ def _summary(result: ScanResult, out: Path | None, folder: Path, away: list[str]
         "without_patient": result.without_patient,
         "not_found": result.not_found,
         "unlisted": result.unlisted,
+        "others": result.others,
         "linked_away": away,
         "labelled_by": result.labels,
         "not_findings": result.not_findings,
@@ -127,6 +128,10 @@ def _print_summary(result: ScanResult, out: Path | None, folder: Path) -> None:
         has = "is" if result.unlisted == 1 else "are"
         count = counted(result.unlisted, "image")
         typer.echo(f"{count} {has} not in the table of images: what only that says is blank", err=True)
+    if result.others:
+        shown = ", ".join(f"{name!r} ({count:,})" for name, count in list(result.others.items())[:5])
+        more = f" and {len(result.others) - 5} more" if len(result.others) > 5 else ""
+        typer.echo(f"names of findings that the recipe does not know, left out: {shown}{more}", err=True)
     if result.not_found:
         has = "has" if result.not_found == 1 else "have"
         typer.echo(f"{counted(result.not_found, 'row')} of the data set's table {has} no file here", err=True)

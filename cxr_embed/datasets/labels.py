@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -127,21 +128,29 @@ def _counted(votes: Sequence[str]) -> str:
     return f"{sum(FINDING_VALUES.get(vote) == 1 for vote in known)}/{len(known)}" if known else ""
 
 
-def check_labels(recipe: Recipe, labels: str | None, tables: Mapping[str, DataTable]) -> None:
+def check_labels(recipe: Recipe, labels: str | None, tables: Mapping[str, DataTable]) -> dict[str, int]:
     """Refuses cells that are no labels: a finding that the recipe does not know, a value that is none.
+
+    Returns:
+        Names in cells that the recipe does not know, where it says that there may be some, and how many rows have each.
 
     Raises:
         ManifestError: with every one of them.
     """
     chosen = {labels, *(official.labels for official in recipe.official or ())} - {None}
     problems: list[str] = []
+    others: Counter[str] = Counter()
     for name in sorted(str(name) for name in chosen):
         source = recipe.labels[name]
-        if source.named is not None:
-            cells = _cells(tables, source.named.table, source.named.in_ or source.in_)
-            problems += _unknown_names(cells, source.named)
+        if (named := source.named) is not None:
+            faults, unknown = _unknown_names(_cells(tables, named.table, named.in_ or source.in_), named)
+            problems += faults
+            if named.others == "refuse":
+                problems += [f"the recipe does not know the finding {name!r}" for name in sorted(unknown)]
+            elif named.others == "tell":
+                others += unknown
         for finding, column in (source.columns or {}).items():
-            cells = _cells(tables, [column], source.in_)
+            cells = set(_cells(tables, [column], source.in_))
             wrong = sorted(cell for cell in cells if plain_finding(mapped(cell, source.map)) not in FINDING_VALUES)
             if wrong:
                 problems.append(f"{finding} is {', '.join(map(repr, wrong[:3]))}, not 1, 0, -1 or blank")
@@ -150,23 +159,26 @@ def check_labels(recipe: Recipe, labels: str | None, tables: Mapping[str, DataTa
         shown = "".join(f"\n  {problem}" for problem in problems[:10])
         more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise ManifestError(f"{files}: not as the recipe {recipe.name} expects it{shown}{more}", tuple(problems))
+    return dict(others.most_common())
 
 
-def _cells(tables: Mapping[str, DataTable], names: Sequence[str], table: str | None) -> set[str]:
-    """The different cells of a column."""
+def _cells(tables: Mapping[str, DataTable], names: Sequence[str], table: str | None) -> Sequence[str]:
+    """The cells of a column."""
     for each in tables.values() if table is None else (tables[table],):
         for name in names:
             if name in each.columns:
-                return set(each.columns[name])
-    return set()
+                return each.columns[name]
+    return ()
 
 
-def _unknown_names(cells: Iterable[str], named: Named) -> list[str]:
+def _unknown_names(cells: Iterable[str], named: Named) -> tuple[list[str], Counter[str]]:
+    """Cells that are not the lists that they should be, and names that the recipe does not know."""
     known = {*named.names, *named.same_as, *named.negative, *named.unknown, *named.ignored}
-    problems, unknown = [], set()
-    for cell in sorted(cells):
+    problems: list[str] = []
+    unknown: Counter[str] = Counter()
+    for cell, rows in sorted(Counter(cells).items()):
         try:
-            unknown |= set() if named.others else set(names_in(cell, named)) - known
+            unknown.update(dict.fromkeys(set(names_in(cell, named)) - known, rows))
         except ValueError as error:
             problems.append(str(error))
-    return [*problems, *(f"the recipe does not know the finding {name!r}" for name in sorted(unknown))]
+    return problems, unknown

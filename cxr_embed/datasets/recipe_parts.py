@@ -161,7 +161,8 @@ class Named(RecipePart):
         negative: names that say that nothing is there, or a whole cell that does: `[]`, or a blank one.
         unknown: names by which nobody knows: all findings of the image are blank.
         ignored: names that say nothing of a finding.
-        others: whether other names stand there too, and say that something else is there.
+        others: what other names are: a fault of the table (`refuse`), something that is counted and no column (`tell`),
+            or what such cells are full of (`pass`).
         tree: finding to the findings that it is a kind of, and so implies.
         reader: column of who named it, for `votes`.
     """
@@ -176,7 +177,7 @@ class Named(RecipePart):
     negative: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
-    others: bool = False
+    others: Literal["refuse", "tell", "pass"] = "refuse"
     tree: dict[str, OneOrMore[str]] = {}
     reader: str | None = None
 

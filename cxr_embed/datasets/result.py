@@ -29,6 +29,7 @@ class ScanResult:
         without_patient: images whose patient is unknown: each was taken as a patient of its own.
         not_found: rows of the data set's table whose file is not there.
         unlisted: images that the data set's first table lacks and that are of it all the same; their cells are blank.
+        others: names that cells of the labels have and the recipe does not know, with the number of rows.
         neutral: images whose id is a keyed hash, because their path gives a person or an order away.
         problems: why the columns make no valid manifest, where the data set's own tables are at fault.
         labels: the name of the labels that were taken, of a recipe that has any.
@@ -42,6 +43,7 @@ class ScanResult:
     without_patient: int = 0
     not_found: int = 0
     unlisted: int = 0
+    others: dict[str, int] = field(default_factory=dict)
     neutral: int = 0
     problems: list[str] = field(default_factory=list)
     labels: str | None = None

@@ -111,7 +111,7 @@ class _Scan:
     ) -> None:
         self._root, self._recipe, self._key, self._pattern = root, recipe, key, pattern
         self._tables, self._splits = read_tables(root, recipe, labels), read_splits(root, recipe)
-        check_labels(recipe, labels, self._tables)
+        others = check_labels(recipe, labels, self._tables)
         self._labeller = Labeller(recipe, labels)
         self._boxes = BoxTable(recipe.boxes or [])
         first = next(iter(self._tables.values()), None)
@@ -119,6 +119,7 @@ class _Scan:
         self.result = ScanResult(
             columns={name: [] for name in recipe.manifest_columns(labels)},
             labels=labels,
+            others=others,
             not_findings=recipe.not_findings(labels),
         )
         self._seen: set[str] = set()
