@@ -1,7 +1,7 @@
 """Every verb of the command line, once, in one process, on phantoms: for tests that watch what it does elsewhere.
 
 python tests/every_verb.py FOLDER            the folder is made
-python tests/every_verb.py FOLDER extras     those that need torch, TensorFlow, Milvus or mlcroissant too, where they are
+python tests/every_verb.py FOLDER extras     those that need more packages too, where they are installed
 """
 
 from __future__ import annotations

@@ -140,6 +140,20 @@ def test_beside_the_radiographs_rows_and_pictures_are_joined(tmp_path: Path, suf
     assert read_manifest(tmp_path / "c.json").findings == ("Über (%)",)
 
 
+def test_a_manifest_beside_its_radiographs_below(tmp_path: Path) -> None:
+    draw(tmp_path / "cases", ["images/a.png"])
+    manifest = tmp_path / "cases" / "m.csv"
+    write_manifest(manifest, {"image_id": ["a"], "path": ["images/a.png"], "patient_id": ["p"], "X": ["1"]})
+    write_croissant(manifest, tmp_path / "c.json")
+    assert missing_files(read_manifest(tmp_path / "c.json")) == [], "without a companion, as the manifest has it"
+    draw(tmp_path / "films", ["images/a.png"])
+    with pytest.raises(ManifestError, match="its companion does not say so; `cxr-embed manifest describe` says it"):
+        write_croissant(manifest, tmp_path / "d.json", root=tmp_path / "films")
+    write_companion(manifest, Companion(title="no folder in it"))
+    write_croissant(manifest, tmp_path / "e.json")
+    assert missing_files(read_manifest(tmp_path / "e.json")) == []
+
+
 def test_the_verbs(world: Path) -> None:
     out = world / "set.croissant.json"
     manifest = world / "set" / "nih.csv"
@@ -182,9 +196,9 @@ def test_what_cannot_be_described(world: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ManifestError, match="separated by ';'"):
         write_croissant(manifest, world / "d.json")
     manifest.write_text(manifest.read_text().replace(";", ","))
-    write_manifest(world / "set" / "p.parquet", {"image_id": ["a"], "path": ["a/x.png"], "patient_id": ["p"]})
+    write_manifest(world / "films" / "p.parquet", {"image_id": ["a"], "path": ["a/x.png"], "patient_id": ["p"]})
     with pytest.raises(ManifestError, match="a Croissant file describes a CSV"):
-        write_croissant(world / "set" / "p.parquet", world / "d.json", root=world / "films")
+        write_croissant(world / "films" / "p.parquet", world / "d.json")
     write_croissant(manifest, world / "d.json")
     with pytest.raises(ManifestError, match="give a manifest, and an `out` of another name"):
         write_croissant(world / "d.json", world / "e.json")

@@ -22,7 +22,7 @@ import pyarrow as pa
 from cxr_embed.errors import ManifestError
 from cxr_embed.io.files import stays_below
 from cxr_embed.manifest.checks import DESCRIPTIVE, OPTIONAL, REQUIRED, leaves_root
-from cxr_embed.manifest.companion import FORMAT, Companion, companion_path, read_companion, relative_root
+from cxr_embed.manifest.companion import FORMAT, Companion, companion_path, read_companion, relative_root, root_of
 from cxr_embed.manifest.patterns import match_bounded
 from cxr_embed.manifest.rows import Rows, read_rows, reason
 
@@ -175,7 +175,8 @@ class _Croissant:
         if "path" in given:
             # Its own field for the names of the pictures' files says nothing more.
             given = {name: column for name, column in given.items() if name not in references or name in _KNOWN}
-            at = root or (source.parent / known.root if known is not None and known.root is not None else self.folder)
+            ours = known is not None or bool(self._checksums())  # Croissant's own paths begin at its file's folder
+            at = root or (root_of(known, source) if ours else self.folder)
         elif references:
             given = self._with_paths(given, references, at)
         if "path" not in given:

@@ -15,7 +15,7 @@ from cxr_embed.errors import ManifestError
 from cxr_embed.io.digests import file_sha256
 from cxr_embed.io.files import write_whole
 from cxr_embed.manifest.checks import DAY_OFFSET
-from cxr_embed.manifest.companion import companion_path
+from cxr_embed.manifest.companion import companion_path, root_of
 from cxr_embed.manifest.croissant import CHECKSUMS, is_croissant, mlcroissant
 from cxr_embed.manifest.manifest import Manifest, linked_away, missing_files, read_manifest
 from cxr_embed.manifest.rows import csv_lines, reason
@@ -75,6 +75,12 @@ def write_croissant(
     if is_croissant(manifest) or companion_path(manifest).absolute() == out.absolute():
         raise ManifestError(f"{out}: give a manifest, and an `out` of another name than its companion's")
     table = read_manifest(manifest, root=root, extra=extra)
+    if not os.path.samefile(table.root, root_of(table.companion, manifest)):
+        # Whoever reads the Croissant file knows the folder by the companion.
+        raise ManifestError(
+            f"{manifest}: paths are relative to {table.root}, and its companion does not say so; "
+            f"`cxr-embed manifest describe` says it"
+        )
     _check_files(manifest, table)
     description = _Description(manifest, table, out)
     digests = []
