@@ -94,7 +94,7 @@ def gather(
         views=known["view"],
         queries=in_split(known["split"], split_queries, source),
         searched=in_split(known["split"], split_cases, source),
-        notes=tuple(notes),
+        notes=(*notes, *(joined.notes if labels is not None else ())),
     )
 
 
