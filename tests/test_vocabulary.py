@@ -335,3 +335,14 @@ def test_searches_and_curves_speak_common_names(two_names: Path) -> None:
     assert [f.name for f in found.indexes[0].findings] == ["Pleural Effusion", "Mass"]
     curve = cx.few_label_curve([two_names / "store"], two_names / "labels.csv", findings="common", shots=[1], seeds=2)
     assert {result.finding for result in curve.curve.results} == {"Pleural Effusion", "Mass"}
+
+
+def test_thresholds_of_other_scores_are_found_by_what_a_finding_means(two_names: Path) -> None:
+    scores, labels = two_names / "scores.csv", two_names / "labels.csv"
+    other = two_names / "other.csv"
+    other.write_text(scores.read_text().replace("Effusion", "pleural effusion").replace("mass", "MASS"))
+    parts = {"split": "test", "thresholds_split": "train", "bootstraps": 5}
+    plain = cx.evaluate(scores, labels, findings=["Effusion", "mass"], **parts)
+    mixed = cx.evaluate(scores, labels, findings=["Effusion", "mass"], thresholds_from=other, **parts)
+    assert [f.threshold for f in mixed.findings] == [f.threshold for f in plain.findings]
+    assert None not in [f.threshold for f in mixed.findings]

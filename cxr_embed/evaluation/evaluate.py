@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
 from typing import Any
@@ -102,6 +102,10 @@ def evaluate(
             blank=blank,
         )
         check_apart(cases, validation, ("tested", "in the validation part"))
+        # Other scores may call a finding otherwise; the label tells which it is.
+        called = dict(zip(cases.columns, cases.names, strict=True))
+        pairs = zip(validation.columns, validation.names, strict=True)
+        validation = replace(validation, names=tuple(called.get(column, name) for column, name in pairs))
     names = cases.names if wants_common(findings) else given.names
     check_prevalence(prevalence, names)
     _check_thresholds(threshold, names)
