@@ -29,6 +29,7 @@ from cxr_embed.benchmark import PlanError, read_plan
 from cxr_embed.benchmark import run as running
 from cxr_embed.benchmark import vectors as stored
 from cxr_embed.benchmark.results import SCHEMA, corrected
+from cxr_embed.benchmark.tasks import images_a_second
 from cxr_embed.encoders.registry import ENCODERS
 from cxr_embed.encoders.seen import words_on
 from cxr_embed.errors import CxrEmbedError
@@ -236,6 +237,22 @@ def test_the_differences_are_those_of_compare_and_of_one_curve(made: tuple[Path,
         (row,) = rows_of(out, data="drawn", encoder="mini", task="curve", finding=finding, shots=pair["shots"])
         for ours, theirs in (("difference", "mean"), ("difference_low", "ci_low"), ("p", "p")):
             assert row[ours] == (pytest.approx(pair[theirs]) if pair[theirs] is not None else None)
+
+
+@pytest.mark.parametrize(
+    ("ready", "done", "speed"),
+    [
+        ([1.0], [(2.0, 10), (3.0, 20)], 10.0),
+        ([2.0], [(2.0, 10), (3.0, 20)], 10.0),  # nobody saw when the first ten began
+        ([], [(2.0, 10), (4.0, 20)], 5.0),
+        ([2.0], [(2.0, 10)], None),
+        ([1.0], [], None),
+    ],
+)
+def test_images_a_second(ready: list[float], done: list[tuple[float, int]], speed: float | None) -> None:
+    found = images_a_second(ready, done)
+    assert found.value == speed
+    assert bool(found.reason) == (speed is None)
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.none() | st.floats(0, 1)), max_size=30))
@@ -468,6 +485,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"encoders": {"hog": {"wieghts": "x"}}}, r"encoders.hog.wieghts: unknown key; did you mean weights\?"),
     ({"encoders": {"a/b": {"encoder": "hog"}}}, r"encoders.a/b: a name becomes a folder"),
     ({"encoders": {"x": {"encoder": "densenet121", "weights": "gone.safetensors"}}}, r"encoders.x: no weights at gone"),
+    ({"encoders": {"x": {"encoder": "no.such:thing"}}}, r"encoders.x: no encoder can be made from 'no.such:thing'"),
     ({"encoders": {"hog": {"weights": "random"}}}, r"encoders.hog: hog has no weights to convert or fill"),
     ({"encoders": {"hog": {"output": "general"}}}, r"encoders.hog.output: hog has no output 'general'; did|there are"),
     ({"encoders": {"hog": {"tasks": ["probe", "shortcuts"]}}}, r"encoders.hog.tasks: shortcuts is not among the plan"),
@@ -583,6 +601,9 @@ def test_the_examples_are_plans() -> None:
         plan, folder, _ = read_plan(path)
         assert plan.compared_with in plan.encoders
         assert folder == path.parent
+    page = (HERE.parent / "docs" / "bench.md").read_text()
+    shown = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    assert shown == yaml.safe_load((HERE.parent / "examples" / "bench" / "small.yaml").read_text())
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs the extra cxr-foundation")

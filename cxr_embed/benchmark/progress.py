@@ -13,16 +13,17 @@ from cxr_embed.encoders.registry import is_own
 
 Progress = Callable[[str, int, int], None]  # a word for the step, what is done, how much there is
 UNITS = 100  # a second of expected work: a bar moves within a step
-# Expected seconds, of which only the proportions matter: of a cell with its comparison and its part of a report.
+# Expected seconds, of which only the proportions matter: of a cell, a comparison with the reference, a report.
 _CELL: Mapping[Task, float] = {
-    "probe": 8,
-    "curve": 15,
-    "prompts": 4,
-    "neighbours": 5,
-    "shortcuts": 4,
-    "scores": 6,
+    "probe": 3,
+    "curve": 12,
+    "prompts": 2,
+    "neighbours": 3,
+    "shortcuts": 2,
+    "scores": 1,
     "speed": 20,
 }
+COMPARISON, REPORT = 2.0, 7.0
 _IMAGE = {"numpy": 0.02, "engines": 0.02, "torch": 0.05, "tensorflow": 0.5}  # by what runs the encoder
 _PHANTOM = 0.05
 
@@ -85,6 +86,7 @@ def drawing_work(phantoms: int) -> float:
 
 def plan_work(plan: Plan) -> float:
     """Expected work of a plan, as far as it is known before its data sets are read."""
-    cells = sum(map(cell_work, plan.tasks.names)) * len(plan.encoders) * len(plan.data)
+    each = sum(cell_work(task) + COMPARISON for task in plan.tasks.names) + (REPORT if plan.reports else 0)
+    cells = each * len(plan.encoders) * len(plan.data)
     phantoms = sum(data.phantoms or 0 for data in plan.data.values())
     return cells + drawing_work(phantoms) + len(plan.encoders) * phantoms * _IMAGE["engines"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from cxr_embed.benchmark.checks import Bench, needs_vectors
 from cxr_embed.benchmark.comparisons import differences
 from cxr_embed.benchmark.data import BenchData, write_labels
 from cxr_embed.benchmark.plan import Task
-from cxr_embed.benchmark.progress import Clock, cell_work, embedding_work
+from cxr_embed.benchmark.progress import COMPARISON, REPORT, Clock, cell_work, embedding_work
 from cxr_embed.benchmark.results import (
     DONE,
     FAILED,
@@ -34,7 +35,7 @@ from cxr_embed.probe.curve_summary import CURVE_JSON
 from cxr_embed.store import Store
 from cxr_embed.types import counted
 
-REPORT = "report.html"
+PAGE = "report.html"
 _REPORTED_TASKS: tuple[Task, ...] = ("probe", "scores", "prompts")
 Place = tuple[str, str, Task]
 
@@ -75,13 +76,25 @@ class Run:
             if (data, encoder, task) not in bench.impossible
         ]
 
+    @property
+    def compared(self) -> list[Place]:
+        """The cells that are compared with the reference's."""
+        reference = self.bench.plan.compared_with
+        known = set(self.places)
+        return [place for place in self.places if place[1] != reference and (place[0], reference, place[2]) in known]
+
+    @property
+    def pages(self) -> list[tuple[str, str]]:
+        """The data sets and encoders that get a report."""
+        scored = [place[:2] for place in self.places if place[2] in _REPORTED_TASKS]
+        return list(dict.fromkeys(scored)) if self.bench.plan.reports else []
+
     def follow(self) -> list[Row]:
         """Does everything that is not done yet; the rows of the results."""
         self._embed()
         self._measure()
         self._compare()
-        if self.bench.plan.reports:
-            self._report()
+        self._report()
         return self._results()
 
     def _embed(self) -> None:
@@ -93,7 +106,8 @@ class Run:
                 if needs_vectors([task for d, e, task in self.places if (d, e) == (name, encoder.name)]):
                     wanted.append((encoder, data))
         left = [pair for pair in wanted if not stores.is_complete(pair[0], pair[1].name, pair[1].table)]
-        cells = sum(cell_work(task) for _, _, task in self.places)
+        cells = sum(cell_work(task) for _, _, task in self.places) + COMPARISON * len(self.compared)
+        cells += REPORT * len(self.pages)
         self.clock.expect(cells + sum(embedding_work(encoder, len(data.table)) for encoder, data in left))
         for encoder, data in left:
             self._embed_one(stores, encoder, data)
@@ -188,33 +202,36 @@ class Run:
     def _compare(self) -> None:
         """Every cell beside the reference's."""
         reference = self.bench.plan.compared_with
-        for place, cell in self.cells.items():
+        for place in self.compared:
             data, name, task = place
-            other = self.cells.get((data, reference, task))
-            if name == reference or other is None:
-                continue
-            self.clock.at(f"{data}, {name}: {task} beside {reference}")
-            fingerprint = json_digest([PROTOCOL, "comparison", cell.fingerprint, other.fingerprint])
-            folder = cell.folder.parent / f"{task}-beside-{fingerprint[:12]}"
-            try:
-                found = self._kept(folder, fingerprint, _comparison_of(cell, other))
-                self.rows[place] = with_differences(self.rows[place], found)
-            except Exception as error:
-                self.notes.append(f"{data}, {name}: {task} could not be compared with {reference}: {reason_of(error)}")
-            self.rows[place] = [{**row, "reference": reference} for row in self.rows[place]]
+            cell, other = self.cells.get(place), self.cells.get((data, reference, task))
+            if cell is not None and other is not None:
+                self.clock.at(f"{data}, {name}: {task} beside {reference}")
+                self._beside(place, cell, other)
+            self.clock.finish(COMPARISON)
+
+    def _beside(self, place: Place, cell: Cell, other: Cell) -> None:
+        data, name, task = place
+        fingerprint = json_digest([PROTOCOL, "comparison", cell.fingerprint, other.fingerprint])
+        folder = cell.folder.parent / f"{task}-beside-{fingerprint[:12]}"
+        try:
+            found = self._kept(folder, fingerprint, _comparison_of(cell, other))
+            self.rows[place] = with_differences(self.rows[place], found)
+        except Exception as error:
+            self.notes.append(f"{data}, {name}: {task} could not be compared: {reason_of(error)}")
+        self.rows[place] = [{**row, "reference": other.encoder.name} for row in self.rows[place]]
 
     def _report(self) -> None:
         """A page for each encoder on each data set that has scores."""
-        for data in self.bench.data:
-            for name in self.bench.encoders:
-                chosen = [(data, name, task) for task in _REPORTED_TASKS if (data, name, task) in self.cells]
-                if not chosen:
-                    continue
+        for data, name in self.pages:
+            chosen = [(data, name, task) for task in _REPORTED_TASKS if (data, name, task) in self.cells]
+            if chosen:
                 self.clock.at(f"{data}, {name}: report")
                 try:
                     self.reports[data, name] = self._page(data, name, [self.cells[place] for place in chosen])
                 except Exception as error:
                     self.notes.append(f"{data}, {name}: no report: {reason_of(error)}")
+            self.clock.finish(REPORT)
 
     def _page(self, data: str, name: str, cells: list[Cell]) -> str:
         curve = self.cells.get((data, name, "curve"))
@@ -222,22 +239,16 @@ class Run:
         fingerprint = json_digest([PROTOCOL, "report", [cell.fingerprint for cell in parts]])
         folder = self.bench.out / "reports" / folder_name(data) / f"{folder_name(name)}-{fingerprint[:12]}"
         self._kept(folder, fingerprint, _report_of(name, cells, curve))
-        return str((folder / REPORT).relative_to(self.bench.out))
+        return str((folder / PAGE).relative_to(self.bench.out))
 
     def _results(self) -> list[Row]:
         """A row a figure, and one for each cell without any."""
         bench, rows = self.bench, list[Row]()
-        for data in bench.data:
-            for name in bench.encoders:
-                for task in bench.tasks(data, name):
-                    known = {
-                        "data": data,
-                        "encoder": name,
-                        "task": task,
-                        "saw_data": bench.saw(data, name),
-                        "stand_in": bench.stand_in(name),
-                    }
-                    rows += [{**row, **known} for row in self._of_place((data, name, task))]
+        for data, task, name in itertools.product(bench.data, bench.plan.tasks.names, bench.encoders):
+            if task in bench.tasks(data, name):
+                known = {"data": data, "encoder": name, "task": task}
+                marks = {"saw_data": bench.saw(data, name), "stand_in": bench.stand_in(name)}
+                rows += [{**row, **known, **marks} for row in self._of_place((data, name, task))]
         return corrected(rows)
 
     def _of_place(self, place: Place) -> list[Row]:
@@ -285,7 +296,7 @@ def _report_of(name: str, cells: list[Cell], curve: Cell | None) -> Callable[[Pa
         report(
             files[0],
             data.labels,
-            out=folder / REPORT,
+            out=folder / PAGE,
             against=files[1:],
             curve=curve.folder / CURVE / CURVE_JSON if curve is not None else None,
             split=data.test,

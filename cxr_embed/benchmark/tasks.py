@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -223,11 +223,13 @@ def run_speed(cell: Cell, folder: Path) -> list[Row]:
 
 
 def _timed(cell: Cell, device: str, images: int, store: Path) -> Row:
-    plan, seen = cell.encoder.plan, list[tuple[float, int]]()
+    plan, ready, done = cell.encoder.plan, list[float](), list[tuple[float, int]]()
 
     def note(summary: EmbedSummary) -> None:
-        if summary.embedded and (not seen or summary.embedded > seen[-1][1]):
-            seen.append((time.perf_counter(), summary.embedded))
+        if summary.engine and not ready:
+            ready.append(time.perf_counter())
+        if summary.embedded and (not done or summary.embedded > done[-1][1]):
+            done.append((time.perf_counter(), summary.embedded))
 
     summary = embed(
         cell.data.table,
@@ -247,11 +249,24 @@ def _timed(cell: Cell, device: str, images: int, store: Path) -> Row:
     if summary.interrupted:
         raise KeyboardInterrupt
     output = f"{device}: {summary.engine}, batches of {summary.batch_size}" if summary.engine else device
-    if len(seen) > 1:
-        value = (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0])
-        return figure_row("", "images_per_second", Estimate(value), n=summary.embedded, output=output)
-    reason = f"these images are done at once, {images} of them; take more (`images`)"
-    return figure_row("", "images_per_second", Estimate(None, reason=reason), n=summary.embedded, output=output)
+    return figure_row("", "images_per_second", images_a_second(ready, done), n=summary.embedded, output=output)
+
+
+def images_a_second(ready: Sequence[float], done: Sequence[tuple[float, int]]) -> Estimate:
+    """How fast images were embedded from the moment on that the model was loaded.
+
+    Args:
+        ready: when that was, in seconds; nothing where nobody saw it.
+        done: seconds and how many images were done by then, rising.
+    """
+    if not done:
+        return Estimate(None, reason="none of these images was embedded")
+    # Who says that a model is loaded with its first vectors did these before anybody looked at the clock.
+    start, before = (ready[0], 0) if ready and ready[0] < done[0][0] else done[0]
+    passed, images = done[-1][0] - start, done[-1][1] - before
+    if passed <= 0 or not images:
+        return Estimate(None, reason="these images are done at once; take more (`images`)")
+    return Estimate(images / passed)
 
 
 def _store(cell: Cell) -> Store:

@@ -65,11 +65,19 @@ class BenchEncoder:
             named = cached_folder(hub) if hub is not None else weights_path(self.encoder)
         files += _stamps(named)
         if is_own(self.encoder):
-            module = importlib.util.find_spec(self.encoder.partition(":")[0])
-            files += _stamps(Path(module.origin)) if module is not None and module.origin else []
+            files += _stamps(_module_file(self.encoder.partition(":")[0]))
         return json_digest(
             [__version__, self.encoder, files, plan.outputs, plan.pixels, plan.prepare, plan.precision, plan.dtype]
         )
+
+
+def _module_file(name: str) -> Path | None:
+    """The file of a user's module; None where it is not found, of which whoever loads it says more."""
+    try:
+        module = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    return Path(module.origin) if module is not None and module.origin else None
 
 
 def _family_hub(name: str) -> HubModel | None:

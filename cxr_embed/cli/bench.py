@@ -79,9 +79,9 @@ def _print(made: BenchResult, out: Path) -> None:
     from cxr_embed.present.numbers import PLAIN
 
     rows = []
-    for row in made.table.to_pylist():
-        if row["finding"] != "(mean)" or row["figure"] != "auroc" or row["status"] != "done":
-            continue
+    means = [r for r in made.table.to_pylist() if (r["finding"], r["figure"]) == ("(mean)", "auroc")]
+    order = list(dict.fromkeys((r["data"], r["task"], r["shots"]) for r in means))
+    for row in sorted(means, key=lambda r: order.index((r["data"], r["task"], r["shots"]))):
         apart = ""
         if row["difference"] is not None:
             apart = PLAIN.figure(
