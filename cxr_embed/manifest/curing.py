@@ -20,7 +20,13 @@ _NAMES = {
     "path": ("path", "imagepath", "imgpath", "filepath", "filename", "file", "imagefile"),
     "patient_id": ("patientid", "patient", "subjectid", "subject", "pid"),
 }
-_FLAGS = {"image_id": "--id", "path": "--path", "patient_id": "--patient"}
+# The command, and its flags by what follows them.
+_COMMAND = (
+    "cxr-embed manifest convert TABLE --out OUT --id image_id --path path --patient patient_id --rename OTHER "
+    "--map VALUES --not-finding COLUMN"
+)
+_VERB, _OPTIONS = _COMMAND.split()[:3], _COMMAND.split()[4:]
+_FLAGS = dict(zip(_OPTIONS[1::2], _OPTIONS[::2], strict=True))
 # Words that say one thing of a finding in every table.
 _WORDS = {
     **dict.fromkeys(("positive", "pos", "present", "y", "t"), "1"),
@@ -97,11 +103,11 @@ def _known(rows: Rows, name: str) -> list[str]:
 
 def _command(path: Path, how: Conversion) -> str:
     stem = path.name.removesuffix(".gz").removesuffix(path.suffix if path.suffix != ".gz" else ".csv")
-    words = ["cxr-embed", "manifest", "convert", str(path), "--out", str(path.with_name(f"{stem}-manifest.csv"))]
+    words = [*_VERB, str(path), _FLAGS["OUT"], str(path.with_name(f"{stem}-manifest.csv"))]
     for name, old in how.columns.items():
-        words += [_FLAGS[name], old] if name in _FLAGS else ["--rename", f"{old}={name}"]
+        words += [_FLAGS[name], old] if name in _FLAGS else [_FLAGS["OTHER"], f"{old}={name}"]
     if how.values:
-        words += ["--map", ",".join(f"{value}={to}" for value, to in how.values.items())]
+        words += [_FLAGS["VALUES"], ",".join(f"{value}={to}" for value, to in how.values.items())]
     for name in how.not_findings:
-        words += ["--not-finding", name]
+        words += [_FLAGS["COLUMN"], name]
     return shlex.join(words)
