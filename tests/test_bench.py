@@ -28,10 +28,12 @@ import cxr_embed
 from cxr_embed.benchmark import PlanError, read_plan
 from cxr_embed.benchmark import run as running
 from cxr_embed.benchmark import vectors as stored
+from cxr_embed.benchmark.checks import saw_data
 from cxr_embed.benchmark.results import SCHEMA, corrected
 from cxr_embed.benchmark.tasks import images_a_second
+from cxr_embed.datasets import recipe_names
 from cxr_embed.encoders.registry import ENCODERS
-from cxr_embed.encoders.seen import words_on
+from cxr_embed.encoders.seen import SAME_PICTURES, words_on
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.manifest import read_labels
 from cxr_embed.phantom import write_phantoms
@@ -286,6 +288,10 @@ def test_who_learned_from_what_and_stands_in_for_what(made: tuple[Path, dict[str
     [
         ("mini", "nih-chestxray14", "learned from 835 of its images with their labels"),
         ("mini", "siim-pneumothorax", "learned from NIH ChestX-ray14, which has radiographs in common"),
+        ("mini", "nih-chestxray14-sample", "learned from NIH ChestX-ray14, which has radiographs in common"),
+        ("densenet121-nih", "covidx", "learned from NIH ChestX-ray14, which has radiographs in common"),
+        ("densenet121-rsna", "nih-chestxray14-sample", "learned from RSNA pneumonia, which has radiographs in common"),
+        ("resnet50", "vindr-cxr-kaggle", "learned from VinDr-CXR, which has radiographs in common"),
         ("densenet121-rsna", "nih-chestxray14", "learned from RSNA pneumonia, which has radiographs in common"),
         ("densenet121", "nih-chestxray14", "learned from its images with their labels"),
         ("cxr-foundation", "nih-chestxray14", ""),
@@ -298,6 +304,22 @@ def test_what_is_known_of_an_encoder_s_training(encoder: str, recipe: str, words
     assert found.startswith(words)
     assert bool(found) == bool(words)
     assert all(seen.source for seen in ENCODERS[encoder].saw)
+
+
+def test_what_a_plan_says_holds_for_what_is_made_of_the_same_radiographs() -> None:
+    plan = read_plan(small(encoders={"x": {"encoder": "hog", "saw": {"nih-chestxray14": "with labels"}}}))[0]
+    encoder = stored.BenchEncoder(name="x", encoder="hog", plan=plan.encoders["x"], weights=None, folder=Path())
+    assert saw_data(encoder, "nih-chestxray14", None) == "with labels"
+    assert "radiographs in common: with labels" in saw_data(encoder, "rsna-pneumonia", None)
+    assert saw_data(encoder, "padchest", None) == saw_data(encoder, "", None) == ""
+
+
+def test_every_part_of_a_known_data_set_is_known_as_that() -> None:
+    """A recipe of a sample, or of other files of the same data set, must not pass for a data set that nobody saw."""
+    recipes = recipe_names()
+    for name in recipes:
+        whole = next((other for other in recipes if other != name and name.startswith(f"{other}-")), None)
+        assert whole is None or SAME_PICTURES[name][0] == SAME_PICTURES.get(whole, (whole,))[0], name
 
 
 def test_an_unchanged_plan_does_nothing(
@@ -344,6 +366,36 @@ def test_only_what_changed_is_done(made: tuple[Path, dict[str, Any]], world: Pat
     new = {name for name in now if now[name] != files.get(name)}
     assert new
     assert all("/neighbours-" in name for name in new if not name.startswith(("data/", "encoders/"))), new
+
+
+def test_what_a_cell_reads_beside_labels_is_in_its_fingerprint(world: Path, tmp_path: Path) -> None:
+    """A column of the user's own, the images that are timed, and how they are read in batches."""
+    shutil.copytree(world / "drawn", tmp_path / "drawn")
+    path = tmp_path / "drawn" / "manifest.csv"
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    plan = small(
+        encoders={"hog": None},
+        data={"drawn": {"manifest": "drawn/manifest.csv", "extra": ["scanner"]}},
+        tasks={"shortcuts": {"by": "scanner", "fewest": 2}, "speed": {"images": 8, "device": "cpu"}},
+    )
+
+    def fingerprints(scanner: str) -> tuple[str, str]:
+        write_csv(path, [{**row, "scanner": scanner[number % 3]} for number, row in enumerate(rows)])
+        cxr_embed.bench(save_plan(tmp_path, "plan", plan), out=tmp_path / "out")
+        found = (rows_of(tmp_path / "out", task=task) for task in ("shortcuts", "speed"))
+        one, other = ({row["fingerprint"] for row in part} for part in found)
+        return one.pop(), other.pop()
+
+    shortcuts, speed = fingerprints("ABA")
+    assert fingerprints("ABA") == (shortcuts, speed)
+    changed, same = fingerprints("BAA")
+    assert (changed != shortcuts, same == speed) == (True, True)
+    plan["encoders"]["hog"] = {"batch_size": 4}
+    same, batches = fingerprints("BAA")
+    assert (same == changed, batches != speed) == (True, True)
+    shutil.copyfile(tmp_path / "drawn" / rows[9]["path"], tmp_path / "drawn" / rows[0]["path"])
+    assert fingerprints("BAA")[1] != batches
 
 
 def small(**changes: Any) -> dict[str, Any]:
@@ -500,6 +552,7 @@ def test_an_image_that_one_encoder_lacks_is_tested_with_none(
         assert set(pq.read_table(scores)["image_id"].to_pylist()) <= set(left.ids.tolist())
 
 
+DRAWN = {"drawn": {"manifest": "drawn/manifest.csv"}}
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"encoders": {"minni": None}}, r"encoders.minni: no encoder is named 'minni'; did you mean mini"),
     ({"tasks": {"prob": None}}, r"tasks.prob: unknown task; did you mean probe\?"),
@@ -545,7 +598,23 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"tasks": {"prompts": {"prompts": "phantom9"}}},
         r"no prompt set is named 'phantom9'; did you mean phantom8",
     ),
-    ({"bootstraps": -1}, r"bootstraps"),
+    ({"bootstraps": -1}, r"bootstraps: must be 0 or more"),
+    ({"seed": 2**32}, r"seed: must be 4,294,967,295 or less"),
+    ({"tasks": {"curve": {"shots": [2, "al"]}}}, r"curve.shots.1: must be a whole number, or is 'all', not 'al'"),
+    ({"tasks": {"probe": {"C": 0}}}, r"tasks.probe.C: must be above 0"),
+    ({"findings": ["Effusio", "Nodule"], "data": DRAWN}, r"findings: no data set has Effusio; did you mean Effusion\?"),
+    ({"tasks": {"shortcuts": {"by": ["sex", "aeg"]}}}, r"shortcuts.by: no data set has a column aeg; did you mean age"),
+    (
+        {"data": {"x": {"manifest": "drawn/manifest.csv", "recipe": "nih-chestxray"}}},
+        r"data.x.recipe: no recipe and no encoder's `saw` is named 'nih-chestxray'; did you mean nih-chestxray14\?",
+    ),
+    ({"encoders": {"hog": {"saw": {"phantom": "all"}}}}, r"encoders.hog.saw: .*'phantom'; did you mean phantoms\?"),
+    ({"encoders": {"hog": None, "HOG": {"encoder": "hog"}}}, r"encoders.HOG: differs from hog in case alone"),
+    ({"encoders": {"mini": {"text_weights": "gone"}}}, r"encoders.mini: no weights at gone \(`text_weights`"),
+    (
+        {"encoders": {"hog": {"scores": {"drawn": "scores.csv"}}}},
+        r"encoders.hog.scores: scores is not among the plan's",
+    ),
     ({"seed": "x"}, r"seed: must be a whole number"),
 ]
 
@@ -595,6 +664,33 @@ def test_files_that_are_not_plans(tmp_path: Path, text: str, said: str) -> None:
         read_plan(path)
     with pytest.raises(PlanError, match="cannot be read"):
         read_plan(tmp_path / "gone.yaml")
+
+
+def test_the_order_of_a_manifest_changes_nothing(world: Path, tmp_path: Path) -> None:
+    """What was kept of one order is compared with what is made of another."""
+    shutil.copytree(world / "drawn", tmp_path / "drawn")
+    plan = small(tasks={"curve": {"shots": [2], "seeds": 2}})
+    plan["encoders"]["mean"] = {"encoder": "hog", "pool": "mean"}
+    cxr_embed.bench(save_plan(tmp_path, "plan", plan), out=tmp_path / "warm")
+    path = tmp_path / "drawn" / "manifest.csv"
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    write_csv(path, rows[::-1])
+    plan["encoders"]["mean"]["pool"] = "max"
+    warm, cold = (
+        cxr_embed.bench(save_plan(tmp_path, "plan", plan), out=tmp_path / name).table.to_pylist()
+        for name in ("warm", "cold")
+    )
+    assert warm == cold
+    assert any(row["difference"] is not None for row in warm)
+
+
+def test_two_data_sets_may_spell_a_finding_in_two_ways(world: Path, tmp_path: Path) -> None:
+    data = {"drawn": {"manifest": "drawn/manifest.csv"}, "unsplit": {"manifest": "unsplit.csv"}}
+    plan = small(encoders={"hog": None}, data=data, tasks={"probe": {"C": 1}}, findings=["pleural-effusion", "Nodule"])
+    cxr_embed.bench(save_plan(world, "two ways", plan), out=tmp_path)
+    found = {(row["data"], row["finding"]) for row in rows_of(tmp_path, figure="auroc")}
+    assert found >= {("drawn", "Nodule"), ("unsplit", "pleural-effusion")}
 
 
 def test_an_optional_encoder_is_left_out_with_its_reason(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -19,10 +20,11 @@ from cxr_embed.benchmark.results import Row
 from cxr_embed.benchmark.vectors import BenchEncoder, folder_name
 from cxr_embed.io.digests import digest_fits, file_sha256, json_digest, sha256_hex, with_digest
 from cxr_embed.io.files import partial_of, sync
+from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.prompts import load_prompt_set
 from cxr_embed.store import Store
 
-PROTOCOL = 1  # rises when the same plan gives other results
+PROTOCOL = 2  # rises when the same plan gives other results
 CELL_JSON, SCORES, LABELS, CURVE, INDEX = "cell.json", "scores.parquet", "labels.parquet", "curve", "index"
 
 
@@ -57,7 +59,7 @@ class Cell:
             {
                 "protocol": PROTOCOL,
                 "task": [self.task, settings],
-                "data": [self.data.digest, self.data.train, self.data.test],
+                "data": [self.data.digest, self.data.train, self.data.test, *self._columns()],
                 "vectors": self._vectors(),
                 "scores": file_sha256(self.scores) if self.scores is not None else "",
                 "seed": self.plan.seed,
@@ -66,11 +68,28 @@ class Cell:
             }
         )
 
+    def _columns(self) -> list[Any]:
+        """What a task reads of the manifest beside the labels: columns of the user's own."""
+        options, known = self.plan.tasks.shortcuts, self.data.labels.table.column_names
+        if self.task != "shortcuts" or options is None:
+            return []
+        order = np.argsort(self.data.table.ids)
+        own = [name for name in options.by if name not in known]
+        return [[name, self.data.table.column(name)[order].tolist()] for name in own]
+
+    def _pace(self) -> list[Any]:
+        """What decides how fast an encoder is: the machine as well, what is on it and not how busy it is."""
+        plan, options = self.encoder.plan, self.plan.tasks.speed
+        assert options is not None
+        first = itertools.islice(self.data.table.rows(), options.images)
+        stamps = [file_stamp(f"{self.data.table.root}/{path}") for _, path, _ in first]
+        files = [[stamp.size, stamp.mtime_ns] for stamp in stamps]
+        return [self.encoder.request(), plan.batch_size, plan.workers, files, gpu_here(), os.cpu_count()]
+
     def _vectors(self) -> list[Any]:
         """Which vectors, and how they are used."""
         if self.store is None:
-            # How fast an encoder is depends on the machine as well; what is on it decides, not how busy it is.
-            return [self.encoder.request(), gpu_here(), os.cpu_count()] if self.task == "speed" else []
+            return self._pace() if self.task == "speed" else []
         store, plan = self.store, self.encoder.plan
         rows = np.argsort(store.ids)
         rows = rows[np.isin(store.ids[rows], self.data.table.ids)]

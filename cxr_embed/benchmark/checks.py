@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cxr_embed.benchmark.cells import prompt_source
-from cxr_embed.benchmark.data import BenchData, learnable, read_data
+from cxr_embed.benchmark.data import PHANTOMS, BenchData, learnable, read_data
 from cxr_embed.benchmark.plan import EncoderPlan, Plan, Task, near_name, refuse
 from cxr_embed.benchmark.progress import Clock, plan_work
 from cxr_embed.benchmark.shortcuts import attribute_labels
 from cxr_embed.benchmark.tasks import OF_VECTORS
 from cxr_embed.benchmark.vectors import RANDOM, BenchEncoder, Stores, random_file, reason_of
 from cxr_embed.cases import match_names
+from cxr_embed.datasets import recipe_names
 from cxr_embed.encoders import encoder_card
 from cxr_embed.encoders.registry import ENCODERS, is_own
-from cxr_embed.encoders.seen import words_on
+from cxr_embed.encoders.seen import Seen, words_on
 from cxr_embed.errors import CxrEmbedError, EncoderError
 from cxr_embed.evaluation import read_scores
 from cxr_embed.prompts import load_prompt_set
@@ -63,10 +64,13 @@ def saw_data(encoder: BenchEncoder, recipe: str, spec: EncoderSpec | None) -> st
     """How an encoder learned from a data set, by the plan and by what is known of it."""
     if not recipe:
         return ""
-    said = encoder.plan.saw.get(recipe, "")
-    if not encoder.encoder or is_own(encoder.encoder) or (spec is not None and spec.untrained):
-        return said
-    return said or words_on(encoder_card(encoder.encoder).saw, recipe)
+    if recipe in encoder.plan.saw:
+        return encoder.plan.saw[recipe]
+    # What the plan says of a data set holds for those that are made of its radiographs as well.
+    seen = tuple(Seen(data, how, "the plan") for data, how in encoder.plan.saw.items())
+    if encoder.encoder and not is_own(encoder.encoder) and not (spec is not None and spec.untrained):
+        seen += encoder_card(encoder.encoder).saw
+    return words_on(seen, recipe)
 
 
 def prepare(plan: Plan, folder: Path, out: Path, source: str, clock: Clock) -> Bench:
@@ -87,7 +91,7 @@ def prepare(plan: Plan, folder: Path, out: Path, source: str, clock: Clock) -> B
     data, problems = read_data(plan, folder, out, clock)
     refuse(source, problems)
     by_name = {found.name: found for found in data}
-    problems = _unlabelled(plan, by_name, folder)
+    problems = [*_unlabelled(plan, by_name, folder), *_nowhere(plan, by_name)]
     refuse(source, problems)
     specs: dict[str, EncoderSpec] = {}
     for name, encoder in encoders.items():
@@ -113,6 +117,12 @@ def _names(plan: Plan) -> list[str]:
     if plan.reference and plan.reference not in plan.encoders:
         hint = near_name(plan.reference, plan.encoders)
         problems.append(f"reference: no encoder is named {plan.reference!r}; {hint}")
+    problems += [*_alike("encoders", plan.encoders), *_alike("data", plan.data)]
+    problems += [
+        f"encoders.{name}.scores: scores is not among the plan's tasks; name it there"
+        for name, entry in plan.encoders.items()
+        if entry.scores and "scores" not in plan.tasks.names
+    ]
     entries = [("encoders", name, entry.tasks) for name, entry in plan.encoders.items()]
     entries += [("data", name, entry.tasks) for name, entry in plan.data.items()]
     for where, name, tasks in entries:
@@ -128,6 +138,39 @@ def _names(plan: Plan) -> list[str]:
     return problems
 
 
+def _alike(where: str, names: Iterable[str]) -> list[str]:
+    """Names that are one folder where the file system knows no case."""
+    first: dict[str, str] = {}
+    others = [(first.setdefault(name.casefold(), name), name) for name in names]
+    return [f"{where}.{name}: differs from {one} in case alone" for one, name in others if one != name]
+
+
+def _nowhere(plan: Plan, data: Mapping[str, BenchData]) -> list[str]:
+    """Names that no data set has: a slip of the pen must not leave out a column or a mark."""
+    problems = []
+    shortcuts = plan.tasks.shortcuts
+    if shortcuts is not None and "by" in shortcuts.model_fields_set:
+        known = {name for found in data.values() for name in found.table.table.column_names}
+        lacking = [name for name in shortcuts.by if name not in known]
+        problems += [
+            f"tasks.shortcuts.by: no data set has a column {n}; {near_name(n, sorted(known))}" for n in lacking
+        ]
+    saw = {recipe: name for name, entry in plan.encoders.items() for recipe in entry.saw}
+    recipes = {*recipe_names(), PHANTOMS, *(seen.data for card in ENCODERS.values() for seen in card.saw)}
+    for name, found in data.items():
+        own = found.plan.recipe
+        if own and own not in recipes and own not in saw:
+            hint = near_name(own, sorted(recipes))
+            problems.append(f"data.{name}.recipe: no recipe and no encoder's `saw` is named {own!r}; {hint}")
+    recipes |= {found.recipe for found in data.values() if found.recipe}
+    problems += [
+        f"encoders.{name}.saw: no recipe and no data set's is named {recipe!r}; {near_name(recipe, sorted(recipes))}"
+        for recipe, name in saw.items()
+        if recipe not in recipes
+    ]
+    return problems
+
+
 def _encoder(name: str, plan: EncoderPlan, folder: Path, out: Path, seed: int) -> BenchEncoder:
     """An encoder of a plan, as far as no weights are opened for it.
 
@@ -137,6 +180,8 @@ def _encoder(name: str, plan: EncoderPlan, folder: Path, out: Path, seed: int) -
     encoder = plan.encoder or (name if name in ENCODERS or ":" in name or not plan.scores else "")
     if encoder and not is_own(encoder):
         encoder_card(encoder)
+    if plan.text_weights is not None and not (folder / plan.text_weights).exists():
+        raise EncoderError(f"no weights at {plan.text_weights} (`text_weights`; paths are relative to the plan)")
     made = BenchEncoder(name=name, encoder=encoder, plan=plan, weights=None, folder=folder)
     if plan.weights == RANDOM:
         return replace(made, weights=random_file(encoder, out, seed))

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from cxr_embed.benchmark.plan import DataPlan, Plan
+from cxr_embed.benchmark.plan import DataPlan, Plan, near_name
 from cxr_embed.benchmark.progress import Clock, drawing_work
 from cxr_embed.cases import CasesError, chosen_findings, match_names, shown_names, wants_common
 from cxr_embed.errors import CxrEmbedError
@@ -115,6 +115,8 @@ def _read(name: str, data: DataPlan, plan: Plan, folder: Path, out: Path, clock:
         table = read_manifest(drawn_phantoms(name, data, out, clock) / "manifest.csv")
     said = table.companion.recipe if table.companion is not None else ""
     recipe = data.recipe or said or (PHANTOMS if data.manifest is None else "")
+    # One order, whatever that of the file: draws of a curve that was kept must fit those of one that is made now.
+    table = replace(table, table=table.table.sort_by("image_id"))
     table, split = _with_split(_settled(table, data), data, plan)
     return BenchData(name=name, recipe=recipe, table=table, train=data.train, test=data.test, split=split, plan=data)
 
@@ -181,7 +183,21 @@ def _with_findings(found: Sequence[BenchData], plan: Plan) -> tuple[list[BenchDa
             problems.append(f"data.{data.name}: {error}")
             continue
         chosen.append(_renamed(data, names))
-    return chosen, problems
+    return chosen, problems or _nowhere(found, plan)
+
+
+def _nowhere(found: Sequence[BenchData], plan: Plan) -> list[str]:
+    """The plan's findings that no data set has: a slip of the pen, not what one data set lacks beside another."""
+    shared = [data.table.findings for data in found if not data.plan.findings and data.table.findings]
+    if not shared or not plan.findings or wants_common(plan.findings):
+        return []
+    matched = zip(*(match_names(plan.findings, known, "the plan") for known in shared), strict=True)
+    here = list(dict.fromkeys(name for known in shared for name in known))
+    return [
+        f"findings: no data set has {name}; {near_name(name, here)}"
+        for name, columns in zip(plan.findings, matched, strict=True)
+        if not any(columns)
+    ]
 
 
 def _names(data: BenchData, plan: Plan) -> dict[str, str]:

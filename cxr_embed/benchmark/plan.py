@@ -38,7 +38,16 @@ _SHAPES = {
     "int_parsing": "must be a whole number",
     "float_parsing": "must be a number",
     "bool_parsing": "must be true or false",
+    "int_from_float": "must be a whole number",
+    "string_too_short": "is empty",
 }
+_BOUNDS = {
+    "greater_than": "must be above {:g}",
+    "greater_than_equal": "must be {:g} or more",
+    "less_than": "must be below {:g}",
+    "less_than_equal": "must be {:,} or less",
+}
+_BRANCHES = ("[key]", "constrained-int", "int")  # pydantic's words for one of several types
 
 
 class PlanError(CxrEmbedError):
@@ -81,7 +90,7 @@ def _of_nothing(value: Any) -> Any:
 
 Name = Annotated[str, pydantic.AfterValidator(_plain_name)]
 Count = Annotated[int, pydantic.Field(ge=1)]
-Seed = Annotated[int, pydantic.Field(ge=0)]
+Seed = Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]  # what every generator of random numbers takes
 Names = Annotated[list[str], pydantic.Field(min_length=1), pydantic.BeforeValidator(_of_word)]
 TaskNames = Annotated[list[Task], pydantic.Field(min_length=1), pydantic.BeforeValidator(_of_word)]
 Counts = Annotated[list[Count], pydantic.Field(min_length=1), pydantic.BeforeValidator(_of_word)]
@@ -330,14 +339,16 @@ def _validated(value: Any, source: str) -> Plan:
     try:
         return Plan.model_validate(value)
     except pydantic.ValidationError as error:
-        faults = dict.fromkeys(_fault(fault) for fault in error.errors())
-        refuse(source, list(faults), "not a plan")
+        faults: dict[str, str] = {}
+        for place, what in map(_fault, error.errors()):  # a value of several types has a fault of each
+            faults[place] = f"{faults[place]}, or {what}" if place in faults else what
+        refuse(source, [f"{place}: {what}" if place else what for place, what in faults.items()], "not a plan")
         raise
 
 
-def _fault(fault: Any) -> str:
-    """One of pydantic's faults, in words, with the nearest name where a name is unknown."""
-    where = [str(part) for part in fault["loc"] if str(part) not in ("[key]", "constrained-int", "int")]
+def _fault(fault: Any) -> tuple[str, str]:
+    """One of pydantic's faults, where and in words, with the nearest name where a name is unknown."""
+    where = [str(part) for part in fault["loc"] if str(part) not in _BRANCHES and not str(part).startswith("literal[")]
     kind = fault["type"]
     if kind == "extra_forbidden":
         model = _model_at(where[:-1])
@@ -347,10 +358,11 @@ def _fault(fault: Any) -> str:
         what = f"no task is named {fault['input']!r}; {near_name(str(fault['input']), TASKS)}"
     elif kind == "literal_error":
         what = f"is {fault['ctx']['expected']}, not {fault['input']!r}"
+    elif kind in _BOUNDS:
+        what = _BOUNDS[kind].format(next(iter(fault["ctx"].values())))
     else:
         what = _SHAPES.get(kind, fault["msg"].removeprefix("Value error, "))
-    place = ".".join(where)
-    return f"{place}: {what}" if place else str(what)
+    return ".".join(where), str(what)
 
 
 def _model_at(where: Sequence[str]) -> type[_Part]:

@@ -90,7 +90,9 @@ def _stamps(path: Path | None) -> list[list[Any]]:
     if path is None or not path.exists():
         return []
     files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
-    return [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    # The time of the last change as well: another file of the same size may bring its own time of writing along.
+    known = [(file, file_stamp(str(file))) for file in files]
+    return [[str(file.resolve()), stamp.size, stamp.mtime_ns, stamp.ctime_ns] for file, stamp in known]
 
 
 def random_file(encoder: str, out: Path, seed: int) -> Path:

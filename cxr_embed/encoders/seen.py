@@ -14,12 +14,19 @@ SAME_PICTURES = {
     "rsna-pneumonia": ("nih-chestxray14", "Shih et al., 2019, doi 10.1148/ryai.2019180041"),
     "siim-pneumothorax": ("nih-chestxray14", "the challenge's own description, 2019"),
     "chestx-det": ("nih-chestxray14", "Lian et al., 2021, arXiv 2104.10326"),
+    "covidx": ("nih-chestxray14", "by way of RSNA's: Wang et al., 2020, doi 10.1038/s41598-020-76550-z"),
+    "nih-chestxray14-sample": ("nih-chestxray14", "its publisher's own description: a random sample of it"),
+    "vindr-cxr-kaggle": ("vindr-cxr", "the challenge's own description, 2020"),
 }
 _TITLES = {
     "nih-chestxray14": "NIH ChestX-ray14",
     "rsna-pneumonia": "RSNA pneumonia",
     "siim-pneumothorax": "SIIM pneumothorax",
     "chestx-det": "ChestX-Det",
+    "covidx": "COVIDx",
+    "nih-chestxray14-sample": "the sample of NIH ChestX-ray14",
+    "vindr-cxr": "VinDr-CXR",
+    "vindr-cxr-kaggle": "VinBigData's challenge",
 }
 
 
