@@ -685,6 +685,20 @@ def test_the_order_of_a_manifest_changes_nothing(world: Path, tmp_path: Path) ->
     assert any(row["difference"] is not None for row in warm)
 
 
+def test_the_page_says_what_blank_and_uncertain_labels_counted_as(world: Path, tmp_path: Path) -> None:
+    with open(world / "drawn" / "manifest.csv", newline="") as file:
+        rows = [{**row, "path": f"drawn/{row['path']}"} for row in csv.DictReader(file)]
+    write_csv(world / "blank.csv", [{**row, "Effusion": row["Effusion"].replace("0", "")} for row in rows])
+    data = {"blank": {"manifest": "blank.csv", "blank": "negative", "uncertain": "positive"}, **DRAWN}
+    plan = small(encoders={"hog": None}, data=data, tasks={"probe": {"C": 1}}, findings=["Effusion"])
+    cxr_embed.bench(save_plan(world, "blank", plan), out=tmp_path)
+    one, other = (rows_of(tmp_path, data=name, figure="auroc", finding="Effusion")[0] for name in ("blank", "drawn"))
+    assert one["value"] == other["value"]
+    for page in ("leaderboard.html", "leaderboard.md"):
+        said = (tmp_path / page).read_text()
+        assert said.count("Labels of -1 count as positive. Blank labels count as negative.") == 1, page
+
+
 def test_two_data_sets_may_spell_a_finding_in_two_ways(world: Path, tmp_path: Path) -> None:
     data = {"drawn": {"manifest": "drawn/manifest.csv"}, "unsplit": {"manifest": "unsplit.csv"}}
     plan = small(encoders={"hog": None}, data=data, tasks={"probe": {"C": 1}}, findings=["pleural-effusion", "Nodule"])

@@ -15,6 +15,7 @@ import pyarrow.parquet
 from cxr_embed.benchmark.plan import DataPlan, Plan, near_name
 from cxr_embed.benchmark.progress import Clock, drawing_work
 from cxr_embed.cases import CasesError, chosen_findings, match_names, shown_names, wants_common
+from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.io.digests import json_digest
 from cxr_embed.io.files import written_aside
@@ -38,6 +39,7 @@ class BenchData:
             settled already), and a column `split`.
         train, test: names of the two parts.
         split: where they come from, in words.
+        counted: what labels of -1 and blank ones counted as, in words; blank where that is nothing.
         plan: what the plan says of it.
     """
 
@@ -47,6 +49,7 @@ class BenchData:
     train: str
     test: str
     split: str
+    counted: str
     plan: DataPlan
 
     @cached_property
@@ -79,7 +82,8 @@ class BenchData:
             side: {"images": int(rows.sum()), "patients": len(np.unique(patients[rows]))}
             for side, rows in (("train", self.part(self.train)), ("test", self.part(self.test)))
         }
-        return {"recipe": self.recipe, "split": self.split, "findings": list(self.table.findings), **parts}
+        said = {"recipe": self.recipe, "split": self.split, "counted": self.counted}
+        return {**said, "findings": list(self.table.findings), **parts}
 
 
 def read_data(plan: Plan, folder: Path, out: Path, clock: Clock) -> tuple[list[BenchData], list[str]]:
@@ -117,8 +121,23 @@ def _read(name: str, data: DataPlan, plan: Plan, folder: Path, out: Path, clock:
     recipe = data.recipe or said or (PHANTOMS if data.manifest is None else "")
     # One order, whatever that of the file: draws of a curve that was kept must fit those of one that is made now.
     table = replace(table, table=table.table.sort_by("image_id"))
+    counted_as = _counted_as(data.uncertain, data.blank or table.blank)
     table, split = _with_split(_settled(table, data), data, plan)
-    return BenchData(name=name, recipe=recipe, table=table, train=data.train, test=data.test, split=split, plan=data)
+    return BenchData(
+        name=name,
+        recipe=recipe,
+        table=table,
+        train=data.train,
+        test=data.test,
+        split=split,
+        counted=counted_as,
+        plan=data,
+    )
+
+
+def _counted_as(uncertain: Uncertain, blank: Blank) -> str:
+    kinds = (("Labels of -1", uncertain), ("Blank labels", blank))
+    return " ".join(f"{which} count as {kind}." for which, kind in kinds if kind != "unknown")
 
 
 def _settled(table: Manifest, data: DataPlan) -> Manifest:

@@ -130,6 +130,8 @@ def _counts(known: Mapping[str, Any]) -> Iterable[str]:
         yield f"{', '.join(parts)}."
     if known.get("split"):
         yield f"Split: {_clean(known['split'])}."
+    if known.get("counted"):
+        yield _clean(known["counted"])
 
 
 def _encoders(known: Mapping[str, Mapping[str, Any]]) -> Grid | None:
