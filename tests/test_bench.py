@@ -699,6 +699,20 @@ def test_the_page_says_what_blank_and_uncertain_labels_counted_as(world: Path, t
         assert said.count("Labels of -1 count as positive. Blank labels count as negative.") == 1, page
 
 
+def test_scores_of_a_part_of_the_test_images_do_not_pass_for_all(world: Path, tmp_path: Path) -> None:
+    labels = read_labels(world / "drawn" / "manifest.csv")
+    tested = labels.ids[labels.column("split") == "test"].tolist()
+    write_csv(world / "part.csv", [{"image_id": name, "Effusion": f"0.{n % 7}"} for n, name in enumerate(tested[1:])])
+    both = {"all": {"scores": {"drawn": "scores.csv"}}, "part": {"scores": {"drawn": "part.csv"}}}
+    for _ in range(2):  # a kept cell says it as well
+        made = cxr_embed.bench(
+            save_plan(world, "part", small(encoders=both, tasks={"scores": None}, data=DRAWN)), out=tmp_path
+        )
+        said = f"drawn, part: the scores are of {len(tested) - 1} of {len(tested)} test images"
+        assert [note.startswith(said) for note in made.about["notes"]] == [True]
+    assert said in (tmp_path / "leaderboard.md").read_text()
+
+
 def test_two_data_sets_may_spell_a_finding_in_two_ways(world: Path, tmp_path: Path) -> None:
     data = {"drawn": {"manifest": "drawn/manifest.csv"}, "unsplit": {"manifest": "unsplit.csv"}}
     plan = small(encoders={"hog": None}, data=data, tasks={"probe": {"C": 1}}, findings=["pleural-effusion", "Nodule"])

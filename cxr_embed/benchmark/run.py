@@ -21,6 +21,7 @@ from cxr_embed.benchmark.progress import COMPARISON, REPORT, Clock, cell_work, e
 from cxr_embed.benchmark.results import (
     DONE,
     FAILED,
+    MEAN,
     NOT_APPLICABLE,
     Row,
     corrected,
@@ -191,6 +192,7 @@ class Run:
                     cell = self._cell(place, opened)
                     self.rows[place] = self._kept(cell.folder, cell.fingerprint, _work_of(cell))
                     self.cells[place] = cell
+                    self.notes += _unscored(cell, self.rows[place])
                 except Exception as error:  # whatever it is, the other cells go on
                     self.failures[place] = reason_of(error)
             self.clock.finish(cell_work(task))
@@ -274,6 +276,18 @@ def _same_files(data: BenchData, contents: Mapping[str, str]) -> list[str]:
         return []
     are = counted(len(same), "test image is", "test images are")
     return [f"{data.name}: {are} the same file as a training image, under another id: {same[0]}"]
+
+
+def _unscored(cell: Cell, rows: list[Row]) -> list[str]:
+    """Scores of a part of the test images alone: their figures are of another test than those beside them."""
+    tested = int(cell.data.part(cell.data.test).sum())
+    scored = next((row["n"] for row in rows if cell.task == "scores" and row["finding"] == MEAN), None)
+    if scored is None or scored == tested:
+        return []
+    return [
+        f"{cell.data.name}, {cell.encoder.name}: the scores are of {scored:,} of {tested:,} test images: these figures "
+        "do not compare with others', differences are on the images of both"
+    ]
 
 
 def _work_of(cell: Cell) -> Callable[[Path], list[Row]]:
