@@ -601,6 +601,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"bootstraps": -1}, r"bootstraps: must be 0 or more"),
     ({"seed": 2**32}, r"seed: must be 4,294,967,295 or less"),
     ({"tasks": {"curve": {"shots": [2, "al"]}}}, r"curve.shots.1: must be a whole number, or is 'all', not 'al'"),
+    (
+        {"encoders": {"hog": {"tasks": "scores"}}, "tasks": ["scores"]},
+        r"hog.tasks: scores on drawn is not possible: no",
+    ),
+    ({"encoders": {"hog": None}, "tasks": {"scores": None, "probe": None}}, r"tasks.scores: no encoder here can do it"),
+    (
+        {"encoders": {"hog": None}, "tasks": {"prompts": {"prompts": "phantom8"}}},
+        r"tasks.prompts: no encoder here can do it: hog embeds no prompts",
+    ),
+    ({"encoders": {"hog": {"tasks": "probe"}}}, r"tasks.neighbours: no encoder and data set have it among their"),
     ({"tasks": {"probe": {"C": 0}}}, r"tasks.probe.C: must be above 0"),
     ({"findings": ["Effusio", "Nodule"], "data": DRAWN}, r"findings: no data set has Effusio; did you mean Effusion\?"),
     ({"tasks": {"shortcuts": {"by": ["sex", "aeg"]}}}, r"shortcuts.by: no data set has a column aeg; did you mean age"),

@@ -247,10 +247,27 @@ def _impossible(bench: Bench) -> tuple[dict[tuple[str, str, Task], str], list[st
                 if not why:
                     continue
                 impossible[data, name, task] = why
-                wanted = (encoder.plan.tasks or ()) if task != "scores" else encoder.plan.scores
-                if (task if task != "scores" else data) in wanted and not encoder.absent:
+                # Scores are of the data sets that they are named for; without any, the task was named for nothing.
+                named = task in (encoder.plan.tasks or ())
+                wanted = data in encoder.plan.scores or (named and not encoder.plan.scores)
+                if (wanted if task == "scores" else named) and not encoder.absent:
                     problems.append(f"encoders.{name}.tasks: {task} on {data} is not possible: {why}")
+    problems += _done_by_nobody(bench, impossible) if not problems else []
     return impossible, list(dict.fromkeys(problems))
+
+
+def _done_by_nobody(bench: Bench, impossible: Mapping[tuple[str, str, Task], str]) -> list[str]:
+    """Tasks that no encoder can do on any data set, though all encoders are here."""
+    problems = []
+    absent = any(encoder.absent for encoder in bench.encoders.values())
+    for task in bench.plan.tasks.names if not absent else ():
+        cells = [(d, e, task) for d in bench.data for e in bench.encoders if task in bench.tasks(d, e)]
+        if not cells:
+            problems.append(f"tasks.{task}: no encoder and data set have it among their `tasks`")
+        elif all(cell in impossible for cell in cells):
+            reasons = "; ".join(dict.fromkeys(impossible[cell] for cell in cells))
+            problems.append(f"tasks.{task}: no encoder here can do it: {reasons}")
+    return problems
 
 
 def _unfit(bench: Bench, encoder: BenchEncoder, data: str, task: Task) -> str:
