@@ -19,6 +19,13 @@ from typing import Any
 
 import numpy as np
 
+BENCH = """
+encoders: {mini: , hog: }
+data: {cases: {manifest: cases/manifest.csv}}
+findings: [Cardiomegaly, Effusion]
+tasks: {probe: , curve: {shots: 2, seeds: 2}, prompts: {prompts: phantom8}, neighbours: , shortcuts: {fewest: 3}}
+bootstraps: 20
+"""
 FINDINGS = ("--finding", "Cardiomegaly", "--finding", "Effusion")
 
 
@@ -90,6 +97,8 @@ def others() -> Iterator[list[str]]:
     yield ["import", "npy", "google.npy", "--ids", "ids.txt", *google]
     yield ["import", "tfrecord", "google.tfrecord", *google]
     yield ["import", "prompts", "words.npz", "--encoder", "cxr-foundation", "--store", "google"]
+    Path("bench.yaml").write_text(BENCH)
+    yield ["bench", "bench.yaml", "--out", "bench"]
     yield ["weights", "random", "densenet121", "--out", "random.safetensors"]
     model = ["--encoder", "densenet121", "--weights", "random.safetensors", "--limit", "2", "--store", "dense"]
     yield ["embed", "cases/manifest.csv", *model]

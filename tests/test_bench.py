@@ -461,6 +461,17 @@ def test_two_runs_in_one_folder(world: Path, tmp_path: Path) -> None:
         cxr_embed.bench(plan, out=tmp_path)
 
 
+def test_a_folder_of_something_else_stays_as_it_is(world: Path, tmp_path: Path) -> None:
+    plan = save_plan(world, "elsewhere", small())
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(PlanError, match="holds something else; give a new folder as `out`"):
+        cxr_embed.bench(plan, out=tmp_path)
+    with pytest.raises(PlanError, match="file: cannot be written"):
+        cxr_embed.bench(plan, out=tmp_path / "file")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "notes.txt"]
+
+
 def test_an_image_that_one_encoder_lacks_is_tested_with_none(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,8 @@ def bench(plan: StrPath | Mapping[str, Any], *, out: StrPath, progress: Progress
     target = Path(os.path.abspath(out))
     try:
         target.mkdir(parents=True, exist_ok=True)
+        if any(target.iterdir()) and not (target / LOCK).exists():
+            raise PlanError(f"{out}: holds something else; give a new folder as `out`, or one of an earlier benchmark")
         lock = filelock.FileLock(target / LOCK, timeout=0)
         with lock:
             clock = Clock(show=progress_or_bar(progress))
