@@ -450,6 +450,21 @@ def test_each_encoder_has_a_report_on_each_data_set(world: Path, tmp_path: Path)
     assert {row["report"] for row in made.table.to_pylist() if row["task"] == "neighbours"} == {""}
 
 
+def test_ctrl_c_says_how_to_go_on(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from cxr_embed.cli import app
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "keep", interrupted)
+    plan = save_plan(world, "interrupted", small(encoders={"hog": None}))
+    done = CliRunner().invoke(app, ["bench", str(plan), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 130
+    assert "interrupted: what is done is kept; run the same command to go on" in done.stderr
+
+
 def test_two_runs_in_one_folder(world: Path, tmp_path: Path) -> None:
     import filelock
 

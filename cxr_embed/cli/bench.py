@@ -37,7 +37,11 @@ def bench(
     from cxr_embed.benchmark import bench as run
 
     with _progress() as progress:
-        made = run(plan, out=out, progress=progress)
+        try:
+            made = run(plan, out=out, progress=progress)
+        except KeyboardInterrupt:
+            typer.echo("interrupted: what is done is kept; run the same command to go on", err=True)
+            raise typer.Exit(130) from None
     if as_json:
         about = dict(made.about)
         files = [str(path) for path in made.files]
