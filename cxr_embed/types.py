@@ -117,12 +117,20 @@ class TextRule:
         kind: `elixr` (largest cosine over the image's tokens; Xu et al., 2023, arXiv 2308.01317), `clip`
             (scale x cosine; Radford et al., 2021) or `siglip` (scale x cosine + bias; Zhai et al., 2023).
         scale, bias: of the logit. 1 and 0 where a rule has none.
+        words: `lower` where every prompt is read in lower case, as the encoder was trained (SigLIP 2); `as typed` where
+            the encoder's tokenizer alone decides; blank where nothing of the kind is recorded (releases up to 0.4).
     """
 
     output: str
     kind: Literal["elixr", "clip", "siglip"]
     scale: float = 1.0
     bias: float = 0.0
+    words: Literal["", "as typed", "lower"] = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The rule as plain JSON values; `words` stands there only where it says something, as in older records."""
+        value = asdict(self)
+        return value if self.words else {key: part for key, part in value.items() if key != "words"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +209,7 @@ class EncoderSpec:
             "weights": self.weights,
             "weights_source": self.weights_source,
         }
-        return value if self.text is None else {**value, "text": asdict(self.text)}
+        return value if self.text is None else {**value, "text": self.text.to_json()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> EncoderSpec:
