@@ -232,7 +232,7 @@ class _Scan:
         result.without_patient = patients.count("")
         result.columns["patient_id"] = [known or f"unknown-{own}" for known, own in zip(patients, ids, strict=True)]
         result.boxes = self._boxes.columns(result.columns["path"], ids)
-        result.problems = [*check_columns(result.columns), *self._boxes.problems]
+        result.problems = [*check_columns(result.columns), *self._labeller.problems, *self._boxes.problems]
         return result
 
     def _first_unmatched(self) -> UnmatchedFile | None:
