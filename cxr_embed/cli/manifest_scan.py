@@ -70,6 +70,8 @@ def scan(
         by = f"{folder}: {scanned.recipe.title}, by {', '.join(scanned.guessed_by)}"
         typer.echo(f"{by}; `--recipe {scanned.recipe.name}` says so", err=True)
     away = scanned.linked_away
+    if scanned.near:
+        typer.echo(f"note: {scanned.near}", err=True)
     if as_json:
         print_json({**_summary(result, out, folder, away), "recipe": scanned.recipe.name})
     else:
