@@ -92,7 +92,8 @@ def others() -> Iterator[list[str]]:
     yield ["import", "prompts", "words.npz", "--encoder", "cxr-foundation", "--store", "google"]
     yield ["weights", "random", "densenet121", "--out", "random.safetensors"]
     model = ["--encoder", "densenet121", "--weights", "random.safetensors", "--limit", "2", "--store", "dense"]
-    yield ["embed", "cases/manifest.csv", *model]
+    yield ["embed", "cases/manifest.csv", *model, "--outputs", "features,scores"]
+    yield ["scores", "dense", "--out", "own.csv", "--operating-points"]
     yield ["demo", "--images", "cases", "--out", "demo"]
 
 
