@@ -321,3 +321,27 @@ def test_what_has_no_scores_says_so_in_one_line(manifest: Path, weights: Path, s
         (copy / HEADER).write_bytes(replace(header, spec=spec).to_bytes())
         with pytest.raises(CxrEmbedError, match=said):
             cx.scores(copy, **options)  # type: ignore[arg-type]
+
+
+def test_a_benchmark_takes_the_encoders_own_scores(manifest: Path, weights: Path, tmp_path: Path) -> None:
+    rows = manifest.read_text().splitlines()
+    split = [rows[0] + ",split", *(f"{row},{'train' if at < 2 else 'test'}" for at, row in enumerate(rows[1:]))]
+    (manifest.parent / "split.csv").write_text("\n".join(split) + "\n")
+    encoders = {
+        "dense": {"encoder": "densenet121", "weights": str(weights), "outputs": ["features", "scores"]},
+        "hog": None,
+    }
+    plan = {
+        "encoders": encoders,
+        "data": {"small": {"manifest": str(manifest.parent / "split.csv")}},
+        "tasks": {"scores": None},
+        "bootstraps": 20,
+        "reports": False,
+    }
+    cx.bench(plan, out=tmp_path / "b")
+    (found,) = (tmp_path / "b").glob("cells/small/*/scores-*/scores.parquet")
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(found)
+    assert table.column_names == ["image_id", "stand_in", "Effusion", "Lung Lesion"]
+    assert table["image_id"].to_pylist() == ["i2", "i3", "i4", "i5"]
