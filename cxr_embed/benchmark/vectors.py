@@ -99,13 +99,17 @@ def random_file(encoder: str, out: Path, seed: int) -> Path:
     Raises:
         EncoderError: for an encoder whose shapes are not known.
     """
-    from cxr_embed.encoders.torchxrayvision import published_weights
+    from cxr_embed.encoders.torchxrayvision import head_shapes, published_weights
     from cxr_embed.encoders.weights import random_weights, save_weights
 
     _, network = published_weights(encoder)
     path = out / "weights" / f"{encoder}-random-{seed}.safetensors"
     if not path.is_file():
-        save_weights(path, random_weights(network, seed), f"random numbers (seed {seed}): not a trained model")
+        save_weights(
+            path,
+            random_weights(network, seed, head_shapes(encoder)),
+            f"random numbers (seed {seed}): not a trained model",
+        )
     return path
 
 

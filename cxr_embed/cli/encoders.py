@@ -204,12 +204,12 @@ def convert(
 
     No code in the pickle is run. Needs torch.
     """
-    from cxr_embed.encoders.torchxrayvision import published_weights
+    from cxr_embed.encoders.torchxrayvision import head_shapes, published_weights
     from cxr_embed.encoders.weights import convert as convert_pickle
     from cxr_embed.encoders.weights import save_weights, weights_path
 
     published, network = published_weights(encoder)
-    weights = convert_pickle(published, network, pickle, sha256)
+    weights = convert_pickle(published, network, pickle, sha256, head_shapes(encoder))
     target = out or weights_path(encoder)
     save_weights(target, weights, f"{published.url} (SHA-256 {published.sha256 or sha256})")
     typer.echo(f"{target}: {counted(len(weights), 'tensor')} for {encoder}")
@@ -222,10 +222,10 @@ def random(
     seed: Annotated[int, typer.Option(min=0, help="Of the random numbers.")] = 0,
 ) -> None:
     """Make random weights, for tests and timings only: their vectors mean nothing, and stores made with them say so."""
-    from cxr_embed.encoders.torchxrayvision import published_weights
+    from cxr_embed.encoders.torchxrayvision import head_shapes, published_weights
     from cxr_embed.encoders.weights import random_weights, save_weights
 
     _, network = published_weights(encoder)
-    weights = random_weights(network, seed)
+    weights = random_weights(network, seed, head_shapes(encoder))
     save_weights(out, weights, f"random numbers (seed {seed}): not a trained model")
     typer.echo(f"{out}: {counted(len(weights), 'tensor')} of random numbers; not a trained model")

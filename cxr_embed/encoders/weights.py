@@ -92,6 +92,30 @@ def load_weights(path: Path, network: Network) -> tuple[dict[str, np.ndarray], s
     return weights, source
 
 
+def load_head(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """A classifier's tensors from a safetensors file that `load_weights` has read.
+
+    Raises:
+        EncoderError: where they are missing, of another shape or not finite.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        missing = sorted(set(shapes) - set(file.keys()))
+        if missing:
+            raise EncoderError(
+                f"{path}: has no classifier ({missing[0]}), so no `outputs` scores; releases up to 0.4 left it out: "
+                "make the file again from the published one (`cxr-embed weights convert`)"
+            )
+        head = {name: np.ascontiguousarray(file.get_tensor(name), dtype=np.float32) for name in shapes}
+    for name, shape in shapes.items():
+        if head[name].shape != shape:
+            raise EncoderError(f"{path}: {name} has shape {head[name].shape}, expected {shape}")
+        if not np.isfinite(head[name]).all():
+            raise EncoderError(f"{path}: {name} has values that are not finite")
+    return head
+
+
 def save_weights(path: Path, weights: Mapping[str, np.ndarray], source: str) -> None:
     """Writes a safetensors file by atomic rename.
 
@@ -109,10 +133,13 @@ def save_weights(path: Path, weights: Mapping[str, np.ndarray], source: str) -> 
         raise EncoderError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
 
 
-def random_weights(network: Network, seed: int) -> dict[str, np.ndarray]:
+def random_weights(
+    network: Network, seed: int, head: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, np.ndarray]:
     """Weights of the right shapes that know nothing: for tests and benchmarks, never for results.
 
     He initialisation, the first convolution scaled down for pixels of +-1024, batch-norm statistics near identity.
+    `head` adds a classifier, and changes none of the others.
     """
     rng = np.random.default_rng(seed)
     weights: dict[str, np.ndarray] = {}
@@ -125,6 +152,8 @@ def random_weights(network: Network, seed: int) -> dict[str, np.ndarray]:
         else:
             values = rng.normal(0, 0.1, shape)
         weights[name] = values.astype(np.float32)
+    for name, shape in (head or {}).items():
+        weights[name] = rng.normal(0, 1 / np.sqrt(shape[-1]), shape).astype(np.float32)
     return weights
 
 
@@ -159,7 +188,13 @@ class _InertUnpickler(pickle.Unpickler):
         return type(name, (_Inert,), {})
 
 
-def convert(published: PublishedWeights, network: Network, path: Path, sha256: str | None) -> dict[str, np.ndarray]:
+def convert(
+    published: PublishedWeights,
+    network: Network,
+    path: Path,
+    sha256: str | None,
+    head: Mapping[str, tuple[int, ...]] | None = None,
+) -> dict[str, np.ndarray]:
     """Tensors from a published pickle, without running any code that it holds.
 
     The file's SHA-256 must match first. Then only tensors are rebuilt from it: every other class and function that it
@@ -170,6 +205,7 @@ def convert(published: PublishedWeights, network: Network, path: Path, sha256: s
         network: whose tensors are wanted.
         path: the downloaded file.
         sha256: the expected digest where none is pinned.
+        head: of a classifier that is taken along where the file has it.
 
     Raises:
         EncoderError: where the digest is unknown or differs, torch is missing, or the tensors are not the network's.
@@ -191,6 +227,9 @@ def convert(published: PublishedWeights, network: Network, path: Path, sha256: s
         if name not in tensors or tensors[name].shape != shape:
             raise EncoderError(f"{path}: tensor {name} is missing or not of shape {shape}")
         weights[name] = np.ascontiguousarray(tensors[name], dtype=np.float32)
+    own = head or {}
+    if own and all(name in tensors and tensors[name].shape == shape for name, shape in own.items()):
+        weights |= {name: np.ascontiguousarray(tensors[name], dtype=np.float32) for name in own}
     return weights
 
 
