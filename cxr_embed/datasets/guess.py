@@ -17,6 +17,7 @@ from cxr_embed.datasets.recipe import Recipe, load_recipe, recipe_names
 from cxr_embed.datasets.recipe_parts import TableFile
 from cxr_embed.datasets.table_formats import FILE, KEY, header_of, records
 from cxr_embed.datasets.tables import table_files
+from cxr_embed.manifest import REQUIRED
 from cxr_embed.manifest.rows import NotATable
 
 _NEAR = 50  # folders that are looked into around one
@@ -151,6 +152,8 @@ def which_recipe(columns: Sequence[str], file_name: str) -> str | None:
         file_name: its name, without folders.
     """
     best: tuple[int, str] | None = None
+    if set(REQUIRED) <= set(columns):
+        return None  # a manifest, whatever its findings are called
     for recipe in known_recipes():
         for name, table in recipe.tables.items():
             there = {table.rename.get(column, column) for column in columns}

@@ -88,7 +88,7 @@ def _check_width(row: list[str], header: list[str], needed: int, line: int) -> N
     """Refuses a row that was cut off, or that has a comma too many: its cells would be another column's, or blank."""
     if len(row) < needed or any(cell.strip() for cell in row[len(header) :]):
         why = "a download that broke off?" if len(row) < needed else "a separator in a cell without quotes?"
-        raise NotATable(f"{len(row)} values in line {line}, {len(header)} columns: {why}")
+        raise NotATable(f"line {line} has another number of values ({len(row)}) than the header ({len(header)}): {why}")
 
 
 def _read_text(path: Path, limit: int = _LARGEST_TEXT) -> str:
