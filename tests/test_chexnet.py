@@ -134,7 +134,9 @@ def test_files_that_are_not_whole_are_refused_in_a_line(peer: Any, tmp_path: Pat
         return {**state, f"module.densenet121.{name}": values}
 
     half = dict(list(state.items())[: len(state) // 2])
-    refused(r"303 of torchvision's DenseNet-121's 604 tensors are here; missing are (\S+, ){2}\S+ and 298 more", half)
+    refused(
+        r"303 of the 604 tensors of torchvision's DenseNet-121 are here; missing are (\S+, ){2}\S+ and 298 more", half
+    )
     refused("another shape .* features.norm0.bias: .5,., expected .64,.", changed("features.norm0.bias", torch.ones(5)))
     refused("another shape .* classifier.weight", changed("classifier.0.weight", torch.ones(14, 512)))
     refused("1 tensor is not .*: module.gate.weight", {**state, "module.gate.weight": torch.ones(2)})

@@ -80,7 +80,9 @@ def test_files_that_are_not_its_own_are_refused_in_a_line(tmp_path: Path) -> Non
         assert "\n" not in str(told.value)
 
     half = dict(list(state.items())[: len(state) // 2])
-    refused(r"x.pth: 1\d\d of timm:tf_efficientnet_lite0's 247 tensors are here; missing are (\S+, ){2}\S+ and", half)
+    refused(
+        r"x.pth: 1\d\d of the 247 tensors of timm:tf_efficientnet_lite0 are here; missing are (\S+, ){2}\S+ and", half
+    )
     refused("1 tensor is not timm:.*: _extra.weight", {**state, "_extra.weight": torch.zeros(3)})
     refused("1 tensor has another shape .* bn1.bias: ", {**state, "_bn0.bias": torch.zeros(5)})
     refused("bn1.bias has values that are not finite", {**state, "_bn0.bias": torch.full((32,), torch.nan)})

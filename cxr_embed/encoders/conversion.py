@@ -79,7 +79,7 @@ def tensors_of(path: Path, sha256: str | None, known: Mapping[str, str]) -> tupl
     if actual in known:
         source = f"{known[actual]} (SHA-256 {actual})"
     elif sha256 is not None:
-        source = f"{path.name} (SHA-256 {actual}, as its user was told)"
+        source = f"{path.name} (SHA-256 {actual}, as given by `sha256`)"
     else:
         source = f"{path.name} (SHA-256 {actual}; {DIGEST_UNKNOWN}: compared with no publisher's)"
     return read_pickle(path), source
@@ -102,7 +102,7 @@ def all_matching(
     missing, foreign = [name for name in shapes if name not in found], [name for name in found if name not in shapes]
     if missing:
         raise EncoderError(
-            f"{path}: {len(shapes) - len(missing):,} of {network}'s {len(shapes):,} tensors are here; "
+            f"{path}: {len(shapes) - len(missing):,} of the {len(shapes):,} tensors of {network} are here; "
             f"missing are {_examples(missing)}. These are another network's weights, or a part"
         )
     if foreign:

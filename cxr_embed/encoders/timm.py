@@ -203,7 +203,7 @@ def _noted_source(path: Path) -> str:
     try:
         with safe_open(path, framework="numpy") as file:
             return str((file.metadata() or {}).get("source") or path.name)
-    except (SafetensorError, OSError):  # told where the tensors are looked at
+    except (SafetensorError, OSError):  # said where the tensors are read
         return path.name
 
 

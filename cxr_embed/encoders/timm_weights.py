@@ -113,7 +113,7 @@ def timm_names(published: Mapping[str, np.ndarray]) -> tuple[dict[str, str], dic
 
 
 def _channels_out(published: Mapping[str, np.ndarray], block: int) -> int:
-    """Of a block; -1 where the tensor is missing, which is told later."""
+    """Of a block; -1 where the tensor is missing, which is said later."""
     kernel = published.get(f"_blocks.{block}._project_conv.weight")
     return kernel.shape[0] if kernel is not None and kernel.ndim else -1
 
