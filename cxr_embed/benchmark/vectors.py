@@ -62,7 +62,9 @@ class BenchEncoder:
         if named is None and self.encoder and not is_own(self.encoder):
             card = encoder_card(self.encoder)
             hub = card.hub if not card.is_family else _family_hub(self.encoder)
-            named = cached_folder(hub) if hub is not None else weights_path(self.encoder)
+            named = weights_path(self.encoder)
+            if hub is not None and not named.is_file():
+                named = cached_folder(hub)
         files += _stamps(named)
         if is_own(self.encoder):
             files += _stamps(_module_file(self.encoder.partition(":")[0]))

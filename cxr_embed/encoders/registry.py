@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cxr_embed.encoders.hub import HubModel, cached_folder
-from cxr_embed.encoders.seen import Seen, seen_by_images, seen_by_weights, seen_with_reports
+from cxr_embed.encoders.seen import Seen, seen_by_images, seen_by_labels, seen_by_weights, seen_with_reports
 from cxr_embed.encoders.tensorflow_process import PYTHON_VARIABLE
 from cxr_embed.encoders.torchxrayvision_classes import OPERATING_POINTS
 from cxr_embed.encoders.weights import weights_path
@@ -233,6 +233,15 @@ _CARDS = (
         framework="engines",
         trained_on="PadChest, NIH, RSNA, SIIM, VinDr",
         saw=seen_by_weights("padchest", "nih-chestxray14", "rsna-pneumonia", "siim-pneumothorax", "vindr-cxr"),
+    ),
+    EncoderCard(
+        name="chexnet",
+        module="cxr_embed.encoders.chexnet",
+        outputs={"features": (1024,)},
+        licence="its own",
+        framework="engines",
+        trained_on="NIH; another DenseNet-121's own",
+        saw=seen_by_labels("Rajpurkar et al., 2017, arXiv 1711.05225", "nih-chestxray14"),
     ),
 )
 ENCODERS: dict[str, EncoderCard] = {card.name: card for card in _CARDS}

@@ -43,8 +43,8 @@ def weights_folder() -> Path:
 
 
 def weights_path(encoder: str) -> Path:
-    """Where the weights of an encoder are looked for when none are named."""
-    return weights_folder() / f"{encoder}.safetensors"
+    """Where the weights of an encoder are looked for when none are named; `timm:NAME` lies there as `timm-NAME`."""
+    return weights_folder() / f"{encoder.replace(':', '-')}.safetensors"
 
 
 def digest(weights: Mapping[str, np.ndarray]) -> str:
@@ -57,15 +57,17 @@ def digest(weights: Mapping[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
-def load_weights(path: Path, network: Network) -> tuple[dict[str, np.ndarray], str]:
+def load_weights(path: Path, network: Network, channels: int = 1) -> tuple[dict[str, np.ndarray], str]:
     """The network's tensors from a safetensors file, and the file's own note on where they came from.
+
+    Pictures have so many `channels`.
 
     Raises:
         EncoderError: where the file is not a safetensors file or its tensors are not this network's.
     """
     from safetensors import SafetensorError, safe_open
 
-    needed = weight_shapes(network)
+    needed = weight_shapes(network, channels)
     try:
         with safe_open(path, framework="numpy") as file:
             source = (file.metadata() or {}).get("source", "a file of unknown origin")
@@ -104,7 +106,7 @@ def load_head(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np
         missing = sorted(set(shapes) - set(file.keys()))
         if missing:
             raise EncoderError(
-                f"{path}: has no classifier ({missing[0]}), so no `outputs` scores; releases up to 0.4 left it out: "
+                f"{path}: has no classifier ({missing[0]}), so no `outputs` scores; earlier releases left it out: "
                 "make the file again from the published one (`cxr-embed weights convert`)"
             )
         head = {name: np.ascontiguousarray(file.get_tensor(name), dtype=np.float32) for name in shapes}
@@ -116,8 +118,10 @@ def load_head(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np
     return head
 
 
-def save_weights(path: Path, weights: Mapping[str, np.ndarray], source: str) -> None:
-    """Writes a safetensors file by atomic rename.
+def save_weights(
+    path: Path, weights: Mapping[str, np.ndarray], source: str, notes: Mapping[str, str] | None = None
+) -> None:
+    """Writes a safetensors file by atomic rename; what else is known of the weights as `notes`, by name.
 
     Raises:
         EncoderError: where it cannot be written.
@@ -128,7 +132,7 @@ def save_weights(path: Path, weights: Mapping[str, np.ndarray], source: str) -> 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(path) as partial:
-            save_file(dict(weights), partial, metadata={"source": source})
+            save_file(dict(weights), partial, metadata={"source": source, **(notes or {})})
     except (OSError, SafetensorError) as error:
         raise EncoderError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
 
@@ -166,6 +170,9 @@ class _Inert:
     def __setstate__(self, state: Any) -> None:
         self.__dict__.update(state if isinstance(state, dict) else {})
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Stands in for dictionaries of other types, which a training's checkpoint holds beside its tensors."""
+
 
 # The only names in a pickle that keep their meaning: what tensors are rebuilt from.
 _REBUILDERS = {
@@ -174,8 +181,12 @@ _REBUILDERS = {
     ("torch._utils", "_rebuild_tensor_v2"),
     ("torch._utils", "_rebuild_parameter"),
     ("torch", "FloatStorage"),
+    ("torch", "DoubleStorage"),
     ("torch", "HalfStorage"),
     ("torch", "LongStorage"),
+    ("torch", "IntStorage"),
+    ("torch", "ByteStorage"),
+    ("torch", "BoolStorage"),
 }
 
 
@@ -221,7 +232,7 @@ def convert(
         raise EncoderError(f"{path}: cannot be read ({error.strerror}); download it from {published.url}") from None
     if actual != expected.lower():
         raise EncoderError(f"{path}: SHA-256 is {actual}, expected {expected}; not opened. Get it from {published.url}")
-    tensors = _read_pickle(path)
+    tensors = read_pickle(path)
     weights = {}
     for name, shape in weight_shapes(network).items():
         if name not in tensors or tensors[name].shape != shape:
@@ -233,11 +244,20 @@ def convert(
     return weights
 
 
-def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+def read_pickle(path: Path) -> dict[str, np.ndarray]:
+    """Every tensor in a file that torch saved, by its dotted name. Nothing that the file holds is run.
+
+    Raises:
+        EncoderError: where torch is missing, or the file is damaged, a TorchScript program or something else.
+    """
     try:
         import torch
     except ImportError:
         raise EncoderError("reading a published pickle needs torch: pip install 'cxr-embed[torch]'") from None
+    if _is_program(path):
+        raise EncoderError(
+            f"{path}: a TorchScript program, which runs while it is read; not opened. Save its `state_dict()` instead"
+        )
     # torch's own `weights_only` loader cannot be used: it refuses whole modules in the format before torch 1.6.
     reader = types.SimpleNamespace(
         __name__="inert",
@@ -255,12 +275,27 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
+def _is_program(path: Path) -> bool:
+    """Whether torch would take the file for TorchScript, whose programs no unpickler holds back."""
+    import torch
+
+    try:
+        with open(path, "rb") as file:
+            if file.read(4) != b"PK\x03\x04":  # where torch takes a file for a ZIP archive
+                return False
+        return "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records()
+    except (OSError, RuntimeError):  # a damaged archive, of which the reader itself tells
+        return False
+
+
 def _collect(value: Any, name: str, into: dict[str, np.ndarray]) -> None:
     """Walks a state dict, or a module's `_parameters`, `_buffers` and `_modules`, to `{dotted name: array}`."""
     import torch
 
     if isinstance(value, torch.Tensor):
-        into[name] = value.detach().numpy()
+        # A layout that numpy has not (sparse) cannot be of a network that is known here.
+        if value.layout == torch.strided:
+            into[name] = value.detach().numpy()
         return
     children: dict[str, Any] = {}
     if isinstance(value, _Inert):
