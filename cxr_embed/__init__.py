@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cxr_embed.api.evaluate import compare, evaluate
     from cxr_embed.api.index_evaluation import evaluate_index
     from cxr_embed.api.merge import merge_manifests
+    from cxr_embed.api.own_scores import scores
     from cxr_embed.api.probe import load_probe, train_probe
     from cxr_embed.api.report import report
     from cxr_embed.api.scan import scan_folder
@@ -52,6 +53,7 @@ _HOME = {
     "read_manifest": "cxr_embed.manifest",
     "report": "cxr_embed.api.report",
     "scan_folder": "cxr_embed.api.scan",
+    "scores": "cxr_embed.api.own_scores",
     "screen": "cxr_embed.api.screen",
     "train_probe": "cxr_embed.api.probe",
 }
@@ -78,6 +80,7 @@ __all__ = [
     "read_manifest",
     "report",
     "scan_folder",
+    "scores",
     "screen",
     "train_probe",
 ]

@@ -117,12 +117,36 @@ class TextRule:
         kind: `elixr` (largest cosine over the image's tokens; Xu et al., 2023, arXiv 2308.01317), `clip`
             (scale x cosine; Radford et al., 2021) or `siglip` (scale x cosine + bias; Zhai et al., 2023).
         scale, bias: of the logit. 1 and 0 where a rule has none.
+        words: `lower` where every prompt is read in lower case, as the encoder was trained (SigLIP 2); `as typed` where
+            the encoder's tokenizer alone decides; blank where nothing of the kind is recorded (releases up to 0.4).
     """
 
     output: str
     kind: Literal["elixr", "clip", "siglip"]
     scale: float = 1.0
     bias: float = 0.0
+    words: Literal["", "as typed", "lower"] = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The rule as plain JSON values; `words` stands there only where it says something, as in older records."""
+        value = asdict(self)
+        return value if self.words else {key: part for key, part in value.items() if key != "words"}
+
+
+@dataclass(frozen=True)
+class ClassRule:
+    """What an encoder's own classifier answers; what reading its answers from a store takes without the model.
+
+    Attributes:
+        output: the output that holds them, as logits: float16 keeps their order, and would make probabilities near
+            0.5 or 1 equal.
+        names: the C findings, in the order of the output's values.
+        operating_points: of each finding, the probability that its publishers count as 0.5; empty where none are known.
+    """
+
+    output: str
+    names: tuple[str, ...]
+    operating_points: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +162,7 @@ class EncoderSpec:
         weights_source: where the weights came from, for people; not part of the fingerprint.
         text: how its vectors are compared with prompts, None for an encoder without text; it follows from the
             weights, so it is not part of the fingerprint either.
+        classes: what its own classifier answers, None where no output holds that; likewise not part of the fingerprint.
     """
 
     name: str = field(kw_only=False)  # first in users' own encoders
@@ -147,12 +172,13 @@ class EncoderSpec:
     weights: str = ""
     weights_source: str = ""
     text: TextRule | None = None
+    classes: ClassRule | None = None
 
     @property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change when anything changes that changes the vectors."""
-        identity = {key: value for key, value in self.to_json().items() if key not in ("weights_source", "text")}
-        return json_digest(identity)
+        beside = ("weights_source", "text", "classes")
+        return json_digest({key: value for key, value in self.to_json().items() if key not in beside})
 
     @property
     def untrained(self) -> bool:
@@ -193,7 +219,7 @@ class EncoderSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON values. Outputs are a list of pairs, so that their order is part of them."""
-        value = {
+        value: dict[str, Any] = {
             "name": self.name,
             "revision": self.revision,
             "preprocessing": self.preprocessing,
@@ -201,14 +227,22 @@ class EncoderSpec:
             "weights": self.weights,
             "weights_source": self.weights_source,
         }
-        return value if self.text is None else {**value, "text": asdict(self.text)}
+        if self.text is not None:
+            value["text"] = self.text.to_json()
+        if self.classes is not None:
+            names, points = list(self.classes.names), list(self.classes.operating_points)
+            value["classes"] = {"output": self.classes.output, "names": names, "operating_points": points}
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> EncoderSpec:
         """The inverse of `to_json`."""
         outputs = {name: tuple(shape) for name, shape in value["outputs"]}
-        text = TextRule(**value["text"]) if "text" in value else None
-        return note_stand_in(cls(**{**value, "outputs": outputs, "text": text}))
+        text, classes = TextRule(**value["text"]) if "text" in value else None, None
+        if "classes" in value:
+            own = value["classes"]
+            classes = ClassRule(own["output"], tuple(own["names"]), tuple(own["operating_points"]))
+        return note_stand_in(cls(**{**value, "outputs": outputs, "text": text, "classes": classes}))
 
 
 def note_stand_in(spec: EncoderSpec) -> EncoderSpec:

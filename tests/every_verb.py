@@ -101,7 +101,8 @@ def others() -> Iterator[list[str]]:
     yield ["bench", "bench.yaml", "--out", "bench"]
     yield ["weights", "random", "densenet121", "--out", "random.safetensors"]
     model = ["--encoder", "densenet121", "--weights", "random.safetensors", "--limit", "2", "--store", "dense"]
-    yield ["embed", "cases/manifest.csv", *model]
+    yield ["embed", "cases/manifest.csv", *model, "--outputs", "features,scores"]
+    yield ["scores", "dense", "--out", "own.csv", "--operating-points"]
     yield ["demo", "--images", "cases", "--out", "demo"]
 
 

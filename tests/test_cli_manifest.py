@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic_chests
+from helpers import run_cli
 from PIL import Image
 
 from cxr_embed.cli import main
@@ -421,3 +422,22 @@ def test_links_that_lead_out_of_the_root_are_named(run: Run, make_images: Callab
     (path.parent / "i1.png").unlink()
     (outside / "i1.png").rename(path.parent / "i1.png")
     assert run("validate", path, "--root", tmp_path / "linked", "--json").json["linked_away"] == ["deep/i2.png"]
+
+
+def test_a_damaged_companion_is_named_and_a_manifest_is_no_publisher_s_table(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "image_id,path,patient_id,Cardiomegaly,Edema,Pneumonia,Pneumothorax,Consolidation\n1,1.png,a,1,0,0,0,2\n"
+    )
+    assert "own table" not in run_cli("manifest", "validate", str(path)).stderr  # a 2 is all that is wrong
+    (tmp_path / "a.json").write_text('{"format": "cxr_embed.manifest", ')
+    ran = run_cli("manifest", "validate", str(path))
+    assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
+    assert "a.json: a manifest's companion, damaged (not JSON)" in ran.stderr
+
+
+def test_a_finding_that_is_misspelled_gets_the_nearest_name() -> None:
+    assert (
+        "efusion: not in the vocabulary of findings (did you mean Effusion?)"
+        in run_cli("manifest", "findings", "efusion").stderr
+    )

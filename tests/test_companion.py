@@ -434,6 +434,9 @@ def test_a_report_says_it(tmp_path: Path) -> None:
     assert "20 blank labels count as negative" in page
     done = run_cli(*arguments, "--blank", "unknown")
     assert "Blank labels count as negative." not in out.read_text()
+    # And of labels that are open already, which a report writes aside.
+    cx.report(tmp_path / "scores.csv", read_labels(labels), out=out, bootstraps=0)
+    assert "20 blank labels count as negative" in out.read_text()
 
 
 def test_probes_curves_and_indexes_read_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +157,7 @@ def test_cases_come_and_go(tmp_path: Path, kind: str) -> None:
     for vector in secret:
         assert vector.tobytes() not in everything
         assert vector.astype(np.float16).tobytes() not in everything
+    everything = re.sub(rb"[0-9a-f]{32,}", b"", everything)  # c450 may stand in a digest by chance
     for trace in (b"c450", b"p4\0", (8).to_bytes(32, "big"), (450).to_bytes(32, "big")):
         assert trace not in everything, trace
 

@@ -15,7 +15,7 @@ from cxr_embed.cli.options import prevalences
 # Every verb whose input has it takes it.
 WHERE = {
     "--finding": {
-        *("evaluate", "report", "zeroshot", "index evaluate"),
+        *("evaluate", "report", "scores", "zeroshot", "index evaluate"),
         *("probe train", "probe curve", "probe evaluate", "probe compare"),
     },
     "--split": {

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_embed import open_store
+from cxr_embed.datasets import load_recipe
 from cxr_embed.errors import StoreError
 from cxr_embed.prompts import Finding, PromptError, load_prompt_set, prompt_set_names
 from cxr_embed.store import StoreWriter, add_prompts, read_prompts, verify_store
@@ -163,8 +164,7 @@ def test_any_yaml_is_a_prompt_set_or_a_clear_error(value: object) -> None:
 
 def test_the_sets_that_come_along() -> None:
     assert prompt_set_names() == ["chexpert13", "nih14", "phantom8", "quality"]
-    recipe = yaml.safe_load((ROOT / "data_manifests" / "nih-chestxray14.yaml").read_text())
-    nih = [name for name in recipe["findings"]["names"] if name != "No Finding"]
+    nih = [name for name in load_recipe("nih-chestxray14").findings("text-mined") if name != "No Finding"]
     assert [finding.name for finding in load_prompt_set("nih14").findings] == nih
     assert len(load_prompt_set("chexpert13").findings) == 13
     for name in prompt_set_names():

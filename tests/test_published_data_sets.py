@@ -13,7 +13,7 @@ import pytest
 from helpers import run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lookalikes import Cells, Row, brax, chexpert, mimic, nih, openi, padchest, picture, vindr
+from lookalikes import Cells, Row, brax, challenges, chexpert, mimic, nih, openi, padchest, picture, vindr
 
 from cxr_embed.datasets import ScanResult, load_recipe, scan
 from cxr_embed.datasets.guess import guess_recipe, which_recipe
@@ -846,3 +846,49 @@ def test_one_command_writes_a_manifest(root: Path, recipe: str) -> None:
     if result.boxes:
         with table.open(newline="") as file:
             assert list(csv.DictReader(file)) == boxes(result)
+
+
+@pytest.mark.parametrize(
+    ("cut", "said"),
+    [
+        (lambda data: data[:-30], "a download that broke off"),
+        (lambda data: data.replace(b"\n", b"\n,", 2).replace(b"\n,", b"\n", 1), "a separator in a cell without quotes"),
+    ],
+)
+def test_a_row_that_is_cut_or_shifted_is_refused(root: Path, cut: Callable[[bytes], bytes], said: str) -> None:
+    chexpert.write(root, chexpert.SMALL)
+    path = root / "CheXpert-v1.0-small" / "train.csv"
+    path.write_bytes(cut(path.read_bytes()))
+    with pytest.raises(ManifestError, match=said) as error:
+        scanned(root, "chexpert")
+    assert "train.csv: cannot be read as a table" in str(error.value)
+
+
+@pytest.mark.parametrize(("up", "down"), [("inner", ""), ("files/mimic/..", ""), ("", "files"), ("", "files/p19")])
+def test_a_folder_that_is_one_or_two_levels_off_is_told_where_the_tables_are(
+    tmp_path: Path, up: str, down: str
+) -> None:
+    (tmp_path / "outer" / up.removesuffix("/..")).mkdir(parents=True, exist_ok=True)
+    own = mimic.write((tmp_path / "outer" / up).resolve())
+    given = own / down if down else tmp_path / "outer"
+    with pytest.raises(ManifestError, match=f"its tables are in {own}: give that folder"):
+        scanned(given, "mimic-cxr-jpg")
+    ran = run_cli("manifest", "scan", str(given))
+    assert ran.returncode == 0
+    assert f"note: {own} is MIMIC-CXR-JPG, by mimic-cxr-2.0.0-metadata.csv.gz" in ran.stderr
+    assert "scan that folder with --recipe mimic-cxr-jpg for its labels" in ran.stderr
+
+
+def test_a_clinic_s_folder_is_near_nothing(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "b" / "c" / "1.png")
+    challenges.rsna(tmp_path / "a" / "rsna")  # a neighbour is not the folder above
+    ran = run_cli("manifest", "scan", str(tmp_path / "a" / "b"))
+    assert (ran.returncode, "note:" in ran.stderr) == (0, False)
+
+
+def test_suffixes_that_a_recipe_does_not_read_are_named(root: Path) -> None:
+    nih.write(root)
+    for path in list(root.rglob("*.png")):
+        path.rename(path.with_suffix(".PNG"))
+    with pytest.raises(ManifestError, match=r"nih-chestxray14 reads \*\*/\*\.png, and here are \*\.PNG, \*\."):
+        scanned(root, "nih-chestxray14")

@@ -447,3 +447,17 @@ def test_the_recipe_on_the_page_is_one(tmp_path: Path) -> None:
         "Effusion": "",
     }
     assert [path for path, _ in result.skipped] == ["p1/b.png"]
+
+
+def test_rows_of_one_image_that_label_it_differently_are_a_problem(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "d", "p1.png", "p2.png", "p3.png")
+    table(root / "list.csv", "id,runs", "p1,3 2", "p1,-1", "p2,3 2", "p2,5 5", "p3,-1")
+    result = read(
+        root,
+        tmp_path,
+        keys={"image": {"path": r"(.*)\.png"}},
+        tables={"list": {"files": ["list.csv"], "key": "id", "repeats": "keep"}},
+        labels={"masks": {"columns": {"Mass": "runs"}, "map": {"-1": "0", "*": "1"}}},
+    )
+    assert column(result, "Mass") == {"p1": "1", "p2": "1", "p3": "0"}
+    assert result.problems == ["p1.png: Mass is 0 in one row and 1 in another"]

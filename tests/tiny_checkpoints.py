@@ -65,6 +65,45 @@ def save_tokenizer(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
+def save_gemma_tokenizer(folder: Path, kind: str = "GemmaTokenizer") -> int:
+    """A tokenizer of Gemma's kind as SigLIP 2's checkpoints have it, of a few words and all letters; its vocabulary.
+
+    Words with a capital are words of their own, as in the published one.
+    """
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *map(chr, (*range(97, 123), *range(65, 91)))]
+    merges: list[tuple[str, str]] = []
+    for word in [*WORDS, "Large", "Pneumothorax", "NO"]:
+        for at in range(1, len(word)):
+            merges.append((word[:at], word[at]))
+            tokens.append(word[: at + 1])
+    names = {token: at for at, token in enumerate(dict.fromkeys(tokens))}
+    made = transformers.GemmaTokenizer(
+        vocab=names,
+        merges=list(dict.fromkeys(merges)),
+        add_bos_token=False,
+        add_eos_token=True,
+        padding_side="right",
+        model_max_length=64,
+    )
+    made.save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": kind}))
+    return len(names)
+
+
+def save_siglip2(folder: Path, kind: str = "GemmaTokenizer", positions: int = 64) -> None:
+    """A SigLIP 2 checkpoint of one picture size: SigLIP's classes and `model_type`, Gemma's tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = save_gemma_tokenizer(folder, kind)
+    words = {**TEXT, "vocab_size": vocabulary, "max_position_embeddings": positions, "projection_size": 16}
+    words |= {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
+    model = transformers.SiglipModel(transformers.SiglipConfig(text_config=words, vision_config=VISION))
+    model.logit_scale.data.fill_(2.0)
+    model.logit_bias.data.fill_(-7.0)
+    loud(model).save_pretrained(folder)
+    save_processor(folder, VISION["image_size"])
+
+
 def save_processor(folder: Path, side: int, kind: str = "ViTImageProcessor", **settings: Any) -> None:
     values = {
         "image_processor_type": kind,

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from cxr_embed.choices import Blank, CalibrationKind, Uncertain
 from cxr_embed.evaluation import ScoreSource
 from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.evaluation.thresholds import Rule
-from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED, Manifest
+from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED, Manifest, write_companion
 from cxr_embed.probe.curve_summary import CURVE_JSON
 from cxr_embed.reporting import Inputs, ReportError, check_target, collect, write_report
 from cxr_embed.store import Store
@@ -170,5 +170,7 @@ def _label_file(labels: Any, extra: Sequence[str], aside: Path) -> tuple[Path, S
     table = labels_of(labels, extra)
     path = aside / "labels.parquet"
     pa.parquet.write_table(table.table, path)
+    if table.companion is not None:  # what blank means, and which data set it is
+        write_companion(path, replace(table.companion, root=os.path.abspath(table.root), boxes=None))
     known = {*REQUIRED, *OPTIONAL, *DESCRIPTIVE, *table.findings}
     return path, [name for name in table.table.column_names if name not in known]

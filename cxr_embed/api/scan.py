@@ -14,7 +14,7 @@ import pyarrow as pa
 from cxr_embed.api.inputs import Progress, StrPath, progress_or_bar
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.arguments import checked_arguments
-from cxr_embed.datasets import Recipe, ScanResult, boxes_path, guess_recipe, load_recipe
+from cxr_embed.datasets import Recipe, ScanResult, boxes_path, guess_near, guess_recipe, load_recipe
 from cxr_embed.datasets import scan as run
 from cxr_embed.errors import ManifestError
 from cxr_embed.io.files import stays_below
@@ -42,6 +42,8 @@ class ScannedFolder(Tabular):
         result: the manifest's columns, what was skipped, and why.
         out: the manifest that was written, if one was.
         key_file: the key that hides its ids, where one was kept.
+        near: a public data set whose folder is below or above this one, in a sentence; blank where there is none, or
+            a recipe was named.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class ScannedFolder(Tabular):
     result: ScanResult
     out: Path | None
     key_file: Path | None
+    near: str = ""
 
     def __len__(self) -> int:
         return len(self.result)
@@ -83,7 +86,7 @@ class ScannedFolder(Tabular):
         return [path for path in self.result.columns["path"] if not below(self.folder / path)]
 
     def _remarks(self) -> Sequence[str]:
-        remarks = list(self.result.problems)
+        remarks = [*([self.near] if self.near else []), *self.result.problems]
         if self.result.skipped:
             remarks.append(f"skipped {counted(len(self.result.skipped), 'other file')}")
         if self.result.unmatched is not None:
@@ -133,8 +136,10 @@ def scan_folder(
         )
     root, target = Path(folder), Path(out) if out is not None else None
     guessed_by: tuple[str, ...] = ()
+    near = ""
     if recipe is None:
         recipe, guessed_by = _guessed(root, target)
+        near = "" if guessed_by else _near(root)
     layout = load_recipe(recipe)
     if target is not None:  # before the scan, which may take long
         check_new(target, layout.manifest_columns(layout.chosen_labels(labelled_by)))
@@ -154,7 +159,7 @@ def scan_folder(
     if target is not None:
         _write(layout, result, target, root)
     return ScannedFolder(
-        folder=root, recipe=layout, guessed_by=guessed_by, result=result, out=target, key_file=key_path
+        folder=root, recipe=layout, guessed_by=guessed_by, result=result, out=target, key_file=key_path, near=near
     )
 
 
@@ -173,6 +178,18 @@ def _guessed(root: Path, out: Path | None) -> tuple[str, tuple[str, ...]]:
             "read it by its own tables, or `recipe='folder'` to take the files alone"
         )
     return guess.recipe.name, guess.files[:3]
+
+
+def _near(root: Path) -> str:
+    """Where a public data set is, whose folder was missed by one or two levels."""
+    found = guess_near(root) if os.path.isdir(root) else None
+    if found is None:
+        return ""
+    folder, guess = found
+    return (
+        f"{folder} is {guess.recipe.title}, by {', '.join(guess.files[:3])}: scan that folder with "
+        f"`recipe={guess.recipe.name!r}` for its labels"
+    )
 
 
 def _key(key_file: StrPath | None, kept: bool) -> tuple[bytes, Path | None]:

@@ -275,7 +275,7 @@ def _unfit(bench: Bench, encoder: BenchEncoder, data: str, task: Task) -> str:
     if task == "scores":
         file = encoder.plan.scores.get(data)
         if file is None:
-            return "no scores of its own are named"
+            return _unanswered(bench, encoder, data)
         return _unreadable(bench, encoder.folder / file, data)
     if not encoder.encoder:
         return "there are scores of it alone, no vectors"
@@ -284,6 +284,16 @@ def _unfit(bench: Bench, encoder: BenchEncoder, data: str, task: Task) -> str:
         if spec is None or spec.text is None:
             return f"{encoder.name} embeds no prompts"
     return ""
+
+
+def _unanswered(bench: Bench, encoder: BenchEncoder, data: str) -> str:
+    """Why an encoder stores no scores of its own for a data set; blank where it does."""
+    spec = bench.specs.get(encoder.name)
+    rule = spec.classes if spec is not None else None
+    if rule is None:
+        return "no scores of its own are named, or among its outputs"
+    matched = match_names(rule.names, bench.data[data].table.findings, "scores")
+    return "" if any(matched) else f"{encoder.name} answers none of the findings"
 
 
 def _unreadable(bench: Bench, file: Path, data: str) -> str:
@@ -312,6 +322,6 @@ def _outputs(bench: Bench, name: str) -> list[str]:
     ]
 
 
-def needs_vectors(tasks: Sequence[Task]) -> bool:
-    """Whether any of these tasks reads vectors."""
-    return any(task in OF_VECTORS for task in tasks)
+def needs_vectors(encoder: BenchEncoder, data: str, tasks: Sequence[Task]) -> bool:
+    """Whether any of these tasks reads what is stored; own scores do where no file of them is named."""
+    return any(task in OF_VECTORS or (task == "scores" and data not in encoder.plan.scores) for task in tasks)

@@ -112,7 +112,7 @@ class EncoderPlan(_Part):
         search_output: what neighbours are found by.
         outputs, pixels, prepare, device, precision, dtype, batch_size, workers: as `cxr_embed.embed` takes them.
         text_weights: of the text model, for prompts; those of the encoder by default.
-        scores: data set to a file of the model's own scores.
+        scores: data set to a file of the model's own scores; what its output of scores holds by default.
         stand_in: what these weights stand in for, in words, where they do not say so themselves.
         saw: data set's recipe to how the encoder learned from it, in words; beside what is known of the encoder.
         tasks: only these; what is named here must be possible.

@@ -27,7 +27,7 @@ from cxr_embed.benchmark.results import (
     corrected,
     with_differences,
 )
-from cxr_embed.benchmark.tasks import OF_VECTORS, RUN
+from cxr_embed.benchmark.tasks import RUN
 from cxr_embed.benchmark.vectors import BenchEncoder, Stores, folder_name, reason_of
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.io.digests import json_digest
@@ -104,7 +104,8 @@ class Run:
         for name, data in self.bench.data.items():
             self.clock.at(f"{name}: looking for what is done")
             for encoder in self.bench.encoders.values():
-                if needs_vectors([task for d, e, task in self.places if (d, e) == (name, encoder.name)]):
+                tasks = [task for d, e, task in self.places if (d, e) == (name, encoder.name)]
+                if needs_vectors(encoder, name, tasks):
                     wanted.append((encoder, data))
         left = [pair for pair in wanted if not stores.is_complete(pair[0], pair[1].name, pair[1].table)]
         cells = sum(cell_work(task) for _, _, task in self.places) + COMPARISON * len(self.compared)
@@ -126,7 +127,7 @@ class Run:
         try:
             summary = stores.embed(encoder, data.name, data.table, show)
         except Exception as error:  # whatever it is, the other encoders go on
-            self._fail(data.name, encoder.name, OF_VECTORS, f"embedding: {reason_of(error)}")
+            self._fail(data.name, encoder, f"embedding: {reason_of(error)}")
         else:
             if summary.failed:
                 first = summary.failed[0]
@@ -136,9 +137,9 @@ class Run:
                 )
         self.clock.finish(work)
 
-    def _fail(self, data: str, encoder: str, tasks: tuple[Task, ...], why: str) -> None:
+    def _fail(self, data: str, encoder: BenchEncoder, why: str) -> None:
         for place in self.places:
-            if place[:2] == (data, encoder) and place[2] in tasks:
+            if place[:2] == (data, encoder.name) and needs_vectors(encoder, data, [place[2]]):
                 self.failures[place] = why
 
     def _shared(self, data: BenchData, encoders: list[BenchEncoder], stores: Stores) -> BenchData:
@@ -152,7 +153,7 @@ class Run:
                 ids = ids[np.isin(ids, store.ids)]
                 contents = dict(zip(store.ids.tolist(), store.content_ids.tolist(), strict=True))
             except CxrEmbedError as error:
-                self._fail(data.name, encoder.name, OF_VECTORS, reason_of(error))
+                self._fail(data.name, encoder, reason_of(error))
         lost = len(data.table) - len(ids)
         if lost:
             self.notes.append(
@@ -166,11 +167,12 @@ class Run:
     def _cell(self, place: Place, opened: dict[tuple[str, str], Store]) -> Cell:
         data, name, task = place
         encoder, store = self.bench.encoders[name], None
-        if task in OF_VECTORS:
+        if needs_vectors(encoder, data, [task]):
             if (data, name) not in opened:
                 opened[data, name] = Stores(self.bench.out).open(encoder, data)
             store = opened[data, name]
-        file = encoder.folder / encoder.plan.scores[data] if task == "scores" else None
+        own = encoder.plan.scores.get(data) if task == "scores" else None
+        file = encoder.folder / own if own is not None else None
         return Cell(
             encoder=encoder,
             data=self.data[data],

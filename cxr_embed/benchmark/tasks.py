@@ -14,6 +14,7 @@ import numpy as np
 from cxr_embed.api.curve import few_label_curve
 from cxr_embed.api.evaluate import evaluate
 from cxr_embed.api.index_evaluation import evaluate_index
+from cxr_embed.api.own_scores import scores as own_scores
 from cxr_embed.api.probe import train_probe
 from cxr_embed.api.scores import ScoreFrame
 from cxr_embed.api.screen import screen
@@ -97,9 +98,9 @@ def run_prompts(cell: Cell, folder: Path) -> list[Row]:
 
 
 def run_scores(cell: Cell, folder: Path) -> list[Row]:
-    """A model's own scores, as they are."""
-    assert cell.scores is not None
-    given, data = read_scores(cell.scores), cell.data
+    """A model's own scores, as they are: of a file, or those that its store holds."""
+    data = cell.data
+    given = read_scores(cell.scores if cell.scores is not None else own_scores(_store(cell)))
     columns = match_names(given.names, data.table.findings, "scores")
     names = tuple(name for name, column in zip(given.names, columns, strict=True) if column is not None)
     rows = np.flatnonzero(np.isin(given.ids, data.table.ids[data.part(data.test)]))
@@ -113,7 +114,8 @@ def run_scores(cell: Cell, folder: Path) -> list[Row]:
         learned_from=learned,
         stand_in=given.stand_in,
     )
-    ScoreFrame(kept, {"source": cell.scores.name}).save(folder / SCORES)
+    source = cell.scores.name if cell.scores is not None else _store(cell).spec.name
+    ScoreFrame(kept, {"source": source}).save(folder / SCORES)
     return evaluated(cell, folder / SCORES, data, "")
 
 

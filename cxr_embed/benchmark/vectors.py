@@ -62,7 +62,9 @@ class BenchEncoder:
         if named is None and self.encoder and not is_own(self.encoder):
             card = encoder_card(self.encoder)
             hub = card.hub if not card.is_family else _family_hub(self.encoder)
-            named = cached_folder(hub) if hub is not None else weights_path(self.encoder)
+            named = weights_path(self.encoder)
+            if hub is not None and not named.is_file():
+                named = cached_folder(hub)
         files += _stamps(named)
         if is_own(self.encoder):
             files += _stamps(_module_file(self.encoder.partition(":")[0]))
@@ -101,13 +103,17 @@ def random_file(encoder: str, out: Path, seed: int) -> Path:
     Raises:
         EncoderError: for an encoder whose shapes are not known.
     """
-    from cxr_embed.encoders.torchxrayvision import published_weights
+    from cxr_embed.encoders.torchxrayvision import head_shapes, published_weights
     from cxr_embed.encoders.weights import random_weights, save_weights
 
     _, network = published_weights(encoder)
     path = out / "weights" / f"{encoder}-random-{seed}.safetensors"
     if not path.is_file():
-        save_weights(path, random_weights(network, seed), f"random numbers (seed {seed}): not a trained model")
+        save_weights(
+            path,
+            random_weights(network, seed, head_shapes(encoder)),
+            f"random numbers (seed {seed}): not a trained model",
+        )
     return path
 
 

@@ -151,13 +151,13 @@ def _left_out(parts: Sequence[Part], groups: Sequence[tuple[Row, ...]], rules: R
     ids = [part.manifest.ids.tolist() for part in parts]
     apart = [group for group in groups if len({splits[n][row] for n, row in group} - {""}) > 1]
     if apart and "split" not in rules.drop:
-        shown = [" and ".join(f"{ids[n][r]} ({parts[n].name}, {splits[n][r]})" for n, r in group) for group in apart]
+        shown = [_some([f"{ids[n][r]} ({parts[n].name}, {splits[n][r]})" for n, r in g], " and ") for g in apart]
         raise CasesError(
             f"{counted(len(apart), 'image is', 'images are')} in two splits, of two data sets: {_some(shown, '; ')}; "
             "give each one split, or leave the splits out with `drop='split'`"
         )
     if rules.overlap == "refuse":
-        shown = [" and ".join(f"{ids[n][r]} ({parts[n].name})" for n, r in group) for group in groups]
+        shown = [_some([f"{ids[n][r]} ({parts[n].name})" for n, r in group], " and ") for group in groups]
         raise CasesError(
             f"{counted(len(groups), 'image is', 'images are')} in two data sets, by the bytes: {_some(shown, '; ')}; "
             "`overlap='first'` keeps the row of the first"

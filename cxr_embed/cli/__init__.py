@@ -29,6 +29,7 @@ from cxr_embed.cli import (
     probe_curve,
     probe_evaluate,
     report,
+    scores,
     search,
     store,
     zeroshot,
@@ -52,6 +53,7 @@ app.command("forget", epilog=forget.EXAMPLE)(forget.forget)
 app.command("phantom", epilog=phantom.EXAMPLE)(phantom.phantom)
 app.command("prompts", epilog=zeroshot.PROMPTS_EXAMPLE)(zeroshot.prompts)
 app.command("zeroshot", epilog=zeroshot.EXAMPLE)(zeroshot.zeroshot)
+app.command("scores", epilog=scores.EXAMPLE)(scores.scores)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("report", epilog=report.EXAMPLE)(report.report)

@@ -200,19 +200,20 @@ def convert(
     ] = None,
     sha256: Annotated[str | None, typer.Option(help="The publisher's digest, where none is pinned here.")] = None,
 ) -> None:
-    """Make a safetensors file from TorchXRayVision's published pickle, after checking its SHA-256.
+    """Make a safetensors file from a published pickle, in which nothing is run.
 
-    No code in the pickle is run. Needs torch.
+    TorchXRayVision's, whose SHA-256 is checked first; for `chexnet` the checkpoints of CheXNet's reimplementations and
+    any other DenseNet-121 of torchvision's; for `timm:tf_efficientnet_lite0` and its siblings EfficientNet-Lite's, if
+    timm's network then gives the published one's answers. Needs torch.
     """
-    from cxr_embed.encoders.torchxrayvision import published_weights
-    from cxr_embed.encoders.weights import convert as convert_pickle
+    from cxr_embed.encoders.conversion import convert_weights
     from cxr_embed.encoders.weights import save_weights, weights_path
 
-    published, network = published_weights(encoder)
-    weights = convert_pickle(published, network, pickle, sha256)
+    converted = convert_weights(encoder, pickle, sha256)
     target = out or weights_path(encoder)
-    save_weights(target, weights, f"{published.url} (SHA-256 {published.sha256 or sha256})")
-    typer.echo(f"{target}: {counted(len(weights), 'tensor')} for {encoder}")
+    save_weights(target, converted.tensors, converted.source, converted.notes)
+    typer.echo(f"{target}: {counted(len(converted.tensors), 'tensor')} for {encoder}")
+    typer.echo(f"source: {converted.source}")
 
 
 @weights_app.command("random", epilog="Example: `cxr-embed weights random densenet121 --out random.safetensors`")
@@ -222,10 +223,10 @@ def random(
     seed: Annotated[int, typer.Option(min=0, help="Of the random numbers.")] = 0,
 ) -> None:
     """Make random weights, for tests and timings only: their vectors mean nothing, and stores made with them say so."""
-    from cxr_embed.encoders.torchxrayvision import published_weights
+    from cxr_embed.encoders.torchxrayvision import head_shapes, published_weights
     from cxr_embed.encoders.weights import random_weights, save_weights
 
     _, network = published_weights(encoder)
-    weights = random_weights(network, seed)
+    weights = random_weights(network, seed, head_shapes(encoder))
     save_weights(out, weights, f"random numbers (seed {seed}): not a trained model")
     typer.echo(f"{out}: {counted(len(weights), 'tensor')} of random numbers; not a trained model")

@@ -42,7 +42,8 @@ def validate(
     try:
         table = read_manifest(manifest, root=root, extra=extra or ())
     except ManifestError as error:
-        recipe = _recipe_of(manifest)
+        # Without problems nothing is wrong with the table: its companion is damaged, say.
+        recipe = _recipe_of(manifest) if error.problems else None
         if as_json:
             problems = list(error.problems or [str(error)])
             cures = {"recipe": recipe[0] if recipe else None, "convert": error.cure or None}

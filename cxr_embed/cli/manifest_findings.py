@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,7 +35,10 @@ def findings(
     found = [known.find(name) for name in names] if names else list(known.findings)
     unknown = [name for name, finding in zip(names or (), found, strict=False) if finding is None]
     if unknown:
-        fail(f"{', '.join(unknown)}: not in the vocabulary of findings; what it does not have stays itself")
+        every = [name for finding in known.findings for name in finding.all_names()]
+        near = difflib.get_close_matches(unknown[0], every, 1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        fail(f"{', '.join(unknown)}: not in the vocabulary of findings{meant}; what it does not have stays itself")
     chosen = [finding for finding in known.findings if finding in found]
     if as_json:
         print_json({"findings": [_plain(finding) for finding in chosen], "sources": dict(known.sources)})

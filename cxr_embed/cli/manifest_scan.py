@@ -70,10 +70,12 @@ def scan(
         by = f"{folder}: {scanned.recipe.title}, by {', '.join(scanned.guessed_by)}"
         typer.echo(f"{by}; `--recipe {scanned.recipe.name}` says so", err=True)
     away = scanned.linked_away
+    if scanned.near:
+        typer.echo(f"note: {scanned.near}", err=True)
     if as_json:
         print_json({**_summary(result, out, folder, away), "recipe": scanned.recipe.name})
     else:
-        _print_summary(result, out, folder)
+        _print_summary(result, out, folder, scanned.recipe)
         _print_data_set(scanned.recipe, result, out)
         print_away(away, len(result), folder)
         _print_written(result, out, scanned.key_file)
@@ -106,7 +108,7 @@ def _summary(result: ScanResult, out: Path | None, folder: Path, away: list[str]
     }
 
 
-def _print_summary(result: ScanResult, out: Path | None, folder: Path) -> None:
+def _print_summary(result: ScanResult, out: Path | None, folder: Path, recipe: Recipe) -> None:
     """A scan's summary for people; what may need their attention goes to stderr."""
     from cxr_embed.manifest import companion_path
 
@@ -136,10 +138,12 @@ def _print_summary(result: ScanResult, out: Path | None, folder: Path) -> None:
         has = "has" if result.not_found == 1 else "have"
         typer.echo(f"{counted(result.not_found, 'row')} of the data set's table {has} no file here", err=True)
     if result.without_patient:
+        # The ids of a public data set are where its recipe looks, or nowhere.
+        cure = "" if recipe.public_ids else ". --patient-pattern REGEX takes the id from the path"
         typer.echo(
             f"warning: the patient of {counted(result.without_patient, 'image')} is unknown; each is taken as a "
             "patient of its own,\n"
-            "  so splits may mix a patient's images. --patient-pattern REGEX takes the id from the path",
+            f"  so splits may mix a patient's images{cure}",
             err=True,
         )
     for problem in result.problems:

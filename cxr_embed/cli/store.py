@@ -34,8 +34,10 @@ def info(
     from cxr_embed.store.prompts import load_prompts
 
     opened = open_store(store)
-    prompts = len(load_prompts(opened.path, opened.header).prompts) if opened.spec.text else 0
-    body = {**opened.describe(), "prompts": prompts}
+    kept = load_prompts(opened.path, opened.header) if opened.spec.text else None
+    prompts = len(kept) if kept is not None else 0
+    unused = len(kept.left_out) if kept is not None else 0
+    body = {**opened.describe(), "prompts": prompts, "prompts_left_out": unused}
     if as_json:
         if failures:
             body["failed"] = [vars(failure) for failure in opened.failures]
@@ -53,7 +55,8 @@ def info(
         "vectors": f"{shapes}, {opened.header.dtype}",
         "computed by": ", ".join(f"{engine} ({count:,})" for engine, count in opened.engines.items()) or "nothing yet",
         "images": f"{body['images']:,} of {patients} ({body['vectors']:,} different)",
-        "prompts": f"{prompts:,}",
+        "prompts": f"{prompts:,}"
+        + (f" (and {unused:,} with capitals, of an earlier release: {spec.name} reads lower case)" if unused else ""),
         "failures": f"{body['failures']:,}" + (" (--failures lists them)" if body["failures"] and not failures else ""),
         "not a chest": f"{len(unlike):,} by the look of them: {', '.join(unlike[:_SHOWN])}"
         + (", ... (--json lists them)" if len(unlike) > _SHOWN else ""),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from cxr_embed.errors import ImageError
 from cxr_embed.images import READABLE, raw_fault, sniff
 
+_LOOKED_AT = 10_000  # files, where none is a radiograph
 _GLOB = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
@@ -58,6 +61,14 @@ def _folders(root: Path, skipped: list[tuple[str, str]]) -> Iterator[tuple[Path,
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             starts += [link for name in folders if (link := Path(folder, name)).is_symlink()]
             yield Path(folder), names
+
+
+def other_files(root: Path) -> str:
+    """What a folder has where it has nothing that is looked for: its first files' suffixes, as ", here are ..."."""
+    names = (name for _, names in _folders(root, []) for name in names if not name.startswith("."))
+    suffixes = Counter(Path(name).suffix for name in islice(names, _LOOKED_AT))
+    shown = ", ".join(f"*{suffix}" for suffix, _ in suffixes.most_common(3))
+    return f", and here are {printable(shown)}" if shown else ", and no file is here"
 
 
 def file_kind(path: Path) -> str:

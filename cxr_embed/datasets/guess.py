@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,8 +17,10 @@ from cxr_embed.datasets.recipe import Recipe, load_recipe, recipe_names
 from cxr_embed.datasets.recipe_parts import TableFile
 from cxr_embed.datasets.table_formats import FILE, KEY, header_of, records
 from cxr_embed.datasets.tables import table_files
+from cxr_embed.manifest import REQUIRED
 from cxr_embed.manifest.rows import NotATable
 
+_NEAR = 50  # folders that are looked into around one
 _SURE = 3  # columns of a table that no other data set's has, where its file has another name
 
 
@@ -44,6 +47,53 @@ def guess_recipe(root: Path) -> Guess | None:
         return None
     own, _, recipe = max(found, key=lambda each: (len(each[0]), each[1]))
     return Guess(recipe, tuple(own))
+
+
+def guess_near(root: Path, wanted: str | None = None) -> tuple[Path, Guess] | None:
+    """A folder one or two levels below or above that has the tables of a data set; None where there is none.
+
+    Args:
+        root: a folder that is not known itself.
+        wanted: the recipe of the data set; any by default.
+    """
+    around = [(folder, False) for folder in islice(_below(root), _NEAR)]
+    around += [(folder, True) for folder in list(root.resolve().parents)[:2]]
+    for folder, above in around:
+        guess = guess_recipe(folder)
+        if guess is not None and wanted in (None, guess.recipe.name) and _has_list(folder, guess.recipe, above):
+            return folder, guess
+    return None
+
+
+def _has_list(folder: Path, recipe: Recipe, above: bool) -> bool:
+    """Whether a folder has a recipe's first table: one of images alone is known too, and is not where the tables are.
+
+    Args:
+        folder: that was guessed.
+        recipe: of the guess.
+        above: whether tables in any folder below it do not count: they may be a neighbour's.
+    """
+    first = next(iter(recipe.tables.values()), None)
+    if first is None:
+        return True
+    files = [pattern for pattern in first.files if not (above and pattern.startswith("*"))]
+    return bool(table_files(folder, first.model_copy(update={"files": files})))
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """The folders below, and then those below them, without hidden ones."""
+    level = [root]
+    for _ in range(2):
+        level = [folder for above in level for folder in _subfolders(above)]
+        yield from level
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        found = sorted(Path(entry) for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir())
+    except OSError:
+        return []
+    return found[:_NEAR]
 
 
 def _files_of(root: Path, recipe: Recipe) -> tuple[list[str], int]:
@@ -102,6 +152,8 @@ def which_recipe(columns: Sequence[str], file_name: str) -> str | None:
         file_name: its name, without folders.
     """
     best: tuple[int, str] | None = None
+    if set(REQUIRED) <= set(columns):
+        return None  # a manifest, whatever its findings are called
     for recipe in known_recipes():
         for name, table in recipe.tables.items():
             there = {table.rename.get(column, column) for column in columns}

@@ -25,6 +25,7 @@ class Labeller:
 
     recipe: Recipe
     labels: str | None
+    problems: list[str] = field(default_factory=list)
     _known: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict)  # few cells are different
 
     def of(self, image: ImageRows, split: str) -> dict[str, str]:
@@ -49,10 +50,18 @@ class Labeller:
         for official in self.recipe.official or ():
             better = _votes(self.recipe.labels[official.labels], image) if official.split == split else {}
             votes = better if any(better.values()) else votes
+        if source.votes is None and source.columns is not None:
+            self._check_agreement(image, votes)
         values = {name: _decided(votes.get(name, ()), source) for name in self.recipe.findings(self.labels)}
         if source.votes == "counts":
             values |= {f"{name} votes": _counted(votes.get(name, ())) for name in list(values)}
         return values
+
+    def _check_agreement(self, image: ImageRows, votes: Votes) -> None:
+        """Notes findings that two rows of an image, which are not readers, label differently."""
+        for name, values in votes.items():
+            if len(different := sorted({value for value in values if value != ""})) > 1:
+                self.problems.append(f"{image.relative}: {name} is {' in one row and '.join(different)} in another")
 
 
 def _votes(source: LabelSource, image: ImageRows) -> Votes:

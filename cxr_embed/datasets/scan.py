@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cxr_embed.datasets.boxes import BoxTable
-from cxr_embed.datasets.discovery import candidates, file_kind, printable
-from cxr_embed.datasets.guess import guess_recipe
+from cxr_embed.datasets.discovery import candidates, file_kind, other_files, printable
+from cxr_embed.datasets.guess import guess_near, guess_recipe
 from cxr_embed.datasets.image_rows import Hide, ImageRows
 from cxr_embed.datasets.labels import Labeller, check_labels
 from cxr_embed.datasets.patients import RevealingPaths, compiled_pattern, hashed, neutral
@@ -69,17 +69,24 @@ def scan(
     try:
         run = _Scan(root, recipe, key, pattern, labels)
     except ManifestError as error:
-        guess = guess_recipe(root)
-        if guess is None or guess.recipe.name == recipe.name:
+        if (hint := _hint(root, recipe)) is None:
             raise
-        of = f"by {', '.join(guess.files[:_NAMED])} it is {guess.recipe.title}: `recipe={guess.recipe.name!r}`"
-        raise ManifestError(f"{error}\n  {of}", error.problems) from None
+        raise ManifestError(f"{error}\n  {hint}", error.problems) from None
     files = candidates(root, recipe.images, run.result.skipped, recipe.not_images)
     for done, relative in enumerate(files, 1):
         run.add(relative)
         if progress is not None:
             progress(done, len(files))
     return run.finish()
+
+
+def _hint(root: Path, recipe: Recipe) -> str | None:
+    """What a folder is whose tables a recipe does not find, or where those are; None where nobody knows."""
+    guess = guess_recipe(root)
+    if guess is not None and guess.recipe.name != recipe.name:
+        return f"by {', '.join(guess.files[:_NAMED])} it is {guess.recipe.title}: `recipe={guess.recipe.name!r}`"
+    near = guess_near(root, recipe.name)
+    return f"its tables are in {near[0]}: give that folder" if near is not None else None
 
 
 def scan_files(files: Sequence[Path], root: Path, *, patient_key: bytes | None) -> ScanResult:
@@ -225,6 +232,8 @@ class _Scan:
             first = f" (the first of {len(skipped)} skipped: {': '.join(skipped[0])})" if skipped else ""
             if result.unmatched is not None:
                 first += f"\n  {result.unmatched}"
+            elif not skipped:
+                first = f"; {self._recipe.name} reads {', '.join(self._recipe.images)}{other_files(self._root)}"
             raise ManifestError(f"{self._root}: no radiograph found{first}")
         result.not_found = len(self._list.rows.keys() - self._seen) if self._list is not None else 0
         ids = result.columns["image_id"] = self._image_ids()
@@ -232,7 +241,7 @@ class _Scan:
         result.without_patient = patients.count("")
         result.columns["patient_id"] = [known or f"unknown-{own}" for known, own in zip(patients, ids, strict=True)]
         result.boxes = self._boxes.columns(result.columns["path"], ids)
-        result.problems = [*check_columns(result.columns), *self._boxes.problems]
+        result.problems = [*check_columns(result.columns), *self._labeller.problems, *self._boxes.problems]
         return result
 
     def _first_unmatched(self) -> UnmatchedFile | None:

@@ -74,10 +74,21 @@ def _csv(path: Path, spec: TableFile, wanted: set[str]) -> Iterator[dict[str, st
     with csv_lines(path) as (lines, delimiter):
         sign = spec.separator or delimiter
         reader = csv.reader(lines, delimiter=sign, skipinitialspace=sign == " ")
-        places = [(number, name) for number, name in enumerate(_header(reader, spec)) if name in wanted]
+        header = _header(reader, spec)
+        places = [(number, name) for number, name in enumerate(header) if name in wanted]
         for row in reader:
-            if row:
-                yield {name: row[number].strip() if number < len(row) else "" for number, name in places}
+            if not any(cell.strip() for cell in row):
+                continue
+            if not spec.header:  # where the recipe names the columns, it knows of rows that have fewer
+                _check_width(row, header, max((number + 1 for number, _ in places), default=0), reader.line_num)
+            yield {name: row[number].strip() if number < len(row) else "" for number, name in places}
+
+
+def _check_width(row: list[str], header: list[str], needed: int, line: int) -> None:
+    """Refuses a row that was cut off, or that has a comma too many: its cells would be another column's, or blank."""
+    if len(row) < needed or any(cell.strip() for cell in row[len(header) :]):
+        why = "a download that broke off?" if len(row) < needed else "a separator in a cell without quotes?"
+        raise NotATable(f"line {line} has another number of values ({len(row)}) than the header ({len(header)}): {why}")
 
 
 def _read_text(path: Path, limit: int = _LARGEST_TEXT) -> str:

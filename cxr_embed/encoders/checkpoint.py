@@ -34,6 +34,9 @@ _TOKENIZER_FILES = (
     "spiece.model",
     "tokenizer.model",
 )
+# What sets Gemma's tokenizer apart from that of SigLIP 1 (T5's sentences, whose end and padding are both `</s>`).
+_GEMMA_CLASSES = ("GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer", "Siglip2TokenizerFast")
+_GEMMA_TOKENS = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>"}
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -101,6 +104,22 @@ class Checkpoint:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of all tensors, from the files' headers."""
         return {name: shape for path in self.weight_files for name, shape in tensor_shapes(path).items()}
+
+    @cached_property
+    def has_gemma_tokenizer(self) -> bool:
+        """Whether its tokenizer is Gemma's: by its class, or by its special tokens where the class is a general one.
+
+        Raises:
+            EncoderError: where the tokenizer's settings cannot be read.
+        """
+        paths = [self.folder / name for name in (TOKENIZER_SETTINGS, "special_tokens_map.json")]
+        files = [read_json(path) for path in paths if path.is_file()]
+        if any(file.get("tokenizer_class") in _GEMMA_CLASSES for file in files):
+            return True
+        tokens = {name: value for file in files for name, value in file.items() if name in _GEMMA_TOKENS}
+        # A token is a string, or a mapping that has it as `content`.
+        plain = {name: value.get("content") if isinstance(value, dict) else value for name, value in tokens.items()}
+        return plain == _GEMMA_TOKENS
 
     @cached_property
     def digest(self) -> str:

@@ -21,7 +21,7 @@ class Engine(Protocol):
     name: str
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """`(B, 1, S, S)` float32 to `(B, D)` float32."""
+        """`(B, C, S, S)` float32 to `(B, D)` float32."""
 
 
 def available_precisions(device: str) -> tuple[Precision, ...]:
@@ -85,14 +85,20 @@ class OpenVinoEngine:
     """A compiled OpenVINO model. The batch size is part of the compiled shape; a smaller batch is padded to it."""
 
     def __init__(
-        self, network: Network, weights: Mapping[str, np.ndarray], side: int, precision: Precision, threads: int | None
+        self,
+        network: Network,
+        weights: Mapping[str, np.ndarray],
+        side: int,
+        precision: Precision,
+        threads: int | None,
+        channels: int = 1,
     ) -> None:
         openvino = import_openvino()
         self.name = f"openvino {openvino.__version__.split('-')[0]} {precision} cpu"
         self._core = openvino.Core()
-        parameter = openvino.opset13.parameter([1, 1, side, side], dtype=np.float32)
+        parameter = openvino.opset13.parameter([1, channels, side, side], dtype=np.float32)
         self._model = openvino.Model([network(OpenVinoOps(weights), parameter)], [parameter])
-        self._side = side
+        self._shape = [channels, side, side]
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "NUM_STREAMS": 1,
@@ -116,7 +122,7 @@ class OpenVinoEngine:
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
         if len(batch) > self._size:
-            self._model.reshape([len(batch), 1, self._side, self._side])
+            self._model.reshape([len(batch), *self._shape])
             self._request = self._core.compile_model(self._model, "CPU", self._settings).create_infer_request()
             self._size = len(batch)
         padding = self._size - len(batch)
@@ -207,8 +213,9 @@ def make_engine(
     device: str,
     precision: Precision,
     threads: int | None,
+    channels: int = 1,
 ) -> Engine:
-    """The engine for a device.
+    """The engine for a device, of pictures of one side and number of channels.
 
     Raises:
         EncoderError: where the precision is not native on the device.
@@ -220,4 +227,4 @@ def make_engine(
         )
     if device == "cuda":
         return TorchEngine(network, weights, precision, device)
-    return OpenVinoEngine(network, weights, side, precision, threads)
+    return OpenVinoEngine(network, weights, side, precision, threads, channels)

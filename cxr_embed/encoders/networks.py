@@ -50,7 +50,7 @@ Network = Callable[[Ops, Any], Any]
 
 
 def densenet121(ops: Ops, x: Any) -> Any:
-    """DenseNet-121 without its classifier: `(B, 1, 224, 224)` to `(B, 1024)`."""
+    """DenseNet-121 without its classifier: `(B, C, 224, 224)` to `(B, 1024)`."""
     x = ops.conv(x, "features.conv0.weight", stride=2, pad=3)
     x = ops.max_pool(ops.relu(ops.norm(x, "features.norm0")))
     for block, layers in enumerate(DENSE_BLOCKS, start=1):
@@ -125,8 +125,8 @@ def _conv_shape(weight: str, channels: int, pad: int) -> tuple[int, int]:
     return (4 * width if wide else width), kernel
 
 
-def weight_shapes(network: Network) -> dict[str, tuple[int, ...]]:
-    """Every weight that the network reads, by name, for one input channel."""
+def weight_shapes(network: Network, channels: int = 1) -> dict[str, tuple[int, ...]]:
+    """Every weight that the network reads, by name, for pictures of so many channels."""
     ops = ShapeOps()
-    network(ops, 1)
+    network(ops, channels)
     return ops.shapes

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cxr_embed.encoders.hub import HubModel, cached_folder
-from cxr_embed.encoders.seen import Seen, seen_by_images, seen_by_weights, seen_with_reports
+from cxr_embed.encoders.seen import Seen, seen_by_images, seen_by_labels, seen_by_weights, seen_with_reports
 from cxr_embed.encoders.tensorflow_process import PYTHON_VARIABLE
+from cxr_embed.encoders.torchxrayvision_classes import OPERATING_POINTS
 from cxr_embed.encoders.weights import weights_path
 from cxr_embed.errors import EncoderError
 
@@ -96,11 +97,12 @@ class EncoderCard:
 
 
 def _densenet(name: str, trained_on: str, *saw: str) -> EncoderCard:
-    outputs: dict[str, tuple[int, ...]] = {"features": (1024,)}
+    outputs: dict[str, tuple[int, ...]] = {"features": (1024,), "scores": (len(OPERATING_POINTS[name]),)}
     return EncoderCard(
         name=name,
         module="cxr_embed.encoders.torchxrayvision",
         outputs=outputs,
+        default_outputs=("features",),
         licence="Apache-2.0",
         framework="engines",
         trained_on=trained_on,
@@ -225,11 +227,21 @@ _CARDS = (
     EncoderCard(
         name="resnet50",
         module="cxr_embed.encoders.torchxrayvision",
-        outputs={"features": (2048,)},
+        outputs={"features": (2048,), "scores": (len(OPERATING_POINTS["resnet50"]),)},
+        default_outputs=("features",),
         licence="Apache-2.0",
         framework="engines",
         trained_on="PadChest, NIH, RSNA, SIIM, VinDr",
         saw=seen_by_weights("padchest", "nih-chestxray14", "rsna-pneumonia", "siim-pneumothorax", "vindr-cxr"),
+    ),
+    EncoderCard(
+        name="chexnet",
+        module="cxr_embed.encoders.chexnet",
+        outputs={"features": (1024,)},
+        licence="its own",
+        framework="engines",
+        trained_on="NIH; another DenseNet-121's own",
+        saw=seen_by_labels("Rajpurkar et al., 2017, arXiv 1711.05225", "nih-chestxray14"),
     ),
 )
 ENCODERS: dict[str, EncoderCard] = {card.name: card for card in _CARDS}

@@ -16,6 +16,7 @@ from cxr_embed.encoders.digests import remembered_sha256
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, try_out
+from cxr_embed.encoders.weights import weights_path
 from cxr_embed.errors import EncoderError
 from cxr_embed.io.digests import canonical_json
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, counted
@@ -34,7 +35,7 @@ class TimmEncoder:
         threads: int | None = None,
     ) -> None:
         self._name = name.removeprefix("timm:")
-        self._settings = _pretrained_settings(self._name)
+        self._settings = known_settings(self._name)
         self._file, source = _weights_file(self._name, self._settings, weights)
         tensor_shapes(self._file)  # fails early where it is not a safetensors file
         self._source = source
@@ -146,7 +147,7 @@ class TimmEncoder:
         return self._runner.run(self._model, batch)
 
 
-def _pretrained_settings(name: str) -> dict[str, Any]:
+def known_settings(name: str) -> dict[str, Any]:
     """timm's settings for a model and its pretrained weights.
 
     Raises:
@@ -173,7 +174,7 @@ def _is_tag(architecture: str, tag: str) -> bool:
 
 
 def _weights_file(name: str, settings: dict[str, Any], weights: str | Path | None) -> tuple[Path, str]:
-    """The weights' file, and where it came from: the file that is named, else timm's own on the Hub.
+    """The weights' file, and where it came from: the file that is named, one converted here, or timm's on the Hub.
 
     Raises:
         EncoderError: where it cannot be had.
@@ -182,7 +183,10 @@ def _weights_file(name: str, settings: dict[str, Any], weights: str | Path | Non
         path = Path(weights)
         if not path.is_file():
             raise EncoderError(f"{path}: no such file; `weights` of timm:{name} is a safetensors file")
-        return path, path.name
+        return path, _noted_source(path)
+    converted = weights_path(f"timm:{name}")
+    if converted.is_file():
+        return converted, _noted_source(converted)
     repo, _, commit = str(settings.get("hf_hub_id") or "").partition("@")
     file = settings.get("hf_hub_filename") or WEIGHTS
     if not repo or not file.endswith(".safetensors"):
@@ -190,6 +194,17 @@ def _weights_file(name: str, settings: dict[str, Any], weights: str | Path | Non
     model = HubModel(repo, commit or "main", (file,), required=(file,))
     folder = cached_folder(model) or hub_folder(model)
     return folder / file, f"{repo}@{folder.name}"
+
+
+def _noted_source(path: Path) -> str:
+    """Where a file's tensors came from by its own note, which `weights convert` writes; else its name."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return str((file.metadata() or {}).get("source") or path.name)
+    except (SafetensorError, OSError):  # said where the tensors are read
+        return path.name
 
 
 make = TimmEncoder

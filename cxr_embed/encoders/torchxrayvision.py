@@ -1,11 +1,14 @@
 """TorchXRayVision's feature extractors (Cohen et al., 2022): DenseNet-121 at 224, ResNet-50 at 512.
 
+Their classifiers' own answers are the output `scores`, as logits.
+
 Pixels and features are those of its documented loop: scale to [-1024, 1024], centre crop to the shorter side, resize,
 network, global average pool. Networks and weights: https://github.com/mlmed/torchxrayvision (Apache-2.0).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +16,10 @@ import numpy as np
 
 from cxr_embed.encoders.engines import Engine, make_engine
 from cxr_embed.encoders.networks import Network, densenet121, resnet50
-from cxr_embed.encoders.weights import PublishedWeights, digest, load_weights, weights_path
+from cxr_embed.encoders.torchxrayvision_classes import FINDINGS, OPERATING_POINTS
+from cxr_embed.encoders.weights import PublishedWeights, digest, load_head, load_weights, weights_path
 from cxr_embed.errors import EncoderError
-from cxr_embed.types import CxrImage, EncoderSpec, Precision
+from cxr_embed.types import ClassRule, CxrImage, EncoderSpec, Precision
 
 _RELEASE = "https://github.com/mlmed/torchxrayvision/releases/download/v1/"
 _TAIL = "-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt"
@@ -26,10 +30,11 @@ class _Family:
     network: Network
     side: int
     width: int
+    head: str
 
 
-_DENSENET = _Family(densenet121, 224, 1024)
-_RESNET = _Family(resnet50, 512, 2048)
+_DENSENET = _Family(densenet121, 224, 1024, "classifier")
+_RESNET = _Family(resnet50, 512, 2048, "fc")
 
 # Digests of the release files. "all", "pc", "mimic_ch" and "rsna" are those of the organisation's own copies on the
 # Hub (LFS pointers); "all", "pc" and "mimic_ch" are stated independently by users of the release, "chex" by one user.
@@ -83,6 +88,17 @@ def published_weights(name: str) -> tuple[PublishedWeights, Network]:
     return published, family.network
 
 
+def head_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """The tensors of an encoder's classifier, with their shapes; of all 18 rows, whichever of them were trained.
+
+    Raises:
+        EncoderError: for an encoder that is not of this family.
+    """
+    published_weights(name)
+    family = WEIGHTS[name][0]
+    return {f"{family.head}.weight": (len(FINDINGS), family.width), f"{family.head}.bias": (len(FINDINGS),)}
+
+
 class TorchXRayVisionEncoder:
     """One set of weights of the family. The engine starts with the first batch, so decoding alone stays light."""
 
@@ -94,6 +110,7 @@ class TorchXRayVisionEncoder:
         device: str = "cpu",
         precision: Precision = "float32",
         threads: int | None = None,
+        outputs: Sequence[str] = ("features",),
     ) -> None:
         self._family, published = WEIGHTS[name]
         path = Path(weights) if weights else weights_path(name)
@@ -103,6 +120,15 @@ class TorchXRayVisionEncoder:
                 f"  cxr-embed weights convert {name} FILE.pt        (or name a safetensors file with `weights`)"
             )
         self._weights, source = load_weights(path, self._family.network)
+        points = OPERATING_POINTS[name]
+        self._head: tuple[np.ndarray, np.ndarray] | None = None
+        identity = self._weights
+        if "scores" in outputs:
+            head = load_head(path, head_shapes(name))
+            rows = [FINDINGS.index(finding) for finding in points]
+            self._head = head[f"{self._family.head}.weight"][rows], head[f"{self._family.head}.bias"][rows]
+            identity = {**identity, **head}
+        shapes = {"features": (self._family.width,), "scores": (len(points),)}
         self._device, self._precision, self._threads = device, precision, threads
         self._engine: Engine | None = None
         self._spec = EncoderSpec(
@@ -112,9 +138,10 @@ class TorchXRayVisionEncoder:
                 f"grey; 0..max to -1024..1024; centre crop to the shorter side; resize to {self._family.side} "
                 "(order 1, Gaussian anti-aliasing, zeros outside)"
             ),
-            outputs={"features": (self._family.width,)},
-            weights=digest(self._weights),
+            outputs={output: shapes[output] for output in outputs},
+            weights=digest(identity),
             weights_source=source,
+            classes=ClassRule("scores", tuple(points), tuple(points.values())) if self._head is not None else None,
         )
 
     @property
@@ -146,8 +173,13 @@ class TorchXRayVisionEncoder:
         return crop_and_resize(image.pixels, image.max_value, self._family.side)[None]
 
     def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """`(B, 1, S, S)` float32 to `{"features": (B, D) float32}`."""
-        return {"features": self._start()(np.ascontiguousarray(batch, dtype=np.float32))}
+        """`(B, 1, S, S)` float32 to `{"features": (B, D) float32}`, and `scores`, `(B, C)` logits, where wanted."""
+        features = self._start()(np.ascontiguousarray(batch, dtype=np.float32))
+        found = {"features": features}
+        if self._head is not None:
+            weight, bias = self._head
+            found["scores"] = features @ weight.T + bias
+        return {output: found[output] for output in self._spec.outputs}
 
 
 make = TorchXRayVisionEncoder

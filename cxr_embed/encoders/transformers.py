@@ -62,7 +62,9 @@ def _describe(checkpoint: Checkpoint) -> _Model:
         if scale is None or absent:
             what = sorted(absent)[0] if absent else "logit_scale"
             raise EncoderError(f"{checkpoint.source} is not a whole {kind} model: {what} is not among its tensors")
-        rule = TextRule("image", kind, math.exp(scale), checkpoint.scalar("logit_bias") or 0.0)
+        rule = TextRule(
+            "image", kind, math.exp(scale), checkpoint.scalar("logit_bias") or 0.0, _words(checkpoint, kind)
+        )
         return _Model("image", checkpoint.shapes[_IMAGE_WIDTH[kind]][0], rule)
     if "text_config" in config or "vision_config" in config:
         raise EncoderError(
@@ -75,6 +77,23 @@ def _describe(checkpoint: Checkpoint) -> _Model:
     if not isinstance(width, int):
         raise EncoderError(f"{checkpoint.source} ({model_type}): its settings do not say how wide its vectors are")
     return _Model("pooled", width)
+
+
+def _words(checkpoint: Checkpoint, kind: str) -> Literal["", "as typed", "lower"]:
+    """How prompts are spelled for the checkpoint.
+
+    SigLIP 2's checkpoints of one picture size call themselves `siglip`, like those of SigLIP 1, so the tokenizer tells
+    them apart. Gemma's minds capitals, and the model learned from captions in lower case (Big Vision's SigLIP 2
+    notebook, https://github.com/google-research/big_vision/issues/166).
+    """
+    if kind != "siglip":
+        return ""
+    return "lower" if checkpoint.has_gemma_tokenizer else "as typed"
+
+
+def lower_case(prompt: str) -> str:
+    """A prompt in lower case letter by letter, as the tokenizers library has it: Python's own looks at neighbours."""
+    return "".join(letter.lower() for letter in prompt)
 
 
 class TransformersEncoder:
@@ -178,6 +197,10 @@ class TransformersEncoder:
         parts = [self._embed_tokens(tokens[at : at + _PROMPTS_AT_ONCE]) for at in starts]
         return require_finite(np.concatenate(parts), self._source)
 
+    @property
+    def _lower(self) -> bool:
+        return self._model.text is not None and self._model.text.words == "lower"
+
     @cached_property
     def _processor(self) -> Any:
         return load_image_processor(self._checkpoint)
@@ -230,9 +253,10 @@ class TransformersEncoder:
 
     def _tokens(self, prompts: list[str], cut: bool) -> list[list[int]]:
         limit = self._checkpoint.shapes[_POSITIONS][0]
+        words = [lower_case(prompt) for prompt in prompts] if self._lower else prompts
         with quiet():  # the tokenizer knows which of its own tokens must stay at the end
             shorter = {"truncation": True, "max_length": limit} if cut else {}
-            tokens: list[list[int]] = self._tokenizer(prompts, **shorter)["input_ids"]
+            tokens: list[list[int]] = self._tokenizer(words, **shorter)["input_ids"]
         for prompt, ids in zip(prompts, tokens, strict=True):
             if len(ids) > limit:
                 raise EncoderError(
@@ -245,6 +269,8 @@ class TransformersEncoder:
         """SigLIP was trained on prompts padded to its full length and without a mask, CLIP with one."""
         full = self._model.text is not None and self._model.text.kind == "siglip"
         padding = {"padding": "max_length", "max_length": self._checkpoint.shapes[_POSITIONS][0]} if full else {}
+        # SigLIP's vector is the last position's; Gemma pads on the left unless its settings say otherwise.
+        padding |= {"padding_side": "right"} if self._lower else {}
         with as_encoder_error(f"{self._source}: its prompts cannot be padded"):
             padded = self._tokenizer.pad({"input_ids": tokens}, **padding)
         names = ["input_ids"] if full else ["input_ids", "attention_mask"]

@@ -43,8 +43,8 @@ def weights_folder() -> Path:
 
 
 def weights_path(encoder: str) -> Path:
-    """Where the weights of an encoder are looked for when none are named."""
-    return weights_folder() / f"{encoder}.safetensors"
+    """Where the weights of an encoder are looked for when none are named; `timm:NAME` lies there as `timm-NAME`."""
+    return weights_folder() / f"{encoder.replace(':', '-')}.safetensors"
 
 
 def digest(weights: Mapping[str, np.ndarray]) -> str:
@@ -57,15 +57,17 @@ def digest(weights: Mapping[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
-def load_weights(path: Path, network: Network) -> tuple[dict[str, np.ndarray], str]:
+def load_weights(path: Path, network: Network, channels: int = 1) -> tuple[dict[str, np.ndarray], str]:
     """The network's tensors from a safetensors file, and the file's own note on where they came from.
+
+    Pictures have so many `channels`.
 
     Raises:
         EncoderError: where the file is not a safetensors file or its tensors are not this network's.
     """
     from safetensors import SafetensorError, safe_open
 
-    needed = weight_shapes(network)
+    needed = weight_shapes(network, channels)
     try:
         with safe_open(path, framework="numpy") as file:
             source = (file.metadata() or {}).get("source", "a file of unknown origin")
@@ -92,8 +94,34 @@ def load_weights(path: Path, network: Network) -> tuple[dict[str, np.ndarray], s
     return weights, source
 
 
-def save_weights(path: Path, weights: Mapping[str, np.ndarray], source: str) -> None:
-    """Writes a safetensors file by atomic rename.
+def load_head(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """A classifier's tensors from a safetensors file that `load_weights` has read.
+
+    Raises:
+        EncoderError: where they are missing, of another shape or not finite.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        missing = sorted(set(shapes) - set(file.keys()))
+        if missing:
+            raise EncoderError(
+                f"{path}: has no classifier ({missing[0]}), so no `outputs` scores; earlier releases left it out: "
+                "make the file again from the published one (`cxr-embed weights convert`)"
+            )
+        head = {name: np.ascontiguousarray(file.get_tensor(name), dtype=np.float32) for name in shapes}
+    for name, shape in shapes.items():
+        if head[name].shape != shape:
+            raise EncoderError(f"{path}: {name} has shape {head[name].shape}, expected {shape}")
+        if not np.isfinite(head[name]).all():
+            raise EncoderError(f"{path}: {name} has values that are not finite")
+    return head
+
+
+def save_weights(
+    path: Path, weights: Mapping[str, np.ndarray], source: str, notes: Mapping[str, str] | None = None
+) -> None:
+    """Writes a safetensors file by atomic rename; what else is known of the weights as `notes`, by name.
 
     Raises:
         EncoderError: where it cannot be written.
@@ -104,15 +132,18 @@ def save_weights(path: Path, weights: Mapping[str, np.ndarray], source: str) -> 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(path) as partial:
-            save_file(dict(weights), partial, metadata={"source": source})
+            save_file(dict(weights), partial, metadata={"source": source, **(notes or {})})
     except (OSError, SafetensorError) as error:
         raise EncoderError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
 
 
-def random_weights(network: Network, seed: int) -> dict[str, np.ndarray]:
+def random_weights(
+    network: Network, seed: int, head: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, np.ndarray]:
     """Weights of the right shapes that know nothing: for tests and benchmarks, never for results.
 
     He initialisation, the first convolution scaled down for pixels of +-1024, batch-norm statistics near identity.
+    `head` adds a classifier, and changes none of the others.
     """
     rng = np.random.default_rng(seed)
     weights: dict[str, np.ndarray] = {}
@@ -125,6 +156,8 @@ def random_weights(network: Network, seed: int) -> dict[str, np.ndarray]:
         else:
             values = rng.normal(0, 0.1, shape)
         weights[name] = values.astype(np.float32)
+    for name, shape in (head or {}).items():
+        weights[name] = rng.normal(0, 1 / np.sqrt(shape[-1]), shape).astype(np.float32)
     return weights
 
 
@@ -137,6 +170,9 @@ class _Inert:
     def __setstate__(self, state: Any) -> None:
         self.__dict__.update(state if isinstance(state, dict) else {})
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Stands in for dictionaries of other types, which a training's checkpoint holds beside its tensors."""
+
 
 # The only names in a pickle that keep their meaning: what tensors are rebuilt from.
 _REBUILDERS = {
@@ -145,8 +181,12 @@ _REBUILDERS = {
     ("torch._utils", "_rebuild_tensor_v2"),
     ("torch._utils", "_rebuild_parameter"),
     ("torch", "FloatStorage"),
+    ("torch", "DoubleStorage"),
     ("torch", "HalfStorage"),
     ("torch", "LongStorage"),
+    ("torch", "IntStorage"),
+    ("torch", "ByteStorage"),
+    ("torch", "BoolStorage"),
 }
 
 
@@ -159,7 +199,13 @@ class _InertUnpickler(pickle.Unpickler):
         return type(name, (_Inert,), {})
 
 
-def convert(published: PublishedWeights, network: Network, path: Path, sha256: str | None) -> dict[str, np.ndarray]:
+def convert(
+    published: PublishedWeights,
+    network: Network,
+    path: Path,
+    sha256: str | None,
+    head: Mapping[str, tuple[int, ...]] | None = None,
+) -> dict[str, np.ndarray]:
     """Tensors from a published pickle, without running any code that it holds.
 
     The file's SHA-256 must match first. Then only tensors are rebuilt from it: every other class and function that it
@@ -170,6 +216,7 @@ def convert(published: PublishedWeights, network: Network, path: Path, sha256: s
         network: whose tensors are wanted.
         path: the downloaded file.
         sha256: the expected digest where none is pinned.
+        head: of a classifier that is taken along where the file has it.
 
     Raises:
         EncoderError: where the digest is unknown or differs, torch is missing, or the tensors are not the network's.
@@ -185,20 +232,32 @@ def convert(published: PublishedWeights, network: Network, path: Path, sha256: s
         raise EncoderError(f"{path}: cannot be read ({error.strerror}); download it from {published.url}") from None
     if actual != expected.lower():
         raise EncoderError(f"{path}: SHA-256 is {actual}, expected {expected}; not opened. Get it from {published.url}")
-    tensors = _read_pickle(path)
+    tensors = read_pickle(path)
     weights = {}
     for name, shape in weight_shapes(network).items():
         if name not in tensors or tensors[name].shape != shape:
             raise EncoderError(f"{path}: tensor {name} is missing or not of shape {shape}")
         weights[name] = np.ascontiguousarray(tensors[name], dtype=np.float32)
+    own = head or {}
+    if own and all(name in tensors and tensors[name].shape == shape for name, shape in own.items()):
+        weights |= {name: np.ascontiguousarray(tensors[name], dtype=np.float32) for name in own}
     return weights
 
 
-def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+def read_pickle(path: Path) -> dict[str, np.ndarray]:
+    """Every tensor in a file that torch saved, by its dotted name. Nothing that the file holds is run.
+
+    Raises:
+        EncoderError: where torch is missing, or the file is damaged, a TorchScript program or something else.
+    """
     try:
         import torch
     except ImportError:
         raise EncoderError("reading a published pickle needs torch: pip install 'cxr-embed[torch]'") from None
+    if _is_program(path):
+        raise EncoderError(
+            f"{path}: a TorchScript program, which runs while it is read; not opened. Save its `state_dict()` instead"
+        )
     # torch's own `weights_only` loader cannot be used: it refuses whole modules in the format before torch 1.6.
     reader = types.SimpleNamespace(
         __name__="inert",
@@ -216,12 +275,27 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
+def _is_program(path: Path) -> bool:
+    """Whether torch would take the file for TorchScript, whose programs no unpickler holds back."""
+    import torch
+
+    try:
+        with open(path, "rb") as file:
+            if file.read(4) != b"PK\x03\x04":  # where torch takes a file for a ZIP archive
+                return False
+        return "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records()
+    except (OSError, RuntimeError):  # a damaged archive, of which the reader itself tells
+        return False
+
+
 def _collect(value: Any, name: str, into: dict[str, np.ndarray]) -> None:
     """Walks a state dict, or a module's `_parameters`, `_buffers` and `_modules`, to `{dotted name: array}`."""
     import torch
 
     if isinstance(value, torch.Tensor):
-        into[name] = value.detach().numpy()
+        # A layout that numpy has not (sparse) cannot be of a network that is known here.
+        if value.layout == torch.strided:
+            into[name] = value.detach().numpy()
         return
     children: dict[str, Any] = {}
     if isinstance(value, _Inert):

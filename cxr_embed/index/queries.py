@@ -18,7 +18,7 @@ from cxr_embed.index.faiss.vectors import pooled, unit
 from cxr_embed.index.query import NO_RULES, Query, Rules, unlike_note
 from cxr_embed.index.searchable import Searchable
 from cxr_embed.prompts import check_filled
-from cxr_embed.store.prompts import unlearned_words
+from cxr_embed.store.prompts import capitals_note, outdated, unlearned_words
 from cxr_embed.types import CxrImage, EncoderSpec
 
 
@@ -203,8 +203,12 @@ class QueryBuilder:
         if guessed:
             named = ", ".join(map(repr, guessed))
             notes = (f"{self.index.spec.name} never learned {named}: it guesses by spelling, so don't rely on it",)
-        if missing:
+        if not missing:
+            notes += capitals_note(saved, self.index.spec, texts)
+        else:
             encoder = load_text_encoder(self.index.spec, weights=self.weights, device=self.device)
+            again = set(outdated(saved, self.index.spec, encoder.spec))
+            missing += [text for text in dict.fromkeys(texts) if text in again]
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("always", UnknownWordsWarning)

@@ -19,7 +19,16 @@ from cxr_embed.io.files import written_aside
 from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED, write_csv
 from cxr_embed.prompts import PromptError, PromptSet
 from cxr_embed.store import Store, add_prompts, read_prompts
-from cxr_embed.store.prompts import CUT, check_prompts, prompt_source, prompt_width, unlearned_words
+from cxr_embed.store.prompts import (
+    CUT,
+    capitals_note,
+    check_prompts,
+    embedded_source,
+    outdated,
+    prompt_source,
+    prompt_width,
+    unlearned_words,
+)
 from cxr_embed.types import LEARNED, STAND_IN, counted
 from cxr_embed.zeroshot import Cosines, Scorer, Scores
 
@@ -142,9 +151,11 @@ def _prompt_vectors(
     sources = dict(zip(known.prompts, known.sources, strict=True))
     missing = [prompt for prompt in prompts.prompts if prompt not in vectors]
     if not missing:
-        return vectors, 0, _word_notes(store, prompts, sources)
+        return vectors, 0, (*_word_notes(store, prompts, sources), *capitals_note(known, store.spec, prompts.prompts))
     try:
         encoder = load_text_encoder(store.spec, weights=weights, device=device)
+        again = set(outdated(known, store.spec, encoder.spec))
+        missing += [prompt for prompt in prompts.prompts if prompt in again]
         parts = []
         for start in range(0, len(missing), _TEXT_BATCH):
             with warnings.catch_warnings():
@@ -162,17 +173,27 @@ def _prompt_vectors(
         ) from None
     added = check_prompts(store.spec, missing, np.concatenate(parts), store.path)
     unknown = [encoder.unknown_words(prompt) for prompt in missing]
-    came = f"embedded by {store.spec.name}, {encoder.engine}"
+    came = embedded_source(encoder.spec, encoder.engine)
     shortened = _cut(encoder, missing) if cut else set()
     ways = [came + (CUT if prompt in shortened else "") for prompt in missing]
     new = [prompt_source(way, words) for way, words in zip(ways, unknown, strict=True)]
     notes = _word_notes(store, prompts, {**sources, **dict(zip(missing, new, strict=True))})
+    notes += _anew(store, [prompt for prompt in missing if prompt in again or prompt in known.left_out])
     try:
         add_prompts(store.path, missing, added, new)
     except StoreError as error:
         # The scores do not depend on it; the next run embeds the prompts once more.
         notes += (f"the prompts' vectors are not kept: {error}",)
     return {**vectors, **dict(zip(missing, added, strict=True))}, len(missing), notes
+
+
+def _anew(store: Store, prompts: Sequence[str]) -> tuple[str, ...]:
+    if not prompts:
+        return ()
+    return (
+        f"{counted(len(prompts), 'prompt')}, the first {prompts[0][:60]!r}, embedded anew: an earlier release had kept "
+        f"capitals, and {store.spec.name} reads lower case",
+    )
 
 
 def _cut(encoder: CheckedEncoder, prompts: Sequence[str]) -> set[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +21,13 @@ from cxr_embed.io.files import write_whole
 from cxr_embed.store.layout import Header
 from cxr_embed.store.reader import Store
 from cxr_embed.store.writer import acquire_lock
-from cxr_embed.types import EncoderSpec
+from cxr_embed.types import EncoderSpec, counted
 
 PROMPTS = "prompts.arrow"
 _FORMAT = b"cxr_embed.prompts 1"
 CUT = "; only its beginning was read"  # in a prompt's source, where its text was longer than the model reads
+LOWERED = "; read in lower case"  # in a prompt's source, where the encoder was trained on lower case alone
+_EMBEDDED = "embedded by "
 _UNLEARNED = "; words that it never learned: "  # in a prompt's source, before the words
 _NAMED = 3  # prompts that an error message names before it only counts
 
@@ -38,20 +40,76 @@ class Prompts:
         prompts: their text, letter for letter as it was embedded.
         vectors: `(P, D)` float32, row i for prompt i; not of unit length.
         sources: `P` words on where each vector came from.
+        left_out: further prompts of the file whose vectors are of no use: embedded with their capitals by a release up
+            to 0.4, for an encoder that was trained on lower case alone. Adding prompts drops them from the file.
     """
 
     prompts: tuple[str, ...]
     vectors: np.ndarray
     sources: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    @property
+    def with_capitals(self) -> tuple[str, ...]:
+        """Those that an encoder of this package embedded with their capitals."""
+        return tuple(
+            prompt
+            for prompt, source in zip(self.prompts, self.sources, strict=True)
+            if prompt != prompt.lower() and source.startswith(_EMBEDDED) and LOWERED not in source
+        )
+
+    def without(self, left_out: Sequence[str]) -> Prompts:
+        """All but some, which `left_out` then names."""
+        if not left_out:
+            return self
+        kept = [row for row, prompt in enumerate(self.prompts) if prompt not in set(left_out)]
+        prompts, sources = ([column[row] for row in kept] for column in (self.prompts, self.sources))
+        return Prompts(tuple(prompts), self.vectors[kept], tuple(sources), tuple(left_out))
 
     def digest(self, fingerprint: str) -> bytes:
         """64 hexadecimal digits over texts, vectors, sources and the encoder's fingerprint."""
         texts = canonical_json([fingerprint, self.prompts, self.sources])
         values = np.ascontiguousarray(self.vectors, dtype="<f4").tobytes()
         return sha256_hex(len(texts).to_bytes(8, "little") + texts + values).encode()
+
+
+def embedded_source(spec: EncoderSpec, engine: str) -> str:
+    """Where the vector of a prompt came from that an encoder embeds now."""
+    lowered = spec.text is not None and spec.text.words == "lower"
+    return f"{_EMBEDDED}{spec.name}, {engine}" + (LOWERED if lowered else "")
+
+
+def outdated(kept: Prompts, kept_for: EncoderSpec, now: EncoderSpec | None) -> tuple[str, ...]:
+    """Prompts that must be embedded anew: kept with their capitals for an encoder that reads lower case.
+
+    Args:
+        kept: as they were read; what its reader knew to be of no use is no longer among them.
+        kept_for: the spec that they were kept for. Written by a release up to 0.4, it says nothing of capitals.
+        now: the text model's own spec, where it was loaded.
+    """
+    lower = now is not None and now.text is not None and now.text.words == "lower"
+    return kept.with_capitals if lower and _says_nothing(kept_for) else ()
+
+
+def capitals_note(kept: Prompts, kept_for: EncoderSpec, wanted: Iterable[str]) -> tuple[str, ...]:
+    """A sentence where prompts are used of which nobody knows here whether their capitals should count."""
+    unsure = sorted(set(wanted) & set(kept.with_capitals)) if _says_nothing(kept_for) else []
+    if not unsure:
+        return ()
+    return (
+        f"{counted(len(unsure), 'prompt')}, the first {unsure[0][:60]!r}, may have been embedded with "
+        f"{'its' if len(unsure) == 1 else 'their'} capitals by an earlier release: if {kept_for.name} is a SigLIP 2, "
+        "write prompts in lower case",
+    )
+
+
+def _says_nothing(spec: EncoderSpec) -> bool:
+    """Whether a SigLIP's record does not say if it is a SigLIP 2. MedSigLIP, known by name, is none."""
+    named = spec.name.startswith("hf:") and bool(spec.weights)
+    return named and spec.text is not None and spec.text.kind == "siglip" and not spec.text.words
 
 
 def prompt_source(came: str, unlearned: Sequence[str]) -> str:
@@ -125,6 +183,8 @@ def _is_text(prompt: str) -> bool:
 def read_prompts(store: Store) -> Prompts:
     """The prompts that a store holds, as they were when this is called; none where it holds no file of them.
 
+    Vectors of an earlier release that this encoder's text rule does not allow are left out and named in `left_out`.
+
     Raises:
         StoreError: for a store whose vectors have no text, a damaged file, or one of another encoder.
     """
@@ -161,7 +221,8 @@ def load_prompts(root: Path, header: Header) -> Prompts:
             f"{path}: prompts of {name} [{fingerprint[:12]}] in a store of {header.spec.name} "
             f"[{header.spec.fingerprint[:12]}]; another store's file was copied here: delete it"
         )
-    return prompts
+    lower = header.spec.text is not None and header.spec.text.words == "lower"
+    return prompts.without(prompts.with_capitals) if lower else prompts
 
 
 def add_prompts(

@@ -1,0 +1,182 @@
+"""CheXNet (Rajpurkar et al., 2017): DenseNet-121 on pixels as ImageNet's models take them, trained on NIH labels.
+
+Its authors gave out no weights. What goes around are checkpoints of reimplementations in PyTorch, `model.pth.tar` and
+the like: torchvision's DenseNet-121 inside other modules, with names of early torchvision (`norm.1`), and a sigmoid
+behind the last layer. Any other DenseNet-121 of torchvision's will do, whatever it was trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from cxr_embed.encoders.conversion import Converted, all_matching, tensors_of
+from cxr_embed.encoders.engines import Engine, make_engine
+from cxr_embed.encoders.networks import densenet121, weight_shapes
+from cxr_embed.encoders.pixels import as_uint8
+from cxr_embed.encoders.weights import digest, load_weights, weights_path
+from cxr_embed.errors import EncoderError
+from cxr_embed.types import CxrImage, EncoderSpec, Precision
+
+SIDE, SHORTER = 224, 256
+WIDTH = 1024
+# ImageNet's mean and deviation of red, green and blue, on the scale of 0 to 1.
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
+_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
+# The order of the NIH's own list of labels, in which the reimplementations train.
+NIH_CLASSES = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
+_STEM = "features.conv0.weight"
+_NETWORK = "torchvision's DenseNet-121"
+# What a training's checkpoint holds its network in, beside its optimizer's tensors.
+_CONTAINERS = ("state_dict", "model_state_dict", "model_state", "net", "model")
+
+
+def convert_chexnet(path: Path, sha256: str | None) -> Converted:
+    """A checkpoint's tensors under torchvision's names, its classifier included.
+
+    The notes say what is known of the classifier: `head`, `sigmoid` where the checkpoint has a module behind the last
+    layer, else `linear`; and `classes`, a JSON list of names, where it has CheXNet's 14 behind such a head.
+
+    Args:
+        path: the checkpoint.
+        sha256: what its publisher says of it.
+
+    Raises:
+        EncoderError: where it cannot be read, has another digest, or is not a whole DenseNet-121.
+    """
+    tensors, source = tensors_of(path, sha256, {})
+    found = torchvision_names(tensors, path)
+    form = "sigmoid" if "classifier.0.weight" in found else "linear"
+    found = {re.sub(r"^classifier\.0\.", "classifier.", name): values for name, values in found.items()}
+    shapes = weight_shapes(densenet121, channels=3)
+    notes = {}
+    bias = found.get("classifier.bias")
+    if "classifier.weight" in found or bias is not None:
+        count = bias.size if bias is not None else 0
+        shapes = {**shapes, "classifier.weight": (count, WIDTH), "classifier.bias": (count,)}
+        notes["head"] = form
+        if form == "sigmoid" and count == len(NIH_CLASSES):
+            notes["classes"] = json.dumps(NIH_CLASSES)
+    return Converted(all_matching(path, _NETWORK, found, shapes), source, notes)
+
+
+def torchvision_names(tensors: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """The network's tensors by torchvision's names of today: without the modules around it, `norm.1` as `norm1`.
+
+    Args:
+        tensors: of the whole checkpoint, by dotted names.
+        path: for messages.
+
+    Raises:
+        EncoderError: where no DenseNet begins in it, or several do.
+    """
+    stems = [name for name in tensors if f".{name}".endswith(f".{_STEM}")]
+    if len(stems) != 1:
+        seen = ", ".join(list(tensors)[:3]) or "none"
+        what = f"{len(stems)} networks have a" if stems else "there is no"
+        raise EncoderError(f"{path}: {what} {_STEM}, with which {_NETWORK} begins; its tensors are {seen}, ...")
+    around = stems[0].removesuffix(_STEM)
+    container = next((f"{name}." for name in _CONTAINERS if around.startswith(f"{name}.")), "")
+    found = {}
+    for name, values in tensors.items():
+        if not name.startswith(container) or name.endswith("num_batches_tracked"):
+            continue
+        short = name.removeprefix(around)
+        found[re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", short)] = values
+    return found
+
+
+class ChexnetEncoder:
+    """One checkpoint. The engine starts with the first batch, so decoding alone stays light."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        precision: Precision = "float32",
+        threads: int | None = None,
+    ) -> None:
+        path = Path(weights) if weights else weights_path(name)
+        if weights is None and not path.is_file():
+            raise EncoderError(
+                f"no weights for {name} here ({path}); of a checkpoint of yours, make them with\n"
+                f"  cxr-embed weights convert {name} model.pth.tar   (or name a safetensors file with `weights`)"
+            )
+        self._weights, source = load_weights(path, densenet121, channels=3)
+        self._device, self._precision, self._threads = device, precision, threads
+        self._engine: Engine | None = None
+        self._spec = EncoderSpec(
+            name=name,
+            revision="1",
+            preprocessing=(
+                f"grey as 8 bits, 0..max to 0..255, half up; shorter side to {SHORTER} (Pillow, bilinear); centre "
+                f"{SIDE} x {SIDE}; three equal channels, ImageNet's mean and deviation"
+            ),
+            outputs={"features": (WIDTH,)},
+            weights=digest(self._weights),
+            weights_source=source,
+        )
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What this encoder computes."""
+        return self._spec
+
+    @property
+    def engine(self) -> str:
+        """Engine, version, precision and device."""
+        return self._start().name
+
+    def _start(self) -> Engine:
+        if self._engine is None:
+            self._engine = make_engine(
+                densenet121,
+                self._weights,
+                side=SIDE,
+                device=self._device,
+                precision=self._precision,
+                threads=self._threads,
+                channels=3,
+            )
+        return self._engine
+
+    def preprocess(self, image: CxrImage) -> np.ndarray:
+        """`(3, 224, 224)` float32, as torchvision's `Resize(256)`, `CenterCrop(224)`, `Normalize` make it."""
+        from PIL import Image
+
+        grey = Image.fromarray(as_uint8(image.pixels, image.max_value))
+        width, height = grey.size
+        shorter = min(width, height)
+        size = (SHORTER * width // shorter, SHORTER * height // shorter)
+        left, top = (round((length - SIDE) / 2) for length in size)
+        crop = np.asarray(grey.resize(size, Image.Resampling.BILINEAR))[top : top + SIDE, left : left + SIDE]
+        pixels: np.ndarray = (crop.astype(np.float32) / np.float32(255) - _MEAN) / _DEVIATION
+        return pixels
+
+    def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """`(B, 3, 224, 224)` float32 to `{"features": (B, 1024) float32}`."""
+        return {"features": self._start()(np.ascontiguousarray(batch, dtype=np.float32))}
+
+
+make = ChexnetEncoder

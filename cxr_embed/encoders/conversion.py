@@ -1,0 +1,127 @@
+"""Published weights to tensors under a network's names: which converter an encoder has, what all of them do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cxr_embed.encoders.weights import convert, read_pickle
+from cxr_embed.errors import EncoderError
+from cxr_embed.io.digests import file_sha256
+from cxr_embed.types import counted
+
+DIGEST_UNKNOWN = "digest unknown"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A published file's tensors.
+
+    Attributes:
+        tensors: by the names that the encoder reads.
+        source: what they are and where they came from, for people; it goes into the encoder's spec.
+        notes: what else is known of them (a head's form and classes), for programs.
+    """
+
+    tensors: Mapping[str, np.ndarray]
+    source: str
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+def convert_weights(encoder: str, path: Path, sha256: str | None = None) -> Converted:
+    """An encoder's tensors from a file as its publisher gives it out, without running any code that the file holds.
+
+    Args:
+        encoder: its name.
+        path: the file.
+        sha256: what the publisher says of it.
+
+    Raises:
+        EncoderError: for an encoder without a converter, a digest that differs, or other tensors than the encoder's.
+    """
+    if encoder.startswith("timm:"):
+        from cxr_embed.encoders.timm_weights import convert_timm
+
+        return convert_timm(encoder.removeprefix("timm:"), path, sha256)
+    if encoder == "chexnet":
+        from cxr_embed.encoders.chexnet import convert_chexnet
+
+        return convert_chexnet(path, sha256)
+    from cxr_embed.encoders.torchxrayvision import head_shapes, published_weights
+
+    published, network = published_weights(encoder)
+    tensors = convert(published, network, path, sha256, head_shapes(encoder))
+    return Converted(tensors, f"{published.url} (SHA-256 {published.sha256 or sha256})")
+
+
+def tensors_of(path: Path, sha256: str | None, known: Mapping[str, str]) -> tuple[dict[str, np.ndarray], str]:
+    """Every tensor of a file, and where it came from: by its digest where that is known, else with the digest alone.
+
+    A file of unknown digest is read all the same, since nothing in it can run; its source says so.
+
+    Args:
+        path: the file.
+        sha256: the digest that it should have, if anybody said so.
+        known: digests to what such a file is.
+
+    Raises:
+        EncoderError: where it cannot be read, or has another digest.
+    """
+    try:
+        actual = file_sha256(path)
+    except OSError as error:
+        raise EncoderError(f"{path}: cannot be read ({error.strerror})") from None
+    if sha256 is not None and actual != sha256.lower():
+        raise EncoderError(f"{path}: SHA-256 is {actual}, expected {sha256}; not opened")
+    if actual in known:
+        source = f"{known[actual]} (SHA-256 {actual})"
+    elif sha256 is not None:
+        source = f"{path.name} (SHA-256 {actual}, as given by `sha256`)"
+    else:
+        source = f"{path.name} (SHA-256 {actual}; {DIGEST_UNKNOWN}: compared with no publisher's)"
+    return read_pickle(path), source
+
+
+def all_matching(
+    path: Path, network: str, found: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """The tensors that are wanted as float32, where all of them are there and nothing else is.
+
+    Args:
+        path: the file, for messages.
+        network: its name, for messages.
+        found: the file's tensors, under the names that are wanted.
+        shapes: of what is wanted, by name.
+
+    Raises:
+        EncoderError: where some are missing, too many, of another shape, or not finite.
+    """
+    missing, foreign = [name for name in shapes if name not in found], [name for name in found if name not in shapes]
+    if missing:
+        raise EncoderError(
+            f"{path}: {len(shapes) - len(missing):,} of the {len(shapes):,} tensors of {network} are here; "
+            f"missing are {_examples(missing)}. These are another network's weights, or a part"
+        )
+    if foreign:
+        raise EncoderError(
+            f"{path}: {counted(len(foreign), 'tensor is', 'tensors are')} not {network}'s: {_examples(foreign)}. "
+            "These are another network's weights"
+        )
+    wide = [name for name, shape in shapes.items() if found[name].shape != shape]
+    if wide:
+        raise EncoderError(
+            f"{path}: {counted(len(wide), 'tensor has', 'tensors have')} another shape than {network}'s, "
+            f"the first {wide[0]}: {found[wide[0]].shape}, expected {shapes[wide[0]]}"
+        )
+    tensors = {name: np.ascontiguousarray(found[name], dtype=np.float32) for name in shapes}
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise EncoderError(f"{path}: {name} has values that are not finite; the file is damaged, or not float32")
+    return tensors
+
+
+def _examples(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
