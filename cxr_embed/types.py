@@ -118,7 +118,7 @@ class TextRule:
             (scale x cosine; Radford et al., 2021) or `siglip` (scale x cosine + bias; Zhai et al., 2023).
         scale, bias: of the logit. 1 and 0 where a rule has none.
         words: `lower` where every prompt is read in lower case, as the encoder was trained (SigLIP 2); `as typed` where
-            the encoder's tokenizer alone decides; blank where nothing of the kind is recorded (releases up to 0.4).
+            the encoder's tokenizer alone decides; blank where nothing of the kind is recorded (earlier releases).
     """
 
     output: str

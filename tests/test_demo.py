@@ -129,7 +129,7 @@ def test_a_demo_that_made_nothing_is_in_nobodys_way(tmp_path: Path) -> None:
     for _ in range(2):
         done = run_cli("demo", "--images", "images", cwd=tmp_path)
         assert done.returncode == 1
-        assert done.stderr == "error: images: no radiograph found\n"
+        assert done.stderr == "error: images: no radiograph found; folder reads **/*, and no file is here\n"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

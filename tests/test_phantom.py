@@ -448,6 +448,8 @@ def test_the_verb_writes_a_data_set_that_validates(tmp_path: Path) -> None:
         "lateral_views": 0,
         "problems": [],
         "linked_away": [],
+        "companion": None,
+        "notes": [],
     }
     again = run_cli("phantom", "p", "--count", "6", cwd=tmp_path)
     assert again.returncode == 1

@@ -411,12 +411,7 @@ def test_imported_vectors_have_no_encoder_to_ask(searched: Path, tmp_path: Path)
 def test_words_are_embedded_once_and_joined_with_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    class Reader:
-        def embed_text(self, prompts: list[str]) -> np.ndarray:
-            asked.extend(prompts)
-            return np.stack([np.full(4, len(prompt), np.float32) for prompt in prompts])
-
-    spec = EncoderSpec(
+    toy = EncoderSpec(
         name="toy",
         revision="1",
         preprocessing="none",
@@ -424,7 +419,15 @@ def test_words_are_embedded_once_and_joined_with_pictures(tmp_path: Path, monkey
         weights="w",
         text=TextRule("features", "clip"),
     )
-    with StoreWriter(tmp_path / "store", spec) as writer:
+
+    class Reader:
+        spec = toy
+
+        def embed_text(self, prompts: list[str]) -> np.ndarray:
+            asked.extend(prompts)
+            return np.stack([np.full(4, len(prompt), np.float32) for prompt in prompts])
+
+    with StoreWriter(tmp_path / "store", toy) as writer:
         for number, vector in enumerate(np.eye(4)):
             writer.add_vector(
                 Row(image_id=f"i{number}", patient_id=f"p{number}", content=number.to_bytes(32, "big")),
@@ -533,12 +536,7 @@ def test_a_patient_without_a_case_is_told(searched: Path) -> None:
 def test_words_that_were_never_learned_are_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    class Reader:
-        def embed_text(self, prompts: list[str]) -> np.ndarray:
-            warnings.warn("toy never learned 'zzqx'", UnknownWordsWarning, stacklevel=2)
-            return np.ones((len(prompts), 4), np.float32)
-
-    spec = EncoderSpec(
+    toy = EncoderSpec(
         name="toy",
         revision="1",
         preprocessing="none",
@@ -546,7 +544,15 @@ def test_words_that_were_never_learned_are_a_note(
         weights="w",
         text=TextRule("features", "clip"),
     )
-    with StoreWriter(tmp_path / "store", spec) as writer:
+
+    class Reader:
+        spec = toy
+
+        def embed_text(self, prompts: list[str]) -> np.ndarray:
+            warnings.warn("toy never learned 'zzqx'", UnknownWordsWarning, stacklevel=2)
+            return np.ones((len(prompts), 4), np.float32)
+
+    with StoreWriter(tmp_path / "store", toy) as writer:
         writer.add_vector(Row(image_id="i0", patient_id="p0", content=bytes(32)), {"features": np.ones(4)})
         writer.flush("toy")
     build_index(open_store(tmp_path / "store"), tmp_path / "index")

@@ -27,6 +27,13 @@ WITHOUT_VECTORS = {
     "manifest scan",
     "manifest validate",
     "manifest recipes",
+    "manifest convert",
+    "manifest croissant",
+    "manifest describe",
+    "manifest findings",
+    "manifest merge",
+    "bench",  # marks them row by row: test_bench.py
+    "scores",  # needs a store with a model's own scores: test_own_scores.py
     "weights convert",
     "weights random",  # says so in words of its own
     "demo",  # is of other verbs

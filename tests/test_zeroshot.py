@@ -301,6 +301,7 @@ class TextSide:
     """A text model: a prompt's vector is drawn from its letters."""
 
     engine = "numpy float32 cpu"
+    spec = SPEC
 
     def __init__(self, bad: float | None = None) -> None:
         self.asked: list[str] = []

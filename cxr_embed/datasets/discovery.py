@@ -64,7 +64,7 @@ def _folders(root: Path, skipped: list[tuple[str, str]]) -> Iterator[tuple[Path,
 
 
 def other_files(root: Path) -> str:
-    """What a folder has where it has nothing that is looked for: its first files' suffixes, as ", here are ..."."""
+    """What a folder has where nothing of what is looked for is there: its first files' suffixes, as an ending."""
     names = (name for _, names in _folders(root, []) for name in names if not name.startswith("."))
     suffixes = Counter(Path(name).suffix for name in islice(names, _LOOKED_AT))
     shown = ", ".join(f"*{suffix}" for suffix, _ in suffixes.most_common(3))

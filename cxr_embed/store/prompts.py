@@ -87,7 +87,7 @@ def outdated(kept: Prompts, kept_for: EncoderSpec, now: EncoderSpec | None) -> t
 
     Args:
         kept: as they were read; what its reader knew to be of no use is no longer among them.
-        kept_for: the spec that they were kept for. Written by a release up to 0.4, it says nothing of capitals.
+        kept_for: the spec that they were kept for. Written by an earlier release, it says nothing of capitals.
         now: the text model's own spec, where it was loaded.
     """
     lower = now is not None and now.text is not None and now.text.words == "lower"
