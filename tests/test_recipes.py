@@ -22,6 +22,7 @@ from cxr_embed.datasets.image_rows import mapped, years_between
 from cxr_embed.datasets.recipe_parts import TableFile
 from cxr_embed.datasets.table_formats import records, written_list
 from cxr_embed.errors import CxrEmbedError, ManifestError
+from cxr_embed.manifest import read_manifest
 
 BASE: dict[str, Any] = {
     "name": "mine",
@@ -422,6 +423,11 @@ def test_nothing_is_written_on_a_guess(tmp_path: Path) -> None:
         scan_folder(tmp_path, out=tmp_path / "m.csv")
     scanned = scan_folder(tmp_path, recipe="folder", out=tmp_path / "m.csv", keep_patient_id=True)
     assert len(scanned) == len(scanned.manifest) == 1
+    # In memory it is known to be of the same data set as when it is read from the file.
+    there, read_back = scanned.manifest.companion, read_manifest(tmp_path / "m.csv").companion
+    assert there is not None
+    assert read_back is not None
+    assert (there.recipe, there.not_findings) == (read_back.recipe, read_back.not_findings) == ("folder", ())
     assert "p1" in repr(scanned.to_pandas())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -77,7 +77,8 @@ class ScannedFolder(Tabular):
     @property
     def manifest(self) -> Manifest:
         """The manifest as `embed` takes it."""
-        return Manifest(self.to_arrow(), self.folder, tuple(self.recipe.findings(self.result.labels)))
+        findings = tuple(self.recipe.findings(self.result.labels))
+        return Manifest(self.to_arrow(), self.folder, findings, _companion(self.recipe, self.result))
 
     @property
     def linked_away(self) -> list[str]:
@@ -199,16 +200,14 @@ def _key(key_file: StrPath | None, kept: bool) -> tuple[bytes, Path | None]:
     return secrets.token_bytes(32), None
 
 
-def _write(recipe: Recipe, result: ScanResult, out: Path, root: Path) -> None:
-    """A manifest, its boxes and its companion."""
-    companion = Companion(
+def _companion(recipe: Recipe, result: ScanResult) -> Companion:
+    """What is to be said of a manifest that was made by a recipe, wherever it lies."""
+    return Companion(
         recipe=recipe.name,
         title=recipe.title,
         not_findings=tuple(result.not_findings),
         blank_words=recipe.blank,
         uncertain_words=recipe.uncertain,
-        root=relative_root(root, out),
-        boxes=boxes_path(out).name if result.boxes else None,
         terms=recipe.terms,
         licence=recipe.licence,
         source=recipe.source,
@@ -216,6 +215,12 @@ def _write(recipe: Recipe, result: ScanResult, out: Path, root: Path) -> None:
         labels=result.labels or "",
         alternatives=tuple(name for name in recipe.labels if name != result.labels),
     )
+
+
+def _write(recipe: Recipe, result: ScanResult, out: Path, root: Path) -> None:
+    """A manifest, its boxes and its companion."""
+    boxes = boxes_path(out).name if result.boxes else None
+    companion = replace(_companion(recipe, result), root=relative_root(root, out), boxes=boxes)
     check_new_companion(out, companion)
     if result.boxes:
         write_new_manifest(boxes_path(out), result.boxes)

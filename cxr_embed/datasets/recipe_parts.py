@@ -50,6 +50,8 @@ Text = Annotated[str, pydantic.BeforeValidator(lambda value: str(value) if isins
 
 
 class RecipePart(pydantic.BaseModel):
+    """A part of a recipe: a key that it does not know is a fault."""
+
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
