@@ -8,6 +8,8 @@ export IMAGES
 BIN    := $(VENV)/bin
 # A file's tests stay in one process, which makes its shared folders once.
 WORKERS ?= --numprocesses=logical --maxprocesses=4 --dist=loadfile
+# The long tests share little: whoever is idle takes the next.
+SOAKERS ?= --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
 .PHONY: help demo test soak check format docs benchmarks clean
 
@@ -45,7 +47,7 @@ test: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
 	$(BIN)/python -m pytest -m "not soak" $(WORKERS) $(PYTEST_ARGS)
 
 soak: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
-	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m soak --timeout=900 $(SOAKERS) $(PYTEST_ARGS)
 
 check: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
 	$(BIN)/python -m ruff check .

@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _LENGTH = struct.Struct("!q")
+_LONGEST = 240  # seconds; a call that hangs ends by SIGALRM, and the calls after it are served
 _LATE = re.compile("HOME|XDG_[A-Z_]+|CXR_EMBED_[A-Z_]+|PYTEST_[A-Z_]+")  # variables that are read when they are needed
 
 # What handlers and functions import for themselves; `torch`, `tensorflow` and `pymilvus` start threads.
@@ -184,6 +185,7 @@ def serve(channel: socket.socket) -> bool:
 
 def _become(request: dict[str, object], descriptors: Sequence[int]) -> None:
     """Makes this process the one that was asked for."""
+    signal.alarm(_LONGEST)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for place, descriptor in enumerate(descriptors, start=1):
         os.dup2(descriptor, place)
