@@ -15,6 +15,9 @@ from launcher import Launcher
 from cxr_embed.store import Row, StoreWriter
 from cxr_embed.types import CxrImage, EncoderSpec, Stamp
 
+# Where CI runs, the long tests do a part of what they do by hand.
+IN_CI = bool(os.environ.get("CI"))
+
 SPEC = EncoderSpec(name="toy", revision="1", preprocessing="none", outputs={"features": (4,), "tokens": (3, 2)})
 
 

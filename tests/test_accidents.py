@@ -14,7 +14,7 @@ from pathlib import Path
 import every_verb
 import numpy as np
 import pytest
-from helpers import fill, run_cli
+from helpers import IN_CI, fill, run_cli
 from index_world import make_index
 
 import cxr_embed
@@ -257,7 +257,7 @@ NOT_HERE = {"demo", "embed", "index push", "manifest croissant", "weights conver
 
 
 FUZZED = sorted(every_verb.verbs() - NOT_HERE)
-EVERY = 7 if os.environ.get("CI") else 1  # 7 has no factor of the numbers of odd values, so each kind has its turn
+EVERY = 7 if IN_CI else 1  # 7 has no factor of the numbers of odd values, so each kind has its turn
 
 
 @pytest.mark.soak

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import IN_CI
 from test_forget import GONE, KEY, NAMES, World, fill, holding, name, needles, others_of, owner, write_table
 
 from cxr_embed import CaseIndex, open_store
@@ -116,4 +117,4 @@ def test_kill_nine_at_some_steps(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 def test_kill_nine_at_every_step(tmp_path: Path) -> None:
-    check_survival(tmp_path, every=1)
+    check_survival(tmp_path, every=8 if IN_CI else 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import IN_CI
 from index_world import make_store
 
 from cxr_embed import CaseIndex, open_store
@@ -139,4 +140,4 @@ def test_kill_nine_at_some_steps(tmp_path: Path, work: str) -> None:
 @pytest.mark.parametrize("kind", ["flat", "ivf-fp16", "hnsw"])
 @pytest.mark.parametrize("work", ["build", "add", "remove"])
 def test_kill_nine_at_every_step(tmp_path: Path, work: str, kind: str) -> None:
-    check_survival(tmp_path, work, every=1, kind=kind)
+    check_survival(tmp_path, work, every=4 if IN_CI else 1, kind=kind)

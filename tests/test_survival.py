@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import fill, run_cli
+from helpers import IN_CI, fill, run_cli
 
 from cxr_embed import open_store
 from cxr_embed.errors import StoreError
@@ -130,7 +130,7 @@ def test_workers_end_with_a_killed_run_whatever_they_are_at(make_images: Make, t
 
 @pytest.mark.soak
 def test_kill_nine_fifty_times(make_images: Make, tmp_path: Path) -> None:
-    kill_and_check(make_images, tmp_path, kills=50, images=150)
+    kill_and_check(make_images, tmp_path, kills=15 if IN_CI else 50, images=150)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
