@@ -6,10 +6,11 @@ EXTRAS ?= dev
 override IMAGES := $(value IMAGES)
 export IMAGES
 BIN    := $(VENV)/bin
-# A file's tests stay in one process, which makes its shared folders once.
-WORKERS ?= --numprocesses=logical --maxprocesses=4 --dist=loadfile
+# A file's tests stay in one process, which makes its shared folders once. One that hangs where Python cannot end its
+# test (pyproject.toml: timeout) is ended whole, and begun anew once.
+WORKERS ?= --numprocesses=logical --maxprocesses=4 --max-worker-restart=1 --dist=loadfile
 # The long tests share little: whoever is idle takes the next.
-SOAKERS ?= --numprocesses=logical --maxprocesses=4 --dist=worksteal
+SOAKERS ?= --numprocesses=logical --maxprocesses=4 --max-worker-restart=1 --dist=worksteal
 
 .PHONY: help demo test soak check format docs benchmarks clean
 
@@ -47,7 +48,7 @@ test: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
 	$(BIN)/python -m pytest -m "not soak" $(WORKERS) $(PYTEST_ARGS)
 
 soak: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
-	$(BIN)/python -m pytest -m soak --timeout=900 $(SOAKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m soak --timeout=600 $(SOAKERS) $(PYTEST_ARGS)
 
 check: $(VENV)/.$(subst $(comma),-,$(EXTRAS))
 	$(BIN)/python -m ruff check .
