@@ -196,22 +196,25 @@ def convert(
     encoder: Annotated[str, typer.Argument(help="The encoder that the weights are for.")],
     pickle: Annotated[Path, typer.Argument(help="The published file, as downloaded.")],
     out: Annotated[
-        Path | None, typer.Option(help="Safetensors file to write; the weights folder by default.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Safetensors file to write, of open_clip's a folder; in the weights folder by default.",
+            show_default=False,
+        ),
     ] = None,
     sha256: Annotated[str | None, typer.Option(help="The publisher's digest, where none is pinned here.")] = None,
 ) -> None:
     """Make a safetensors file from a published pickle, in which nothing is run.
 
     TorchXRayVision's, whose SHA-256 is checked first; for `chexnet` the checkpoints of CheXNet's reimplementations and
-    any other DenseNet-121 of torchvision's; for `timm:tf_efficientnet_lite0` and its siblings EfficientNet-Lite's, if
-    timm's network then gives the published one's answers. Needs torch.
+    any other DenseNet-121 of torchvision's; for `biomedclip` and `open_clip:ORG/NAME` open_clip's, with settings and
+    tokenizer beside them; for `timm:tf_efficientnet_lite0` and its siblings EfficientNet-Lite's, if timm's network
+    then gives the published one's answers. Needs torch.
     """
-    from cxr_embed.encoders.conversion import convert_weights
-    from cxr_embed.encoders.weights import save_weights, weights_path
+    from cxr_embed.encoders.conversion import convert_weights, save_converted
 
     converted = convert_weights(encoder, pickle, sha256)
-    target = out or weights_path(encoder)
-    save_weights(target, converted.tensors, converted.source, converted.notes)
+    target = save_converted(encoder, converted, out)
     typer.echo(f"{target}: {counted(len(converted.tensors), 'tensor')} for {encoder}")
     typer.echo(f"source: {converted.source}")
 

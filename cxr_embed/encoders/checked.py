@@ -10,6 +10,9 @@ import numpy as np
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage, Encoder, EncoderSpec
 
+# What any vocabulary that reads prompts on chest radiographs has words, parts or letters for.
+_WORDS = ("no", "normal", "heart", "chest", "effusion")
+
 
 class CheckedEncoder:
     """An encoder whose every answer is checked: a row an input, the declared shapes, no NaN.
@@ -20,6 +23,7 @@ class CheckedEncoder:
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder: Any = encoder.encoder if isinstance(encoder, CheckedEncoder) else encoder
+        self._has_words = False
 
     @property
     def spec(self) -> EncoderSpec:
@@ -85,6 +89,7 @@ class CheckedEncoder:
         text = self.spec.text
         if text is not None and not isinstance(prompts, str) and len(prompts) == 0:
             return np.empty((0, self.spec.outputs[text.output][-1]), np.float32)
+        self._require_words()
         # An encoder that never cuts need not know the word.
         found = _numbers("the text side", self.encoder.embed_text(prompts, **({"cut": True} if cut else {})))
         if found.ndim == 2 and len(found) == len(prompts) and not np.isfinite(found).all():
@@ -92,6 +97,24 @@ class CheckedEncoder:
             raise EncoderError(f"the model returned values that are not finite for the prompt {bad!r}")
         width = self.spec.outputs[text.output][-1] if text is not None else found.shape[-1]
         return _checked("the text side", found, (len(prompts), width))
+
+    def _require_words(self) -> None:
+        """Asks the text side for some of its own words, once, before it embeds any.
+
+        A tokenizer whose vocabulary is missing is made without a word by the libraries, and reads every prompt alike.
+
+        Raises:
+            EncoderError: where it knows fewer than two of them apart.
+        """
+        if self._has_words or not hasattr(self.encoder, "word_ids"):
+            return
+        known = {tuple(self.encoder.word_ids(word)) for word in _WORDS} - {()}
+        if len(known) < 2:
+            raise EncoderError(
+                f"the text side of {self.spec.name} does not know its own words ({', '.join(_WORDS)}): its vocabulary "
+                "is missing; put its tokenizer's files beside the weights"
+            )
+        self._has_words = True
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         """The prompt's words that the encoder never learned; none where it has no vocabulary of its own."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_embed.encoders.digests import folder_digest
-from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder, local_folder
+from cxr_embed.encoders.hub import CHECKPOINT_FILES, HubModel, cached_folder, hub_folder, local_folder
 from cxr_embed.encoders.registry import ENCODERS
 from cxr_embed.errors import EncoderError
 
@@ -23,7 +23,7 @@ INDEX = "model.safetensors.index.json"
 IMAGE_SETTINGS = "preprocessor_config.json"
 ALL_SETTINGS = "processor_config.json"  # transformers 5 writes an image processor's settings into this one
 TOKENIZER_SETTINGS = "tokenizer_config.json"
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     TOKENIZER_SETTINGS,
     "tokenizer.json",
     "special_tokens_map.json",
@@ -37,7 +37,7 @@ _TOKENIZER_FILES = (
 # What sets Gemma's tokenizer apart from that of SigLIP 1 (T5's sentences, whose end and padding are both `</s>`).
 _GEMMA_CLASSES = ("GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer", "Siglip2TokenizerFast")
 _GEMMA_TOKENS = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>"}
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Checkpoint:
         missing = [path.name for path in paths if not path.is_file()]
         if paths and not missing:
             return paths
-        if missing == [WEIGHTS] and any(list(self.folder.glob(pattern)) for pattern in _PICKLES):
+        if missing == [WEIGHTS] and any(list(self.folder.glob(pattern)) for pattern in PICKLES):
             raise EncoderError(
                 f"{self.source} holds pickled weights only, which can run code and are not opened; "
                 "take a checkpoint that has model.safetensors"
@@ -124,7 +124,7 @@ class Checkpoint:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over weights, model settings and tokenizer: what makes image and prompt vectors, given pixels."""
-        names = [CONFIG, *_TOKENIZER_FILES]
+        names = [CONFIG, *TOKENIZER_FILES]
         files = [self.folder / name for name in names if (self.folder / name).is_file()]
         return folder_digest(self.folder, [*self.weight_files, *files])
 
@@ -163,7 +163,7 @@ def find_checkpoint(name: str, weights: str | Path | None) -> Checkpoint:
         named = folder.resolve().name
         checkpoint = Checkpoint(folder, f"{named}: {note.read_text().strip()}" if note.is_file() else named)
     else:
-        model = model or _named_on_hub(name)
+        model = model or named_on_hub(name)
         here = cached_folder(model)
         folder = here if here is not None and _is_whole(here) else hub_folder(model)
         checkpoint = Checkpoint(folder, f"{model.repo}@{folder.name}")
@@ -173,13 +173,21 @@ def find_checkpoint(name: str, weights: str | Path | None) -> Checkpoint:
     return checkpoint
 
 
-def _named_on_hub(name: str) -> HubModel:
-    repo, at, commit = name.removeprefix("hf:").partition("@")
+def named_on_hub(
+    name: str, patterns: tuple[str, ...] = CHECKPOINT_FILES, required: tuple[str, ...] = (CONFIG,)
+) -> HubModel:
+    """The model that `PREFIX:ORG/NAME[@COMMIT]` names, and the files of it that are wanted.
+
+    Raises:
+        EncoderError: for another form, or a branch or a tag in the place of a commit.
+    """
+    prefix, _, rest = name.partition(":")
+    repo, at, commit = rest.partition("@")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise EncoderError(f"{name}: give hf:ORG/NAME as on the Hub, or a folder with `weights`")
+        raise EncoderError(f"{name}: give {prefix}:ORG/NAME as on the Hub, or a folder with `weights`")
     if at and not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise EncoderError(f"{name}: what follows @ is a commit of 40 hexadecimal digits, not a branch or a tag")
-    return HubModel(repo, commit or "main")
+    return HubModel(repo, commit or "main", patterns, required)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from cxr_embed.encoders.weights import convert, read_pickle
+from cxr_embed.encoders.weights import convert, converted_folder, read_pickle, save_weights, weights_path
 from cxr_embed.errors import EncoderError
 from cxr_embed.io.digests import file_sha256
+from cxr_embed.io.files import write_whole
 from cxr_embed.types import counted
 
 DIGEST_UNKNOWN = "digest unknown"
@@ -24,11 +25,15 @@ class Converted:
         tensors: by the names that the encoder reads.
         source: what they are and where they came from, for people; it goes into the encoder's spec.
         notes: what else is known of them (a head's form and classes), for programs.
+        beside: other files of the checkpoint, without which the tensors are of no use.
+        file: what the tensors' file is called where there are such.
     """
 
     tensors: Mapping[str, np.ndarray]
     source: str
     notes: Mapping[str, str] = field(default_factory=dict)
+    beside: Sequence[Path] = ()
+    file: str = ""
 
 
 def convert_weights(encoder: str, path: Path, sha256: str | None = None) -> Converted:
@@ -50,11 +55,47 @@ def convert_weights(encoder: str, path: Path, sha256: str | None = None) -> Conv
         from cxr_embed.encoders.chexnet import convert_chexnet
 
         return convert_chexnet(path, sha256)
+    if encoder == "biomedclip" or encoder.startswith("open_clip:"):
+        from cxr_embed.encoders.open_clip_weights import convert_open_clip
+
+        return convert_open_clip(encoder, path, sha256)
     from cxr_embed.encoders.torchxrayvision import head_shapes, published_weights
 
     published, network = published_weights(encoder)
     tensors = convert(published, network, path, sha256, head_shapes(encoder))
     return Converted(tensors, f"{published.url} (SHA-256 {published.sha256 or sha256})")
+
+
+def save_converted(encoder: str, converted: Converted, out: Path | None = None) -> Path:
+    """Writes what was converted: one file, or a folder where other files belong to it, the tensors last.
+
+    Args:
+        encoder: its name.
+        converted: the tensors and what is known of them.
+        out: where to; by default where the encoder looks for it.
+
+    Returns:
+        What was written.
+
+    Raises:
+        EncoderError: where it cannot be written.
+    """
+    if not converted.beside:
+        target = out or weights_path(encoder)
+        save_weights(target, converted.tensors, converted.source, converted.notes)
+        return target
+    folder = out or converted_folder(encoder)
+    if folder.is_file() or folder.suffix == ".safetensors":
+        raise EncoderError(f"{folder}: of {encoder} a folder is written; name one with `out`")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in converted.beside:
+            if not (folder / path.name).exists() or not path.samefile(folder / path.name):
+                write_whole(folder / path.name, path.read_bytes())
+    except OSError as error:
+        raise EncoderError(f"{folder}: cannot be written ({error.strerror})") from None
+    save_weights(folder / converted.file, converted.tensors, converted.source, converted.notes)
+    return folder
 
 
 def tensors_of(path: Path, sha256: str | None, known: Mapping[str, str]) -> tuple[dict[str, np.ndarray], str]:
@@ -99,28 +140,46 @@ def all_matching(
     Raises:
         EncoderError: where some are missing, too many, of another shape, or not finite.
     """
-    missing, foreign = [name for name in shapes if name not in found], [name for name in found if name not in shapes]
-    if missing:
-        raise EncoderError(
-            f"{path}: {len(shapes) - len(missing):,} of the {len(shapes):,} tensors of {network} are here; "
-            f"missing are {_examples(missing)}. These are another network's weights, or a part"
-        )
-    if foreign:
-        raise EncoderError(
-            f"{path}: {counted(len(foreign), 'tensor is', 'tensors are')} not {network}'s: {_examples(foreign)}. "
-            "These are another network's weights"
-        )
-    wide = [name for name, shape in shapes.items() if found[name].shape != shape]
-    if wide:
-        raise EncoderError(
-            f"{path}: {counted(len(wide), 'tensor has', 'tensors have')} another shape than {network}'s, "
-            f"the first {wide[0]}: {found[wide[0]].shape}, expected {shapes[wide[0]]}"
-        )
-    tensors = {name: np.ascontiguousarray(found[name], dtype=np.float32) for name in shapes}
+    require_tensors(str(path), network, {name: values.shape for name, values in found.items()}, shapes)
+    # numpy makes a list of one of a single number.
+    tensors = {name: np.ascontiguousarray(found[name], np.float32).reshape(shape) for name, shape in shapes.items()}
     for name, values in tensors.items():
         if not np.isfinite(values).all():
             raise EncoderError(f"{path}: {name} has values that are not finite; the file is damaged, or not float32")
     return tensors
+
+
+def require_tensors(
+    where: str, network: str, found: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Whether tensors are a network's: all of its own, of their shapes, and no others.
+
+    Args:
+        where: the file, for messages.
+        network: its name, for messages.
+        found: shapes of the file's tensors, under the names that are wanted.
+        shapes: of what is wanted, by name.
+
+    Raises:
+        EncoderError: where they are not; with how many are, and some that are not.
+    """
+    missing, foreign = [name for name in shapes if name not in found], [name for name in found if name not in shapes]
+    if missing:
+        raise EncoderError(
+            f"{where}: {len(shapes) - len(missing):,} of the {len(shapes):,} tensors of {network} are here; "
+            f"missing are {_examples(missing)}. These are another network's weights, or a part"
+        )
+    if foreign:
+        raise EncoderError(
+            f"{where}: {counted(len(foreign), 'tensor is', 'tensors are')} not {network}'s: {_examples(foreign)}. "
+            "These are another network's weights"
+        )
+    wide = [name for name, shape in shapes.items() if found[name] != shape]
+    if wide:
+        raise EncoderError(
+            f"{where}: {counted(len(wide), 'tensor has', 'tensors have')} another shape than {network}'s, "
+            f"the first {wide[0]}: {found[wide[0]]}, expected {shapes[wide[0]]}"
+        )
 
 
 def _examples(names: list[str]) -> str:

@@ -12,7 +12,7 @@ from cxr_embed.encoders.hub import HubModel, cached_folder
 from cxr_embed.encoders.seen import Seen, seen_by_images, seen_by_labels, seen_by_weights, seen_with_reports
 from cxr_embed.encoders.tensorflow_process import PYTHON_VARIABLE
 from cxr_embed.encoders.torchxrayvision_classes import OPERATING_POINTS
-from cxr_embed.encoders.weights import weights_path
+from cxr_embed.encoders.weights import converted_folder, weights_path
 from cxr_embed.errors import EncoderError
 
 
@@ -88,7 +88,7 @@ class EncoderCard:
             return True
         if self.hub is not None:
             return cached_folder(self.hub) is not None
-        return weights_path(self.name).is_file()
+        return weights_path(self.name).is_file() or converted_folder(self.name).is_dir()
 
     @property
     def one_model_a_machine(self) -> bool:
@@ -193,6 +193,19 @@ _CARDS = (
         batch_size=(4, 64),
     ),
     EncoderCard(
+        name="biomedclip",
+        module="cxr_embed.encoders.open_clip",
+        outputs={"image": (512,)},
+        licence="MIT",
+        framework="torch",
+        extra="torch",
+        needs=("torch", "open_clip"),
+        # Its figures show radiographs of public data sets too; which ones is not known, so it `saw` none by name.
+        trained_on="figures and captions of PubMed Central's articles (PMC-15M)",
+        text=True,
+        batch_size=(4, 64),
+    ),
+    EncoderCard(
         name="hf:ORG/NAME",
         module="cxr_embed.encoders.transformers",
         outputs={},
@@ -200,6 +213,17 @@ _CARDS = (
         framework="torch",
         extra="torch",
         needs=("torch", "transformers"),
+        text=True,
+        batch_size=(4, 64),
+    ),
+    EncoderCard(
+        name="open_clip:ORG/NAME",
+        module="cxr_embed.encoders.open_clip",
+        outputs={},
+        licence="its own",
+        framework="torch",
+        extra="torch",
+        needs=("torch", "open_clip"),
         text=True,
         batch_size=(4, 64),
     ),

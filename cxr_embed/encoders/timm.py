@@ -16,7 +16,7 @@ from cxr_embed.encoders.digests import remembered_sha256
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, try_out
-from cxr_embed.encoders.weights import weights_path
+from cxr_embed.encoders.weights import noted_source, weights_path
 from cxr_embed.errors import EncoderError
 from cxr_embed.io.digests import canonical_json
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, counted
@@ -162,9 +162,13 @@ def known_settings(name: str) -> dict[str, Any]:
             return dict(settings.to_dict())
         known = timm.list_models(f"{architecture}.*", pretrained=True)
         raise EncoderError(f"timm has no weights {name}; of {architecture} there are {', '.join(known) or 'none'}")
-    near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-    hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"
-    raise EncoderError(f"timm has no model {architecture}; {hint}")
+    raise EncoderError(f"timm has no model {architecture}; {nearest(architecture, timm.list_models())}")
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The known names that are most like another, as a question."""
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(sorted(known)[:5])}, ..."
 
 
 def _is_tag(architecture: str, tag: str) -> bool:
@@ -183,10 +187,10 @@ def _weights_file(name: str, settings: dict[str, Any], weights: str | Path | Non
         path = Path(weights)
         if not path.is_file():
             raise EncoderError(f"{path}: no such file; `weights` of timm:{name} is a safetensors file")
-        return path, _noted_source(path)
+        return path, noted_source(path) or path.name
     converted = weights_path(f"timm:{name}")
     if converted.is_file():
-        return converted, _noted_source(converted)
+        return converted, noted_source(converted) or converted.name
     repo, _, commit = str(settings.get("hf_hub_id") or "").partition("@")
     file = settings.get("hf_hub_filename") or WEIGHTS
     if not repo or not file.endswith(".safetensors"):
@@ -194,17 +198,6 @@ def _weights_file(name: str, settings: dict[str, Any], weights: str | Path | Non
     model = HubModel(repo, commit or "main", (file,), required=(file,))
     folder = cached_folder(model) or hub_folder(model)
     return folder / file, f"{repo}@{folder.name}"
-
-
-def _noted_source(path: Path) -> str:
-    """Where a file's tensors came from by its own note, which `weights convert` writes; else its name."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return str((file.metadata() or {}).get("source") or path.name)
-    except (SafetensorError, OSError):  # said where the tensors are read
-        return path.name
 
 
 make = TimmEncoder

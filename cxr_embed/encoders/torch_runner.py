@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,20 @@ def require_finite(vectors: np.ndarray, name: str) -> np.ndarray:
     if not np.isfinite(vectors).all():
         raise EncoderError(f"{name} gives vectors that are not finite (NaN): its weights are damaged, or not float32")
     return vectors
+
+
+def require_sentences(prompts: Sequence[str]) -> list[str]:
+    """The prompts.
+
+    Raises:
+        EncoderError: for one that is empty, or a sentence in the place of a list.
+    """
+    if isinstance(prompts, str):
+        raise EncoderError("prompts are a list of sentences, not one")
+    for prompt in prompts:
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise EncoderError(f"a prompt is a sentence, not {prompt!r}")
+    return list(prompts)
 
 
 def try_out(

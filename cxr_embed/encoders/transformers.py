@@ -14,13 +14,20 @@ import numpy as np
 from cxr_embed.encoders.checkpoint import Checkpoint, find_checkpoint
 from cxr_embed.encoders.pixels import as_uint8, pad_to_square, tf_resize
 from cxr_embed.encoders.registry import encoder_card
-from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, try_out
+from cxr_embed.encoders.torch_runner import (
+    TorchRunner,
+    as_encoder_error,
+    require_finite,
+    require_sentences,
+    try_out,
+)
 from cxr_embed.encoders.transformers_loading import (
     class_width,
     load_image_processor,
     load_model,
     load_tokenizer,
     quiet,
+    word_ids,
 )
 from cxr_embed.errors import EncoderError
 from cxr_embed.io.digests import canonical_json
@@ -185,17 +192,17 @@ class TransformersEncoder:
         """
         if self._model.text is None:
             raise EncoderError(f"{self._spec.name} embeds no prompts: its checkpoint has no text side")
-        if isinstance(prompts, str):
-            raise EncoderError("prompts are a list of sentences, not one")
-        for prompt in prompts:
-            if not isinstance(prompt, str) or not prompt.strip():
-                raise EncoderError(f"a prompt is a sentence, not {prompt!r}")
-        if not prompts:
+        sentences = require_sentences(prompts)
+        if not sentences:
             return np.empty((0, self._model.width), np.float32)
-        tokens = self._tokens(list(prompts), cut)
+        tokens = self._tokens(sentences, cut)
         starts = range(0, len(tokens), _PROMPTS_AT_ONCE)
         parts = [self._embed_tokens(tokens[at : at + _PROMPTS_AT_ONCE]) for at in starts]
         return require_finite(np.concatenate(parts), self._source)
+
+    def word_ids(self, word: str) -> tuple[int, ...]:
+        """The ids of a word alone; none where the tokenizer does not know it."""
+        return word_ids(self._tokenizer, word)
 
     @property
     def _lower(self) -> bool:

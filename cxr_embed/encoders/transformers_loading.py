@@ -67,6 +67,12 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
         return AutoTokenizer.from_pretrained(checkpoint.folder, **_OWN_FILES_ONLY)
 
 
+def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
+    """The ids of a word alone in a tokenizer of transformers'; none where part of it is not known."""
+    ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+    return () if tokenizer.unk_token_id in ids else tuple(ids)
+
+
 def class_width(checkpoint: Checkpoint) -> int | None:
     """The width of a model's hidden states by its class's defaults, for settings that leave it out.
 

@@ -47,6 +47,22 @@ def weights_path(encoder: str) -> Path:
     return weights_folder() / f"{encoder.replace(':', '-')}.safetensors"
 
 
+def converted_folder(encoder: str) -> Path:
+    """Where a checkpoint of several files lies once it was converted: `open_clip:ORG/NAME` as `open_clip-ORG-NAME`."""
+    return weights_folder() / encoder.replace(":", "-").replace("/", "-")
+
+
+def noted_source(path: Path) -> str:
+    """Where a safetensors file's tensors came from by its own note, which `weights convert` writes; blank without."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return str((file.metadata() or {}).get("source") or "")
+    except (SafetensorError, OSError):  # said where the tensors are read
+        return ""
+
+
 def digest(weights: Mapping[str, np.ndarray]) -> str:
     """SHA-256 over names, shapes and values in the order of the names: the same tensors give the same digest."""
     total = hashlib.sha256()

@@ -28,6 +28,7 @@ from cxr_embed.encoders.digests import folder_digest
 from cxr_embed.encoders.hub import named_folder
 from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.tensorflow_process import BatchComparison, TensorFlowProcess
+from cxr_embed.encoders.transformers_loading import word_ids
 from cxr_embed.errors import EncoderError, EncoderUnusable, ImageError
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule
 
@@ -159,6 +160,10 @@ class CxrFoundationEncoder:
             EncoderError: for an empty prompt, or, unless it may be cut, one of more than 126 word pieces.
         """
         return self._process.prompts(*tokenize(self._tokenizer, prompts, cut=cut))
+
+    def word_ids(self, word: str) -> tuple[int, ...]:
+        """The ids of a word's pieces alone; none where the tokenizer does not know it."""
+        return word_ids(self._tokenizer, word)
 
     def check(self, images: Sequence[CxrImage]) -> dict[str, Any]:
         """What the TensorFlow process found, and how far apart both ways are on some radiographs; JSON values.

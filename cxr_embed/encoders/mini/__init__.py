@@ -105,5 +105,9 @@ class MiniEncoder:
         """The prompt's words that training never saw, each once."""
         return self._text.unknown_words(prompt)
 
+    def word_ids(self, word: str) -> tuple[int, ...]:
+        """The vocabulary's row of a word; none where training never saw it."""
+        return self._text.word_ids(word)
+
 
 make = MiniEncoder

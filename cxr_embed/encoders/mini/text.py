@@ -57,6 +57,10 @@ class TextTower:
         words = dict.fromkeys(split_words(prompt))
         return tuple(word for word in words if word not in self._rows and word not in MARKS)
 
+    def word_ids(self, word: str) -> tuple[int, ...]:
+        """The vocabulary's row of a word; none where training never saw it."""
+        return () if word not in self._rows else (self._rows[word],)
+
     def __call__(self, prompts: Sequence[str], cut: bool = False) -> np.ndarray:
         """P prompts to `(P, D)` float32 of unit length; with `cut`, of the first words of one that has too many.
 

@@ -1,0 +1,167 @@
+"""Checkpoints in open_clip's layout: `biomedclip`, and any CLIP or SigLIP of `open_clip:ORG/NAME` (PE-Core too)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cxr_embed.encoders.open_clip_folder import find_open_clip
+from cxr_embed.encoders.pixels import as_uint8
+from cxr_embed.encoders.registry import encoder_card
+from cxr_embed.encoders.torch_runner import TorchRunner, require_finite, require_sentences, try_out
+from cxr_embed.errors import EncoderError
+from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule
+
+if TYPE_CHECKING:
+    from cxr_embed.encoders.open_clip_towers import Prompts
+
+_OUTPUT = "image"
+_PROMPTS_AT_ONCE = 64
+_BIOMEDCLIP_READS = 256
+
+
+class OpenClipEncoder:
+    """One checkpoint. Image and text towers load with the first batch and the first prompt, each without the other."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        precision: Precision = "float32",
+        threads: int | None = None,
+    ) -> None:
+        self._checkpoint = find_open_clip(name, weights)
+        self._source = self._checkpoint.source
+        self._recipe = self._checkpoint.recipe
+        self._width: int = self._checkpoint.model_settings["embed_dim"]
+        self._device, self._precision, self._threads = device, precision, threads
+        published = encoder_card(name).outputs
+        if published and (published != {_OUTPUT: (self._width,)} or self._checkpoint.context != _BIOMEDCLIP_READS):
+            raise EncoderError(
+                f"{self._source} is not {name}: its vectors have {self._width} numbers and its prompts "
+                f"{self._checkpoint.context} tokens; run it as open_clip:NAME"
+            )
+        self._spec = EncoderSpec(
+            name=name,
+            revision="1",
+            preprocessing=self._recipe.words,
+            outputs={_OUTPUT: (self._width,)},
+            weights=self._checkpoint.digest,
+            weights_source=self._source,
+            text=self._text_rule(),
+        )
+
+    def _text_rule(self) -> TextRule:
+        """How images and prompts are compared: a SigLIP's logits have a bias."""
+        scale, bias = self._number("logit_scale"), self._number("logit_bias")
+        if scale is None:
+            raise EncoderError(f"{self._source} is not a whole model: logit_scale is not among its tensors")
+        if bias is None:
+            return TextRule(_OUTPUT, "clip", math.exp(scale))
+        return TextRule(_OUTPUT, "siglip", math.exp(scale), bias, "as typed")
+
+    def _number(self, name: str) -> float | None:
+        """A tensor of one number, whatever stands around its name; None where there is none."""
+        full = next((other for other in self._checkpoint.shapes if f".{other}".endswith(f".{name}")), name)
+        if math.prod(self._checkpoint.shapes.get(full, (1,))) != 1:
+            raise EncoderError(f"{self._source}: {full} is not one number")
+        return self._checkpoint.scalar(full)
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What this encoder computes."""
+        return self._spec
+
+    @property
+    def engine(self) -> str:
+        """Framework, version, precision and device. The image tower is loaded and tried out for it."""
+        return self._tried_runner.name
+
+    def preprocess(self, image: CxrImage) -> np.ndarray:
+        """`(1, H, W)` uint8: resized and cut; the model makes three channels of it and normalises them."""
+        return self._recipe.resized(as_uint8(image.pixels, image.max_value))[None]
+
+    def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """`(B, 1, H, W)` as `preprocess` gives it to `{"image": (B, D) float32}`, as `encode_image` gives them."""
+        self._tried_runner  # noqa: B018 (loads)
+        return {_OUTPUT: require_finite(self._embed(np.asarray(batch)), self._source)}
+
+    def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
+        """P prompts to `(P, D)` float32, as `encode_text` gives them; with `cut`, of the first tokens of a long one.
+
+        Raises:
+            EncoderError: for an empty prompt, or one of more tokens than it reads, unless it may be cut.
+        """
+        sentences = require_sentences(prompts)
+        if not sentences:
+            return np.empty((0, self._width), np.float32)
+        tokens = self._prompts(sentences, cut, self._spec.name)
+        starts = range(0, len(tokens), _PROMPTS_AT_ONCE)
+        model = self._text_model
+        parts = [self._runner.run(model.encode_text, tokens[at : at + _PROMPTS_AT_ONCE]) for at in starts]
+        return require_finite(np.concatenate(parts), self._source)
+
+    def word_ids(self, word: str) -> tuple[int, ...]:
+        """The ids of a word alone; none where the tokenizer does not know it."""
+        return self._prompts.word_ids(word)
+
+    @cached_property
+    def _runner(self) -> TorchRunner:
+        return TorchRunner(self._device, self._precision, self._threads)
+
+    @cached_property
+    def _tried_runner(self) -> TorchRunner:
+        try_out(self._embed, self.preprocess, self._width, self._source)
+        return self._runner
+
+    @cached_property
+    def _image_model(self) -> Any:
+        from cxr_embed.encoders.open_clip_towers import load_model
+
+        return self._runner.place(load_model(self._checkpoint).visual)
+
+    @cached_property
+    def _text_model(self) -> Any:
+        from cxr_embed.encoders.open_clip_towers import load_model
+
+        model = load_model(self._checkpoint)
+        model.visual = None  # half of the weights need not be on the device
+        return self._runner.place(model)
+
+    @cached_property
+    def _prompts(self) -> Prompts:
+        from cxr_embed.encoders.open_clip_towers import Prompts
+
+        model = self._text_model
+        prompts = Prompts(self._checkpoint, model.vocab_size)
+        fills = getattr(getattr(getattr(model, "text", None), "config", None), "pad_token_id", None)
+        if fills is not None and prompts.padding != fills:  # the tower leaves out what is padding by its own id
+            raise EncoderError(
+                f"{self._source}: its tokenizer pads with {prompts.padding}, its text tower knows {fills} as padding: "
+                "another model's tokenizer"
+            )
+        return prompts
+
+    def _embed(self, batch: np.ndarray) -> np.ndarray:
+        model = self._image_model
+        return self._runner.run(lambda pixels: model(self.normalised(pixels)), batch)
+
+    def normalised(self, pixels: Any) -> Any:
+        """Tensors: `(B, 1, H, W)` uint8 to `(B, 3, H, W)` float32."""
+        import torch
+
+        mean, deviation = (
+            torch.tensor(values, dtype=torch.float32, device=pixels.device)[:, None, None]
+            for values in (self._recipe.mean, self._recipe.deviation)
+        )
+        return (pixels.float() / 255 - mean) / deviation  # (B, 1, H, W) by (3, 1, 1)
+
+
+make = OpenClipEncoder
