@@ -14,9 +14,11 @@ import numpy as np
 from cxr_embed.encoders.checkpoint import WEIGHTS, tensor_shapes
 from cxr_embed.encoders.digests import remembered_sha256
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
+from cxr_embed.encoders.licences import words_on_licence
 from cxr_embed.encoders.pixels import as_uint8
+from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, try_out
-from cxr_embed.encoders.weights import weights_path
+from cxr_embed.encoders.weights import noted_source, weights_path
 from cxr_embed.errors import EncoderError
 from cxr_embed.io.digests import canonical_json
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, counted
@@ -50,6 +52,7 @@ class TimmEncoder:
             outputs={"features": (self._width,)},
             weights=remembered_sha256(self._file),
             weights_source=source,
+            licence=encoder_card(name).terms or words_on_licence(str(self._settings.get("license") or "")),
         )
 
     @property
@@ -183,10 +186,10 @@ def _weights_file(name: str, settings: dict[str, Any], weights: str | Path | Non
         path = Path(weights)
         if not path.is_file():
             raise EncoderError(f"{path}: no such file; `weights` of timm:{name} is a safetensors file")
-        return path, _noted_source(path)
+        return path, noted_source(path)
     converted = weights_path(f"timm:{name}")
     if converted.is_file():
-        return converted, _noted_source(converted)
+        return converted, noted_source(converted)
     repo, _, commit = str(settings.get("hf_hub_id") or "").partition("@")
     file = settings.get("hf_hub_filename") or WEIGHTS
     if not repo or not file.endswith(".safetensors"):
@@ -194,17 +197,6 @@ def _weights_file(name: str, settings: dict[str, Any], weights: str | Path | Non
     model = HubModel(repo, commit or "main", (file,), required=(file,))
     folder = cached_folder(model) or hub_folder(model)
     return folder / file, f"{repo}@{folder.name}"
-
-
-def _noted_source(path: Path) -> str:
-    """Where a file's tensors came from by its own note, which `weights convert` writes; else its name."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return str((file.metadata() or {}).get("source") or path.name)
-    except (SafetensorError, OSError):  # said where the tensors are read
-        return path.name
 
 
 make = TimmEncoder

@@ -94,6 +94,17 @@ def load_weights(path: Path, network: Network, channels: int = 1) -> tuple[dict[
     return weights, source
 
 
+def noted_source(path: Path) -> str:
+    """Where a file's tensors came from by its own note, which `weights convert` writes; else its name."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return str((file.metadata() or {}).get("source") or path.name)
+    except (SafetensorError, OSError):  # said where the tensors are read
+        return path.name
+
+
 def load_head(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """A classifier's tensors from a safetensors file that `load_weights` has read.
 
