@@ -203,8 +203,8 @@ def convert(
     """Make a safetensors file from a published pickle, in which nothing is run.
 
     TorchXRayVision's, whose SHA-256 is checked first; for `chexnet` the checkpoints of CheXNet's reimplementations and
-    any other DenseNet-121 of torchvision's; for `timm:tf_efficientnet_lite0` and its siblings EfficientNet-Lite's, if
-    timm's network then gives the published one's answers. Needs torch.
+    any other DenseNet-121 of torchvision's; CheXzero's, EVA-X's and Ark+'s; for `timm:tf_efficientnet_lite0` and its
+    siblings EfficientNet-Lite's, if timm's network then gives the published one's answers. Needs torch.
     """
     from cxr_embed.encoders.conversion import convert_weights
     from cxr_embed.encoders.weights import save_weights, weights_path

@@ -215,6 +215,10 @@ class ChexzeroEncoder(ConvertedEncoder):
             parts.append(self.runner.run(self._read, batch))
         return require_finite(np.concatenate(parts), self._source)
 
+    def word_ids(self, word: str) -> tuple[int, ...]:
+        """The ids of a word alone."""
+        return tuple(self._tokenizer.encode(word))
+
     def _read(self, tokens: Any) -> Any:
         """Tensors: `(P, 77)` ids to `(P, 512)`. What stands behind the end changes nothing: attention looks back."""
         return self.model.get_text_features(input_ids=tokens).pooler_output

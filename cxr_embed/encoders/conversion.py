@@ -156,8 +156,8 @@ def all_matching(
             f"{path}: {counted(len(wide), 'tensor has', 'tensors have')} another shape than {network}'s, "
             f"the first {wide[0]}: {found[wide[0]].shape}, expected {shapes[wide[0]]}"
         )
-    # `ascontiguousarray` would make a vector of a single number.
-    tensors = {name: np.asarray(found[name], dtype=np.float32, order="C") for name in shapes}
+    # numpy makes a list of one of a single number.
+    tensors = {name: np.ascontiguousarray(found[name], np.float32).reshape(shape) for name, shape in shapes.items()}
     for name, values in tensors.items():
         if not np.isfinite(values).all():
             raise EncoderError(f"{path}: {name} has values that are not finite; the file is damaged, or not float32")

@@ -44,7 +44,7 @@ class ConvertedEncoder:
                 f"  cxr-embed weights convert {name} {self.published}   (or name a safetensors file with `weights`)"
             )
         self._header = tensor_shapes(self._path)  # fails early where it is not a safetensors file
-        self._name, self._source = name, noted_source(self._path)
+        self._name, self._source = name, noted_source(self._path) or self._path.name
         self._device, self._precision, self._threads = device, precision, threads
         self._spec: EncoderSpec
 

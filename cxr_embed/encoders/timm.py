@@ -186,10 +186,10 @@ def _weights_file(name: str, settings: dict[str, Any], weights: str | Path | Non
         path = Path(weights)
         if not path.is_file():
             raise EncoderError(f"{path}: no such file; `weights` of timm:{name} is a safetensors file")
-        return path, noted_source(path)
+        return path, noted_source(path) or path.name
     converted = weights_path(f"timm:{name}")
     if converted.is_file():
-        return converted, noted_source(converted)
+        return converted, noted_source(converted) or converted.name
     repo, _, commit = str(settings.get("hf_hub_id") or "").partition("@")
     file = settings.get("hf_hub_filename") or WEIGHTS
     if not repo or not file.endswith(".safetensors"):

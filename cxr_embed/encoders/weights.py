@@ -47,6 +47,17 @@ def weights_path(encoder: str) -> Path:
     return weights_folder() / f"{encoder.replace(':', '-')}.safetensors"
 
 
+def noted_source(path: Path) -> str:
+    """Where a safetensors file's tensors came from by its own note, which `weights convert` writes; blank without."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return str((file.metadata() or {}).get("source") or "")
+    except (SafetensorError, OSError):  # said where the tensors are read
+        return ""
+
+
 def digest(weights: Mapping[str, np.ndarray]) -> str:
     """SHA-256 over names, shapes and values in the order of the names: the same tensors give the same digest."""
     total = hashlib.sha256()
@@ -92,17 +103,6 @@ def load_weights(path: Path, network: Network, channels: int = 1) -> tuple[dict[
         if not np.isfinite(weights[name]).all():
             raise EncoderError(f"{path}: {name} has values that are not finite")
     return weights, source
-
-
-def noted_source(path: Path) -> str:
-    """Where a file's tensors came from by its own note, which `weights convert` writes; else its name."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return str((file.metadata() or {}).get("source") or path.name)
-    except (SafetensorError, OSError):  # said where the tensors are read
-        return path.name
 
 
 def load_head(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
