@@ -29,6 +29,8 @@ _DEMONSTRATION = "a demonstration"
 DEMONSTRATES = "{} is a demonstration and stands in for a foundation model: its figures are not what one would reach"
 # Sentences on stand-ins that were read, while somebody collects them: the command line prints them at a verb's end.
 _STAND_INS_READ: ContextVar[dict[str, None] | None] = ContextVar("stand_ins_read", default=None)
+# The same for sentences on licences that bind.
+_LICENCES_READ: ContextVar[dict[str, None] | None] = ContextVar("licences_read", default=None)
 
 
 def age_in_years(text: str) -> int | None:
@@ -163,6 +165,8 @@ class EncoderSpec:
         text: how its vectors are compared with prompts, None for an encoder without text; it follows from the
             weights, so it is not part of the fingerprint either.
         classes: what its own classifier answers, None where no output holds that; likewise not part of the fingerprint.
+        licence: what the licence of the weights binds a user to, in a line; blank where none is known to bind. No part
+            of the fingerprint.
     """
 
     name: str = field(kw_only=False)  # first in users' own encoders
@@ -173,11 +177,12 @@ class EncoderSpec:
     weights_source: str = ""
     text: TextRule | None = None
     classes: ClassRule | None = None
+    licence: str = ""
 
     @property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change when anything changes that changes the vectors."""
-        beside = ("weights_source", "text", "classes")
+        beside = ("weights_source", "text", "classes", "licence")
         return json_digest({key: value for key, value in self.to_json().items() if key not in beside})
 
     @property
@@ -232,6 +237,8 @@ class EncoderSpec:
         if self.classes is not None:
             names, points = list(self.classes.names), list(self.classes.operating_points)
             value["classes"] = {"output": self.classes.output, "names": names, "operating_points": points}
+        if self.licence:
+            value["licence"] = self.licence
         return value
 
     @classmethod
@@ -250,22 +257,36 @@ def note_stand_in(spec: EncoderSpec) -> EncoderSpec:
     read = _STAND_INS_READ.get()
     if read is not None and spec.stand_in:
         read[spec.stand_in] = None
+    return note_licence(spec)
+
+
+def note_licence(spec: EncoderSpec) -> EncoderSpec:
+    """Notes a spec whose licence binds, so that the verb that it is read or made for says so; returns it."""
+    read = _LICENCES_READ.get()
+    if read is not None and spec.licence:
+        read[f"{spec.name}: {spec.licence}"] = None
     return spec
 
 
 @contextmanager
 def collected_stand_ins() -> Iterator[None]:
-    """Inside, `stand_ins_read` knows every stand-in whose spec was read; outside, nothing is kept."""
-    token = _STAND_INS_READ.set({})
+    """Inside, `stand_ins_read` and `licences_read` know of every spec that was read; outside, nothing is kept."""
+    tokens = _STAND_INS_READ.set({}), _LICENCES_READ.set({})
     try:
         yield
     finally:
-        _STAND_INS_READ.reset(token)
+        _STAND_INS_READ.reset(tokens[0])
+        _LICENCES_READ.reset(tokens[1])
 
 
 def stand_ins_read() -> list[str]:
     """A sentence for each stand-in that was read so far."""
     return list(_STAND_INS_READ.get() or ())
+
+
+def licences_read() -> list[str]:
+    """A sentence for each encoder whose licence binds and whose spec was read so far."""
+    return list(_LICENCES_READ.get() or ())
 
 
 class Encoder(Protocol):

@@ -73,6 +73,8 @@ def ours(encoder: Any, images: list[CxrImage]) -> np.ndarray:
         ("test_vit", 64, 160),
         ("mobilenetv3_small_050", 1024, 224),  # wider after pooling than before
         ("convnext_atto", 320, 224),
+        ("maxvit_rmlp_pico_rw_256", 256, 256),  # convolutions and attention in turn
+        ("mobilevit_xxs", 320, 256),
     ],
 )
 def test_vectors_equal_timms(name: str, width: int, side: int, tmp_path: Path, images: list[CxrImage]) -> None:

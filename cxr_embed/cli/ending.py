@@ -20,7 +20,7 @@ from cxr_embed.cli.common import Failed, fail, printed_json
 from cxr_embed.cli.terminal import name_flags
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.io.files import not_local
-from cxr_embed.types import collected_stand_ins, stand_ins_read
+from cxr_embed.types import collected_stand_ins, licences_read, stand_ins_read
 
 _WRITTEN = ("out", "montage", "report")  # options that name what a verb writes
 _NO_MEMORY = "there is not enough memory for this; free some, raise the limit (`ulimit -v`), or ask for less"
@@ -80,9 +80,11 @@ def _typed(params: Iterable[Any]) -> dict[str, str]:
 
 
 def _print_stand_ins(ctx: Any) -> None:
-    """Whatever a verb printed of vectors, it printed of a stand-in's too; for programs `print_json` has it inside."""
+    """What holds of the vectors that a verb read: a stand-in (for programs `print_json` has it inside), a licence."""
     for sentence in () if ctx.params.get("as_json") else stand_ins_read():
         typer.echo(f"stand-in: {sentence}")
+    for sentence in licences_read():
+        typer.echo(f"licence: {sentence}", err=True)
 
 
 def _check_written(params: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from cxr_embed.arguments import checked_arguments
 from cxr_embed.encoders.checked import CheckedEncoder
 from cxr_embed.encoders.registry import ENCODERS, EncoderCard, encoder_card, is_own
 from cxr_embed.errors import EncoderError
-from cxr_embed.types import Encoder, EncoderSpec, Precision
+from cxr_embed.types import Encoder, EncoderSpec, Precision, note_licence
 
 __all__ = ["ENCODERS", "CheckedEncoder", "EncoderCard", "encoder_card", "load_encoder", "load_text_encoder"]
 
@@ -122,6 +122,7 @@ def load_encoder(
     elif pixels is not None:
         raise EncoderError(f"{name} has one pixel recipe; leave out `pixels`")
     encoder: Encoder = importlib.import_module(card.module).make(name, **options)
+    note_licence(encoder.spec)
     return CheckedEncoder(encoder)
 
 

@@ -14,7 +14,9 @@ from typing import Any
 
 from cxr_embed.encoders.digests import folder_digest
 from cxr_embed.encoders.hub import CHECKPOINT_FILES, HubModel, cached_folder, hub_folder, local_folder
-from cxr_embed.encoders.registry import ENCODERS
+from cxr_embed.encoders.licences import licence_beside
+from cxr_embed.encoders.registry import ENCODERS, encoder_card
+from cxr_embed.encoders.repositories import known_facts
 from cxr_embed.errors import EncoderError
 
 CONFIG = "config.json"
@@ -171,6 +173,19 @@ def find_checkpoint(name: str, weights: str | Path | None) -> Checkpoint:
         raise EncoderError(f"{checkpoint.source} is an adapter to another model; merge the two and save the result")
     checkpoint.weight_files  # noqa: B018 (fails early where there are none)
     return checkpoint
+
+
+def terms_of(name: str, checkpoint: Checkpoint) -> str:
+    """What the licence of a checkpoint binds a user to, in a line; blank where none is known to.
+
+    By the encoder's name, by the folder's, by the card or the licence file in the folder.
+
+    Args:
+        name: a name in the encoder table, or `hf:ORG/NAME[@COMMIT]`.
+        checkpoint: its checkpoint.
+    """
+    by_folder = known_facts(checkpoint.folder.resolve().name).get("terms")
+    return encoder_card(name).terms or by_folder or licence_beside(checkpoint.folder)
 
 
 def named_on_hub(

@@ -14,19 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_embed.encoders.conversion import Converted, all_matching, tensors_of
+from cxr_embed.encoders.conversion import Converted, all_matching, network_tensors, tensors_of
 from cxr_embed.encoders.engines import Engine, make_engine
 from cxr_embed.encoders.networks import densenet121, weight_shapes
-from cxr_embed.encoders.pixels import as_uint8
+from cxr_embed.encoders.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN, as_uint8, centre_of, normalised
 from cxr_embed.encoders.weights import digest, load_weights, weights_path
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage, EncoderSpec, Precision
 
 SIDE, SHORTER = 224, 256
 WIDTH = 1024
-# ImageNet's mean and deviation of red, green and blue, on the scale of 0 to 1.
-_MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
-_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
 # The order of the NIH's own list of labels, in which the reimplementations train.
 NIH_CLASSES = (
     "Atelectasis",
@@ -46,8 +43,6 @@ NIH_CLASSES = (
 )
 _STEM = "features.conv0.weight"
 _NETWORK = "torchvision's DenseNet-121"
-# What a training's checkpoint holds its network in, beside its optimizer's tensors.
-_CONTAINERS = ("state_dict", "model_state_dict", "model_state", "net", "model")
 
 
 def convert_chexnet(path: Path, sha256: str | None) -> Converted:
@@ -89,20 +84,8 @@ def torchvision_names(tensors: Mapping[str, np.ndarray], path: Path) -> dict[str
     Raises:
         EncoderError: where no DenseNet begins in it, or several do.
     """
-    stems = [name for name in tensors if f".{name}".endswith(f".{_STEM}")]
-    if len(stems) != 1:
-        seen = ", ".join(list(tensors)[:3]) or "none"
-        what = f"{len(stems)} networks have a" if stems else "there is no"
-        raise EncoderError(f"{path}: {what} {_STEM}, with which {_NETWORK} begins; its tensors are {seen}, ...")
-    around = stems[0].removesuffix(_STEM)
-    container = next((f"{name}." for name in _CONTAINERS if around.startswith(f"{name}.")), "")
-    found = {}
-    for name, values in tensors.items():
-        if not name.startswith(container) or name.endswith("num_batches_tracked"):
-            continue
-        short = name.removeprefix(around)
-        found[re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", short)] = values
-    return found
+    found = network_tensors(tensors, _STEM, path, _NETWORK)
+    return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name): found[name] for name in found}
 
 
 class ChexnetEncoder:
@@ -163,16 +146,8 @@ class ChexnetEncoder:
 
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(3, 224, 224)` float32, as torchvision's `Resize(256)`, `CenterCrop(224)`, `Normalize` make it."""
-        from PIL import Image
-
-        grey = Image.fromarray(as_uint8(image.pixels, image.max_value))
-        width, height = grey.size
-        shorter = min(width, height)
-        size = (SHORTER * width // shorter, SHORTER * height // shorter)
-        left, top = (round((length - SIDE) / 2) for length in size)
-        crop = np.asarray(grey.resize(size, Image.Resampling.BILINEAR))[top : top + SIDE, left : left + SIDE]
-        pixels: np.ndarray = (crop.astype(np.float32) / np.float32(255) - _MEAN) / _DEVIATION
-        return pixels
+        grey = as_uint8(image.pixels, image.max_value)
+        return normalised(centre_of(grey, SHORTER, SIDE, "bilinear"), IMAGENET_MEAN, IMAGENET_DEVIATION)
 
     def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """`(B, 3, 224, 224)` float32 to `{"features": (B, 1024) float32}`."""

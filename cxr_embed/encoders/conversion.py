@@ -15,6 +15,8 @@ from cxr_embed.io.files import write_whole
 from cxr_embed.types import counted
 
 DIGEST_UNKNOWN = "digest unknown"
+# What a training's checkpoint holds its network in, beside its optimizer's tensors.
+_CONTAINERS = ("state_dict", "model_state_dict", "model_state", "net", "model", "module", "teacher")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,18 @@ def convert_weights(encoder: str, path: Path, sha256: str | None = None) -> Conv
         from cxr_embed.encoders.open_clip_weights import convert_open_clip
 
         return convert_open_clip(encoder, path, sha256)
+    if encoder == "chexzero":
+        from cxr_embed.encoders.chexzero import convert_chexzero
+
+        return convert_chexzero(path, sha256)
+    if encoder.startswith("eva-x-"):
+        from cxr_embed.encoders.eva_x import convert_eva_x
+
+        return convert_eva_x(encoder, path, sha256)
+    if encoder == "ark-plus":
+        from cxr_embed.encoders.ark import convert_ark
+
+        return convert_ark(path, sha256)
     from cxr_embed.encoders.torchxrayvision import head_shapes, published_weights
 
     published, network = published_weights(encoder)
@@ -124,6 +138,32 @@ def tensors_of(path: Path, sha256: str | None, known: Mapping[str, str]) -> tupl
     else:
         source = f"{path.name} (SHA-256 {actual}; {DIGEST_UNKNOWN}: compared with no publisher's)"
     return read_pickle(path), source
+
+
+def network_tensors(tensors: Mapping[str, np.ndarray], stem: str, path: Path, network: str) -> dict[str, np.ndarray]:
+    """The tensors of the one network in a checkpoint, by their names without the modules around it.
+
+    Args:
+        tensors: of the whole checkpoint, by dotted names.
+        stem: the name of the tensor with which the network begins.
+        path: for messages.
+        network: its name, for messages.
+
+    Raises:
+        EncoderError: where no such network begins in it, or several do.
+    """
+    stems = [name for name in tensors if f".{name}".endswith(f".{stem}")]
+    if len(stems) != 1:
+        seen = ", ".join(list(tensors)[:3]) or "none"
+        what = f"{len(stems)} networks have a" if stems else "there is no"
+        raise EncoderError(f"{path}: {what} {stem}, with which {network} begins; its tensors are {seen}, ...")
+    around = stems[0].removesuffix(stem)
+    container = next((f"{name}." for name in _CONTAINERS if around.startswith(f"{name}.")), "")
+    return {
+        name.removeprefix(around): values
+        for name, values in tensors.items()
+        if name.startswith(container) and not name.endswith("num_batches_tracked")
+    }
 
 
 def all_matching(

@@ -31,6 +31,8 @@ CHECKPOINT_FILES = (
     "merges.txt",
     "spiece.model",
     "tokenizer.model",
+    "README.md",  # its head and the licence say what binds
+    "LICENSE*",
 )
 
 

@@ -2,9 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
+
+# Of red, green and blue, on the scale of 0 to 1.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+def centre_of(grey: np.ndarray, shorter: int, side: int, resample: Literal["bilinear", "bicubic"]) -> np.ndarray:
+    """torchvision's `Resize(shorter)` and `CenterCrop(side)` of a PIL picture.
+
+    Args:
+        grey: `(H, W)` uint8.
+        shorter: what the shorter side becomes; at least `side`.
+        side: of the result.
+        resample: Pillow's filter.
+
+    Returns:
+        `(side, side)` uint8.
+    """
+    from PIL import Image
+
+    height, width = grey.shape
+    least = min(height, width)
+    size = (shorter * width // least, shorter * height // least)
+    left, top = (round((length - side) / 2) for length in size)
+    resized = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling[resample.upper()]))
+    centre: np.ndarray = resized[top : top + side, left : left + side]
+    return centre
+
+
+def normalised(grey: np.ndarray, mean: Sequence[float], deviation: Sequence[float]) -> np.ndarray:
+    """`(H, W)` uint8 to `(3, H, W)` float32: 0..255 to 0..1, then less the mean, by the deviation, of each channel."""
+    means, deviations = (np.array(values, np.float32)[:, None, None] for values in (mean, deviation))
+    pixels: np.ndarray = (grey.astype(np.float32) / np.float32(255) - means) / deviations
+    return pixels
 
 
 @lru_cache(maxsize=16)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cxr_embed.encoders.hub import HubModel, cached_folder
+from cxr_embed.encoders.repositories import known_facts
 from cxr_embed.encoders.seen import Seen, seen_by_images, seen_by_labels, seen_by_weights, seen_with_reports
 from cxr_embed.encoders.tensorflow_process import PYTHON_VARIABLE
 from cxr_embed.encoders.torchxrayvision_classes import OPERATING_POINTS
@@ -25,6 +26,7 @@ class EncoderCard:
         module: the module that makes it.
         outputs: name to shape of one image's vector; empty where the checkpoint decides.
         licence: of the weights (or of the code where there are none).
+        terms: what that licence binds a user to, in a line that every run says; blank where it asks for a notice alone.
         framework: what runs it. `engines`: OpenVINO on a CPU, torch on a GPU.
         extra: what to install for it, `pip install 'cxr-embed[EXTRA]'`; empty for the core.
         needs: the importable modules that running it takes.
@@ -45,6 +47,7 @@ class EncoderCard:
     outputs: dict[str, tuple[int, ...]]
     licence: str
     framework: Literal["numpy", "engines", "torch", "tensorflow"]
+    terms: str = ""
     extra: str = ""
     needs: tuple[str, ...] = ("openvino",)
     has_weights: bool = True
@@ -107,6 +110,23 @@ def _densenet(name: str, trained_on: str, *saw: str) -> EncoderCard:
         framework="engines",
         trained_on=trained_on,
         saw=seen_by_weights(*saw),
+    )
+
+
+def _eva_x(size: str, width: int) -> EncoderCard:
+    return EncoderCard(
+        name=f"eva-x-{size}",
+        module="cxr_embed.encoders.eva_x",
+        outputs={"features": (width,)},
+        licence="MIT",
+        framework="torch",
+        extra="torch",
+        needs=("torch", "timm"),
+        trained_on="NIH, CheXpert, MIMIC-CXR",
+        saw=seen_by_images(
+            "Yao et al., 2025, doi 10.1038/s41746-025-02032-z", "nih-chestxray14", "chexpert", "mimic-cxr-jpg"
+        ),
+        batch_size=(4, 64),
     )
 
 
@@ -267,20 +287,54 @@ _CARDS = (
         trained_on="NIH; another DenseNet-121's own",
         saw=seen_by_labels("Rajpurkar et al., 2017, arXiv 1711.05225", "nih-chestxray14"),
     ),
+    EncoderCard(
+        name="chexzero",
+        module="cxr_embed.encoders.chexzero",
+        outputs={"image": (512,)},
+        licence="MIT",
+        framework="torch",
+        extra="torch",
+        needs=("torch", "transformers", "open_clip"),
+        trained_on="MIMIC-CXR",
+        saw=seen_with_reports("Tiu et al., 2022, doi 10.1038/s41551-022-00936-9", "mimic-cxr-jpg"),
+        text=True,
+        batch_size=(4, 64),
+    ),
+    *(_eva_x(*size) for size in (("tiny", 192), ("small", 384), ("base", 768))),
+    EncoderCard(
+        name="ark-plus",
+        module="cxr_embed.encoders.ark",
+        outputs={"projected": (1376,), "features": (1536,)},
+        default_outputs=("projected",),
+        licence="ASU, non-commercial",
+        terms=(
+            "Arizona State University's licence binds: for academic and other non-commercial research only, "
+            "patent pending (https://github.com/jlianglab/Ark)"
+        ),
+        framework="torch",
+        extra="torch",
+        needs=("torch", "timm"),
+        trained_on="MIMIC-CXR, CheXpert, NIH, RSNA, VinDr, Shenzhen",
+        saw=seen_by_labels(
+            "its authors' own list, https://github.com/jlianglab/Ark",
+            *("mimic-cxr-jpg", "chexpert", "nih-chestxray14", "rsna-pneumonia", "vindr-cxr", "shenzhen"),
+        ),
+        batch_size=(1, 16),
+    ),
 )
 ENCODERS: dict[str, EncoderCard] = {card.name: card for card in _CARDS}
 _FAMILIES = {card.name.partition(":")[0]: card for card in _CARDS if card.is_family}
 
 
 def encoder_card(name: str) -> EncoderCard:
-    """The row of an encoder, or of its family (`hf:ORG/NAME`, `timm:NAME`).
+    """The row of an encoder, or of its family (`hf:ORG/NAME`, `timm:NAME`) with what is known of that checkpoint.
 
     Raises:
         EncoderError: for an unknown name, with the nearest known ones.
     """
     prefix, colon, rest = name.partition(":")
     if colon and rest and prefix in _FAMILIES:
-        return _FAMILIES[prefix]
+        return replace(_FAMILIES[prefix], **known_facts(rest))
     if name in ENCODERS and not ENCODERS[name].is_family:
         return ENCODERS[name]
     near = difflib.get_close_matches(name, ENCODERS, n=2, cutoff=0.4)

@@ -14,7 +14,9 @@ import numpy as np
 from cxr_embed.encoders.checkpoint import WEIGHTS, tensor_shapes
 from cxr_embed.encoders.digests import remembered_sha256
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
+from cxr_embed.encoders.licences import words_on_licence
 from cxr_embed.encoders.pixels import as_uint8
+from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, try_out
 from cxr_embed.encoders.weights import noted_source, weights_path
 from cxr_embed.errors import EncoderError
@@ -50,6 +52,7 @@ class TimmEncoder:
             outputs={"features": (self._width,)},
             weights=remembered_sha256(self._file),
             weights_source=source,
+            licence=encoder_card(name).terms or words_on_licence(str(self._settings.get("license") or "")),
         )
 
     @property

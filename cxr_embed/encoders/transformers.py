@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cxr_embed.encoders.checkpoint import Checkpoint, find_checkpoint
+from cxr_embed.encoders.checkpoint import Checkpoint, find_checkpoint, terms_of
 from cxr_embed.encoders.pixels import as_uint8, pad_to_square, tf_resize
 from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.torch_runner import (
@@ -133,6 +133,7 @@ class TransformersEncoder:
             weights=self._checkpoint.digest,
             weights_source=self._source,
             text=self._model.text,
+            licence=terms_of(name, self._checkpoint),
         )
 
     def _recipe(self) -> str:

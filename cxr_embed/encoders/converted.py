@@ -1,0 +1,146 @@
+"""What encoders of torch have in common whose published pickle `weights convert` makes one safetensors file of."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr_embed.encoders.checkpoint import tensor_shapes
+from cxr_embed.encoders.conversion import all_matching
+from cxr_embed.encoders.digests import remembered_sha256
+from cxr_embed.encoders.registry import encoder_card
+from cxr_embed.encoders.torch_runner import TorchRunner, require_finite, try_out
+from cxr_embed.encoders.weights import noted_source, weights_path
+from cxr_embed.errors import EncoderError
+from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule
+
+
+class ConvertedEncoder:
+    """One file of weights. The model loads with the first batch, so that decoding needs neither it nor torch.
+
+    A subclass says what its network is called (`network`) and what its published file (`published`), and has
+    `preprocess`, `make_model` and `features`.
+    """
+
+    network: str
+    published: str
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str | Path | None,
+        device: str,
+        precision: Precision,
+        threads: int | None,
+    ) -> None:
+        self._path = Path(weights) if weights else weights_path(name)
+        if weights is None and not self._path.is_file():
+            raise EncoderError(
+                f"no weights for {name} here ({self._path}); of the published file, make them with\n"
+                f"  cxr-embed weights convert {name} {self.published}   (or name a safetensors file with `weights`)"
+            )
+        self._header = tensor_shapes(self._path)  # fails early where it is not a safetensors file
+        self._name, self._source = name, noted_source(self._path) or self._path.name
+        self._device, self._precision, self._threads = device, precision, threads
+        self._spec: EncoderSpec
+
+    def describe(
+        self, revision: str, preprocessing: str, outputs: dict[str, tuple[int, ...]], text: TextRule | None = None
+    ) -> None:
+        """Sets the spec, with what the weights and the encoder's row say."""
+        self._spec = EncoderSpec(
+            name=self._name,
+            revision=revision,
+            preprocessing=preprocessing,
+            outputs=outputs,
+            weights=remembered_sha256(self._path),
+            weights_source=self._source,
+            text=text,
+            licence=encoder_card(self._name).terms,
+        )
+
+    def make_model(self) -> Any:
+        """The network without weights.
+
+        Raises:
+            NotImplementedError: in this class.
+        """
+        raise NotImplementedError
+
+    def features(self, model: Any, pixels: Any) -> Any:
+        """Tensors: a batch as `preprocess` gives it to `(B, D)`, all outputs one behind the other.
+
+        Raises:
+            NotImplementedError: in this class.
+        """
+        raise NotImplementedError
+
+    def preprocess(self, image: CxrImage) -> np.ndarray:
+        """One image to one model input, float32.
+
+        Raises:
+            NotImplementedError: in this class.
+        """
+        raise NotImplementedError
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file of the weights."""
+        return (self._path,)
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What this encoder computes."""
+        return self._spec
+
+    @property
+    def engine(self) -> str:
+        """Framework, version, precision and device. The model is loaded and tried out for it."""
+        return self._tried_runner.name
+
+    def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """`(B, ...)` float32 as `preprocess` gives it to `{output: (B, D) float32}`."""
+        self._tried_runner  # noqa: B018 (loads)
+        found = require_finite(self._embed(np.asarray(batch, dtype=np.float32)), self._source)
+        ends = np.cumsum([shape[0] for shape in self._spec.outputs.values()])[:-1]
+        return dict(zip(self._spec.outputs, np.split(found, ends, axis=1), strict=True))
+
+    @cached_property
+    def runner(self) -> TorchRunner:
+        """Device and precision."""
+        return TorchRunner(self._device, self._precision, self._threads)
+
+    @cached_property
+    def model(self) -> Any:
+        """The network with every tensor of the file, on the device.
+
+        Raises:
+            EncoderError: where the file holds more, less, or another network's.
+        """
+        import torch
+        from safetensors.numpy import load_file
+
+        model = self.make_model()
+        shapes = state_shapes(model)
+        tensors = all_matching(self._path, self.network, load_file(self._path), shapes)
+        model.load_state_dict({name: torch.from_numpy(values) for name, values in tensors.items()}, strict=False)
+        return self.runner.place(model)
+
+    @cached_property
+    def _tried_runner(self) -> TorchRunner:
+        width = sum(shape[0] for shape in self._spec.outputs.values())
+        try_out(self._embed, self.preprocess, width, self._source)
+        return self.runner
+
+    def _embed(self, batch: np.ndarray) -> np.ndarray:
+        model = self.model
+        return self.runner.run(lambda pixels: self.features(model, pixels), batch)
+
+
+def state_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all that a module keeps."""
+    return {name: tuple(values.shape) for name, values in model.state_dict().items()}
