@@ -134,6 +134,13 @@ def test_what_the_spec_says(checkpoints: Callable[[str], Path]) -> None:
     assert "PubMed Central" in card.trained_on
 
 
+def test_a_licence_that_binds_is_said(copied: Callable[[str], Path]) -> None:
+    folder = copied("clip")
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    licence = load_encoder("open_clip:own", weights=folder).spec.licence
+    assert licence == "CC-BY-NC-4.0 binds: for non-commercial use only"
+
+
 @pytest.mark.parametrize("kind", ["clip", "bert", "siglip"])
 def test_long_prompts_are_refused_or_cut(kind: str, checkpoints: Callable[[str], Path]) -> None:
     encoder = load_encoder("open_clip:x", weights=checkpoints(kind), device="cpu")

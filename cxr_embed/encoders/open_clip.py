@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxr_embed.encoders.checkpoint import terms_of
 from cxr_embed.encoders.open_clip_folder import find_open_clip
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.registry import encoder_card
@@ -56,6 +57,7 @@ class OpenClipEncoder:
             weights=self._checkpoint.digest,
             weights_source=self._source,
             text=self._text_rule(),
+            licence=terms_of(name, self._checkpoint),
         )
 
     def _text_rule(self) -> TextRule:
