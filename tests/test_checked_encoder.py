@@ -118,6 +118,33 @@ def test_wrong_prompt_vectors_are_an_error(vectors: np.ndarray, words: str) -> N
         CheckedEncoder(Talker(vectors)).embed_text(["a", "b"])
 
 
+class Reader(Talker):
+    """A text side with a tokenizer, which tells what it was asked."""
+
+    def __init__(self, words: dict[str, tuple[int, ...]]) -> None:
+        super().__init__(np.ones((1, 16)))
+        self.words = words
+        self.heard: list[str] = []
+
+    def word_ids(self, word: str) -> tuple[int, ...]:
+        self.heard.append(word)
+        return self.words.get(word, ())
+
+
+@pytest.mark.parametrize("words", [{}, {"heart": (3,)}, dict.fromkeys(["no", "heart", "chest"], (3, 3))])
+def test_a_text_side_that_knows_no_word_is_refused(words: dict[str, tuple[int, ...]]) -> None:
+    for _ in range(2):
+        with pytest.raises(EncoderError, match=r"the text side of talker does not know its own words \(no, normal"):
+            CheckedEncoder(Reader(words)).embed_text(["a"])
+
+
+def test_a_text_side_is_asked_once() -> None:
+    reader = Reader({"heart": (3,), "chest": (4, 5)})
+    encoder = CheckedEncoder(reader)
+    np.testing.assert_array_equal(encoder.embed_text(["a"]), encoder.embed_text(["a"]))
+    assert sorted(reader.heard) == sorted(set(reader.heard))
+
+
 def test_an_encoder_without_words_says_so() -> None:
     with pytest.raises(EncoderError, match="mean embeds no prompts"):
         CheckedEncoder(MeanEncoder()).embed_text(["a"])

@@ -106,7 +106,7 @@ class CheckedEncoder:
         Raises:
             EncoderError: where it knows fewer than two of them apart.
         """
-        if self._has_words or not hasattr(self.encoder, "word_ids"):
+        if self._has_words or self.spec.text is None or not hasattr(self.encoder, "word_ids"):
             return
         known = {tuple(self.encoder.word_ids(word)) for word in _WORDS} - {()}
         if len(known) < 2:

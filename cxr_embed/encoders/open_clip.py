@@ -14,9 +14,9 @@ from cxr_embed.encoders.checkpoint import terms_of
 from cxr_embed.encoders.open_clip_folder import find_open_clip
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.registry import encoder_card
-from cxr_embed.encoders.torch_runner import TorchRunner, require_finite, require_sentences, try_out
+from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, require_sentences, try_out
 from cxr_embed.errors import EncoderError
-from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule
+from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule, counted
 
 if TYPE_CHECKING:
     from cxr_embed.encoders.open_clip_towers import Prompts
@@ -46,8 +46,8 @@ class OpenClipEncoder:
         published = encoder_card(name).outputs
         if published and (published != {_OUTPUT: (self._width,)} or self._checkpoint.context != _BIOMEDCLIP_READS):
             raise EncoderError(
-                f"{self._source} is not {name}: its vectors have {self._width} numbers and its prompts "
-                f"{self._checkpoint.context} tokens; run it as open_clip:NAME"
+                f"{self._source} is not {name}: its vectors have {counted(self._width, 'number')} and its prompts "
+                f"{counted(self._checkpoint.context, 'token')}; run it as open_clip:NAME"
             )
         self._spec = EncoderSpec(
             name=name,
@@ -86,6 +86,11 @@ class OpenClipEncoder:
         """Framework, version, precision and device. The image tower is loaded and tried out for it."""
         return self._tried_runner.name
 
+    @property
+    def files(self) -> list[Path]:
+        """What its vectors come from."""
+        return [*self._checkpoint.weight_files, *self._checkpoint.companions]
+
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(1, H, W)` uint8: resized and cut; the model makes three channels of it and normalises them."""
         return self._recipe.resized(as_uint8(image.pixels, image.max_value))[None]
@@ -107,7 +112,8 @@ class OpenClipEncoder:
         tokens = self._prompts(sentences, cut, self._spec.name)
         starts = range(0, len(tokens), _PROMPTS_AT_ONCE)
         model = self._text_model
-        parts = [self._runner.run(model.encode_text, tokens[at : at + _PROMPTS_AT_ONCE]) for at in starts]
+        with as_encoder_error(f"{self._source}: its text tower fails"):
+            parts = [self._runner.run(model.encode_text, tokens[at : at + _PROMPTS_AT_ONCE]) for at in starts]
         return require_finite(np.concatenate(parts), self._source)
 
     def word_ids(self, word: str) -> tuple[int, ...]:

@@ -203,9 +203,18 @@ def _on_hub(name: str) -> OpenClipCheckpoint:
         raise EncoderError(_where_biomedclip_is())
     model = named_on_hub(name, _FILES, (SETTINGS,))
     here = cached_folder(model)
-    whole = here is not None and any((here / file).is_file() for file in _WEIGHTS)
-    folder = here if here is not None and whole else hub_folder(model)
+    folder = here if here is not None and _is_whole(here) else hub_folder(model)
     return OpenClipCheckpoint(folder, f"{model.repo}@{folder.name}", name)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a cached folder holds all that can be needed. It may hold less after a killed download."""
+    checkpoint = OpenClipCheckpoint(folder, folder.name, "")
+    try:
+        checkpoint.weight_files, checkpoint.reads_with_transformers  # noqa: B018
+    except EncoderError:
+        return False
+    return True
 
 
 def _where_biomedclip_is() -> str:
