@@ -56,6 +56,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tensors["text.transformer.embeddings.position_ids"] = torch.arange(300)[None]
     torch.save(tensors, folder / PICKLE)
     (folder / WEIGHTS).rename(folder / "kept")
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
     return folder
 
 
@@ -94,7 +95,7 @@ def test_biomedclip_from_its_pickle(published: Path) -> None:
     assert encoder.spec.weights_source.startswith("microsoft/BiomedCLIP-PubMedBERT_256")
     folder = encoder.encoder._checkpoint.folder
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["config.json", "open_clip_config.json", WEIGHTS, "tokenizer_config.json", "vocab.txt"]
+        ["README.md", "config.json", "open_clip_config.json", WEIGHTS, "tokenizer_config.json", "vocab.txt"]
     )
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (170, 200), np.uint8)).convert("RGB")
     # open_clip reads the pickle itself.
@@ -118,7 +119,9 @@ def test_another_file_is_not_biomedclip(published: Path, tmp_path: Path) -> None
     with pytest.raises(EncoderError, match="expected 00"):
         convert_weights("open_clip:org/mine", published / PICKLE, "0" * 64)
     folder = save_converted("open_clip:org/mine", converted, tmp_path / "mine")
-    assert "digest unknown" in load_encoder("open_clip:org/mine", weights=folder).spec.weights_source
+    spec = load_encoder("open_clip:org/mine", weights=folder).spec
+    assert "digest unknown" in spec.weights_source
+    assert spec.licence == "CC-BY-NC-4.0 binds: for non-commercial use only"  # its card came along
     with pytest.raises(EncoderError, match="of open_clip:org/mine a folder is written"):
         save_converted("open_clip:org/mine", converted, tmp_path / "mine.safetensors")
     default = save_converted("open_clip:org/mine", converted)

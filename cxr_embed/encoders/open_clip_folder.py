@@ -39,8 +39,9 @@ _VOCABULARIES = (
 )
 # xlm-roberta's tokenizer is in a file that transformers' own layouts here don't have.
 _TOKENIZER_FILES = (*TOKENIZER_FILES, "sentencepiece.bpe.model")
+_PAPERS = ("README.md", "LICENSE*")  # the head of the first and the second say what binds
 # Without a pickle: what is downloaded can be read at once.
-_FILES = (SETTINGS, *_WEIGHTS, TOWER_SETTINGS, *_TOKENIZER_FILES)
+_FILES = (SETTINGS, *_WEIGHTS, TOWER_SETTINGS, *_TOKENIZER_FILES, *_PAPERS)
 _CONTEXT = 77  # open_clip's, where the settings leave it out
 _SIDE = 224  # open_clip's too
 
@@ -126,6 +127,11 @@ class OpenClipCheckpoint(Checkpoint):
         tower = [TOWER_SETTINGS] if self.model_settings["text_cfg"].get("hf_model_name") else []
         names = [SETTINGS, *tower, *_TOKENIZER_FILES]
         return [self.folder / name for name in names if (self.folder / name).is_file()]
+
+    @property
+    def papers(self) -> list[Path]:
+        """Its model card and licence."""
+        return sorted(path for pattern in _PAPERS for path in self.folder.glob(pattern) if path.is_file())
 
     @cached_property
     def digest(self) -> str:

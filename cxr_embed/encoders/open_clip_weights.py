@@ -45,4 +45,5 @@ def convert_open_clip(name: str, path: Path, sha256: str | None) -> Converted:
     for short in ("logit_scale", "logit_bias"):  # one number, which some releases kept as an array of one
         if short in found and found[short].size == 1 and short in shapes:
             found[short] = found[short].reshape(shapes[short])
-    return Converted(all_matching(path, "the model", found, shapes), source, beside=checkpoint.companions, file=WEIGHTS)
+    fitting = all_matching(path, "the model", found, shapes)
+    return Converted(fitting, source, beside=[*checkpoint.companions, *checkpoint.papers], file=WEIGHTS)

@@ -1,4 +1,4 @@
-"""What is known of checkpoints that users name by `hf:` or `timm:`: licences that bind, and what they learned from.
+"""What is known of checkpoints that users name by `hf:`, `timm:`, `open_clip:`: terms that bind, what they learned from.
 
 Found by the name as it is on the Hub, in a folder's name too. A checkpoint that is not here is as its own card says.
 """
@@ -36,7 +36,9 @@ _KNOWN: tuple[tuple[str, dict[str, Any]], ...] = (
         r"(^|[/_-])dinov3",
         {"licence": "DINOv3 License", "terms": DINOV3, "trained_on": "photographs of the web (LVD-1689M, SAT-493M)"},
     ),
-    (r"(^|/|_)siglip2-", {"trained_on": "pictures and captions of the web (WebLI)"}),
+    (r"biomedclip", {"licence": "MIT", "trained_on": "figures and captions of PubMed Central's articles (PMC-15M)"}),
+    (r"(^|/|_)pe-core-", {"licence": "Apache-2.0", "trained_on": "pictures, videos and captions of the web"}),
+    (r"(^|[/_-])siglip2($|[-@])", {"trained_on": "pictures and captions of the web (WebLI)"}),
 )
 
 
@@ -44,7 +46,7 @@ def known_facts(name: str) -> dict[str, Any]:
     """Fields of the encoder's row that its name decides; none for a name that is not known.
 
     Args:
-        name: behind `hf:` or `timm:`, or a folder's name.
+        name: behind `hf:`, `timm:` or `open_clip:`, or a folder's name.
     """
     lower = name.lower()
     return next((facts for pattern, facts in _KNOWN if re.search(pattern, lower)), {})
