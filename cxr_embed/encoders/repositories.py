@@ -1,4 +1,4 @@
-"""What is known of checkpoints that users name by `hf:`, `timm:`, `open_clip:`: terms that bind, what they learned from.
+"""What is known of checkpoints of `hf:`, `timm:` and `open_clip:` by name: terms that bind, what they learned from.
 
 Found by the name as it is on the Hub, in a folder's name too. A checkpoint that is not here is as its own card says.
 """
