@@ -24,7 +24,7 @@ open_clip = pytest.importorskip("open_clip", reason="needs open_clip: pip instal
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_checkpoints import save_dual  # noqa: E402
-from tiny_open_clip import as_open_clip_has_it, save_open_clip  # noqa: E402
+from tiny_open_clip import as_open_clip_has_it, save_open_clip, save_tower  # noqa: E402
 
 PROMPTS = ["no pleural effusion", "A chest radiograph of a LARGE pneumothorax", "normal heart"]
 SETTINGS, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -118,6 +118,18 @@ def test_vectors_equal_open_clip_s_own(kind: str, checkpoints: Callable[[str], P
     unit = [array / np.linalg.norm(array, axis=1, keepdims=True) for array in (found, words)]
     np.testing.assert_allclose(unit[0] @ unit[1].T * rule.scale + rule.bias, logits, atol=1e-3)
     assert load_text_encoder(encoder.spec, weights=folder).spec == encoder.spec
+
+
+@pytest.mark.parametrize("tower", ["roberta", "xlm-roberta", "mt5", "m2m_100"])
+def test_other_text_towers_of_transformers(tower: str, tmp_path: Path) -> None:
+    from PIL import Image
+
+    save_tower(tmp_path, tower)
+    picture = Image.fromarray(np.eye(70, dtype=np.uint8) * 255).convert("RGB")
+    _, _, prompts, _ = as_open_clip_has_it(tmp_path, [picture], PROMPTS)
+    found = load_encoder("open_clip:tiny", weights=tmp_path, device="cpu").embed_text(PROMPTS)
+    np.testing.assert_allclose(found, prompts, atol=1e-5, rtol=0)
+    assert np.ptp(prompts, axis=0).max() > 1e-2
 
 
 def test_what_the_spec_says(checkpoints: Callable[[str], Path]) -> None:

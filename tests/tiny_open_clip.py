@@ -10,7 +10,7 @@ from typing import Any
 import open_clip
 import torch
 from safetensors.torch import save_file
-from tiny_checkpoints import WORDS, loud, save_gemma_tokenizer
+from tiny_checkpoints import WORDS, loud, save_gemma_tokenizer, save_tokenizer
 
 BIOMEDBERT = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
 VISION = {"image_size": 64, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
@@ -69,6 +69,28 @@ def save_open_clip(folder: Path, kind: str, **changes: Any) -> None:
         vocabulary = save_gemma_tokenizer(folder)
     settings = settings_of(kind, vocabulary)
     settings["model_cfg"].update(changes)
+    save_made(folder, settings)
+
+
+def save_tower(folder: Path, tower: str) -> None:
+    """A checkpoint whose text tower is another one of transformers' than BERT."""
+    save_tokenizer(folder)
+    shape = {"vocab_size": 3 + len(WORDS), "pad_token_id": 1, "max_position_embeddings": 90}
+    one = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    if tower == "mt5":
+        one = {"d_model": 32, "d_kv": 16, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    elif tower == "m2m_100":
+        one = {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+        one |= {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32}
+    (folder / "config.json").write_text(json.dumps({"model_type": tower, **shape, **one}))
+    pooler = "cls_pooler" if tower == "m2m_100" else "mean_pooler"
+    text = {"hf_model_name": tower, "hf_tokenizer_name": tower, "hf_proj_type": "linear", "hf_pooler_type": pooler}
+    model = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": text}
+    save_made(folder, {"model_cfg": model, "preprocess_cfg": PIXELS})
+
+
+def save_made(folder: Path, settings: dict[str, Any]) -> None:
+    """Settings, and weights of the model that open_clip makes of them."""
     (folder / "open_clip_config.json").write_text(json.dumps(settings))
     model = loud(made(folder))
     model.logit_scale.data.fill_(3.0)
