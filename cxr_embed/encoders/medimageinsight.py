@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from cxr_embed.encoders.checkpoint import read_json, tensor_shapes
-from cxr_embed.encoders.digests import remembered_sha256
+from cxr_embed.encoders.digests import folder_digest
 from cxr_embed.encoders.dual import DualEncoder, filled, tensors_in
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
 from cxr_embed.encoders.pixels import as_uint8
@@ -44,7 +44,6 @@ _FIXED: dict[tuple[str, ...], Any] = {
     ("AUG", "INTERPOLATION"): "bicubic",
     ("TEST", "CENTER_CROP"): False,
 }
-
 # Of each tower: how names of its tensors begin, and how they begin today where they are earlier ones.
 _IMAGE = {
     "image_encoder.": "",
@@ -147,11 +146,7 @@ class MedImageInsightEncoder(DualEncoder):
         self._file = self._folder / WEIGHTS
         self._settings = settings = read_settings(self._folder / CONFIG)
         self._words = [self._folder / WORDS / part for part in _VOCABULARY]
-        shapes = tensor_shapes(self._file)  # fails early where it is not a safetensors file
-        if shapes.get("logit_scale") != ():
-            raise EncoderError(f"{self._file}: has no logit_scale, so it is not MedImageInsight's weights")
         self._known = read_json(self._words[0])
-        scale = float(tensors_in([self._file], lambda tensor: tensor == "logit_scale")["logit_scale"])
         spec = EncoderSpec(
             name=name,
             revision="1",
@@ -160,11 +155,9 @@ class MedImageInsightEncoder(DualEncoder):
                 f"three equal channels, less {settings.mean}, by {settings.deviation}"
             ),
             outputs={"image": (settings.shared,)},
-            weights=json_digest(
-                {**{path.name: remembered_sha256(path) for path in (*self._words, self._file)}, **asdict(settings)}
-            ),
+            weights=json_digest({"files": folder_digest(self._folder, [*self._words, self._file]), **asdict(settings)}),
             weights_source=source,
-            text=TextRule("image", "clip", math.exp(scale)),
+            text=TextRule("image", "clip", _scale(self._file)),
         )
         super().__init__(
             spec,
@@ -192,7 +185,7 @@ class MedImageInsightEncoder(DualEncoder):
 
         with torch.device("meta"), as_encoder_error(f"{self._folder / CONFIG} describes no image tower"):
             tower = ImageTower(self._settings)
-        return self._filled(tower, _IMAGE)
+        return self._filled(tower, "image tower", _IMAGE)
 
     def load_text_tower(self) -> Any:
         """With all of its tensors from the file."""
@@ -202,20 +195,35 @@ class MedImageInsightEncoder(DualEncoder):
 
         with torch.device("meta"), as_encoder_error(f"{self._folder / CONFIG} describes no text tower"):
             tower = TextTower(self._settings, len(self._known))
-        return self._filled(tower, _TEXT)
+        return self._filled(tower, "text tower", _TEXT)
 
-    def _filled(self, tower: Any, kind: Mapping[str, str]) -> Any:
+    def _filled(self, tower: Any, title: str, kind: Mapping[str, str]) -> Any:
         tensors = tensors_in([self._file], lambda name: name.startswith(tuple(kind)))
         now = {_now(name, kind): values for name, values in tensors.items()}
         names = tower.names(list(now))
         found = {names.get(name, name): values for name, values in now.items()}
-        return filled(tower, found, self._file, f"MedImageInsight's {next(iter(kind)).partition('_')[0]} tower")
+        return filled(tower, found, self._file, f"MedImageInsight's {title}")
 
     def load_tokenizer(self) -> Any:
         """CLIP's, by the folder's vocabulary; capitals mean nothing to it."""
         from transformers import CLIPTokenizer
 
-        return CLIPTokenizer(*map(str, self._words))
+        vocabulary, merges = map(str, self._words)
+        return CLIPTokenizer(vocab=vocabulary, merges=merges)
+
+
+def _scale(path: Path) -> float:
+    """Of the cosines, before their softmax.
+
+    Raises:
+        EncoderError: where it is not there, or the file is not a safetensors file.
+    """
+    from safetensors import safe_open
+
+    if tensor_shapes(path).get("logit_scale") != ():
+        raise EncoderError(f"{path}: has no logit_scale, so it is not MedImageInsight's weights")
+    with as_encoder_error(f"{path}: its logit_scale is not a number"), safe_open(path, framework="numpy") as file:
+        return math.exp(float(file.get_tensor("logit_scale")))
 
 
 def _now(name: str, kind: Mapping[str, str]) -> str:

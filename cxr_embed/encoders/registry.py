@@ -33,6 +33,7 @@ class EncoderCard:
         has_weights: False for a computed descriptor.
         bundled: whether its weights come with this package.
         hub: where its weights are published, for an encoder whose weights the Hub holds.
+        converted: whether a part of what the Hub holds is first converted (`weights convert`).
         trained_on: the data behind the weights: results on the same data are not a clean test.
         saw: the same for programs: public data sets, how they were learned from, and where that is said.
         text: whether it embeds prompts.
@@ -53,6 +54,7 @@ class EncoderCard:
     has_weights: bool = True
     bundled: bool = False
     hub: HubModel | None = None
+    converted: bool = False
     trained_on: str = ""
     saw: tuple[Seen, ...] = ()
     text: bool = False
@@ -90,7 +92,8 @@ class EncoderCard:
         if self.bundled:
             return True
         if self.hub is not None:
-            return cached_folder(self.hub) is not None
+            made = not self.converted or weights_path(self.name).is_file()
+            return made and cached_folder(self.hub) is not None
         return weights_path(self.name).is_file() or converted_folder(self.name).is_dir()
 
     @property
@@ -240,6 +243,7 @@ _CARDS = (
             "692f09e9be1bfe5fdd5f3efdd0e1eca7d2c10b23",
             required=("config.json", "model.safetensors", "vocab.txt"),
         ),
+        converted=True,
         trained_on="MIMIC-CXR",
         saw=seen_with_reports("Bannur et al., 2023, arXiv 2301.04558", "mimic-cxr-jpg"),
         text=True,
