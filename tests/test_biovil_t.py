@@ -172,6 +172,9 @@ def test_text_towers_of_other_kinds_are_refused(folder: Path, tmp_path: Path) ->
         with pytest.raises(EncoderError, match=match) as told:
             load_encoder("biovil-t", weights=part).embed_text(["heart"])
         assert "\n" not in str(told.value)
+    part = rewritten(folder, tmp_path / "words", "vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    with pytest.raises(EncoderError, match="does not know its own words"):
+        load_encoder("biovil-t", weights=part).embed_text(["heart"])
     del config["hidden_act"]
     part = rewritten(folder, tmp_path / "x", "config.json", json.dumps(config))
     with pytest.raises(EncoderError, match="has no hidden_act"):

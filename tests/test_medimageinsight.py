@@ -154,6 +154,14 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path, name: str) -> No
         load_encoder("medimageinsight", weights=tmp_path / "nowhere")
 
 
+def test_a_vocabulary_without_words_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "part")
+    (tmp_path / "part" / WORDS / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1}')
+    (tmp_path / "part" / WORDS / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(EncoderError, match="does not know its own words"):
+        load_encoder("medimageinsight", weights=tmp_path / "part", device="cpu").embed_text(["heart"])
+
+
 @pytest.mark.parametrize(
     ("keys", "value", "match"),
     [

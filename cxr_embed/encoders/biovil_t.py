@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.encoders.checkpoint import CONFIG, Checkpoint, local_checkpoint
-from cxr_embed.encoders.conversion import Converted, all_matching, tensors_of
+from cxr_embed.encoders.conversion import Converted, all_matching, network_tensors, tensors_of
 from cxr_embed.encoders.digests import remembered_sha256
-from cxr_embed.encoders.dual import COUNTERS, DualEncoder, filled, shapes_of, tensors_in
+from cxr_embed.encoders.dual import DualEncoder, filled, shapes_of, tensors_in
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder, local_folder
 from cxr_embed.encoders.pixels import centre_of
 from cxr_embed.encoders.registry import encoder_card
@@ -35,6 +35,7 @@ SHORTER, SIDE = 512, 448
 FEATURES, SHARED = 512, 128
 _IMAGE, _TEXT = "BioViL-T's image tower", "CXR-BERT"
 _CLASSIFIER = "encoder.encoder.fc."  # ImageNet's, behind the ResNet; nothing reads it
+_STEM = "encoder.missing_previous_emb"  # no other network has it
 _POOLER = "encoder.vit_pooler."  # for pairs of images
 _UNUSED_TEXT = ("cls.predictions.", "bert.pooler.", "bert.embeddings.position_ids")
 _WORDS = "vocab.txt"
@@ -63,11 +64,8 @@ def convert_biovil_t(path: Path, sha256: str | None) -> Converted:
         EncoderError: where it cannot be read, has another digest, or is not a whole image tower of BioViL-T.
     """
     published, source = tensors_of(path, sha256, _KNOWN)
-    found = {
-        name: values
-        for name, values in published.items()
-        if not name.endswith(COUNTERS) and not name.startswith(_CLASSIFIER)
-    }
+    tensors = network_tensors(published, _STEM, path, _IMAGE)
+    found = {name: values for name, values in tensors.items() if not name.startswith(_CLASSIFIER)}
     return Converted(all_matching(path, _IMAGE, found, {**shapes_of(_image_tower()), **_pooler_shapes()}), source)
 
 

@@ -16,7 +16,7 @@ from cxr_embed.encoders.transformers_loading import quiet, word_ids
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, counted
 
-COUNTERS = "num_batches_tracked"  # of batch normalisation, which nothing reads after training
+_COUNTERS = "num_batches_tracked"  # of batch normalisation, which nothing reads after training
 _PROMPTS_AT_ONCE = 64
 
 
@@ -181,7 +181,7 @@ def tensors_in(files: Sequence[Path], kept: Callable[[str], bool]) -> dict[str, 
 def shapes_of(tower: Any) -> dict[str, tuple[int, ...]]:
     """Names and shapes of what a module learned."""
     state: Mapping[str, Any] = tower.state_dict()
-    return {name: tuple(values.shape) for name, values in state.items() if not name.endswith(COUNTERS)}
+    return {name: tuple(values.shape) for name, values in state.items() if not name.endswith(_COUNTERS)}
 
 
 def filled(tower: Any, tensors: Mapping[str, np.ndarray], path: Path, title: str) -> Any:
@@ -199,6 +199,6 @@ def filled(tower: Any, tensors: Mapping[str, np.ndarray], path: Path, title: str
 
     matched = all_matching(path, title, tensors, shapes_of(tower))
     state = {name: torch.from_numpy(values) for name, values in matched.items()}
-    state |= {name: torch.tensor(0) for name in tower.state_dict() if name.endswith(COUNTERS)}
+    state |= {name: torch.tensor(0) for name in tower.state_dict() if name.endswith(_COUNTERS)}
     tower.load_state_dict(state, assign=True)
     return tower

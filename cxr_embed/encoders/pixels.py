@@ -43,29 +43,6 @@ def normalised(grey: np.ndarray, mean: Sequence[float], deviation: Sequence[floa
     return pixels
 
 
-def centre_of(grey: np.ndarray, shorter: int, side: int, resample: Literal["bilinear", "bicubic"]) -> np.ndarray:
-    """torchvision's `Resize(shorter)` and `CenterCrop(side)` of a PIL picture.
-
-    Args:
-        grey: `(H, W)` uint8.
-        shorter: what the shorter side becomes; at least `side`.
-        side: of the result.
-        resample: Pillow's filter.
-
-    Returns:
-        `(side, side)` uint8.
-    """
-    from PIL import Image
-
-    height, width = grey.shape
-    least = min(height, width)
-    size = (shorter * width // least, shorter * height // least)
-    left, top = (round((length - side) / 2) for length in size)
-    resized = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling[resample.upper()]))
-    centre: np.ndarray = resized[top : top + side, left : left + side]
-    return centre
-
-
 @lru_cache(maxsize=16)
 def _levels(max_value: int) -> np.ndarray:
     """The 8-bit level of every 16-bit value: half up, those above the largest as the largest."""
