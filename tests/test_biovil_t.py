@@ -142,6 +142,22 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path, monkeypatch: pyt
         load_encoder("biovil-t", weights=tmp_path / "nowhere")
 
 
+def test_the_hubs_cache_is_enough_beside_what_was_converted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXR_EMBED_WEIGHTS", str(tmp_path))
+    cached = copy_of(folder, tmp_path / "692f09e9")
+    (cached / PUBLISHED).with_suffix(".safetensors").unlink()
+    for module in ("biovil_t", "registry"):
+        monkeypatch.setattr(f"cxr_embed.encoders.{module}.cached_folder", lambda _: cached)
+    assert ENCODERS["biovil-t"].weights_here is False
+    with pytest.raises(EncoderError, match="no image weights for biovil-t"):
+        load_encoder("biovil-t")
+    (tmp_path / "biovil-t.safetensors").symlink_to((folder / PUBLISHED).with_suffix(".safetensors"))
+    assert ENCODERS["biovil-t"].weights_here is True
+    assert load_encoder("biovil-t").spec.weights_source.endswith("text: microsoft/BiomedVLP-BioViL-T@692f09e9")
+
+
 def copy_of(folder: Path, to: Path) -> Path:
     """The folder by links, so that a part of it can be taken away or written anew."""
     to.mkdir()

@@ -222,6 +222,13 @@ def test_settings_are_part_of_its_identity(folder: Path, tmp_path: Path, encoder
     assert load_encoder("medimageinsight", weights=tmp_path / "copy").spec.fingerprint == encoder.spec.fingerprint
 
 
+def test_the_hubs_cache_is_enough(folder: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cxr_embed.encoders.medimageinsight.cached_folder", lambda _: folder.parent)
+    spec = load_encoder("medimageinsight", device="cpu").spec
+    assert spec.weights_source == f"lion-ai/MedImageInsights@{folder.parent.name}"
+    assert spec.fingerprint == encoder.spec.fingerprint
+
+
 def test_results_on_its_data_are_marked() -> None:
     saw = ENCODERS["medimageinsight"].saw
     assert all(words_on(saw, data) for data in ("mimic-cxr-jpg", "nih-chestxray14", "chexpert", "rsna-pneumonia"))

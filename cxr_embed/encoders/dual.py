@@ -131,7 +131,7 @@ class DualEncoder:
             tokenizer = self.load_tokenizer()
         if len(tokenizer) > self._vocabulary:
             raise EncoderError(
-                f"{self._source}: its tokenizer knows {len(tokenizer):,} tokens, its text tower "
+                f"{self._source}: its tokenizer knows {counted(len(tokenizer), 'token')}, its text tower "
                 f"{self._vocabulary:,}; they belong to two models"
             )
         return tokenizer
