@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_embed.encoders.checkpoint import CONFIG, Checkpoint, local_checkpoint
+from cxr_embed.encoders.checkpoint import CONFIG, Checkpoint, local_checkpoint, terms_of
 from cxr_embed.encoders.conversion import Converted, all_matching, network_tensors, tensors_of
 from cxr_embed.encoders.digests import remembered_sha256
 from cxr_embed.encoders.dual import DualEncoder, filled, shapes_of, tensors_in
@@ -123,6 +123,7 @@ class BiovilTEncoder(DualEncoder):
             weights=json_digest({"image": remembered_sha256(self._image_file), "text": self._text.digest}),
             weights_source=f"{image_source}; text: {self._text.source}",
             text=TextRule("image", "cosine") if "image" in outputs else None,
+            licence=terms_of(name, self._text),
         )
         super().__init__(
             spec,

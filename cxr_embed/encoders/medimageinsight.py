@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cxr_embed.encoders.checkpoint import read_json, tensor_shapes
+from cxr_embed.encoders.checkpoint import Checkpoint, local_checkpoint, read_json, tensor_shapes, terms_of
 from cxr_embed.encoders.digests import folder_digest
 from cxr_embed.encoders.dual import DualEncoder, filled, tensors_in
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
@@ -158,6 +158,7 @@ class MedImageInsightEncoder(DualEncoder):
             weights=json_digest({"files": folder_digest(self._folder, [*self._words, self._file]), **asdict(settings)}),
             weights_source=source,
             text=TextRule("image", "clip", _scale(self._file)),
+            licence=terms_of(name, Checkpoint(self._folder, source)),
         )
         super().__init__(
             spec,
@@ -255,9 +256,7 @@ def _find(name: str, weights: str | Path | None) -> tuple[Path, str]:
     ]
     if missing:
         raise EncoderError(f"{folder}: {missing[0]} is missing (half a download?); download {model.repo} again")
-    note = folder / "SOURCE"
-    named = folder.resolve().name
-    return folder, f"{named}: {note.read_text().strip()}" if note.is_file() else named
+    return folder, local_checkpoint(folder).source
 
 
 make = MedImageInsightEncoder
