@@ -117,14 +117,15 @@ class TextRule:
     Attributes:
         output: the image output that lies in one space with the prompts.
         kind: `elixr` (largest cosine over the image's tokens; Xu et al., 2023, arXiv 2308.01317), `clip`
-            (scale x cosine; Radford et al., 2021) or `siglip` (scale x cosine + bias; Zhai et al., 2023).
+            (scale x cosine; Radford et al., 2021), `siglip` (scale x cosine + bias; Zhai et al., 2023) or `cosine`
+            (the cosine alone, for encoders whose authors give no scale).
         scale, bias: of the logit. 1 and 0 where a rule has none.
         words: `lower` where every prompt is read in lower case, as the encoder was trained (SigLIP 2); `as typed` where
             the encoder's tokenizer alone decides; blank where nothing of the kind is recorded (earlier releases).
     """
 
     output: str
-    kind: Literal["elixr", "clip", "siglip"]
+    kind: Literal["elixr", "clip", "siglip", "cosine"]
     scale: float = 1.0
     bias: float = 0.0
     words: Literal["", "as typed", "lower"] = ""

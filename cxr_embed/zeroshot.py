@@ -21,7 +21,7 @@ from cxr_embed.types import TextRule
 
 # What each rule's authors compare by. ELIXR: positive minus negative. CLIP and SigLIP: softmax of the two logits, as
 # MedSigLIP's published results do.
-DEFAULT_SCORE: dict[str, ScoreKind] = {"elixr": "margin", "clip": "softmax", "siglip": "softmax"}
+DEFAULT_SCORE: dict[str, ScoreKind] = {"elixr": "margin", "clip": "softmax", "siglip": "softmax", "cosine": "margin"}
 # Values that an engine takes at once: 4 MiB of float16, 8 MiB of float32, stay in the processor's cache.
 _BLOCK_VALUES = 1 << 21
 

@@ -207,9 +207,9 @@ def convert(
     """Make a safetensors file from a published pickle, in which nothing is run.
 
     TorchXRayVision's, whose SHA-256 is checked first; for `chexnet` the checkpoints of CheXNet's reimplementations and
-    any other DenseNet-121 of torchvision's; CheXzero's, EVA-X's and Ark+'s; for `biomedclip` and `open_clip:ORG/NAME`
-    open_clip's, with settings and tokenizer beside them; for `timm:tf_efficientnet_lite0` and its siblings
-    EfficientNet-Lite's, if timm's network then gives the published one's answers. Needs torch.
+    any other DenseNet-121 of torchvision's; CheXzero's, EVA-X's and Ark+'s; BioViL-T's image weights; for `biomedclip`
+    and `open_clip:ORG/NAME` open_clip's, with settings and tokenizer beside them; for `timm:tf_efficientnet_lite0` and
+    its siblings EfficientNet-Lite's, if timm's network then gives the published one's answers. Needs torch.
     """
     from cxr_embed.encoders.conversion import convert_weights, save_converted
 

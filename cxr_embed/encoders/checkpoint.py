@@ -161,9 +161,7 @@ def find_checkpoint(name: str, weights: str | Path | None) -> Checkpoint:
     model = card.hub if card is not None and card.hub is not None else None
     if weights is not None:
         folder = local_folder(Path(weights), model or HubModel(name.removeprefix("hf:"), "main"))
-        note = folder / "SOURCE"  # a folder that is not its publisher's says what it is
-        named = folder.resolve().name
-        checkpoint = Checkpoint(folder, f"{named}: {note.read_text().strip()}" if note.is_file() else named)
+        checkpoint = local_checkpoint(folder)
     else:
         model = model or named_on_hub(name)
         here = cached_folder(model)
@@ -186,6 +184,12 @@ def terms_of(name: str, checkpoint: Checkpoint) -> str:
     """
     by_folder = known_facts(checkpoint.folder.resolve().name).get("terms")
     return encoder_card(name).terms or by_folder or licence_beside(checkpoint.folder)
+
+
+def local_checkpoint(folder: Path) -> Checkpoint:
+    """A folder of the user's. One that is not its publisher's says what it is in a file `SOURCE`."""
+    note, named = folder / "SOURCE", folder.resolve().name
+    return Checkpoint(folder, f"{named}: {note.read_text().strip()}" if note.is_file() else named)
 
 
 def named_on_hub(

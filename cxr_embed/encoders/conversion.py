@@ -73,6 +73,10 @@ def convert_weights(encoder: str, path: Path, sha256: str | None = None) -> Conv
         from cxr_embed.encoders.ark import convert_ark
 
         return convert_ark(path, sha256)
+    if encoder == "biovil-t":
+        from cxr_embed.encoders.biovil_t import convert_biovil_t
+
+        return convert_biovil_t(path, sha256)
     from cxr_embed.encoders.torchxrayvision import head_shapes, published_weights
 
     published, network = published_weights(encoder)

@@ -33,6 +33,7 @@ class EncoderCard:
         has_weights: False for a computed descriptor.
         bundled: whether its weights come with this package.
         hub: where its weights are published, for an encoder whose weights the Hub holds.
+        converted: whether a part of what the Hub holds is first converted (`weights convert`).
         trained_on: the data behind the weights: results on the same data are not a clean test.
         saw: the same for programs: public data sets, how they were learned from, and where that is said.
         text: whether it embeds prompts.
@@ -53,6 +54,7 @@ class EncoderCard:
     has_weights: bool = True
     bundled: bool = False
     hub: HubModel | None = None
+    converted: bool = False
     trained_on: str = ""
     saw: tuple[Seen, ...] = ()
     text: bool = False
@@ -90,7 +92,8 @@ class EncoderCard:
         if self.bundled:
             return True
         if self.hub is not None:
-            return cached_folder(self.hub) is not None
+            made = not self.converted or weights_path(self.name).is_file()
+            return made and cached_folder(self.hub) is not None
         return weights_path(self.name).is_file() or converted_folder(self.name).is_dir()
 
     @property
@@ -224,6 +227,57 @@ _CARDS = (
         trained_on="figures and captions of PubMed Central's articles (PMC-15M)",
         text=True,
         batch_size=(4, 64),
+    ),
+    EncoderCard(
+        name="biovil-t",
+        module="cxr_embed.encoders.biovil_t",
+        outputs={"features": (512,), "image": (128,)},
+        default_outputs=("features", "image"),
+        licence="MIT",
+        framework="torch",
+        extra="torch",
+        needs=("torch", "timm", "transformers"),
+        # The commit that added its text weights as safetensors.
+        hub=HubModel(
+            "microsoft/BiomedVLP-BioViL-T",
+            "692f09e9be1bfe5fdd5f3efdd0e1eca7d2c10b23",
+            required=("config.json", "model.safetensors", "vocab.txt"),
+        ),
+        converted=True,
+        trained_on="MIMIC-CXR",
+        saw=seen_with_reports("Bannur et al., 2023, arXiv 2301.04558", "mimic-cxr-jpg"),
+        text=True,
+        batch_size=(4, 64),
+    ),
+    EncoderCard(
+        name="medimageinsight",
+        module="cxr_embed.encoders.medimageinsight",
+        outputs={"image": (1024,)},
+        licence="MIT",
+        framework="torch",
+        extra="torch",
+        needs=("torch", "timm", "transformers"),
+        # A copy of what its publisher gives out by another way.
+        hub=HubModel(
+            "lion-ai/MedImageInsights",
+            "c3a1ea9b7cb791fdd810a3ee2540ec2e8aa9af4f",
+            ("2024.09.27/*",),
+            required=(
+                "2024.09.27/config.yaml",
+                "2024.09.27/vision_model/medimageinsigt-v1.0.0.pt",
+                "2024.09.27/language_model/clip_tokenizer_4.16.2/vocab.json",
+                "2024.09.27/language_model/clip_tokenizer_4.16.2/merges.txt",
+            ),
+        ),
+        trained_on="MIMIC-CXR, NIH, CheXpert, other medical images",
+        saw=(
+            *seen_with_reports("Codella et al., 2024, arXiv 2410.06542, and its config.yaml", "mimic-cxr-jpg"),
+            *seen_by_labels(
+                "Codella et al., 2024, arXiv 2410.06542, and its config.yaml", "nih-chestxray14", "chexpert"
+            ),
+        ),
+        text=True,
+        batch_size=(2, 32),
     ),
     EncoderCard(
         name="hf:ORG/NAME",
