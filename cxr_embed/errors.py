@@ -84,5 +84,9 @@ class CaseIndexError(CxrEmbedError):
     """An index of cases that is missing, damaged or made for other vectors, or a search that it cannot answer."""
 
 
+class MapError(CxrEmbedError):
+    """Heat maps that are missing or damaged, or places of findings that do not fit them."""
+
+
 class UnknownWordsWarning(UserWarning):
     """A prompt has words that its encoder never learned."""

@@ -1,0 +1,1 @@
+"""Heat maps: what part of a picture a score comes from, and whether that is where the finding is."""
