@@ -31,7 +31,7 @@ def placed(grid: np.ndarray, area: Area, shape: tuple[int, int]) -> np.ndarray:
 def _between(
     cells: int, edge: float, size: float, pixels: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """For each pixel of one side: the cells before and after its centre, the second one's share, whether it is inside."""
+    """For each pixel of one side: the cells before and after its centre, the latter's share, whether it is inside."""
     scale = np.float32(cells / size)
     centre = np.maximum(scale * (np.arange(pixels, dtype=np.float32) + np.float32(0.5 - edge)) - np.float32(0.5), 0)
     before = np.minimum(centre.astype(np.int64), cells - 1)
