@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cxr_embed.api.embed import embed, embed_images
     from cxr_embed.api.evaluate import compare, evaluate
     from cxr_embed.api.index_evaluation import evaluate_index
+    from cxr_embed.api.maps import evaluate_maps
     from cxr_embed.api.merge import merge_manifests
     from cxr_embed.api.own_scores import scores
     from cxr_embed.api.probe import load_probe, train_probe
@@ -44,6 +45,7 @@ _HOME = {
     "embed_images": "cxr_embed.api.embed",
     "evaluate_index": "cxr_embed.api.index_evaluation",
     "evaluate": "cxr_embed.api.evaluate",
+    "evaluate_maps": "cxr_embed.api.maps",
     "few_label_curve": "cxr_embed.api.curve",
     "load_encoder": "cxr_embed.encoders",
     "load_probe": "cxr_embed.api.probe",
@@ -71,6 +73,7 @@ __all__ = [
     "embed_images",
     "evaluate",
     "evaluate_index",
+    "evaluate_maps",
     "few_label_curve",
     "load_encoder",
     "load_probe",

@@ -12,6 +12,8 @@ from cxr_embed.cli import (
     embed,
     encoders,
     evaluate,
+    explain,
+    explain_evaluate,
     exports,
     forget,
     imports,
@@ -66,6 +68,7 @@ probe.app.command("evaluate", epilog=probe_evaluate.EXAMPLE)(probe_evaluate.eval
 probe.app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare)
 index.app.command("evaluate", epilog=index_evaluate.EXAMPLE)(index_evaluate.evaluate)
 index.app.command("duplicates", epilog=index_duplicates.EXAMPLE)(index_duplicates.duplicates)
+explain.app.command("evaluate", epilog=explain_evaluate.EXAMPLE)(explain_evaluate.evaluate)
 index.app.command("push", epilog=index_push.EXAMPLE)(index_push.push)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(probe.app, name="probe")
@@ -75,6 +78,7 @@ app.add_typer(imports.app, name="import")
 app.add_typer(exports.app, name="export", hidden=True)
 app.add_typer(encoders.app, name="encoders")
 app.add_typer(encoders.weights_app, name="weights")
+app.add_typer(explain.app, name="explain")
 
 
 def _version(wanted: bool) -> None:

@@ -24,7 +24,7 @@ from cxr_embed.explain.record import MapFolder, MapRecord
 SUFFIX = "_map.pkl"
 _MAGIC = 0x1950A86A20F9469CFC6C  # torch's, before its archives
 _LARGEST = 1 << 30  # bytes
-_STORAGES = {
+_STORAGES: dict[str, np.dtype[Any]] = {
     "FloatStorage": np.dtype("<f4"),
     "DoubleStorage": np.dtype("<f8"),
     "HalfStorage": np.dtype("<f2"),

@@ -25,7 +25,7 @@ def placed(grid: np.ndarray, area: Area, shape: tuple[int, int]) -> np.ndarray:
     values = wide[first] * (np.float32(1) - share)[:, None] + wide[second] * share[:, None]
     if not (down.all() and across.all()):
         values[~(down[:, None] & across)] = grid.min()
-    return values
+    return np.asarray(values)
 
 
 def _between(

@@ -1,0 +1,252 @@
+"""Where findings are, as people mark it: boxes, outlines and masks, from the files that data sets and detectors write.
+
+All of them become `Places`: for an image and a finding, boxes and masks in pixels of the picture.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr_embed.datasets.boxes import read_mask
+from cxr_embed.errors import ManifestError, MapError
+from cxr_embed.explain.coco import coco_places, mask_of_segmentation
+from cxr_embed.manifest.rows import Rows, read_rows
+
+Box = tuple[float, float, float, float]
+_IMAGES = ("image_id", "Image Index", "patientId", "file_name", "image")
+_FINDINGS = ("finding", "class_name", "Finding Label", "category", "label")
+_SIZES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("Bbox [x", "y", "w", "h]"))
+_CORNERS = (("x_min", "y_min", "x_max", "y_max"), ("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"))
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
+_OVER = 1.0  # pixels that a box may reach beyond the picture: rounding
+_MISSING = "no such file or folder of boxes or masks"
+
+
+@dataclass(frozen=True)
+class Place:
+    """One mark of one reader.
+
+    Attributes:
+        box: left and upper edge, width and height in pixels; None where there is a mask.
+        mask: what `mask_of` makes an array of: a cell of a table of boxes, an entry of COCO's kind, or a PNG file.
+    """
+
+    box: Box | None = None
+    mask: Any = None
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where findings are.
+
+    Attributes:
+        source: of the file, for messages.
+        marks: by image and finding.
+        scored: whether marks have scores, as a detector's do.
+    """
+
+    source: str
+    marks: Mapping[tuple[str, str], list[Place]] = field(default_factory=dict)
+    scored: bool = False
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Names, in the file's order."""
+        return tuple(dict.fromkeys(finding for _, finding in self.marks))
+
+    def mask(self, image: str, finding: str, shape: tuple[int, int]) -> np.ndarray:
+        """Where a finding is in a picture, all marks of it together.
+
+        Args:
+            image, finding: as they are named in `marks`.
+            shape: rows and columns of the picture.
+
+        Returns:
+            `shape` bool.
+
+        Raises:
+            MapError: for a box that is not inside the picture, or a mask of another size.
+        """
+        whole = np.zeros(shape, bool)
+        where = f"{self.source}: {finding} in {image}"
+        for place in self.marks[image, finding]:
+            if place.mask is not None:
+                marked = _mask_of(place.mask, shape, where)
+                if marked.shape != shape:
+                    sizes = f"{marked.shape[1]} x {marked.shape[0]} pixels, the picture {shape[1]} x {shape[0]}"
+                    raise MapError(f"{where}: the mask has {sizes}; give masks of the picture as it was explained")
+                whole |= marked
+            elif place.box is not None:
+                rows, columns = _pixels(place.box, shape, where)
+                whole[rows, columns] = True
+        return whole
+
+
+def read_places(path: Path, min_score: float | None = None) -> Places:
+    """Reads boxes or masks.
+
+    Args:
+        path: a CSV or Parquet file of boxes (`image_id`, `finding`, `x`, `y`, `width`, `height`, perhaps `mask`, as
+            `manifest scan` writes it; corners, as VinDr-CXR has them, are read too), a JSON file (COCO's, or
+            CheXlocalize's annotations or segmentations), or a folder of masks, `FINDING/IMAGE_ID.png`.
+        min_score: boxes of a detector that count: those that it scored at least so high; all by default.
+
+    Raises:
+        MapError: for anything else, or a damaged file.
+    """
+    try:
+        if path.is_dir():
+            found = list(_of_folder(path))
+        elif path.suffix.lower() == ".json":
+            found = list(_of_json(path))
+        else:
+            found = list(_of_table(path))
+    except OSError as error:
+        raise MapError(f"{path}: cannot be read ({error.strerror})") from None
+    scored = any(score is not None for *_, score in found)
+    if min_score is not None and not scored:
+        raise MapError(f"{path}: no box has a score, so `min_score` leaves nothing to choose")
+    marks: dict[tuple[str, str], list[Place]] = {}
+    for image, finding, place, score in found:
+        if min_score is None or (score is not None and score >= min_score):
+            marks.setdefault((image, finding), []).append(place)
+    if not marks:
+        more = f" with a score of {min_score:g} or more" if min_score is not None and found else ""
+        raise MapError(f"{path}: no box and no mask of a finding{more}")
+    return Places(str(path), marks, scored)
+
+
+Found = tuple[str, str, Place, float | None]
+
+
+def _of_folder(path: Path) -> Iterator[Found]:
+    """`FINDING/IMAGE_ID.png`: what is not 0 is marked."""
+    for file in sorted(path.glob("*/*.png")):
+        yield file.stem, file.parent.name, Place(mask=file), None
+
+
+def _of_table(path: Path) -> Iterator[Found]:
+    try:
+        rows, problems = read_rows(path, _MISSING)
+    except ManifestError as error:
+        raise MapError(str(error)) from None
+    if problems:
+        raise MapError(f"{path}: {problems[0]}")
+    image, finding = _column(path, rows, _IMAGES), _column(path, rows, _FINDINGS)
+    names = next((names for names in (*_SIZES, *_CORNERS) if rows.has(*names)), None)
+    if names is None and not rows.has("mask"):
+        raise MapError(f"{path}: no columns of boxes; name them x, y, width, height or x_min, y_min, x_max, y_max")
+    cells = [rows.table[name].to_pylist() for name in names or ()]
+    blank = [""] * len(rows.table)
+    masks = rows.table["mask"].to_pylist() if rows.has("mask") else blank
+    scores = rows.table["score"].to_pylist() if rows.has("score") else blank
+    for number, (name, what) in enumerate(zip(image, finding, strict=True)):
+        edges = [column[number] for column in cells]
+        where = f"{path}: {rows.unit} {rows.places[number]}"
+        if masks[number]:
+            place = Place(mask=masks[number])
+        elif any(edges):
+            place = Place(box=_box([_number(cell, where) for cell in edges], names in _CORNERS, where))
+        else:
+            continue  # a row that says that nothing is there
+        yield _image(name), what, place, _number(scores[number], where) if scores[number] else None
+
+
+def _of_json(path: Path) -> Iterator[Found]:
+    try:
+        body = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise MapError(f"{path}: damaged, not JSON") from None
+    try:
+        if isinstance(body, list) or (isinstance(body, dict) and "annotations" in body):
+            for image, finding, box, segmentation, score in coco_places(body):
+                where = f"{path}: {finding} in {image}"
+                place = Place(mask=segmentation) if segmentation else Place(box=_box(box, False, where))
+                yield _image(image), finding, place, score
+        elif isinstance(body, dict) and all(isinstance(entry, dict) for entry in body.values()):
+            yield from _of_chexlocalize(body)
+        else:
+            raise ValueError("neither COCO's nor CheXlocalize's")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MapError(f"{path}: not a file of boxes or masks that is known here ({error})") from None
+
+
+def _of_chexlocalize(body: dict[str, dict[str, Any]]) -> Iterator[Found]:
+    """`{image: {finding: {size, counts}}}`, or `{image: {img_size, finding: outlines}}`."""
+    for image, entry in body.items():
+        size = entry.get("img_size")
+        for finding, marks in entry.items():
+            if isinstance(marks, dict):
+                yield image, finding, Place(mask=marks), None
+            elif finding != "img_size" and marks:
+                yield image, finding, Place(mask={"outlines": marks, "size": size}), None
+
+
+def _column(path: Path, rows: Rows, names: Iterable[str]) -> list[str]:
+    for name in names:
+        if rows.has(name):
+            return [str(cell) for cell in rows.table[name].to_pylist()]
+    raise MapError(f"{path}: no column {' or '.join(names)}")
+
+
+def _image(name: str) -> str:
+    """An image's id: its file's name without what says the format."""
+    for suffix in _SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)].rpartition("/")[2]
+    return name
+
+
+def _number(cell: str, where: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise MapError(f"{where}: {cell[:40]!r} is not a number")
+    return value
+
+
+def _box(edges: Iterable[float], corners: bool, where: str) -> Box:
+    left, upper, third, fourth = (float(edge) for edge in edges)
+    box = (left, upper, third - left, fourth - upper) if corners else (left, upper, third, fourth)
+    if not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
+        raise MapError(f"{where}: a box of {box[2]:g} x {box[3]:g} pixels")
+    return box
+
+
+def _pixels(box: Box, shape: tuple[int, int], where: str) -> tuple[slice, slice]:
+    """The pixels whose centres a box holds, one at least."""
+    left, upper, width, height = box
+    rows, columns = shape
+    if min(left, upper) < -_OVER or left + width > columns + _OVER or upper + height > rows + _OVER:
+        raise MapError(
+            f"{where}: a box of {width:g} x {height:g} at {left:g}, {upper:g} is not inside the picture of {columns} x "
+            f"{rows} pixels; boxes of another scale? Give them in pixels of the picture that was explained"
+        )
+    return _span(upper, height, rows), _span(left, width, columns)
+
+
+def _span(edge: float, size: float, pixels: int) -> slice:
+    first, last = math.ceil(edge - 0.5), math.ceil(edge + size - 0.5)
+    first = min(max(first, 0), pixels - 1)
+    return slice(first, min(max(last, first + 1), pixels))
+
+
+def _mask_of(mask: Any, shape: tuple[int, int], where: str) -> np.ndarray:
+    try:
+        if isinstance(mask, Path):
+            from PIL import Image
+
+            with Image.open(mask) as picture:
+                return np.asarray(picture.convert("L")) > 0
+        return read_mask(mask) if isinstance(mask, str) else mask_of_segmentation(mask, shape)
+    except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
+        raise MapError(f"{where}: no mask ({error})") from None
