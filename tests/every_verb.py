@@ -103,6 +103,8 @@ def others() -> Iterator[list[str]]:
     model = ["--encoder", "densenet121", "--weights", "random.safetensors", "--limit", "2", "--store", "dense"]
     yield ["embed", "cases/manifest.csv", *model, "--outputs", "features,scores"]
     yield ["scores", "dense", "--out", "own.csv", "--operating-points"]
+    maps_of_cases()
+    yield ["explain", "evaluate", "maps", "cases/truth.csv", "--bootstraps", "20"]
     yield ["demo", "--images", "cases", "--out", "demo"]
 
 
@@ -144,6 +146,17 @@ def first_image() -> str:
 def _first_row() -> dict[str, str]:
     with open("cases/manifest.csv", newline="") as file:
         return next(csv.DictReader(file))
+
+
+def maps_of_cases() -> None:
+    """A map of random numbers for each box of the phantoms."""
+    from map_worlds import record, write_folder
+
+    with open("cases/truth.csv", newline="") as file:
+        marked = list(dict.fromkeys((row["image_id"], row["finding"]) for row in csv.DictReader(file)))
+    grids = np.random.default_rng(0).random((len(marked), 8, 8))
+    size: dict[str, object] = {"area": (0.0, 0.0, 128.0, 128.0), "height": 128, "width": 128}
+    write_folder(Path("maps"), [(record(n, *pair, **size), grids[n]) for n, pair in enumerate(marked)])
 
 
 def files_of_vectors() -> None:

@@ -15,7 +15,7 @@ from cxr_embed.cli.options import prevalences
 # Every verb whose input has it takes it.
 WHERE = {
     "--finding": {
-        *("evaluate", "report", "scores", "zeroshot", "index evaluate"),
+        *("evaluate", "report", "scores", "zeroshot", "index evaluate", "explain evaluate"),
         *("probe train", "probe curve", "probe evaluate", "probe compare"),
     },
     "--split": {
@@ -27,7 +27,10 @@ WHERE = {
     "--prevalence": {"evaluate", "report", "zeroshot", "probe evaluate"},
     "--thresholds-split": {"evaluate", "report", "probe train", "probe evaluate"},
     "--calibrate": {"evaluate", "report", "probe evaluate"},
-    "--bootstraps": {"evaluate", "report", "zeroshot", "index evaluate", "probe evaluate", "probe compare"},
+    "--bootstraps": {
+        *("evaluate", "report", "zeroshot", "index evaluate", "explain evaluate"),
+        *("probe evaluate", "probe compare"),
+    },
 }
 # What means the same to all verbs is explained in the same words.
 ALIKE = {
@@ -36,8 +39,11 @@ ALIKE = {
 }
 # Once, or several times; a number, or several; what an encoder's vectors can be made into there.
 OWN_TYPES = {"--store", "--patient", "-k", "--output", "--pool", "--shots", "--against"}
-# One word, two things: what a probe is, and what an index is; a likeness and a score.
-NAMESAKES = {("--kind", "index build"), ("--threshold", "index duplicates"), ("--format", "phantom")}
+# One word, two things: what a probe is, and what an index is; a likeness, a part of a map's highest value and a score.
+NAMESAKES = {
+    *(("--kind", "index build"), ("--threshold", "index duplicates"), ("--threshold", "explain evaluate")),
+    ("--format", "phantom"),
+}
 
 
 @functools.cache

@@ -44,6 +44,7 @@ WITHOUT_VECTORS = {
     "forget",  # takes vectors out, and tells none
     "index push",  # needs a server's client; it opens the store as all do
     "encoders",
+    "explain evaluate",  # of maps; says so where their `spec` does: test_explain_evaluate.py
 }
 MANIFEST = ["--manifest", "cases/manifest.csv"]
 SPLIT = ["--split", "test"]

@@ -102,7 +102,7 @@ def evaluate_maps(
         progress: called with a word, what is done and how much there is.
 
     Raises:
-        MapError: for maps and marks that are damaged or do not go together.
+        MapError, CasesError: for maps and marks that are damaged or do not go together.
     """
     found = evaluate_places(
         _maps(Path(maps)),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cxr_embed.cases.findings import chosen_findings, match_names
 from cxr_embed.errors import MapError
 from cxr_embed.explain.choosing import GIVEN, OTHER_PATIENTS, OTSU, chosen_ious
 from cxr_embed.explain.measuring import Measured, measure
@@ -51,9 +52,9 @@ def evaluate_places(
         progress: called with a word, what is done and how much there is.
 
     Raises:
-        MapError: for maps and marks that do not go together.
+        MapError, CasesError: for maps and marks that do not go together.
     """
-    names, notes = _chosen(maps, places, findings)
+    names, places, notes = _chosen(maps, places, findings)
     rule, own = _rule(threshold, names)
     records = [each for each in maps.maps if each.finding in names]
     marked = [each for each in records if (each.image_id, each.finding) in places.marks]
@@ -66,7 +67,7 @@ def evaluate_places(
     if not measured.records:
         raise MapError(f"{places.source}: the masks of {_listed(names)} are empty in all images that have maps")
     run = _run(measured, names, rule, own, steps, bootstraps, seed)
-    without_map = {key for key in places.marks if key[1] in names} - {(e.image_id, e.finding) for e in records}
+    without_map = {*places.marks} - {(e.image_id, e.finding) for e in records}
     return MapEvaluation(
         about=maps.about,
         places=places.source,
@@ -82,22 +83,28 @@ def evaluate_places(
     )
 
 
-def _chosen(maps: MapFolder, places: Places, findings: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Findings that are looked at, and what is left out of them."""
+def _chosen(maps: MapFolder, places: Places, findings: Sequence[str]) -> tuple[list[str], Places, list[str]]:
+    """Findings that are looked at, their marks under the maps' names, and what is left out or matched."""
     mapped = list(dict.fromkeys(each.finding for each in maps.maps))
-    for name in findings:
-        for source, known in ((str(maps.root), mapped), (places.source, places.findings)):
-            if name not in known:
-                raise MapError(f"{source}: nothing of {name!r}; it has {_listed(known)}")
-    if findings:
-        return list(dict.fromkeys(findings)), []
-    names = [name for name in mapped if name in places.findings]
-    if not names:
-        raise MapError(f"{places.source}: marks of {_listed(places.findings)}; the maps are of {_listed(mapped)}")
-    left = [name for name in mapped if name not in names]
-    unmapped = [name for name in places.findings if name not in names]
-    notes = [f"nobody marked {_listed(left)}: these maps take no part"] if left else []
-    return names, [*notes, *([f"no maps of {_listed(unmapped)}, which are marked"] if unmapped else [])]
+    wanted = chosen_findings(findings, mapped, str(maps.root))
+    matched = dict(zip(wanted, match_names(wanted, places.findings, "maps"), strict=True))
+    missing = [name for name in wanted if matched[name] is None]
+    if missing and (findings or len(missing) == len(wanted)):
+        of = _listed(missing if findings else mapped)
+        raise MapError(f"{places.source}: marks of {_listed(places.findings)}; the maps are of {of}")
+    marks = {name: mark for name, mark in matched.items() if mark is not None}
+    unmapped = [mark for mark in places.findings if mark not in marks.values()]
+    notes = [f"nobody marked {_listed(missing)}: these maps take no part"] if missing else []
+    notes += [f"no maps of {_listed(unmapped)}, which are marked"] if unmapped and not findings else []
+    other = [f"{mark} = {name}" for name, mark in marks.items() if mark != name]
+    notes += [f"marks matched by a like name or the vocabulary of findings: {', '.join(other)}"] if other else []
+    under = {
+        (image, name): places.marks[image, mark]
+        for name, mark in marks.items()
+        for image, finding in places.marks
+        if finding == mark
+    }
+    return list(marks), replace(places, marks=under), notes
 
 
 def _listed(names: Sequence[str]) -> str:

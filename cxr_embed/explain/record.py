@@ -22,6 +22,7 @@ import numpy as np
 
 from cxr_embed.errors import MapError
 from cxr_embed.io.files import load_npy, write_whole
+from cxr_embed.types import EncoderSpec
 
 FORMAT, VERSION = "cxr_embed.maps", 1
 HEADER, MAPS = "explain.json", "maps"
@@ -67,7 +68,8 @@ class MapFolder:
 
     Attributes:
         root: the folder.
-        about: how the maps were made, as JSON values: `encoder`, `method`, `layer` and whatever else the writer says.
+        about: how the maps were made, as JSON values: `encoder`, `method`, `layer`, `spec` (the encoder's, as
+            `EncoderSpec.to_json` has it) and whatever else the writer says.
         maps: the entries, in the writer's order.
     """
 
@@ -103,7 +105,7 @@ def write_maps(root: Path, about: Mapping[str, Any], maps: Sequence[MapRecord]) 
 
     Args:
         root: the folder.
-        about: how the maps were made: `encoder`, `method`, `layer`, ... JSON values.
+        about: how the maps were made, as in `MapFolder`.
         maps: the entries.
 
     Raises:
@@ -120,6 +122,26 @@ def read_maps(root: Path) -> MapFolder:
         MapError: where it is missing, of another format or version, or damaged.
     """
     path = root / HEADER
+    body = _header(root, path)
+    about, entries = body.get("about"), body.get("maps")
+    if not isinstance(about, dict) or not isinstance(entries, list):
+        raise MapError(f"{path}: damaged; make the maps again")
+    if about.get("spec") is not None:
+        try:
+            EncoderSpec.from_json(about["spec"])  # says where the weights stand in for a trained model's
+        except (TypeError, ValueError, KeyError, AttributeError):
+            raise MapError(f"{path}: damaged, the encoder's `spec` cannot be read; make the maps again") from None
+    maps = tuple(_entry(path, number, entry) for number, entry in enumerate(entries))
+    seen: set[tuple[str, str]] = set()
+    for each in maps:
+        if (each.image_id, each.finding) in seen:
+            raise MapError(f"{path}: two maps of {each.finding!r} in {each.image_id}; keep one")
+        seen.add((each.image_id, each.finding))
+    return MapFolder(root, about, maps)
+
+
+def _header(root: Path, path: Path) -> dict[str, Any]:
+    """The JSON object of `explain.json`, of a version that is read here."""
     try:
         body = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -132,16 +154,7 @@ def read_maps(root: Path) -> MapFolder:
         raise MapError(f"{path}: not heat maps of this project; `cxr-embed explain` makes them")
     if body.get("version") != VERSION:
         raise MapError(f"{path}: format version {body.get('version')!r}; this release reads {VERSION}")
-    about, entries = body.get("about"), body.get("maps")
-    if not isinstance(about, dict) or not isinstance(entries, list):
-        raise MapError(f"{path}: damaged; make the maps again")
-    maps = tuple(_entry(path, number, entry) for number, entry in enumerate(entries))
-    seen: set[tuple[str, str]] = set()
-    for each in maps:
-        if (each.image_id, each.finding) in seen:
-            raise MapError(f"{path}: two maps of {each.finding!r} in {each.image_id}; keep one")
-        seen.add((each.image_id, each.finding))
-    return MapFolder(root, about, maps)
+    return body
 
 
 def _entry(path: Path, number: int, entry: Any) -> MapRecord:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-_STEPS = 1 << 16  # of values that the area by pixel tells apart
+_STEPS = 1 << 16  # of values that the area by pixel distinguishes
 _GREYS = 255
 
 
@@ -65,7 +65,7 @@ def energy_inside(values: np.ndarray, mask: np.ndarray) -> float:
 def pixel_auroc(values: np.ndarray, mask: np.ndarray) -> float:
     """The chance that a pixel inside the mask has a higher value than one outside; ties count half.
 
-    Values are told apart in 65,536 steps. Not a number where the mask is the whole picture.
+    Values are rounded to 65,536 steps. Not a number where the mask is the whole picture.
 
     Args:
         values: of `normalised`.
