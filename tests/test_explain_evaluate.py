@@ -216,6 +216,33 @@ def test_a_pixel_is_in_a_box_that_holds_its_centre(tmp_path: Path) -> None:
     assert places.mask("c", "Mass", SHAPE).sum() == 64 * 8
 
 
+def test_marks_of_pictures_of_another_size(tmp_path: Path) -> None:
+    rows = [(f"i{n}", "Mass", *box) for n, box in enumerate(boxes_at(4))]
+    plain = write_boxes(tmp_path / "plain.csv", rows)
+    double = write_boxes(tmp_path / "double.csv", [(*row[:2], *(2 * edge for edge in row[2:])) for row in rows])
+    (tmp_path / "masks" / "Mass").mkdir(parents=True)
+    large = (2 * SHAPE[0], 2 * SHAPE[1])
+    for image, _, x, y, width, height in rows:
+        mask = np.zeros(large, np.uint8)
+        mask[2 * y : 2 * (y + height), 2 * x : 2 * (x + width)] = 255
+        Image.fromarray(mask).save(tmp_path / "masks" / "Mass" / f"{image}.png")
+    known = read_places(plain)
+    for path in (double, tmp_path / "masks"):
+        other = read_places(path, drawn_on=large)
+        assert all((known.mask(*key, SHAPE) == other.mask(*key, SHAPE)).all() for key in known.marks)
+
+
+def test_marks_that_may_be_of_smaller_pictures_are_noted(world: Path, tmp_path: Path) -> None:
+    rows = [(f"i{n}", "Mass", *(edge / 2 for edge in box)) for n, box in enumerate(boxes_at(COUNT))]
+    boxes = write_boxes(tmp_path / "b.csv", rows)
+    words = [str(world / "maps"), str(boxes), "--finding", "Mass", "--bootstraps", "0"]
+    odd = CliRunner().invoke(app, ["explain", "evaluate", *words])
+    right = CliRunner().invoke(app, ["explain", "evaluate", *words, "--drawn-on", "32x24"])
+    assert "upper left of their pictures" in odd.output
+    assert "upper left" not in right.output
+    _refused([*words, "--drawn-on", "32"], "such as 1024x1024, not '32'")
+
+
 def test_coco_outlines_and_run_lengths_in_text(tmp_path: Path) -> None:
     outline = [[10, 5, 20, 5, 20, 15, 10, 15]]
     body = {

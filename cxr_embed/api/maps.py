@@ -76,6 +76,7 @@ def evaluate_maps(
     findings: Sequence[str] | None = None,
     threshold: float | Mapping[str, float] | StrPath = OTHER_PATIENTS,
     min_score: float | None = None,
+    drawn_on: tuple[int, int] | None = None,
     bootstraps: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
@@ -90,13 +91,14 @@ def evaluate_maps(
             built.
         places: a table of boxes (`image_id`, `finding`, `x`, `y`, `width`, `height`, perhaps `mask` and `score`; or
             corners), a JSON file of COCO's or CheXlocalize's, or a folder of masks `FINDING/IMAGE_ID.png`. In pixels
-            of the pictures that were explained.
+            of the pictures that were explained, or of `drawn_on`.
         untrained: a folder of the same maps with the encoder's weights drawn at random (Adebayo et al., 2018).
         findings: that are looked at; all that have both by default.
         threshold: above which part of its highest value a map marks the finding, for the IoU. `other-patients`: the
             best of 0.1, 0.2, ... 0.9 on patients in other folds; `otsu`: each map's own, as CheXlocalize has it; a
             number; a number a finding, or a CSV of `finding` (or `task`) and `threshold`.
-        min_score: boxes of a detector that count.
+        min_score: boxes of a detector that count: those that it scored at least so high.
+        drawn_on: width and height of the pictures that the marks were drawn on, if not those that were explained.
         bootstraps: draws of patients for the intervals.
         seed: of the draws, the folds and the random maps.
         progress: called with a word, what is done and how much there is.
@@ -106,7 +108,7 @@ def evaluate_maps(
     """
     found = evaluate_places(
         _maps(Path(maps)),
-        read_places(Path(places), min_score),
+        read_places(Path(places), min_score, _rows_and_columns(drawn_on)),
         untrained=_maps(Path(untrained)) if untrained is not None else None,
         findings=findings or (),
         threshold=_threshold(threshold),
@@ -121,6 +123,15 @@ def _maps(path: Path) -> MapFolder:
     if not (path / HEADER).exists() and path.is_dir() and has_pickled_maps(path):
         return read_pickled_maps(path)
     return read_maps(path)
+
+
+def _rows_and_columns(drawn_on: tuple[int, int] | None) -> tuple[int, int] | None:
+    if drawn_on is None:
+        return None
+    width, height = drawn_on
+    if min(width, height) < 1 or width * height > 1 << 28:
+        raise MapError(f"`drawn_on` is the width and height of a picture, not {width} x {height}")
+    return height, width
 
 
 def _threshold(given: float | Mapping[str, float] | StrPath) -> Threshold:

@@ -21,6 +21,7 @@ from cxr_embed.types import counted
 
 THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 _FEW = 20  # patients
+_MARKS, _REACH = 10, 0.6  # marks of which none goes further than this part of the picture's sides are odd
 _UNDEFINED = {
     "iou": "its threshold is chosen on other patients, and there are none",
     "auroc": "all of each picture is marked",
@@ -208,6 +209,10 @@ class _Run:
             notes.append(f"{counted(without_map, 'marked image has', 'marked images have')} no map of the finding")
         if self.measured.flat:
             notes.append(f"{counted(self.measured.flat, 'map has', 'maps have')} one value everywhere: no hit, IoU 0")
+        if len(self.measured.records) >= _MARKS and self.measured.reach < _REACH:
+            notes.append(
+                "all marks are in the upper left of their pictures: were they drawn on smaller ones? See `drawn_on`"
+            )
         lacking = len({each.image_id for each in self.measured.records if not each.patient_id})
         if lacking:
             stands = counted(lacking, "image has", "images have")

@@ -39,6 +39,7 @@ class Measured:
         ious: `(S, N, T)` above each threshold.
         otsu: `(S, N)` IoU by Otsu's threshold; NaN where it was not asked for.
         flat: maps that have one value everywhere.
+        reach: how far marks go, of all: the last marked row and column, as a part of the picture's sides.
     """
 
     records: Sequence[MapRecord]
@@ -50,6 +51,7 @@ class Measured:
     ious: np.ndarray
     otsu: np.ndarray
     flat: int
+    reach: float
 
 
 def measure(
@@ -70,7 +72,7 @@ def measure(
     """
     others = {(each.image_id, each.finding): each for each in untrained.maps} if untrained is not None else {}
     sources = (MAP, CENTRE, RANDOM, *([UNTRAINED] if untrained is not None else []))
-    kept, areas, found, flat = [], [], [], 0
+    kept, areas, found, flat, reach = [], [], [], 0, 0.0
     for number, record in enumerate(records):
         if progress is not None:
             progress("maps", number, len(records))
@@ -82,6 +84,8 @@ def measure(
         laid = [placed(grid, record.area, record.shape), None, placed(_noise(grid, record, seed), *_over(record))]
         if untrained is not None:
             laid.append(_untrained(untrained, others.get((record.image_id, record.finding)), record))
+        ends = (int(np.flatnonzero(mask.any(axis=axis))[-1]) + 1 for axis in (1, 0))
+        reach = max(reach, *(end / side for end, side in zip(ends, record.shape, strict=True)))
         kept.append(record)
         areas.append(mask.mean())
         found.append(
@@ -98,6 +102,7 @@ def measure(
         otsu=values[..., 3],
         ious=values[..., 4:],
         flat=flat,
+        reach=reach,
     )
 
 

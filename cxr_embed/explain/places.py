@@ -50,11 +50,13 @@ class Places:
         source: of the file, for messages.
         marks: by image and finding.
         scored: whether marks have scores, as a detector's do.
+        drawn_on: rows and columns of the pictures that they were drawn on; None for those that are explained.
     """
 
     source: str
     marks: Mapping[tuple[str, str], list[Place]] = field(default_factory=dict)
     scored: bool = False
+    drawn_on: tuple[int, int] | None = None
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -76,20 +78,21 @@ class Places:
         """
         whole = np.zeros(shape, bool)
         where = f"{self.source}: {finding} in {image}"
+        drawn = self.drawn_on or shape
         for place in self.marks[image, finding]:
             if place.mask is not None:
-                marked = _mask_of(place.mask, shape, where)
-                if marked.shape != shape:
-                    sizes = f"{marked.shape[1]} x {marked.shape[0]} pixels, the picture {shape[1]} x {shape[0]}"
-                    raise MapError(f"{where}: the mask has {sizes}; give masks of the picture as it was explained")
-                whole |= marked
+                marked = _mask_of(place.mask, drawn, where)
+                if marked.shape != drawn:
+                    sizes = f"{marked.shape[1]} x {marked.shape[0]} pixels, the picture {drawn[1]} x {drawn[0]}"
+                    raise MapError(f"{where}: the mask has {sizes}; say with `drawn_on` what it was drawn on")
+                whole |= marked if drawn == shape else _resized(marked, shape)
             elif place.box is not None:
-                rows, columns = _pixels(place.box, shape, where)
+                rows, columns = _pixels(place.box, drawn, shape, where)
                 whole[rows, columns] = True
         return whole
 
 
-def read_places(path: Path, min_score: float | None = None) -> Places:
+def read_places(path: Path, min_score: float | None = None, drawn_on: tuple[int, int] | None = None) -> Places:
     """Reads boxes or masks.
 
     Args:
@@ -97,6 +100,7 @@ def read_places(path: Path, min_score: float | None = None) -> Places:
             `manifest scan` writes it; corners, as VinDr-CXR has them, are read too), a JSON file (COCO's, or
             CheXlocalize's annotations or segmentations), or a folder of masks, `FINDING/IMAGE_ID.png`.
         min_score: boxes of a detector that count: those that it scored at least so high; all by default.
+        drawn_on: rows and columns of the pictures that the marks were drawn on, if not those that are explained.
 
     Raises:
         MapError: for anything else, or a damaged file.
@@ -120,7 +124,7 @@ def read_places(path: Path, min_score: float | None = None) -> Places:
     if not marks:
         more = f" with a score of {min_score:g} or more" if min_score is not None and found else ""
         raise MapError(f"{path}: no box and no mask of a finding{more}")
-    return Places(str(path), marks, scored)
+    return Places(str(path), marks, scored, drawn_on)
 
 
 Found = tuple[str, str, Place, float | None]
@@ -222,16 +226,25 @@ def _box(edges: Iterable[float], corners: bool, where: str) -> Box:
     return box
 
 
-def _pixels(box: Box, shape: tuple[int, int], where: str) -> tuple[slice, slice]:
-    """The pixels whose centres a box holds, one at least."""
+def _pixels(box: Box, drawn: tuple[int, int], shape: tuple[int, int], where: str) -> tuple[slice, slice]:
+    """The pixels of a picture of `shape` whose centres a box holds, one at least; the box is of one of `drawn`."""
     left, upper, width, height = box
-    rows, columns = shape
+    rows, columns = drawn
     if min(left, upper) < -_OVER or left + width > columns + _OVER or upper + height > rows + _OVER:
         raise MapError(
             f"{where}: a box of {width:g} x {height:g} at {left:g}, {upper:g} is not inside the picture of {columns} x "
-            f"{rows} pixels; boxes of another scale? Give them in pixels of the picture that was explained"
+            f"{rows} pixels; boxes of another scale? Say with `drawn_on` what size of picture they were drawn on"
         )
-    return _span(upper, height, rows), _span(left, width, columns)
+    down, across = shape[0] / rows, shape[1] / columns
+    return _span(upper * down, height * down, shape[0]), _span(left * across, width * across, shape[1])
+
+
+def _resized(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A mask as it is in a picture of another size: each pixel is what its centre is."""
+    rows, columns = (
+        ((np.arange(side) + 0.5) * of / side).astype(np.int64) for side, of in zip(shape, mask.shape, strict=True)
+    )
+    return np.asarray(mask[rows[:, None], columns])
 
 
 def _span(edge: float, size: float, pixels: int) -> slice:
