@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.weights import convert, converted_folder, read_pickle, save_weights, weights_path
 from cxr_embed.errors import EncoderError
 from cxr_embed.io.digests import file_sha256
@@ -61,6 +62,8 @@ def convert_weights(encoder: str, path: Path, sha256: str | None = None) -> Conv
         from cxr_embed.encoders.open_clip_weights import convert_open_clip
 
         return convert_open_clip(encoder, path, sha256)
+    if encoder in ("chexzero", "ark-plus") or encoder.startswith("eva-x-"):
+        _require_packages(encoder)
     if encoder == "chexzero":
         from cxr_embed.encoders.chexzero import convert_chexzero
 
@@ -114,6 +117,14 @@ def save_converted(encoder: str, converted: Converted, out: Path | None = None) 
         raise EncoderError(f"{folder}: cannot be written ({error.strerror})") from None
     save_weights(folder / converted.file, converted.tensors, converted.source, converted.notes)
     return folder
+
+
+def _require_packages(encoder: str) -> None:
+    card = encoder_card(encoder)
+    if card.missing:
+        raise EncoderError(
+            f"{encoder} needs {', '.join(card.missing)}, which is not installed: pip install 'cxr-embed[{card.extra}]'"
+        )
 
 
 def tensors_of(path: Path, sha256: str | None, known: Mapping[str, str]) -> tuple[dict[str, np.ndarray], str]:
