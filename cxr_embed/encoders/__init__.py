@@ -12,7 +12,7 @@ from typing import Any
 
 from cxr_embed.arguments import checked_arguments
 from cxr_embed.encoders.checked import CheckedEncoder
-from cxr_embed.encoders.registry import ENCODERS, EncoderCard, encoder_card, is_own
+from cxr_embed.encoders.registry import ENCODERS, EncoderCard, chosen_words, encoder_card, is_own
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import Encoder, EncoderSpec, Precision, note_licence
 
@@ -112,13 +112,15 @@ def load_encoder(
         return _own_encoder(name, options)
     card = encoder_card(name)
     _require(card, name)
-    if len(card.outputs) > 1:
+    if card.on_request:
+        options["outputs"] = tuple(outputs) if outputs is not None else None  # the checkpoint knows which it has
+    elif card.has_choice:
         wanted = outputs if outputs is not None else card.default_outputs
-        options["outputs"] = _checked("outputs", wanted, tuple(card.outputs), name)
+        options["outputs"] = chosen_words("outputs", wanted, tuple(card.outputs), name)
     elif outputs is not None and tuple(outputs) != tuple(card.outputs):
         raise EncoderError(f"{name} has one kind of vector; leave out `outputs`")
     if card.pixels:
-        options["pixels"] = _checked("pixels", (pixels or card.pixels[0],), card.pixels, name)[0]
+        options["pixels"] = chosen_words("pixels", (pixels or card.pixels[0],), card.pixels, name)[0]
     elif pixels is not None:
         raise EncoderError(f"{name} has one pixel recipe; leave out `pixels`")
     encoder: Encoder = importlib.import_module(card.module).make(name, **options)
@@ -161,13 +163,6 @@ def _require(card: EncoderCard, name: str) -> None:
     if missing:
         package = f"cxr-embed[{card.extra}]" if card.extra else "cxr-embed"
         raise EncoderError(f"{name} needs {', '.join(missing)}, which is not installed: pip install '{package}'")
-
-
-def _checked(option: str, given: Sequence[str], known: Sequence[str], name: str) -> tuple[str, ...]:
-    """The given words in the order of the known ones: the order in which they were given changes nothing."""
-    if not given or not set(given) <= set(known) or len(set(given)) != len(given):
-        raise EncoderError(f"`{option}` of {name}: {', '.join(given) or 'nothing'}; there are {', '.join(known)}")
-    return tuple(word for word in known if word in given)
 
 
 def _own_encoder(name: str, options: dict[str, Any]) -> CheckedEncoder:

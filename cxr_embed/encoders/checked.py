@@ -87,16 +87,16 @@ class CheckedEncoder:
         if not hasattr(self.encoder, "embed_text"):
             raise EncoderError(f"{self.spec.name} embeds no prompts; `cxr-embed encoders` says which do")
         text = self.spec.text
-        if text is not None and not isinstance(prompts, str) and len(prompts) == 0:
-            return np.empty((0, self.spec.outputs[text.output][-1]), np.float32)
+        beside = self.spec.outputs.get(text.output) if text is not None else None  # none where it was not chosen
+        if beside is not None and not isinstance(prompts, str) and len(prompts) == 0:
+            return np.empty((0, beside[-1]), np.float32)
         self._require_words()
         # An encoder that never cuts need not know the word.
         found = _numbers("the text side", self.encoder.embed_text(prompts, **({"cut": True} if cut else {})))
         if found.ndim == 2 and len(found) == len(prompts) and not np.isfinite(found).all():
             bad = prompts[int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])]
             raise EncoderError(f"the model returned values that are not finite for the prompt {bad!r}")
-        width = self.spec.outputs[text.output][-1] if text is not None else found.shape[-1]
-        return _checked("the text side", found, (len(prompts), width))
+        return _checked("the text side", found, (len(prompts), beside[-1] if beside else found.shape[-1]))
 
     def _require_words(self) -> None:
         """Asks the text side for some of its own words, once, before it embeds any.

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cxr_embed.encoders.conversion import Converted, all_matching, network_tensors, tensors_of
-from cxr_embed.encoders.engines import Engine, make_engine
-from cxr_embed.encoders.networks import densenet121, weight_shapes
+from cxr_embed.encoders.engines import Engine, make_engine, with_mean
+from cxr_embed.encoders.networks import STRIDE, densenet121, densenet121_map, weight_shapes
 from cxr_embed.encoders.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN, as_uint8, centre_of, normalised
 from cxr_embed.encoders.weights import digest, load_weights, weights_path
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Grid, middle
 from cxr_embed.types import CxrImage, EncoderSpec, Precision
 
 SIDE, SHORTER = 224, 256
@@ -99,6 +100,7 @@ class ChexnetEncoder:
         device: str = "cpu",
         precision: Precision = "float32",
         threads: int | None = None,
+        outputs: Sequence[str] = ("features",),
     ) -> None:
         path = Path(weights) if weights else weights_path(name)
         if weights is None and not path.is_file():
@@ -109,6 +111,7 @@ class ChexnetEncoder:
         self._weights, source = load_weights(path, densenet121, channels=3)
         self._device, self._precision, self._threads = device, precision, threads
         self._engine: Engine | None = None
+        shapes = {"features": (WIDTH,), "map": (SIDE // STRIDE, SIDE // STRIDE, WIDTH)}
         self._spec = EncoderSpec(
             name=name,
             revision="1",
@@ -116,9 +119,10 @@ class ChexnetEncoder:
                 f"grey as 8 bits, 0..max to 0..255, half up; shorter side to {SHORTER} (Pillow, bilinear); centre "
                 f"{SIDE} x {SIDE}; three equal channels, ImageNet's mean and deviation"
             ),
-            outputs={"features": (WIDTH,)},
+            outputs={output: shapes[output] for output in outputs},
             weights=digest(self._weights),
             weights_source=source,
+            grids={"map": Grid("inside", middle(SIDE / SHORTER))} if "map" in outputs else {},
         )
 
     @property
@@ -134,7 +138,7 @@ class ChexnetEncoder:
     def _start(self) -> Engine:
         if self._engine is None:
             self._engine = make_engine(
-                densenet121,
+                densenet121_map if "map" in self._spec.outputs else densenet121,
                 self._weights,
                 side=SIDE,
                 device=self._device,
@@ -150,8 +154,10 @@ class ChexnetEncoder:
         return normalised(centre_of(grey, SHORTER, SIDE, "bilinear"), IMAGENET_MEAN, IMAGENET_DEVIATION)
 
     def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """`(B, 3, 224, 224)` float32 to `{"features": (B, 1024) float32}`."""
-        return {"features": self._start()(np.ascontiguousarray(batch, dtype=np.float32))}
+        """`(B, 3, 224, 224)` float32 to `{"features": (B, 1024) float32}`; where wanted `map`, `(B, 7, 7, 1024)`."""
+        answer = self._start()(np.ascontiguousarray(batch, dtype=np.float32))
+        found = with_mean(answer) if "map" in self._spec.outputs else {"features": answer}
+        return {output: found[output] for output in self._spec.outputs}
 
 
 make = ChexnetEncoder

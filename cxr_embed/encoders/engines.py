@@ -21,7 +21,7 @@ class Engine(Protocol):
     name: str
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """`(B, C, S, S)` float32 to `(B, D)` float32."""
+        """`(B, C, S, S)` float32 to what the network gives, float32: `(B, D)`, or a map `(B, D, H, W)`."""
 
 
 def available_precisions(device: str) -> tuple[Precision, ...]:
@@ -202,7 +202,12 @@ class TorchEngine:
         with torch.inference_mode(), exact:
             x = torch.from_numpy(batch).to(self._device, non_blocking=True)
             x = x.to(self._dtype, memory_format=torch.channels_last)
-            return np.asarray(self._network(self._ops, x).cpu().numpy(), dtype=np.float32)
+            return np.asarray(self._network(self._ops, x).float().cpu().numpy(), dtype=np.float32)
+
+
+def with_mean(channels_first: np.ndarray) -> dict[str, np.ndarray]:
+    """A network's map `(B, D, H, W)` as outputs: `map` `(B, H, W, D)`, and `features` `(B, D)`, its mean."""
+    return {"features": channels_first.mean(axis=(2, 3)), "map": np.moveaxis(channels_first, 1, -1)}
 
 
 def make_engine(

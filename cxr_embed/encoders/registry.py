@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -38,6 +39,7 @@ class EncoderCard:
         saw: the same for programs: public data sets, how they were learned from, and where that is said.
         text: whether it embeds prompts.
         default_outputs: the outputs that are stored unless others are chosen; all where empty.
+        on_request: of a family, the outputs that some of its checkpoints have besides; stored where they are named.
         pixels: its pixel recipes, the default first; empty where there is one only.
         batch_size: images at once on a CPU and on a GPU.
         frontal: whether it is known to have learned from frontal radiographs alone.
@@ -59,9 +61,15 @@ class EncoderCard:
     saw: tuple[Seen, ...] = ()
     text: bool = False
     default_outputs: tuple[str, ...] = ()
+    on_request: tuple[str, ...] = ()
     pixels: tuple[str, ...] = ()
     batch_size: tuple[int, int] = (2, 64)
     frontal: bool = False
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether outputs can be chosen."""
+        return len(self.outputs) > 1 or bool(self.on_request)
 
     @property
     def gated(self) -> bool:
@@ -104,6 +112,7 @@ class EncoderCard:
 
 def _densenet(name: str, trained_on: str, *saw: str) -> EncoderCard:
     outputs: dict[str, tuple[int, ...]] = {"features": (1024,), "scores": (len(OPERATING_POINTS[name]),)}
+    outputs["map"] = (7, 7, 1024)
     return EncoderCard(
         name=name,
         module="cxr_embed.encoders.torchxrayvision",
@@ -187,7 +196,8 @@ _CARDS = (
     EncoderCard(
         name="medsiglip-448",
         module="cxr_embed.encoders.transformers",
-        outputs={"image": (1152,)},
+        outputs={"image": (1152,), "patches": (32, 32, 1152)},
+        default_outputs=("image",),
         licence="HAI-DEF",
         framework="torch",
         extra="torch",
@@ -202,7 +212,8 @@ _CARDS = (
     EncoderCard(
         name="rad-dino",
         module="cxr_embed.encoders.transformers",
-        outputs={"pooled": (768,)},
+        outputs={"pooled": (768,), "patches": (37, 37, 768)},
+        default_outputs=("pooled",),
         licence="MIT",
         framework="torch",
         extra="torch",
@@ -283,6 +294,7 @@ _CARDS = (
         name="hf:ORG/NAME",
         module="cxr_embed.encoders.transformers",
         outputs={},
+        on_request=("patches",),
         licence="its own",
         framework="torch",
         extra="torch",
@@ -305,6 +317,7 @@ _CARDS = (
         name="timm:NAME",
         module="cxr_embed.encoders.timm",
         outputs={"features": ()},
+        on_request=("map", "patches"),
         licence="its own",
         framework="torch",
         extra="torch",
@@ -325,7 +338,7 @@ _CARDS = (
     EncoderCard(
         name="resnet50",
         module="cxr_embed.encoders.torchxrayvision",
-        outputs={"features": (2048,), "scores": (len(OPERATING_POINTS["resnet50"]),)},
+        outputs={"features": (2048,), "scores": (len(OPERATING_POINTS["resnet50"]),), "map": (16, 16, 2048)},
         default_outputs=("features",),
         licence="Apache-2.0",
         framework="engines",
@@ -335,7 +348,8 @@ _CARDS = (
     EncoderCard(
         name="chexnet",
         module="cxr_embed.encoders.chexnet",
-        outputs={"features": (1024,)},
+        outputs={"features": (1024,), "map": (7, 7, 1024)},
+        default_outputs=("features",),
         licence="its own",
         framework="engines",
         trained_on="NIH; another DenseNet-121's own",
@@ -400,3 +414,14 @@ def is_own(name: str) -> bool:
     """Whether the name is a user's `package.module:function`."""
     prefix, colon, _ = name.partition(":")
     return bool(colon) and prefix not in _FAMILIES
+
+
+def chosen_words(option: str, given: Sequence[str], known: Sequence[str], name: str) -> tuple[str, ...]:
+    """The given words in the order of the known ones: the order in which they were given changes nothing.
+
+    Raises:
+        EncoderError: for none, one that is not known, or one that is given twice.
+    """
+    if not given or not set(given) <= set(known) or len(set(given)) != len(given):
+        raise EncoderError(f"`{option}` of {name}: {', '.join(given) or 'nothing'}; there are {', '.join(known)}")
+    return tuple(word for word in known if word in given)

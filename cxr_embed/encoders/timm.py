@@ -15,8 +15,9 @@ from cxr_embed.encoders.checkpoint import WEIGHTS, tensor_shapes
 from cxr_embed.encoders.digests import remembered_sha256
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
 from cxr_embed.encoders.licences import words_on_licence
+from cxr_embed.encoders.patches import Map, Patches, timm_cells
 from cxr_embed.encoders.pixels import as_uint8
-from cxr_embed.encoders.registry import encoder_card
+from cxr_embed.encoders.registry import chosen_words, encoder_card
 from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, try_out
 from cxr_embed.encoders.weights import noted_source, weights_path
 from cxr_embed.errors import EncoderError
@@ -35,6 +36,7 @@ class TimmEncoder:
         device: str = "cpu",
         precision: Precision = "float32",
         threads: int | None = None,
+        outputs: Sequence[str] | None = None,
     ) -> None:
         self._name = name.removeprefix("timm:")
         self._settings = known_settings(self._name)
@@ -42,6 +44,12 @@ class TimmEncoder:
         tensor_shapes(self._file)  # fails early where it is not a safetensors file
         self._source = source
         self._device, self._precision, self._threads = device, precision, threads
+        shapes: dict[str, tuple[int, ...]] = {"features": (self._width,)}
+        cells = self._find_cells() if set(outputs or ()) - set(shapes) else None
+        if cells is not None:
+            shapes[cells.output] = cells.shape
+        chosen = chosen_words("outputs", ("features",) if outputs is None else outputs, tuple(shapes), name)
+        self._cells = cells if cells is not None and cells.output in chosen else None
         self._spec = EncoderSpec(
             name=name,
             revision="1",
@@ -49,10 +57,11 @@ class TimmEncoder:
                 "grey as 8 bits, 0..max to 0..255, half up; three equal channels; "
                 f"timm's evaluation transform: {canonical_json(self._data).decode()}"
             ),
-            outputs={"features": (self._width,)},
+            outputs={output: shapes[output] for output in chosen},
             weights=remembered_sha256(self._file),
             weights_source=source,
             licence=encoder_card(name).terms or words_on_licence(str(self._settings.get("license") or "")),
+            grids={self._cells.output: self._cells.grid} if self._cells is not None else {},
         )
 
     @property
@@ -73,9 +82,14 @@ class TimmEncoder:
         return np.asarray(self._transform(rgb).numpy(), dtype=np.float32)
 
     def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """`(B, 3, H, W)` float32 to `{"features": (B, D) float32}`."""
+        """`(B, 3, H, W)` float32 to `{"features": (B, D) float32}`.
+
+        Where wanted, also what timm's `forward_features` gives, `(B, H, W, D)`: the `map` of a network that has one,
+        the `patches` of a transformer without its other tokens, normalised where the model does that before it pools.
+        """
         self._tried_runner  # noqa: B018 (loads)
-        return {"features": require_finite(self._embed(np.asarray(batch)), self._source)}
+        found = self._embed(np.asarray(batch))
+        return {output: require_finite(found[output], self._source) for output in self._spec.outputs}
 
     @cached_property
     def _data(self) -> dict[str, Any]:
@@ -107,13 +121,23 @@ class TimmEncoder:
             raise EncoderError(f"timm:{self._name} gives {tuple(shape[1:])} for an image, not one vector")
         return int(shape[1])
 
+    def _find_cells(self) -> Patches | Map | None:
+        """The model's map or patches, likewise; None where it has neither."""
+        import timm
+        import torch
+
+        with torch.device("meta"), torch.inference_mode(), as_encoder_error(f"timm cannot make {self._name}"):
+            model = timm.create_model(self._name, num_classes=0).eval()
+            found = model.forward_features(torch.empty(1, *self._data["input_size"]))
+        return timm_cells(model, found, self._data)
+
     @cached_property
     def _runner(self) -> TorchRunner:
         return TorchRunner(self._device, self._precision, self._threads)
 
     @cached_property
     def _tried_runner(self) -> TorchRunner:
-        try_out(self._embed, self.preprocess, self._width, self._source)
+        try_out(lambda batch: self._embed(batch)["features"], self.preprocess, self._width, self._source)
         return self._runner
 
     @cached_property
@@ -146,8 +170,16 @@ class TimmEncoder:
                 )
         return self._runner.place(model)
 
-    def _embed(self, batch: np.ndarray) -> np.ndarray:
-        return self._runner.run(self._model, batch)
+    def _embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        model = self._model
+        return self._runner.run_named(lambda pixels: self._outputs(model, pixels), batch)
+
+    def _outputs(self, model: Any, pixels: Any) -> dict[str, Any]:
+        """Tensors: `(B, 3, H, W)` to the vectors `(B, D)`, and to the map or the patches where they are wanted."""
+        if self._cells is None:
+            return {"features": model(pixels)}
+        found = model.forward_features(pixels)
+        return {"features": model.forward_head(found), self._cells.output: self._cells.of(found, self._source)}
 
 
 def known_settings(name: str) -> dict[str, Any]:
