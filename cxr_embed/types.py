@@ -166,8 +166,7 @@ class EncoderSpec:
         text: how its vectors are compared with prompts, None for an encoder without text; it follows from the
             weights, so it is not part of the fingerprint either.
         classes: what its own classifier answers, None where no output holds that; likewise not part of the fingerprint.
-        licence: what the licence of the weights binds a user to, in a line; blank where none is known to bind. No part
-            of the fingerprint.
+        licence: what the weights' licence binds a user to, in a line; blank where none binds. Not in the fingerprint.
         grids: of outputs `(H, W, D)`, where their cells lie on the picture; it follows from the preprocessing.
     """
 

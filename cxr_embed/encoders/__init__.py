@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cxr_embed.arguments import checked_arguments
-from cxr_embed.encoders.checked import CheckedEncoder
-from cxr_embed.encoders.registry import ENCODERS, EncoderCard, chosen_words, encoder_card, is_own
+from cxr_embed.encoders.card import EncoderCard
+from cxr_embed.encoders.checked import CheckedEncoder, chosen_words
+from cxr_embed.encoders.registry import ENCODERS, encoder_card, is_own
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import Encoder, EncoderSpec, Precision, note_licence
 

@@ -142,3 +142,14 @@ def _numbers(what: str, given: Any) -> np.ndarray:
         raise EncoderError(f"{what} is {array.dtype}, expected float32")
     with np.errstate(over="ignore"):  # what float32 cannot hold is not finite
         return array.astype(np.float32, copy=False)
+
+
+def chosen_words(option: str, given: Sequence[str], known: Sequence[str], name: str) -> tuple[str, ...]:
+    """The given words in the order of the known ones: the order in which they were given changes nothing.
+
+    Raises:
+        EncoderError: for none, one that is not known, or one that is given twice.
+    """
+    if not given or not set(given) <= set(known) or len(set(given)) != len(given):
+        raise EncoderError(f"`{option}` of {name}: {', '.join(given) or 'nothing'}; there are {', '.join(known)}")
+    return tuple(word for word in known if word in given)

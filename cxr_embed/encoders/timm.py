@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.encoders.checked import chosen_words
 from cxr_embed.encoders.checkpoint import WEIGHTS, tensor_shapes
 from cxr_embed.encoders.digests import remembered_sha256
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
 from cxr_embed.encoders.licences import words_on_licence
 from cxr_embed.encoders.patches import Map, Patches, timm_cells
 from cxr_embed.encoders.pixels import as_uint8
-from cxr_embed.encoders.registry import chosen_words, encoder_card
+from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, try_out
 from cxr_embed.encoders.weights import noted_source, weights_path
 from cxr_embed.errors import EncoderError

@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cxr_embed.encoders.checked import chosen_words
 from cxr_embed.encoders.checkpoint import Checkpoint, find_checkpoint, terms_of
 from cxr_embed.encoders.patches import PATCHES, Patches, checkpoint_patches, processor_frame
 from cxr_embed.encoders.pixels import as_uint8, pad_to_square, tf_resize
-from cxr_embed.encoders.registry import chosen_words, encoder_card
+from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.torch_runner import (
     TorchRunner,
     as_encoder_error,
