@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,16 @@ class CheckedEncoder:
     def notes(self) -> tuple[str, ...]:
         """What a user should know of this run of it, in sentences."""
         return tuple(getattr(self.encoder, "notes", ()))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What it was read from: weights and whatever else makes the vectors."""
+        return tuple(getattr(self.encoder, "files", ()))
+
+    @property
+    def pinned(self) -> tuple[str, ...]:
+        """SHA-256 of published files that are known here: of its own, or of those that its own were made from."""
+        return tuple(getattr(self.encoder, "pinned", ()))
 
     @property
     def input_form(self) -> str:

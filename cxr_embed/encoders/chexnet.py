@@ -108,6 +108,7 @@ class ChexnetEncoder:
                 f"no weights for {name} here ({path}); of a checkpoint of yours, make them with\n"
                 f"  cxr-embed weights convert {name} model.pth.tar   (or name a safetensors file with `weights`)"
             )
+        self.files = (path,)
         self._weights, source = load_weights(path, densenet121, channels=3)
         self._device, self._precision, self._threads = device, precision, threads
         self._engine: Engine | None = None

@@ -19,6 +19,7 @@ from cxr_embed.encoders.licences import words_on_licence
 from cxr_embed.encoders.patches import Map, Patches, timm_cells
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.registry import encoder_card
+from cxr_embed.encoders.timm_weights import KNOWN
 from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, try_out
 from cxr_embed.encoders.weights import noted_source, weights_path
 from cxr_embed.errors import EncoderError
@@ -42,6 +43,7 @@ class TimmEncoder:
         self._name = name.removeprefix("timm:")
         self._settings = known_settings(self._name)
         self._file, source = _weights_file(self._name, self._settings, weights)
+        self.files, self.pinned = (self._file,), tuple(KNOWN)
         tensor_shapes(self._file)  # fails early where it is not a safetensors file
         self._source = source
         self._device, self._precision, self._threads = device, precision, threads

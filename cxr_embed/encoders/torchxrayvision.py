@@ -120,6 +120,7 @@ class TorchXRayVisionEncoder:
                 f"no weights for {name} here ({path}). Download {published.url} and run\n"
                 f"  cxr-embed weights convert {name} FILE.pt        (or name a safetensors file with `weights`)"
             )
+        self.files, self.pinned = (path,), (published.sha256,) if published.sha256 else ()
         self._weights, source = load_weights(path, self._family.network)
         points = OPERATING_POINTS[name]
         self._head: tuple[np.ndarray, np.ndarray] | None = None

@@ -122,6 +122,7 @@ class TransformersEncoder:
     ) -> None:
         self._checkpoint = find_checkpoint(name, weights)
         self._source = self._checkpoint.source
+        self.files = self._checkpoint.files
         self._model = _describe(self._checkpoint)
         self._pixels = pixels or "processor"
         self._device, self._precision, self._threads = device, precision, threads
