@@ -90,6 +90,10 @@ def convert(
         ),
     ] = None,
     sha256: Annotated[str | None, typer.Option(help="The publisher's digest, where none is pinned here.")] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="For chexnet: what its classifier answers on, in its order: Atelectasis,Effusion."),
+    ] = None,
 ) -> None:
     """Make a safetensors file from a published pickle, in which nothing is run.
 
@@ -100,7 +104,8 @@ def convert(
     """
     from cxr_embed.encoders.conversion import convert_weights, save_converted
 
-    converted = convert_weights(encoder, pickle, sha256)
+    names = [name.strip() for name in classes.split(",")] if classes else None
+    converted = convert_weights(encoder, pickle, sha256, names)
     target = save_converted(encoder, converted, out)
     typer.echo(f"{target}: {counted(len(converted.tensors), 'tensor')} for {encoder}")
     typer.echo(f"source: {converted.source}")

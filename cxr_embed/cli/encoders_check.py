@@ -70,6 +70,8 @@ def _lines(checked: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if checked["tasks"]:
         yield "for", ", ".join(checked["tasks"])
         yield "licence", checked["licence"] + (", gated" if checked["gated"] else "")
+        if checked["terms"]:
+            yield "terms", checked["terms"]
     if checked["trained_on"]:
         yield "learned from", checked["trained_on"]
     for part in checked["missing"]:

@@ -85,7 +85,7 @@ class EncoderCard:
     @property
     def is_family(self) -> bool:
         """Whether the name is a prefix that a checkpoint's name follows."""
-        return self.name.endswith("NAME")
+        return ":" in self.name
 
     @property
     def weights_here(self) -> bool | None:

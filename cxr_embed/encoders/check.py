@@ -21,7 +21,7 @@ from cxr_embed.encoders.golden import compared, picture
 from cxr_embed.encoders.hub import HubModel, NotHere, no_downloads
 from cxr_embed.encoders.listing import install_command, tasks_of
 from cxr_embed.encoders.registry import EncoderCard, encoder_card, is_own
-from cxr_embed.encoders.weights import weights_path
+from cxr_embed.encoders.weights import weights_folder
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage
 
@@ -46,7 +46,7 @@ def check_encoder(
 
     Returns:
         `ok`; `problems`: sentences; `missing`: what is not here (`what`), how to get it (`get`, `offline`); `licence`,
-        `gated`, `trained_on` and `tasks` by the table of encoders. Where it loads, also `spec`, `fingerprint`,
+        `terms`, `gated`, `trained_on` and `tasks` by the table of encoders. Where it loads, also `spec`, `fingerprint`,
         `files` with sizes, digests and what is known of them, `engine`, `machine`, `notes`, `seconds_an_image`
         (medians), `picture` (see `golden.compared`), `prompts`, `vectors`, and `own`: what only this kind of encoder
         knows.
@@ -58,6 +58,7 @@ def check_encoder(
     about = {
         "name": name,
         "licence": card.licence if card else "",
+        "terms": getattr(card, "terms", ""),
         "gated": card.gated if card else False,
         "trained_on": card.trained_on if card else "",
         "tasks": tasks_of(card) if card else [],
@@ -179,7 +180,7 @@ def _missing(card: EncoderCard, name: str, named: bool, error: EncoderError) -> 
             {
                 "what": f"weights of {name}",
                 "get": re.sub(r"^no weights for \S+ here \([^)]*\)[.;] ", "", _on_one_line(error)),
-                "offline": f"make {weights_path(name).name} elsewhere, and copy it to {weights_path(name)}",
+                "offline": f"the same elsewhere; copy what that writes into {weights_folder()}",
             }
         ]
     return []

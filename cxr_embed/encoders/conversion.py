@@ -39,25 +39,30 @@ class Converted:
     file: str = ""
 
 
-def convert_weights(encoder: str, path: Path, sha256: str | None = None) -> Converted:
+def convert_weights(
+    encoder: str, path: Path, sha256: str | None = None, classes: Sequence[str] | None = None
+) -> Converted:
     """An encoder's tensors from a file as its publisher gives it out, without running any code that the file holds.
 
     Args:
         encoder: its name.
         path: the file.
         sha256: what the publisher says of it.
+        classes: what a checkpoint's classifier answers on, for an encoder whose checkpoints do not say it.
 
     Raises:
         EncoderError: for an encoder without a converter, a digest that differs, or other tensors than the encoder's.
     """
+    if encoder == "chexnet":
+        from cxr_embed.encoders.chexnet import convert_chexnet
+
+        return convert_chexnet(path, sha256, classes)
+    if classes:
+        raise EncoderError(f"leave out `classes` for {encoder}; the checkpoints of chexnet have them")
     if encoder.startswith("timm:"):
         from cxr_embed.encoders.timm_weights import convert_timm
 
         return convert_timm(encoder.removeprefix("timm:"), path, sha256)
-    if encoder == "chexnet":
-        from cxr_embed.encoders.chexnet import convert_chexnet
-
-        return convert_chexnet(path, sha256)
     if encoder == "biomedclip" or encoder.startswith("open_clip:"):
         from cxr_embed.encoders.open_clip_weights import convert_open_clip
 

@@ -20,8 +20,9 @@ def tasks_of(card: EncoderCard) -> list[str]:
 
 
 def maps_of(card: EncoderCard) -> list[str]:
-    """The outputs that have a vector for each place of the picture."""
-    return [output for output, shape in card.outputs.items() if output in _MAPS or len(shape) == 3]
+    """The outputs that have a vector for each place of the picture, also those that only some checkpoints have."""
+    own = [output for output, shape in card.outputs.items() if output in _MAPS or len(shape) == 3]
+    return [*own, *(output for output in getattr(card, "on_request", ()) if output in _MAPS)]
 
 
 def needs_of(card: EncoderCard) -> list[str]:

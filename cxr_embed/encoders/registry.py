@@ -225,6 +225,18 @@ _CARDS = (
         needs=("torch", "timm"),
         batch_size=(4, 64),
     ),
+    EncoderCard(
+        name="monai:FOLDER",
+        module="cxr_embed.encoders.monai",
+        outputs={"features": (), "scores": ()},
+        default_outputs=("features",),
+        licence="its own",
+        framework="torch",
+        extra="monai",
+        needs=("torch", "monai"),
+        pixels=("bundle", "imagenet", "grey"),
+        batch_size=(4, 64),
+    ),
     _densenet(
         "densenet121",
         "NIH, PadChest, CheXpert, MIMIC-CXR, Google, OpenI, RSNA",
@@ -249,7 +261,7 @@ _CARDS = (
     EncoderCard(
         name="chexnet",
         module="cxr_embed.encoders.chexnet",
-        outputs={"features": (1024,), "map": (7, 7, 1024)},
+        outputs={"features": (1024,), "scores": (), "map": (7, 7, 1024)},
         default_outputs=("features",),
         licence="its own",
         framework="engines",
