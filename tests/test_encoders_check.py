@@ -267,7 +267,8 @@ def test_what_is_known_of_a_digest(source: str, said: str, tmp_path: Path) -> No
 def test_every_encoder_with_weights_says_which_files(name: str) -> None:
     module = importlib.import_module(ENCODERS[name].module)
     known = [module, *getattr(module.make, "__mro__", [])[:-1]]
-    assert any("self.files" in inspect.getsource(each) for each in known)
+    sources = [inspect.getsource(each) for each in known]
+    assert any("self.files" in source or "def files(" in source for source in sources)
 
 
 def test_encoders_are_listed_by_what_they_can_do() -> None:

@@ -70,8 +70,9 @@ def _lines(checked: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if checked["tasks"]:
         yield "for", ", ".join(checked["tasks"])
         yield "licence", checked["licence"] + (", gated" if checked["gated"] else "")
-        if checked["terms"]:
-            yield "terms", checked["terms"]
+        terms = checked.get("spec", {}).get("licence") or checked["terms"]
+        if terms:
+            yield "terms", terms
     if checked["trained_on"]:
         yield "learned from", checked["trained_on"]
     for part in checked["missing"]:

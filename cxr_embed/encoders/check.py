@@ -58,7 +58,7 @@ def check_encoder(
     about = {
         "name": name,
         "licence": card.licence if card else "",
-        "terms": getattr(card, "terms", ""),
+        "terms": card.terms if card else "",
         "gated": card.gated if card else False,
         "trained_on": card.trained_on if card else "",
         "tasks": tasks_of(card) if card else [],

@@ -27,6 +27,7 @@ class ConvertedEncoder:
 
     network: str
     published: str
+    pinned: tuple[str, ...] = ()  # SHA-256 of published files
 
     def __init__(
         self,

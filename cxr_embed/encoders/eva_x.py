@@ -102,7 +102,7 @@ class EvaXEncoder(ConvertedEncoder):
         precision: Precision = "float32",
         threads: int | None = None,
     ) -> None:
-        self.network = _network(name)
+        self.network, self.pinned = _network(name), tuple(_KNOWN)
         self.published = f"eva_x_{name.removeprefix('eva-x-')}_patch16_merged520k_mim.pt"
         super().__init__(name, weights=weights, device=device, precision=precision, threads=threads)
         self.describe(

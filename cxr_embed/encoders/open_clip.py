@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.encoders.checkpoint import terms_of
-from cxr_embed.encoders.open_clip_folder import find_open_clip
+from cxr_embed.encoders.open_clip_folder import BIOMEDCLIP_SHA256, find_open_clip
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, require_sentences, try_out
@@ -40,6 +40,7 @@ class OpenClipEncoder:
     ) -> None:
         self._checkpoint = find_open_clip(name, weights)
         self._source = self._checkpoint.source
+        self.files, self.pinned = self._checkpoint.files, (BIOMEDCLIP_SHA256,)
         self._recipe = self._checkpoint.recipe
         self._width: int = self._checkpoint.model_settings["embed_dim"]
         self._device, self._precision, self._threads = device, precision, threads
