@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.encoders import load_encoder
+from cxr_embed.encoders.card import EncoderCard
 from cxr_embed.encoders.checked import CheckedEncoder
 from cxr_embed.encoders.conversion import DIGEST_UNKNOWN
 from cxr_embed.encoders.digests import announced_sha256, remembered_sha256
 from cxr_embed.encoders.golden import compared, picture
 from cxr_embed.encoders.hub import HubModel, NotHere, no_downloads
 from cxr_embed.encoders.listing import install_command, tasks_of
-from cxr_embed.encoders.registry import EncoderCard, encoder_card, is_own
+from cxr_embed.encoders.registry import encoder_card, is_own
 from cxr_embed.encoders.weights import weights_folder, weights_path
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cxr_embed.encoders.registry import ENCODERS, EncoderCard
+from cxr_embed.encoders.card import EncoderCard
+from cxr_embed.encoders.registry import ENCODERS
 from cxr_embed.types import DEMONSTRATES
 
 SCORES = "scores"  # the output that holds a model's own answers
@@ -22,7 +23,7 @@ def tasks_of(card: EncoderCard) -> list[str]:
 def maps_of(card: EncoderCard) -> list[str]:
     """The outputs that have a vector for each place of the picture, also those that only some checkpoints have."""
     own = [output for output, shape in card.outputs.items() if output in _MAPS or len(shape) == 3]
-    return [*own, *(output for output in getattr(card, "on_request", ()) if output in _MAPS)]
+    return [*own, *(output for output in card.on_request if output in _MAPS)]
 
 
 def needs_of(card: EncoderCard) -> list[str]:
