@@ -62,8 +62,8 @@ def test_any_encoder_can_be_checked() -> None:
     assert told["engine"].startswith("scikit-image")
     done = run_cli("encoders", "check", "mini", "--images", "2")
     assert done.returncode == 0, done.stderr
-    assert "vectors        differ" in done.stdout
-    assert "prompts        differ" in done.stdout
+    assert "vectors        another for another radiograph" in done.stdout
+    assert "prompts        another vector for another sentence" in done.stdout
     assert "test picture   contrastive: " in done.stdout
     assert ", pinned here\n" in done.stdout
     assert "pixels         grey; 0..max to -1..1" in done.stdout

@@ -112,8 +112,14 @@ def _what_it_did(checked: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if all(result["apart"] is None for result in checked["picture"].values()):
         yield "test picture", "nothing measured to compare with, by these weights; --json has what they give here"
     if checked["prompts"] is not None:
-        yield "prompts", "differ" if checked["prompts"]["different"] else checked["prompts"]["problem"]
-    yield "vectors", "differ" if checked["vectors"]["different"] else "the same for radiographs that differ"
+        yield (
+            "prompts",
+            "another vector for another sentence" if checked["prompts"]["different"] else checked["prompts"]["problem"],
+        )
+    yield (
+        "vectors",
+        "another for another radiograph" if checked["vectors"]["different"] else "the same for radiographs that differ",
+    )
 
 
 def _ms(value: float) -> str:
