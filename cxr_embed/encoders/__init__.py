@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import inspect
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ def resolve_device(device: str, name: str) -> str:
         if device == "auto":
             return "cpu"
         raise EncoderError("a GPU needs torch: pip install 'cxr-embed[torch]'")
+    if device == "auto" and "torch" not in sys.modules and not _driver_here():
+        return "cpu"
     import torch
 
     if torch.cuda.is_available():
@@ -44,6 +48,17 @@ def resolve_device(device: str, name: str) -> str:
     if device == "cuda":
         raise EncoderError("torch sees no GPU here; use `device='cpu'`, or check `nvidia-smi` and the torch build")
     return "cpu"
+
+
+def _driver_here() -> bool:
+    """Whether a GPU's driver may be here: without one torch sees no GPU, and takes seconds to be imported and asked."""
+    if sys.platform != "linux" or os.path.exists("/dev/kfd"):  # AMD's
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def resolve_precision(precision: str, name: str, device: str) -> Precision:

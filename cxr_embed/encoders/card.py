@@ -23,7 +23,8 @@ class EncoderCard:
         outputs: name to shape of one image's vector; empty where the checkpoint decides.
         licence: of the weights (or of the code where there are none).
         terms: what that licence binds a user to, in a line that every run says; blank where it asks for a notice alone.
-        framework: what runs it. `engines`: OpenVINO on a CPU, torch on a GPU.
+        framework: what runs it. `engines`: OpenVINO on a CPU, torch on a GPU; `torch`: the same for its image
+            tower, where that was proven, and torch for the rest.
         extra: what to install for it, `pip install 'cxr-embed[EXTRA]'`; empty for the core.
         needs: the importable modules that running it takes.
         has_weights: False for a computed descriptor.

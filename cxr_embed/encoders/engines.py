@@ -34,6 +34,22 @@ def available_precisions(device: str) -> tuple[Precision, ...]:
     return ("bf16", "float32") if "BF16" in native else ("float32",)
 
 
+def openvino_name(precision: Precision) -> str:
+    """The name of OpenVINO on a CPU as an engine."""
+    return f"openvino {import_openvino().__version__.split('-')[0]} {precision} cpu"
+
+
+def cpu_settings(precision: Precision, threads: int | None) -> dict[str, Any]:
+    """What a network is compiled with."""
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "NUM_STREAMS": 1,
+        # Several workers would all be pinned to the same first cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+    return settings if threads is None else {**settings, "INFERENCE_NUM_THREADS": threads}
+
+
 class OpenVinoOps:
     """Builds an OpenVINO graph from the weights, so that a CPU needs no torch."""
 
@@ -94,19 +110,12 @@ class OpenVinoEngine:
         channels: int = 1,
     ) -> None:
         openvino = import_openvino()
-        self.name = f"openvino {openvino.__version__.split('-')[0]} {precision} cpu"
+        self.name = openvino_name(precision)
         self._core = openvino.Core()
         parameter = openvino.opset13.parameter([1, channels, side, side], dtype=np.float32)
         self._model = openvino.Model([network(OpenVinoOps(weights), parameter)], [parameter])
         self._shape = [channels, side, side]
-        self._settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            "NUM_STREAMS": 1,
-            # Several workers would all be pinned to the same first cores.
-            "ENABLE_CPU_PINNING": False,
-        }
-        if threads is not None:
-            self._settings["INFERENCE_NUM_THREADS"] = threads
+        self._settings = cpu_settings(precision, threads)
         self._request: Any = None
         self._size = 0
 

@@ -13,15 +13,16 @@ import numpy as np
 
 from cxr_embed.encoders.checked import chosen_words
 from cxr_embed.encoders.checkpoint import Checkpoint, find_checkpoint, terms_of
+from cxr_embed.encoders.image_tower import ImageTower
 from cxr_embed.encoders.patches import PATCHES, Patches, checkpoint_patches, processor_frame
 from cxr_embed.encoders.pixels import as_uint8, pad_to_square, tf_resize
+from cxr_embed.encoders.plain_pixels import Pixels, Recipe, plain_pixels, processor_recipe
 from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.torch_runner import (
     TorchRunner,
     as_encoder_error,
     require_finite,
     require_sentences,
-    try_out,
 )
 from cxr_embed.encoders.transformers_loading import (
     class_width,
@@ -187,21 +188,39 @@ class TransformersEncoder:
     @property
     def engine(self) -> str:
         """Framework, version, precision and device. The image model is loaded and tried out for it."""
-        return self._tried_runner.name
+        return self._tower.engine
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how it runs."""
+        return self._tower.notes
 
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(3, S, S)` float32 from the checkpoint's processor; `(1, S, S)` uint8 by the other recipes."""
         grey = as_uint8(image.pixels, image.max_value)
         if self._pixels == "processor":
-            from PIL import Image
-
-            rgb = Image.fromarray(grey).convert("RGB")
-            with as_encoder_error(f"{self._source}: its image processor fails"):
-                values = self._processor(images=rgb, return_tensors="np")["pixel_values"]
-            return np.ascontiguousarray(np.asarray(values)[0], dtype=np.float32)
+            return self._processed(grey)
         square = pad_to_square(grey) if self._pixels == "pad" else grey
         # Cut, not rounded: Google's notebook and Big Vision cast to uint8.
         return tf_resize(square, self._side).astype(np.uint8)[None]
+
+    @cached_property
+    def _processed(self) -> Pixels:
+        """Grey 8 bits to the model's input: transformers' image processor, or the same without transformers."""
+        what = {"transformers": self._checkpoint.image_settings, "config": self._checkpoint.config}
+
+        def recipe() -> Recipe | None:
+            return processor_recipe(self._processor)
+
+        return plain_pixels(what, ("transformers",), recipe, self._by_processor) or self._by_processor
+
+    def _by_processor(self, grey: np.ndarray) -> np.ndarray:
+        from PIL import Image
+
+        rgb = Image.fromarray(grey).convert("RGB")
+        with as_encoder_error(f"{self._source}: its image processor fails"):
+            values = self._processor(images=rgb, return_tensors="np")["pixel_values"]
+        return np.ascontiguousarray(np.asarray(values)[0], dtype=np.float32)
 
     def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """`(B, C, S, S)` as `preprocess` gives it to `{"image" or "pooled": (B, D) float32}`.
@@ -214,8 +233,7 @@ class TransformersEncoder:
                 f"{self._source}: its image processor gives pictures of several sizes; "
                 "set a fixed size, or a crop, in its preprocessor_config.json"
             )
-        self._tried_runner  # noqa: B018 (loads)
-        found = self._embed(batch)
+        found = self._tower(batch)
         return {output: require_finite(found[output], self._source) for output in self._spec.outputs}
 
     def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
@@ -256,18 +274,27 @@ class TransformersEncoder:
         return TorchRunner(self._device, self._precision, self._threads)
 
     @cached_property
-    def _tried_runner(self) -> TorchRunner:
-        try_out(lambda batch: self._embed(batch)[self._model.output], self.preprocess, self._model.width, self._source)
-        return self._runner
+    def _tower(self) -> ImageTower:
+        return ImageTower(
+            self._spec,
+            load=self._load_image_model,
+            outputs=self._outputs,
+            preprocess=self.preprocess,
+            main=self._model.output,
+            width=self._model.width,
+            packages=("transformers",),
+            device=self._device,
+            precision=self._precision,
+            threads=self._threads,
+        )
 
-    @cached_property
-    def _image_model(self) -> Any:
+    def _load_image_model(self) -> Any:
         model = load_model(self._checkpoint)
         if self._model.text is not None:
             model.text_model = None  # half of the weights need not be on the device
         elif getattr(model, "main_input_name", "") != "pixel_values":
             raise EncoderError(f"{self._source} is not a vision model but a {type(model).__name__}")
-        return self._runner.place(model)
+        return model
 
     @cached_property
     def _text_model(self) -> Any:
@@ -275,14 +302,17 @@ class TransformersEncoder:
         model.vision_model = None
         return self._runner.place(model)
 
-    def _embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        model = self._image_model
-        return self._runner.run_named(lambda pixels: self._outputs(model, pixels), batch)
+    @cached_property
+    def _levels(self) -> Any:
+        """What 8 bits are to the model, `(256,)`: looked up, since OpenVINO would round a division otherwise."""
+        import torch
+
+        return torch.arange(256, dtype=torch.float32) / 127.5 - 1
 
     def _outputs(self, model: Any, pixels: Any) -> dict[str, Any]:
         """Tensors: `(B, C, S, S)` to the vectors `(B, D)`, and to the patches where they are wanted."""
         if pixels.shape[1] == 1:
-            pixels = (pixels.float() / 127.5 - 1).expand(-1, 3, -1, -1)
+            pixels = self._levels.to(pixels.device)[pixels.long()].expand(-1, 3, -1, -1)
         both = self._model.text is not None
         output = model.get_image_features(pixel_values=pixels) if both else model(pixel_values=pixels)
         found = {self._model.output: self._vectors(output)}

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.encoders.kept import cache_folder
 from cxr_embed.encoders.networks import Network, weight_shapes
 from cxr_embed.errors import EncoderError
 from cxr_embed.io.digests import file_sha256
@@ -39,8 +40,7 @@ def weights_folder() -> Path:
     given = os.environ.get("CXR_EMBED_WEIGHTS")
     if given:
         return Path(given)
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "cxr-embed" / "weights"
+    return cache_folder() / "weights"
 
 
 def weights_path(encoder: str) -> Path:
