@@ -19,6 +19,7 @@ import milvus
 import probe
 import storage
 import tokens
+import torch_encoders
 import zeroshot
 from common import Line, machine
 
@@ -37,6 +38,7 @@ PARTS: dict[str, Callable[[Path], list[Line]]] = {
     "milvus": milvus.run,
     "install": storage.install,
     "foundation": foundation.run,
+    "torch-encoders": torch_encoders.run,
     "gpu": encoder.gpu,
 }
 

@@ -12,10 +12,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from cxr_embed.grids import Grid
 from cxr_embed.io.digests import json_digest
 
 Precision = Literal["float32", "bf16"]
-# What becomes of a picture in colour: a tinted film, or coloured marks on a grey one.
 # What is odd about a file that was read all the same; `images.notes` has the sentences.
 ImageNote = Literal["window", "rescale", "range", "aspect", "colour", "lateral"]
 # Stands wherever results are shown.
@@ -166,8 +166,8 @@ class EncoderSpec:
         text: how its vectors are compared with prompts, None for an encoder without text; it follows from the
             weights, so it is not part of the fingerprint either.
         classes: what its own classifier answers, None where no output holds that; likewise not part of the fingerprint.
-        licence: what the licence of the weights binds a user to, in a line; blank where none is known to bind. No part
-            of the fingerprint.
+        licence: what the weights' licence binds a user to, in a line; blank where none binds. Not in the fingerprint.
+        grids: of outputs `(H, W, D)`, where their cells lie on the picture; it follows from the preprocessing.
     """
 
     name: str = field(kw_only=False)  # first in users' own encoders
@@ -179,11 +179,12 @@ class EncoderSpec:
     text: TextRule | None = None
     classes: ClassRule | None = None
     licence: str = ""
+    grids: Mapping[str, Grid] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change when anything changes that changes the vectors."""
-        beside = ("weights_source", "text", "classes", "licence")
+        beside = ("weights_source", "text", "classes", "licence", "grids")
         return json_digest({key: value for key, value in self.to_json().items() if key not in beside})
 
     @property
@@ -236,21 +237,22 @@ class EncoderSpec:
         if self.text is not None:
             value["text"] = self.text.to_json()
         if self.classes is not None:
-            names, points = list(self.classes.names), list(self.classes.operating_points)
-            value["classes"] = {"output": self.classes.output, "names": names, "operating_points": points}
-        if self.licence:
-            value["licence"] = self.licence
+            value["classes"] = {k: part if k == "output" else list(part) for k, part in vars(self.classes).items()}
+        value |= {"licence": self.licence} if self.licence else {}
+        if self.grids:
+            value["grids"] = {output: grid.to_json() for output, grid in self.grids.items()}
         return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> EncoderSpec:
         """The inverse of `to_json`."""
-        outputs = {name: tuple(shape) for name, shape in value["outputs"]}
-        text, classes = TextRule(**value["text"]) if "text" in value else None, None
-        if "classes" in value:
-            own = value["classes"]
-            classes = ClassRule(own["output"], tuple(own["names"]), tuple(own["operating_points"]))
-        return note_stand_in(cls(**{**value, "outputs": outputs, "text": text, "classes": classes}))
+        read = {**value, "outputs": {name: tuple(shape) for name, shape in value["outputs"]}}
+        if "text" in value:
+            read["text"] = TextRule(**value["text"])
+        if own := value.get("classes"):
+            read["classes"] = ClassRule(own["output"], tuple(own["names"]), tuple(own["operating_points"]))
+        read["grids"] = {output: Grid.from_json(grid) for output, grid in value.get("grids", {}).items()}
+        return note_stand_in(cls(**read))
 
 
 def note_stand_in(spec: EncoderSpec) -> EncoderSpec:

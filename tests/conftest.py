@@ -39,10 +39,22 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def _kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What encoders found out and keep in the cache: it is known by its digests, so that all tests may share it."""
+    folder = tmp_path_factory.mktemp("kept")
+    for name in ("facts", "networks"):
+        (folder / name).mkdir()
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, _kept: Path) -> None:
     """No test reads or writes the user's own keys, caches or weights."""
     home = tmp_path_factory.mktemp("home")
+    (home / ".cache" / "cxr-embed").mkdir(parents=True)
+    for folder in _kept.iterdir():
+        (home / ".cache" / "cxr-embed" / folder.name).symlink_to(folder)
     monkeypatch.setenv("HOME", str(home))
     for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "CXR_EMBED_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)

@@ -27,7 +27,7 @@ COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 # What differs from run to run: numbers that are measured, digests, the arithmetic that the processor has.
 VARIES = re.compile(r"\[[0-9a-f]{12}\]|\b[0-9a-f]{16,64}\b|[-+−]?\d[\d.,:T+-]*(cu\d+|cpu\b)?|\b(bf16|float32)\b")
 # What the installed extras change in the table of encoders.
-INSTALLED = re.compile(r"  (yes|no) +(none|here|no|named) *$")
+INSTALLED = re.compile(r"\b(extra [\w-]+|weights|a checkpoint)(?=  )")
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ def missing_modules() -> list[str]:
 
 def normal(text: str) -> list[str]:
     """Lines without what differs from run to run."""
-    lines = [
-        INSTALLED.sub(r"  # \2", line) for line in text.splitlines() if not line.startswith("What is not installed")
-    ]
+    lines = [INSTALLED.sub("#", line) for line in text.splitlines() if not line.startswith("machine  ")]
     return [" ".join(VARIES.sub("#", line).split()) for line in lines if line.strip()]
 
 

@@ -148,7 +148,7 @@ def test_the_hubs_cache_is_enough_beside_what_was_converted(
     monkeypatch.setenv("CXR_EMBED_WEIGHTS", str(tmp_path))
     cached = copy_of(folder, tmp_path / "692f09e9")
     (cached / PUBLISHED).with_suffix(".safetensors").unlink()
-    for module in ("biovil_t", "registry"):
+    for module in ("biovil_t", "card"):
         monkeypatch.setattr(f"cxr_embed.encoders.{module}.cached_folder", lambda _: cached)
     assert ENCODERS["biovil-t"].weights_here is False
     with pytest.raises(EncoderError, match="no image weights for biovil-t"):

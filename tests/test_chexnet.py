@@ -18,9 +18,9 @@ from cxr_embed.encoders import ENCODERS
 from cxr_embed.encoders.chexnet import NIH_CLASSES
 from cxr_embed.encoders.conversion import convert_weights
 from cxr_embed.encoders.seen import words_on
-from cxr_embed.encoders.weights import save_weights
+from cxr_embed.encoders.weights import class_names, save_weights
 from cxr_embed.errors import EncoderError
-from cxr_embed.types import CxrImage
+from cxr_embed.types import ClassRule, CxrImage
 
 torch = pytest.importorskip("torch", reason="conversion needs torch: pip install 'cxr-embed[torch]'")
 torchvision = pytest.importorskip("torchvision", reason="the peer: pip install 'cxr-embed[torch]'")
@@ -72,7 +72,8 @@ def test_a_checkpoint_gives_torchvisions_features(
     done = run_cli("weights", "convert", "chexnet", str(path), "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert "606 tensors for chexnet" in done.stdout
-    encoder = load_encoder("chexnet", weights=out, device="cpu", precision="float32")
+    both = ["features", "scores"]
+    encoder = load_encoder("chexnet", weights=out, device="cpu", precision="float32", outputs=both)
     assert encoder.spec.weights_source.startswith("model.pth.tar (SHA-256 ")
     assert "digest unknown" in encoder.spec.weights_source
     images = [
@@ -84,10 +85,14 @@ def test_a_checkpoint_gives_torchvisions_features(
     np.testing.assert_allclose(pixels, by_torchvision(images), atol=1e-5)
     with torch.no_grad():
         maps = torch.relu(peer.features(torch.from_numpy(pixels)))
+        answers = peer.classifier(maps.mean(dim=(2, 3))).numpy()
     theirs = maps.mean(dim=(2, 3)).numpy()
-    ours = encoder.embed(pixels)["features"]
-    np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
+    ours = encoder.embed(pixels)
+    np.testing.assert_allclose(ours["features"], theirs, atol=1e-4 * np.abs(theirs).max())
     assert np.ptp(theirs, axis=0).max() > 1e-3
+    assert encoder.spec.classes == ClassRule("scores", NIH_CLASSES)
+    np.testing.assert_allclose(1 / (1 + np.exp(-ours["scores"])), answers, atol=1e-4)
+    assert np.ptp(answers) > 0.05
 
 
 def by_torchvision(images: list[CxrImage]) -> np.ndarray:
@@ -106,7 +111,36 @@ def test_the_classifier_is_kept_with_what_is_known_of_it(peer: Any, tmp_path: Pa
     assert converted.notes["head"] == "sigmoid"
     assert json.loads(converted.notes["classes"]) == list(NIH_CLASSES)
     save_weights(tmp_path / "a.safetensors", converted.tensors, converted.source, converted.notes)
-    assert load_encoder("chexnet", weights=tmp_path / "a.safetensors").spec.outputs == {"features": (1024,)}
+    spec = load_encoder("chexnet", weights=tmp_path / "a.safetensors").spec
+    assert (spec.outputs, spec.classes) == ({"features": (1024,)}, None)
+    answering = load_encoder("chexnet", weights=tmp_path / "a.safetensors", outputs=["scores"]).spec
+    assert answering.outputs == {"scores": (14,)}
+    assert answering.weights != spec.weights  # another classifier is another model
+
+
+def test_classes_that_a_checkpoint_does_not_name_are_given(tmp_path: Path) -> None:
+    path = save(tmp_path / "two.pth", torchvision.models.densenet121(num_classes=2).state_dict())
+    out = tmp_path / "two.safetensors"
+    bare = convert_weights("chexnet", path)
+    save_weights(out, bare.tensors, bare.source, bare.notes)
+    with pytest.raises(EncoderError, match=r"nothing says what its classifier answers, .* --classes NAME,NAME"):
+        load_encoder("chexnet", weights=out, outputs=["scores"])
+    done = run_cli("weights", "convert", "chexnet", str(path), "--out", str(out), "--classes", "Effusion, Pneumonia")
+    assert done.returncode == 0, done.stderr
+    spec = load_encoder("chexnet", weights=out, outputs=["scores"]).spec
+    assert spec.classes == ClassRule("scores", ("Effusion", "Pneumonia"))
+    for names in (["Effusion"], ["Mass", "Mass"]):
+        with pytest.raises(EncoderError, match=r"has 2 classes; `classes` names 1, each once"):
+            convert_weights("chexnet", path, classes=names)
+    with pytest.raises(EncoderError, match=r"leave out `classes` for densenet121; the checkpoints of chexnet have"):
+        convert_weights("densenet121", path, classes=["a"])
+    stem = {"features.conv0.weight": torch.ones(1)}
+    with pytest.raises(EncoderError, match=r"has no classifier; `classes` names 1"):
+        convert_weights("chexnet", save(tmp_path / "bare.pth", stem), classes=["a"])
+    for note in ("Effusion", "[]", '["a", "a"]', '["a", ""]', "[1]", "{}"):
+        save_weights(tmp_path / "n.safetensors", {"a": np.ones(1, np.float32)}, "x", {"classes": note})
+        with pytest.raises(EncoderError, match=r"its note `classes` is not a list of names that differ"):
+            class_names(tmp_path / "n.safetensors")
 
 
 @pytest.mark.parametrize("classes", [1, 5, 14, 1000])

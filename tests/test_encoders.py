@@ -201,8 +201,8 @@ def test_the_table_on_the_command_line() -> None:
     rows = {row["name"]: row for row in json.loads(done.stdout)}
     assert rows["hog"]["weights_here"] is None
     assert rows["densenet121"]["weights_here"] is False
-    assert rows["densenet121"]["outputs"] == {"features": [1024], "scores": [18]}
-    assert rows["resnet50"]["outputs"] == {"features": [2048], "scores": [16]}
+    assert rows["densenet121"]["outputs"] == {"features": [1024], "scores": [18], "map": [7, 7, 1024]}
+    assert rows["resnet50"]["outputs"] == {"features": [2048], "scores": [16], "map": [16, 16, 2048]}
     assert rows["densenet121"]["installed"] is rows["hog"]["installed"] is True  # the core runs them
     assert all(row["licence"] for row in rows.values())
     assert rows["cxr-foundation"]["gated"] is rows["medsiglip-448"]["gated"] is True

@@ -32,6 +32,14 @@ pytest.importorskip("transformers", reason="needs transformers: pip install 'cxr
 
 GOLDEN = json.loads(Path(__file__).with_name("peer_goldens.json").read_text())
 EVA_X = tuple(GOLDEN["eva_x"]["models"])
+# The architectures as they are published, before this module makes them smaller.
+PUBLISHED = {
+    (chexzero, "VISION"): dict(chexzero.VISION),
+    (chexzero, "TEXT"): dict(chexzero.TEXT),
+    (eva_x, "ARCHITECTURES"): {name: dict(each) for name, each in eva_x.ARCHITECTURES.items()},
+    (ark, "ARCHITECTURE"): dict(ark.ARCHITECTURE),
+    (ark, "PROJECTED"): ark.PROJECTED,
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -185,6 +193,24 @@ def test_ark_is_its_authors(files: dict[str, Path], monkeypatch: pytest.MonkeyPa
     np.testing.assert_allclose(published_size, golden["pixels_768"], atol=1e-3)
 
 
+def test_networks_have_the_published_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors and numbers in all of the authors' own classes, made as they make them, classifiers left out."""
+    for (module, name), value in PUBLISHED.items():
+        monkeypatch.setattr(module, name, value)
+    with torch.device("meta"):
+        made = {"chexzero": chexzero.make_clip(), **{name: eva_x.make_eva_x(name) for name in EVA_X}}
+        made["ark-plus"] = ark.make_ark()
+    shapes = {name: [np.prod(each.shape, dtype=int) for each in made[name].state_dict().values()] for name in made}
+    assert {name: (len(sizes), sum(sizes)) for name, sizes in shapes.items()} == {
+        "chexzero": (302 + 24 * 4, 151_277_313),  # query, key and value apart in each of 24 layers
+        "eva-x-tiny": (162, 5_525_184),
+        "eva-x-small": (162, 21_667_200),
+        "eva-x-base": (234, 85_850_880),
+        "ark-plus": (329, 197_313_428),
+    }
+    assert ENCODERS["ark-plus"].outputs == {"projected": (1376,), "features": (made["ark-plus"].num_features,)}
+
+
 def test_arks_licence_and_what_is_known_of_the_files(files: dict[str, Path]) -> None:
     for name in NAMES:
         spec = load(name, files).spec
@@ -254,7 +280,7 @@ def test_another_sizes_weights_are_refused(files: dict[str, Path], tmp_path: Pat
             load(name, {name: files[other]}).engine  # noqa: B018 (loads)
     with pytest.raises(EncoderError, match="has no logit_scale"):
         load("chexzero", {"chexzero": files["ark-plus"]})
-    with pytest.raises(EncoderError, match="no encoder is named 'eva-x-huge'; of EVA-X there are eva-x-tiny"):
+    with pytest.raises(EncoderError, match="no encoder is named 'eva-x-huge'; did you mean eva-x-"):
         convert_weights("eva-x-huge", tmp_path / "x.pt")
 
 

@@ -18,6 +18,7 @@ FLOORS = {
     "choices": 0,
     "arguments": 0,
     "errors": -1,
+    "grids": -1,
     "io": -1,
     "notebook": 0,
     "telemetry": 0,

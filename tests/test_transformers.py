@@ -181,9 +181,9 @@ def test_medsiglip_recipes(medsiglip: Path, chest: Callable[..., np.ndarray]) ->
         picture = CxrImage(pixels=resized, bits=8, content_id="", source="png")
         assert np.array_equal(encoders[pixels].preprocess(image), resized[None])
         want = direct_images(medsiglip, direct_pixels(medsiglip, [picture]))
-        np.testing.assert_allclose(ours(encoders[pixels], [image]), want, atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(ours(encoders[pixels], [image]), want, atol=1e-4 * abs(want).max(), rtol=0)
     want = direct_images(medsiglip, direct_pixels(medsiglip, [image]))
-    np.testing.assert_allclose(ours(encoders["processor"], [image]), want, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(ours(encoders["processor"], [image]), want, atol=1e-4 * abs(want).max(), rtol=0)
     assert np.abs(ours(encoders["published"], [image]) - want).max() > 1e-4
     assert Image.fromarray(resized).resize((448, 448), 2).tobytes() == resized.tobytes()
 
@@ -539,8 +539,11 @@ def test_another_model_is_not_medsiglip(siglip: Path) -> None:
         load_encoder("medsiglip-448", weights=siglip)
 
 
-def test_out_of_memory_keeps_its_words(clip: Path, images: list[CxrImage], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_keeps_its_words(
+    clip: Path, images: list[CxrImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The pipeline halves a batch by them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no network is kept there: torch runs the model
 
     def full(*arguments: Any, **options: Any) -> Any:
         del arguments, options

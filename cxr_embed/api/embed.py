@@ -15,7 +15,8 @@ import pyarrow as pa
 from cxr_embed.api.inputs import StrPath
 from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import Colour, Dtype
-from cxr_embed.encoders import CheckedEncoder, load_encoder
+from cxr_embed.encoders import CheckedEncoder, encoder_card, load_encoder
+from cxr_embed.encoders.registry import is_own
 from cxr_embed.errors import EncoderError, ImageError, ManifestError
 from cxr_embed.images import NOTES, looks_like_chest, prepared_encoder, read_image
 from cxr_embed.io.digests import file_sha256, sha256_hex
@@ -215,8 +216,8 @@ def embed_images(
         batch_size: images the encoder takes at once.
 
     Returns:
-        `(N, D)` or `(N, T, D)` float32, row i for image i. A warning names images that do not look like chest
-        radiographs, and files that are odd.
+        `(N, D)`, `(N, T, D)` or `(N, H, W, D)` float32, row i for image i. A warning names images that do not look
+        like chest radiographs, and files that are odd.
 
     Raises:
         ImageError: for a file that is not a radiograph, or an array of another shape or dtype; it names the image.
@@ -227,7 +228,14 @@ def embed_images(
     _check_encoder(encoder)
     images = _listed(images)
     loaded = (
-        load_encoder(encoder, weights=weights, device=device, precision=precision, pixels=pixels)
+        load_encoder(
+            encoder,
+            weights=weights,
+            device=device,
+            precision=precision,
+            pixels=pixels,
+            outputs=[output] if output and not is_own(encoder) and encoder_card(encoder).has_choice else None,
+        )
         if isinstance(encoder, str)
         else CheckedEncoder(encoder)
     )

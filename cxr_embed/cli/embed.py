@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from cxr_embed.cli.common import fail, is_terminal, print_json
 from cxr_embed.cli.options import AsJson, Device, Extra, KeyFile, Root, Weights, listed
 from cxr_embed.cli.terminal import console
 from cxr_embed.notebook import in_notebook
+from cxr_embed.present.numbers import format_bytes
 from cxr_embed.types import counted
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def embed(
     ] = "mini",
     weights: Weights = None,
     outputs: Annotated[
-        str | None, typer.Option(help="Which of the encoder's outputs to store, e.g. contrastive,general.")
+        str | None, typer.Option(help="Which of the encoder's outputs to store, e.g. features,map.")
     ] = None,
     pixels: Annotated[str | None, typer.Option(help="Which of the encoder's pixel recipes to use.")] = None,
     prepare: Annotated[
@@ -61,6 +63,7 @@ def embed(
     is named at the end, and the exit status is 1. Ctrl-C keeps what is done; the next run goes on from there.
     """
     recipe: dict[str, Any] = {"weights": weights, "outputs": listed(outputs), "pixels": pixels, "prepare": prepare}
+    recipe["dtype"] = dtype
     if dry_run:
         from cxr_embed.manifest import read_manifest
         from cxr_embed.pipeline.embedding import plan_embedding
@@ -83,7 +86,6 @@ def embed(
             **recipe,
             colour=colour,
             follow_links=follow_links,
-            dtype=dtype,
             batch_size=_count("--batch-size", batch_size),
             workers=_count("--workers", workers),
             limit=limit,
@@ -103,8 +105,9 @@ def embed(
 
 def _print_plan(plan: Plan) -> None:
     out = f", {plan.forgotten:,} forgotten" if plan.forgotten else ""
+    size = f" (about {format_bytes(plan.bytes_ahead)} of vectors)" if plan.to_read else ""
     typer.echo(
-        f"{counted(plan.images, 'image')}: {plan.unchanged:,} unchanged, {plan.to_read:,} to read, "
+        f"{counted(plan.images, 'image')}: {plan.unchanged:,} unchanged, {plan.to_read:,} to read{size}, "
         f"{plan.missing:,} missing{out}. Nothing was done."
     )
 
@@ -117,11 +120,29 @@ def _count(option: str, text: str) -> int | Literal["auto"]:
     return fail(f"{option} is auto or a whole number from 1, not {text!r}", 2)
 
 
+class _SizeFirst:
+    """Says once what a run will write, before it does, where that is much."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say: Callable[[str], None] | None = say
+
+    def __call__(self, summary: EmbedSummary) -> None:
+        if self._say is not None and summary.size_ahead:
+            self._say(summary.size_ahead)
+        self._say = None
+
+
 @contextmanager
 def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
-    """A bar with images/s, time left and failures, on stderr; None where nobody would see it, or the run has one."""
-    if in_notebook() or not is_terminal():
+    """A bar with images/s, time left and failures, on stderr, and first what a long run will write.
+
+    No bar where nobody would see it; None where the run has one.
+    """
+    if in_notebook():
         yield None
+        return
+    if not is_terminal():
+        yield _SizeFirst(partial(typer.echo, err=True))
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -135,8 +156,10 @@ def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
     )
     with Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task("starting", total=None, rate="", failed="")
+        say_size = _SizeFirst(bar.console.print)
 
         def show(summary: EmbedSummary) -> None:
+            say_size(summary)
             speed = bar.tasks[0].speed
             bar.update(
                 task,

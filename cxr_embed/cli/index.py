@@ -49,8 +49,8 @@ def build(
     pool: Annotated[
         IndexPooling | None,
         typer.Option(
-            help="Of (T, D) vectors: mean makes one of them, tokens compares each by max-sim; the default is tokens "
-            "where the encoder compares words so.",
+            help="Of several vectors an image: mean makes one of them, tokens compares each by max-sim; the default "
+            "is tokens where the encoder compares words so.",
             show_default=False,
         ),
     ] = None,

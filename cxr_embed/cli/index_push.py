@@ -29,7 +29,8 @@ def push(
         typer.Option(help="One of the encoder's outputs; the one that words are compared with, else its first."),
     ] = None,
     pool: Annotated[
-        IndexPooling | None, typer.Option(help="Of (T, D) vectors: mean makes one of them.", show_default=False)
+        IndexPooling | None,
+        typer.Option(help="Of several vectors an image: mean makes one of them.", show_default=False),
     ] = None,
     key_file: KeyFile = None,
     as_json: AsJson = False,

@@ -53,6 +53,7 @@ def info(
         else spec.weights_source or "none: computed, not learned",
         "pixels": spec.preprocessing,
         "vectors": f"{shapes}, {opened.header.dtype}",
+        "cells": "; ".join(f"{name}: row by row over {grid.words}" for name, grid in spec.grids.items()),
         "computed by": ", ".join(f"{engine} ({count:,})" for engine, count in opened.engines.items()) or "nothing yet",
         "images": f"{body['images']:,} of {patients} ({body['vectors']:,} different)",
         "prompts": f"{prompts:,}"
@@ -65,6 +66,8 @@ def info(
     }
     if spec.text is None:
         del lines["prompts"]
+    if not spec.grids:
+        del lines["cells"]
     if not unlike:
         del lines["not a chest"]
     if not lines["equal"]:

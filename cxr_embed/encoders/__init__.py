@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import inspect
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cxr_embed.arguments import checked_arguments
-from cxr_embed.encoders.checked import CheckedEncoder
-from cxr_embed.encoders.registry import ENCODERS, EncoderCard, encoder_card, is_own
+from cxr_embed.encoders.card import EncoderCard
+from cxr_embed.encoders.checked import CheckedEncoder, chosen_words
+from cxr_embed.encoders.registry import ENCODERS, encoder_card, is_own
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import Encoder, EncoderSpec, Precision, note_licence
 
@@ -36,6 +39,8 @@ def resolve_device(device: str, name: str) -> str:
         if device == "auto":
             return "cpu"
         raise EncoderError("a GPU needs torch: pip install 'cxr-embed[torch]'")
+    if device == "auto" and "torch" not in sys.modules and not _driver_here():
+        return "cpu"
     import torch
 
     if torch.cuda.is_available():
@@ -43,6 +48,17 @@ def resolve_device(device: str, name: str) -> str:
     if device == "cuda":
         raise EncoderError("torch sees no GPU here; use `device='cpu'`, or check `nvidia-smi` and the torch build")
     return "cpu"
+
+
+def _driver_here() -> bool:
+    """Whether a GPU's driver may be here: without one torch sees no GPU, and takes seconds to be imported and asked."""
+    if sys.platform != "linux" or os.path.exists("/dev/kfd"):  # AMD's
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def resolve_precision(precision: str, name: str, device: str) -> Precision:
@@ -112,13 +128,15 @@ def load_encoder(
         return _own_encoder(name, options)
     card = encoder_card(name)
     _require(card, name)
-    if len(card.outputs) > 1:
+    if card.on_request:
+        options["outputs"] = tuple(outputs) if outputs is not None else None  # the checkpoint knows which it has
+    elif card.has_choice:
         wanted = outputs if outputs is not None else card.default_outputs
-        options["outputs"] = _checked("outputs", wanted, tuple(card.outputs), name)
+        options["outputs"] = chosen_words("outputs", wanted, tuple(card.outputs), name)
     elif outputs is not None and tuple(outputs) != tuple(card.outputs):
         raise EncoderError(f"{name} has one kind of vector; leave out `outputs`")
     if card.pixels:
-        options["pixels"] = _checked("pixels", (pixels or card.pixels[0],), card.pixels, name)[0]
+        options["pixels"] = chosen_words("pixels", (pixels or card.pixels[0],), card.pixels, name)[0]
     elif pixels is not None:
         raise EncoderError(f"{name} has one pixel recipe; leave out `pixels`")
     encoder: Encoder = importlib.import_module(card.module).make(name, **options)
@@ -161,13 +179,6 @@ def _require(card: EncoderCard, name: str) -> None:
     if missing:
         package = f"cxr-embed[{card.extra}]" if card.extra else "cxr-embed"
         raise EncoderError(f"{name} needs {', '.join(missing)}, which is not installed: pip install '{package}'")
-
-
-def _checked(option: str, given: Sequence[str], known: Sequence[str], name: str) -> tuple[str, ...]:
-    """The given words in the order of the known ones: the order in which they were given changes nothing."""
-    if not given or not set(given) <= set(known) or len(set(given)) != len(given):
-        raise EncoderError(f"`{option}` of {name}: {', '.join(given) or 'nothing'}; there are {', '.join(known)}")
-    return tuple(word for word in known if word in given)
 
 
 def _own_encoder(name: str, options: dict[str, Any]) -> CheckedEncoder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,16 @@ class CheckedEncoder:
     def notes(self) -> tuple[str, ...]:
         """What a user should know of this run of it, in sentences."""
         return tuple(getattr(self.encoder, "notes", ()))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What it was read from: weights and whatever else makes the vectors."""
+        return tuple(getattr(self.encoder, "files", ()))
+
+    @property
+    def pinned(self) -> tuple[str, ...]:
+        """SHA-256 of published files that are known here: of its own, or of those that its own were made from."""
+        return tuple(getattr(self.encoder, "pinned", ()))
 
     @property
     def input_form(self) -> str:
@@ -87,16 +98,16 @@ class CheckedEncoder:
         if not hasattr(self.encoder, "embed_text"):
             raise EncoderError(f"{self.spec.name} embeds no prompts; `cxr-embed encoders` says which do")
         text = self.spec.text
-        if text is not None and not isinstance(prompts, str) and len(prompts) == 0:
-            return np.empty((0, self.spec.outputs[text.output][-1]), np.float32)
+        beside = self.spec.outputs.get(text.output) if text is not None else None  # none where it was not chosen
+        if beside is not None and not isinstance(prompts, str) and len(prompts) == 0:
+            return np.empty((0, beside[-1]), np.float32)
         self._require_words()
         # An encoder that never cuts need not know the word.
         found = _numbers("the text side", self.encoder.embed_text(prompts, **({"cut": True} if cut else {})))
         if found.ndim == 2 and len(found) == len(prompts) and not np.isfinite(found).all():
             bad = prompts[int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])]
             raise EncoderError(f"the model returned values that are not finite for the prompt {bad!r}")
-        width = self.spec.outputs[text.output][-1] if text is not None else found.shape[-1]
-        return _checked("the text side", found, (len(prompts), width))
+        return _checked("the text side", found, (len(prompts), beside[-1] if beside else found.shape[-1]))
 
     def _require_words(self) -> None:
         """Asks the text side for some of its own words, once, before it embeds any.
@@ -142,3 +153,14 @@ def _numbers(what: str, given: Any) -> np.ndarray:
         raise EncoderError(f"{what} is {array.dtype}, expected float32")
     with np.errstate(over="ignore"):  # what float32 cannot hold is not finite
         return array.astype(np.float32, copy=False)
+
+
+def chosen_words(option: str, given: Sequence[str], known: Sequence[str], name: str) -> tuple[str, ...]:
+    """The given words in the order of the known ones: the order in which they were given changes nothing.
+
+    Raises:
+        EncoderError: for none, one that is not known, or one that is given twice.
+    """
+    if not given or not set(given) <= set(known) or len(set(given)) != len(given):
+        raise EncoderError(f"`{option}` of {name}: {', '.join(given) or 'nothing'}; there are {', '.join(known)}")
+    return tuple(word for word in known if word in given)

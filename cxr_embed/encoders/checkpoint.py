@@ -124,11 +124,15 @@ class Checkpoint:
         return plain == _GEMMA_TOKENS
 
     @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """Weights, model settings and tokenizer: what makes image and prompt vectors, given pixels."""
+        beside = (self.folder / name for name in (CONFIG, *TOKENIZER_FILES))
+        return (*self.weight_files, *(path for path in beside if path.is_file()))
+
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 over weights, model settings and tokenizer: what makes image and prompt vectors, given pixels."""
-        names = [CONFIG, *TOKENIZER_FILES]
-        files = [self.folder / name for name in names if (self.folder / name).is_file()]
-        return folder_digest(self.folder, [*self.weight_files, *files])
+        """SHA-256 over `files`."""
+        return folder_digest(self.folder, self.files)
 
     def scalar(self, name: str) -> float | None:
         """The value of a tensor that holds one number; None where there is no such tensor."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.weights import convert, converted_folder, read_pickle, save_weights, weights_path
 from cxr_embed.errors import EncoderError
 from cxr_embed.io.digests import file_sha256
@@ -38,29 +39,36 @@ class Converted:
     file: str = ""
 
 
-def convert_weights(encoder: str, path: Path, sha256: str | None = None) -> Converted:
+def convert_weights(
+    encoder: str, path: Path, sha256: str | None = None, classes: Sequence[str] | None = None
+) -> Converted:
     """An encoder's tensors from a file as its publisher gives it out, without running any code that the file holds.
 
     Args:
         encoder: its name.
         path: the file.
         sha256: what the publisher says of it.
+        classes: what a checkpoint's classifier answers on, for an encoder whose checkpoints do not say it.
 
     Raises:
         EncoderError: for an encoder without a converter, a digest that differs, or other tensors than the encoder's.
     """
+    if encoder == "chexnet":
+        from cxr_embed.encoders.chexnet import convert_chexnet
+
+        return convert_chexnet(path, sha256, classes)
+    if classes:
+        raise EncoderError(f"leave out `classes` for {encoder}; the checkpoints of chexnet have them")
     if encoder.startswith("timm:"):
         from cxr_embed.encoders.timm_weights import convert_timm
 
         return convert_timm(encoder.removeprefix("timm:"), path, sha256)
-    if encoder == "chexnet":
-        from cxr_embed.encoders.chexnet import convert_chexnet
-
-        return convert_chexnet(path, sha256)
     if encoder == "biomedclip" or encoder.startswith("open_clip:"):
         from cxr_embed.encoders.open_clip_weights import convert_open_clip
 
         return convert_open_clip(encoder, path, sha256)
+    if encoder in ("chexzero", "ark-plus") or encoder.startswith("eva-x-"):
+        _require_packages(encoder)
     if encoder == "chexzero":
         from cxr_embed.encoders.chexzero import convert_chexzero
 
@@ -114,6 +122,14 @@ def save_converted(encoder: str, converted: Converted, out: Path | None = None) 
         raise EncoderError(f"{folder}: cannot be written ({error.strerror})") from None
     save_weights(folder / converted.file, converted.tensors, converted.source, converted.notes)
     return folder
+
+
+def _require_packages(encoder: str) -> None:
+    card = encoder_card(encoder)
+    if card.missing:
+        raise EncoderError(
+            f"{encoder} needs {', '.join(card.missing)}, which is not installed: pip install 'cxr-embed[{card.extra}]'"
+        )
 
 
 def tensors_of(path: Path, sha256: str | None, known: Mapping[str, str]) -> tuple[dict[str, np.ndarray], str]:

@@ -11,8 +11,9 @@ import numpy as np
 from cxr_embed.encoders.checkpoint import tensor_shapes
 from cxr_embed.encoders.conversion import all_matching
 from cxr_embed.encoders.digests import remembered_sha256
+from cxr_embed.encoders.image_tower import ImageTower
 from cxr_embed.encoders.registry import encoder_card
-from cxr_embed.encoders.torch_runner import TorchRunner, require_finite, try_out
+from cxr_embed.encoders.torch_runner import TorchRunner, require_finite
 from cxr_embed.encoders.weights import noted_source, weights_path
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule
@@ -27,6 +28,7 @@ class ConvertedEncoder:
 
     network: str
     published: str
+    pinned: tuple[str, ...] = ()  # SHA-256 of published files
 
     def __init__(
         self,
@@ -100,14 +102,17 @@ class ConvertedEncoder:
     @property
     def engine(self) -> str:
         """Framework, version, precision and device. The model is loaded and tried out for it."""
-        return self._tried_runner.name
+        return self._tower.engine
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how it runs."""
+        return self._tower.notes
 
     def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """`(B, ...)` float32 as `preprocess` gives it to `{output: (B, D) float32}`."""
-        self._tried_runner  # noqa: B018 (loads)
-        found = require_finite(self._embed(np.asarray(batch, dtype=np.float32)), self._source)
-        ends = np.cumsum([shape[0] for shape in self._spec.outputs.values()])[:-1]
-        return dict(zip(self._spec.outputs, np.split(found, ends, axis=1), strict=True))
+        found = self._tower(np.asarray(batch, dtype=np.float32))
+        return {output: require_finite(found[output], self._source) for output in self._spec.outputs}
 
     @cached_property
     def runner(self) -> TorchRunner:
@@ -116,7 +121,27 @@ class ConvertedEncoder:
 
     @cached_property
     def model(self) -> Any:
-        """The network with every tensor of the file, on the device.
+        """The network with every tensor of the file, on the device."""
+        return self.runner.place(self._load())
+
+    @cached_property
+    def _tower(self) -> ImageTower:
+        main, (width,) = next(iter(self._spec.outputs.items()))
+        return ImageTower(
+            self._spec,
+            load=self._load,
+            outputs=self._outputs,
+            preprocess=self.preprocess,
+            main=main,
+            width=width,
+            packages=("timm", "transformers"),
+            device=self._device,
+            precision=self._precision,
+            threads=self._threads,
+        )
+
+    def _load(self) -> Any:
+        """The network with every tensor of the file.
 
         Raises:
             EncoderError: where the file holds more, less, or another network's.
@@ -128,17 +153,12 @@ class ConvertedEncoder:
         shapes = state_shapes(model)
         tensors = all_matching(self._path, self.network, load_file(self._path), shapes)
         model.load_state_dict({name: torch.from_numpy(values) for name, values in tensors.items()}, strict=False)
-        return self.runner.place(model)
+        return model
 
-    @cached_property
-    def _tried_runner(self) -> TorchRunner:
-        width = sum(shape[0] for shape in self._spec.outputs.values())
-        try_out(self._embed, self.preprocess, width, self._source)
-        return self.runner
-
-    def _embed(self, batch: np.ndarray) -> np.ndarray:
-        model = self.model
-        return self.runner.run(lambda pixels: self.features(model, pixels), batch)
+    def _outputs(self, model: Any, pixels: Any) -> dict[str, Any]:
+        """Tensors: a batch to the vectors by their names, each `(B, D)`."""
+        widths = [shape[0] for shape in self._spec.outputs.values()]
+        return dict(zip(self._spec.outputs, self.features(model, pixels).split(widths, dim=1), strict=True))
 
 
 def state_shapes(model: Any) -> dict[str, tuple[int, ...]]:

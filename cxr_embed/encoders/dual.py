@@ -11,7 +11,8 @@ import numpy as np
 
 from cxr_embed.encoders.checkpoint import tensor_shapes
 from cxr_embed.encoders.conversion import all_matching
-from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, require_sentences, try_out
+from cxr_embed.encoders.image_tower import ImageTower
+from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, require_sentences
 from cxr_embed.encoders.transformers_loading import quiet, word_ids
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, counted
@@ -57,7 +58,12 @@ class DualEncoder:
     @property
     def engine(self) -> str:
         """Framework, version, precision and device. The image tower is loaded and tried out for it."""
-        return self._tried_runner.name
+        return self._tower.engine
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how it runs."""
+        return self._tower.notes
 
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """One image to one model input."""
@@ -81,11 +87,8 @@ class DualEncoder:
 
     def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Inputs as `preprocess` gives them to `{output: (B, D) float32}`."""
-        self._tried_runner  # noqa: B018 (loads)
-        found = require_finite(self._embed(np.asarray(batch)), self._source)
-        ends = np.cumsum(list(self._tower_outputs.values()))[:-1]
-        parts = dict(zip(self._tower_outputs, np.split(found, ends, axis=1), strict=True))
-        return {output: parts[output] for output in self._spec.outputs}
+        found = self._tower(np.asarray(batch))
+        return {output: require_finite(found[output], self._source) for output in self._spec.outputs}
 
     def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
         """P prompts to `(P, D)` float32; with `cut`, of the first tokens of one that has too many.
@@ -113,13 +116,25 @@ class DualEncoder:
         return TorchRunner(self._device, self._precision, self._threads)
 
     @cached_property
-    def _tried_runner(self) -> TorchRunner:
-        try_out(self._embed, self.preprocess, sum(self._tower_outputs.values()), self._source)
-        return self._runner
+    def _tower(self) -> ImageTower:
+        main, width = next(iter(self._tower_outputs.items()))
+        return ImageTower(
+            self._spec,
+            load=self.load_image_tower,
+            outputs=self._outputs,
+            preprocess=self.preprocess,
+            main=main,
+            width=width,
+            packages=("timm", "transformers"),
+            device=self._device,
+            precision=self._precision,
+            threads=self._threads,
+        )
 
-    @cached_property
-    def _image_tower(self) -> Any:
-        return self._runner.place(self.load_image_tower())
+    def _outputs(self, tower: Any, pixels: Any) -> dict[str, Any]:
+        """Tensors: inputs to the vectors by their names, each `(B, D)`."""
+        widths = list(self._tower_outputs.values())
+        return dict(zip(self._tower_outputs, tower(pixels).split(widths, dim=1), strict=True))
 
     @cached_property
     def _text_tower(self) -> Any:
@@ -135,9 +150,6 @@ class DualEncoder:
                 f"{self._vocabulary:,}; they belong to two models"
             )
         return tokenizer
-
-    def _embed(self, batch: np.ndarray) -> np.ndarray:
-        return self._runner.run(self._image_tower, batch)
 
     def _tokens(self, prompts: list[str], cut: bool) -> list[list[int]]:
         with quiet():

@@ -21,7 +21,7 @@ class Engine(Protocol):
     name: str
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """`(B, C, S, S)` float32 to `(B, D)` float32."""
+        """`(B, C, S, S)` float32 to what the network gives, float32: `(B, D)`, or a map `(B, D, H, W)`."""
 
 
 def available_precisions(device: str) -> tuple[Precision, ...]:
@@ -32,6 +32,22 @@ def available_precisions(device: str) -> tuple[Precision, ...]:
         return ("bf16", "float32") if torch.cuda.is_bf16_supported() else ("float32",)
     native = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return ("bf16", "float32") if "BF16" in native else ("float32",)
+
+
+def openvino_name(precision: Precision) -> str:
+    """The name of OpenVINO on a CPU as an engine."""
+    return f"openvino {import_openvino().__version__.split('-')[0]} {precision} cpu"
+
+
+def cpu_settings(precision: Precision, threads: int | None) -> dict[str, Any]:
+    """What a network is compiled with."""
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "NUM_STREAMS": 1,
+        # Several workers would all be pinned to the same first cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+    return settings if threads is None else {**settings, "INFERENCE_NUM_THREADS": threads}
 
 
 class OpenVinoOps:
@@ -94,19 +110,12 @@ class OpenVinoEngine:
         channels: int = 1,
     ) -> None:
         openvino = import_openvino()
-        self.name = f"openvino {openvino.__version__.split('-')[0]} {precision} cpu"
+        self.name = openvino_name(precision)
         self._core = openvino.Core()
         parameter = openvino.opset13.parameter([1, channels, side, side], dtype=np.float32)
         self._model = openvino.Model([network(OpenVinoOps(weights), parameter)], [parameter])
         self._shape = [channels, side, side]
-        self._settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            "NUM_STREAMS": 1,
-            # Several workers would all be pinned to the same first cores.
-            "ENABLE_CPU_PINNING": False,
-        }
-        if threads is not None:
-            self._settings["INFERENCE_NUM_THREADS"] = threads
+        self._settings = cpu_settings(precision, threads)
         self._request: Any = None
         self._size = 0
 
@@ -202,7 +211,12 @@ class TorchEngine:
         with torch.inference_mode(), exact:
             x = torch.from_numpy(batch).to(self._device, non_blocking=True)
             x = x.to(self._dtype, memory_format=torch.channels_last)
-            return np.asarray(self._network(self._ops, x).cpu().numpy(), dtype=np.float32)
+            return np.asarray(self._network(self._ops, x).float().cpu().numpy(), dtype=np.float32)
+
+
+def with_mean(channels_first: np.ndarray) -> dict[str, np.ndarray]:
+    """A network's map `(B, D, H, W)` as outputs: `map` `(B, H, W, D)`, and `features` `(B, D)`, its mean."""
+    return {"features": channels_first.mean(axis=(2, 3)), "map": np.moveaxis(channels_first, 1, -1)}
 
 
 def make_engine(

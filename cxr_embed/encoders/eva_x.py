@@ -87,8 +87,6 @@ def convert_eva_x(name: str, path: Path, sha256: str | None) -> Converted:
 
 
 def _network(name: str) -> str:
-    if name not in ARCHITECTURES:
-        raise EncoderError(f"no encoder is named {name!r}; of EVA-X there are {', '.join(ARCHITECTURES)}")
     return f"EVA-X-{name.removeprefix('eva-x-').capitalize()}"
 
 
@@ -104,7 +102,7 @@ class EvaXEncoder(ConvertedEncoder):
         precision: Precision = "float32",
         threads: int | None = None,
     ) -> None:
-        self.network = _network(name)
+        self.network, self.pinned = _network(name), tuple(_KNOWN)
         self.published = f"eva_x_{name.removeprefix('eva-x-')}_patch16_merged520k_mim.pt"
         super().__init__(name, weights=weights, device=device, precision=precision, threads=threads)
         self.describe(

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,31 @@ class HubModel:
     gated: bool = False
 
 
+_DOWNLOADS: ContextVar[bool] = ContextVar("downloads", default=True)
+
+
+class NotHere(EncoderError):
+    """A model that is not in the Hub's cache, while nothing may be downloaded.
+
+    Attributes:
+        model: which one.
+    """
+
+    def __init__(self, model: HubModel) -> None:
+        super().__init__(f"{model.repo} is not in the Hub's cache")
+        self.model = model
+
+
+@contextmanager
+def no_downloads() -> Iterator[None]:
+    """Inside, what is not on this machine is `NotHere`, and the network is left alone."""
+    token = _DOWNLOADS.set(False)
+    try:
+        yield
+    finally:
+        _DOWNLOADS.reset(token)
+
+
 def cached_folder(model: HubModel) -> Path | None:
     """Where the pinned revision lies in the Hub's cache, complete; None where it does not. Never uses the network."""
     try:
@@ -86,7 +112,12 @@ def hub_folder(model: HubModel) -> Path:
 
     Raises:
         EncoderError: with the one thing to do: accept the terms, log in, go online, name a folder.
+        NotHere: inside `no_downloads`.
     """
+    if not _DOWNLOADS.get():
+        if (here := cached_folder(model)) is not None:
+            return here
+        raise NotHere(model)
     try:
         import huggingface_hub
         from huggingface_hub import constants, errors

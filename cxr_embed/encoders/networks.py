@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 DENSE_BLOCKS = (6, 12, 24, 16)  # DenseNet-121: Huang et al., 2017, table 1
 RESIDUAL_BLOCKS = (3, 4, 6, 3)  # ResNet-50: He et al., 2016, table 1
+STRIDE = 32  # pixels of a side that both make one cell of
 
 
 class Ops(Protocol):
@@ -51,6 +52,11 @@ Network = Callable[[Ops, Any], Any]
 
 def densenet121(ops: Ops, x: Any) -> Any:
     """DenseNet-121 without its classifier: `(B, C, 224, 224)` to `(B, 1024)`."""
+    return ops.mean(densenet121_map(ops, x))
+
+
+def densenet121_map(ops: Ops, x: Any) -> Any:
+    """DenseNet-121 up to its last activation: `(B, C, 224, 224)` to `(B, 1024, 7, 7)`."""
     x = ops.conv(x, "features.conv0.weight", stride=2, pad=3)
     x = ops.max_pool(ops.relu(ops.norm(x, "features.norm0")))
     for block, layers in enumerate(DENSE_BLOCKS, start=1):
@@ -62,11 +68,19 @@ def densenet121(ops: Ops, x: Any) -> Any:
         if block < len(DENSE_BLOCKS):
             prefix = f"features.transition{block}"
             x = ops.halve(ops.conv(ops.relu(ops.norm(x, f"{prefix}.norm")), f"{prefix}.conv.weight"))
-    return ops.mean(ops.relu(ops.norm(x, "features.norm5")))
+    return ops.relu(ops.norm(x, "features.norm5"))
 
 
 def resnet50(ops: Ops, x: Any) -> Any:
-    """ResNet-50 without its classifier: `(B, 1, 512, 512)` to `(B, 2048)`. The stride is in the 3 x 3 convolution."""
+    """ResNet-50 without its classifier: `(B, 1, 512, 512)` to `(B, 2048)`."""
+    return ops.mean(resnet50_map(ops, x))
+
+
+def resnet50_map(ops: Ops, x: Any) -> Any:
+    """ResNet-50 up to its last activation: `(B, 1, 512, 512)` to `(B, 2048, 16, 16)`.
+
+    The stride is in the 3 x 3 convolution.
+    """
     x = ops.max_pool(ops.relu(ops.norm(ops.conv(x, "conv1.weight", stride=2, pad=3), "bn1")))
     for stage, blocks in enumerate(RESIDUAL_BLOCKS, start=1):
         for block in range(blocks):
@@ -78,7 +92,11 @@ def resnet50(ops: Ops, x: Any) -> Any:
             if block == 0:
                 x = ops.norm(ops.conv(x, f"{prefix}.downsample.0.weight", stride=stride), f"{prefix}.downsample.1")
             x = ops.relu(ops.add(x, y))
-    return ops.mean(x)
+    return x
+
+
+# A network to the same without its mean.
+MAPS: dict[Network, Network] = {densenet121: densenet121_map, resnet50: resnet50_map}
 
 
 class ShapeOps:

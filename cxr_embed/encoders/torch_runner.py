@@ -30,12 +30,16 @@ class TorchRunner:
 
     def run(self, function: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
         """The function of the arrays as tensors on the device: `(B, D)` float32. Out of memory keeps torch's words."""
+        return self.run_named(lambda *tensors: {"": function(*tensors)}, *arrays)[""]
+
+    def run_named(self, function: Callable[..., Any], *arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """As `run`, of a function that gives tensors by the names of outputs: `{output: (B, ...) float32}`."""
         torch = self._torch
         bf16 = self._precision == "bf16"
         with torch.inference_mode(), torch.autocast(self._device, dtype=torch.bfloat16, enabled=bf16):
             tensors = [torch.tensor(array).to(self._device, non_blocking=True) for array in arrays]
             tensors = [t.to(memory_format=torch.channels_last) if t.ndim == 4 else t for t in tensors]
-            return np.asarray(function(*tensors).float().cpu().numpy())
+            return {name: np.asarray(found.float().cpu().numpy()) for name, found in function(*tensors).items()}
 
 
 def require_finite(vectors: np.ndarray, name: str) -> np.ndarray:

@@ -1,6 +1,6 @@
 """TorchXRayVision's feature extractors (Cohen et al., 2022): DenseNet-121 at 224, ResNet-50 at 512.
 
-Their classifiers' own answers are the output `scores`, as logits.
+Their classifiers' own answers are the output `scores`, as logits; `map` is what the features are the mean of.
 
 Pixels and features are those of its documented loop: scale to [-1024, 1024], centre crop to the shorter side, resize,
 network, global average pool. Networks and weights: https://github.com/mlmed/torchxrayvision (Apache-2.0).
@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_embed.encoders.engines import Engine, make_engine
-from cxr_embed.encoders.networks import Network, densenet121, resnet50
+from cxr_embed.encoders.engines import Engine, make_engine, with_mean
+from cxr_embed.encoders.networks import MAPS, STRIDE, Network, densenet121, resnet50
 from cxr_embed.encoders.torchxrayvision_classes import FINDINGS, OPERATING_POINTS
 from cxr_embed.encoders.weights import PublishedWeights, digest, load_head, load_weights, weights_path
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Grid
 from cxr_embed.types import ClassRule, CxrImage, EncoderSpec, Precision
 
 _RELEASE = "https://github.com/mlmed/torchxrayvision/releases/download/v1/"
@@ -119,6 +120,7 @@ class TorchXRayVisionEncoder:
                 f"no weights for {name} here ({path}). Download {published.url} and run\n"
                 f"  cxr-embed weights convert {name} FILE.pt        (or name a safetensors file with `weights`)"
             )
+        self.files, self.pinned = (path,), (published.sha256,) if published.sha256 else ()
         self._weights, source = load_weights(path, self._family.network)
         points = OPERATING_POINTS[name]
         self._head: tuple[np.ndarray, np.ndarray] | None = None
@@ -128,7 +130,12 @@ class TorchXRayVisionEncoder:
             rows = [FINDINGS.index(finding) for finding in points]
             self._head = head[f"{self._family.head}.weight"][rows], head[f"{self._family.head}.bias"][rows]
             identity = {**identity, **head}
-        shapes = {"features": (self._family.width,), "scores": (len(points),)}
+        cells = self._family.side // STRIDE
+        shapes = {
+            "features": (self._family.width,),
+            "scores": (len(points),),
+            "map": (cells, cells, self._family.width),
+        }
         self._device, self._precision, self._threads = device, precision, threads
         self._engine: Engine | None = None
         self._spec = EncoderSpec(
@@ -142,6 +149,7 @@ class TorchXRayVisionEncoder:
             weights=digest(identity),
             weights_source=source,
             classes=ClassRule("scores", tuple(points), tuple(points.values())) if self._head is not None else None,
+            grids={"map": Grid("inside")} if "map" in outputs else {},
         )
 
     @property
@@ -156,8 +164,9 @@ class TorchXRayVisionEncoder:
 
     def _start(self) -> Engine:
         if self._engine is None:
+            network = self._family.network
             self._engine = make_engine(
-                self._family.network,
+                MAPS[network] if "map" in self._spec.outputs else network,
                 self._weights,
                 side=self._family.side,
                 device=self._device,
@@ -173,12 +182,15 @@ class TorchXRayVisionEncoder:
         return crop_and_resize(image.pixels, image.max_value, self._family.side)[None]
 
     def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """`(B, 1, S, S)` float32 to `{"features": (B, D) float32}`, and `scores`, `(B, C)` logits, where wanted."""
-        features = self._start()(np.ascontiguousarray(batch, dtype=np.float32))
-        found = {"features": features}
+        """`(B, 1, S, S)` float32 to `{"features": (B, D) float32}`.
+
+        Where wanted, also `scores`, `(B, C)` logits, and `map`, `(B, S / 32, S / 32, D)`.
+        """
+        answer = self._start()(np.ascontiguousarray(batch, dtype=np.float32))
+        found = with_mean(answer) if "map" in self._spec.outputs else {"features": answer}
         if self._head is not None:
             weight, bias = self._head
-            found["scores"] = features @ weight.T + bias
+            found["scores"] = found["features"] @ weight.T + bias
         return {output: found[output] for output in self._spec.outputs}
 
 

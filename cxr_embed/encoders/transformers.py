@@ -11,15 +11,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cxr_embed.encoders.checked import chosen_words
 from cxr_embed.encoders.checkpoint import Checkpoint, find_checkpoint, terms_of
+from cxr_embed.encoders.image_tower import ImageTower
+from cxr_embed.encoders.patches import PATCHES, Patches, checkpoint_patches, processor_frame
 from cxr_embed.encoders.pixels import as_uint8, pad_to_square, tf_resize
+from cxr_embed.encoders.plain_pixels import Pixels, Recipe, plain_pixels, processor_recipe
 from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.torch_runner import (
     TorchRunner,
     as_encoder_error,
     require_finite,
     require_sentences,
-    try_out,
 )
 from cxr_embed.encoders.transformers_loading import (
     class_width,
@@ -30,6 +33,7 @@ from cxr_embed.encoders.transformers_loading import (
     word_ids,
 )
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Grid
 from cxr_embed.io.digests import canonical_json
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule, counted
 
@@ -115,26 +119,52 @@ class TransformersEncoder:
         precision: Precision = "float32",
         threads: int | None = None,
         pixels: str | None = None,
+        outputs: Sequence[str] | None = None,
     ) -> None:
         self._checkpoint = find_checkpoint(name, weights)
         self._source = self._checkpoint.source
+        self.files = self._checkpoint.files
         self._model = _describe(self._checkpoint)
-        published = encoder_card(name).outputs
-        outputs = {self._model.output: (self._model.width,)}
-        if published and published != outputs:
-            raise EncoderError(f"{self._source} is not {name}: it gives {outputs}, not {published}; run it as hf:NAME")
         self._pixels = pixels or "processor"
         self._device, self._precision, self._threads = device, precision, threads
+        shapes: dict[str, tuple[int, ...]] = {self._model.output: (self._model.width,)}
+        self._require(name, shapes)
+        wanted = (self._model.output,) if outputs is None else outputs
+        chosen = chosen_words("outputs", wanted, (self._model.output, PATCHES), name)
+        self._patches = self._find_patches() if PATCHES in chosen else None
+        if self._patches is not None:
+            shapes[PATCHES] = self._patches.shape
+            self._require(name, shapes)
         self._spec = EncoderSpec(
             name=name,
             revision="1",
             preprocessing=self._recipe(),
-            outputs=outputs,
+            outputs={output: shapes[output] for output in chosen},
             weights=self._checkpoint.digest,
             weights_source=self._source,
             text=self._model.text,
             licence=terms_of(name, self._checkpoint),
+            grids={PATCHES: self._patches.grid} if self._patches is not None else {},
         )
+
+    def _require(self, name: str, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Refuses outputs that are not those of the encoder that the table has by this name."""
+        published = encoder_card(name).outputs
+        if published and any(published.get(output) != shape for output, shape in shapes.items()):
+            raise EncoderError(f"{self._source} is not {name}: it gives {shapes}, not {published}; run it as hf:NAME")
+
+    def _find_patches(self) -> Patches:
+        """The patches of the model on its pixels.
+
+        Raises:
+            EncoderError: where it has none, or nobody knows where they lie.
+        """
+        if self._pixels == "processor":
+            given = self.preprocess(CxrImage(pixels=np.zeros((64, 80), np.uint8), bits=8, content_id="", source="png"))
+            pixels = given.shape[1], given.shape[2]
+            return checkpoint_patches(self._checkpoint, pixels, processor_frame(self._processor, pixels, self._source))
+        frame = Grid("around" if self._pixels == "pad" else "whole")
+        return checkpoint_patches(self._checkpoint, (self._side, self._side), frame)
 
     def _recipe(self) -> str:
         if self._pixels == "processor":
@@ -158,31 +188,53 @@ class TransformersEncoder:
     @property
     def engine(self) -> str:
         """Framework, version, precision and device. The image model is loaded and tried out for it."""
-        return self._tried_runner.name
+        return self._tower.engine
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how it runs."""
+        return self._tower.notes
 
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(3, S, S)` float32 from the checkpoint's processor; `(1, S, S)` uint8 by the other recipes."""
         grey = as_uint8(image.pixels, image.max_value)
         if self._pixels == "processor":
-            from PIL import Image
-
-            rgb = Image.fromarray(grey).convert("RGB")
-            with as_encoder_error(f"{self._source}: its image processor fails"):
-                values = self._processor(images=rgb, return_tensors="np")["pixel_values"]
-            return np.ascontiguousarray(np.asarray(values)[0], dtype=np.float32)
+            return self._processed(grey)
         square = pad_to_square(grey) if self._pixels == "pad" else grey
         # Cut, not rounded: Google's notebook and Big Vision cast to uint8.
         return tf_resize(square, self._side).astype(np.uint8)[None]
 
+    @cached_property
+    def _processed(self) -> Pixels:
+        """Grey 8 bits to the model's input: transformers' image processor, or the same without transformers."""
+        what = {"transformers": self._checkpoint.image_settings, "config": self._checkpoint.config}
+
+        def recipe() -> Recipe | None:
+            return processor_recipe(self._processor)
+
+        return plain_pixels(what, ("transformers",), recipe, self._by_processor) or self._by_processor
+
+    def _by_processor(self, grey: np.ndarray) -> np.ndarray:
+        from PIL import Image
+
+        rgb = Image.fromarray(grey).convert("RGB")
+        with as_encoder_error(f"{self._source}: its image processor fails"):
+            values = self._processor(images=rgb, return_tensors="np")["pixel_values"]
+        return np.ascontiguousarray(np.asarray(values)[0], dtype=np.float32)
+
     def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """`(B, C, S, S)` as `preprocess` gives it to `{"image" or "pooled": (B, D) float32}`."""
+        """`(B, C, S, S)` as `preprocess` gives it to `{"image" or "pooled": (B, D) float32}`.
+
+        Where wanted, also `patches`, `(B, H, W, D)`: `last_hidden_state` without the other tokens. SigLIP, DINOv2,
+        DINOv3, ViT and DeiT normalise it; CLIP does not, and its projection to the space of words is not applied.
+        """
         if not isinstance(batch, np.ndarray):
             raise EncoderError(
                 f"{self._source}: its image processor gives pictures of several sizes; "
                 "set a fixed size, or a crop, in its preprocessor_config.json"
             )
-        self._tried_runner  # noqa: B018 (loads)
-        return {self._model.output: require_finite(self._embed(batch), self._source)}
+        found = self._tower(batch)
+        return {output: require_finite(found[output], self._source) for output in self._spec.outputs}
 
     def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
         """P prompts to `(P, D)` float32; with `cut`, of the first tokens of one that has too many.
@@ -222,18 +274,27 @@ class TransformersEncoder:
         return TorchRunner(self._device, self._precision, self._threads)
 
     @cached_property
-    def _tried_runner(self) -> TorchRunner:
-        try_out(self._embed, self.preprocess, self._model.width, self._source)
-        return self._runner
+    def _tower(self) -> ImageTower:
+        return ImageTower(
+            self._spec,
+            load=self._load_image_model,
+            outputs=self._outputs,
+            preprocess=self.preprocess,
+            main=self._model.output,
+            width=self._model.width,
+            packages=("transformers",),
+            device=self._device,
+            precision=self._precision,
+            threads=self._threads,
+        )
 
-    @cached_property
-    def _image_model(self) -> Any:
+    def _load_image_model(self) -> Any:
         model = load_model(self._checkpoint)
         if self._model.text is not None:
             model.text_model = None  # half of the weights need not be on the device
         elif getattr(model, "main_input_name", "") != "pixel_values":
             raise EncoderError(f"{self._source} is not a vision model but a {type(model).__name__}")
-        return self._runner.place(model)
+        return model
 
     @cached_property
     def _text_model(self) -> Any:
@@ -241,17 +302,26 @@ class TransformersEncoder:
         model.vision_model = None
         return self._runner.place(model)
 
-    def _embed(self, batch: np.ndarray) -> np.ndarray:
-        model = self._image_model
-        return self._runner.run(lambda pixels: self._features(model, pixels), batch)
+    @cached_property
+    def _levels(self) -> Any:
+        """What 8 bits are to the model, `(256,)`: looked up, since OpenVINO would round a division otherwise."""
+        import torch
 
-    def _features(self, model: Any, pixels: Any) -> Any:
-        """Tensors: `(B, C, S, S)` to `(B, D)`."""
+        return torch.arange(256, dtype=torch.float32) / 127.5 - 1
+
+    def _outputs(self, model: Any, pixels: Any) -> dict[str, Any]:
+        """Tensors: `(B, C, S, S)` to the vectors `(B, D)`, and to the patches where they are wanted."""
         if pixels.shape[1] == 1:
-            pixels = (pixels.float() / 127.5 - 1).expand(-1, 3, -1, -1)
-        if self._model.text is not None:
-            return model.get_image_features(pixel_values=pixels).pooler_output
-        output = model(pixel_values=pixels)
+            pixels = self._levels.to(pixels.device)[pixels.long()].expand(-1, 3, -1, -1)
+        both = self._model.text is not None
+        output = model.get_image_features(pixel_values=pixels) if both else model(pixel_values=pixels)
+        found = {self._model.output: self._vectors(output)}
+        if self._patches is not None:
+            found[PATCHES] = self._patches.of(output.last_hidden_state, self._source)
+        return found
+
+    def _vectors(self, output: Any) -> Any:
+        """Tensors: what the model gave to `(B, D)`."""
         pooled = getattr(output, "pooler_output", None)
         if pooled is not None:
             return pooled.flatten(1)

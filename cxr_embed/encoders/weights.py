@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 import types
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.encoders.kept import cache_folder
 from cxr_embed.encoders.networks import Network, weight_shapes
 from cxr_embed.errors import EncoderError
 from cxr_embed.io.digests import file_sha256
@@ -38,8 +40,7 @@ def weights_folder() -> Path:
     given = os.environ.get("CXR_EMBED_WEIGHTS")
     if given:
         return Path(given)
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "cxr-embed" / "weights"
+    return cache_folder() / "weights"
 
 
 def weights_path(encoder: str) -> Path:
@@ -108,6 +109,31 @@ def load_weights(path: Path, network: Network, channels: int = 1) -> tuple[dict[
         if not np.isfinite(weights[name]).all():
             raise EncoderError(f"{path}: {name} has values that are not finite")
     return weights, source
+
+
+def class_names(path: Path) -> tuple[str, ...]:
+    """What a classifier answers on, by the note `classes` of its safetensors file.
+
+    Raises:
+        EncoderError: where the file has no such note, or not a list of names that differ.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        note = (file.metadata() or {}).get("classes")
+    if note is None:
+        raise EncoderError(
+            f"{path}: nothing says what its classifier answers, so no `outputs` scores; convert it again with "
+            "`cxr-embed weights convert ... --classes NAME,NAME` if each of its classes is a finding by itself"
+        )
+    try:
+        names = json.loads(note)
+    except ValueError:
+        names = None
+    words = isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)
+    if not words or not names or len(set(names)) < len(names):
+        raise EncoderError(f"{path}: its note `classes` is not a list of names that differ; convert it again")
+    return tuple(names)
 
 
 def load_head(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from cxr_embed.encoders.registry import ENCODERS, EncoderCard, encoder_card, is_own
+from cxr_embed.encoders.card import EncoderCard
+from cxr_embed.encoders.registry import ENCODERS, encoder_card, is_own
 from cxr_embed.errors import CxrEmbedError, EncoderError
 from cxr_embed.imports.sources import Shape
 from cxr_embed.manifest import CONTROL

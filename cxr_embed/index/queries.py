@@ -172,6 +172,8 @@ class QueryBuilder:
             vectors = encoder.embed(batch)[self.index.output]
             if self.index.pool == "mean":
                 vectors = pooled(vectors, vectors.shape[1:])
+            elif self.index.pool == "tokens":
+                vectors = vectors.reshape(len(vectors), -1, vectors.shape[-1])
             seen = prepare_image(image, prepare)
             notes = [] if looks_like_chest(seen.pixels, seen.max_value) else [unlike_note(str(file))]
             if "lateral" in image.notes:
@@ -229,7 +231,7 @@ def matching_encoder(spec: EncoderSpec, weights: str | os.PathLike[str] | None, 
             f"these vectors of {spec.name} were imported, so no model here is known to be theirs; search by `image_id`"
         )
     prepare = preparation_of(spec)
-    outputs = tuple(spec.outputs) if card is not None and len(card.outputs) > 1 else None
+    outputs = tuple(spec.outputs) if card is not None and card.has_choice else None
     for pixels in (card.pixels if card is not None else ()) or (None,):
         loaded = load_encoder(
             spec.name, weights=weights, device=device, precision="float32", outputs=outputs, pixels=pixels

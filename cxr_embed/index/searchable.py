@@ -85,8 +85,8 @@ class Searchable(ABC):
         """The k nearest cases of each query among those that pass the filters; fewer only where fewer pass.
 
         Args:
-            queries: vectors `(D,)` or `(Q, D)`, images `(Q, T, D)` where the index keeps tokens, or what `Query`
-                tells besides.
+            queries: vectors `(D,)` or `(Q, D)`, images `(Q, T, D)` or `(Q, H, W, D)` where the index keeps tokens, or
+                what `Query` tells besides.
             k: neighbours wanted.
             where: a condition on the columns, e.g. `view = PA and age > 60`; see `cxr_embed.index.where`.
             before: only cases whose study_date is earlier: a date, or a number where the data set counts days.
@@ -151,10 +151,13 @@ class Searchable(ABC):
             CaseIndexError: where it has none of the shapes, or no direction.
         """
         name = query.name or "the query"
-        if query.vector.shape not in shapes:
+        given = query.vector
+        if given.ndim > 2:  # a grid, whose cells are tokens row by row
+            given = given.reshape(-1, given.shape[-1])
+        if given.shape not in shapes:
             expected = " or ".join(map(str, dict.fromkeys(shapes)))
             raise CaseIndexError(f"{name}: a vector of shape {query.vector.shape}, the cases' have {expected}")
-        vector = unit(query.vector)
+        vector = unit(given)
         if np.isnan(vector).any():
             raise CaseIndexError(f"{name}: its vector is zero or not finite: it has no direction")
         return vector

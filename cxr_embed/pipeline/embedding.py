@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from cxr_embed.pipeline.summary import EmbedSummary, Progress
 from cxr_embed.pipeline.tasks import task_chunks
 from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store.forgotten import gather_forgotten
-from cxr_embed.store.layout import HEADER, Header
+from cxr_embed.store.layout import HEADER, Header, bytes_an_image
 from cxr_embed.store.reader import Store
 from cxr_embed.store.writer import StoreWriter
 from cxr_embed.types import Encoder, Precision, is_lateral
@@ -32,15 +33,20 @@ _WITH_A_NAME = ("weights", "device", "precision", "outputs", "pixels", "prepare"
 _BY_DEFAULT = (None, "auto", "auto", None, None, None, "auto")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run would do, from file stamps alone: nothing is read."""
+    """What a run would do, from file stamps alone: nothing is read.
+
+    Attributes:
+        bytes_ahead: of vectors, if no two files are the same.
+    """
 
     images: int
     unchanged: int
     to_read: int
     missing: int
     forgotten: int = 0
+    bytes_ahead: int = 0
 
 
 def embed(
@@ -99,6 +105,8 @@ def embed(
     setup = replace(chosen.setup, colour=colour, root=None if follow_links else str(table.root))
     with StopSignals() as stop, chosen.writer(store, dtype, key_file) as writer:
         run = Session(table, writer, limit, progress, stop, f"{_version()}; {decoders()}", colour=colour)
+        run.summary.bytes_ahead = _bytes_ahead(run, writer)
+        run.summary.bytes_free = shutil.disk_usage(writer.path).free
         _work(run, chosen, setup, batch_size, workers)
     _look_back(run, store, chosen.loaded.spec.name)
     run.summary.seconds = time.perf_counter() - started
@@ -162,6 +170,12 @@ def _choose(
     return _Chosen(loaded, False, setup)
 
 
+def _bytes_ahead(run: Session, writer: StoreWriter) -> int:
+    """Of the vectors of all images that the store does not know by their ids."""
+    new = sum(image_id not in writer.index.latest for image_id in run.manifest.ids[: run.limit].tolist())
+    return new * bytes_an_image(writer.header.spec, writer.header.dtype)
+
+
 def _look_back(run: Session, store: str | os.PathLike[str], encoder: str) -> None:
     """Puts into the summary what only a whole run knows."""
     _note_lateral(run, encoder)
@@ -222,6 +236,7 @@ def plan_embedding(
     outputs: Sequence[str] | None = None,
     pixels: str | None = None,
     prepare: str | None = None,
+    dtype: Dtype | None = None,
     limit: int | None = None,
     key_file: Path | None = None,
 ) -> Plan:
@@ -232,12 +247,12 @@ def plan_embedding(
     """
     table = _manifest(manifest, "auto", "auto", limit)
     spec = _spec_encoder(encoder, weights, "auto", outputs, pixels, prepare=prepare).spec
-    index = None
+    index, held = None, dtype or "float16"
     if (Path(store) / HEADER).exists():
         opened = Store(store)
         if opened.spec.fingerprint != spec.fingerprint:
             raise StoreError(f"{store} holds vectors of another encoder ({opened.spec.name}); give another `store`")
-        index = opened.index
+        index, held = opened.index, opened.header.dtype
     images = unchanged = missing = out = 0
     forgotten = gather_forgotten(Path(store), key_file=key_file)
     for every in task_chunks(table, limit):
@@ -252,7 +267,15 @@ def plan_embedding(
         images += len(every)
         unchanged += sum(known)
         missing += sum(not same and not os.path.exists(t.path) for t, same in zip(tasks, known, strict=True))
-    return Plan(images, unchanged, images - unchanged - missing - out, missing, out)
+    to_read = images - unchanged - missing - out
+    return Plan(
+        images=images,
+        unchanged=unchanged,
+        to_read=to_read,
+        missing=missing,
+        forgotten=out,
+        bytes_ahead=to_read * bytes_an_image(spec, held),
+    )
 
 
 def _manifest(manifest: Manifest | str | os.PathLike[str], batch_size: Any, workers: Any, limit: Any) -> Manifest:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cxr_embed.notebook import notebook_bar
+from cxr_embed.present.numbers import format_bytes
 from cxr_embed.store.reader import Failure
 from cxr_embed.types import ImageNote, counted
 
 _SHOWN = 5  # failures that are shown
+_MUCH = 10**9  # bytes of vectors that a run says before it writes them
 
 
 @dataclass(kw_only=True, repr=False)
@@ -31,6 +33,8 @@ class EmbedSummary:
         interrupted: whether a signal ended the run early.
         forgotten: images that stay out, since `forget` took them, their patient or their file out.
         stored: images with a vector in the store, once the run ended.
+        bytes_ahead, bytes_free: of vectors, about as many as the run will write, and those that the store's disk has
+            left, as the run began.
         equal_vectors: ids of images whose files differ and whose vectors are the same, a list each; those with an image
             of this run in them.
         notes: what else a user should know, in sentences.
@@ -49,6 +53,8 @@ class EmbedSummary:
     interrupted: bool = False
     forgotten: int = 0
     stored: int = 0
+    bytes_ahead: int = 0
+    bytes_free: int = 0
     equal_vectors: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -66,6 +72,14 @@ class EmbedSummary:
         parts += [f"{self.forgotten:,} forgotten"] if self.forgotten else []
         parts += [f"{len(self.failed):,} failed"] if self.failed else []
         return f"{counted(self.images, 'image')}: {', '.join(parts)} in {self.seconds:,.1f} s{rate}"
+
+    @property
+    def size_ahead(self) -> str:
+        """How much the run will write, in a line; blank for little where there is room for it."""
+        if self.bytes_ahead <= min(_MUCH, self.bytes_free):
+            return ""
+        room = "" if self.bytes_ahead < self.bytes_free else ", too little: it will stop when the disk is full"
+        return f"about {format_bytes(self.bytes_ahead)} of vectors; {format_bytes(self.bytes_free)} are free{room}"
 
     def __repr__(self) -> str:
         lines = [self.counts, *([f"engine: {self.engine}"] if self.engine else [])]
@@ -92,6 +106,8 @@ class EmbedSummary:
             "interrupted": self.interrupted,
             "forgotten": self.forgotten,
             "stored": self.stored,
+            "bytes_ahead": self.bytes_ahead,
+            "bytes_free": self.bytes_free,
             "equal_vectors": self.equal_vectors,
             "notes": list(self.notes),
         }

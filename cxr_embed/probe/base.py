@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
+from cxr_embed.io.memory import available_memory
 from cxr_embed.probe.features import (
     ArraySource,
     ProbeError,
@@ -181,7 +182,17 @@ def check_labels(labels: Any, count: int) -> np.ndarray:
 
 
 def all_vectors(source: VectorSource, standard: Standard, dtype: type[np.floating] = np.float32) -> np.ndarray:
-    """All vectors in their standard form, `(N, D)`."""
+    """All vectors in their standard form, `(N, D)`.
+
+    Raises:
+        ProbeError: where they do not fit into memory.
+    """
+    needed, free = source.count * source.width * np.dtype(dtype).itemsize, available_memory()
+    if free is not None and needed > free:
+        raise ProbeError(
+            f"this probe keeps all its vectors in memory: {source.count:,} of {source.width:,} numbers are "
+            f"{needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free; take `pool` mean or max, or fewer `shots`"
+        )
     result = np.empty((source.count, source.width), dtype)
     for rows, vectors in source.blocks():
         result[rows] = standard(vectors, dtype)

@@ -17,7 +17,7 @@ from cxr_embed.cases import Cases, check_apart
 from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.manifest import Manifest
 from cxr_embed.metrics import Figure, auroc
-from cxr_embed.probe.features import ArraySource, Matrix, ProbeError, Standard, StoreSource, fit_standard, pool_vectors
+from cxr_embed.probe.features import ArraySource, Matrix, ProbeError, Standard, StoreSource, fit_standard, read_pooled
 from cxr_embed.probe.labelled import labelled_cases
 from cxr_embed.probe.linear import KERNEL_CASES, KernelSolver, LinearProbe, SmoothSolver
 from cxr_embed.probe.selection import choose_C, make_columns, one_sided
@@ -275,8 +275,7 @@ class _EncoderRun:
         self._test_vectors = self._read(test.ids, np.float32)
 
     def _read(self, ids: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
-        vectors = self._encoder.store.read(ids, self._encoder.output).vectors
-        return self._standard(pool_vectors(vectors, self._pool), dtype)
+        return self._standard(read_pooled(self._encoder.store, ids, self._encoder.output, self._pool), dtype)
 
     def shots(self, finding: str, seed: int, order: Order, sizes: Sequence[int]) -> list[CurveResult]:
         """Probes of one finding and seed, of every size."""

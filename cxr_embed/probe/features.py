@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,8 @@ from cxr_embed.store.reader import neighbours
 
 POOLS: tuple[Pooling, ...] = ("mean", "max", "flatten")
 _BLOCK = 1024  # vectors at a time: 4 MiB of 1,024 float32 each stay in a core's cache
+_BLOCK_VALUES = 1 << 24  # numbers at a time, where an image has many tokens
+_KEPT_BYTES = 1 << 28  # of pooled tokens, which are read once
 _DENSE_BYTES = 1 << 30  # of standardised float32 that are kept in memory; beyond, each pass reads the vectors anew
 _NAMED = 5
 
@@ -72,13 +75,16 @@ class ArraySource:
         self.count, self.width = len(vectors), pooled_width(vectors.shape[1:], pool)
 
     def blocks(self) -> Iterator[Block]:
-        for start in range(0, self.count, _BLOCK):
-            rows = slice(start, min(start + _BLOCK, self.count))
+        size = max(1, min(_BLOCK, _BLOCK_VALUES // max(1, math.prod(self._vectors.shape[1:]))))
+        for start in range(0, self.count, size):
+            rows = slice(start, min(start + size, self.count))
             yield rows, pool_vectors(self._vectors[rows], self._pool)
 
 
 class StoreSource:
     """Vectors of some of a store's images, read shard by shard, so that memory stays flat.
+
+    Tokens that are pooled to few numbers are kept so after the first reading: a reading of all takes long.
 
     Args:
         store: an open store.
@@ -90,15 +96,36 @@ class StoreSource:
     def __init__(self, store: Store, ids: np.ndarray, output: str, pool: str) -> None:
         self._store, self._output, self._pool = store, output, pool
         self._row = find_ids(store.ids, ids)
-        self.count, self.width = len(ids), pooled_width(store.spec.outputs[output], pool)
+        shape = store.spec.outputs[output]
+        self.count, self.width = len(ids), pooled_width(shape, pool)
+        self._keeps = self.width < math.prod(shape) and 4 * self.count * self.width <= _KEPT_BYTES
+        self._kept: np.ndarray | None = None
 
     def blocks(self) -> Iterator[Block]:
+        if self._kept is not None:
+            yield from ArraySource(self._kept, self._pool).blocks()
+            return
+        kept = np.empty((self.count, self.width), np.float32) if self._keeps else None
+        for rows, vectors in self._read():
+            if kept is not None:
+                kept[rows] = vectors
+            yield rows, vectors
+        self._kept = kept
+
+    def _read(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for rows, places, vectors in self._store.mapped(self._output):
             mine = self._row[rows]
             chosen = np.flatnonzero(mine >= 0)
             for start in range(0, len(chosen), _BLOCK):
                 part = chosen[start : start + _BLOCK]
                 yield mine[part], pool_vectors(vectors[neighbours(places[part])], self._pool)
+
+
+def read_pooled(store: Store, ids: np.ndarray, output: str, pool: str) -> np.ndarray:
+    """Pooled vectors `(N, width)` of image ids `(N,)` in any order, repeats allowed; a few are read at a time."""
+    size = max(1, _BLOCK_VALUES // math.prod(store.spec.outputs[output]))
+    starts = range(0, max(1, len(ids)), size)
+    return np.concatenate([pool_vectors(store.read(ids[at : at + size], output).vectors, pool) for at in starts])
 
 
 @dataclass(frozen=True)

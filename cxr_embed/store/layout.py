@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -205,6 +206,11 @@ def unread_shards(root: Path) -> set[str]:
         return set()
     except (OSError, ValueError, TypeError):
         raise StoreError(f"{root / UNREAD}: damaged; restore the store from a copy") from None
+
+
+def bytes_an_image(spec: EncoderSpec, dtype: Dtype) -> int:
+    """Bytes of one image's vectors, all outputs together."""
+    return np.dtype(dtype).itemsize * sum(math.prod(shape) for shape in spec.outputs.values())
 
 
 def output_file(output: str) -> str:

@@ -248,9 +248,9 @@ class Store:
         return Embeddings(chosen, self._gather(shard[rows], vector[rows], output), self.spec)
 
     def batches(self, size: int = 4096, output: str | None = None) -> Iterator[Embeddings]:
-        """All vectors in the order of `ids`, `size` at a time, so that memory stays flat."""
-        output = self._output(output)
-        known, shard, vector = self._places
+        """All vectors in the order of `ids`, `size` at a time, fewer of large ones, so that memory stays flat."""
+        output, (known, shard, vector) = self._output(output), self._places
+        size = max(1, min(size, 16 * _STREAMED_VALUES // math.prod(self.spec.outputs[output])))
         for start in range(0, len(known), size):
             rows = slice(start, start + size)
             yield Embeddings(known[rows], self._gather(shard[rows], vector[rows], output), self.spec)

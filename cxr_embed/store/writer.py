@@ -161,7 +161,7 @@ class StoreWriter:
             if array.shape != shape:
                 raise StoreError(f"output {output} has shape {array.shape}, the store holds {shape}")
             if not np.isfinite(array).all():
-                raise StoreError(f"output {output} is not finite in {self.header.dtype}")
+                raise StoreError(f"output {output} is not finite in {self.header.dtype}{_remedy(vectors[output])}")
             converted[output] = array
         for output, array in converted.items():
             self._vectors[output].append(array)
@@ -266,6 +266,12 @@ def acquire_lock(root: Path) -> filelock.BaseFileLock:
     except OSError as error:
         raise StoreError(f"{root}: cannot be written ({error.strerror})") from None
     return lock
+
+
+def _remedy(vectors: np.ndarray) -> str:
+    """What to do about vectors that are too large for a dtype; blank where they are not finite in any."""
+    largest = np.abs(vectors).max()
+    return f": its largest value is {largest:.3g}; use `dtype` float32, in another `store`" if largest < np.inf else ""
 
 
 def describe(spec: EncoderSpec) -> str:

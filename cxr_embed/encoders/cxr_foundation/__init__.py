@@ -30,6 +30,7 @@ from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.tensorflow_process import BatchComparison, TensorFlowProcess
 from cxr_embed.encoders.transformers_loading import word_ids
 from cxr_embed.errors import EncoderError, EncoderUnusable, ImageError
+from cxr_embed.grids import Grid
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule
 
 # How far a batch through the network may lie from the signature's vectors, over their largest value.
@@ -84,6 +85,7 @@ class CxrFoundationEncoder:
             weights=folder_digest(self.folder, self.files),
             weights_source=note.read_text().strip() if note.is_file() else source,
             text=TextRule("contrastive", "elixr") if "contrastive" in outputs else None,
+            grids={"elixr_c": Grid("whole")} if "elixr_c" in outputs else {},
         )
 
     @property

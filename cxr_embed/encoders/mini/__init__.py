@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.encoders.engines import Engine, make_engine
-from cxr_embed.encoders.mini.bundle import load_bundle
+from cxr_embed.encoders.mini.bundle import PATH, SHA256, load_bundle
 from cxr_embed.encoders.mini.pixels import RECIPE, SIDE, shrink, standardise
 from cxr_embed.encoders.mini.text import TextTower
 from cxr_embed.encoders.mini.tower import FEATURES, tower
@@ -34,6 +34,7 @@ class MiniEncoder:
         outputs: Sequence[str] = ("features", "contrastive"),
     ) -> None:
         self._bundle = load_bundle(weights)
+        self.files, self.pinned = (Path(weights) if weights else PATH,), (SHA256,)
         self._text = TextTower(self._bundle.vocabulary, self._bundle.text)
         self._device, self._precision, self._threads = device, precision, threads
         self._engine: Engine | None = None

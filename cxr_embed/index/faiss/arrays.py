@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,13 @@ import numpy as np
 
 from cxr_embed.store.checksums import row_checksums
 
-ROWS = 4096  # copied at a time
+ROWS = 4096  # copied at a time, fewer where they are large
+_COPIED_BYTES = 64 << 20
+
+
+def rows_at_a_time(array: np.ndarray) -> int:
+    """How many rows of an array are in memory at once while all of it is looked at."""
+    return max(1, min(ROWS, _COPIED_BYTES // max(1, array.itemsize * math.prod(array.shape[1:]))))
 
 
 class ArrayFile:
@@ -38,8 +45,9 @@ class ArrayFile:
     def copy(self, array: np.ndarray, rows: np.ndarray | None = None) -> None:
         """Appends `(N, *shape)`, or the rows `(M,)` of it, without having all in memory."""
         count = len(array) if rows is None else len(rows)
-        for start in range(0, count, ROWS):
-            part = slice(start, start + ROWS)
+        size = rows_at_a_time(array)
+        for start in range(0, count, size):
+            part = slice(start, start + size)
             self.append(array[part] if rows is None else array[rows[part]])
 
     def header(self) -> int:

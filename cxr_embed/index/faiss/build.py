@@ -32,6 +32,7 @@ from cxr_embed.index.faiss.layout import (
     writing,
 )
 from cxr_embed.index.faiss.search import CaseIndex
+from cxr_embed.index.faiss.tokens import token_shape
 from cxr_embed.io.times import utc_now
 from cxr_embed.manifest import Manifest
 from cxr_embed.metrics.spread import collapsed
@@ -78,8 +79,8 @@ def build_index(
         path: the index's folder.
         manifest: the cases, and what is known of them; all images of the store, by patient alone, without one.
         output: one of the encoder's outputs; the one that words are compared with by default, else the first.
-        pool: for vectors `(T, D)`: `mean` makes one of them, `tokens` keeps them to be compared by max-sim, the default
-            where the encoder compares them with words so.
+        pool: for vectors `(T, D)` or `(H, W, D)`: `mean` makes one of them, `tokens` keeps them to be compared by
+            max-sim, the default where the encoder compares them with words so.
         kind, memory: see `kinds.choose`, and `token_candidates.choose` for tokens.
         key_file: the key of the patient ids, where patients were forgotten; the user's own by default.
         progress: called with a word for the step, what is done and how much there is.
@@ -117,7 +118,7 @@ def _vectors_of(store: Store, output: str | None, pool: str | None) -> tuple[str
         raise CaseIndexError(f"{store.path} has no output {output!r}; it has {', '.join(store.spec.outputs)}")
     shape = store.spec.outputs[output]
     if pool is not None and (pool not in POOLS or len(shape) == 1):
-        raise CaseIndexError(f"`pool` {pool}: {output} is {shape}; `pool` is {' or '.join(POOLS)}, for (T, D) vectors")
+        raise CaseIndexError(f"`pool` {pool}: {output} is {shape}; `pool` is {' or '.join(POOLS)}, for several vectors")
     return output, pool or _default_pool(store.spec, output)
 
 
@@ -129,7 +130,7 @@ def _new_record(store: Store, output: str, pool: str, cases: int, options: Build
         output=output,
         pool=pool,
         cases=cases,
-        shape=shape if pool == "tokens" else shape[-1:],
+        shape=token_shape(shape) if pool == "tokens" else shape[-1:],
         options=options,
         kind=Kind("flat"),
         measured=MeasuredRecall(),

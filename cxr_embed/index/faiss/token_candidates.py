@@ -134,7 +134,8 @@ def tune(
 
 
 def _mean_token(tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    rows = np.sort(rng.choice(len(tokens), min(1024, len(tokens)), replace=False))
+    some = min(1024, max(16, _BLOCK_VALUES // (tokens.shape[1] * tokens.shape[2])))
+    rows = np.sort(rng.choice(len(tokens), min(some, len(tokens)), replace=False))
     return np.asarray(tokens[rows].mean(axis=(0, 1), dtype=np.float32))
 
 

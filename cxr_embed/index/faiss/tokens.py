@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -126,13 +127,18 @@ def nearest_means(means: np.ndarray, query: np.ndarray, count: int, rows: np.nda
     return np.asarray(at if rows is None else rows[at])
 
 
+def token_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """`(T, D)` of an output `(T, D)` or `(H, W, D)`, whose cells are tokens row by row."""
+    return math.prod(shape[:-1]), shape[-1]
+
+
 def unit_tokens(vectors: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors `(B, T, D)` to what an index keeps of them.
+    """Vectors `(B, *shape)`, of a shape `(T, D)` or `(H, W, D)`, to what an index keeps of them.
 
     Returns:
         `(B, T, D)` float16 unit tokens and `(B, D)` float32 unit means of them. Both are NaN for an image of whose
         tokens one has no direction, or all cancel each other.
     """
-    tokens = unit(vectors.reshape(len(vectors), *shape)).astype(np.float16)
+    tokens = unit(vectors.reshape(len(vectors), *token_shape(shape))).astype(np.float16)
     means = unit(tokens.mean(axis=1, dtype=np.float32))
     return np.where(np.isnan(means[:, :1, None]), np.float16(np.nan), tokens), means

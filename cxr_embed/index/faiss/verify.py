@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError, CxrEmbedError
 from cxr_embed.index.case_table import IMAGE
-from cxr_embed.index.faiss.arrays import ROWS
+from cxr_embed.index.faiss.arrays import rows_at_a_time
 from cxr_embed.index.faiss.generation import mapped, write_checksums
 from cxr_embed.index.faiss.layout import CANDIDATES, CASES, CHECKSUMS, TOKENS, VECTORS, IndexRecord, publish, writing
 from cxr_embed.index.faiss.search import CaseIndex
@@ -101,7 +101,7 @@ def _contents(root: Path, record: IndexRecord, folder: Path) -> list[Damage]:
         damage.append(Damage(CASES, "an image_id stands twice"))
     if not _of_length_1(index.vectors, _BLOCK, 1e-4):
         damage.append(Damage(VECTORS, "has vectors that are not of length 1"))
-    if record.pool == "tokens" and not _of_length_1(index.tokens, ROWS, 1e-2):
+    if record.pool == "tokens" and not _of_length_1(index.tokens, rows_at_a_time(index.tokens), 1e-2):
         damage.append(Damage(TOKENS, "has vectors that are not of length 1"))
     if CANDIDATES in record.files:
         try:
