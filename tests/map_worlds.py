@@ -31,7 +31,7 @@ def record(number: int, image: str, finding: str, **more: object) -> MapRecord:
 
 def write_folder(root: Path, maps: list[tuple[MapRecord, np.ndarray]]) -> Path:
     """Writes maps and their list."""
-    (root / MAPS).mkdir(parents=True)
+    (root / MAPS).mkdir(parents=True, exist_ok=True)
     for each, values in maps:
         np.save(root / each.map, values.astype(np.float32))
     write_maps(root, ABOUT, [each for each, _ in maps])

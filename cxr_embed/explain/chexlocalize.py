@@ -8,6 +8,7 @@ storages write to this day. Only arrays are built; another class or function end
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -168,7 +169,7 @@ def _tensor(values: np.ndarray, offset: int, shape: Sequence[int], strides: Sequ
     if offset < 0 or min((*shape, *strides, 0)) < 0:
         raise pickle.UnpicklingError("a tensor beyond its values")
     last = offset + sum((side - 1) * step for side, step in zip(shape, strides, strict=True))
-    if 0 in shape or last >= len(values) or int(np.prod(shape)) > len(values):
+    if 0 in shape or last >= len(values) or math.prod(shape) > len(values):
         raise pickle.UnpicklingError("a tensor beyond its values")
     steps = [step * values.itemsize for step in strides]
     return np.lib.stride_tricks.as_strided(values[offset:], tuple(shape), steps).copy()
