@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cxr_embed.api.curve import few_label_curve
     from cxr_embed.api.embed import embed, embed_images
     from cxr_embed.api.evaluate import compare, evaluate
+    from cxr_embed.api.explain import explain
     from cxr_embed.api.index_evaluation import evaluate_index
     from cxr_embed.api.maps import evaluate_maps
     from cxr_embed.api.merge import merge_manifests
@@ -46,6 +47,7 @@ _HOME = {
     "evaluate_index": "cxr_embed.api.index_evaluation",
     "evaluate": "cxr_embed.api.evaluate",
     "evaluate_maps": "cxr_embed.api.maps",
+    "explain": "cxr_embed.api.explain",
     "few_label_curve": "cxr_embed.api.curve",
     "load_encoder": "cxr_embed.encoders",
     "load_probe": "cxr_embed.api.probe",
@@ -74,6 +76,7 @@ __all__ = [
     "evaluate",
     "evaluate_index",
     "evaluate_maps",
+    "explain",
     "few_label_curve",
     "load_encoder",
     "load_probe",

@@ -83,6 +83,8 @@ def others() -> Iterator[list[str]]:
     ]
     yield ["search", "index", "--image", "cases/" + first_image(), "-k", "3"]
     yield ["zeroshot", "store", "--ask", "pneumothorax", "--manifest", "cases/manifest.csv", "--montage", "asked.png"]
+    explain = ["--probe", "probe", "--finding", "Effusion"]
+    yield ["explain", "cases/" + first_image(), *explain, "--out", "why"]
     yield ["index", "info", "index"]
     yield ["index", "verify", "index"]
     yield ["index", "evaluate", "index", "--bootstraps", "20"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_embed.explain.record import HEADER, MAPS, MapRecord, write_maps
+from cxr_embed.explanation.record import HEADER, MAPS, MapRecord, write_maps
 
 SHAPE = (48, 64)  # rows, columns
 ABOUT = {"encoder": "toy", "method": "cam", "layer": "last"}

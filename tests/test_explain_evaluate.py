@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 import cxr_embed
 from cxr_embed.cli import app
 from cxr_embed.errors import CxrEmbedError, MapError
-from cxr_embed.explain.places import read_places
-from cxr_embed.explain.record import HEADER, read_maps
+from cxr_embed.explanation.places import read_places
+from cxr_embed.explanation.record import HEADER, read_maps
 from cxr_embed.types import RESEARCH
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_chexlocalize.json").read_text())

@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cxr_embed.explain.choosing import FOLDS, chosen_on_others, folds_of
-from cxr_embed.explain.placing import placed
+from cxr_embed.explanation.choosing import FOLDS, chosen_on_others, folds_of
+from cxr_embed.explanation.placing import placed
 from cxr_embed.metrics.localisation import (
     energy_inside,
     iou,

@@ -15,7 +15,7 @@ from cxr_embed.cli.options import prevalences
 # Every verb whose input has it takes it.
 WHERE = {
     "--finding": {
-        *("evaluate", "report", "scores", "zeroshot", "index evaluate", "explain evaluate"),
+        *("evaluate", "report", "scores", "zeroshot", "index evaluate", "explain", "explain evaluate"),
         *("probe train", "probe curve", "probe evaluate", "probe compare"),
     },
     "--split": {
@@ -38,7 +38,7 @@ ALIKE = {
     *("--blank", "--json", "--prevalence", "--thresholds-split", "--uncertain"),
 }
 # Once, or several times; a number, or several; what an encoder's vectors can be made into there.
-OWN_TYPES = {"--store", "--patient", "-k", "--output", "--pool", "--shots", "--against"}
+OWN_TYPES = {"--store", "--patient", "-k", "--output", "--pool", "--probe", "--shots", "--against"}
 # One word, two things: what a probe is, and what an index is; a likeness, a part of a map's highest value and a score.
 NAMESAKES = {
     *(("--kind", "index build"), ("--threshold", "index duplicates"), ("--threshold", "explain evaluate")),

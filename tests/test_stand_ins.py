@@ -74,6 +74,8 @@ COMMANDS = [
     ["probe", "curve", "store", "cases/manifest.csv", *FINDINGS, "--fraction", "1", "--seeds", "1", "--json"],
     ["report", "p.csv", "cases/manifest.csv", *SPLIT, "--store", "store", "--out", "r.html", "--bootstraps", "5"],
     ["index", "build", "store", *MANIFEST, "--output", "contrastive", "--out", "index"],
+    ["explain", "FIRST", *MANIFEST, "--probe", "probe", "--maps-only", "--out", "why"],
+    ["explain", "FIRST", *MANIFEST, "--probe", "probe", "--maps-only", "--out", "why2", "--json"],
     ["index", "info", "index"],
     ["index", "verify", "index"],
     ["index", "evaluate", "index", "--bootstraps", "5"],

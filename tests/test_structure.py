@@ -39,7 +39,7 @@ FLOORS = {
     "pipeline": 2,
     "zeroshot": 2,
     "evaluation": 3,
-    "explain": 4,
+    "explanation": 4,
     "probe": 3,
     "forget": 4,
     "reporting": 4,

@@ -112,7 +112,7 @@ def embed(
     _check_encoder(encoder)
     if store is None:
         raise EncoderError("`store` is the folder for the vectors; `embed_images` gives a few vectors without one")
-    table = _manifest(manifest, images, root, extra, key_file)
+    table = manifest_of(manifest, images, root, extra, key_file)
     if images is not None and root is None:
         _check_ids(table, Path(store))
     summary = run(
@@ -137,14 +137,18 @@ def embed(
     return EmbeddedStore(store, summary)
 
 
-def _manifest(
+def manifest_of(
     manifest: Manifest | StrPath | None,
     images: Sequence[StrPath] | None,
     root: StrPath | None,
     extra: Sequence[str],
     key_file: StrPath | None,
 ) -> Manifest:
-    """The table of what is to be embedded."""
+    """The table of images that a manifest or a list of files is, of which one is given.
+
+    Raises:
+        ManifestError: for both, neither, or a table or files that cannot be used.
+    """
     if (manifest is None) == (images is None):
         raise ManifestError("`embed` takes a `manifest` or a list of `images`, one of the two")
     if isinstance(manifest, Manifest):

@@ -13,12 +13,12 @@ from cxr_embed.api.inputs import Progress, StrPath, progress_or_bar
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.arguments import checked_arguments
 from cxr_embed.errors import ManifestError, MapError
-from cxr_embed.explain.chexlocalize import has_pickled_maps, read_pickled_maps
-from cxr_embed.explain.choosing import OTHER_PATIENTS, OTSU
-from cxr_embed.explain.evaluating import Threshold, evaluate_places
-from cxr_embed.explain.places import read_places
-from cxr_embed.explain.record import HEADER, MapFolder, read_maps
-from cxr_embed.explain.result import FIGURES, MAP, MapEvaluation, PlaceFigures
+from cxr_embed.explanation.chexlocalize import has_pickled_maps, read_pickled_maps
+from cxr_embed.explanation.choosing import OTHER_PATIENTS, OTSU
+from cxr_embed.explanation.evaluating import Threshold, evaluate_places
+from cxr_embed.explanation.places import read_places
+from cxr_embed.explanation.record import HEADER, MapFolder, read_maps
+from cxr_embed.explanation.result import FIGURES, MAP, MapEvaluation, PlaceFigures
 from cxr_embed.manifest.rows import read_rows
 from cxr_embed.present.numbers import PLAIN
 

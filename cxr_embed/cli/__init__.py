@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from cxr_embed.cli import (
     bench,
@@ -39,8 +40,20 @@ from cxr_embed.cli import (
 from cxr_embed.cli.ending import check_all, run
 from cxr_embed.cli.terminal import clean_output
 
+
+class _Verbs(TyperGroup):
+    """Verbs, also of two words: `explain` takes images, and `explain evaluate` is a verb beside it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        both = " ".join(args[:2])
+        if len(args) > 1 and " " not in args[0] and both in self.commands:
+            return both, self.commands[both], args[2:]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="cxr-embed",
+    cls=_Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -57,6 +70,8 @@ app.command("prompts", epilog=zeroshot.PROMPTS_EXAMPLE)(zeroshot.prompts)
 app.command("zeroshot", epilog=zeroshot.EXAMPLE)(zeroshot.zeroshot)
 app.command("scores", epilog=scores.EXAMPLE)(scores.scores)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
+app.command("explain", epilog=explain.EXAMPLE)(explain.explain)
+app.command("explain evaluate", epilog=explain_evaluate.EXAMPLE)(explain_evaluate.evaluate)
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 manifest.app.command("scan", epilog=manifest_scan.EXAMPLE)(manifest_scan.scan)
@@ -68,7 +83,6 @@ probe.app.command("evaluate", epilog=probe_evaluate.EXAMPLE)(probe_evaluate.eval
 probe.app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare)
 index.app.command("evaluate", epilog=index_evaluate.EXAMPLE)(index_evaluate.evaluate)
 index.app.command("duplicates", epilog=index_duplicates.EXAMPLE)(index_duplicates.duplicates)
-explain.app.command("evaluate", epilog=explain_evaluate.EXAMPLE)(explain_evaluate.evaluate)
 index.app.command("push", epilog=index_push.EXAMPLE)(index_push.push)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(probe.app, name="probe")
@@ -78,7 +92,6 @@ app.add_typer(imports.app, name="import")
 app.add_typer(exports.app, name="export", hidden=True)
 app.add_typer(encoders.app, name="encoders")
 app.add_typer(encoders.weights_app, name="weights")
-app.add_typer(explain.app, name="explain")
 
 
 def _version(wanted: bool) -> None:

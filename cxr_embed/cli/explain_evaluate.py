@@ -15,7 +15,7 @@ from cxr_embed.present.console import print_sentence, print_tables
 from cxr_embed.types import counted
 
 if TYPE_CHECKING:
-    from cxr_embed.explain.result import MapEvaluation
+    from cxr_embed.explanation.result import MapEvaluation
 
 EXAMPLE = "Example: `cxr-embed explain evaluate maps boxes.csv --untrained maps-untrained`"
 
@@ -104,8 +104,8 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
 
 def _show(report: MapEvaluation, maps: Path) -> None:
-    from cxr_embed.explain.maps_tables import figure_table
-    from cxr_embed.explain.result import BASELINES, FIGURES, MAP
+    from cxr_embed.explanation.maps_tables import figure_table
+    from cxr_embed.explanation.result import BASELINES, FIGURES, MAP
 
     screen = console()
     made = ", ".join(str(report.about[key]) for key in ("encoder", "method", "layer") if report.about.get(key))

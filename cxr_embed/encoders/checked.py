@@ -53,6 +53,11 @@ class CheckedEncoder:
         return tuple(getattr(self.encoder, "pinned", ()))
 
     @property
+    def maxima(self) -> int:
+        """Of the channels of its `map`, how many, the last ones, are in `features` by their maximum; others by mean."""
+        return int(getattr(self.encoder, "maxima", 0))
+
+    @property
     def input_form(self) -> str:
         """In which form it takes inputs best by now: blank at first.
 

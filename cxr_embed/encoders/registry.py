@@ -47,7 +47,7 @@ _CARDS = (
     EncoderCard(
         name="mini",
         module="cxr_embed.encoders.mini",
-        outputs={"features": (256,), "contrastive": (64,)},
+        outputs={"features": (256,), "contrastive": (64,), "map": (28, 28, 256)},
         licence="Apache-2.0",
         framework="engines",
         bundled=True,

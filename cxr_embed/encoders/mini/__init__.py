@@ -15,8 +15,9 @@ from cxr_embed.encoders.engines import Engine, make_engine
 from cxr_embed.encoders.mini.bundle import PATH, SHA256, load_bundle
 from cxr_embed.encoders.mini.pixels import RECIPE, SIDE, shrink, standardise
 from cxr_embed.encoders.mini.text import TextTower
-from cxr_embed.encoders.mini.tower import FEATURES, tower
+from cxr_embed.encoders.mini.tower import CELLS, FEATURES, MAXIMA, MEANS, tower, tower_map
 from cxr_embed.errors import UnknownWordsWarning
+from cxr_embed.grids import Grid
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule
 
 
@@ -39,7 +40,7 @@ class MiniEncoder:
         self._device, self._precision, self._threads = device, precision, threads
         self._engine: Engine | None = None
         head = self._bundle.head
-        shapes = {"features": (FEATURES,), "contrastive": (len(head["bias"]),)}
+        shapes = {"features": (FEATURES,), "contrastive": (len(head["bias"]),), "map": (CELLS, CELLS, FEATURES)}
         self._spec = EncoderSpec(
             name=name,
             revision="1",
@@ -48,7 +49,13 @@ class MiniEncoder:
             weights=self._bundle.sha256,
             weights_source=self._bundle.source,
             text=TextRule("contrastive", "siglip", float(head["scale"][0]), float(head["offset"][0])),
+            grids={"map": Grid("inside")} if "map" in outputs else {},
         )
+
+    @property
+    def maxima(self) -> int:
+        """So many channels of `map`, the last ones, are in `features` by their maximum; the others by their mean."""
+        return MAXIMA
 
     @property
     def spec(self) -> EncoderSpec:
@@ -63,7 +70,7 @@ class MiniEncoder:
     def _start(self) -> Engine:
         if self._engine is None:
             self._engine = make_engine(
-                tower,
+                tower_map if "map" in self._spec.outputs else tower,
                 self._bundle.image,
                 side=SIDE,
                 device=self._device,
@@ -77,12 +84,19 @@ class MiniEncoder:
         return standardise(shrink(image))[None]
 
     def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """`(B, 1, 224, 224)` float32 to `features (B, 256)` and `contrastive (B, D)`, the latter of unit length."""
-        features = self._start()(np.ascontiguousarray(batch, dtype=np.float32))
+        """`(B, 1, 224, 224)` float32 to `features (B, 256)` and `contrastive (B, D)`, the latter of unit length.
+
+        Where wanted, also `map`, `(B, 28, 28, 256)`, of which the features are 192 means and 64 maxima.
+        """
+        answer = self._start()(np.ascontiguousarray(batch, dtype=np.float32))
+        features, vectors = answer, {}
+        if "map" in self._spec.outputs:
+            means, maxima = answer[:, :MEANS].mean(axis=(2, 3)), answer[:, MEANS:].max(axis=(2, 3))
+            features, vectors["map"] = np.concatenate([means, maxima], axis=1), np.moveaxis(answer, 1, -1)
         head = self._bundle.head
         aligned = features @ head["weight"].T + head["bias"]
         aligned /= np.linalg.norm(aligned, axis=1, keepdims=True)
-        vectors = {"features": features, "contrastive": aligned}
+        vectors |= {"features": features, "contrastive": aligned}
         return {output: vectors[output] for output in self._spec.outputs}
 
     def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:

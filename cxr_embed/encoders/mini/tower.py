@@ -10,7 +10,9 @@ from typing import Any
 from cxr_embed.encoders.networks import Ops
 
 STAGES = 4
-FEATURES = 256  # 192 means of the last stage, 64 maxima of the fine map
+MEANS, MAXIMA = 192, 64  # of the last stage, of the fine map
+FEATURES = MEANS + MAXIMA
+CELLS = 28  # of the fine map, on a side; the last stage's are four times as wide
 
 
 def tower(ops: Ops, x: Any) -> Any:
@@ -19,6 +21,18 @@ def tower(ops: Ops, x: Any) -> Any:
     Means of the last stage see what is large; maxima of a fine map, where coarse stages are enlarged and added to finer
     ones (Lin et al., 2017), see what is small or thin.
     """
+    last, fine = _stages(ops, x)
+    return ops.concat(ops.mean(last), ops.highest(fine))
+
+
+def tower_map(ops: Ops, x: Any) -> Any:
+    """`(B, 1, S, S)` to what the features are means and maxima of, `(B, 256, 28, 28)`: the last stage enlarged."""
+    last, fine = _stages(ops, x)
+    return ops.concat(ops.double(ops.double(last)), fine)
+
+
+def _stages(ops: Ops, x: Any) -> tuple[Any, Any]:
+    """The last stage `(B, 192, 7, 7)` and the fine map `(B, 64, 28, 28)`."""
     stages = []
     for conv, norm in ((0, 1), (3, 4)):
         x = ops.relu(ops.norm(ops.conv(x, f"stem.{conv}.weight", stride=2, pad=1), f"stem.{norm}"))
@@ -35,4 +49,4 @@ def tower(ops: Ops, x: Any) -> Any:
         fine = ops.add(ops.double(fine), ops.conv(stages[stage], f"narrow.{stage - 1}.weight"))
     fine = ops.relu(ops.norm(fine, "joined"))
     fine = ops.relu(ops.norm(ops.conv(fine, "fine.0.weight", pad=1), "fine.1"))
-    return ops.concat(ops.mean(x), ops.highest(fine))
+    return x, fine

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.errors import MapError
-from cxr_embed.explain.record import MapFolder, MapRecord
+from cxr_embed.explanation.record import MapFolder, MapRecord
 
 SUFFIX = "_map.pkl"
 _MAGIC = 0x1950A86A20F9469CFC6C  # torch's, before its archives

@@ -16,7 +16,7 @@ import numpy as np
 
 from cxr_embed.datasets.boxes import read_mask
 from cxr_embed.errors import ManifestError, MapError
-from cxr_embed.explain.coco import coco_places, mask_of_segmentation
+from cxr_embed.explanation.coco import coco_places, mask_of_segmentation
 from cxr_embed.manifest.rows import Rows, read_rows
 
 Box = tuple[float, float, float, float]

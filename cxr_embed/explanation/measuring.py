@@ -9,10 +9,10 @@ from functools import lru_cache
 import numpy as np
 
 from cxr_embed.errors import MapError
-from cxr_embed.explain.places import Places
-from cxr_embed.explain.placing import placed
-from cxr_embed.explain.record import MapFolder, MapRecord
-from cxr_embed.explain.result import CENTRE, MAP, RANDOM, UNTRAINED
+from cxr_embed.explanation.places import Places
+from cxr_embed.explanation.placing import placed
+from cxr_embed.explanation.record import MapFolder, MapRecord
+from cxr_embed.explanation.result import CENTRE, MAP, RANDOM, UNTRAINED
 from cxr_embed.io.digests import sha256_hex
 from cxr_embed.metrics.localisation import (
     energy_inside,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cxr_embed.explain.result import CENTRE, FIGURES, MAP, RANDOM, UNTRAINED, MapEvaluation, PlaceFigures
+from cxr_embed.explanation.result import CENTRE, FIGURES, MAP, RANDOM, UNTRAINED, MapEvaluation, PlaceFigures
 from cxr_embed.present.numbers import PLAIN
 from cxr_embed.present.tables import Table
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from cxr_embed.cases.findings import chosen_findings, match_names
 from cxr_embed.errors import MapError
-from cxr_embed.explain.choosing import GIVEN, OTHER_PATIENTS, OTSU, chosen_ious
-from cxr_embed.explain.measuring import Measured, measure
-from cxr_embed.explain.places import Places
-from cxr_embed.explain.record import MapFolder
-from cxr_embed.explain.result import FIGURES, ImagePlace, MapEvaluation, PlaceFigures
+from cxr_embed.explanation.choosing import GIVEN, OTHER_PATIENTS, OTSU, chosen_ious
+from cxr_embed.explanation.measuring import Measured, measure
+from cxr_embed.explanation.places import Places
+from cxr_embed.explanation.record import MapFolder
+from cxr_embed.explanation.result import FIGURES, ImagePlace, MapEvaluation, PlaceFigures
 from cxr_embed.metrics import Estimate
 from cxr_embed.metrics.intervals import Scale
 from cxr_embed.metrics.retrieval import means_by_patient

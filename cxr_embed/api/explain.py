@@ -1,0 +1,278 @@
+"""Where did it look? Heat maps of probes, prompts and likeness, each with the score without what it points at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cxr_embed.api.embed import DEFAULT_ENCODER, manifest_of
+from cxr_embed.api.inputs import Progress, StrPath, progress_or_bar
+from cxr_embed.api.probe import FindingsProbe, load_probe
+from cxr_embed.api.tabular import Tabular
+from cxr_embed.arguments import checked_arguments
+from cxr_embed.choices import ExplainMethod, Fill
+from cxr_embed.encoders import CheckedEncoder, load_encoder
+from cxr_embed.errors import ImageError, MapError
+from cxr_embed.explanation.cam import layer_of
+from cxr_embed.explanation.loading import encoder_of
+from cxr_embed.explanation.making import OVERLAYS, Case, Explainer, Made, answers_of, check_cells, explain_cases
+from cxr_embed.explanation.measured import read_measured
+from cxr_embed.explanation.record import MAPS, MapFolder, read_maps, write_maps
+from cxr_embed.explanation.targets import Targets, of_case, of_probe, of_prompts
+from cxr_embed.images import read_image
+from cxr_embed.io.files import not_local, partial_of, sweep
+from cxr_embed.manifest import Manifest
+from cxr_embed.types import note_stand_in
+
+CELLS = 14
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Explanation(Tabular):
+    """Heat maps in a folder.
+
+    Attributes:
+        folder: what `explain.json` says; `folder.load(record)` reads a map.
+        failed: image to the reason why it has no map.
+        notes: what the user should know, in sentences.
+    """
+
+    folder: MapFolder
+    failed: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.folder.maps)
+
+    def __repr__(self) -> str:
+        return self._as_text([f"{self.folder.root}: {len(self)} heat maps by {self.folder.about['words']}"])
+
+    def to_arrow(self) -> pa.Table:
+        """A row a map: image, finding, score, and its value (log odds of a probe, else the cosine).
+
+        Beside it the value without the map's region, and the mean value with as much hidden elsewhere.
+        """
+        rows = [
+            {
+                "image_id": record.image_id,
+                "finding": record.finding,
+                "score": record.score,
+                "value": record.more.get("value"),
+                "without_region": record.more.get("without_region"),
+                "without_elsewhere": record.more.get("without_elsewhere"),
+                "region_part": record.more.get("region_part"),
+                "map": record.map,
+                "overlay": record.more.get("overlay"),
+            }
+            for record in self.folder.maps
+        ]
+        return pa.Table.from_pylist(rows)
+
+    def _remarks(self) -> Sequence[str]:
+        return (str(self.folder.about["line"]), *self.notes)
+
+
+@checked_arguments
+def explain(
+    images: Sequence[StrPath] = (),
+    *,
+    out: StrPath,
+    probe: FindingsProbe | StrPath | None = None,
+    findings: Sequence[str] | None = None,
+    prompt: Sequence[str] | None = None,
+    like: StrPath | None = None,
+    manifest: Manifest | StrPath | None = None,
+    root: StrPath | None = None,
+    method: ExplainMethod = "auto",
+    cells: int = CELLS,
+    fill: Fill = "blur",
+    maps_only: bool = False,
+    measured: StrPath | None = None,
+    encoder: str | None = None,
+    weights: StrPath | None = None,
+    device: str = "auto",
+    announce: Callable[[str], object] | None = None,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Makes heat maps: what part of each picture a score comes from.
+
+    The folder gets `explain.json`, `maps/<n>.npy` (float32, the method's own grid) and `overlays/<n>.png`. To check a
+    map's claim, the region above half of its highest value is hidden: the value without it (log odds of a probe, else
+    the cosine) stands beside the value, and beside the mean with as much hidden elsewhere.
+
+    Args:
+        images: files; with a `manifest`, image ids of it, all by default.
+        out: the folder to write, new or empty.
+        probe: whose findings are explained, a probe or its folder.
+        findings: of the probe; all by default.
+        prompt: or prompts, of an encoder that reads words.
+        like: or the likeness to another case: a file; with a `manifest`, an image id of it.
+        manifest: a table of images, or its path.
+        root: the folder of the images, if not the manifest's own.
+        method: `cam` (exact; a linear probe on means of a map), `occlusion` (any encoder; squares are hidden), or
+            `auto`: `cam` where it can be had.
+        cells: of `occlusion`, squares on a side.
+        fill: what a hidden part is filled with: `blur`, the picture as from afar, or `grey`, its mean.
+        maps_only: neither check the regions nor draw overlays.
+        measured: what `explain evaluate --json` printed of such maps: the line under each map says how well they hit.
+        encoder: of prompts and likeness; a probe knows its own.
+        weights, device: as `load_encoder` takes them.
+        announce: called with a line on what `occlusion` costs, before it begins.
+        progress: called with a word, the pictures embedded and how many there are; a bar in notebooks by default.
+
+    Raises:
+        MapError: for what cannot be explained so, or a folder that cannot be written.
+        ProbeError, EncoderError, ManifestError, ImageError: for what cannot be used.
+    """
+    check_cells(cells)
+    if sum(given is not None for given in (probe, prompt, like)) != 1:
+        raise MapError("name what is to be explained, one of a `probe`, a `prompt` and a case that images are `like`")
+    if findings is not None and probe is None:
+        raise MapError("`findings` are a probe's; name it with `probe`")
+    with _new_folder(Path(out)) as folder:
+        table, cases = _cases(images, manifest, root)
+        loaded, targets, about = _targets(probe, findings, prompt, like, table, encoder, weights, device)
+        try:
+            how = _method(method, targets, loaded)
+            explainer = Explainer(encoder=loaded, targets=targets, method=how, cells=cells, fill=fill)
+            explainer.layer  # noqa: B018 (refuses what cannot be had before anything is embedded)
+            if measured is not None:
+                explainer = replace(explainer, measured=read_measured(Path(measured), explainer.about))
+            for name in (MAPS,) if maps_only else (MAPS, OVERLAYS):
+                (folder / name).mkdir()
+            made = explain_cases(
+                explainer,
+                cases,
+                table.root,
+                folder,
+                checks=not maps_only,
+                announce=announce or _unheard,
+                progress=progress_or_bar(progress) or _unheard,
+            )
+            if not made.records:
+                raise ImageError("unreadable", f"no image can be read: {made.failed[0][1]}")
+            write_maps(folder, {**about, **explainer.about}, made.records)
+        finally:
+            loaded.close()
+    return _explanation(Path(out), made)
+
+
+def _unheard(*words: object) -> None:
+    del words
+
+
+def _explanation(out: Path, made: Made) -> Explanation:
+    failed = {case.image_id: why for case, why in made.failed}
+    return Explanation(folder=read_maps(out), failed=failed, notes=tuple(made.notes))
+
+
+def _method(method: ExplainMethod, targets: Targets, encoder: CheckedEncoder) -> Any:
+    """The method, chosen: `cam` where it can be had."""
+    if method != "auto":
+        return method
+    try:
+        layer_of(targets, encoder.spec)
+    except MapError:
+        return "occlusion"
+    return "cam"
+
+
+def _cases(
+    images: Sequence[StrPath], manifest: Manifest | StrPath | None, root: StrPath | None
+) -> tuple[Manifest, list[Case]]:
+    """The table that the images stand in, and those that are explained.
+
+    Raises:
+        MapError: for no image, or an id that the manifest lacks.
+    """
+    if manifest is None:
+        if not images:
+            raise MapError("name `images` to explain: files, or with a `manifest` image ids")
+        for path in images:
+            if not Path(path).is_file():
+                raise MapError(f"{path}: no such file; with a `manifest`, image ids are taken")
+        table = manifest_of(None, images, root, (), None)
+        return table, [Case(image_id, Path(path), patient) for image_id, path, patient in table.rows()]
+    table = manifest_of(manifest, None, root, (), None)
+    rows = {image_id: Case(image_id, Path(path), patient) for image_id, path, patient in table.rows()}
+    if lost := [str(image) for image in images if str(image) not in rows]:
+        raise MapError(f"the manifest has no image {lost[0]!r}; without a `manifest`, files are taken")
+    return table, [rows[image_id] for image_id in dict.fromkeys(map(str, images))] or list(rows.values())
+
+
+def _targets(
+    probe: FindingsProbe | StrPath | None,
+    findings: Sequence[str] | None,
+    prompt: Sequence[str] | None,
+    like: StrPath | None,
+    table: Manifest,
+    encoder: str | None,
+    weights: StrPath | None,
+    device: str,
+) -> tuple[CheckedEncoder, Targets, dict[str, Any]]:
+    """The encoder, loaded, what is explained, and what the record says of that.
+
+    Raises:
+        MapError, ProbeError, EncoderError, ImageError: for what cannot be used.
+    """
+    if probe is not None:
+        opened = probe if isinstance(probe, FindingsProbe) else load_probe(probe)
+        trained = opened.trained
+        if encoder is not None and encoder != trained.spec.name:
+            raise MapError(f"the probe reads vectors of {trained.spec.name}, not of {encoder}; leave out `encoder`")
+        targets = of_probe(trained, findings or ())
+        loaded = encoder_of(trained.spec, trained.output, weights=weights, device=device)
+        return loaded, targets, {"explained": "probe", "probe": opened.name}
+    loaded = load_encoder(encoder or DEFAULT_ENCODER, weights=weights, device=device, precision="float32")
+    note_stand_in(loaded.spec)
+    if prompt is not None:
+        targets = of_prompts(loaded, list(dict.fromkeys(prompt)))
+        return loaded, targets, {"explained": "prompt"}
+    path = Path(str(like))
+    if path.is_file():
+        name = str(manifest_of(None, [path], None, (), None).ids[0])
+    else:
+        rows = {image_id: file for image_id, file, _ in table.rows()}
+        if str(like) not in rows:
+            raise MapError(f"{like}: neither a file nor an image of the manifest (`like`)")
+        path, name = table.root / rows[str(like)], str(like)
+    try:
+        image = read_image(path)
+    except ImageError as error:
+        raise ImageError(error.kind, f"{path}: {error} (`like`)") from None
+    targets = of_case(loaded, name, answers_of(loaded, [image]))
+    return loaded, targets, {"explained": "like"}
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder that takes the target's place, or fills it where it is there and empty, when the block has ended.
+
+    Raises:
+        MapError: for a folder with something in it, or one that cannot be written.
+    """
+    if (why := not_local(out)) is not None:
+        raise MapError(why)
+    whole = Path(os.path.realpath(out))  # `.` has no name of its own, and a link stays one
+    fresh = not whole.exists()
+    place = whole.parent if fresh else whole
+    try:
+        sweep(whole, place)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise MapError(f"{out}: not an empty folder; name a new one with `out`")
+        place.mkdir(parents=True, exist_ok=True)
+        with partial_of(whole, place, folder=True) as partial:
+            yield partial
+            if fresh:
+                os.rename(partial, whole)
+            else:
+                for path in sorted(partial.iterdir(), key=lambda path: path.suffix):  # maps before what lists them
+                    os.rename(path, whole / path.name)
+    except OSError as error:
+        raise MapError(f"{out}: cannot be written ({error.strerror}); name another folder with `out`") from None

@@ -1,0 +1,340 @@
+"""Maps of images, one after the other: made, checked by hiding what they point at, drawn and written."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cxr_embed.choices import Fill
+from cxr_embed.encoders import CheckedEncoder
+from cxr_embed.errors import ImageError, MapError
+from cxr_embed.explanation.cam import cam_maps, layer_of
+from cxr_embed.explanation.hiding import Hidden
+from cxr_embed.explanation.measured import NOT_MEASURED
+from cxr_embed.explanation.occlusion import occlusion_maps, pictures_an_image
+from cxr_embed.explanation.overlay import draw_overlay
+from cxr_embed.explanation.placing import placed
+from cxr_embed.explanation.record import MAPS, MapRecord
+from cxr_embed.explanation.targets import Targets
+from cxr_embed.images import looks_like_chest, read_image
+from cxr_embed.io.files import stays_below
+from cxr_embed.manifest import leaves_root
+from cxr_embed.types import RESEARCH, CxrImage
+from cxr_embed.version import __version__
+
+OVERLAYS = "overlays"
+REGION = 0.5  # of the map's highest value: what is outlined, and hidden to see whether the score falls
+_BATCH, _READERS = 8, 2
+_TIMED = 16  # pictures, to say how long a run will take
+Area = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image to explain: its id, file and patient."""
+
+    image_id: str
+    path: Path
+    patient_id: str = ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of a run: records, images that cannot be read with the reason, and what a user should know."""
+
+    records: list[MapRecord]
+    failed: list[tuple[Case, str]]
+    notes: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explainer:
+    """What is explained, and how.
+
+    Attributes:
+        encoder: loaded.
+        targets: of its answers.
+        method: of the maps.
+        cells: of `occlusion`, on a side.
+        fill: what hides a part of a picture.
+        measured: finding to how well such maps hit it, in words.
+    """
+
+    encoder: CheckedEncoder
+    targets: Targets
+    method: Literal["cam", "occlusion"]
+    cells: int
+    fill: Fill
+    measured: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def layer(self) -> str:
+        """The encoder's output that maps are of; `picture` where squares of the picture are hidden.
+
+        Raises:
+            MapError: where `cam` cannot be had.
+        """
+        return "picture" if self.method == "occlusion" else layer_of(self.targets, self.encoder.spec)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """How the maps are made, for `explain.json`."""
+        spec = self.encoder.spec
+        return {
+            "encoder": spec.name,
+            "fingerprint": spec.fingerprint,
+            "engine": self.encoder.engine,
+            "method": self.method,
+            "layer": self.layer,
+            "words": self.words,
+            "output": self.targets.output,
+            "unit": self.targets.unit,
+            "region": REGION,
+            "fill": self.fill,
+            "measured": dict(self.measured),
+            "line": f"{spec.name}: {self.words}; {'see each map' if self.measured else NOT_MEASURED}",
+            "spec": spec.to_json(),
+            "stand_in": spec.stand_in,
+            "version": __version__,
+            "note": RESEARCH,
+        }
+
+    @property
+    def words(self) -> str:
+        """Method and layer, for people."""
+        if self.method == "occlusion":
+            return f"occlusion, {self.cells} x {self.cells} squares of the picture, hidden by {self.fill}"
+        rows, columns, _ = self.encoder.spec.outputs[self.layer]
+        return f"cam, layer {self.layer} ({rows} x {columns} cells)"
+
+    def values(self, images: Sequence[CxrImage]) -> np.ndarray:
+        """The targets' values of some pictures, `(B, T)`."""
+        return self.targets.values(answers_of(self.encoder, images)[self.targets.output])
+
+    def maps(
+        self, image: CxrImage, answer: Mapping[str, np.ndarray], whole: np.ndarray, done: Callable[[int], object]
+    ) -> tuple[np.ndarray, Area]:
+        """The maps of a picture, `(T, h, w)`, and what part of it they cover.
+
+        Args:
+            image: the picture.
+            answer: the encoder's, of this one.
+            whole: `(T,)` its values.
+            done: called with the number of further pictures embedded.
+        """
+        height, width = image.pixels.shape
+        if self.method == "occlusion" or self.targets.linear is None:
+            grids = occlusion_maps(self.values, image, whole, self.cells, self.fill, done)
+            return grids, (0.0, 0.0, float(width), float(height))
+        layer, output = self.layer, self.targets.output
+        vector = answer[output] if layer != output else None
+        grids = cam_maps(self.targets.linear, answer[layer], self.encoder.maxima, vector)
+        top, left, bottom, right = self.encoder.spec.grids[layer].on(height, width)
+        return grids, (left, top, right - left, bottom - top)
+
+    def without(self, image: CxrImage, region: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The values `(T,)` of a picture whose region is hidden, and their mean where as much is hidden elsewhere.
+
+        Elsewhere is the region moved by half the picture: to the side, down, and both.
+        """
+        hidden, (height, width) = Hidden(image, self.fill), image.pixels.shape
+        moves = ((0, width // 2), (height // 2, 0), (height // 2, width // 2))
+        elsewhere = [np.roll(region, move, axis=(0, 1)) & ~region for move in moves]
+        values = self.values([hidden.without(mask) for mask in (region, *elsewhere)])
+        return values[0], values[1:].mean(axis=0)
+
+
+def answers_of(encoder: CheckedEncoder, images: Sequence[CxrImage]) -> dict[str, np.ndarray]:
+    """An encoder's answer of some pictures, batch by batch."""
+    parts = []
+    for start in range(0, len(images), _BATCH):
+        inputs = [encoder.preprocess(image) for image in images[start : start + _BATCH]]
+        alike = len({(given.shape, given.dtype) for given in inputs}) == 1
+        parts.append(encoder.embed(np.stack(inputs) if alike else inputs))
+    return {output: np.concatenate([part[output] for part in parts]) for output in parts[0]}
+
+
+def read_cases(cases: Sequence[Case], root: Path) -> Iterator[list[tuple[Case, CxrImage | str]]]:
+    """The images, in order and in batches; of one that cannot be read, why."""
+    below = stays_below(root)
+
+    def read(case: Case) -> tuple[Case, CxrImage | str]:
+        if leaves_root(str(case.path)) or not below(root / case.path):
+            return case, f"{case.path}: leaves the folder {root} (`root`)"
+        try:
+            return case, read_image(root / case.path)
+        except ImageError as error:
+            return case, f"{root / case.path}: {error}"
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(cases), _BATCH):
+            yield list(pool.map(read, cases[start : start + _BATCH]))
+
+
+def explain_cases(
+    explainer: Explainer,
+    cases: Sequence[Case],
+    root: Path,
+    folder: Path,
+    *,
+    checks: bool,
+    announce: Callable[[str], object],
+    progress: Callable[[str, int, int], object],
+) -> Made:
+    """Makes and writes the maps of images, batch by batch.
+
+    Args:
+        explainer, folder, checks: see `explain_image`.
+        cases: the images.
+        root: the folder that their paths are below.
+        announce: called with what `occlusion` will cost, before it begins.
+        progress: called with a word, the pictures embedded, and how many there are.
+    """
+    made = Made([], [], [])
+    squares = pictures_an_image(explainer.cells) if explainer.method == "occlusion" else 1
+    total, seen = len(cases) * squares, 0
+
+    def done(pictures: int) -> None:
+        nonlocal seen
+        seen += pictures
+        progress("explaining", min(seen, total), total)
+
+    announced = explainer.method != "occlusion"
+    for batch in read_cases(cases, root):
+        sound = [(case, image) for case, image in batch if isinstance(image, CxrImage)]
+        made.failed.extend((case, image) for case, image in batch if isinstance(image, str))
+        if not sound:
+            continue
+        if not announced:
+            announce(cost_of(explainer, sound[0][1], len(cases)))
+            announced = True
+        answers = answers_of(explainer.encoder, [image for _, image in sound])
+        for number, (case, image) in enumerate(sound):
+            answer = {output: found[number] for output, found in answers.items()}
+            done(1)
+            first = len(made.records)
+            made.records.extend(
+                explain_image(explainer, case, image, answer, folder, first=first, checks=checks, done=done)
+            )
+            if not looks_like_chest(image.pixels, image.max_value):
+                made.notes.append(f"{case.image_id} does not look like a chest radiograph")
+    return made
+
+
+def cost_of(explainer: Explainer, image: CxrImage, images: int) -> str:
+    """What `occlusion` of so many images will take, in words; a few pictures are embedded to know it."""
+    explainer.values([image])  # the model is loaded, the engine compiled
+    explainer.values([image] * _TIMED)
+    begun = time.perf_counter()
+    explainer.values([image] * _TIMED)
+    each = (time.perf_counter() - begun) / _TIMED
+    pictures = pictures_an_image(explainer.cells)
+    seconds = pictures * images * each
+    long = f"{seconds / 3600:,.1f} h" if seconds > 7200 else f"{seconds / 60:,.0f} min"
+    long = f"{seconds:,.1f} s" if seconds < 10 else f"{seconds:,.0f} s" if seconds < 120 else long
+    return (
+        f"occlusion embeds {pictures:,} pictures an image: {pictures * images:,} in all, about {long} at the "
+        f"{1 / each:,.0f} pictures/s measured now, checks and drawing not counted"
+    )
+
+
+def explain_image(
+    explainer: Explainer,
+    case: Case,
+    image: CxrImage,
+    answer: Mapping[str, np.ndarray],
+    folder: Path,
+    *,
+    first: int,
+    checks: bool,
+    done: Callable[[int], object],
+) -> list[MapRecord]:
+    """Makes and writes the maps of one image.
+
+    Args:
+        explainer: how.
+        case, image, answer: which, and what the encoder answers of it.
+        folder: where `maps/` and `overlays/` are.
+        first: number of its first map.
+        checks: whether scores without the region are computed and overlays drawn.
+        done: see `Explainer.maps`.
+
+    Returns:
+        A record a target.
+    """
+    targets = explainer.targets
+    whole = targets.values(answer[targets.output][None])[0]
+    grids, area = explainer.maps(image, answer, whole, done)
+    shape = image.pixels.shape[0], image.pixels.shape[1]
+    records = []
+    made = zip(targets.names, whole, grids.astype(np.float32), strict=True)
+    for number, (name, value, grid) in enumerate(made, first):
+        file = f"{MAPS}/{number}.npy"
+        data = io.BytesIO()
+        np.save(data, grid)
+        (folder / file).write_bytes(data.getvalue())
+        more: dict[str, Any] = {"value": float(value)}
+        if targets.linear is not None and explainer.method == "cam":
+            more["intercept"] = float(targets.linear.intercept[number - first])
+        if checks:
+            place = folder / OVERLAYS / f"{number}.png"
+            more |= _checked(explainer, case, image, number - first, float(value), placed(grid, area, shape), place)
+        records.append(
+            MapRecord(
+                image_id=case.image_id,
+                patient_id=case.patient_id,
+                finding=name,
+                score=float(targets.scores(value)),
+                map=file,
+                area=area,
+                height=shape[0],
+                width=shape[1],
+                more=more,
+            )
+        )
+    return records
+
+
+def _checked(
+    explainer: Explainer, case: Case, image: CxrImage, target: int, value: float, values: np.ndarray, path: Path
+) -> dict[str, Any]:
+    """The score without the region, and the overlay, drawn; what the record says of both.
+
+    `values` `(H, W)` is the map at each pixel, `value` the target's of the whole picture.
+    """
+    targets = explainer.targets
+    highest = float(values.max())
+    region = values >= REGION * highest if highest > 0 else np.zeros(values.shape, bool)
+    body: dict[str, Any] = {"region_part": float(region.mean()), "without_region": None, "without_elsewhere": None}
+    line = f"{targets.shown[target]}: {targets.unit} {value:.3f}"
+    if targets.unit == "log odds":
+        line += f" (probability {targets.scores(np.array(value)):.3f})"
+    if region.any():
+        inside, elsewhere = (float(found[target]) for found in explainer.without(image, region))
+        body |= {"without_region": inside, "without_elsewhere": elsewhere}
+        line += f"; {inside:.3f} without the outlined region, {elsewhere:.3f} with as much hidden elsewhere"
+    else:
+        line += "; nothing in the picture speaks for it"
+    below = f"{explainer.words}; {explainer.measured.get(targets.names[target], NOT_MEASURED)}"
+    body |= {"overlay": f"{OVERLAYS}/{path.name}", "line": below, "note": RESEARCH}
+    stand_in = explainer.encoder.spec.stand_in
+    lines = [line, f"{explainer.encoder.spec.name}: {below}", *([stand_in] if stand_in else []), RESEARCH]
+    path.write_bytes(draw_overlay(image.pixels, values, region, targets.unit, lines, case.image_id))
+    return body
+
+
+def check_cells(cells: int) -> None:
+    """Refuses a number of squares on a side that cannot be halved, or is out of range.
+
+    Raises:
+        MapError: for another.
+    """
+    if not 4 <= cells <= 64 or cells % 2:
+        raise MapError(f"`cells` is an even number from 4 to 64, not {cells}")

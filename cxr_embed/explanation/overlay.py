@@ -1,0 +1,112 @@
+"""A map over its picture, as a PNG: the picture in grey, evidence in colour, its region outlined, words below."""
+
+from __future__ import annotations
+
+import io
+import json
+import textwrap
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+MAX_SIDE, MIN_SIDE = 1024, 384  # pixels of the picture's longer side in the overlay
+_MOST = 0.75  # opacity of the highest value
+_BAR, _GAP, _LABELS = 14, 10, 78  # pixels: width of the colour bar, around it, of its labels
+_SIZE, _LINE = 13, 18  # pixels: of letters, of a line
+_PAPER, _INK, _SOFT, _EDGE = (255, 255, 255), (34, 34, 34), (96, 96, 96), (0, 230, 255)
+
+
+def draw_overlay(
+    pixels: np.ndarray, values: np.ndarray, region: np.ndarray, unit: str, lines: Sequence[str], image_id: str
+) -> bytes:
+    """The file's bytes.
+
+    Args:
+        pixels: `(H, W)`, brighter = denser.
+        values: `(H, W)` float32, the map at each pixel; below 0 it stays transparent.
+        region: `(H, W)` bool, outlined.
+        unit: of the values.
+        lines: below the picture, the first one in ink.
+        image_id: for the file's metadata, so that `forget` finds it; it is not drawn.
+    """
+    from PIL import Image, ImageDraw
+    from PIL.PngImagePlugin import PngInfo
+
+    size = _shown_size(pixels.shape[0], pixels.shape[1])
+    how = Image.Resampling.BOX if size[0] < pixels.shape[1] else Image.Resampling.BICUBIC
+    grey = np.asarray(Image.fromarray(_grey(pixels)).resize(size, how))
+    heat = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    marked = np.asarray(Image.fromarray(region.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
+    highest = float(values.max())
+    mixed = _mixed(grey, np.clip(heat / highest, 0, 1) if highest > 0 else np.zeros_like(heat))
+    mixed[_outline(marked)] = _EDGE
+    width, height = size[0] + 2 * _GAP + _BAR + _LABELS, size[1]
+    letters = max(40, int(width / (0.56 * _SIZE)))
+    wrapped = [(part, number == 0) for number, line in enumerate(lines) for part in textwrap.wrap(line, letters)]
+    canvas = Image.new("RGB", (width, height + _LINE * len(wrapped) + 2 * _GAP), _PAPER)
+    canvas.paste(Image.fromarray(mixed), (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    if highest > 0:
+        ramp = np.repeat(np.linspace(1, 0, min(height - 60, 240))[:, None], _BAR, axis=1)
+        bar = _mixed(np.full(ramp.shape, 110, np.uint8), ramp)
+        left, top = size[0] + _GAP, 10
+        canvas.paste(Image.fromarray(bar), (left, top))
+        beside = left + _BAR + 6
+        for at, word in ((top - 2, f"{highest:.2g}"), (top + len(bar) - _SIZE, "0"), (top + len(bar) + 8, unit)):
+            draw.text((beside if word != unit else left, at), word, fill=_INK, font=_font())
+        draw.text((left, top + len(bar) + 8 + _LINE), "a cell", fill=_INK, font=_font())
+    for number, (line, first) in enumerate(wrapped):
+        place = (_GAP, height + _GAP + number * _LINE)
+        draw.text(place, line, fill=_INK if first else _SOFT, font=_font())
+    about = PngInfo()
+    about.add_itxt("cxr_embed image_id", json.dumps([image_id], ensure_ascii=False))
+    file = io.BytesIO()
+    canvas.save(file, "PNG", pnginfo=about, compress_level=4)
+    return file.getvalue()
+
+
+def _shown_size(height: int, width: int) -> tuple[int, int]:
+    """Width and height in the overlay: the picture's own scale, unless that is very large or very small."""
+    longer = max(height, width)
+    factor = MAX_SIDE / longer if longer > MAX_SIDE else max(1, -(-MIN_SIDE // longer))
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    """8 bits, from the darkest to the brightest of most pixels."""
+    low, high = np.percentile(pixels[::4, ::4], (0.5, 99.5))
+    return np.asarray(np.clip((pixels - low) * (255 / max(high - low, 1)), 0, 255), np.uint8)
+
+
+def _mixed(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Grey `(H, W)` with colours over it, `share` `(H, W)` of the highest value: `(H, W, 3)` uint8."""
+    colours = _colours()[np.asarray(share * 255, np.uint8)]  # (H, W, 3)
+    opacity = (_MOST * np.clip(1.25 * share - 0.05, 0, 1))[..., None]
+    return np.asarray(grey[..., None] * (1 - opacity) + colours * opacity, np.uint8)
+
+
+def _outline(region: np.ndarray) -> np.ndarray:
+    """The region's edge, two pixels wide, inside it."""
+    if not region.any():
+        return region
+    return np.asarray(region & ~ndimage.binary_erosion(region, iterations=2, border_value=1))
+
+
+@cache
+def _colours() -> np.ndarray:
+    """`(256, 3)` float32: Matplotlib's inferno without its darkest part, which grey pictures hold themselves."""
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps["inferno"](np.linspace(0.3, 1, 256))[:, :3] * 255, np.float32)
+
+
+@cache
+def _font() -> Any:
+    """The letters that Matplotlib brings along: they have accents, Greek and Cyrillic too."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", _SIZE)
