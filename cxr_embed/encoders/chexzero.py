@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.encoders.checkpoint import scale_of
 from cxr_embed.encoders.conversion import Converted, all_matching, network_tensors, tensors_of
 from cxr_embed.encoders.converted import ConvertedEncoder, state_shapes
 from cxr_embed.encoders.pixels import as_uint8
-from cxr_embed.encoders.torch_runner import require_finite
+from cxr_embed.encoders.torch_runner import require_finite, require_tokens
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage, Precision, TextRule, counted
 
@@ -162,7 +163,7 @@ class ChexzeroEncoder(ConvertedEncoder):
             f"a square; less {_MEAN}, by {_DEVIATION}; to {SIDE} x {SIDE} (bicubic, a = -0.75, half-pixel centres, no "
             "antialiasing); three equal channels",
             {"image": (WIDTH,)},
-            TextRule("image", "clip", math.exp(self._logit_scale())),
+            TextRule("image", "clip", scale_of(self._logit_scale(), str(self._path))),
         )
 
     def _logit_scale(self) -> float:
@@ -228,6 +229,7 @@ class ChexzeroEncoder(ConvertedEncoder):
         if not isinstance(prompt, str) or not prompt.strip():
             raise EncoderError(f"a prompt is a sentence, not {prompt!r}")
         words: list[int] = self._tokenizer.encode(prompt)
+        require_tokens([prompt], [words], [])
         if len(words) + 2 > TOKENS:
             if not cut:
                 raise EncoderError(
