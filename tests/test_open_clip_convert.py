@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -206,6 +207,13 @@ def test_odd_tensors_of_a_pickle(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(2, dtype=torch.complex64).conj()}, tmp_path / "x.pt")
     with pytest.raises(EncoderError, match="not a weights file that torch can read"):
         read_pickle(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("name", ["chexzero", "eva-x-tiny", "ark-plus", "biovil-t", "biomedclip", "open_clip:a/b"])
+def test_a_missing_package_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
+    with pytest.raises(EncoderError, match=r".* needs .*torch.*pip install 'cxr-embed\[torch\]'"):
+        convert_weights(name, tmp_path / "x.pt")
 
 
 def test_two_checkpoints_never_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
