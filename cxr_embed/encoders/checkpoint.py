@@ -138,18 +138,9 @@ class Checkpoint:
 
     def scalar(self, name: str) -> float | None:
         """The value of a tensor that holds one number; None where there is no such tensor."""
-        from safetensors import safe_open
-
         if name not in self.shapes:
             return None
-        path = next(path for path in self.weight_files if name in tensor_shapes(path))
-        with safe_open(path, framework="numpy") as file:
-            known = file.get_slice(name).get_dtype() != "BF16"  # which numpy has not
-        with safe_open(path, framework="numpy" if known else "pt") as file:
-            value = float(file.get_tensor(name).reshape(()))
-        if not math.isfinite(value):
-            raise EncoderError(f"{path}: {name} is {value}; the file is damaged")
-        return value
+        return number_in(next(path for path in self.weight_files if name in tensor_shapes(path)), name)
 
 
 def find_checkpoint(name: str, weights: str | Path | None) -> Checkpoint:
@@ -255,6 +246,23 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise EncoderError(f"{path}: no such weights file") from None
     except (SafetensorError, OSError) as error:
         raise EncoderError(f"{path}: not a safetensors file ({error}); pickles are not opened") from None
+
+
+def number_in(path: Path, name: str) -> float:
+    """The value of a tensor of one number in a safetensors file that has it.
+
+    Raises:
+        EncoderError: where it is not finite.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        known = file.get_slice(name).get_dtype() != "BF16"  # which numpy has not
+    with safe_open(path, framework="numpy" if known else "pt") as file:
+        value = float(file.get_tensor(name).reshape(()))
+    if not math.isfinite(value):
+        raise EncoderError(f"{path}: {name} is {value}; the file is damaged")
+    return value
 
 
 def scale_of(logarithm: float, where: str) -> float:

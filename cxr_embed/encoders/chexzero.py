@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_embed.encoders.checkpoint import scale_of
+from cxr_embed.encoders.checkpoint import number_in, scale_of
 from cxr_embed.encoders.conversion import Converted, all_matching, network_tensors, tensors_of
 from cxr_embed.encoders.converted import ConvertedEncoder, state_shapes
 from cxr_embed.encoders.pixels import as_uint8
@@ -167,15 +167,12 @@ class ChexzeroEncoder(ConvertedEncoder):
         )
 
     def _logit_scale(self) -> float:
-        from safetensors import safe_open
-
         if self._header.get("logit_scale") != ():
             raise EncoderError(
                 f"{self._path}: has no logit_scale, so it is not {_NETWORK}; `cxr-embed weights convert {self._name}` "
                 "makes a file that is"
             )
-        with safe_open(self._path, framework="numpy") as file:
-            return float(file.get_tensor("logit_scale"))
+        return number_in(self._path, "logit_scale")
 
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(3, 224, 224)` float32."""
