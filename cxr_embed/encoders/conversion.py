@@ -63,12 +63,12 @@ def convert_weights(
         from cxr_embed.encoders.timm_weights import convert_timm
 
         return convert_timm(encoder.removeprefix("timm:"), path, sha256)
+    if encoder in ("chexzero", "ark-plus", "biovil-t", "biomedclip") or encoder.startswith(("eva-x-", "open_clip:")):
+        _require_packages(encoder)
     if encoder == "biomedclip" or encoder.startswith("open_clip:"):
         from cxr_embed.encoders.open_clip_weights import convert_open_clip
 
         return convert_open_clip(encoder, path, sha256)
-    if encoder in ("chexzero", "ark-plus") or encoder.startswith("eva-x-"):
-        _require_packages(encoder)
     if encoder == "chexzero":
         from cxr_embed.encoders.chexzero import convert_chexzero
 
