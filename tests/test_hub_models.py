@@ -229,7 +229,17 @@ CARDS = {
     "license: gemma": "its licence (gemma) binds",
     "license: [mit, cc-by-nc-4.0]": "CC-BY-NC-4.0 binds",
     "tags: [x]": "",
-    "license: [": "",
+    "license: [": "its licence (other) binds",
+    f"license: {'[' * 400}": "its licence (other) binds",
+    "license: *far": "its licence (other) binds",
+    "license: {name: mit}": "its licence (other) binds",
+    "license:\tcc-by-nc-4.0": "CC-BY-NC-4.0 binds",
+    "license: mit\ndate: 2024-99-99": "",
+    f"data: {'x' * 20000}\nlicense: cc-by-nc-4.0": "CC-BY-NC-4.0 binds",
+    "license:\n- mit\n- cc-by-nc-4.0": "CC-BY-NC-4.0 binds",
+    "license: CC BY-NC 4.0": "CC-BY-NC-4.0 binds",
+    "license: Apache License, Version 2.0": "",
+    "license: MIT License": "",
     "- a\n- list": "",
 }
 
@@ -240,6 +250,9 @@ def test_a_folders_card_says_what_binds(card: str, tmp_path: Path) -> None:
     found = licence_beside(tmp_path)
     assert (CARDS[card] in found) if CARDS[card] else found == ""
     assert "\n" not in found
+    (tmp_path / "README.md").rename(tmp_path / "Readme.md")
+    (tmp_path / "Readme.md").write_bytes(b"\xef\xbb\xbf" + f"---\r\n{card}\r\n---\r\n".encode())
+    assert licence_beside(tmp_path) == found
 
 
 def test_a_licence_file_says_it_where_there_is_no_card(tmp_path: Path) -> None:
@@ -248,6 +261,9 @@ def test_a_licence_file_says_it_where_there_is_no_card(tmp_path: Path) -> None:
         "MIT License\n\nPermission is hereby granted, free of charge, ...": "",
         "Apache License\nVersion 2.0": "",
         "# Attribution-NonCommercial 4.0\n...": "Attribution-NonCommercial 4.0 binds: for non-commercial use only",
+        "Own\nNon-commercial use only; code of others under the MIT License": "a part of its licence file binds",
+        "GNU General Public License\n... only noncommercially": "its licence (GNU General Public License)",
+        "Attribution 4.0 International\n": "",
         "Model Terms\nof a company": "its licence (Model Terms) binds",
     }
     for text, said in texts.items():
@@ -255,6 +271,8 @@ def test_a_licence_file_says_it_where_there_is_no_card(tmp_path: Path) -> None:
         found = licence_beside(tmp_path)
         assert found.startswith(said) if said else found == ""
     (tmp_path / "README.md").write_text("---\nlicense: other\n---\n")
+    assert licence_beside(tmp_path).startswith("its licence (Model Terms)")
+    (tmp_path / "LICENSE").rename(tmp_path / "Licence.txt")
     assert licence_beside(tmp_path).startswith("its licence (Model Terms)")
     assert (
         words_on_licence("x\x1b[31m\n") == "its licence (x[31m) binds to terms of its own; read them before you use it"

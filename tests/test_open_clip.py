@@ -379,3 +379,50 @@ def test_nothing_that_a_checkpoint_brings_is_run(copied: Callable[[str], Path], 
         change(again, text_cfg__tokenizer_kwargs=options)
         refused(match, "open_clip:x", again, True)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(("kind", "prompt"), [("clip", "\0"), ("bert", "\u200b"), ("siglip", "?! ...")])
+def test_a_prompt_of_which_nothing_is_left_is_refused(
+    kind: str, prompt: str, checkpoints: Callable[[str], Path]
+) -> None:
+    encoder = load_encoder("open_clip:x", weights=checkpoints(kind), device="cpu")
+    with pytest.raises(EncoderError, match="has no word that can be read"):
+        encoder.embed_text(["no effusion", prompt])
+
+
+def test_a_scale_that_is_no_number_is_refused(copied: Callable[[str], Path]) -> None:
+    folder = copied("siglip")
+    file = folder / "open_clip_model.safetensors"
+    tensors = load_file(file)
+    for name, value, match in (
+        ("logit_scale", 1000.0, "logit_scale is 1000, the logarithm of no scale"),
+        ("logit_scale", float("nan"), "logit_scale is nan"),
+        ("logit_bias", float("inf"), "logit_bias is inf"),
+    ):
+        save_file({**tensors, name: torch.tensor(value)}, file)
+        refused(match, "open_clip:x", folder)
+
+
+def test_whatever_decides_upon_the_tokenizer_is_part_of_the_identity(copied: Callable[[str], Path]) -> None:
+    """Where its own settings name no class, transformers asks `config.json`; and it takes a later release's file."""
+    folder = copied("siglip")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["tokenizer_class"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    seen = set()
+    for file, text in (
+        ("config.json", "{}"),
+        ("config.json", '{"model_type": "clip"}'),
+        ("tokenizer.4.0.0.json", "{}"),
+    ):
+        (folder / file).write_text(text)
+        seen.add(load_encoder("open_clip:x", weights=folder).spec.fingerprint)
+    assert len(seen) == 3
+
+
+def test_odd_files_are_a_line(copied: Callable[[str], Path]) -> None:
+    folder = copied("clip")
+    (folder / "SOURCE").write_bytes(b"made\xff by a test")
+    assert load_encoder("open_clip:x", weights=folder).spec.weights_source == f"{folder.name}: made\ufffd by a test"
+    (folder / SETTINGS).write_text("[" * 100_000)
+    refused("not readable as JSON", "open_clip:x", folder)

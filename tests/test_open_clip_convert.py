@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from cxr_embed import load_encoder, open_store, screen
 from cxr_embed.encoders import ENCODERS, hub, open_clip_folder, open_clip_weights
 from cxr_embed.encoders.conversion import convert_weights, save_converted
+from cxr_embed.encoders.weights import read_pickle
 from cxr_embed.errors import EncoderError
 from cxr_embed.io.digests import file_sha256
 from cxr_embed.pipeline.embedding import embed
@@ -125,7 +127,7 @@ def test_another_file_is_not_biomedclip(published: Path, tmp_path: Path) -> None
     with pytest.raises(EncoderError, match="of open_clip:org/mine a folder is written"):
         save_converted("open_clip:org/mine", converted, tmp_path / "mine.safetensors")
     default = save_converted("open_clip:org/mine", converted)
-    assert default.name == "open_clip-org-mine"
+    assert default.name == "open_clip-org--mine"
     assert load_encoder("open_clip:org/mine").spec == load_encoder("open_clip:org/mine", weights=folder).spec
 
 
@@ -179,6 +181,57 @@ def test_nothing_in_a_pickle_runs(published: Path, tmp_path: Path, monkeypatch: 
             with pytest.raises(EncoderError, match=r"of the model are here|not a weights file"):
                 convert_weights("open_clip:org/mine", tmp_path / "folder" / PICKLE)
     assert not (tmp_path / "ran").exists()
+
+
+def _endless(doubled: bool) -> dict[str, Any]:
+    """A dictionary that holds itself, or one of forty floors with two doors each to the one below."""
+    inner: dict[str, Any] = {}
+    if not doubled:
+        inner["again"] = inner
+    for _ in range(40 * doubled):
+        inner = {"a": inner, "b": inner}
+    return inner
+
+
+@pytest.mark.parametrize("doubled", [False, True])
+def test_a_pickle_without_an_end_is_a_line(doubled: bool, tmp_path: Path) -> None:
+    torch.save(_endless(doubled), tmp_path / "x.pt")
+    with pytest.raises(EncoderError, match=r"not a weights file that torch can read \((Recursion|Value)Error\)"):
+        read_pickle(tmp_path / "x.pt")
+
+
+def test_odd_tensors_of_a_pickle(tmp_path: Path) -> None:
+    torch.save({"w": torch.full((2,), 1.5, dtype=torch.bfloat16)}, tmp_path / "x.pt")
+    found = read_pickle(tmp_path / "x.pt")["w"]
+    assert (found.dtype, found.tolist()) == (np.float32, [1.5, 1.5])
+    torch.save({"w": torch.ones(2, dtype=torch.complex64).conj()}, tmp_path / "x.pt")
+    with pytest.raises(EncoderError, match="not a weights file that torch can read"):
+        read_pickle(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("name", ["chexzero", "eva-x-tiny", "ark-plus", "biovil-t", "biomedclip", "open_clip:a/b"])
+def test_a_missing_package_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
+    with pytest.raises(EncoderError, match=r".* needs .*torch.*pip install 'cxr-embed\[torch\]'"):
+        convert_weights(name, tmp_path / "x.pt")
+
+
+def test_two_checkpoints_never_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_EMBED_WEIGHTS", str(tmp_path / "weights"))
+    for kind in ("siglip", "clip"):
+        save_open_clip(tmp_path / kind, kind)
+        torch.save(load_file(tmp_path / kind / WEIGHTS), tmp_path / kind / "epoch.pt")
+        (tmp_path / kind / WEIGHTS).unlink()
+    first = convert_weights("open_clip:a/b-c", tmp_path / "siglip" / "epoch.pt")
+    folder = save_converted("open_clip:a/b-c", first)
+    with pytest.raises(EncoderError, match="a-b/c is not in the Hub's cache"):
+        load_encoder("open_clip:a-b/c")
+    assert save_converted("open_clip:a/b-c", first) == folder  # the same again is no fault
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(EncoderError, match=r"holds tokenizer.json, which is not of this checkpoint"):
+        save_converted("open_clip:a/b-c", convert_weights("open_clip:a/b-c", tmp_path / "clip" / "epoch.pt"))
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert load_encoder("open_clip:a/b-c").spec.text is not None
 
 
 def test_checkpoints_of_the_hub_s_cache(published: Path, cache: Path, tmp_path: Path) -> None:

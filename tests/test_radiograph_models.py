@@ -306,6 +306,23 @@ def test_nothing_in_a_checkpoint_runs(name: str, tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "ran").exists()
 
 
+def test_weights_of_bfloat16_are_read(files: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(files["chexzero"])
+    halved = {name: values.to(torch.bfloat16) for name, values in tensors.items()}
+    save_file(halved, tmp_path / "x.safetensors")
+    encoder = load("chexzero", {"chexzero": tmp_path / "x.safetensors"})
+    assert encoder.spec.text is not None
+    assert encoder.spec.text.scale == pytest.approx(float(halved["logit_scale"].float().exp()))
+    whole = load("chexzero", files)
+    ours, theirs = (each.embed(batch(whole))["image"] for each in (encoder, whole))
+    assert np.abs(ours - theirs).max() < 0.1 * np.abs(theirs).max()
+    save_file({**tensors, "logit_scale": torch.tensor(float("nan"))}, tmp_path / "x.safetensors")
+    with pytest.raises(EncoderError, match="logit_scale is nan; the file is damaged"):
+        load("chexzero", {"chexzero": tmp_path / "x.safetensors"})
+
+
 def test_missing_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXR_EMBED_WEIGHTS", str(tmp_path))
     for name in NAMES:

@@ -6,6 +6,7 @@ Safetensors only: a pickle is never opened, and no code that lies beside the wei
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,7 @@ TOKENIZER_FILES = (
 # What sets Gemma's tokenizer apart from that of SigLIP 1 (T5's sentences, whose end and padding are both `</s>`).
 _GEMMA_CLASSES = ("GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer", "Siglip2TokenizerFast")
 _GEMMA_TOKENS = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>"}
+_LARGEST_SCALE = 50.0  # CLIP stops at 4.6, the logarithm of 100
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -127,7 +129,7 @@ class Checkpoint:
     def files(self) -> tuple[Path, ...]:
         """Weights, model settings and tokenizer: what makes image and prompt vectors, given pixels."""
         beside = (self.folder / name for name in (CONFIG, *TOKENIZER_FILES))
-        return (*self.weight_files, *(path for path in beside if path.is_file()))
+        return (*self.weight_files, *(path for path in beside if path.is_file()), *tokenizers_of_releases(self.folder))
 
     @cached_property
     def digest(self) -> str:
@@ -136,16 +138,9 @@ class Checkpoint:
 
     def scalar(self, name: str) -> float | None:
         """The value of a tensor that holds one number; None where there is no such tensor."""
-        from safetensors import safe_open
-
         if name not in self.shapes:
             return None
-        path = next(path for path in self.weight_files if name in tensor_shapes(path))
-        with safe_open(path, framework="numpy") as file:
-            if file.get_slice(name).get_dtype() != "BF16":
-                return float(file.get_tensor(name).reshape(()))
-        with safe_open(path, framework="pt") as file:  # numpy has no bfloat16
-            return float(file.get_tensor(name).reshape(()))
+        return number_in(next(path for path in self.weight_files if name in tensor_shapes(path)), name)
 
 
 def find_checkpoint(name: str, weights: str | Path | None) -> Checkpoint:
@@ -192,8 +187,19 @@ def terms_of(name: str, checkpoint: Checkpoint) -> str:
 
 def local_checkpoint(folder: Path) -> Checkpoint:
     """A folder of the user's. One that is not its publisher's says what it is in a file `SOURCE`."""
-    note, named = folder / "SOURCE", folder.resolve().name
-    return Checkpoint(folder, f"{named}: {note.read_text().strip()}" if note.is_file() else named)
+    note, named = own_note(folder), folder.resolve().name
+    return Checkpoint(folder, f"{named}: {note}" if note else named)
+
+
+def tokenizers_of_releases(folder: Path) -> list[Path]:
+    """What takes the place of `tokenizer.json` from some release of transformers on (`tokenizer.4.0.0.json`)."""
+    return sorted(folder.glob("tokenizer.*.json"))
+
+
+def own_note(folder: Path) -> str:
+    """What a folder says of itself in a file `SOURCE`; blank without."""
+    path = folder / "SOURCE"
+    return path.read_text("utf-8", errors="replace").strip() if path.is_file() else ""
 
 
 def named_on_hub(
@@ -242,6 +248,38 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise EncoderError(f"{path}: not a safetensors file ({error}); pickles are not opened") from None
 
 
+def number_in(path: Path, name: str) -> float:
+    """The value of a tensor of one number in a safetensors file that has it.
+
+    Raises:
+        EncoderError: where it is not finite.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        known = file.get_slice(name).get_dtype() != "BF16"  # which numpy has not
+    with safe_open(path, framework="numpy" if known else "pt") as file:
+        value = float(file.get_tensor(name).reshape(()))
+    if not math.isfinite(value):
+        raise EncoderError(f"{path}: {name} is {value}; the file is damaged")
+    return value
+
+
+def scale_of(logarithm: float, where: str) -> float:
+    """What cosines are multiplied by, from the logarithm that checkpoints hold (`logit_scale`).
+
+    Args:
+        logarithm: the number.
+        where: the file, for messages.
+
+    Raises:
+        EncoderError: where nothing can be multiplied by it.
+    """
+    if not logarithm < _LARGEST_SCALE:  # also where it is not a number
+        raise EncoderError(f"{where}: logit_scale is {logarithm:g}, the logarithm of no scale; the file is damaged")
+    return math.exp(logarithm)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
@@ -250,7 +288,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EncoderError(f"{path}: not readable as JSON ({error}); download it again") from None
     if not isinstance(value, dict):
         raise EncoderError(f"{path}: not a JSON object; download it again")

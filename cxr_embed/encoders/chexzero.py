@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.encoders.checkpoint import number_in, scale_of
 from cxr_embed.encoders.conversion import Converted, all_matching, network_tensors, tensors_of
 from cxr_embed.encoders.converted import ConvertedEncoder, state_shapes
 from cxr_embed.encoders.pixels import as_uint8
-from cxr_embed.encoders.torch_runner import require_finite
+from cxr_embed.encoders.torch_runner import require_finite, require_tokens
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage, Precision, TextRule, counted
 
@@ -162,19 +163,16 @@ class ChexzeroEncoder(ConvertedEncoder):
             f"a square; less {_MEAN}, by {_DEVIATION}; to {SIDE} x {SIDE} (bicubic, a = -0.75, half-pixel centres, no "
             "antialiasing); three equal channels",
             {"image": (WIDTH,)},
-            TextRule("image", "clip", math.exp(self._logit_scale())),
+            TextRule("image", "clip", scale_of(self._logit_scale(), str(self._path))),
         )
 
     def _logit_scale(self) -> float:
-        from safetensors import safe_open
-
         if self._header.get("logit_scale") != ():
             raise EncoderError(
                 f"{self._path}: has no logit_scale, so it is not {_NETWORK}; `cxr-embed weights convert {self._name}` "
                 "makes a file that is"
             )
-        with safe_open(self._path, framework="numpy") as file:
-            return float(file.get_tensor("logit_scale"))
+        return number_in(self._path, "logit_scale")
 
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(3, 224, 224)` float32."""
@@ -228,6 +226,7 @@ class ChexzeroEncoder(ConvertedEncoder):
         if not isinstance(prompt, str) or not prompt.strip():
             raise EncoderError(f"a prompt is a sentence, not {prompt!r}")
         words: list[int] = self._tokenizer.encode(prompt)
+        require_tokens([prompt], [words], [])
         if len(words) + 2 > TOKENS:
             if not cut:
                 raise EncoderError(

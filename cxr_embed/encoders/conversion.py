@@ -63,12 +63,12 @@ def convert_weights(
         from cxr_embed.encoders.timm_weights import convert_timm
 
         return convert_timm(encoder.removeprefix("timm:"), path, sha256)
+    if encoder in ("chexzero", "ark-plus", "biovil-t", "biomedclip") or encoder.startswith(("eva-x-", "open_clip:")):
+        _require_packages(encoder)
     if encoder == "biomedclip" or encoder.startswith("open_clip:"):
         from cxr_embed.encoders.open_clip_weights import convert_open_clip
 
         return convert_open_clip(encoder, path, sha256)
-    if encoder in ("chexzero", "ark-plus") or encoder.startswith("eva-x-"):
-        _require_packages(encoder)
     if encoder == "chexzero":
         from cxr_embed.encoders.chexzero import convert_chexzero
 
@@ -113,8 +113,10 @@ def save_converted(encoder: str, converted: Converted, out: Path | None = None) 
     folder = out or converted_folder(encoder)
     if folder.is_file() or folder.suffix == ".safetensors":
         raise EncoderError(f"{folder}: of {encoder} a folder is written; name one with `out`")
+    _require_no_others(folder, converted)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / converted.file).unlink(missing_ok=True)  # earlier tensors never lie beside the new settings
         for path in converted.beside:
             if not (folder / path.name).exists() or not path.samefile(folder / path.name):
                 write_whole(folder / path.name, path.read_bytes())
@@ -129,6 +131,20 @@ def _require_packages(encoder: str) -> None:
     if card.missing:
         raise EncoderError(
             f"{encoder} needs {', '.join(card.missing)}, which is not installed: pip install 'cxr-embed[{card.extra}]'"
+        )
+
+
+def _require_no_others(folder: Path, converted: Converted) -> None:
+    """Raises EncoderError where a folder holds files of another checkpoint, which would be taken for this one's."""
+    own = converted.beside[0].parent
+    if not folder.is_dir() or folder.resolve() == own.resolve():
+        return
+    written = {converted.file, *(path.name for path in converted.beside)}
+    others = sorted(path.name for path in folder.iterdir() if path.name not in written and path.is_file())
+    if others:
+        raise EncoderError(
+            f"{folder}: holds {others[0]}, which is not of this checkpoint and might be read with it; "
+            "delete that folder, or name another one with `out`"
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from cxr_embed.encoders.checkpoint import tensor_shapes
 from cxr_embed.encoders.conversion import all_matching
 from cxr_embed.encoders.digests import remembered_sha256
+from cxr_embed.encoders.dual import tensors_in
 from cxr_embed.encoders.image_tower import ImageTower
 from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.torch_runner import TorchRunner, require_finite
@@ -147,11 +148,10 @@ class ConvertedEncoder:
             EncoderError: where the file holds more, less, or another network's.
         """
         import torch
-        from safetensors.numpy import load_file
 
         model = self.make_model()
         shapes = state_shapes(model)
-        tensors = all_matching(self._path, self.network, load_file(self._path), shapes)
+        tensors = all_matching(self._path, self.network, tensors_in([self._path], lambda _: True), shapes)
         model.load_state_dict({name: torch.from_numpy(values) for name, values in tensors.items()}, strict=False)
         return model
 

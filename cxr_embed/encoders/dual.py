@@ -12,7 +12,13 @@ import numpy as np
 from cxr_embed.encoders.checkpoint import tensor_shapes
 from cxr_embed.encoders.conversion import all_matching
 from cxr_embed.encoders.image_tower import ImageTower
-from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, require_sentences
+from cxr_embed.encoders.torch_runner import (
+    TorchRunner,
+    as_encoder_error,
+    require_finite,
+    require_sentences,
+    require_tokens,
+)
 from cxr_embed.encoders.transformers_loading import quiet, word_ids
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, counted
@@ -155,6 +161,7 @@ class DualEncoder:
         with quiet():
             shorter = {"truncation": True, "max_length": self._limit} if cut else {}
             tokens: list[list[int]] = self._tokenizer(prompts, **shorter)["input_ids"]
+            require_tokens(prompts, tokens, self._tokenizer("")["input_ids"])
         for prompt, ids in zip(prompts, tokens, strict=True):
             if len(ids) > self._limit:
                 raise EncoderError(

@@ -6,7 +6,7 @@ how large the towers are and what the pixels are.
 
 from __future__ import annotations
 
-import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cxr_embed.encoders.checkpoint import Checkpoint, local_checkpoint, read_json, tensor_shapes, terms_of
+from cxr_embed.encoders.checkpoint import Checkpoint, local_checkpoint, read_json, scale_of, tensor_shapes, terms_of
 from cxr_embed.encoders.digests import folder_digest
 from cxr_embed.encoders.dual import DualEncoder, filled, tensors_in
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
@@ -89,7 +89,7 @@ def read_settings(path: Path) -> Settings:
     """
     try:
         given = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise EncoderError(f"{path}: not readable as YAML ({reason}); download it again") from None
 
@@ -103,7 +103,9 @@ def read_settings(path: Path) -> Settings:
 
     for keys, known in _FIXED.items():
         if at(*keys) != known:
-            raise EncoderError(f"{path}: {'.'.join(keys)} is {at(*keys)!r}, MedImageInsight's is {known!r}")
+            raise EncoderError(
+                f"{path}: {'.'.join(keys)} is {reprlib.repr(at(*keys))[:80]}, MedImageInsight's is {known!r}"
+            )
     image, spec, text = at("IMAGE_ENCODER"), at("IMAGE_ENCODER", "SPEC"), at("LANG_ENCODER")
     side, heads = at("IMAGE_ENCODER", "IMAGE_SIZE"), at("IMAGE_ENCODER", "SPEC", "NUM_HEADS")
     with as_encoder_error(f"{path}: not MedImageInsight's settings"):
@@ -224,7 +226,7 @@ def _scale(path: Path) -> float:
     if tensor_shapes(path).get("logit_scale") != ():
         raise EncoderError(f"{path}: has no logit_scale, so it is not MedImageInsight's weights")
     with as_encoder_error(f"{path}: its logit_scale is not a number"), safe_open(path, framework="numpy") as file:
-        return math.exp(float(file.get_tensor("logit_scale")))
+        return scale_of(float(file.get_tensor("logit_scale")), str(path))
 
 
 def _now(name: str, kind: Mapping[str, str]) -> str:

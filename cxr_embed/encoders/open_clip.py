@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxr_embed.encoders.checkpoint import terms_of
+from cxr_embed.encoders.checkpoint import scale_of, terms_of
 from cxr_embed.encoders.image_tower import ImageTower
 from cxr_embed.encoders.open_clip_folder import BIOMEDCLIP_SHA256, find_open_clip
 from cxr_embed.encoders.pixels import as_uint8
@@ -68,8 +68,8 @@ class OpenClipEncoder:
         if scale is None:
             raise EncoderError(f"{self._source} is not a whole model: logit_scale is not among its tensors")
         if bias is None:
-            return TextRule(_OUTPUT, "clip", math.exp(scale))
-        return TextRule(_OUTPUT, "siglip", math.exp(scale), bias, "as typed")
+            return TextRule(_OUTPUT, "clip", scale_of(scale, self._source))
+        return TextRule(_OUTPUT, "siglip", scale_of(scale, self._source), bias, "as typed")
 
     def _number(self, name: str) -> float | None:
         """A tensor of one number, whatever stands around its name; None where there is none."""

@@ -15,10 +15,14 @@ from cxr_embed.encoders.checkpoint import (
     PICKLES,
     TOKENIZER_FILES,
     Checkpoint,
+    local_checkpoint,
     named_on_hub,
+    own_note,
     read_json,
+    tokenizers_of_releases,
 )
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder, local_folder
+from cxr_embed.encoders.licences import papers_in
 from cxr_embed.encoders.open_clip_pixels import PixelRecipe, pixel_recipe
 from cxr_embed.encoders.weights import converted_folder, noted_source
 from cxr_embed.errors import EncoderError
@@ -122,15 +126,20 @@ class OpenClipCheckpoint(Checkpoint):
 
     @cached_property
     def companions(self) -> list[Path]:
-        """All of its other files that decide on vectors, if given the pixels."""
-        tower = [TOWER_SETTINGS] if self.model_settings["text_cfg"].get("hf_model_name") else []
+        """All of its other files that decide on vectors, if given the pixels.
+
+        A tower of transformers' is made by `config.json`, and its tokenizer's class is looked for there too.
+        """
+        text = self.model_settings["text_cfg"]
+        tower = [TOWER_SETTINGS] if text.get("hf_model_name") or text.get("hf_tokenizer_name") else []
         names = [SETTINGS, *tower, *_TOKENIZER_FILES]
-        return [self.folder / name for name in names if (self.folder / name).is_file()]
+        files = [self.folder / name for name in names if (self.folder / name).is_file()]
+        return [*files, *tokenizers_of_releases(self.folder)]
 
     @property
     def papers(self) -> list[Path]:
         """Its model card and licence."""
-        return sorted(path for pattern in _PAPERS for path in self.folder.glob(pattern) if path.is_file())
+        return papers_in(self.folder)
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
@@ -187,9 +196,7 @@ def _named(name: str, weights: str | Path | None) -> OpenClipCheckpoint | None:
     if Path(weights).is_file():
         raise EncoderError(f"{weights}: not a folder; `weights` of {name} is one that holds {SETTINGS} and {WEIGHTS}")
     folder = local_folder(Path(weights), HubModel(name.removeprefix("open_clip:"), "main", required=(SETTINGS,)))
-    note = folder / "SOURCE"  # a folder that is not its publisher's says what it is
-    named = folder.resolve().name
-    source = f"{named}: {note.read_text().strip()}" if note.is_file() else _noted(folder) or named
+    source = local_checkpoint(folder).source if own_note(folder) else _noted(folder) or folder.resolve().name
     return OpenClipCheckpoint(folder, source, name)
 
 

@@ -21,7 +21,7 @@ from cxr_embed.encoders.checkpoint import read_json
 from cxr_embed.encoders.conversion import require_tensors
 from cxr_embed.encoders.open_clip_folder import SETTINGS, TOWER_SETTINGS, OpenClipCheckpoint
 from cxr_embed.encoders.timm import nearest
-from cxr_embed.encoders.torch_runner import as_encoder_error
+from cxr_embed.encoders.torch_runner import as_encoder_error, require_tokens
 from cxr_embed.encoders.transformers_loading import quiet, word_ids
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import counted
@@ -194,7 +194,7 @@ class Prompts:
         options = {**(text.get("tokenizer_kwargs") or {})}
         mode = text.get("tokenizer_mode")
         self._inner: Any = None
-        self._added = 3 if mode == "clips" else 2  # tokens around a prompt's own
+        self._added = 3 if mode == "clips" else 2  # tokens that open_clip puts around a prompt's own
         if checkpoint.reads_with_transformers:
             _require_options(checkpoint, options, mode, ("clean", "strip_sep_token", "language"))
             with quiet(), as_encoder_error(f"{self._source}: its tokenizer cannot be made"):
@@ -203,6 +203,7 @@ class Prompts:
                     str(checkpoint.folder), context_length=self._context, tokenizer_mode=mode, **options
                 )
             self._inner = self._tokenizer.tokenizer
+            self._added = 3 if mode == "clips" else 0
             known = len(self._inner)
         else:
             _require_options(checkpoint, options, mode, ("clean", "additional_special_tokens"))
@@ -233,9 +234,11 @@ class Prompts:
             EncoderError: for a prompt of more tokens, unless it may be cut; and for tokens that the tower has not.
         """
         with quiet(), as_encoder_error(f"{self._source}: its tokenizer fails"):
-            lengths = [self._length(prompt) for prompt in prompts]
+            ids = [self._ids(prompt) for prompt in prompts]
+            require_tokens(prompts, ids, self._ids(""))
             tokens: np.ndarray = self._tokenizer(list(prompts)).numpy()
-        for prompt, length in zip(prompts, lengths, strict=True):
+        for prompt, own in zip(prompts, ids, strict=True):
+            length = len(own) + self._added
             if length > self._context and not cut:
                 raise EncoderError(
                     f"the prompt {prompt[:40]!r}... has {counted(length, 'token')}, {name} reads {self._context}; "
@@ -245,14 +248,14 @@ class Prompts:
             raise EncoderError(f"{self._source}: its tokenizer has tokens that its text tower has not: another model's")
         return tokens
 
-    def _length(self, prompt: str) -> int:
-        """Tokens of a prompt and of what is put around it, before any is cut off."""
+    def _ids(self, prompt: str) -> list[int]:
+        """A prompt's tokens before any is cut off, without those that open_clip itself puts around it."""
         if self._inner is None:
-            return len(self._tokenizer.encode(prompt)) + self._added
+            found: list[int] = self._tokenizer.encode(prompt)
+            return found
         cleaned = self._tokenizer.clean_fn(prompt)
-        if self._added == 3:
-            return len(self._inner(cleaned, add_special_tokens=False)["input_ids"]) + self._added
-        return len(self._inner(cleaned)["input_ids"])
+        ids: list[int] = self._inner(cleaned, add_special_tokens=self._added == 0)["input_ids"]
+        return ids
 
 
 def _require_options(checkpoint: OpenClipCheckpoint, options: dict[str, Any], mode: Any, known: Sequence[str]) -> None:

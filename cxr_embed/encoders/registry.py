@@ -134,7 +134,7 @@ _CARDS = (
         licence="MIT",
         framework="torch",
         extra="torch",
-        needs=("torch", "open_clip"),
+        needs=("torch", "open_clip", "transformers"),
         # Its figures show radiographs of public data sets too; which ones is not known, so it `saw` none by name.
         trained_on="figures and captions of PubMed Central's articles (PMC-15M)",
         text=True,
@@ -210,7 +210,7 @@ _CARDS = (
         licence="its own",
         framework="torch",
         extra="torch",
-        needs=("torch", "open_clip"),
+        needs=("torch", "open_clip", "transformers"),
         text=True,
         batch_size=(4, 64),
     ),

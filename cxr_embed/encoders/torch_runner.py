@@ -67,6 +67,22 @@ def require_sentences(prompts: Sequence[str]) -> list[str]:
     return list(prompts)
 
 
+def require_tokens(prompts: Sequence[str], ids: Sequence[Sequence[int]], nothing: Sequence[int]) -> None:
+    """Refuses prompts of which a tokenizer leaves nothing: all of them would have the vector of an empty one.
+
+    Args:
+        prompts: as they were given.
+        ids: of each prompt.
+        nothing: of an empty prompt.
+
+    Raises:
+        EncoderError: for such a prompt.
+    """
+    for prompt, own in zip(prompts, ids, strict=True):
+        if list(own) == list(nothing):
+            raise EncoderError(f"the prompt {prompt[:40]!r} has no word that can be read; give a sentence")
+
+
 def try_out(
     embed: Callable[[np.ndarray], np.ndarray],
     preprocess: Callable[[CxrImage], np.ndarray],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cxr_embed.encoders.checked import chosen_words
-from cxr_embed.encoders.checkpoint import Checkpoint, find_checkpoint, terms_of
+from cxr_embed.encoders.checkpoint import Checkpoint, find_checkpoint, scale_of, terms_of
 from cxr_embed.encoders.image_tower import ImageTower
 from cxr_embed.encoders.patches import PATCHES, Patches, checkpoint_patches, processor_frame
 from cxr_embed.encoders.pixels import as_uint8, pad_to_square, tf_resize
@@ -23,6 +22,7 @@ from cxr_embed.encoders.torch_runner import (
     as_encoder_error,
     require_finite,
     require_sentences,
+    require_tokens,
 )
 from cxr_embed.encoders.transformers_loading import (
     class_width,
@@ -74,7 +74,11 @@ def _describe(checkpoint: Checkpoint) -> _Model:
             what = sorted(absent)[0] if absent else "logit_scale"
             raise EncoderError(f"{checkpoint.source} is not a whole {kind} model: {what} is not among its tensors")
         rule = TextRule(
-            "image", kind, math.exp(scale), checkpoint.scalar("logit_bias") or 0.0, _words(checkpoint, kind)
+            "image",
+            kind,
+            scale_of(scale, checkpoint.source),
+            checkpoint.scalar("logit_bias") or 0.0,
+            _words(checkpoint, kind),
         )
         return _Model("image", checkpoint.shapes[_IMAGE_WIDTH[kind]][0], rule)
     if "text_config" in config or "vision_config" in config:
@@ -335,6 +339,7 @@ class TransformersEncoder:
         with quiet():  # the tokenizer knows which of its own tokens must stay at the end
             shorter = {"truncation": True, "max_length": limit} if cut else {}
             tokens: list[list[int]] = self._tokenizer(words, **shorter)["input_ids"]
+            require_tokens(prompts, tokens, self._tokenizer("")["input_ids"])
         for prompt, ids in zip(prompts, tokens, strict=True):
             if len(ids) > limit:
                 raise EncoderError(

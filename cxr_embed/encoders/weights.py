@@ -8,7 +8,7 @@ import os
 import pickle
 import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,11 @@ def weights_path(encoder: str) -> Path:
 
 
 def converted_folder(encoder: str) -> Path:
-    """Where a checkpoint of several files lies once it was converted: `open_clip:ORG/NAME` as `open_clip-ORG-NAME`."""
-    return weights_folder() / encoder.replace(":", "-").replace("/", "-")
+    """Where a checkpoint of several files lies once it was converted: `open_clip:ORG/NAME` as `open_clip-ORG--NAME`.
+
+    Names on the Hub hold no `--`, so that `a/b-c` and `a-b/c` lie apart.
+    """
+    return weights_folder() / encoder.replace(":", "-").replace("/", "--")
 
 
 def noted_source(path: Path) -> str:
@@ -203,6 +206,9 @@ def random_weights(
     return weights
 
 
+_MOST_VALUES = 200_000  # in one pickle: a training's checkpoint of a large network has some thousands
+
+
 class _Inert:
     """Stands in for every class and function that a pickle names: it keeps attributes and can do nothing."""
 
@@ -310,11 +316,9 @@ def read_pickle(path: Path) -> dict[str, np.ndarray]:
         warnings.simplefilter("ignore")  # about the source code of the stand-ins
         try:
             loaded = torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False)
+            return _collected(loaded)
         except Exception as error:  # a damaged pickle fails in a dozen ways
             raise EncoderError(f"{path}: not a weights file that torch can read ({type(error).__name__})") from None
-    tensors: dict[str, np.ndarray] = {}
-    _collect(loaded, "", tensors)
-    return tensors
 
 
 def _is_program(path: Path) -> bool:
@@ -330,15 +334,32 @@ def _is_program(path: Path) -> bool:
         return False
 
 
-def _collect(value: Any, name: str, into: dict[str, np.ndarray]) -> None:
-    """Walks a state dict, or a module's `_parameters`, `_buffers` and `_modules`, to `{dotted name: array}`."""
+def _collected(loaded: Any) -> dict[str, np.ndarray]:
+    """All tensors by their dotted names.
+
+    Raises:
+        ValueError: where there is no end to them, as in a dictionary that holds itself in many places.
+    """
+    found = {}
+    for number, (name, values) in enumerate(_walked(loaded, "")):
+        if number >= _MOST_VALUES:
+            raise ValueError("too many values")
+        if values is not None:
+            found[name] = values
+    return found
+
+
+def _walked(value: Any, name: str) -> Iterator[tuple[str, np.ndarray | None]]:
+    """Every value of a state dict, or of a module's `_parameters`, `_buffers` and `_modules`; tensors as arrays."""
     import torch
 
     if isinstance(value, torch.Tensor):
         # A layout that numpy has not (sparse) cannot be of a network that is known here.
         if value.layout == torch.strided:
-            into[name] = value.detach().numpy()
+            plain = value.detach()
+            yield name, (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
         return
+    yield name, None
     children: dict[str, Any] = {}
     if isinstance(value, _Inert):
         for part in ("_parameters", "_buffers", "_modules"):
@@ -346,4 +367,4 @@ def _collect(value: Any, name: str, into: dict[str, np.ndarray]) -> None:
     elif isinstance(value, dict):
         children = value
     for key, child in children.items():
-        _collect(child, f"{name}.{key}" if name else str(key), into)
+        yield from _walked(child, f"{name}.{key}" if name else str(key))
