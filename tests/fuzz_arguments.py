@@ -47,7 +47,7 @@ def commands(verb: str, words: list[str]) -> Iterator[list[str]]:
     from cxr_embed.cli import app
 
     command: Any = typer.main.get_command(app)
-    for part in verb.split():
+    for part in [verb] if verb in command.commands else verb.split():  # `explain evaluate` is a verb beside `explain`
         command = command.commands[part]
     start, places = len(verb.split()), [n for n, p in enumerate(command.params) if p.param_type_name == "argument"]
     for number, parameter in enumerate(command.params):
