@@ -207,7 +207,7 @@ def test_missing_models_of_the_hub_are_not_downloaded(tmp_path: Path) -> None:
     (part,) = json.loads(done.stdout)["missing"]
     assert part["get"].startswith("accept the terms at https://huggingface.co/google/medsiglip-448, `hf auth login`")
     assert "hf download google/medsiglip-448 --revision 9cea28a1a1195f665105faa6e8544c112fd960a4" in part["offline"]
-    assert part["offline"].endswith("here: --weights medsiglip-448")
+    assert part["offline"].endswith("here: `--weights medsiglip-448`")
     assert not (tmp_path / "hub").exists()
     model = HubModel("a/b", "main", ("model.safetensors",), required=("model.safetensors",))
     with no_downloads(), pytest.raises(NotHere, match="a/b is not in the Hub's cache"):

@@ -197,7 +197,7 @@ def _from_the_hub(model: HubModel, name: str) -> dict[str, str]:
         "what": f"{model.repo} at {model.revision[:12]}",
         "get": f"{terms}`cxr-embed embed ... --encoder {name}` downloads it, once",
         "offline": f"elsewhere: {terms}hf download {model.repo} --revision {model.revision}{parts} --local-dir "
-        f"{folder}; here: --weights {here}",
+        f"{folder}; here: `--weights {here}`",
     }
 
 
