@@ -322,7 +322,8 @@ def test_no_message_of_the_library_names_a_flag() -> None:
     """Flags are the command line's: a message names an argument in backquotes, and the command line spells it."""
     import ast
 
-    flag = re.compile(r"(?<![\w`-])--(?!include |revision |local-dir )[a-z]")  # these are the Hub's own command's
+    # Those of pip and of the Hub's own command are other programs'.
+    flag = re.compile(r"(?<![\w`-])--(?!include |revision |local-dir |no-index |find-links )[a-z]")
     for path in (ROOT / "cxr_embed").rglob("*.py"):
         if path.is_relative_to(ROOT / "cxr_embed" / "cli"):
             continue
