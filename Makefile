@@ -7,10 +7,10 @@ override IMAGES := $(value IMAGES)
 export IMAGES
 BIN    := $(VENV)/bin
 # A file's tests stay in one process, which makes its shared folders once. One that hangs where Python cannot end its
-# test (pyproject.toml: timeout) is ended whole, and begun anew once.
-WORKERS ?= --numprocesses=logical --maxprocesses=4 --max-worker-restart=1 --dist=loadfile
+# test (pyproject.toml: timeout) is ended whole. A process that dies is not begun anew: the run could wait for it for ever.
+WORKERS ?= --numprocesses=logical --maxprocesses=4 --max-worker-restart=0 --dist=loadfile
 # The long tests share little: whoever is idle takes the next.
-SOAKERS ?= --numprocesses=logical --maxprocesses=4 --max-worker-restart=1 --dist=worksteal
+SOAKERS ?= --numprocesses=logical --maxprocesses=4 --max-worker-restart=0 --dist=worksteal
 
 .PHONY: help demo test soak check format docs benchmarks clean
 

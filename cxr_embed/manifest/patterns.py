@@ -28,8 +28,11 @@ def match_bounded(pattern: re.Pattern[str], text: str, *, whole: bool = False) -
     if threading.current_thread() is not threading.main_thread():
         return find(text)
 
+    searching = True
+
     def stop(*_: object) -> None:
-        raise _TookTooLong
+        if searching:  # the timer may end just as the search does
+            raise _TookTooLong
 
     before = signal.signal(signal.SIGVTALRM, stop)
     try:
@@ -37,6 +40,7 @@ def match_bounded(pattern: re.Pattern[str], text: str, *, whole: bool = False) -
         try:
             return find(text)
         finally:
+            searching = False
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     except _TookTooLong:
         raise ManifestError(
@@ -44,4 +48,6 @@ def match_bounded(pattern: re.Pattern[str], text: str, *, whole: bool = False) -
             "many ways to match; write it without a repeat inside a repeat, such as (a+)+"
         ) from None
     finally:
+        # A signal that is on its way would end the process by default; one that is ignored is thrown away.
+        signal.signal(signal.SIGVTALRM, signal.SIG_IGN)
         signal.signal(signal.SIGVTALRM, before)
