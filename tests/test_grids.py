@@ -369,7 +369,7 @@ def test_what_has_none_says_so_in_one_line(tiny: Any, tmp_path: Path) -> None:
         ("hf:x", tmp_path / "vit", ["map"], "`outputs` of hf:x: map; there are pooled, patches"),
         ("timm:test_resnet", mixer, ["patches"], "`outputs` of timm:test_resnet: patches; there are features, map"),
         ("hog", None, ["map"], "hog has one kind of vector; leave out `outputs`"),
-        ("mini", None, ["map"], "`outputs` of mini: map; there are features, contrastive"),
+        ("mini", None, ["patches"], "`outputs` of mini: patches; there are features, contrastive, map"),
     ]
     for name, weights, outputs, told in cases:
         with pytest.raises(EncoderError) as caught:
