@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from cxr_embed.explanation.measured import read_measured
 from cxr_embed.explanation.record import MAPS, MapFolder, read_maps, write_maps
 from cxr_embed.explanation.targets import Targets, of_case, of_probe, of_prompts
 from cxr_embed.images import read_image
-from cxr_embed.io.files import not_local, partial_of, sweep
+from cxr_embed.io.files import new_folder
 from cxr_embed.manifest import Manifest
 from cxr_embed.types import note_stand_in
 
@@ -135,7 +133,7 @@ def explain(
         raise MapError("name what is to be explained, one of a `probe`, a `prompt` and a case that images are `like`")
     if findings is not None and probe is None:
         raise MapError("`findings` are a probe's; name it with `probe`")
-    with _new_folder(Path(out)) as folder:
+    with new_folder(Path(out), MapError) as folder:
         table, cases = _cases(images, manifest, root)
         loaded, targets, about = _targets(probe, findings, prompt, like, table, encoder, weights, device)
         try:
@@ -248,31 +246,3 @@ def _targets(
         raise ImageError(error.kind, f"{path}: {error} (`like`)") from None
     targets = of_case(loaded, name, answers_of(loaded, [image]))
     return loaded, targets, {"explained": "like"}
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder that takes the target's place, or fills it where it is there and empty, when the block has ended.
-
-    Raises:
-        MapError: for a folder with something in it, or one that cannot be written.
-    """
-    if (why := not_local(out)) is not None:
-        raise MapError(why)
-    whole = Path(os.path.realpath(out))  # `.` has no name of its own, and a link stays one
-    fresh = not whole.exists()
-    place = whole.parent if fresh else whole
-    try:
-        sweep(whole, place)
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise MapError(f"{out}: not an empty folder; name a new one with `out`")
-        place.mkdir(parents=True, exist_ok=True)
-        with partial_of(whole, place, folder=True) as partial:
-            yield partial
-            if fresh:
-                os.rename(partial, whole)
-            else:
-                for path in sorted(partial.iterdir(), key=lambda path: path.suffix):  # maps before what lists them
-                    os.rename(path, whole / path.name)
-    except OSError as error:
-        raise MapError(f"{out}: cannot be written ({error.strerror}); name another folder with `out`") from None

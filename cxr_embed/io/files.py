@@ -141,6 +141,37 @@ def partial_of(path: Path, within: Path | None = None, folder: bool = False) -> 
         os.close(descriptor)
 
 
+@contextmanager
+def new_folder(out: Path, error: type[Exception]) -> Iterator[Path]:
+    """A folder that takes the target's place when the block has ended, or fills it where it is there and empty.
+
+    A folder that is there stays the same one: a shell may stand in it, a disk may be mounted there.
+
+    Args:
+        out: the target.
+        error: raised for a target with something in it, or one that cannot be written.
+    """
+    if (why := not_local(out)) is not None:
+        raise error(why)
+    whole = Path(os.path.realpath(out))  # `.` has no name of its own, and a link stays one
+    fresh = not whole.exists()
+    place = whole.parent if fresh else whole
+    try:
+        sweep(whole, place)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise error(f"{out}: not an empty folder; name a new one")
+        place.mkdir(parents=True, exist_ok=True)
+        with partial_of(whole, place, folder=True) as partial:
+            yield partial
+            if fresh:
+                os.rename(partial, whole)
+            else:
+                for path in sorted(partial.iterdir(), key=lambda path: path.suffix):  # folders before what lists them
+                    os.rename(path, whole / path.name)
+    except OSError as fault:
+        raise error(f"{out}: cannot be written ({fault.strerror}); name another folder") from None
+
+
 def sweep(path: Path, place: Path) -> None:
     """Deletes what killed writers of a target left in a folder."""
     ours = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{32}\.partial")

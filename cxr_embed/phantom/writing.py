@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from cxr_embed.errors import CxrEmbedError
-from cxr_embed.io.files import not_local, partial_of, sweep
+from cxr_embed.io.files import new_folder
 from cxr_embed.phantom.cohort import Study, render_study, sample_studies
 from cxr_embed.phantom.findings import FINDINGS, PhantomFinding
 from cxr_embed.phantom.physics import BITS
@@ -66,27 +66,9 @@ def write_phantoms(
             f"phantoms: count is 1 or more, size from {MIN_SIZE} to {MAX_SIZE}, seed 0 or more; "
             f"got {count}, {size} and {seed}"
         )
-    if (why := not_local(out)) is not None:
-        raise CxrEmbedError(why)
-    whole = Path(os.path.realpath(target))  # `.` has no name of its own, and a link stays one
-    # A folder that is there stays the same one: a shell may stand in it, a disk may be mounted there.
-    fresh = not whole.exists()
-    place = whole.parent if fresh else whole
-    try:
-        sweep(whole, place)
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise CxrEmbedError(f"{target}: not an empty folder; name a new one")
-        place.mkdir(parents=True, exist_ok=True)
-        studies = sample_studies(count, seed)
-        with partial_of(whole, place, folder=True) as partial:
-            _write_cohort(partial, studies, format, size, masks, progress)
-            if fresh:
-                os.rename(partial, whole)
-            else:
-                for path in sorted(partial.iterdir(), key=lambda path: path.suffix):  # images before what lists them
-                    os.rename(path, whole / path.name)
-    except OSError as error:
-        raise CxrEmbedError(f"{target}: cannot be written ({error.strerror}); name another folder") from None
+    studies = sample_studies(count, seed)
+    with new_folder(target, CxrEmbedError) as partial:
+        _write_cohort(partial, studies, format, size, masks, progress)
     return studies
 
 
