@@ -16,7 +16,7 @@ from cxr_embed import load_encoder
 from cxr_embed.cli import app
 from cxr_embed.encoders import ENCODERS
 from cxr_embed.encoders.biovil_t import convert_biovil_t, stretched
-from cxr_embed.encoders.conversion import convert_weights
+from cxr_embed.encoders.converters import convert_weights
 from cxr_embed.encoders.seen import words_on
 from cxr_embed.encoders.weights import save_weights
 from cxr_embed.errors import EncoderError

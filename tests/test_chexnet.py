@@ -16,7 +16,7 @@ from helpers import run_cli
 from cxr_embed import load_encoder
 from cxr_embed.encoders import ENCODERS
 from cxr_embed.encoders.chexnet import NIH_CLASSES
-from cxr_embed.encoders.conversion import convert_weights
+from cxr_embed.encoders.converters import convert_weights
 from cxr_embed.encoders.seen import words_on
 from cxr_embed.encoders.weights import class_names, save_weights
 from cxr_embed.errors import EncoderError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cxr_embed import load_encoder
-from cxr_embed.encoders.conversion import convert_weights
+from cxr_embed.encoders.converters import convert_weights
 from cxr_embed.encoders.timm_weights import efficientnet_lite, timm_names
 from cxr_embed.encoders.weights import save_weights
 from cxr_embed.errors import EncoderError

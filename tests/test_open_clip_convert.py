@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from cxr_embed import load_encoder, open_store, screen
 from cxr_embed.encoders import ENCODERS, hub, open_clip_folder, open_clip_weights
-from cxr_embed.encoders.conversion import convert_weights, save_converted
+from cxr_embed.encoders.conversion import save_converted
+from cxr_embed.encoders.converters import convert_weights
 from cxr_embed.encoders.weights import read_pickle
 from cxr_embed.errors import EncoderError
 from cxr_embed.io.digests import file_sha256

@@ -20,7 +20,7 @@ from peer_numbers import numbers, picture, pictures, thinned
 
 from cxr_embed import load_encoder
 from cxr_embed.encoders import ENCODERS, ark, chexzero, eva_x
-from cxr_embed.encoders.conversion import convert_weights
+from cxr_embed.encoders.converters import convert_weights
 from cxr_embed.encoders.seen import words_on
 from cxr_embed.encoders.weights import save_weights
 from cxr_embed.errors import EncoderError

@@ -102,7 +102,8 @@ def convert(
     and `open_clip:ORG/NAME` open_clip's, with settings and tokenizer beside them; for `timm:tf_efficientnet_lite0` and
     its siblings EfficientNet-Lite's, if timm's network then gives the published one's answers. Needs torch.
     """
-    from cxr_embed.encoders.conversion import convert_weights, save_converted
+    from cxr_embed.encoders.conversion import save_converted
+    from cxr_embed.encoders.converters import convert_weights
 
     names = [name.strip() for name in classes.split(",")] if classes else None
     converted = convert_weights(encoder, pickle, sha256, names)

@@ -12,15 +12,15 @@ from cxr_embed.encoders.checkpoint import tensor_shapes
 from cxr_embed.encoders.conversion import all_matching
 from cxr_embed.encoders.digests import remembered_sha256
 from cxr_embed.encoders.dual import tensors_in
-from cxr_embed.encoders.image_tower import ImageTower
+from cxr_embed.encoders.image_tower import ImageTower, TowerEncoder
 from cxr_embed.encoders.registry import encoder_card
-from cxr_embed.encoders.torch_runner import TorchRunner, require_finite
+from cxr_embed.encoders.torch_runner import TorchRunner
 from cxr_embed.encoders.weights import noted_source, weights_path
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule
 
 
-class ConvertedEncoder:
+class ConvertedEncoder(TowerEncoder):
     """One file of weights. The model loads with the first batch, so that decoding needs neither it nor torch.
 
     A subclass says what its network is called (`network`) and what its published file (`published`), and has
@@ -49,7 +49,6 @@ class ConvertedEncoder:
         self._header = tensor_shapes(self._path)  # fails early where it is not a safetensors file
         self._name, self._source = name, noted_source(self._path) or self._path.name
         self._device, self._precision, self._threads = device, precision, threads
-        self._spec: EncoderSpec
 
     def describe(
         self, revision: str, preprocessing: str, outputs: dict[str, tuple[int, ...]], text: TextRule | None = None
@@ -95,26 +94,6 @@ class ConvertedEncoder:
         """The file of the weights."""
         return (self._path,)
 
-    @property
-    def spec(self) -> EncoderSpec:
-        """What this encoder computes."""
-        return self._spec
-
-    @property
-    def engine(self) -> str:
-        """Framework, version, precision and device. The model is loaded and tried out for it."""
-        return self._tower.engine
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user should know of how it runs."""
-        return self._tower.notes
-
-    def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """`(B, ...)` float32 as `preprocess` gives it to `{output: (B, D) float32}`."""
-        found = self._tower(np.asarray(batch, dtype=np.float32))
-        return {output: require_finite(found[output], self._source) for output in self._spec.outputs}
-
     @cached_property
     def runner(self) -> TorchRunner:
         """Device and precision."""
@@ -125,8 +104,8 @@ class ConvertedEncoder:
         """The network with every tensor of the file, on the device."""
         return self.runner.place(self._load())
 
-    @cached_property
-    def _tower(self) -> ImageTower:
+    def make_tower(self) -> ImageTower:
+        """The image tower."""
         main, (width,) = next(iter(self._spec.outputs.items()))
         return ImageTower(
             self._spec,

@@ -11,7 +11,7 @@ import numpy as np
 
 from cxr_embed.encoders.checkpoint import tensor_shapes
 from cxr_embed.encoders.conversion import all_matching
-from cxr_embed.encoders.image_tower import ImageTower
+from cxr_embed.encoders.image_tower import ImageTower, TowerEncoder
 from cxr_embed.encoders.torch_runner import (
     TorchRunner,
     as_encoder_error,
@@ -27,7 +27,7 @@ _COUNTERS = "num_batches_tracked"  # of batch normalisation, which nothing reads
 _PROMPTS_AT_ONCE = 64
 
 
-class DualEncoder:
+class DualEncoder(TowerEncoder):
     """Pixels and prompts in one space. A kind of it says how pixels are made and loads towers and tokenizer.
 
     Args:
@@ -56,21 +56,6 @@ class DualEncoder:
         self._device, self._precision, self._threads = device, precision, threads
         self.files = tuple(files)
 
-    @property
-    def spec(self) -> EncoderSpec:
-        """What this encoder computes."""
-        return self._spec
-
-    @property
-    def engine(self) -> str:
-        """Framework, version, precision and device. The image tower is loaded and tried out for it."""
-        return self._tower.engine
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user should know of how it runs."""
-        return self._tower.notes
-
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """One image to one model input."""
         raise NotImplementedError
@@ -90,11 +75,6 @@ class DualEncoder:
     def read_as(self, prompt: str) -> str:
         """A prompt as the text tower learned to read it."""
         return prompt
-
-    def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """Inputs as `preprocess` gives them to `{output: (B, D) float32}`."""
-        found = self._tower(np.asarray(batch))
-        return {output: require_finite(found[output], self._source) for output in self._spec.outputs}
 
     def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
         """P prompts to `(P, D)` float32; with `cut`, of the first tokens of one that has too many.
@@ -121,8 +101,8 @@ class DualEncoder:
     def _runner(self) -> TorchRunner:
         return TorchRunner(self._device, self._precision, self._threads)
 
-    @cached_property
-    def _tower(self) -> ImageTower:
+    def make_tower(self) -> ImageTower:
+        """The image tower."""
         main, width = next(iter(self._tower_outputs.items()))
         return ImageTower(
             self._spec,

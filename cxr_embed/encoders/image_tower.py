@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from cxr_embed.encoders.engines import available_precisions
-from cxr_embed.encoders.torch_runner import TorchRunner, try_out
+from cxr_embed.encoders.torch_runner import TorchRunner, require_finite, try_out
 from cxr_embed.encoders.traced import KeptNetwork, Traced, agreement, disagreement, too_large, trace
 from cxr_embed.types import CxrImage, EncoderSpec, Precision
 
@@ -190,6 +190,40 @@ class ImageTower:
 
     def _note(self, sentence: str) -> None:
         self.notes = (*self.notes, sentence)
+
+
+class TowerEncoder:
+    """What encoders with an image tower do alike. A kind of it sets `_spec`, and has `preprocess` and `make_tower`."""
+
+    _spec: EncoderSpec
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What this encoder computes."""
+        return self._spec
+
+    @property
+    def engine(self) -> str:
+        """Framework, version, precision and device. The image tower is loaded and tried out for it."""
+        return self._tower.engine
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how it runs."""
+        return self._tower.notes
+
+    def make_tower(self) -> ImageTower:
+        """The tower, which loads nothing yet."""
+        raise NotImplementedError
+
+    def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Inputs as `preprocess` gives them to `{output: (B, *shape) float32}`."""
+        found = self._tower(np.asarray(batch))
+        return {output: require_finite(found[output], self._spec.weights_source) for output in self._spec.outputs}
+
+    @cached_property
+    def _tower(self) -> ImageTower:
+        return self.make_tower()
 
 
 class _NotByOpenVino(Exception):

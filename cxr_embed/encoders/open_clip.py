@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.encoders.checkpoint import scale_of, terms_of
-from cxr_embed.encoders.image_tower import ImageTower
+from cxr_embed.encoders.image_tower import ImageTower, TowerEncoder
 from cxr_embed.encoders.open_clip_folder import BIOMEDCLIP_SHA256, find_open_clip
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.registry import encoder_card
@@ -27,8 +27,11 @@ _PROMPTS_AT_ONCE = 64
 _BIOMEDCLIP_READS = 256
 
 
-class OpenClipEncoder:
-    """One checkpoint. Image and text towers load with the first batch and the first prompt, each without the other."""
+class OpenClipEncoder(TowerEncoder):
+    """One checkpoint. Image and text towers load with the first batch and the first prompt, each without the other.
+
+    `image`, `(B, D)`, is what open_clip's `encode_image` gives.
+    """
 
     def __init__(
         self,
@@ -79,21 +82,6 @@ class OpenClipEncoder:
         return self._checkpoint.scalar(full)
 
     @property
-    def spec(self) -> EncoderSpec:
-        """What this encoder computes."""
-        return self._spec
-
-    @property
-    def engine(self) -> str:
-        """Framework, version, precision and device. The image tower is loaded and tried out for it."""
-        return self._tower.engine
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user should know of how it runs."""
-        return self._tower.notes
-
-    @property
     def files(self) -> list[Path]:
         """What its vectors come from."""
         return list(self._checkpoint.files)
@@ -101,10 +89,6 @@ class OpenClipEncoder:
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(1, H, W)` uint8: resized and cut; the model makes three channels of it and normalises them."""
         return self._recipe.resized(as_uint8(image.pixels, image.max_value))[None]
-
-    def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """`(B, 1, H, W)` as `preprocess` gives it to `{"image": (B, D) float32}`, as `encode_image` gives them."""
-        return {_OUTPUT: require_finite(self._tower(np.asarray(batch))[_OUTPUT], self._source)}
 
     def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
         """P prompts to `(P, D)` float32, as `encode_text` gives them; with `cut`, of the first tokens of a long one.
@@ -130,8 +114,8 @@ class OpenClipEncoder:
     def _runner(self) -> TorchRunner:
         return TorchRunner(self._device, self._precision, self._threads)
 
-    @cached_property
-    def _tower(self) -> ImageTower:
+    def make_tower(self) -> ImageTower:
+        """The image tower."""
         return ImageTower(
             self._spec,
             load=self._load_image_model,

@@ -15,7 +15,7 @@ from cxr_embed.encoders.checked import chosen_words
 from cxr_embed.encoders.checkpoint import WEIGHTS, tensor_shapes
 from cxr_embed.encoders.digests import remembered_sha256
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
-from cxr_embed.encoders.image_tower import ImageTower
+from cxr_embed.encoders.image_tower import ImageTower, TowerEncoder
 from cxr_embed.encoders.kept import remembered
 from cxr_embed.encoders.licences import words_on_licence
 from cxr_embed.encoders.patches import Map, Patches, timm_cells
@@ -23,15 +23,20 @@ from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.plain_pixels import Pixels, plain_pixels, timm_recipe
 from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.timm_weights import KNOWN
-from cxr_embed.encoders.torch_runner import as_encoder_error, require_finite
+from cxr_embed.encoders.torch_runner import as_encoder_error
 from cxr_embed.encoders.weights import noted_source, weights_path
 from cxr_embed.errors import EncoderError
 from cxr_embed.io.digests import canonical_json
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, counted
 
 
-class TimmEncoder:
-    """One backbone. The weights load with the first batch."""
+class TimmEncoder(TowerEncoder):
+    """One backbone. The weights load with the first batch.
+
+    `features`, `(B, D)`, are what the network gives without its classifier. Where wanted, also what timm's
+    `forward_features` gives, `(B, H, W, D)`: the `map` of a network that has one, the `patches` of a transformer
+    without its other tokens, normalised where the model does that before it pools.
+    """
 
     def __init__(
         self,
@@ -73,33 +78,9 @@ class TimmEncoder:
             grids={self._cells.output: self._cells.grid} if self._cells is not None else {},
         )
 
-    @property
-    def spec(self) -> EncoderSpec:
-        """What this encoder computes."""
-        return self._spec
-
-    @property
-    def engine(self) -> str:
-        """Framework, version, precision and device. The model is loaded and tried out for it."""
-        return self._tower.engine
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user should know of how it runs."""
-        return self._tower.notes
-
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(3, H, W)` float32, resized, cropped and normalised as timm does it for the model."""
         return self._pixels(as_uint8(image.pixels, image.max_value))
-
-    def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """`(B, 3, H, W)` float32 to `{"features": (B, D) float32}`.
-
-        Where wanted, also what timm's `forward_features` gives, `(B, H, W, D)`: the `map` of a network that has one,
-        the `patches` of a transformer without its other tokens, normalised where the model does that before it pools.
-        """
-        found = self._tower(np.asarray(batch))
-        return {output: require_finite(found[output], self._source) for output in self._spec.outputs}
 
     def _ask_timm(self) -> dict[str, Any]:
         """timm's settings of the model, of its pixels (size, interpolation, mean, deviation, crop), and its width.
@@ -149,8 +130,8 @@ class TimmEncoder:
             found = model.forward_features(torch.empty(1, *self._data["input_size"]))
         return timm_cells(model, found, self._data)
 
-    @cached_property
-    def _tower(self) -> ImageTower:
+    def make_tower(self) -> ImageTower:
+        """The image tower."""
         return ImageTower(
             self._spec,
             load=self._load,

@@ -12,7 +12,7 @@ import numpy as np
 
 from cxr_embed.encoders.checked import chosen_words
 from cxr_embed.encoders.checkpoint import Checkpoint, find_checkpoint, scale_of, terms_of
-from cxr_embed.encoders.image_tower import ImageTower
+from cxr_embed.encoders.image_tower import ImageTower, TowerEncoder
 from cxr_embed.encoders.patches import PATCHES, Patches, checkpoint_patches, processor_frame
 from cxr_embed.encoders.pixels import as_uint8, pad_to_square, tf_resize
 from cxr_embed.encoders.plain_pixels import Pixels, Recipe, plain_pixels, processor_recipe
@@ -111,7 +111,7 @@ def lower_case(prompt: str) -> str:
     return "".join(letter.lower() for letter in prompt)
 
 
-class TransformersEncoder:
+class TransformersEncoder(TowerEncoder):
     """One checkpoint. Image and text models load with the first batch and the first prompt, each without the other."""
 
     def __init__(
@@ -184,21 +184,6 @@ class TransformersEncoder:
             raise EncoderError(f"{self._source}: its config.json does not say the side of its pictures")
         return side
 
-    @property
-    def spec(self) -> EncoderSpec:
-        """What this encoder computes."""
-        return self._spec
-
-    @property
-    def engine(self) -> str:
-        """Framework, version, precision and device. The image model is loaded and tried out for it."""
-        return self._tower.engine
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user should know of how it runs."""
-        return self._tower.notes
-
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(3, S, S)` float32 from the checkpoint's processor; `(1, S, S)` uint8 by the other recipes."""
         grey = as_uint8(image.pixels, image.max_value)
@@ -237,8 +222,7 @@ class TransformersEncoder:
                 f"{self._source}: its image processor gives pictures of several sizes; "
                 "set a fixed size, or a crop, in its preprocessor_config.json"
             )
-        found = self._tower(batch)
-        return {output: require_finite(found[output], self._source) for output in self._spec.outputs}
+        return super().embed(batch)
 
     def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
         """P prompts to `(P, D)` float32; with `cut`, of the first tokens of one that has too many.
@@ -277,8 +261,8 @@ class TransformersEncoder:
     def _runner(self) -> TorchRunner:
         return TorchRunner(self._device, self._precision, self._threads)
 
-    @cached_property
-    def _tower(self) -> ImageTower:
+    def make_tower(self) -> ImageTower:
+        """The image tower."""
         return ImageTower(
             self._spec,
             load=self._load_image_model,
