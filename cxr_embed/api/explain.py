@@ -17,18 +17,18 @@ from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import ExplainMethod, Fill
 from cxr_embed.encoders import CheckedEncoder, load_encoder
 from cxr_embed.errors import ImageError, MapError
-from cxr_embed.explanation.cam import layer_of
+from cxr_embed.explanation.answers import answers_of
+from cxr_embed.explanation.hiding import CELLS, Hiding
 from cxr_embed.explanation.loading import encoder_of
-from cxr_embed.explanation.making import OVERLAYS, Case, Explainer, Made, answers_of, check_cells, explain_cases
+from cxr_embed.explanation.making import OVERLAYS, Case, Explainer, Made, explain_cases
 from cxr_embed.explanation.measured import read_measured
+from cxr_embed.explanation.methods import method_of
 from cxr_embed.explanation.record import MAPS, MapFolder, read_maps, write_maps
 from cxr_embed.explanation.targets import Targets, of_case, of_probe, of_prompts
 from cxr_embed.images import read_image
 from cxr_embed.io.files import new_folder
 from cxr_embed.manifest import Manifest
 from cxr_embed.types import note_stand_in
-
-CELLS = 14
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -128,7 +128,7 @@ def explain(
         MapError: for what cannot be explained so, or a folder that cannot be written.
         ProbeError, EncoderError, ManifestError, ImageError: for what cannot be used.
     """
-    check_cells(cells)
+    hiding = Hiding(cells, fill)
     if sum(given is not None for given in (probe, prompt, like)) != 1:
         raise MapError("name what is to be explained, one of a `probe`, a `prompt` and a case that images are `like`")
     if findings is not None and probe is None:
@@ -137,9 +137,8 @@ def explain(
         table, cases = _cases(images, manifest, root)
         loaded, targets, about = _targets(probe, findings, prompt, like, table, encoder, weights, device)
         try:
-            how = _method(method, targets, loaded)
-            explainer = Explainer(encoder=loaded, targets=targets, method=how, cells=cells, fill=fill)
-            explainer.layer  # noqa: B018 (refuses what cannot be had before anything is embedded)
+            how = method_of(method, loaded, targets, hiding)
+            explainer = Explainer(encoder=loaded, targets=targets, method=how, fill=fill)
             if measured is not None:
                 explainer = replace(explainer, measured=read_measured(Path(measured), explainer.about))
             for name in (MAPS,) if maps_only else (MAPS, OVERLAYS):
@@ -168,17 +167,6 @@ def _unheard(*words: object) -> None:
 def _explanation(out: Path, made: Made) -> Explanation:
     failed = {case.image_id: why for case, why in made.failed}
     return Explanation(folder=read_maps(out), failed=failed, notes=tuple(made.notes))
-
-
-def _method(method: ExplainMethod, targets: Targets, encoder: CheckedEncoder) -> Any:
-    """The method, chosen: `cam` where it can be had."""
-    if method != "auto":
-        return method
-    try:
-        layer_of(targets, encoder.spec)
-    except MapError:
-        return "occlusion"
-    return "cam"
 
 
 def _cases(

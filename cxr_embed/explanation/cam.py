@@ -7,12 +7,18 @@ sum of a map, plus the probe's intercept, is the logit.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
+from cxr_embed.encoders import CheckedEncoder
 from cxr_embed.errors import MapError
+from cxr_embed.explanation.hiding import Hiding
+from cxr_embed.explanation.placing import Area, area_of
 from cxr_embed.explanation.targets import Linear, Targets
-from cxr_embed.types import EncoderSpec
+from cxr_embed.types import CxrImage, EncoderSpec
 
 MAP = "map"  # the output that `features` are means of, where an encoder has it
 # Cells, the deviation of what a maximum's share is spread by: it is one cell's, and that cell has seen its neighbours.
@@ -21,8 +27,51 @@ SPREAD = 2.0
 _SAME = 1e-4  # relative: that two ways of summing in float32 may differ by
 
 
-def layer_of(targets: Targets, spec: EncoderSpec) -> str:
-    """The grid of the encoder that the values are linear in.
+@dataclass(frozen=True)
+class Cam:
+    """`cam` of an encoder's grid."""
+
+    spec: EncoderSpec
+    maxima: int  # channels of the grid that are in the vector by their maximum
+    output: str
+    linear: Linear
+    layer: str
+    name = "cam"
+    pictures = 1
+
+    @classmethod
+    def of(cls, encoder: CheckedEncoder, targets: Targets, hiding: Hiding) -> Cam:
+        """The method, where it can be had.
+
+        Raises:
+            MapError: where it cannot; the message says why.
+        """
+        del hiding
+        linear, layer = layer_of(targets, encoder.spec)
+        return cls(encoder.spec, encoder.maxima, targets.output, linear, layer)
+
+    @property
+    def words(self) -> str:
+        """Method and layer, for people."""
+        rows, columns, _ = self.spec.outputs[self.layer]
+        return f"cam, layer {self.layer} ({rows} x {columns} cells)"
+
+    @property
+    def intercept(self) -> np.ndarray:
+        """`(T,)` of the probe."""
+        return self.linear.intercept
+
+    def maps(
+        self, image: CxrImage, answer: Mapping[str, np.ndarray], whole: np.ndarray, done: Callable[[int], object]
+    ) -> tuple[np.ndarray, Area]:
+        """The maps of a picture: see `Method`."""
+        del whole, done
+        vector = answer[self.output] if self.layer != self.output else None
+        return cam_maps(self.linear, answer[self.layer], self.maxima, vector), area_of(image, self.spec, self.layer)
+
+
+def layer_of(targets: Targets, spec: EncoderSpec) -> tuple[Linear, str]:
+    """The values, and the grid of the encoder that they are linear in.
 
     Args:
         targets: what is explained.
@@ -34,9 +83,9 @@ def layer_of(targets: Targets, spec: EncoderSpec) -> str:
     if targets.linear is None:
         raise MapError(f"`method` cam: {targets.why}; use `method='occlusion'`")
     if targets.output in spec.grids:
-        return targets.output
+        return targets.linear, targets.output
     if targets.output == "features" and MAP in spec.grids:
-        return MAP
+        return targets.linear, MAP
     raise MapError(
         f"`method` cam: {targets.output} of {spec.name} is not known to be a mean of a map; use `method='occlusion'`"
     )

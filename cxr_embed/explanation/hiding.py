@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 
 from cxr_embed.choices import Fill
+from cxr_embed.errors import MapError
 from cxr_embed.types import CxrImage
 
+CELLS = 14
 _WIDTH = 14  # of a blurred picture's cells on a side: about a rib and its gap, and more than a small nodule
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """How parts of a picture are hidden.
+
+    Attributes:
+        cells: of `occlusion`, on a side; even, from 4 to 64.
+        fill: what hides a part: `blur`, what the picture looks like from afar, or `grey`, its mean.
+    """
+
+    cells: int = CELLS
+    fill: Fill = "blur"
+
+    def __post_init__(self) -> None:
+        if not 4 <= self.cells <= 64 or self.cells % 2:
+            raise MapError(f"`cells` is an even number from 4 to 64, not {self.cells}")
 
 
 class Hidden:

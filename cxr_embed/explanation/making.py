@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from cxr_embed.choices import Fill
 from cxr_embed.encoders import CheckedEncoder
-from cxr_embed.errors import ImageError, MapError
-from cxr_embed.explanation.cam import cam_maps, layer_of
+from cxr_embed.errors import ImageError
+from cxr_embed.explanation.answers import answers_of
 from cxr_embed.explanation.hiding import Hidden
 from cxr_embed.explanation.measured import NOT_MEASURED
-from cxr_embed.explanation.occlusion import occlusion_maps, pictures_an_image
+from cxr_embed.explanation.methods import Method
 from cxr_embed.explanation.overlay import draw_overlay
 from cxr_embed.explanation.placing import placed
 from cxr_embed.explanation.record import MAPS, MapRecord
@@ -33,7 +33,6 @@ OVERLAYS = "overlays"
 REGION = 0.5  # of the map's highest value: what is outlined, and hidden to see whether the score falls
 _BATCH, _READERS = 8, 2
 _TIMED = 16  # pictures, to say how long a run will take
-Area = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -62,26 +61,15 @@ class Explainer:
         encoder: loaded.
         targets: of its answers.
         method: of the maps.
-        cells: of `occlusion`, on a side.
-        fill: what hides a part of a picture.
+        fill: what hides the region of a map.
         measured: finding to how well such maps hit it, in words.
     """
 
     encoder: CheckedEncoder
     targets: Targets
-    method: Literal["cam", "occlusion"]
-    cells: int
+    method: Method
     fill: Fill
     measured: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def layer(self) -> str:
-        """The encoder's output that maps are of; `picture` where squares of the picture are hidden.
-
-        Raises:
-            MapError: where `cam` cannot be had.
-        """
-        return "picture" if self.method == "occlusion" else layer_of(self.targets, self.encoder.spec)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -91,53 +79,24 @@ class Explainer:
             "encoder": spec.name,
             "fingerprint": spec.fingerprint,
             "engine": self.encoder.engine,
-            "method": self.method,
-            "layer": self.layer,
-            "words": self.words,
+            "method": self.method.name,
+            "layer": self.method.layer,
+            "words": self.method.words,
             "output": self.targets.output,
             "unit": self.targets.unit,
             "region": REGION,
             "fill": self.fill,
             "measured": dict(self.measured),
-            "line": f"{spec.name}: {self.words}; {'see each map' if self.measured else NOT_MEASURED}",
+            "line": f"{spec.name}: {self.method.words}; {'see each map' if self.measured else NOT_MEASURED}",
             "spec": spec.to_json(),
             "stand_in": spec.stand_in,
             "version": __version__,
             "note": RESEARCH,
         }
 
-    @property
-    def words(self) -> str:
-        """Method and layer, for people."""
-        if self.method == "occlusion":
-            return f"occlusion, {self.cells} x {self.cells} squares of the picture, hidden by {self.fill}"
-        rows, columns, _ = self.encoder.spec.outputs[self.layer]
-        return f"cam, layer {self.layer} ({rows} x {columns} cells)"
-
     def values(self, images: Sequence[CxrImage]) -> np.ndarray:
         """The targets' values of some pictures, `(B, T)`."""
         return self.targets.values(answers_of(self.encoder, images)[self.targets.output])
-
-    def maps(
-        self, image: CxrImage, answer: Mapping[str, np.ndarray], whole: np.ndarray, done: Callable[[int], object]
-    ) -> tuple[np.ndarray, Area]:
-        """The maps of a picture, `(T, h, w)`, and what part of it they cover.
-
-        Args:
-            image: the picture.
-            answer: the encoder's, of this one.
-            whole: `(T,)` its values.
-            done: called with the number of further pictures embedded.
-        """
-        height, width = image.pixels.shape
-        if self.method == "occlusion" or self.targets.linear is None:
-            grids = occlusion_maps(self.values, image, whole, self.cells, self.fill, done)
-            return grids, (0.0, 0.0, float(width), float(height))
-        layer, output = self.layer, self.targets.output
-        vector = answer[output] if layer != output else None
-        grids = cam_maps(self.targets.linear, answer[layer], self.encoder.maxima, vector)
-        top, left, bottom, right = self.encoder.spec.grids[layer].on(height, width)
-        return grids, (left, top, right - left, bottom - top)
 
     def without(self, image: CxrImage, region: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The values `(T,)` of a picture whose region is hidden, and their mean where as much is hidden elsewhere.
@@ -149,16 +108,6 @@ class Explainer:
         elsewhere = [np.roll(region, move, axis=(0, 1)) & ~region for move in moves]
         values = self.values([hidden.without(mask) for mask in (region, *elsewhere)])
         return values[0], values[1:].mean(axis=0)
-
-
-def answers_of(encoder: CheckedEncoder, images: Sequence[CxrImage]) -> dict[str, np.ndarray]:
-    """An encoder's answer of some pictures, batch by batch."""
-    parts = []
-    for start in range(0, len(images), _BATCH):
-        inputs = [encoder.preprocess(image) for image in images[start : start + _BATCH]]
-        alike = len({(given.shape, given.dtype) for given in inputs}) == 1
-        parts.append(encoder.embed(np.stack(inputs) if alike else inputs))
-    return {output: np.concatenate([part[output] for part in parts]) for output in parts[0]}
 
 
 def read_cases(cases: Sequence[Case], root: Path) -> Iterator[list[tuple[Case, CxrImage | str]]]:
@@ -198,7 +147,7 @@ def explain_cases(
         progress: called with a word, the pictures embedded, and how many there are.
     """
     made = Made([], [], [])
-    squares = pictures_an_image(explainer.cells) if explainer.method == "occlusion" else 1
+    squares = explainer.method.pictures
     total, seen = len(cases) * squares, 0
 
     def done(pictures: int) -> None:
@@ -206,7 +155,7 @@ def explain_cases(
         seen += pictures
         progress("explaining", min(seen, total), total)
 
-    announced = explainer.method != "occlusion"
+    announced = squares == 1
     for batch in read_cases(cases, root):
         sound = [(case, image) for case, image in batch if isinstance(image, CxrImage)]
         made.failed.extend((case, image) for case, image in batch if isinstance(image, str))
@@ -229,18 +178,18 @@ def explain_cases(
 
 
 def cost_of(explainer: Explainer, image: CxrImage, images: int) -> str:
-    """What `occlusion` of so many images will take, in words; a few pictures are embedded to know it."""
+    """What a method that embeds many pictures an image will take, in words; a few pictures are embedded to know it."""
     explainer.values([image])  # the model is loaded, the engine compiled
     explainer.values([image] * _TIMED)
     begun = time.perf_counter()
     explainer.values([image] * _TIMED)
     each = (time.perf_counter() - begun) / _TIMED
-    pictures = pictures_an_image(explainer.cells)
+    name, pictures = explainer.method.name, explainer.method.pictures
     seconds = pictures * images * each
     long = f"{seconds / 3600:,.1f} h" if seconds > 7200 else f"{seconds / 60:,.0f} min"
     long = f"{seconds:,.1f} s" if seconds < 10 else f"{seconds:,.0f} s" if seconds < 120 else long
     return (
-        f"occlusion embeds {pictures:,} pictures an image: {pictures * images:,} in all, about {long} at the "
+        f"{name} embeds {pictures:,} pictures an image: {pictures * images:,} in all, about {long} at the "
         f"{1 / each:,.0f} pictures/s measured now, checks and drawing not counted"
     )
 
@@ -264,14 +213,14 @@ def explain_image(
         folder: where `maps/` and `overlays/` are.
         first: number of its first map.
         checks: whether scores without the region are computed and overlays drawn.
-        done: see `Explainer.maps`.
+        done: see `Method.maps`.
 
     Returns:
         A record a target.
     """
     targets = explainer.targets
     whole = targets.values(answer[targets.output][None])[0]
-    grids, area = explainer.maps(image, answer, whole, done)
+    grids, area = explainer.method.maps(image, answer, whole, done)
     shape = image.pixels.shape[0], image.pixels.shape[1]
     records = []
     made = zip(targets.names, whole, grids.astype(np.float32), strict=True)
@@ -281,8 +230,8 @@ def explain_image(
         np.save(data, grid)
         (folder / file).write_bytes(data.getvalue())
         more: dict[str, Any] = {"value": float(value)}
-        if targets.linear is not None and explainer.method == "cam":
-            more["intercept"] = float(targets.linear.intercept[number - first])
+        if (intercept := explainer.method.intercept) is not None:
+            more["intercept"] = float(intercept[number - first])
         if checks:
             place = folder / OVERLAYS / f"{number}.png"
             more |= _checked(explainer, case, image, number - first, float(value), placed(grid, area, shape), place)
@@ -322,19 +271,9 @@ def _checked(
         line += f"; {inside:.3f} without the outlined region, {elsewhere:.3f} with as much hidden elsewhere"
     else:
         line += "; nothing in the picture speaks for it"
-    below = f"{explainer.words}; {explainer.measured.get(targets.names[target], NOT_MEASURED)}"
+    below = f"{explainer.method.words}; {explainer.measured.get(targets.names[target], NOT_MEASURED)}"
     body |= {"overlay": f"{OVERLAYS}/{path.name}", "line": below, "note": RESEARCH}
     stand_in = explainer.encoder.spec.stand_in
     lines = [line, f"{explainer.encoder.spec.name}: {below}", *([stand_in] if stand_in else []), RESEARCH]
     path.write_bytes(draw_overlay(image.pixels, values, region, targets.unit, lines, case.image_id))
     return body
-
-
-def check_cells(cells: int) -> None:
-    """Refuses a number of squares on a side that cannot be halved, or is out of range.
-
-    Raises:
-        MapError: for another.
-    """
-    if not 4 <= cells <= 64 or cells % 2:
-        raise MapError(f"`cells` is an even number from 4 to 64, not {cells}")

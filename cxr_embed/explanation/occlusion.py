@@ -7,16 +7,60 @@ square's cells does on average. So the map's sum is that of the coarse squares' 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from cxr_embed.choices import Fill
-from cxr_embed.explanation.hiding import Hidden
+from cxr_embed.encoders import CheckedEncoder
+from cxr_embed.explanation.answers import answers_of
+from cxr_embed.explanation.hiding import Hidden, Hiding
+from cxr_embed.explanation.placing import Area, whole_area
+from cxr_embed.explanation.targets import Targets
 from cxr_embed.types import CxrImage
 
 REFINED = 0.5  # of the coarse squares
 Values = Callable[[Sequence[CxrImage]], np.ndarray]  # B pictures to (B, T)
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """`occlusion` of any encoder."""
+
+    encoder: CheckedEncoder
+    targets: Targets
+    hiding: Hiding
+    name, layer = "occlusion", "picture"
+    intercept = None
+
+    @classmethod
+    def of(cls, encoder: CheckedEncoder, targets: Targets, hiding: Hiding) -> Occlusion:
+        """The method, which any encoder has."""
+        return cls(encoder, targets, hiding)
+
+    @property
+    def words(self) -> str:
+        """Method and layer, for people."""
+        cells = self.hiding.cells
+        return f"occlusion, {cells} x {cells} squares of the picture, hidden by {self.hiding.fill}"
+
+    @property
+    def pictures(self) -> int:
+        """See `pictures_an_image`."""
+        return pictures_an_image(self.hiding.cells)
+
+    def maps(
+        self, image: CxrImage, answer: Mapping[str, np.ndarray], whole: np.ndarray, done: Callable[[int], object]
+    ) -> tuple[np.ndarray, Area]:
+        """The maps of a picture: see `Method`."""
+        del answer
+
+        def values(pictures: Sequence[CxrImage]) -> np.ndarray:
+            return self.targets.values(answers_of(self.encoder, pictures)[self.targets.output])
+
+        grids = occlusion_maps(values, image, whole, self.hiding.cells, self.hiding.fill, done)
+        return grids, whole_area(image)
 
 
 def pictures_an_image(cells: int) -> int:

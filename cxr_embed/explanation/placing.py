@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-Area = tuple[float, float, float, float]
+from cxr_embed.types import CxrImage, EncoderSpec
+
+Area = tuple[float, float, float, float]  # left and upper edge, width and height in pixels of the picture
+
+
+def whole_area(image: CxrImage) -> Area:
+    """All of a picture."""
+    height, width = image.pixels.shape
+    return 0.0, 0.0, float(width), float(height)
+
+
+def area_of(image: CxrImage, spec: EncoderSpec, output: str) -> Area:
+    """The part of a picture that the cells of an encoder's grid cover."""
+    top, left, bottom, right = spec.grids[output].on(*image.pixels.shape)
+    return left, top, right - left, bottom - top
 
 
 def placed(grid: np.ndarray, area: Area, shape: tuple[int, int]) -> np.ndarray:
