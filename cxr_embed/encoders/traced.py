@@ -29,12 +29,15 @@ _NETWORKS = "networks"
 _FILES = (".xml", ".bin", ".npz")
 _INPUTS = "inputs"
 _PACKAGES = ("openvino", "torch")
+# Two halves of a batch on half of the cores each wait less for each other than all cores within one picture: ViT-B/16
+# was 1.2 times as fast in float32 and 1.3 times in bf16, on 2 cores.
+_STREAMS = 2
 # Weights are there as often while a network is traced: in torch, in the graph, compiled, and on their way to the disk.
 _COPIES = 4
 
 
 class Traced:
-    """A network compiled for this machine's CPU.
+    """A network compiled for this machine's CPU. It takes the parts of a batch side by side.
 
     Args:
         model: OpenVINO's, of one input and an output for each name.
@@ -43,11 +46,16 @@ class Traced:
     """
 
     def __init__(self, model: Any, outputs: Sequence[str], precision: Precision, threads: int | None) -> None:
+        from joblib import cpu_count
+
         core = import_openvino().Core()
         self.name = openvino_name(precision)
         self._outputs = tuple(outputs)
         self.shape = tuple(side.get_length() for side in list(model.inputs[0].partial_shape)[1:])
-        self._request = core.compile_model(model, "CPU", cpu_settings(precision, threads)).create_infer_request()
+        streams = min(_STREAMS, threads or cpu_count())
+        settings = {**cpu_settings(precision, threads), "NUM_STREAMS": streams}
+        compiled = core.compile_model(model, "CPU", settings)
+        self._requests = [compiled.create_infer_request() for _ in range(streams)]
 
     def __call__(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """`(B, *shape)` to `{output: (B, ...) float32}`.
@@ -55,13 +63,23 @@ class Traced:
         Raises:
             MemoryError: where there is too little for so many.
         """
-        try:
-            found = self._request.infer({0: np.ascontiguousarray(batch)})
-        except RuntimeError as error:
-            if "alloc" not in str(error).lower():  # std::bad_alloc, Failed to allocate, ...
-                raise
+        parts = np.array_split(np.ascontiguousarray(batch), max(1, min(len(self._requests), len(batch))))
+        running, failures = self._requests[: len(parts)], []
+        for request, part in zip(running, parts, strict=True):
+            request.start_async({0: part})
+        for request in running:  # all of them: one that still runs cannot be asked again
+            try:
+                request.wait()
+            except RuntimeError as error:
+                failures.append(error)
+        if failures:
+            if "alloc" not in str(failures[0]).lower():  # std::bad_alloc, Failed to allocate, ...
+                raise failures[0]
             raise MemoryError(f"not enough memory for a batch of {len(batch)}") from None
-        return {name: np.array(found[at], dtype=np.float32) for at, name in enumerate(self._outputs)}
+        return {
+            name: np.concatenate([np.asarray(request.get_output_tensor(at).data, np.float32) for request in running])
+            for at, name in enumerate(self._outputs)
+        }
 
 
 def agreement(found: Mapping[str, np.ndarray], answers: Mapping[str, np.ndarray], precision: Precision) -> float:
