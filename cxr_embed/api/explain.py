@@ -19,7 +19,7 @@ from cxr_embed.encoders import CheckedEncoder, load_encoder
 from cxr_embed.errors import ImageError, MapError
 from cxr_embed.explanation.answers import answers_of
 from cxr_embed.explanation.hiding import CELLS, Hiding
-from cxr_embed.explanation.loading import encoder_of
+from cxr_embed.explanation.loading import encoder_of, encoder_with_map
 from cxr_embed.explanation.making import OVERLAYS, Case, Explainer, Made, explain_cases
 from cxr_embed.explanation.measured import read_measured
 from cxr_embed.explanation.methods import method_of
@@ -113,8 +113,8 @@ def explain(
         like: or the likeness to another case: a file; with a `manifest`, an image id of it.
         manifest: a table of images, or its path.
         root: the folder of the images, if not the manifest's own.
-        method: `cam` (exact; a linear probe on means of a map), `occlusion` (any encoder; squares are hidden), or
-            `auto`: `cam` where it can be had.
+        method: `cam` (exact; a linear probe on means of a map, or likeness by such means), `occlusion` (any encoder;
+            squares are hidden), or `auto`: `cam` where it can be had.
         cells: of `occlusion`, squares on a side.
         fill: what a hidden part is filled with: `blur`, the picture as from afar, or `grey`, its mean.
         maps_only: neither check the regions nor draw overlays.
@@ -215,7 +215,11 @@ def _targets(
         targets = of_probe(trained, findings or ())
         loaded = encoder_of(trained.spec, trained.output, weights=weights, device=device)
         return loaded, targets, {"explained": "probe", "probe": opened.name}
-    loaded = load_encoder(encoder or DEFAULT_ENCODER, weights=weights, device=device, precision="float32")
+    name = encoder or DEFAULT_ENCODER
+    if prompt is None:
+        loaded = encoder_with_map(name, weights=weights, device=device)
+    else:
+        loaded = load_encoder(name, weights=weights, device=device, precision="float32")
     note_stand_in(loaded.spec)
     if prompt is not None:
         targets = of_prompts(loaded, list(dict.fromkeys(prompt)))

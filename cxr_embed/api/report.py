@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +15,11 @@ import pyarrow.parquet
 
 from cxr_embed.api.curve import FewLabelCurve
 from cxr_embed.api.evaluate import scores_of
+from cxr_embed.api.examples import ExplainedCases, check_explain, check_scores
 from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_or_bar, several, store_of
-from cxr_embed.api.probe import FindingsProbe
+from cxr_embed.api.probe import FindingsProbe, load_probe
 from cxr_embed.api.scores import ScoreFrame
+from cxr_embed.api.search import places_of
 from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import Blank, CalibrationKind, Uncertain
 from cxr_embed.evaluation import ScoreSource
@@ -72,6 +74,13 @@ def report(
     seed: int = 0,
     title: str = "Evaluation report",
     created: str = "",
+    explain: int | None = None,
+    manifest: Manifest | StrPath | None = None,
+    root: StrPath | None = None,
+    measured: StrPath | None = None,
+    weights: StrPath | None = None,
+    device: str = "auto",
+    announce: Callable[[str], object] | None = None,
     progress: Progress | None = None,
 ) -> ReportFiles:
     """Writes one page (`out`, .html) for readers who were not there, and the same as JSON, Markdown and CSV beside it.
@@ -91,12 +100,34 @@ def report(
         pool: how tokens become one vector there: `mean`, `max` or `flatten`.
         title: of the page.
         created: a date for the page, so that equal inputs give equal files; now by default.
+        explain: so many true positives, false positives and false negatives of each finding are shown with heat maps,
+            at the report's threshold, else at the probe's own. The first of `probes` made the first scores. The page
+            then holds radiographs, 320 pixels large.
+        manifest: for `explain`: which says where the radiographs are; `labels` by default.
+        root: for `explain`: folder of the radiographs, if not the manifest's own.
+        measured: for `explain`: what `explain evaluate --json` printed of such maps.
+        weights, device: for `explain`: of the probe's encoder, as `load_encoder` takes them.
+        announce: called with a line on what `occlusion` costs, before it begins.
         progress: called with a word for the step, what is done and how much there is; a bar in notebooks by default.
 
     Raises:
-        ReportError, ManifestError, ScoresError, StoreError, ProbeError: for what cannot be used or written.
+        ReportError, ManifestError, ScoresError, StoreError, ProbeError, EncoderError, MapError: for what cannot be
+            used or written.
     """
-    page = Path(out)
+    page, shown = Path(out), progress_or_bar(progress)
+    how = None
+    if explain is not None:
+        first = _explaining(several(probes), explain, (threshold, thresholds_split))
+        places = places_of(_with_paths(manifest, labels), root)
+        how = ExplainedCases(
+            probe=first,
+            places=places,
+            measured=Path(measured) if measured is not None else None,
+            weights=weights,
+            device=device,
+            announce=announce,
+            progress=shown,
+        )
     with ExitStack() as stack:
         aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cxr-embed-report-")))
         files = tuple(_score_file(given, aside, number) for number, given in enumerate((scores, *several(against))))
@@ -127,9 +158,37 @@ def report(
             curve=curve_path,
             by=tuple(by) if by is not None else None,
         )
-        made = collect(inputs, progress_or_bar(progress))
+        if how is not None:
+            check_scores(files[0], how.probe)
+        made = collect(inputs, shown, how.how(explain) if how is not None and explain is not None else None)
     written = write_report(page, made)
     return ReportFiles(page, written, tuple(made["summary"]), tuple(made["warnings"]))
+
+
+def _explaining(probes: Sequence[FindingsProbe | StrPath], most: int, thresholds: Sequence[object]) -> FindingsProbe:
+    """The probe that explains.
+
+    Raises:
+        ReportError: where nothing can be explained so.
+        ProbeError: where it cannot be read.
+    """
+    first = next(iter(probes), None)
+    probe = load_probe(first) if isinstance(first, str | os.PathLike) else first
+    check_explain(most, probe, (*thresholds, *([probe.trained.thresholds] if probe is not None else [])))
+    assert probe is not None
+    return probe
+
+
+def _with_paths(manifest: Manifest | StrPath | None, labels: Any) -> Manifest | StrPath:
+    """The table that says where radiographs are.
+
+    Raises:
+        ReportError: where it is needed and not named.
+    """
+    table = manifest if manifest is not None else labels
+    if not isinstance(table, Manifest | str | os.PathLike):
+        raise ReportError("`explain` needs a `manifest`, which says where the radiographs are")
+    return table
 
 
 def _score_file(scores: Any, aside: Path, number: int) -> Path:

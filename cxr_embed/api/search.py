@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from cxr_embed.api.alike import likeness_of
 from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_or_bar, store_of
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.arguments import checked_arguments
@@ -28,7 +29,7 @@ from cxr_embed.store import Store
 from cxr_embed.types import RESEARCH, EncoderSpec, counted, is_lateral
 
 if TYPE_CHECKING:
-    from cxr_embed.reporting.montage import Places  # drawn with matplotlib, and slow to import
+    from cxr_embed.reporting.montage import Likeness, Places  # drawn with matplotlib, and slow to import
 
 Many = Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
 
@@ -88,25 +89,48 @@ class SimilarCases(Tabular):
         write_neighbors(Path(out), list(self.cases), self.columns)
 
     @checked_arguments
-    def plot(self, manifest: Manifest | StrPath, *, root: StrPath | None = None, path: StrPath | None = None) -> Any:
+    def plot(
+        self,
+        manifest: Manifest | StrPath,
+        *,
+        root: StrPath | None = None,
+        path: StrPath | None = None,
+        explain: bool = False,
+        weights: StrPath | None = None,
+        device: str = "auto",
+        progress: Progress | None = None,
+    ) -> Any:
         """The query and its cases as pictures, with what is known of each.
 
         Args:
             manifest: which says where each case's radiograph is; the path of one is not read further than that.
             root: folder of the images, if not the manifest's own.
             path: to write it to as well: .png or .pdf.
+            explain: whether maps show, on both pictures, what made the query and each case alike: `cam` where it can
+                be had, else occlusion. With several examples or words the maps are of the cases alone.
+            weights, device: for `explain`: of the encoder, as `load_encoder` takes them.
+            progress: for `explain`: called with a word, the images done and how many there are.
 
         Returns:
             A `matplotlib.figure.Figure`, which a notebook shows.
 
         Raises:
-            CaseIndexError: where it cannot be written.
+            CaseIndexError: where it cannot be written, or `explain` of an index of tokens.
             ManifestError: for a table without paths.
+            EncoderError, MapError: for `explain`, where the encoder cannot be loaded, or is another one.
         """
-        return self.draw(places_of(manifest, root), Path(path) if path is not None else None)
+        from cxr_embed.reporting.montage import check_montage
 
-    def draw(self, places: Places, path: Path | None = None) -> Any:
-        """`plot`, where it is known already where radiographs are."""
+        likeness, places = None, places_of(manifest, root)
+        if path is not None:
+            check_montage(Path(path))
+        if explain:
+            shown = progress_or_bar(progress)
+            likeness = likeness_of(self, places, weights=weights, device=device, announce=None, progress=shown)
+        return self.draw(places, Path(path) if path is not None else None, likeness)
+
+    def draw(self, places: Places, path: Path | None = None, likeness: Likeness | None = None) -> Any:
+        """`plot`, where it is known already where radiographs are, and what made the cases alike."""
         from cxr_embed.reporting.montage import draw_search
 
         examples = [*self.like.ids, *self.unlike.ids]
@@ -122,6 +146,7 @@ class SimilarCases(Tabular):
             [{**case, **digest} for case, digest in zip(self.cases, digests, strict=True)],
             self.conditions,
             [*self.notes, *([stand_in] if stand_in else []), RESEARCH],
+            likeness,
         )
 
     def _remarks(self) -> Sequence[str]:

@@ -14,17 +14,20 @@ from cxr_embed.cli.options import (
     Bootstraps,
     Calibrate,
     CountNoFinding,
+    Device,
     Extra,
     Findings,
     LabelFile,
     Pool,
     Prevalence,
+    Root,
     Scores,
     Seed,
     Split,
     Threshold,
     ThresholdsSplit,
     Uncertain,
+    Weights,
     listed,
     prevalences,
 )
@@ -46,7 +49,24 @@ StorePaths = Annotated[
         show_default=False,
     ),
 ]
-Probes = Annotated[list[Path] | None, typer.Option(help="Probe for the model card (repeatable).", show_default=False)]
+Probes = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Probe for the model card (repeatable); for --explain, the first made the first scores.",
+        show_default=False,
+    ),
+]
+ExplainN = Annotated[
+    int | None,
+    typer.Option("--explain", help="Show so many true positives, false positives and false negatives of each finding."),
+]
+ManifestPath = Annotated[
+    Path | None, typer.Option(help="For --explain: where the radiographs are, if the labels do not say it.")
+]
+Measured = Annotated[
+    Path | None,
+    typer.Option(help="For --explain: what `explain evaluate --json` printed of such maps, said under each."),
+]
 CurveFile = Annotated[Path | None, typer.Option(help="The curve.json of `cxr-embed probe curve`.")]
 By = Annotated[
     str | None,
@@ -85,13 +105,21 @@ def report(
     seed: Seed = 0,
     title: Title = "Evaluation report",
     created: Created = "",
+    explain: ExplainN = None,
+    manifest: ManifestPath = None,
+    root: Root = None,
+    measured: Measured = None,
+    weights: Weights = None,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Write one page on scores and the vectors behind them, for readers who were not there.
 
     It loads nothing from anywhere and prints on A4: data and splits, figures with 95% intervals by patient, curves,
     reliability, few-label curves, groups, shortcuts, published figures beside yours, a model card, and warnings first.
-    The same content is written as JSON, Markdown and CSV beside it.
+    The same content is written as JSON, Markdown and CSV beside it. `--explain 3` shows cases of each finding with
+    heat maps: at the threshold, 3 true and 3 false positives (highest scores first) and 3 false negatives (lowest
+    first), one image a patient. Then the page holds radiographs.
     """
     from cxr_embed.api.report import report as run
 
@@ -121,6 +149,13 @@ def report(
             seed=seed,
             title=title,
             created=created,
+            explain=explain,
+            manifest=manifest,
+            root=root,
+            measured=measured,
+            weights=weights,
+            device=device,
+            announce=lambda line: typer.echo(line, err=True),
             progress=progress,
         )
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_embed.choices import Engine
-from cxr_embed.cli.common import RESEARCH, fail, print_json
+from cxr_embed.cli.common import RESEARCH, fail, print_json, progress_bar
 from cxr_embed.cli.index import check_engine
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import Column, print_columns
@@ -19,7 +19,7 @@ from cxr_embed.types import counted
 if TYPE_CHECKING:
     from cxr_embed.api.search import SimilarCases
     from cxr_embed.index import Query, Rules
-    from cxr_embed.reporting.montage import Places
+    from cxr_embed.reporting.montage import Likeness, Places
 
 EXAMPLE = (
     "Example: `cxr-embed search index/hog --image new.dcm -k 5 --where 'view = PA and age > 60' --exclude-same-patient`"
@@ -64,9 +64,13 @@ def search(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the neighbours to a file: .csv or .parquet.")] = None,
     montage: Montage = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="For --montage: maps of what made the query and each case alike, on both."),
+    ] = False,
     manifest: ManifestPath = None,
     root: Root = None,
-    weights: Annotated[Path | None, typer.Option(help="Of the encoder, for --image and --text.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Of the encoder, for --image, --text and --explain.")] = None,
     device: Annotated[str, typer.Option(help="For the encoder: auto, cpu or cuda.")] = "auto",
     engine: Annotated[Engine, typer.Option(help="milvus for what `index push` filled.")] = "faiss",
     uri: Annotated[
@@ -77,7 +81,8 @@ def search(
     """Find the cases that are most similar to a radiograph, a case or words.
 
     Filters are exact: the nearest cases that pass are found whenever there are so many. A value that is unknown meets
-    no condition. Several examples are searched for at once, by their mean; `--not-...` points away from one.
+    no condition. Several examples are searched for at once, by their mean; `--not-...` points away from one. With
+    `--montage found.png --manifest M --explain` heat maps show on both pictures what made the two alike.
     """
     from cxr_embed.api.search import open_index
     from cxr_embed.index import Rules
@@ -85,6 +90,8 @@ def search(
 
     if out is not None:
         check_target(out)
+    if explain and montage is None:
+        fail("--explain needs --montage: the picture that the maps are drawn into", 2)
     places = places_of(montage, manifest, root) if montage is not None else None
     check_engine(engine, uri)
     opened = open_index(index, uri=uri)
@@ -107,12 +114,23 @@ def search(
     if out is not None:
         answer.save(out)
     if montage is not None and places is not None:
-        answer.draw(places, montage)
+        answer.draw(places, montage, _likeness(answer, places, weights, device) if explain else None)
     if as_json:
         query = _query_json(answer.query, k, where, before, rules, list(answer.notes))
         print_json({"query": query, "neighbors": list(map(whole_ages, answer.cases)), "note": RESEARCH})
         return
     _print_answer(answer, (out, montage))
+
+
+def _likeness(answer: SimilarCases, places: Places, weights: Path | None, device: str) -> Likeness:
+    from cxr_embed.api.alike import likeness_of
+
+    with progress_bar() as bar:
+        return likeness_of(answer, places, weights=weights, device=device, announce=_announce, progress=bar)
+
+
+def _announce(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _print_answer(answer: SimilarCases, files: Sequence[Path | None]) -> None:

@@ -58,6 +58,12 @@ class CheckedEncoder:
         return int(getattr(self.encoder, "maxima", 0))
 
     @property
+    def projections(self) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+        """Outputs that are the direction of `weight @ features + bias`: weight `(D, F)` and bias `(D,)` of each."""
+        found: Mapping[str, tuple[np.ndarray, np.ndarray]] = getattr(self.encoder, "projections", {})
+        return found
+
+    @property
     def input_form(self) -> str:
         """In which form it takes inputs best by now: blank at first.
 

@@ -1,5 +1,7 @@
 """`cam`: of a linear probe on means of a map, each cell's own share of the logit. Exact, and without gradients.
 
+Of a cosine it is each cell's share too: with the length of the image's own vector, a cosine is linear in it.
+
 Class activation maps of Zhou et al., 2016, arXiv 1512.04150, with what the probe does to vectors taken in: its weights
 are divided by its deviations, and a cell is compared with the mean of the images that the probe learned from. So the
 sum of a map, plus the probe's intercept, is the logit.
@@ -33,7 +35,7 @@ class Cam:
 
     spec: EncoderSpec
     maxima: int  # channels of the grid that are in the vector by their maximum
-    output: str
+    output: str  # that the values are linear in
     linear: Linear
     layer: str
     name = "cam"
@@ -48,7 +50,7 @@ class Cam:
         """
         del hiding
         linear, layer = layer_of(targets, encoder.spec)
-        return cls(encoder.spec, encoder.maxima, targets.output, linear, layer)
+        return cls(encoder.spec, encoder.maxima, _linear_in(linear, targets), linear, layer)
 
     @property
     def words(self) -> str:
@@ -57,17 +59,19 @@ class Cam:
         return f"cam, layer {self.layer} ({rows} x {columns} cells)"
 
     @property
-    def intercept(self) -> np.ndarray:
-        """`(T,)` of the probe."""
-        return self.linear.intercept
+    def intercept(self) -> np.ndarray | None:
+        """`(T,)` of the probe; None where each image has its own, as a cosine has after a projection with a bias."""
+        return self.linear.intercept if self.linear.length is None or not self.linear.intercept.any() else None
 
     def maps(
         self, image: CxrImage, answer: Mapping[str, np.ndarray], whole: np.ndarray, done: Callable[[int], object]
     ) -> tuple[np.ndarray, Area]:
         """The maps of a picture: see `Method`."""
         del whole, done
+        grid = answer[self.layer]
         vector = answer[self.output] if self.layer != self.output else None
-        return cam_maps(self.linear, answer[self.layer], self.maxima, vector), area_of(image, self.spec, self.layer)
+        linear = self.linear.at(grid.mean(axis=(0, 1), dtype=np.float64) if vector is None else vector)
+        return cam_maps(linear, grid, self.maxima, vector), area_of(image, self.spec, self.layer)
 
 
 def layer_of(targets: Targets, spec: EncoderSpec) -> tuple[Linear, str]:
@@ -82,13 +86,19 @@ def layer_of(targets: Targets, spec: EncoderSpec) -> tuple[Linear, str]:
     """
     if targets.linear is None:
         raise MapError(f"`method` cam: {targets.why}; use `method='occlusion'`")
-    if targets.output in spec.grids:
-        return targets.linear, targets.output
-    if targets.output == "features" and MAP in spec.grids:
+    output = _linear_in(targets.linear, targets)
+    if output in spec.grids:
+        return targets.linear, output
+    if output == "features" and {output, MAP} <= spec.outputs.keys() and MAP in spec.grids:
         return targets.linear, MAP
     raise MapError(
         f"`method` cam: {targets.output} of {spec.name} is not known to be a mean of a map; use `method='occlusion'`"
     )
+
+
+def _linear_in(linear: Linear, targets: Targets) -> str:
+    """The output that the values are linear in."""
+    return linear.length.output if linear.length is not None else targets.output
 
 
 def cam_maps(linear: Linear, grid: np.ndarray, maxima: int = 0, vector: np.ndarray | None = None) -> np.ndarray:

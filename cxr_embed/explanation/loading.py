@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 
@@ -14,14 +15,20 @@ from cxr_embed.types import EncoderSpec
 
 
 def encoder_of(
-    spec: EncoderSpec, output: str, *, weights: str | os.PathLike[str] | None = None, device: str = "auto"
+    spec: EncoderSpec,
+    output: str,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    whose: str = "the probe",
 ) -> CheckedEncoder:
-    """The encoder that made the vectors that a probe learned from.
+    """The encoder that made the vectors that a probe learned from, or that an index holds.
 
     Args:
         spec: of those vectors.
-        output: that the probe reads.
+        output: that the probe reads, or the index holds.
         weights, device: as `load_encoder` takes them.
+        whose: vectors these are, for messages.
 
     Raises:
         EncoderError: where it cannot be loaded.
@@ -29,11 +36,12 @@ def encoder_of(
     """
     card = None if is_own(spec.name) else encoder_card(spec.name)
     if card is not None and card.has_weights and not spec.weights:
-        raise MapError(f"the probe's vectors of {spec.name} were imported: no model here is known to be theirs")
+        raise MapError(f"{whose}'s vectors of {spec.name} were imported: no model here is known to be theirs")
     choices: list[tuple[str, ...] | None] = [None]
     if card is not None and card.has_choice:
         choices = [tuple(spec.outputs)]
-        if output == "features" and MAP in (*card.outputs, *card.on_request) and MAP not in spec.outputs:
+        has_map = MAP in (*card.outputs, *card.on_request) and MAP not in spec.outputs
+        if has_map and output not in spec.grids:
             choices.insert(0, (*spec.outputs, MAP))
     for outputs in choices:
         for pixels in (card.pixels if card is not None else ()) or (None,):
@@ -50,6 +58,22 @@ def encoder_of(
             if replace(encoder.spec, outputs=stored).fingerprint == spec.fingerprint:
                 return encoder
     raise MapError(
-        f"the probe reads vectors of {spec.name} [{spec.fingerprint[:12]}], the encoder here is another one: other "
+        f"{whose} has vectors of {spec.name} [{spec.fingerprint[:12]}], the encoder here is another one: other "
         "weights, pixels or code; name the right weights with `weights`"
     )
+
+
+def encoder_with_map(
+    name: str, *, weights: str | os.PathLike[str] | None = None, device: str = "auto"
+) -> CheckedEncoder:
+    """An encoder by its name, with the map that its features are means of where it has one.
+
+    Raises:
+        EncoderError: where it cannot be loaded.
+    """
+    card = None if is_own(name) else encoder_card(name)
+    if card is not None and MAP in (*card.outputs, *card.on_request):
+        outputs = tuple(dict.fromkeys((*(card.default_outputs or card.outputs), MAP)))
+        with contextlib.suppress(EncoderError):  # of a family, a model that has no map
+            return load_encoder(name, weights=weights, device=device, precision="float32", outputs=outputs)
+    return load_encoder(name, weights=weights, device=device, precision="float32")

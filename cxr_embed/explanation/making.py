@@ -53,6 +53,20 @@ class Made:
     notes: list[str]
 
 
+@dataclass(frozen=True)
+class Claim:
+    """The region that a map points at, and the values without it and with as much hidden elsewhere.
+
+    Attributes:
+        region: `(H, W)` bool; nowhere where nothing in the picture speaks for the value.
+        without, elsewhere: the values; None where the region is nowhere.
+    """
+
+    region: np.ndarray
+    without: float | None
+    elsewhere: float | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Explainer:
     """What is explained, and how.
@@ -97,6 +111,36 @@ class Explainer:
     def values(self, images: Sequence[CxrImage]) -> np.ndarray:
         """The targets' values of some pictures, `(B, T)`."""
         return self.targets.values(answers_of(self.encoder, images)[self.targets.output])
+
+    def claim(self, image: CxrImage, target: int, values: np.ndarray) -> Claim:
+        """What a map claims, checked: the values without the region that it points at.
+
+        Args:
+            image: the picture.
+            target: number of the map's target.
+            values: `(H, W)`, the map at each pixel.
+        """
+        highest = float(values.max())
+        region = values >= REGION * highest if highest > 0 else np.zeros(values.shape, bool)
+        if not region.any():
+            return Claim(region, None, None)
+        inside, elsewhere = (float(found[target]) for found in self.without(image, region))
+        return Claim(region, inside, elsewhere)
+
+    def line(self, target: int, value: float, claim: Claim) -> str:
+        """What a map says of a value, in words."""
+        targets = self.targets
+        line = f"{targets.shown[target]}: {targets.unit} {value:.3f}"
+        if targets.unit == "log odds":
+            line += f" (probability {targets.scores(np.array(value)):.3f})"
+        if claim.without is None or claim.elsewhere is None:
+            return f"{line}; nothing in the picture speaks for it"
+        without, elsewhere = f"{claim.without:.3f} without the outlined region", f"{claim.elsewhere:.3f}"
+        return f"{line}; {without}, {elsewhere} with as much hidden elsewhere"
+
+    def below(self, target: int) -> str:
+        """Method, layer and how well such maps hit the finding, for the line under a map."""
+        return f"{self.method.words}; {self.measured.get(self.targets.names[target], NOT_MEASURED)}"
 
     def without(self, image: CxrImage, region: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The values `(T,)` of a picture whose region is hidden, and their mean where as much is hidden elsewhere.
@@ -258,22 +302,16 @@ def _checked(
 
     `values` `(H, W)` is the map at each pixel, `value` the target's of the whole picture.
     """
-    targets = explainer.targets
-    highest = float(values.max())
-    region = values >= REGION * highest if highest > 0 else np.zeros(values.shape, bool)
-    body: dict[str, Any] = {"region_part": float(region.mean()), "without_region": None, "without_elsewhere": None}
-    line = f"{targets.shown[target]}: {targets.unit} {value:.3f}"
-    if targets.unit == "log odds":
-        line += f" (probability {targets.scores(np.array(value)):.3f})"
-    if region.any():
-        inside, elsewhere = (float(found[target]) for found in explainer.without(image, region))
-        body |= {"without_region": inside, "without_elsewhere": elsewhere}
-        line += f"; {inside:.3f} without the outlined region, {elsewhere:.3f} with as much hidden elsewhere"
-    else:
-        line += "; nothing in the picture speaks for it"
-    below = f"{explainer.method.words}; {explainer.measured.get(targets.names[target], NOT_MEASURED)}"
-    body |= {"overlay": f"{OVERLAYS}/{path.name}", "line": below, "note": RESEARCH}
+    claim, below = explainer.claim(image, target, values), explainer.below(target)
     stand_in = explainer.encoder.spec.stand_in
-    lines = [line, f"{explainer.encoder.spec.name}: {below}", *([stand_in] if stand_in else []), RESEARCH]
-    path.write_bytes(draw_overlay(image.pixels, values, region, targets.unit, lines, case.image_id))
-    return body
+    lines = [explainer.line(target, value, claim), f"{explainer.encoder.spec.name}: {below}"]
+    lines += [*([stand_in] if stand_in else []), RESEARCH]
+    path.write_bytes(draw_overlay(image.pixels, values, claim.region, explainer.targets.unit, lines, case.image_id))
+    return {
+        "region_part": float(claim.region.mean()),
+        "without_region": claim.without,
+        "without_elsewhere": claim.elsewhere,
+        "overlay": f"{OVERLAYS}/{path.name}",
+        "line": below,
+        "note": RESEARCH,
+    }

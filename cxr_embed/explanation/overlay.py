@@ -36,13 +36,8 @@ def draw_overlay(
     from PIL.PngImagePlugin import PngInfo
 
     size = _shown_size(pixels.shape[0], pixels.shape[1])
-    how = Image.Resampling.BOX if size[0] < pixels.shape[1] else Image.Resampling.BICUBIC
-    grey = np.asarray(Image.fromarray(_grey(pixels)).resize(size, how))
-    heat = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    marked = np.asarray(Image.fromarray(region.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
     highest = float(values.max())
-    mixed = _mixed(grey, np.clip(heat / highest, 0, 1) if highest > 0 else np.zeros_like(heat))
-    mixed[_outline(marked)] = _EDGE
+    mixed = mixed_picture(pixels, values, region, size)
     width, height = size[0] + 2 * _GAP + _BAR + _LABELS, size[1]
     letters = max(40, int(width / (0.56 * _SIZE)))
     wrapped = [(part, number == 0) for number, line in enumerate(lines) for part in textwrap.wrap(line, letters)]
@@ -68,6 +63,41 @@ def draw_overlay(
     return file.getvalue()
 
 
+def grey_picture(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pixels `(H, W)` in 8 bits, `size` wide and high."""
+    from PIL import Image
+
+    how = Image.Resampling.BOX if size[0] < pixels.shape[1] else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(_grey(pixels)).resize(size, how))
+
+
+def mixed_picture(
+    pixels: np.ndarray, values: np.ndarray, region: np.ndarray, size: tuple[int, int], edge: int = 2
+) -> np.ndarray:
+    """The picture in grey, the map in colour over it and its region outlined: `(size[1], size[0], 3)` uint8.
+
+    Args:
+        pixels, values, region: as `draw_overlay` takes them.
+        size: width and height.
+        edge: pixels, of the outline.
+    """
+    from PIL import Image
+
+    heat = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    marked = np.asarray(Image.fromarray(region.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
+    highest = float(values.max())
+    share = np.clip(heat / highest, 0, 1) if highest > 0 else np.zeros_like(heat)
+    mixed = _mixed(grey_picture(pixels, size), share)
+    mixed[_outline(marked, edge)] = _EDGE
+    return mixed
+
+
+def size_within(side: int, shape: Sequence[int]) -> tuple[int, int]:
+    """Width and height of a picture of `shape` whose longer side is `side`."""
+    factor = side / max(shape[:2])
+    return max(1, round(shape[1] * factor)), max(1, round(shape[0] * factor))
+
+
 def _shown_size(height: int, width: int) -> tuple[int, int]:
     """Width and height in the overlay: the picture's own scale, unless that is very large or very small."""
     longer = max(height, width)
@@ -88,11 +118,11 @@ def _mixed(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
     return np.asarray(grey[..., None] * (1 - opacity) + colours * opacity, np.uint8)
 
 
-def _outline(region: np.ndarray) -> np.ndarray:
-    """The region's edge, two pixels wide, inside it."""
+def _outline(region: np.ndarray, edge: int) -> np.ndarray:
+    """The region's edge, `edge` pixels wide, inside it."""
     if not region.any():
         return region
-    return np.asarray(region & ~ndimage.binary_erosion(region, iterations=2, border_value=1))
+    return np.asarray(region & ~ndimage.binary_erosion(region, iterations=edge, border_value=1))
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,20 +19,50 @@ Unit = Literal["log odds", "cosine"]
 
 
 @dataclass(frozen=True)
+class Length:
+    """What a cosine is divided by: the length of the image's own vector, `weight @ x + bias`.
+
+    Attributes:
+        output: of the encoder, that x is.
+        weight, bias: `(D, F)` and `(D,)` float64; None where the vector is x itself.
+    """
+
+    output: str
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
+
+    def of(self, vector: np.ndarray) -> float:
+        """Of an image whose x is `vector`, `(F,)`."""
+        wide = vector.astype(np.float64)
+        if self.weight is not None and self.bias is not None:
+            wide = self.weight @ wide + self.bias
+        return float(np.linalg.norm(wide))
+
+
+@dataclass(frozen=True)
 class Linear:
-    """Values that are linear in a vector: `weights @ (x - mean) + intercept`.
+    """Values that are linear in a vector: `weights @ (x - mean) + intercept`, divided by a length where there is one.
 
     Attributes:
         weights: `(T, D)` float64.
         mean: `(D,)` float64, of the vectors that the probe learned from.
         intercept: `(T,)` float64.
-        pool: how the grid's vectors become x, where the probe reads a grid: `mean`, `max` or `flatten`.
+        pool: how the grid's vectors become x, where x is made of a grid: `mean`, `max` or `flatten`.
+        length: of a cosine; None for values that are linear as they are.
     """
 
     weights: np.ndarray
     mean: np.ndarray
     intercept: np.ndarray
     pool: str
+    length: Length | None = None
+
+    def at(self, vector: np.ndarray) -> Linear:
+        """The values of an image whose x is `vector`, `(D,)`: its length is a number."""
+        if self.length is None:
+            return self
+        size = max(self.length.of(vector), 1e-12)
+        return replace(self, weights=self.weights / size, intercept=self.intercept / size, length=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,17 +155,37 @@ def of_case(encoder: CheckedEncoder, name: str, answer: Mapping[str, np.ndarray]
         answer: the encoder's, of that one image.
     """
     output = encoder.spec.search_output
+    vectors = pooled(answer[output], encoder.spec.outputs[output])
+    return of_vectors(encoder, output, vectors, (f"like {name}",))
+
+
+def of_vectors(encoder: CheckedEncoder, output: str, vectors: np.ndarray, names: Sequence[str]) -> Targets:
+    """Likeness to vectors; its values are the cosines with the image's own, which is pooled by mean where it has many.
+
+    With the length of the image's own vector a cosine is linear in that vector.
+
+    Args:
+        encoder: which embedded them.
+        output: that they are of.
+        vectors: `(T, D)` of any length.
+        names: of the T cases.
+    """
     shape = encoder.spec.outputs[output]
-    direction = unit(pooled(answer[output], shape))[0]
+    directions = unit(vectors)
 
-    def values(vectors: np.ndarray) -> np.ndarray:
-        return np.asarray(unit(pooled(vectors, shape)) @ direction, np.float64)[:, None]
+    def values(found: np.ndarray) -> np.ndarray:
+        return np.asarray(unit(pooled(found, shape)) @ directions.T, np.float64)
 
+    weights = directions.astype(np.float64)  # (T, D)
+    intercept, length = np.zeros(len(weights)), Length(output)
+    if output in encoder.projections:
+        weight, bias = (array.astype(np.float64) for array in encoder.projections[output])
+        weights, intercept, length = weights @ weight, weights @ bias, Length("features", weight, bias)
     return Targets(
-        names=(f"like {name}",),
-        shown=("Likeness to another case",),
+        names=tuple(names),
+        shown=("Likeness to another case",) * len(weights),
         output=output,
         unit="cosine",
         values=values,
-        why="a cosine is not linear in the map",
+        linear=Linear(weights, np.zeros(weights.shape[1]), intercept, "mean", length),
     )

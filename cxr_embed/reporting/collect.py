@@ -23,6 +23,7 @@ from cxr_embed.probe.persistence import TrainedProbe, load_probe
 from cxr_embed.reporting.cards import origins, probe_card, store_card, store_names, without_places
 from cxr_embed.reporting.curves import curves_of
 from cxr_embed.reporting.data import describe_labels
+from cxr_embed.reporting.examples import Explain, explained
 from cxr_embed.reporting.few_label_plot import with_sizes
 from cxr_embed.reporting.inputs import MOST, Inputs, ReportError, input_record, names_of
 from cxr_embed.reporting.published import published_for
@@ -40,15 +41,16 @@ _CURVE_FORMAT = "cxr_embed.curve"
 Progress = Callable[[str, int, int], None]
 
 
-def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
+def collect(inputs: Inputs, progress: Progress | None = None, explain: Explain | None = None) -> dict[str, Any]:
     """Evaluates, compares and describes everything that was given.
 
     Args:
         inputs: files and settings.
         progress: called with a word for the step, what is done and how much there is.
+        explain: how cases of the first scores are shown with heat maps; None for none.
 
     Returns:
-        The report; `report.json` holds it.
+        The report; `report.json` holds it, without the radiographs of explained cases.
 
     Raises:
         ReportError: for inputs that do not fit together.
@@ -86,12 +88,16 @@ def collect(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
         "scores": scored,
         "comparisons": comparisons,
         "published": _published(findings, data, labels.companion),
+        "explained": None,
         "few_labels": curve,
         "shortcuts": shortcuts,
         "encoders": [store_card(store, name) for store, name in zip(stores, encoders, strict=True)],
         "probes": [probe_card(trained, name) for trained, name in probes],
         "software": _software(),
     }
+    if explain is not None:
+        shown = explained(cases[0], scored[0]["evaluation"]["findings"], explain)
+        report["explained"] = {**shown, "scores": names[0], "note": RESEARCH}
     report["warnings"] = warnings(report, _leaks(probes, stores, cases[0], labels, inputs.split))
     report["summary"] = summary(report)
     return report

@@ -6,7 +6,7 @@ import json
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from cxr_embed.io.files import stays_below, written_aside
 from cxr_embed.manifest import leaves_root
 from cxr_embed.present.numbers import format_threshold
 from cxr_embed.reporting.drawing import INK, NORMAL, RULE, SETTINGS, SMALL, SOFT, STYLES, new_figure, short
-from cxr_embed.types import counted
+from cxr_embed.types import CxrImage, counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +35,9 @@ _SIDE = 640  # pixels: more than a panel shows
 _LETTERS, _NAME = 36, 28  # of a line under a panel, of a name in it: names are often digits, which are broad
 
 
+Mapped = tuple[np.ndarray | str, tuple[str, ...]]
+
+
 @dataclass(frozen=True)
 class Panel:
     """One radiograph of the picture, or words in its place.
@@ -42,7 +45,7 @@ class Panel:
     Attributes:
         title: in bold below it, or for words inside it.
         lines: what is known, below the title.
-        pixels: `(H, W)`, brighter = denser; None where there is no picture.
+        pixels: `(H, W)`, brighter = denser, or `(H, W, 3)` uint8 in colour; None where there is no picture.
         why: there is no picture.
         image_id: of the case, for the file's metadata; blank for no case.
     """
@@ -67,6 +70,22 @@ class Places:
     paths: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Likeness:
+    """What made a query and its cases alike, for a montage.
+
+    Attributes:
+        query: for each case the map of what of the query is like it, `(h, w, 3)` uint8, or why there is none, and the
+            lines below it; None where the query is not one picture.
+        cases: for each case the map of what of it is like the query, likewise.
+        notes: below all of it.
+    """
+
+    query: Sequence[Mapped] | None
+    cases: Sequence[Mapped]
+    notes: Sequence[str]
+
+
 def check_montage(path: Path) -> None:
     """Refuses a file that `write_montage` could not write.
 
@@ -84,14 +103,23 @@ def file_panel(path: Path, title: str, lines: Sequence[str] = (), content: str =
         title, lines: below it.
         content: SHA-256 of the file that was embedded, as hexadecimal digits; blank where any will do.
     """
+    return _panel(file_image(path, content), title, lines)
+
+
+def _panel(image: CxrImage | str, title: str, lines: Sequence[str], image_id: str = "") -> Panel:
+    if isinstance(image, str):
+        return Panel(title, tuple(lines), why=image, image_id=image_id)
+    step = max(1, min(image.pixels.shape) // _SIDE)
+    return Panel(title, tuple(lines), image.pixels[::step, ::step], image_id=image_id)
+
+
+def file_image(path: Path, content: str = "") -> CxrImage | str:
+    """A radiograph, or why there is none; see `file_panel`."""
     try:
         image = read_image(path)
     except ImageError as error:
-        return Panel(title, tuple(lines), why=f"no picture: {error.kind}")
-    if content and image.content_id != content:
-        return Panel(title, tuple(lines), why="another file than was embedded")
-    step = max(1, min(image.pixels.shape) // _SIDE)
-    return Panel(title, tuple(lines), image.pixels[::step, ::step])
+        return f"no picture: {error.kind}"
+    return image if not content or image.content_id == content else "another file than was embedded"
 
 
 def case_panel(case: dict[str, Any], places: Places, title: str, lines: Sequence[str]) -> Panel:
@@ -102,18 +130,25 @@ def case_panel(case: dict[str, Any], places: Places, title: str, lines: Sequence
         places: where the radiographs are.
         title, lines: below it.
     """
-    image_id = case["image_id"]
-    path = places.paths.get(image_id)
+    return _panel(case_image(case, places), title, lines, case["image_id"])
+
+
+def case_image(case: dict[str, Any], places: Places) -> CxrImage | str:
+    """The radiograph of a case, below the root, or why there is none: no path or file name is in the words.
+
+    Args:
+        case: with `image_id`, and `content` where it is known, the digest of the file in bytes.
+        places: where the radiographs are.
+    """
+    path, content = places.paths.get(case["image_id"]), case.get("content")
     if not path:
-        return Panel(title, tuple(lines), why="no path is known", image_id=image_id)
+        return "no path is known"
     if leaves_root(path):
-        return Panel(title, tuple(lines), why="its path leaves the folder", image_id=image_id)
-    content = case.get("content")
+        return "its path leaves the folder"
     # A file of known content was embedded, wherever it lies.
     if not content and not stays_below(places.root)(places.root / path):
-        return Panel(title, tuple(lines), why="its path leaves the folder through a link", image_id=image_id)
-    panel = file_panel(places.root / path, title, lines, content.hex() if content else "")
-    return replace(panel, image_id=image_id)
+        return "its path leaves the folder through a link"
+    return file_image(places.root / path, content.hex() if content else "")
 
 
 def describe_case(case: dict[str, Any]) -> list[str]:
@@ -154,8 +189,11 @@ def draw_search(
     neighbors: Sequence[dict[str, Any]],
     rules: str,
     notes: Sequence[str],
+    likeness: Likeness | None = None,
 ) -> Figure:
     """Draws a search: every example with its sign, then the neighbours with their similarity.
+
+    With maps, below each row of neighbours one of what of the query is like them, and one of what of them is like it.
 
     Args:
         path: of the picture; None where no file is wanted.
@@ -164,6 +202,7 @@ def draw_search(
         examples_by_id: the cases among the examples.
         neighbors: cases, nearest first, with `similarity`; `content` (the file's digest, 32 bytes) where it is known.
         rules, notes: see `write_montage`.
+        likeness: maps; None for none.
 
     Raises:
         CaseIndexError: where it cannot be written.
@@ -179,7 +218,24 @@ def draw_search(
     for place, case in enumerate(neighbors, start=1):
         known = {name: value for name, value in case.items() if name not in ("similarity", "content")}
         answers.append(case_panel(case, places, f"{place}   {case['similarity']:.3f}", describe_case(known)))
+    if likeness is not None:
+        maps = [(words, list(map(_map_panel, row))) for words, row in _map_rows(likeness)]
+        return _write(path, [(examples, answers)], [rules, *likeness.notes, *notes], maps)
     return write_montage(path, examples, answers, rules=rules, notes=notes)
+
+
+def _map_rows(likeness: Likeness) -> list[tuple[str, Sequence[Mapped]]]:
+    rows: list[tuple[str, Sequence[Mapped]]] = []
+    if likeness.query is not None:
+        rows.append(("what of the query\nis like each case", likeness.query))
+    return [*rows, ("what of each case\nis like the query", likeness.cases)]
+
+
+def _map_panel(made: Mapped) -> Panel:
+    picture, lines = made
+    if isinstance(picture, str):
+        return Panel("", why=picture)
+    return Panel(lines[0], lines[1:], picture)
 
 
 def draw_answers(
@@ -225,20 +281,43 @@ def write_montage(
     return _write(path, [(examples, neighbors)], ["" if neighbors else "No case was found", rules, *notes])
 
 
+def _places(
+    groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]], maps: Sequence[tuple[str, Sequence[Panel]]]
+) -> tuple[list[tuple[int, int, Panel, str]], int]:
+    """Row, column and edge of each panel, and how many rows there are. A panel without an edge is words alone."""
+    rows, places = 0, []
+    for examples, neighbors in groups:
+        places += [(rows + row, 0, panel, STYLES[1].colour) for row, panel in enumerate(examples)]
+        each = 1 + len(maps)  # rows that a row of neighbours takes with its maps
+        for n, panel in enumerate(neighbors):
+            row, column = rows + n // _ACROSS * each, 1 + n % _ACROSS
+            places.append((row, column, panel, RULE))
+            places += [(row + down, column, row_of[n], RULE) for down, (_, row_of) in enumerate(maps, start=1)]
+        blocks = -(-len(neighbors) // _ACROSS)
+        for block in range(blocks):
+            named = [(rows + block * each + down, words) for down, (words, _) in enumerate(maps, start=1)]
+            places += [(row, 0, Panel("", why=words), "") for row, words in named if row >= rows + len(examples)]
+        rows += max(len(examples), blocks * each, 1)
+    return places, rows
+
+
 def _write(
-    path: Path | None, groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]], notes: Sequence[str]
+    path: Path | None,
+    groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]],
+    notes: Sequence[str],
+    maps: Sequence[tuple[str, Sequence[Panel]]] = (),
 ) -> Figure:
-    """Groups of examples and neighbours, one below the other, and words below all of it."""
+    """Groups of examples and neighbours, one below the other, and words below all of it.
+
+    `maps` are rows below each row of neighbours, with what they are.
+    """
     import matplotlib
 
     if path is not None:
         check_montage(path)
     across = 1 + max(2, *(min(_ACROSS, len(neighbors)) for _, neighbors in groups))
-    wide, rows, places = across * _CELL, 0, []
-    for examples, neighbors in groups:
-        places += [(rows + row, 0, panel, STYLES[1].colour) for row, panel in enumerate(examples)]
-        places += [(rows + n // _ACROSS, 1 + n % _ACROSS, panel, RULE) for n, panel in enumerate(neighbors)]
-        rows += max(len(examples), -(-len(neighbors) // _ACROSS), 1)
+    wide = across * _CELL
+    places, rows = _places(groups, maps)
     words = [line for text in notes for line in textwrap.wrap(text, int(wide * _ACROSS_INCH))]
     high = rows * (_CELL + _WORDS) + _FOOT + _LINE * len(words)
     with matplotlib.rc_context({**SETTINGS, "text.parse_math": False}):  # a $ in a name is a $
@@ -273,6 +352,10 @@ def _metadata(path: Path, ids: Sequence[str]) -> dict[str, str | None]:
 def _draw(axes: Axes, panel: Panel, edge: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
+    if not edge:
+        axes.set_axis_off()
+        axes.text(0.98, 0.5, panel.why, ha="right", va="center", transform=axes.transAxes, fontsize=NORMAL, color=SOFT)
+        return
     for side in axes.spines.values():
         side.set_visible(True)
         side.set_color(edge)
@@ -283,7 +366,7 @@ def _draw(axes: Axes, panel: Panel, edge: str) -> None:
         axes.text(0.5, 0.5, textwrap.fill(words, 26), ha="center", va="center", transform=axes.transAxes, wrap=True)
     else:
         axes.set_facecolor("black")
-        low, high = np.percentile(panel.pixels, (0.5, 99.5))
+        low, high = np.percentile(panel.pixels, (0.5, 99.5))  # colours stay as they are
         axes.imshow(panel.pixels, cmap="gray", vmin=low, vmax=max(high, low + 1), interpolation="antialiased")
         axes.set_aspect("equal", adjustable="datalim")  # a picture that is not square gets black margins
     lines = [short(line, _LETTERS + 2) for line in panel.lines]

@@ -18,6 +18,7 @@ from cxr_embed.reporting.context_tables import (
     split_table,
 )
 from cxr_embed.reporting.drawing import Drawing
+from cxr_embed.reporting.examples import Gallery, about_pictures, galleries
 from cxr_embed.reporting.few_label_plot import few_label_plot
 from cxr_embed.reporting.figure_tables import (
     calibration_table,
@@ -42,14 +43,14 @@ class Section:
         title: for people.
         lead: paragraphs.
         points: a list after them.
-        blocks: tables and figures.
+        blocks: tables, figures and pictures.
     """
 
     key: str
     title: str
     lead: tuple[str, ...] = ()
     points: tuple[str, ...] = ()
-    blocks: tuple[Table | Drawing, ...] = ()
+    blocks: tuple[Table | Drawing | Gallery, ...] = ()
 
 
 def sections(report: dict[str, Any]) -> list[Section]:
@@ -106,6 +107,11 @@ def _sections(report: dict[str, Any]) -> Iterator[Section]:
         yield Section("groups", "Groups", lead, blocks=(*groups_plots(scores), *groups_tables(scores)))
     if report["shortcuts"]:
         yield _shortcuts(report)
+    if report["explained"] is not None:
+        shown = report["explained"]
+        yield Section(
+            "maps", "Examples with heat maps", about_pictures(shown), tuple(shown["notes"]), tuple(galleries(shown))
+        )
     yield _cards(report)
 
 

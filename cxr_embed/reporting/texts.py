@@ -9,6 +9,7 @@ from typing import Any
 
 from cxr_embed.present.tables import INTERVAL, Table, csv_text, markdown_table, markdown_text
 from cxr_embed.reporting.drawing import Drawing
+from cxr_embed.reporting.examples import Gallery
 from cxr_embed.reporting.sections import sections
 
 CSV_COLUMNS = (
@@ -50,8 +51,8 @@ def to_html(report: dict[str, Any], names: tuple[str, ...]) -> str:
     )
 
 
-def _with_markup(block: Table | Drawing, markup: Any) -> Any:
-    if isinstance(block, Table):
+def _with_markup(block: Table | Drawing | Gallery, markup: Any) -> Any:
+    if not isinstance(block, Drawing):
         return block
     return {"key": block.key, "svg": markup(block.svg), "title": block.title, "caption": block.caption}
 
@@ -71,6 +72,9 @@ def to_markdown(report: dict[str, Any]) -> str:
         for block in section.blocks:
             if isinstance(block, Table):
                 lines += [*markdown_table(block), ""]
+            elif isinstance(block, Gallery):
+                said = [". ".join((shown.head, *shown.lines, *filter(None, [shown.why]))) for shown in block.pictures]
+                lines += [f"**{markdown_text(block.title)}**", "", *(f"- {markdown_text(text)}" for text in said), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -87,6 +91,7 @@ def _numbers(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _difference_rows(comparison)
     yield from _shortcut_rows(report)
     yield from _few_label_rows(report)
+    yield from _explained_rows(report)
 
 
 def _label_rows(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -141,6 +146,17 @@ def _few_label_rows(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "group": row["shots"], "figure": "auroc" if row["finding"] else "mean_auroc", "value": row["mean"],
             "low": row["low"], "high": row["high"], "undefined": row["undefined"],
         }  # fmt: skip
+
+
+def _explained_rows(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for group in (report["explained"] or {"groups": []})["groups"]:
+        for case in group["examples"]:
+            for figure in ("score", "log_odds", "without_region", "without_elsewhere"):
+                yield {
+                    "part": "explained", "scores": report["explained"]["scores"], "finding": group["finding"],
+                    "attribute": group["kind"], "group": case["image_id"], "figure": figure, "value": case.get(figure),
+                    "undefined": case["why"],
+                }  # fmt: skip
 
 
 def _figure_rows(record: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_embed.io.files import write_together
+from cxr_embed.reporting.examples import without_pictures
 from cxr_embed.reporting.inputs import ReportError
 from cxr_embed.reporting.texts import to_csv, to_html, to_markdown
 
@@ -50,7 +51,7 @@ def write_report(page: Path, report: dict[str, Any]) -> tuple[Path, ...]:
     """
     check_target(page)
     _, *others = _files(page)
-    body = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    body = json.dumps(without_pictures(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     texts = (to_html(report, tuple(path.name for path in others)), body, to_markdown(report), to_csv(report))
     try:
         page.parent.mkdir(parents=True, exist_ok=True)

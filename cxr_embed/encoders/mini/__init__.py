@@ -58,6 +58,11 @@ class MiniEncoder:
         return MAXIMA
 
     @property
+    def projections(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """`contrastive` is the direction of `weight @ features + bias`."""
+        return {"contrastive": (self._bundle.head["weight"], self._bundle.head["bias"])}
+
+    @property
     def spec(self) -> EncoderSpec:
         """What this encoder computes."""
         return self._spec
