@@ -72,6 +72,19 @@ def others() -> Iterator[list[str]]:
     yield ["evaluate", "scores.csv", "cases/manifest.csv", *test, "--bootstraps", "20"]
     yield ["report", "scores.csv", "cases/manifest.csv", *test, "--store", "store", "--out", "report.html"]
     yield [
+        "report",
+        "scores.csv",
+        "cases/manifest.csv",
+        "--probe",
+        "probe",
+        "--explain",
+        "1",
+        "--threshold",
+        "0.5",
+        "--out",
+        "maps.html",
+    ]
+    yield [
         "search",
         "index",
         "--text",
@@ -80,6 +93,7 @@ def others() -> Iterator[list[str]]:
         "found.png",
         "--manifest",
         "cases/manifest.csv",
+        "--explain",
     ]
     yield ["search", "index", "--image", "cases/" + first_image(), "-k", "3"]
     yield ["zeroshot", "store", "--ask", "pneumothorax", "--manifest", "cases/manifest.csv", "--montage", "asked.png"]

@@ -13,6 +13,7 @@ from cxr_embed.errors import CaseIndexError
 from cxr_embed.explanation.answers import answers_of
 from cxr_embed.explanation.loading import encoder_of
 from cxr_embed.explanation.measured import NOT_MEASURED
+from cxr_embed.explanation.overlay import colour_bar
 from cxr_embed.explanation.small import SmallMap, SmallMaps
 from cxr_embed.explanation.targets import of_vectors
 from cxr_embed.types import CxrImage
@@ -91,6 +92,7 @@ def likeness_of(
     return Likeness(
         query=[_panel(each) for each in beside] if beside is not None else None,
         cases=[_panel(each) for each in found],
+        bar=colour_bar(160, 9),
         notes=_notes(answer, encoder.spec.name, maps.explainer.method.words, beside is not None),
     )
 
@@ -130,17 +132,17 @@ def _panel(made: SmallMap | str) -> tuple[np.ndarray | str, tuple[str, ...]]:
         return made, ()
     claim = made.claim
     if claim.without is None or claim.elsewhere is None:
-        value = f"{made.value:.3f}; nothing speaks for it"
+        checked = "nothing in the picture speaks for it"
     else:
-        value = f"{made.value:.3f}; hidden {claim.without:.3f}, elsewhere {claim.elsewhere:.3f}"
-    return made.mixed, (value, *made.below.rsplit("; ", 1))
+        checked = f"hidden {claim.without:.3f}, elsewhere {claim.elsewhere:.3f}"
+    return made.mixed, (f"{made.value:.3f}", checked, *made.below.rsplit("; ", 1))
 
 
 def _notes(answer: SimilarCases, encoder: str, words: str, both: bool) -> tuple[str, ...]:
     sides = "The first row of maps is of the query, the second of each case." if both else "The maps are of each case."
     return (
         f"{sides} In colour: what makes the two alike, from 0 to each map's own highest value; outlined: what is above "
-        "half of it. Below: the cosine, that with the outlined part hidden, and that with as much hidden elsewhere. A "
+        "half of it. Below: the cosine; the cosine with the outlined part hidden, and with as much hidden elsewhere. A "
         "map says what moved this encoder, not that the cases have a finding in common.",
         f"{encoder}, {answer.index.output}: {words}; {NOT_MEASURED}.",
     )

@@ -199,7 +199,7 @@ def check_explain(most: int, probe: FindingsProbe | None, thresholds: Iterable[o
     Args:
         most: cases of a kind and a finding.
         probe: that made the scores; None where none is named.
-        thresholds: what thresholds may come from; None for nothing.
+        thresholds: what thresholds may come from; None or an empty dict for nothing.
 
     Raises:
         ReportError: saying what is missing.
@@ -211,7 +211,7 @@ def check_explain(most: int, probe: FindingsProbe | None, thresholds: Iterable[o
             "`explain` needs `probes`, the first of them the one that made the scores; of scores of prompts "
             "`cxr-embed explain --prompt` makes maps"
         )
-    if not any(given for given in thresholds):
+    if all(given is None or given == {} for given in thresholds):
         raise ReportError(
             "`explain` needs a threshold, to tell true from false positives: name a `threshold` or a "
             "`thresholds_split`, or a probe that has its own"

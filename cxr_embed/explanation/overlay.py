@@ -45,8 +45,7 @@ def draw_overlay(
     canvas.paste(Image.fromarray(mixed), (0, 0))
     draw = ImageDraw.Draw(canvas)
     if highest > 0:
-        ramp = np.repeat(np.linspace(1, 0, min(height - 60, 240))[:, None], _BAR, axis=1)
-        bar = _mixed(np.full(ramp.shape, 110, np.uint8), ramp)
+        bar = np.rot90(colour_bar(min(height - 60, 240), _BAR))
         left, top = size[0] + _GAP, 10
         canvas.paste(Image.fromarray(bar), (left, top))
         beside = left + _BAR + 6
@@ -61,6 +60,12 @@ def draw_overlay(
     file = io.BytesIO()
     canvas.save(file, "PNG", pnginfo=about, compress_level=4)
     return file.getvalue()
+
+
+def colour_bar(width: int, height: int) -> np.ndarray:
+    """The colours from 0, left, to a map's highest value: `(height, width, 3)` uint8."""
+    ramp = np.repeat(np.linspace(0, 1, width)[None], height, axis=0)
+    return _mixed(np.full(ramp.shape, 110, np.uint8), ramp)
 
 
 def grey_picture(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

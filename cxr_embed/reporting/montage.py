@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".pdf")
 _ACROSS, _DPI = 5, 150  # neighbours in a row, dots an inch
 _CELL, _WORDS, _GAP, _FOOT = 2.1, 0.8, 0.06, 0.2  # inches of a panel, its words, its margin, and below the last line
+_MAP_WORDS = 0.72  # inches, of the words below a map
 _LINE, _ACROSS_INCH = 0.15, 15  # inches of a line at the bottom, and letters in an inch of it
 _SIDE = 640  # pixels: more than a panel shows
 _LETTERS, _NAME = 36, 28  # of a line under a panel, of a name in it: names are often digits, which are broad
@@ -78,11 +79,13 @@ class Likeness:
         query: for each case the map of what of the query is like it, `(h, w, 3)` uint8, or why there is none, and the
             lines below it; None where the query is not one picture.
         cases: for each case the map of what of it is like the query, likewise.
+        bar: `(h, w, 3)` uint8, the maps' colours from 0 to the highest value.
         notes: below all of it.
     """
 
     query: Sequence[Mapped] | None
     cases: Sequence[Mapped]
+    bar: np.ndarray
     notes: Sequence[str]
 
 
@@ -219,7 +222,8 @@ def draw_search(
         known = {name: value for name, value in case.items() if name not in ("similarity", "content")}
         answers.append(case_panel(case, places, f"{place}   {case['similarity']:.3f}", describe_case(known)))
     if likeness is not None:
-        maps = [(words, list(map(_map_panel, row))) for words, row in _map_rows(likeness)]
+        rows = _map_rows(likeness)
+        maps = [(Panel("", why=words, pixels=likeness.bar), list(map(_map_panel, row))) for words, row in rows]
         return _write(path, [(examples, answers)], [rules, *likeness.notes, *notes], maps)
     return write_montage(path, examples, answers, rules=rules, notes=notes)
 
@@ -282,10 +286,10 @@ def write_montage(
 
 
 def _places(
-    groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]], maps: Sequence[tuple[str, Sequence[Panel]]]
-) -> tuple[list[tuple[int, int, Panel, str]], int]:
-    """Row, column and edge of each panel, and how many rows there are. A panel without an edge is words alone."""
-    rows, places = 0, []
+    groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]], maps: Sequence[tuple[Panel, Sequence[Panel]]]
+) -> tuple[list[tuple[int, int, Panel, str]], list[float]]:
+    """Row, column and edge of each panel, and the inches of each row. A panel without an edge is words alone."""
+    rows, places, highs = 0, [], []
     for examples, neighbors in groups:
         places += [(rows + row, 0, panel, STYLES[1].colour) for row, panel in enumerate(examples)]
         each = 1 + len(maps)  # rows that a row of neighbours takes with its maps
@@ -293,19 +297,20 @@ def _places(
             row, column = rows + n // _ACROSS * each, 1 + n % _ACROSS
             places.append((row, column, panel, RULE))
             places += [(row + down, column, row_of[n], RULE) for down, (_, row_of) in enumerate(maps, start=1)]
-        blocks = -(-len(neighbors) // _ACROSS)
-        for block in range(blocks):
-            named = [(rows + block * each + down, words) for down, (words, _) in enumerate(maps, start=1)]
-            places += [(row, 0, Panel("", why=words), "") for row, words in named if row >= rows + len(examples)]
-        rows += max(len(examples), blocks * each, 1)
-    return places, rows
+        beside = -(-len(neighbors) // _ACROSS) * each
+        named = [row for row in range(beside) if row % each and row >= len(examples)]  # rows of maps alone
+        places += [(rows + row, 0, maps[row % each - 1][0], "") for row in named]
+        count = max(len(examples), beside, 1)
+        highs += [_CELL + (_MAP_WORDS if row in named else _WORDS) for row in range(count)]
+        rows += count
+    return places, highs
 
 
 def _write(
     path: Path | None,
     groups: Sequence[tuple[Sequence[Panel], Sequence[Panel]]],
     notes: Sequence[str],
-    maps: Sequence[tuple[str, Sequence[Panel]]] = (),
+    maps: Sequence[tuple[Panel, Sequence[Panel]]] = (),
 ) -> Figure:
     """Groups of examples and neighbours, one below the other, and words below all of it.
 
@@ -317,13 +322,13 @@ def _write(
         check_montage(path)
     across = 1 + max(2, *(min(_ACROSS, len(neighbors)) for _, neighbors in groups))
     wide = across * _CELL
-    places, rows = _places(groups, maps)
+    places, highs = _places(groups, maps)
     words = [line for text in notes for line in textwrap.wrap(text, int(wide * _ACROSS_INCH))]
-    high = rows * (_CELL + _WORDS) + _FOOT + _LINE * len(words)
+    high = sum(highs) + _FOOT + _LINE * len(words)
     with matplotlib.rc_context({**SETTINGS, "text.parse_math": False}):  # a $ in a name is a $
         figure = new_figure(wide, high)
         for row, column, panel, edge in places:
-            left, top, size = column * _CELL + _GAP, high - row * (_CELL + _WORDS) - _GAP, _CELL - 2 * _GAP
+            left, top, size = column * _CELL + _GAP, high - sum(highs[:row]) - _GAP, _CELL - 2 * _GAP
             _draw(figure.add_axes((left / wide, (top - size) / high, size / wide, size / high)), panel, edge)
         figure.text(_GAP / wide, 0.08 / high, "\n".join(words), fontsize=SMALL, color=SOFT, linespacing=1.25)
         if path is not None:
@@ -353,8 +358,7 @@ def _draw(axes: Axes, panel: Panel, edge: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     if not edge:
-        axes.set_axis_off()
-        axes.text(0.98, 0.5, panel.why, ha="right", va="center", transform=axes.transAxes, fontsize=NORMAL, color=SOFT)
+        _draw_name(axes, panel)
         return
     for side in axes.spines.values():
         side.set_visible(True)
@@ -383,3 +387,15 @@ def _draw(axes: Axes, panel: Panel, edge: str) -> None:
     axes.text(
         0, -0.115, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=SMALL, color=INK, linespacing=1.25
     )
+
+
+def _draw_name(axes: Axes, panel: Panel) -> None:
+    """What a row of maps is, and its colours."""
+    axes.set_axis_off()
+    axes.text(0.97, 0.6, panel.why, ha="right", va="center", transform=axes.transAxes, fontsize=NORMAL, color=INK)
+    if panel.pixels is not None:
+        bar = axes.inset_axes((0.35, 0.38, 0.62, 0.035))
+        bar.imshow(panel.pixels, aspect="auto")
+        bar.set_axis_off()
+        for place, side, word in ((0.35, "left", "0"), (0.97, "right", "highest")):
+            axes.text(place, 0.36, word, ha=side, va="top", transform=axes.transAxes, fontsize=SMALL, color=SOFT)
