@@ -71,19 +71,8 @@ def others() -> Iterator[list[str]]:
     yield ["probe", "compare", "scores.csv", "words.csv", "cases/manifest.csv", *test]
     yield ["evaluate", "scores.csv", "cases/manifest.csv", *test, "--bootstraps", "20"]
     yield ["report", "scores.csv", "cases/manifest.csv", *test, "--store", "store", "--out", "report.html"]
-    yield [
-        "report",
-        "scores.csv",
-        "cases/manifest.csv",
-        "--probe",
-        "probe",
-        "--explain",
-        "1",
-        "--threshold",
-        "0.5",
-        "--out",
-        "maps.html",
-    ]
+    maps = ["--probe", "probe", "--explain", "1", "--threshold", "0.5"]
+    yield ["report", "scores.csv", "cases/manifest.csv", *test, *maps, "--out", "maps.html"]
     yield [
         "search",
         "index",

@@ -221,7 +221,7 @@ def draw_search(
     for place, case in enumerate(neighbors, start=1):
         known = {name: value for name, value in case.items() if name not in ("similarity", "content")}
         answers.append(case_panel(case, places, f"{place}   {case['similarity']:.3f}", describe_case(known)))
-    if likeness is not None:
+    if likeness is not None and answers:
         rows = _map_rows(likeness)
         maps = [(Panel("", why=words, pixels=likeness.bar), list(map(_map_panel, row))) for words, row in rows]
         return _write(path, [(examples, answers)], [rules, *likeness.notes, *notes], maps)
