@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from cxr_embed.api.inputs import StrPath
 from cxr_embed.api.probe import FindingsProbe
 from cxr_embed.explanation.answers import answers_of
 from cxr_embed.explanation.loading import encoder_of
@@ -48,7 +49,7 @@ class ExplainedCases:
     probe: FindingsProbe
     places: Places
     measured: Path | None = None
-    weights: str | Path | None = None
+    weights: StrPath | None = None
     device: str = "auto"
     announce: Callable[[str], object] | None = None
     progress: Progress | None = None
