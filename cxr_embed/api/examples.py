@@ -40,6 +40,7 @@ class ExplainedCases:
     Attributes:
         probe: that made the scores.
         places: where the radiographs are.
+        most: cases of a kind and a finding.
         measured: what `explain evaluate --json` printed of such maps.
         weights, device: of the encoder.
         announce: called with a line on what occlusion costs, before it begins.
@@ -48,21 +49,18 @@ class ExplainedCases:
 
     probe: FindingsProbe
     places: Places
+    most: int
     measured: Path | None = None
     weights: StrPath | None = None
     device: str = "auto"
     announce: Callable[[str], object] | None = None
     progress: Progress | None = None
 
-    def how(self, most: int) -> Explain:
-        """For `collect`.
-
-        Args:
-            most: cases of a kind and a finding.
-        """
+    def how(self) -> Explain:
+        """For `collect`."""
         trained = self.probe.trained
         findings = [name for name in trained.findings if name not in trained.undefined]
-        return Explain(most, findings, trained.thresholds, self.draw)
+        return Explain(self.most, findings, trained.thresholds, self.draw)
 
     def draw(self, examples: Sequence[Example]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """See `Explain.draw`.

@@ -117,17 +117,11 @@ def report(
     page, shown = Path(out), progress_or_bar(progress)
     how = None
     if explain is not None:
-        first = _explaining(several(probes), explain, (threshold, thresholds_split))
+        probe = _explaining(several(probes), explain, (threshold, thresholds_split))
         places = places_of(_with_paths(manifest, labels), root)
-        how = ExplainedCases(
-            probe=first,
-            places=places,
-            measured=Path(measured) if measured is not None else None,
-            weights=weights,
-            device=device,
-            announce=announce,
-            progress=shown,
-        )
+        known = Path(measured) if measured is not None else None
+        loaded: dict[str, Any] = {"weights": weights, "device": device, "announce": announce, "progress": shown}
+        how = ExplainedCases(probe=probe, places=places, measured=known, most=explain, **loaded)
     with ExitStack() as stack:
         aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cxr-embed-report-")))
         files = tuple(_score_file(given, aside, number) for number, given in enumerate((scores, *several(against))))
@@ -160,7 +154,7 @@ def report(
         )
         if how is not None:
             check_scores(files[0], how.probe)
-        made = collect(inputs, shown, how.how(explain) if how is not None and explain is not None else None)
+        made = collect(inputs, shown, how.how() if how is not None else None)
     written = write_report(page, made)
     return ReportFiles(page, written, tuple(made["summary"]), tuple(made["warnings"]))
 
