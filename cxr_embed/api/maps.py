@@ -107,9 +107,9 @@ def evaluate_maps(
         MapError, CasesError: for maps and marks that are damaged or do not go together.
     """
     found = evaluate_places(
-        _maps(Path(maps)),
+        folder_of(Path(maps)),
         read_places(Path(places), min_score, _rows_and_columns(drawn_on)),
-        untrained=_maps(Path(untrained)) if untrained is not None else None,
+        untrained=folder_of(Path(untrained), beside=True) if untrained is not None else None,
         findings=findings or (),
         threshold=_threshold(threshold),
         bootstraps=bootstraps,
@@ -119,10 +119,11 @@ def evaluate_maps(
     return MapEvaluationResult(**vars(found))
 
 
-def _maps(path: Path) -> MapFolder:
+def folder_of(path: Path, *, beside: bool = False) -> MapFolder:
+    """A folder of heat maps, of ours or of CheXlocalize's; arguments and errors as of `read_maps`."""
     if not (path / HEADER).exists() and path.is_dir() and has_pickled_maps(path):
         return read_pickled_maps(path)
-    return read_maps(path)
+    return read_maps(path, beside=beside)
 
 
 def _rows_and_columns(drawn_on: tuple[int, int] | None) -> tuple[int, int] | None:

@@ -14,7 +14,12 @@ from cxr_embed.types import EncoderSpec
 
 
 def encoder_of(
-    spec: EncoderSpec, output: str, *, weights: str | os.PathLike[str] | None = None, device: str = "auto"
+    spec: EncoderSpec,
+    output: str,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    untrained: bool = False,
 ) -> CheckedEncoder:
     """The encoder that made the vectors that a probe learned from.
 
@@ -22,6 +27,7 @@ def encoder_of(
         spec: of those vectors.
         output: that the probe reads.
         weights, device: as `load_encoder` takes them.
+        untrained: whether the weights are others on purpose: all else is to be the same.
 
     Raises:
         EncoderError: where it cannot be loaded.
@@ -47,7 +53,8 @@ def encoder_of(
                 break  # of a family, a model that has no map
             encoder = CheckedEncoder(prepared_encoder(loaded.encoder, preparation_of(spec)))
             stored = {name: shape for name, shape in encoder.spec.outputs.items() if name in spec.outputs}
-            if replace(encoder.spec, outputs=stored).fingerprint == spec.fingerprint:
+            found = replace(encoder.spec, outputs=stored)
+            if replace(found, weights=spec.weights if untrained else found.weights).fingerprint == spec.fingerprint:
                 return encoder
     raise MapError(
         f"the probe reads vectors of {spec.name} [{spec.fingerprint[:12]}], the encoder here is another one: other "
