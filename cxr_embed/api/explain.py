@@ -96,7 +96,7 @@ def explain(
     fill: Fill = "blur",
     maps_only: bool = False,
     measured: StrPath | None = None,
-    untrained: bool = False,
+    random_weights: bool = False,
     encoder: str | None = None,
     weights: StrPath | None = None,
     device: str = "auto",
@@ -124,8 +124,8 @@ def explain(
         fill: what a hidden part is filled with: `blur`, the picture as from afar, or `grey`, its mean.
         maps_only: neither check the regions nor draw overlays.
         measured: what `explain evaluate --json` printed of such maps: the line under each map says how well they hit.
-        untrained: make the maps with the encoder's weights drawn at random, as before a training; a probe stays as it
-            is. `evaluate_maps` and `evaluate_curves` hold others against them (Adebayo et al., 2018).
+        random_weights: make the maps with the encoder's weights drawn at random, as before a training; a probe stays as
+            it is. `evaluate_maps` and `evaluate_curves` hold others against them (Adebayo et al., 2018).
         encoder: of prompts and likeness; a probe knows its own.
         weights, device: as `load_encoder` takes them.
         announce: called with a line on what `occlusion` costs, before it begins.
@@ -144,7 +144,7 @@ def explain(
         table, cases = cases_of(images, manifest, root)
         if isinstance(probe, str | os.PathLike):
             probe = load_probe(probe)
-        if untrained:
+        if random_weights:
             name = probe.trained.spec.name if probe is not None else encoder or DEFAULT_ENCODER
             weights = stack.enter_context(untrained_weights(name, weights))
         loaded, targets, about = targets_of(
@@ -156,7 +156,7 @@ def explain(
             encoder=encoder,
             weights=weights,
             device=device,
-            untrained=untrained,
+            random_weights=random_weights,
         )
         try:
             how = method_of(method, loaded, targets, hiding)
@@ -224,7 +224,7 @@ def targets_of(
     encoder: str | None,
     weights: StrPath | None,
     device: str,
-    untrained: bool = False,
+    random_weights: bool = False,
 ) -> tuple[CheckedEncoder, Targets, dict[str, Any]]:
     """The encoder, loaded, what is explained, and what the record says of that.
 
@@ -236,7 +236,7 @@ def targets_of(
         if encoder is not None and encoder != trained.spec.name:
             raise MapError(f"the probe reads vectors of {trained.spec.name}, not of {encoder}; leave out `encoder`")
         targets = of_probe(trained, findings or ())
-        loaded = encoder_of(trained.spec, trained.output, weights=weights, device=device, untrained=untrained)
+        loaded = encoder_of(trained.spec, trained.output, weights=weights, device=device, untrained=random_weights)
         note_stand_in(loaded.spec)
         return loaded, targets, {"explained": "probe", "probe": probe.name}
     loaded = load_encoder(encoder or DEFAULT_ENCODER, weights=weights, device=device, precision="float32")

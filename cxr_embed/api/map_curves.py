@@ -114,7 +114,7 @@ def evaluate_curves(
         manifest: a table of the images, or its path.
         root: the folder of the images, if not the manifest's own.
         untrained: a folder of the same maps with the encoder's weights drawn at random, as `explain` makes them with
-            `untrained`.
+            `random_weights`.
         findings: that are looked at; all by default.
         sample: images that take part, drawn by the seed where there are more.
         weights, device: as `load_encoder` takes them.

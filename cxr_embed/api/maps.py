@@ -92,7 +92,8 @@ def evaluate_maps(
         places: a table of boxes (`image_id`, `finding`, `x`, `y`, `width`, `height`, perhaps `mask` and `score`; or
             corners), a JSON file of COCO's or CheXlocalize's, or a folder of masks `FINDING/IMAGE_ID.png`. In pixels
             of the pictures that were explained, or of `drawn_on`.
-        untrained: a folder of the same maps with the encoder's weights drawn at random (Adebayo et al., 2018).
+        untrained: a folder of the same maps with the encoder's weights drawn at random (Adebayo et al., 2018), as
+            `explain` makes them with `random_weights`.
         findings: that are looked at; all that have both by default.
         threshold: above which part of its highest value a map marks the finding, for the IoU. `other-patients`: the
             best of 0.1, 0.2, ... 0.9 on patients in other folds; `otsu`: each map's own, as CheXlocalize has it; a

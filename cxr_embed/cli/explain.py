@@ -62,10 +62,10 @@ def explain(
         Path | None,
         typer.Option(help="What `explain evaluate --json` printed of such maps: said under each map."),
     ] = None,
-    untrained: Annotated[
+    random_weights: Annotated[
         bool,
         typer.Option(
-            "--untrained",
+            "--random-weights",
             help="Draw the encoder's weights at random: maps that `explain evaluate --untrained` holds others against.",
         ),
     ] = False,
@@ -100,7 +100,7 @@ def explain(
             fill=fill,
             maps_only=maps_only,
             measured=measured,
-            untrained=untrained,
+            random_weights=random_weights,
             encoder=encoder,
             weights=weights,
             device=device,

@@ -35,7 +35,7 @@ def curves(
     manifest: Annotated[Path | None, typer.Option(help="The table that the image ids are of.")] = None,
     root: Root = None,
     untrained: Annotated[
-        Path | None, typer.Option(help="The same maps as `explain --untrained` makes them, to be held beside.")
+        Path | None, typer.Option(help="The same maps as `explain --random-weights` makes them, to be held beside.")
     ] = None,
     findings: Findings = None,
     sample: Annotated[

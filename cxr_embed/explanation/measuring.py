@@ -138,7 +138,7 @@ def baseline_of(folder: MapFolder, other: MapRecord | None, record: MapRecord) -
     """
     what = f"{folder.root}: no map of {record.finding} in {record.image_id}"
     if other is None:
-        raise MapError(f"{what}; make the same maps with the weights drawn at random")
+        raise MapError(f"{what}; make the same maps with `explain --random-weights`")
     if other.shape != record.shape:
         raise MapError(f"{what} of {record.width} x {record.height} pixels; explain the same pictures")
     return placed(folder.load(other), other.area, other.shape)
