@@ -213,6 +213,7 @@ def load_cosine(files: list[Path]) -> float:
         ({"probe": "probe", "sample": 0}, "`sample` is a number of images, not 0"),
         ({"probe": "probe", "images": ["x0.png"]}, "has maps of 'i0', and none of 'x0'"),
         ({"probe": "probe", "untrained": "store"}, "no heat maps here"),
+        ({"probe": "probe", "maps": "empty"}, "no heat maps are left here"),
         ({"probe": "probe", "untrained": "few"}, "no map of Block in i1"),
         ({"probe": "probe", "maps": "other"}, "the maps are of mini, the scores are of"),
     ],
@@ -225,6 +226,7 @@ def test_what_does_not_go_together_is_said_in_a_line(
     entry, grid = record(0, "i0", "Block", **AREA), np.eye(3)
     write_folder(world / "few", [(entry, grid)])
     write_folder(world / "other", [(entry, grid)])
+    write_folder(world / "empty", [])
     body = json.loads((world / "other" / HEADER).read_text())
     body["about"]["spec"] = load_encoder("mini").spec.to_json()
     (world / "other" / HEADER).write_text(json.dumps(body))

@@ -121,10 +121,13 @@ def evaluate_maps(
 
 
 def folder_of(path: Path, *, beside: bool = False) -> MapFolder:
-    """A folder of heat maps, of ours or of CheXlocalize's; arguments and errors as of `read_maps`."""
+    """A folder with heat maps, of ours or of CheXlocalize's; arguments and errors as of `read_maps`."""
     if not (path / HEADER).exists() and path.is_dir() and has_pickled_maps(path):
         return read_pickled_maps(path)
-    return read_maps(path, beside=beside)
+    found = read_maps(path, beside=beside)
+    if not found.maps:
+        raise MapError(f"{path}: no heat maps are left here; `cxr-embed explain` makes them")
+    return found
 
 
 def _rows_and_columns(drawn_on: tuple[int, int] | None) -> tuple[int, int] | None:
