@@ -12,6 +12,7 @@ import csv
 import shutil
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,24 +59,35 @@ class Data:
         return [{patients[number] for number in order[fold::FOLDS]} for fold in range(FOLDS)]
 
 
-def maps_of(data: Data, store: Any, tests: Iterable[set[str]], out: Path, **options: Any) -> Path:
-    """Maps of the images with boxes of each set of patients, by a probe of all that are not in it (or of `train`)."""
-    (out / "maps").mkdir(parents=True)
-    records: list[MapRecord] = []
-    about: dict[str, Any] = {}
+def maps_of(data: Data, store: Any, tests: Iterable[set[str]], out: Path, **options: Any) -> list[Path]:
+    """Maps of the images with boxes of each set of patients, by a probe of everybody else.
+
+    Also those by the same encoder with its weights drawn at random, where it has weights.
+    """
     everybody = {row["patient_id"] for row in data.rows}
+    drawn = [False, True] if encoder_card(store.spec.name).has_weights else [False]
+    parts: dict[bool, list[Path]] = {random: [] for random in drawn}
     for number, patients in enumerate(tests):
         probe = cx.train_probe(store, data.labels(everybody - patients), findings=data.findings)
         ids = [r["image_id"] for r in data.rows if r["patient_id"] in patients and r["image_id"] in data.boxed]
-        part = out.with_name(f"{out.name}-{number}")
-        made = cx.explain(ids, manifest=data.manifest, probe=probe, maps_only=True, out=part, **options)
-        about = dict(made.folder.about)
-        for record in made.folder.maps:
+        for random in drawn:
+            part = out.with_name(f"{out.name}-{number}{'-untrained' if random else ''}")
+            more = {**options, "random_weights": random, "maps_only": True}
+            cx.explain(ids, manifest=data.manifest, probe=probe, out=part, **more)
+            parts[random].append(part)
+    return [_joined(parts[random], out.with_name(f"{out.name}{'-untrained' if random else ''}")) for random in drawn]
+
+
+def _joined(parts: Iterable[Path], out: Path) -> Path:
+    """One folder of the maps of several, by probes that differ."""
+    (out / "maps").mkdir(parents=True)
+    records: list[MapRecord] = []
+    for folder in map(read_maps, parts):
+        for record in folder.maps:
             file = f"maps/{len(records)}.npy"
-            shutil.copy(part / record.map, out / file)
-            records.append(MapRecord(**{**vars(record), "map": file}))
-    write_maps(out, about, records)
-    assert read_maps(out).maps
+            shutil.copy(folder.root / record.map, out / file)
+            records.append(replace(record, map=file))
+    write_maps(out, folder.about, records)
     return out
 
 
@@ -91,11 +103,8 @@ def main(out: Path, *encoders: str) -> None:
         if not any(seen.data.startswith("nih") for seen in encoder_card(name).saw):
             parts["five folds"] = data.folds()
         for part, tests in parts.items():
-            maps = maps_of(data, store, tests, place / part, **given)
-            untrained = None
-            if encoder_card(name).has_weights:
-                untrained = maps_of(data, store, tests, place / f"{part} untrained", random_weights=True, **given)
-            found = cx.evaluate_maps(maps, data.boxes, untrained=untrained, drawn_on=SIZE)
+            maps, *untrained = maps_of(data, store, tests, place / part.replace(" ", "-"), **given)
+            found = cx.evaluate_maps(maps, data.boxes, untrained=untrained[0] if untrained else None, drawn_on=SIZE)
             _print(found, name, read_maps(maps).about["method"], part)
 
 

@@ -24,7 +24,7 @@ from cxr_embed.errors import EncoderError
 SOURCE = "SOURCE"  # the file in which a folder of weights says what it is
 _ZERO = ("bias", "beta", "running_mean")
 _KEPT = ("attn_mask", "coords_table", "freqs", "position_index")  # tables that are computed, by parts of their names
-_SMALL = (".json", ".txt", ".model", ".jinja")  # what lies beside weights and belongs to them
+_SMALL = (".json", ".yaml", ".txt", ".model", ".jinja")  # what lies beside weights and belongs to them
 
 
 def source_of(name: str, seed: int) -> str:
