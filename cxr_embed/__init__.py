@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cxr_embed.api.evaluate import compare, evaluate
     from cxr_embed.api.explain import explain
     from cxr_embed.api.index_evaluation import evaluate_index
+    from cxr_embed.api.map_curves import evaluate_curves
     from cxr_embed.api.maps import evaluate_maps
     from cxr_embed.api.merge import merge_manifests
     from cxr_embed.api.own_scores import scores
@@ -46,6 +47,7 @@ _HOME = {
     "embed_images": "cxr_embed.api.embed",
     "evaluate_index": "cxr_embed.api.index_evaluation",
     "evaluate": "cxr_embed.api.evaluate",
+    "evaluate_curves": "cxr_embed.api.map_curves",
     "evaluate_maps": "cxr_embed.api.maps",
     "explain": "cxr_embed.api.explain",
     "few_label_curve": "cxr_embed.api.curve",
@@ -74,6 +76,7 @@ __all__ = [
     "embed",
     "embed_images",
     "evaluate",
+    "evaluate_curves",
     "evaluate_index",
     "evaluate_maps",
     "explain",

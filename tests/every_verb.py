@@ -88,6 +88,7 @@ def others() -> Iterator[list[str]]:
     yield ["zeroshot", "store", "--ask", "pneumothorax", "--manifest", "cases/manifest.csv", "--montage", "asked.png"]
     explain = ["--probe", "probe", "--finding", "Effusion"]
     yield ["explain", "cases/" + first_image(), *explain, "--out", "why"]
+    yield ["explain", "curves", "why", "cases/" + first_image(), "--probe", "probe", "--bootstraps", "20"]
     yield ["index", "info", "index"]
     yield ["index", "verify", "index"]
     yield ["index", "evaluate", "index", "--bootstraps", "20"]

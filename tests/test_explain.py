@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -217,8 +218,6 @@ def test_an_overlay_has_its_colours_where_the_map_is() -> None:
     values = np.full((500, 400), -1, np.float32)
     values[100:150, 300:350] = 2
     data = draw_overlay(pixels, values, values > 0, "log odds", ["Nodule: 1", "mini: cam"], "case/7")
-    import io
-
     picture = Image.open(io.BytesIO(data))
     assert json.loads(picture.text["cxr_embed image_id"]) == ["case/7"]  # type: ignore[attr-defined]
     shown = np.asarray(picture).astype(int)
@@ -230,6 +229,19 @@ def test_an_overlay_has_its_colours_where_the_map_is() -> None:
     assert coloured[100:150, 300:350].all()
     assert not coloured[:90].any()
     assert not coloured[:, :290].any()
+
+
+@pytest.mark.parametrize("shape", [(64, 3000), (3000, 64), (64, 64), (65, 1500)])
+def test_an_overlay_of_any_sides_has_room_for_its_words(shape: tuple[int, int]) -> None:
+    pixels = RNG.integers(0, 255, shape).astype(np.uint8)
+    values = np.zeros(shape, np.float32)
+    values[20:30, 20:30] = 1
+    data = draw_overlay(pixels, values, values > 0, "log odds", ["Nodule: log odds 1.000", "x" * 30], "i")
+    picture = Image.open(io.BytesIO(data))
+    assert picture.width >= 320
+    assert picture.height >= 130
+    beside = np.asarray(picture)[:100, -80:].astype(int)
+    assert np.ptp(beside, axis=-1).max() > 60  # the colour bar
 
 
 def test_what_a_map_points_at_is_hidden_and_the_value_falls(world: Path, tmp_path: Path) -> None:

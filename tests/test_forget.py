@@ -23,11 +23,13 @@ import pytest
 from helpers import MeanEncoder, run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from map_worlds import record, write_folder
 from test_equal_vectors import without_checksums
 
 from cxr_embed import CaseIndex, LinearProbe, open_store
 from cxr_embed.cli.forget import _print
 from cxr_embed.errors import CxrEmbedError, StoreError
+from cxr_embed.explanation.record import read_maps
 from cxr_embed.forget import forget
 from cxr_embed.imports import import_vectors, open_npz
 from cxr_embed.index.faiss.build import add_cases, build_index
@@ -459,7 +461,8 @@ def test_links_to_stores_elsewhere_are_told(world: World) -> None:
     (inside / "again").symlink_to(inside / "store")
     result = forget([inside], patients=[owner(3)], key_file=world.key)
     assert sorted(result.problems) == [
-        f"{inside / f'their-{place}'}: a link to a store, an index or a probe, not followed; name {elsewhere / place}"
+        f"{inside / f'their-{place}'}: a link to a store, an index, a probe or heat maps, not followed; "
+        f"name {elsewhere / place}"
         for place in ("index", "store")
     ]
     assert forget([inside / "their-store", elsewhere], patients=[owner(3)], key_file=world.key).problems == []
@@ -630,6 +633,44 @@ def test_probes_texts_arrays_and_pictures_are_named(world: World) -> None:
     assert [probe["learned"] for probe in result.probes] == ["yes"]
     again = world.forget(owner(3), delete_rows=True)  # stores know nothing any more; the hashes do
     assert {Path(path).relative_to(world.root).as_posix() for path in again.left} == named
+
+
+def test_heat_maps_and_overlays_of_the_patient_are_gone_and_others_stay(world: World) -> None:
+    why, other = world.root / "why", name(1)
+    going = [(name(3), owner(3), "Effusion"), (name(11), owner(3), "Nodule"), (other, owner(1), f"like {name(3)}")]
+    staying = [(other, owner(1), "Effusion"), (name(2), owner(2), f"like {other}"), (name(3), "somebody-else", "Mass")]
+    entries = []
+    (why / "overlays").mkdir(parents=True)
+    for number, (image_id, patient, finding) in enumerate([*going, *staying]):
+        (why / f"overlays/{number}.png").write_bytes(image_id.encode())
+        more = {"overlay": f"overlays/{number}.png", "line": "cam", "odd": "../store/store.json"}
+        entry = record(number, image_id, finding, patient_id=patient, more=more)
+        entries.append((entry, np.full((2, 3), number)))
+    write_folder(why, entries)
+    (why / "overlays/note.txt").write_text(f"{name(3)} looks odd")
+    tried = world.forget(owner(3), dry_run=True)
+    assert tried.maps == [{"path": str(why), "maps": 3}]
+    assert len(read_maps(why).maps) == 6
+    done = world.forget(owner(3), delete_rows=True)
+    assert done.maps == [{"path": str(why), "maps": 3}]
+    assert done.left == [str(why / "overlays/note.txt")]
+    kept = read_maps(why)
+    assert [(e.image_id, e.patient_id, e.finding) for e in kept.maps] == staying
+    assert [int(kept.load(each)[0, 0]) for each in kept.maps] == [3, 4, 5]
+    left = {path.relative_to(why).as_posix() for path in why.rglob("*") if path.suffix in (".npy", ".png")}
+    assert left == {f"{part}/{n}.{kind}" for part, kind in (("maps", "npy"), ("overlays", "png")) for n in (3, 4, 5)}
+    assert (world.root / "store/store.json").is_file()
+
+
+def test_whom_heat_maps_alone_know_is_found_there(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(KEY + b"\n")
+    entries = [(record(n, f"image-{n}", "Mass", patient_id=f"patient-{n}"), np.eye(2)) for n in (0, 1)]
+    write_folder(tmp_path / "maps", entries)
+    done = forget([tmp_path / "maps"], patients=["patient-1"], key_file=tmp_path / "key")
+    assert (done.maps[0]["maps"], done.left) == (1, [])
+    assert [entry.image_id for entry in read_maps(tmp_path / "maps").maps] == ["image-0"]
+    done = forget([tmp_path / "maps"], images=["image-0"], key_file=tmp_path / "key")
+    assert read_maps(tmp_path / "maps").maps == ()
 
 
 def test_the_command_line(world: World) -> None:

@@ -15,7 +15,8 @@ from cxr_embed.cli.options import prevalences
 # Every verb whose input has it takes it.
 WHERE = {
     "--finding": {
-        *("evaluate", "report", "scores", "zeroshot", "index evaluate", "explain", "explain evaluate"),
+        *("evaluate", "report", "scores", "zeroshot", "index evaluate"),
+        *("explain", "explain curves", "explain evaluate"),
         *("probe train", "probe curve", "probe evaluate", "probe compare"),
     },
     "--split": {
@@ -28,7 +29,7 @@ WHERE = {
     "--thresholds-split": {"evaluate", "report", "probe train", "probe evaluate"},
     "--calibrate": {"evaluate", "report", "probe evaluate"},
     "--bootstraps": {
-        *("evaluate", "report", "zeroshot", "index evaluate", "explain evaluate"),
+        *("evaluate", "report", "zeroshot", "index evaluate", "explain curves", "explain evaluate"),
         *("probe evaluate", "probe compare"),
     },
 }

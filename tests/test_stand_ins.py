@@ -76,6 +76,8 @@ COMMANDS = [
     ["index", "build", "store", *MANIFEST, "--output", "contrastive", "--out", "index"],
     ["explain", "FIRST", *MANIFEST, "--probe", "probe", "--maps-only", "--out", "why"],
     ["explain", "FIRST", *MANIFEST, "--probe", "probe", "--maps-only", "--out", "why2", "--json"],
+    ["explain", "curves", "why", "FIRST", *MANIFEST, "--probe", "probe", "--bootstraps", "5"],
+    ["explain", "curves", "why", "FIRST", *MANIFEST, "--probe", "probe", "--bootstraps", "5", "--json"],
     ["index", "info", "index"],
     ["index", "verify", "index"],
     ["index", "evaluate", "index", "--bootstraps", "5"],

@@ -41,11 +41,11 @@ FLOORS = {
     "evaluation": 3,
     "explanation": 4,
     "probe": 3,
-    "forget": 4,
     "reporting": 4,
     "retrieval": 4,
     "screening": 4,
     "api": 5,
+    "forget": 5,
     "benchmark": 6,
     "cli": 7,
 }

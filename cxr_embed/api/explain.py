@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from cxr_embed.api.tabular import Tabular
 from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import ExplainMethod, Fill
 from cxr_embed.encoders import CheckedEncoder, load_encoder
+from cxr_embed.encoders.redrawn import untrained_weights
 from cxr_embed.errors import ImageError, MapError
 from cxr_embed.explanation.answers import answers_of
 from cxr_embed.explanation.hiding import CELLS, Hiding
@@ -73,7 +76,8 @@ class Explanation(Tabular):
         return pa.Table.from_pylist(rows)
 
     def _remarks(self) -> Sequence[str]:
-        return (str(self.folder.about["line"]), *self.notes)
+        stand_in = self.folder.about["stand_in"]
+        return (str(self.folder.about["line"]), *([stand_in] if stand_in else []), *self.notes)
 
 
 @checked_arguments
@@ -92,6 +96,7 @@ def explain(
     fill: Fill = "blur",
     maps_only: bool = False,
     measured: StrPath | None = None,
+    random_weights: bool = False,
     encoder: str | None = None,
     weights: StrPath | None = None,
     device: str = "auto",
@@ -119,6 +124,8 @@ def explain(
         fill: what a hidden part is filled with: `blur`, the picture as from afar, or `grey`, its mean.
         maps_only: neither check the regions nor draw overlays.
         measured: what `explain evaluate --json` printed of such maps: the line under each map says how well they hit.
+        random_weights: make the maps with the encoder's weights drawn at random, as before a training; a probe stays as
+            it is. `evaluate_maps` and `evaluate_curves` hold others against them (Adebayo et al., 2018).
         encoder: of prompts and likeness; a probe knows its own.
         weights, device: as `load_encoder` takes them.
         announce: called with a line on what `occlusion` costs, before it begins.
@@ -133,9 +140,24 @@ def explain(
         raise MapError("name what is to be explained, one of a `probe`, a `prompt` and a case that images are `like`")
     if findings is not None and probe is None:
         raise MapError("`findings` are a probe's; name it with `probe`")
-    with new_folder(Path(out), MapError) as folder:
-        table, cases = _cases(images, manifest, root)
-        loaded, targets, about = _targets(probe, findings, prompt, like, table, encoder, weights, device)
+    with new_folder(Path(out), MapError) as folder, ExitStack() as stack:
+        table, cases = cases_of(images, manifest, root)
+        if isinstance(probe, str | os.PathLike):
+            probe = load_probe(probe)
+        if random_weights:
+            name = probe.trained.spec.name if probe is not None else encoder or DEFAULT_ENCODER
+            weights = stack.enter_context(untrained_weights(name, weights))
+        loaded, targets, about = targets_of(
+            table,
+            probe=probe,
+            findings=findings,
+            prompt=prompt,
+            like=like,
+            encoder=encoder,
+            weights=weights,
+            device=device,
+            random_weights=random_weights,
+        )
         try:
             how = method_of(method, loaded, targets, hiding)
             explainer = Explainer(encoder=loaded, targets=targets, method=how, fill=fill)
@@ -169,7 +191,7 @@ def _explanation(out: Path, made: Made) -> Explanation:
     return Explanation(folder=read_maps(out), failed=failed, notes=tuple(made.notes))
 
 
-def _cases(
+def cases_of(
     images: Sequence[StrPath], manifest: Manifest | StrPath | None, root: StrPath | None
 ) -> tuple[Manifest, list[Case]]:
     """The table that the images stand in, and those that are explained.
@@ -192,29 +214,31 @@ def _cases(
     return table, [rows[image_id] for image_id in dict.fromkeys(map(str, images))] or list(rows.values())
 
 
-def _targets(
-    probe: FindingsProbe | StrPath | None,
+def targets_of(
+    table: Manifest,
+    *,
+    probe: FindingsProbe | None,
     findings: Sequence[str] | None,
     prompt: Sequence[str] | None,
     like: StrPath | None,
-    table: Manifest,
     encoder: str | None,
     weights: StrPath | None,
     device: str,
+    random_weights: bool = False,
 ) -> tuple[CheckedEncoder, Targets, dict[str, Any]]:
     """The encoder, loaded, what is explained, and what the record says of that.
 
     Raises:
-        MapError, ProbeError, EncoderError, ImageError: for what cannot be used.
+        MapError, EncoderError, ImageError: for what cannot be used.
     """
     if probe is not None:
-        opened = probe if isinstance(probe, FindingsProbe) else load_probe(probe)
-        trained = opened.trained
+        trained = probe.trained
         if encoder is not None and encoder != trained.spec.name:
             raise MapError(f"the probe reads vectors of {trained.spec.name}, not of {encoder}; leave out `encoder`")
         targets = of_probe(trained, findings or ())
-        loaded = encoder_of(trained.spec, trained.output, weights=weights, device=device)
-        return loaded, targets, {"explained": "probe", "probe": opened.name}
+        loaded = encoder_of(trained.spec, trained.output, weights=weights, device=device, untrained=random_weights)
+        note_stand_in(loaded.spec)
+        return loaded, targets, {"explained": "probe", "probe": probe.name}
     name = encoder or DEFAULT_ENCODER
     if prompt is None:
         loaded = encoder_with_map(name, weights=weights, device=device)

@@ -92,7 +92,8 @@ def evaluate_maps(
         places: a table of boxes (`image_id`, `finding`, `x`, `y`, `width`, `height`, perhaps `mask` and `score`; or
             corners), a JSON file of COCO's or CheXlocalize's, or a folder of masks `FINDING/IMAGE_ID.png`. In pixels
             of the pictures that were explained, or of `drawn_on`.
-        untrained: a folder of the same maps with the encoder's weights drawn at random (Adebayo et al., 2018).
+        untrained: a folder of the same maps with the encoder's weights drawn at random (Adebayo et al., 2018), as
+            `explain` makes them with `random_weights`.
         findings: that are looked at; all that have both by default.
         threshold: above which part of its highest value a map marks the finding, for the IoU. `other-patients`: the
             best of 0.1, 0.2, ... 0.9 on patients in other folds; `otsu`: each map's own, as CheXlocalize has it; a
@@ -107,9 +108,9 @@ def evaluate_maps(
         MapError, CasesError: for maps and marks that are damaged or do not go together.
     """
     found = evaluate_places(
-        _maps(Path(maps)),
+        folder_of(Path(maps)),
         read_places(Path(places), min_score, _rows_and_columns(drawn_on)),
-        untrained=_maps(Path(untrained)) if untrained is not None else None,
+        untrained=folder_of(Path(untrained), beside=True) if untrained is not None else None,
         findings=findings or (),
         threshold=_threshold(threshold),
         bootstraps=bootstraps,
@@ -119,10 +120,14 @@ def evaluate_maps(
     return MapEvaluationResult(**vars(found))
 
 
-def _maps(path: Path) -> MapFolder:
+def folder_of(path: Path, *, beside: bool = False) -> MapFolder:
+    """A folder with heat maps, of ours or of CheXlocalize's; arguments and errors as of `read_maps`."""
     if not (path / HEADER).exists() and path.is_dir() and has_pickled_maps(path):
         return read_pickled_maps(path)
-    return read_maps(path)
+    found = read_maps(path, beside=beside)
+    if not found.maps:
+        raise MapError(f"{path}: no heat maps are left here; `cxr-embed explain` makes them")
+    return found
 
 
 def _rows_and_columns(drawn_on: tuple[int, int] | None) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from cxr_embed.cli import (
     encoders,
     evaluate,
     explain,
+    explain_curves,
     explain_evaluate,
     exports,
     forget,
@@ -71,6 +72,7 @@ app.command("zeroshot", epilog=zeroshot.EXAMPLE)(zeroshot.zeroshot)
 app.command("scores", epilog=scores.EXAMPLE)(scores.scores)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("explain", epilog=explain.EXAMPLE)(explain.explain)
+app.command("explain curves", epilog=explain_curves.EXAMPLE)(explain_curves.curves)
 app.command("explain evaluate", epilog=explain_evaluate.EXAMPLE)(explain_evaluate.evaluate)
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("report", epilog=report.EXAMPLE)(report.report)

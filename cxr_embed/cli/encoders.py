@@ -11,7 +11,7 @@ from cxr_embed.cli import terminal
 from cxr_embed.cli.common import print_json
 from cxr_embed.cli.encoders_check import EXAMPLE as CHECK_EXAMPLE
 from cxr_embed.cli.encoders_check import check
-from cxr_embed.cli.options import AsJson
+from cxr_embed.cli.options import AsJson, Weights
 from cxr_embed.present.console import columns_of, print_columns
 from cxr_embed.present.tables import Table
 from cxr_embed.types import counted
@@ -115,14 +115,23 @@ def convert(
 @weights_app.command("random", epilog="Example: `cxr-embed weights random densenet121 --out random.safetensors`")
 def random(
     encoder: Annotated[str, typer.Argument(help="The encoder whose shapes to fill.")],
-    out: Annotated[Path, typer.Option(help="Safetensors file to write.")],
+    out: Annotated[Path, typer.Option(help="Safetensors file to write, or folder where the encoder's is one.")],
+    weights: Weights = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random numbers.")] = 0,
 ) -> None:
-    """Make random weights, for tests and timings only: their vectors mean nothing, and stores made with them say so."""
-    from cxr_embed.encoders.torchxrayvision import head_shapes, published_weights
+    """Make random weights, for tests, timings and untrained baselines: stores made with them say what they are.
+
+    TorchXRayVision's need no others; for another encoder its own are here, and lend their shapes.
+    """
+    from cxr_embed.encoders.redrawn import save_redrawn
+    from cxr_embed.encoders.torchxrayvision import WEIGHTS, head_shapes, published_weights
     from cxr_embed.encoders.weights import random_weights, save_weights
 
-    _, network = published_weights(encoder)
-    weights = random_weights(network, seed, head_shapes(encoder))
-    save_weights(out, weights, f"random numbers (seed {seed}): not a trained model")
-    typer.echo(f"{out}: {counted(len(weights), 'tensor')} of random numbers; not a trained model")
+    if encoder in WEIGHTS and weights is None:
+        _, network = published_weights(encoder)
+        drawn = random_weights(network, seed, head_shapes(encoder))
+        save_weights(out, drawn, f"random numbers (seed {seed}): not a trained model")
+        place, count = out, len(drawn)
+    else:
+        place, count = save_redrawn(encoder, weights, out, seed)
+    typer.echo(f"{place}: {counted(count, 'tensor')} of random numbers; not a trained model")

@@ -62,6 +62,13 @@ def explain(
         Path | None,
         typer.Option(help="What `explain evaluate --json` printed of such maps: said under each map."),
     ] = None,
+    random_weights: Annotated[
+        bool,
+        typer.Option(
+            "--random-weights",
+            help="Draw the encoder's weights at random: maps that `explain evaluate --untrained` holds others against.",
+        ),
+    ] = False,
     encoder: Annotated[
         str | None,
         typer.Option(help="For --prompt and --like: see `cxr-embed encoders`; mini by default. A probe knows its own."),
@@ -93,6 +100,7 @@ def explain(
             fill=fill,
             maps_only=maps_only,
             measured=measured,
+            random_weights=random_weights,
             encoder=encoder,
             weights=weights,
             device=device,

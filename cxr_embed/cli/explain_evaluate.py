@@ -35,7 +35,7 @@ def evaluate(
     ],
     untrained: Annotated[
         Path | None,
-        typer.Option(help="The same maps with the encoder's weights drawn at random, to be held beside."),
+        typer.Option(help="The same maps as `explain --random-weights` makes them, to be held beside."),
     ] = None,
     findings: Findings = None,
     threshold: Annotated[

@@ -19,7 +19,7 @@ EXAMPLE = "Example: `cxr-embed forget --patient 4711 --delete-rows vectors/ inde
 
 
 def forget(
-    paths: Annotated[list[Path], typer.Argument(help="Stores, indexes, files, or folders of them.")],
+    paths: Annotated[list[Path], typer.Argument(help="Stores, indexes, heat maps, files, or folders of them.")],
     patient: Annotated[
         list[str] | None, typer.Option(help="As the hospital has the id, or as the store has it (repeatable).")
     ] = None,
@@ -33,11 +33,11 @@ def forget(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take a patient out of every store and index under some paths, for good: a withdrawn consent.
+    """Take a patient out of all stores, indexes and heat maps under some paths, for good: a withdrawn consent.
 
-    Vectors, rows and cases go; the same file stays out under any name, and so does the patient: `embed`, `import` and
-    `index` honour lists of keyed hashes, in each store and index and beside the key. Probes that learned from the
-    patient and other files that mention it are named. Radiographs and backups are yours to delete.
+    Vectors, rows, cases, heat maps and overlays go; the same file stays out under any name, and so does the patient:
+    `embed`, `import` and `index` honour lists of keyed hashes, in each store and index and beside the key. Probes that
+    learned from the patient and other files that mention it are named. Radiographs and backups are yours to delete.
 
     Exit status 0: nothing under the paths knows of the patient any more. 1: something named does, or something could
     not be done; see to it and run the same again.
@@ -67,6 +67,8 @@ def _print(result: Forgetting) -> None:
     gone = "would go" if result.dry_run else "gone"
     for store in result.stores:
         typer.echo(f"{store['path']}: {counted(store['images'], 'image')} {gone}")
+    for maps in result.maps:
+        typer.echo(f"{maps['path']}: {counted(maps['maps'], 'heat map')} {gone}")
     for index in result.indexes:
         typer.echo(f"{index['path']}: {counted(index['cases'], 'case')} {gone}")
     if result.milvus is not None:

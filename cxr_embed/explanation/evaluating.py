@@ -12,7 +12,7 @@ from cxr_embed.errors import MapError
 from cxr_embed.explanation.choosing import GIVEN, OTHER_PATIENTS, OTSU, chosen_ious
 from cxr_embed.explanation.measuring import Measured, measure
 from cxr_embed.explanation.places import Places
-from cxr_embed.explanation.record import MapFolder
+from cxr_embed.explanation.record import MapFolder, MapRecord
 from cxr_embed.explanation.result import FIGURES, ImagePlace, MapEvaluation, PlaceFigures
 from cxr_embed.metrics import Estimate
 from cxr_embed.metrics.intervals import Scale
@@ -213,20 +213,27 @@ class _Run:
             notes.append(
                 "all marks are in the upper left of their pictures: were they drawn on smaller ones? See `drawn_on`"
             )
-        lacking = len({each.image_id for each in self.measured.records if not each.patient_id})
-        if lacking:
-            stands = counted(lacking, "image has", "images have")
-            notes.append(
-                f"{stands} no patient_id: each stands for a patient of its own, and intervals may be too narrow"
-            )
-        few = [
-            f"{name} ({count})"
-            for name, rows in self.rows.items()
-            if (count := len(np.unique(self.owners[rows]))) < _FEW
-        ]
-        if few:
-            notes.append(f"fewer than {_FEW} patients: {_listed(few)}")
-        return notes
+        return [*notes, *without_patients(self.measured.records), *few_patients(self.rows, self.owners)]
+
+
+def without_patients(records: Sequence[MapRecord]) -> list[str]:
+    """A note on images whose patient nobody named; none where there is no such image."""
+    lacking = len({each.image_id for each in records if not each.patient_id})
+    if not lacking:
+        return []
+    stands = counted(lacking, "image has", "images have")
+    return [f"{stands} no patient_id: each stands for a patient of its own, and intervals may be too narrow"]
+
+
+def few_patients(rows: Mapping[str, np.ndarray], owners: np.ndarray) -> list[str]:
+    """A note on findings of few patients; none where there is no such finding.
+
+    Args:
+        rows: `(N,)` bool by finding.
+        owners: `(N,)` numbers of patients.
+    """
+    few = [f"{name} ({count})" for name, here in rows.items() if (count := len(np.unique(owners[here]))) < _FEW]
+    return [f"fewer than {_FEW} patients: {_listed(few)}"] if few else []
 
 
 def _run(

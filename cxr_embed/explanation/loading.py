@@ -21,6 +21,7 @@ def encoder_of(
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
     whose: str = "the probe",
+    untrained: bool = False,
 ) -> CheckedEncoder:
     """The encoder that made the vectors that a probe learned from, or that an index holds.
 
@@ -29,6 +30,7 @@ def encoder_of(
         output: that the probe reads, or the index holds.
         weights, device: as `load_encoder` takes them.
         whose: vectors these are, for messages.
+        untrained: whether the weights are others on purpose: all else is to be the same.
 
     Raises:
         EncoderError: where it cannot be loaded.
@@ -55,7 +57,8 @@ def encoder_of(
                 break  # of a family, a model that has no map
             encoder = CheckedEncoder(prepared_encoder(loaded.encoder, preparation_of(spec)))
             stored = {name: shape for name, shape in encoder.spec.outputs.items() if name in spec.outputs}
-            if replace(encoder.spec, outputs=stored).fingerprint == spec.fingerprint:
+            found = replace(encoder.spec, outputs=stored)
+            if replace(found, weights=spec.weights if untrained else found.weights).fingerprint == spec.fingerprint:
                 return encoder
     raise MapError(
         f"{whose} has vectors of {spec.name} [{spec.fingerprint[:12]}], the encoder here is another one: other "

@@ -81,15 +81,16 @@ def measure(
             continue
         grid = maps.load(record)
         flat += int(np.ptp(grid) == 0)
-        laid = [placed(grid, record.area, record.shape), None, placed(_noise(grid, record, seed), *_over(record))]
+        random = noise(grid.shape, record.image_id, record.finding, seed)
+        laid = [placed(grid, *_over(record)), None, placed(random, *_over(record))]
         if untrained is not None:
-            laid.append(_untrained(untrained, others.get((record.image_id, record.finding)), record))
+            laid.append(baseline_of(untrained, others.get((record.image_id, record.finding)), record))
         ends = (int(np.flatnonzero(mask.any(axis=axis))[-1]) + 1 for axis in (1, 0))
         reach = max(reach, *(end / side for end, side in zip(ends, record.shape, strict=True)))
         kept.append(record)
         areas.append(mask.mean())
         found.append(
-            [_figures(_bell(record.shape) if v is None else normalised(v), mask, thresholds, otsu) for v in laid]
+            [_figures(bell(record.shape) if v is None else normalised(v), mask, thresholds, otsu) for v in laid]
         )
     values = np.array(found, np.float64).reshape(len(kept), len(sources), 4 + len(thresholds)).transpose(1, 0, 2)
     return Measured(
@@ -116,20 +117,20 @@ def _over(record: MapRecord) -> tuple[tuple[float, float, float, float], tuple[i
     return record.area, record.shape
 
 
-def _noise(grid: np.ndarray, record: MapRecord, seed: int) -> np.ndarray:
-    """Random numbers on the map's own grid: the same for a map whatever others are looked at."""
-    named = int(sha256_hex(f"{record.image_id}\0{record.finding}".encode())[:16], 16)
-    return np.random.default_rng([seed, named]).random(grid.shape, np.float32)
+def noise(shape: tuple[int, ...], image_id: str, finding: str, seed: int) -> np.ndarray:
+    """Random numbers on a map's own grid: the same for a map whatever others are looked at."""
+    named = int(sha256_hex(f"{image_id}\0{finding}".encode())[:16], 16)
+    return np.random.default_rng([seed, named]).random(shape, np.float32)
 
 
 @lru_cache(maxsize=4)
-def _bell(shape: tuple[int, int]) -> np.ndarray:
+def bell(shape: tuple[int, int]) -> np.ndarray:
     """`shape` float32, normalised: highest at the centre."""
     down, across = (((np.arange(side) + 0.5) / side - 0.5) * _BELL for side in shape)
     return normalised(np.exp(-(down[:, None] ** 2 + across**2) / 2).astype(np.float32))
 
 
-def _untrained(folder: MapFolder, other: MapRecord | None, record: MapRecord) -> np.ndarray:
+def baseline_of(folder: MapFolder, other: MapRecord | None, record: MapRecord) -> np.ndarray:
     """The same map of an encoder that knows nothing, laid over the picture.
 
     Raises:
@@ -137,7 +138,7 @@ def _untrained(folder: MapFolder, other: MapRecord | None, record: MapRecord) ->
     """
     what = f"{folder.root}: no map of {record.finding} in {record.image_id}"
     if other is None:
-        raise MapError(f"{what}; make the same maps with the weights drawn at random")
+        raise MapError(f"{what}; make the same maps with `explain --random-weights`")
     if other.shape != record.shape:
         raise MapError(f"{what} of {record.width} x {record.height} pixels; explain the same pictures")
     return placed(folder.load(other), other.area, other.shape)

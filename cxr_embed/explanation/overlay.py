@@ -16,6 +16,7 @@ MAX_SIDE, MIN_SIDE = 1024, 384  # pixels of the picture's longer side in the ove
 _MOST = 0.75  # opacity of the highest value
 _BAR, _GAP, _LABELS = 14, 10, 78  # pixels: width of the colour bar, around it, of its labels
 _SIZE, _LINE = 13, 18  # pixels: of letters, of a line
+_SHORTEST, _NARROWEST = 40, 320  # pixels: of the colour bar, of a line of words
 _PAPER, _INK, _SOFT, _EDGE = (255, 255, 255), (34, 34, 34), (96, 96, 96), (0, 230, 255)
 
 
@@ -38,15 +39,17 @@ def draw_overlay(
     size = _shown_size(pixels.shape[0], pixels.shape[1])
     highest = float(values.max())
     mixed = mixed_picture(pixels, values, region, size)
-    width, height = size[0] + 2 * _GAP + _BAR + _LABELS, size[1]
+    length = min(max(size[1] - 60, _SHORTEST), 240)  # of the colour bar; its words stand below it
+    width = max(size[0] + 2 * _GAP + _BAR + _LABELS, _NARROWEST)
+    height = max(size[1], _GAP + length + 8 + 2 * _LINE)
     letters = max(40, int(width / (0.56 * _SIZE)))
     wrapped = [(part, number == 0) for number, line in enumerate(lines) for part in textwrap.wrap(line, letters)]
     canvas = Image.new("RGB", (width, height + _LINE * len(wrapped) + 2 * _GAP), _PAPER)
     canvas.paste(Image.fromarray(mixed), (0, 0))
     draw = ImageDraw.Draw(canvas)
     if highest > 0:
-        bar = np.rot90(colour_bar(min(height - 60, 240), _BAR))
-        left, top = size[0] + _GAP, 10
+        bar = np.rot90(colour_bar(length, _BAR))
+        left, top = size[0] + _GAP, _GAP
         canvas.paste(Image.fromarray(bar), (left, top))
         beside = left + _BAR + 6
         for at, word in ((top - 2, f"{highest:.2g}"), (top + len(bar) - _SIZE, "0"), (top + len(bar) + 8, unit)):

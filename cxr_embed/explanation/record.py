@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextvars import Context, copy_context
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,12 @@ def write_maps(root: Path, about: Mapping[str, Any], maps: Sequence[MapRecord]) 
     write_whole(root / HEADER, json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
-def read_maps(root: Path) -> MapFolder:
+def read_maps(root: Path, *, beside: bool = False) -> MapFolder:
     """Reads `explain.json`; the maps' files are opened when they are asked for.
+
+    Args:
+        root: the folder.
+        beside: others are held against these: weights that stand in for a trained model's are as they should be.
 
     Raises:
         MapError: where it is missing, of another format or version, or damaged.
@@ -128,7 +133,8 @@ def read_maps(root: Path) -> MapFolder:
         raise MapError(f"{path}: damaged; make the maps again")
     if about.get("spec") is not None:
         try:
-            EncoderSpec.from_json(about["spec"])  # says where the weights stand in for a trained model's
+            # Notes weights that stand in for a trained model's; nothing is noted in an empty context.
+            (Context() if beside else copy_context()).run(EncoderSpec.from_json, about["spec"])
         except (TypeError, ValueError, KeyError, AttributeError):
             raise MapError(f"{path}: damaged, the encoder's `spec` cannot be read; make the maps again") from None
     maps = tuple(_entry(path, number, entry) for number, entry in enumerate(entries))

@@ -63,8 +63,8 @@ class PlaceFigures:
             "images": self.images,
             "patients": self.patients,
             "area": self.area,
-            "figures": _json(self.figures),
-            "map_minus": _json(self.differences),
+            "figures": estimates_json(self.figures),
+            "map_minus": estimates_json(self.differences),
             "thresholds": {name: list(values) for name, values in self.thresholds.items()},
             "iou_by_threshold": {name: values.tolist() for name, values in self.by_threshold.items()},
         }
@@ -126,17 +126,18 @@ class MapEvaluation:
             "pooled": self.pooled.to_json(),
             "threshold": self.rule,
             "thresholds": list(self.thresholds),
-            "intervals": {
-                "level": 0.95,
-                "clustered_by_patient": True,
-                "bootstraps": self.bootstraps,
-                "seed": self.seed,
-            },
+            "intervals": intervals_json(self.bootstraps, self.seed),
             "notes": list(self.notes),
         }
 
 
-def _json(figures: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+def intervals_json(bootstraps: int, seed: int) -> dict[str, Any]:
+    """What intervals hold, as plain JSON values."""
+    return {"level": 0.95, "clustered_by_patient": True, "bootstraps": bootstraps, "seed": seed}
+
+
+def estimates_json(figures: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+    """Figures by map and name, as plain JSON values."""
     return {
         name: {figure: _estimate_json(value) for figure, value in values.items()} for name, values in figures.items()
     }

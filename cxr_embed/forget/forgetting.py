@@ -14,6 +14,7 @@ import numpy as np
 
 from cxr_embed.datasets.patients import neutral
 from cxr_embed.errors import CxrEmbedError
+from cxr_embed.forget.heat_maps import cases_of_maps, count_maps, take_out_maps
 from cxr_embed.forget.known import Case, Known, Words, cases_of_index, cases_of_store, learn, learn_vectors
 from cxr_embed.forget.mentions import Marks, count_mentions, distinguishable, kind_of
 from cxr_embed.forget.places import FoundPaths, find_places, sweep_partials
@@ -40,6 +41,7 @@ class Forgetting:
         images: different images that were meant.
         copies: of these, how many are other patients' by name and have the same file: it goes with all its names.
         stores, indexes: a dict each: `path`, and `images`, `vectors` and `shards`, or `cases`, that are gone.
+        maps: folders of heat maps: `path`, and `maps` that are gone, with their overlays.
         milvus: `uri`, `collection`, `cases`; None where none was named.
         probes: that learned from a patient: `path`, `learned` (`yes`, or `perhaps` where they do not say) and `why`.
         files: that mention somebody: `path`, `kind`, `mentions` (rows of a table, else names), `named` (whether the
@@ -54,6 +56,7 @@ class Forgetting:
     copies: int = 0
     stores: list[dict[str, Any]] = field(default_factory=list)
     indexes: list[dict[str, Any]] = field(default_factory=list)
+    maps: list[dict[str, Any]] = field(default_factory=list)
     milvus: dict[str, Any] | None = None
     probes: list[dict[str, Any]] = field(default_factory=list)
     files: list[dict[str, Any]] = field(default_factory=list)
@@ -83,7 +86,7 @@ def forget(
     delete_rows: bool = False,
     dry_run: bool = False,
 ) -> Forgetting:
-    """Takes patients and images out of every store and index under some paths, and keeps them out.
+    """Takes patients and images out of every store, index and folder of heat maps under some paths, and keeps them out.
 
     The lists of who is to stay out are written first. Killed at any moment it has left stores and indexes that open,
     and the next run with the same words does the rest. What was forgotten before goes again, where it came back.
@@ -157,7 +160,8 @@ def _key(key_file: Path | None, dry_run: bool) -> bytes:
 def _learn(known: Known, words: Words, places: FoundPaths, milvus: tuple[str, str] | None, result: Forgetting) -> None:
     """Learns what stores and indexes know, and leaves those out that cannot be read."""
     sources: list[Callable[[], Iterator[Case]]] = []
-    for found, cases in ((places.stores, cases_of_store), (places.indexes, cases_of_index)):
+    kinds = ((places.stores, cases_of_store), (places.indexes, cases_of_index), (places.maps, cases_of_maps))
+    for found, cases in kinds:
         for path in list(found):
             with _problems(result, path) as ok:
                 for _ in cases(path):
@@ -265,13 +269,18 @@ def _delete_rows(result: Forgetting, marks: Marks) -> None:
 
 
 def _take_out(result: Forgetting, places: FoundPaths, known: Known, milvus: tuple[str, str] | None) -> None:
-    """Takes everything that is meant out of indexes, Milvus and stores; counts only in a dry run."""
+    """Takes everything that is meant out of maps, indexes, Milvus and stores; counts only in a dry run."""
     covers = known.forgotten.covers
 
     def rows(index: CaseIndex) -> np.ndarray:
         states = zip(index.patient_ids.tolist(), index.ids.tolist(), index.table[CONTENT].to_pylist(), strict=True)
         return np.array([covers(*state) for state in states], bool)
 
+    for path in places.maps:
+        with _problems(result, path):
+            marks = Marks(known)
+            maps = count_maps(path, marks) if result.dry_run else take_out_maps(path, marks)
+            result.maps.append({"path": str(path), "maps": maps})
     for path in places.indexes:
         with _problems(result, path):
             cases = int(rows(CaseIndex(path)).sum()) if result.dry_run else remove_rows(path, rows).changed

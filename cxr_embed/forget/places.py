@@ -1,4 +1,4 @@
-"""What lies under some paths: stores, indexes, probes, and all other files."""
+"""What lies under some paths: stores, indexes, probes, heat maps, and all other files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxr_embed.errors import CxrEmbedError
+from cxr_embed.explanation.record import HEADER as MAPS_JSON
+from cxr_embed.forget.heat_maps import is_map_or_overlay
 from cxr_embed.index.faiss.layout import HEADER as INDEX_JSON
 from cxr_embed.io.files import sweep
 from cxr_embed.probe.probe_folder import PROBE_JSON
@@ -26,7 +28,7 @@ class FoundPaths:
     """What was found.
 
     Attributes:
-        stores, indexes, probes: their folders.
+        stores, indexes, probes, maps: their folders.
         milvus: files of the embedded Milvus.
         files: all other files.
         problems: what nobody can look into, in sentences.
@@ -35,13 +37,14 @@ class FoundPaths:
     stores: list[Path] = field(default_factory=list)
     indexes: list[Path] = field(default_factory=list)
     probes: list[Path] = field(default_factory=list)
+    maps: list[Path] = field(default_factory=list)
     milvus: list[Path] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
 def find_places(paths: Sequence[Path]) -> FoundPaths:
-    """Walks the paths; links to folders are not followed, but those to a store, an index or a probe are reported.
+    """Walks the paths; links to folders are not followed, but those to a store, an index, a probe or maps are reported.
 
     Raises:
         CxrEmbedError: for a path where nothing is.
@@ -56,7 +59,7 @@ def find_places(paths: Sequence[Path]) -> FoundPaths:
             places.milvus.append(path)
         else:
             _walk(path, places)
-    for found in (places.stores, places.indexes, places.probes, places.milvus, places.files):
+    for found in (places.stores, places.indexes, places.probes, places.maps, places.milvus, places.files):
         found[:] = sorted(dict.fromkeys(found))  # paths may lie in one another
     return places
 
@@ -88,21 +91,25 @@ def _walk(root: Path, places: FoundPaths) -> None:
         elif PROBE_JSON in files:
             places.probes.append(folder)
             own = {PROBE_JSON, LOCK, *(each for each in files if each.endswith(".safetensors"))}
+        elif MAPS_JSON in files:
+            places.maps.append(folder)
+            own = {MAPS_JSON}
         elif left := [each for each in folders if _GENERATION.fullmatch(each)]:
             places.problems.append(f"{folder / left[0]}: left by a build of an index that was killed; delete it")
             folders[:] = [each for each in folders if each not in left]
         places.problems += [
-            f"{link}: a link to a store, an index or a probe, not followed; name {link.resolve()}"
+            f"{link}: a link to a store, an index, a probe or heat maps, not followed; name {link.resolve()}"
             for link in map(folder.joinpath, folders)
             if link.is_symlink() and _outside(link, root)
         ]
         places.milvus += [folder / each for each in (*folders, *files) if each.endswith(".db")]
         folders[:] = [each for each in folders if not each.endswith(".db")]
-        places.files += [folder / each for each in files if each not in own and not each.endswith(".db")]
+        others = [folder / each for each in files if each not in own and not each.endswith(".db")]
+        places.files += [path for path in others if not is_map_or_overlay(path)]
 
 
 def _outside(link: Path, root: Path) -> bool:
     """Whether a link leads to a folder of ours that this walk does not come to."""
     target = link.resolve()
-    ours = any((target / each).is_file() for each in (STORE_JSON, INDEX_JSON, PROBE_JSON))
+    ours = any((target / each).is_file() for each in (STORE_JSON, INDEX_JSON, PROBE_JSON, MAPS_JSON))
     return ours and not target.is_relative_to(root.resolve())
