@@ -6,7 +6,7 @@ import json
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,12 @@ import numpy as np
 from cxr_embed.errors import CaseIndexError, ImageError
 from cxr_embed.images import read_image
 from cxr_embed.index.answers import check_target, shown_findings
-from cxr_embed.index.case_table import LOOKS
+from cxr_embed.index.case_table import BOX, LOOKS
 from cxr_embed.index.queries import Examples
 from cxr_embed.io.files import stays_below, written_aside
 from cxr_embed.manifest import leaves_root
 from cxr_embed.present.numbers import format_threshold
+from cxr_embed.regions import Box, is_box
 from cxr_embed.reporting.drawing import INK, NORMAL, RULE, SETTINGS, SMALL, SOFT, STYLES, new_figure, short
 from cxr_embed.types import counted
 
@@ -31,11 +32,27 @@ SUFFIXES = (".png", ".pdf")
 _ACROSS, _DPI = 5, 150  # neighbours in a row, dots an inch
 _CELL, _WORDS, _GAP, _FOOT = 2.1, 0.8, 0.06, 0.2  # inches of a panel, its words, its margin, and below the last line
 _LINE, _ACROSS_INCH = 0.15, 15  # inches of a line at the bottom, and letters in an inch of it
-_SIDE = 640  # pixels: more than a panel shows
+_SIDE, _SMALL_SIDE = 640, 200  # pixels: more than a panel shows, and the small picture in one
+_CORNER = (0.68, 0.68, 0.32, 0.32)  # of a panel, where the whole picture of a region is
 _LETTERS, _NAME = 36, 28  # of a line under a panel, of a name in it: names are often digits, which are broad
 
 
 @dataclass(frozen=True)
+class Part:
+    """A panel's picture is a part of another one.
+
+    Attributes:
+        box: that was drawn, in the panel's picture: left and upper edge, width and height.
+        whole: `(H, W)`, the other one.
+        place: of the panel's picture in it.
+    """
+
+    box: tuple[float, ...]
+    whole: np.ndarray
+    place: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Panel:
     """One radiograph of the picture, or words in its place.
 
@@ -45,13 +62,15 @@ class Panel:
         pixels: `(H, W)`, brighter = denser; None where there is no picture.
         why: there is no picture.
         image_id: of the case, for the file's metadata; blank for no case.
+        part: of a region, what it is a part of.
     """
 
-    title: str
-    lines: tuple[str, ...] = ()
-    pixels: np.ndarray | None = None
+    title: str = field(kw_only=False)
+    lines: tuple[str, ...] = field(default=(), kw_only=False)
+    pixels: np.ndarray | None = field(default=None, kw_only=False)
     why: str = ""
     image_id: str = ""
+    part: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -76,13 +95,14 @@ def check_montage(path: Path) -> None:
     check_target(path, SUFFIXES, "a montage is", "`montage`")
 
 
-def file_panel(path: Path, title: str, lines: Sequence[str] = (), content: str = "") -> Panel:
+def file_panel(path: Path, title: str, lines: Sequence[str] = (), content: str = "", box: Box | None = None) -> Panel:
     """A radiograph's panel; a file that is missing, broken or another one than was embedded is said so in its place.
 
     Args:
         path: of the radiograph.
         title, lines: below it.
         content: SHA-256 of the file that was embedded, as hexadecimal digits; blank where any will do.
+        box: of a region: what is cut out is shown, the box outlined, beside a small picture of the whole.
     """
     try:
         image = read_image(path)
@@ -90,8 +110,29 @@ def file_panel(path: Path, title: str, lines: Sequence[str] = (), content: str =
         return Panel(title, tuple(lines), why=f"no picture: {error.kind}")
     if content and image.content_id != content:
         return Panel(title, tuple(lines), why="another file than was embedded")
-    step = max(1, min(image.pixels.shape) // _SIDE)
-    return Panel(title, tuple(lines), image.pixels[::step, ::step])
+    if box is not None:
+        return _region_panel(Panel(title, tuple(lines)), image.pixels, box)
+    return Panel(title, tuple(lines), _shown(image.pixels))
+
+
+def _shown(pixels: np.ndarray, side: int = _SIDE) -> np.ndarray:
+    step = max(1, min(pixels.shape) // side)
+    return pixels[::step, ::step]
+
+
+def _region_panel(panel: Panel, pixels: np.ndarray, box: Box) -> Panel:
+    """A panel with the region of a box in it, or with why there is none."""
+    shape = (pixels.shape[0], pixels.shape[1])
+    try:
+        rows, columns = box.cut(shape)
+        left, upper, width, height = box.on(shape)
+    except ImageError:
+        return replace(panel, why="its box is not inside the picture")
+    part, small = _shown(pixels[rows, columns]), _shown(pixels, _SMALL_SIDE)
+    across, down = columns.stop - columns.start, rows.stop - rows.start
+    inside = np.array([left - columns.start, upper - rows.start, width, height]) * (part.shape[1] / across)
+    place = np.array([columns.start, rows.start, across, down]) * (small.shape[1] / shape[1])
+    return replace(panel, pixels=part, part=Part(tuple(inside.tolist()), small, tuple(place.tolist())))
 
 
 def case_panel(case: dict[str, Any], places: Places, title: str, lines: Sequence[str]) -> Panel:
@@ -112,7 +153,8 @@ def case_panel(case: dict[str, Any], places: Places, title: str, lines: Sequence
     # A file of known content was embedded, wherever it lies.
     if not content and not stays_below(places.root)(places.root / path):
         return Panel(title, tuple(lines), why="its path leaves the folder through a link", image_id=image_id)
-    panel = file_panel(places.root / path, title, lines, content.hex() if content else "")
+    box = Box.parse(case[BOX]) if is_box(str(case.get(BOX) or "")) else None
+    panel = file_panel(places.root / path, title, lines, content.hex() if content else "", box)
     return replace(panel, image_id=image_id)
 
 
@@ -170,7 +212,7 @@ def draw_search(
     """
     examples = []
     for sign, given in (("like", like), ("not like", unlike)):
-        examples += [file_panel(file, sign, [_end(file.name)]) for file in given.files]
+        examples += [file_panel(file, sign, [_end(file.name)], box=given.box) for file in given.files]
         examples += [
             case_panel(examples_by_id[name], places, sign, describe_case(examples_by_id[name])) for name in given.ids
         ]
@@ -270,6 +312,18 @@ def _metadata(path: Path, ids: Sequence[str]) -> dict[str, str | None]:
     return {"CreationDate": None, "Keywords": listed}
 
 
+def _draw_picture(axes: Axes, pixels: np.ndarray) -> None:
+    low, high = np.percentile(pixels, (0.5, 99.5))
+    axes.imshow(pixels, cmap="gray", vmin=low, vmax=max(high, low + 1), interpolation="antialiased")
+
+
+def _draw_box(axes: Axes, box: tuple[float, ...]) -> None:
+    from matplotlib.patches import Rectangle
+
+    left, upper, width, height = box
+    axes.add_patch(Rectangle((left, upper), width, height, fill=False, edgecolor=STYLES[1].colour, linewidth=0.8))
+
+
 def _draw(axes: Axes, panel: Panel, edge: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
@@ -283,9 +337,14 @@ def _draw(axes: Axes, panel: Panel, edge: str) -> None:
         axes.text(0.5, 0.5, textwrap.fill(words, 26), ha="center", va="center", transform=axes.transAxes, wrap=True)
     else:
         axes.set_facecolor("black")
-        low, high = np.percentile(panel.pixels, (0.5, 99.5))
-        axes.imshow(panel.pixels, cmap="gray", vmin=low, vmax=max(high, low + 1), interpolation="antialiased")
+        _draw_picture(axes, panel.pixels)
         axes.set_aspect("equal", adjustable="datalim")  # a picture that is not square gets black margins
+        if panel.part is not None:
+            _draw_box(axes, panel.part.box)
+            corner = axes.inset_axes(_CORNER)
+            corner.set_axis_off()
+            _draw_picture(corner, panel.part.whole)
+            _draw_box(corner, panel.part.place)
     lines = [short(line, _LETTERS + 2) for line in panel.lines]
     axes.text(
         0,
