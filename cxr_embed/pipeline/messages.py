@@ -77,7 +77,8 @@ class ReadFiles(NamedTuple):
     files: list[tuple[int, str, str]]
 
 
-class HashedFile(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashedFile:
     """A file's content id, its stamp and when it was read (ns since the epoch).
 
     `misnamed` says that its name stands for another format: no fault of the content, which may have another name too.

@@ -236,7 +236,7 @@ class Session:
         """Whether the file's content must be embedded; settles it otherwise."""
         task = self.in_flight[file.key]
         if file.read_ns - file.stamp.ctime_ns < RACY_NS:
-            file = file._replace(stamp=Stamp())
+            file = replace(file, stamp=Stamp())
         if self.writer.forgotten.has_content(file.content if file.file is None else file.file):
             del self.in_flight[file.key]
             self.summary.forgotten += 1

@@ -89,8 +89,8 @@ class Worker:
             _, data, file = last
             self.contents[key] = data, file.content.hex(), box
             if box:
-                file = file._replace(content=region_content(file.content, box), file=file.content)
-            hashed.append(file._replace(key=key))
+                file = replace(file, content=region_content(file.content, box), file=file.content)
+            hashed.append(replace(file, key=key))
         return Hashed(hashed, faults)
 
     def read_file(self, path: str) -> tuple[bytes, HashedFile]:
@@ -111,7 +111,8 @@ class Worker:
             check_name(data, PurePath(path).suffix)
         except ImageError as error:
             misnamed = Fault(error.kind, str(error))
-        return data, HashedFile(0, bytes.fromhex(sha256_hex(data)), stamp, read_ns, misnamed)
+        content = bytes.fromhex(sha256_hex(data))
+        return data, HashedFile(key=0, content=content, stamp=stamp, read_ns=read_ns, misnamed=misnamed)
 
     def embed_files(self, message: EmbedFiles) -> Embedded | Decoded:
         """Decodes the wanted files of the chunk, then infers them or leaves their pixels in the slot."""
