@@ -10,6 +10,7 @@ from cxr_embed.version import __version__ as __version__
 if TYPE_CHECKING:
     from cxr_embed.api.ask import ask
     from cxr_embed.api.convert import convert_manifest
+    from cxr_embed.api.crop import crop_manifest
     from cxr_embed.api.curve import few_label_curve
     from cxr_embed.api.embed import embed, embed_images
     from cxr_embed.api.evaluate import compare, evaluate
@@ -43,6 +44,7 @@ _HOME = {
     "build_index": "cxr_embed.api.search",
     "compare": "cxr_embed.api.evaluate",
     "convert_manifest": "cxr_embed.api.convert",
+    "crop_manifest": "cxr_embed.api.crop",
     "embed": "cxr_embed.api.embed",
     "embed_images": "cxr_embed.api.embed",
     "evaluate_index": "cxr_embed.api.index_evaluation",
@@ -73,6 +75,7 @@ __all__ = [
     "build_index",
     "compare",
     "convert_manifest",
+    "crop_manifest",
     "embed",
     "embed_images",
     "evaluate",

@@ -22,6 +22,7 @@ IndexKind = Literal["auto", "flat", "hnsw", "ivf-fp16", "ivf-sq8", "ivf-pq", "to
 ExplainMethod = Literal["auto", "cam", "occlusion"]
 Fill = Literal["blur", "grey"]  # of a square that is hidden
 Preparation = Literal["stretch"]
+Crop = Literal["boxes"]  # what is embedded of a picture
 PrecisionChoice = Literal["auto", "float32", "bf16"]
 Engine = Literal["faiss", "milvus"]
 # Of manifests that are merged: what becomes of an id that two of them have, and of an image that is in both.

@@ -20,6 +20,7 @@ ImageFault = Literal[
     "not-a-radiograph",
     "no-decoder",
     "unsupported",
+    "outside",
     "encoder",
     "out-of-memory",
     "worker-died",

@@ -21,6 +21,7 @@ FLOORS = {
     "grids": -1,
     "io": -1,
     "notebook": 0,
+    "regions": 0,
     "telemetry": 0,
     "types": 0,
     "version": 0,

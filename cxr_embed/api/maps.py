@@ -16,7 +16,7 @@ from cxr_embed.errors import ManifestError, MapError
 from cxr_embed.explanation.chexlocalize import has_pickled_maps, read_pickled_maps
 from cxr_embed.explanation.choosing import OTHER_PATIENTS, OTSU
 from cxr_embed.explanation.evaluating import Threshold, evaluate_places
-from cxr_embed.explanation.places import read_places
+from cxr_embed.explanation.places import picture_shape, read_places
 from cxr_embed.explanation.record import HEADER, MapFolder, read_maps
 from cxr_embed.explanation.result import FIGURES, MAP, MapEvaluation, PlaceFigures
 from cxr_embed.manifest.rows import read_rows
@@ -109,7 +109,7 @@ def evaluate_maps(
     """
     found = evaluate_places(
         folder_of(Path(maps)),
-        read_places(Path(places), min_score, _rows_and_columns(drawn_on)),
+        read_places(Path(places), min_score, picture_shape(drawn_on)),
         untrained=folder_of(Path(untrained), beside=True) if untrained is not None else None,
         findings=findings or (),
         threshold=_threshold(threshold),
@@ -128,15 +128,6 @@ def folder_of(path: Path, *, beside: bool = False) -> MapFolder:
     if not found.maps:
         raise MapError(f"{path}: no heat maps are left here; `cxr-embed explain` makes them")
     return found
-
-
-def _rows_and_columns(drawn_on: tuple[int, int] | None) -> tuple[int, int] | None:
-    if drawn_on is None:
-        return None
-    width, height = drawn_on
-    if min(width, height) < 1 or width * height > 1 << 28:
-        raise MapError(f"`drawn_on` is the width and height of a picture, not {width} x {height}")
-    return height, width
 
 
 def _threshold(given: float | Mapping[str, float] | StrPath) -> Threshold:

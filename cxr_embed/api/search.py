@@ -25,6 +25,7 @@ from cxr_embed.index.faiss.layout import IndexRecord
 from cxr_embed.index.milvus.search import MilvusIndex
 from cxr_embed.index.queries import Examples, QueryBuilder
 from cxr_embed.manifest import Manifest, read_paths, read_root
+from cxr_embed.regions import Box
 from cxr_embed.store import Store
 from cxr_embed.types import RESEARCH, EncoderSpec, counted, is_lateral
 
@@ -192,6 +193,7 @@ class SearchIndex:
         self,
         *,
         image: Many = (),
+        box: str | Sequence[float] | None = None,
         image_id: Many = (),
         text: Many = (),
         not_image: Many = (),
@@ -213,6 +215,8 @@ class SearchIndex:
 
         Args:
             image, image_id, text: radiographs, cases of the index, words to find the like of: one, or a list.
+            box: the part of the one image that is meant: `x,y,width,height` in its pixels, or these numbers. For an
+                index of regions, which `embed` makes of `crop_manifest`'s table.
             not_image, not_image_id, not_text: what to stay away from.
             k: neighbours wanted.
             where: a condition on the columns, e.g. `view = PA and age > 60`.
@@ -232,7 +236,7 @@ class SearchIndex:
         # Faults of the search come before a model is loaded for it.
         opened.check_wanted(k)
         passing = opened.count(where, before)
-        like = Examples(tuple(map(Path, _many(image))), _texts(image_id), _texts(text))
+        like = Examples(tuple(map(Path, _many(image))), _texts(image_id), _texts(text), _box(box))
         unlike = Examples(tuple(map(Path, _many(not_image))), _texts(not_image_id), _texts(not_text))
         query = QueryBuilder(opened, weights, device).query(like, unlike, patient, rules)
         wanted = max(1, min(k, passing))  # every place costs memory, and more there cannot be
@@ -345,6 +349,15 @@ def _many(given: Many) -> tuple[str | os.PathLike[str], ...]:
     if isinstance(given, np.ndarray):
         raise CaseIndexError("`image` is a file or a list of files; `embed_images` and `CaseIndex.search` take arrays")
     return (given,) if isinstance(given, str | os.PathLike) else tuple(given)
+
+
+def _box(given: str | Sequence[float] | None) -> Box | None:
+    if given is None:
+        return None
+    try:
+        return Box.parse(given if isinstance(given, str) else ",".join(str(float(number)) for number in given))
+    except ValueError as error:
+        raise CaseIndexError(f"`box`: {error}") from None
 
 
 def _texts(given: Many) -> tuple[str, ...]:

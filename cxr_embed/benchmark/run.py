@@ -144,14 +144,14 @@ class Run:
 
     def _shared(self, data: BenchData, encoders: list[BenchEncoder], stores: Stores) -> BenchData:
         """The data set with the images that every encoder has: all are tested on the same ones."""
-        ids, contents = data.table.ids, dict[str, str]()
+        ids, contents = data.table.ids, dict[str, bytes]()
         for encoder in encoders:
             if any(where[:2] == (data.name, encoder.name) for where in self.failures):
                 continue  # it has none at all
             try:
                 store = stores.open(encoder, data.name)
                 ids = ids[np.isin(ids, store.ids)]
-                contents = dict(zip(store.ids.tolist(), store.content_ids.tolist(), strict=True))
+                contents = dict(zip(store.ids.tolist(), store.index.files(), strict=True))
             except CxrEmbedError as error:
                 self._fail(data.name, encoder, reason_of(error))
         lost = len(data.table) - len(ids)
@@ -269,7 +269,7 @@ class Run:
 _BLANK = {"finding": "", "figure": "", "shots": None}
 
 
-def _same_files(data: BenchData, contents: Mapping[str, str]) -> list[str]:
+def _same_files(data: BenchData, contents: Mapping[str, bytes]) -> list[str]:
     """Test images that are the same file as a training image, under another id."""
     ids = data.table.ids
     learned = {contents.get(name, name) for name in ids[data.part(data.train)].tolist()}

@@ -23,7 +23,7 @@ from cxr_embed.io.files import write_whole
 from cxr_embed.manifest import Manifest
 from cxr_embed.pipeline.embedding import embed
 from cxr_embed.pipeline.summary import EmbedSummary
-from cxr_embed.pipeline.tasks import task_chunks
+from cxr_embed.pipeline.tasks import left_of, task_chunks, unchanged_tasks
 from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store import Store, open_store
 from cxr_embed.store.forgotten import gather_forgotten
@@ -162,9 +162,8 @@ class Stores:
             return False
         index, forgotten = Store(path).index, gather_forgotten(path)
         for every in task_chunks(table, None):
-            tasks = [task for task in every if not forgotten.covers(task.patient_id, task.image_id)]
-            stamps = [file_stamp(task.path) for task in tasks]
-            same = index.unchanged([t.image_id for t in tasks], [t.patient_id for t in tasks], stamps)
+            tasks = left_of(every, forgotten)
+            same = unchanged_tasks(index, tasks, [file_stamp(task.path) for task in tasks])
             for task, unchanged in zip(tasks, same, strict=True):
                 kind = index.failures.get(task.image_id, ("", ""))[0]
                 gone = kind == "missing" and not os.path.lexists(task.path)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from cxr_embed.choices import Colour, Dtype, PrecisionChoice, Preparation
+from cxr_embed.choices import Colour, Crop, Dtype, PrecisionChoice, Preparation
 from cxr_embed.cli.common import fail, is_terminal, print_json
-from cxr_embed.cli.options import AsJson, Device, Extra, KeyFile, Root, Weights, listed
+from cxr_embed.cli.options import AsJson, Device, Extra, KeyFile, Root, Weights, listed, picture_size
 from cxr_embed.cli.terminal import console
 from cxr_embed.notebook import in_notebook
 from cxr_embed.present.numbers import format_bytes
 from cxr_embed.types import counted
 
 if TYPE_CHECKING:
+    from cxr_embed.api.crop import CroppedManifest
     from cxr_embed.pipeline.embedding import Plan
     from cxr_embed.pipeline.summary import EmbedSummary
 
@@ -40,6 +41,31 @@ def embed(
     pixels: Annotated[str | None, typer.Option(help="Which of the encoder's pixel recipes to use.")] = None,
     prepare: Annotated[
         Preparation | None, typer.Option(help="stretch: values fill their range first (own store).")
+    ] = None,
+    crop: Annotated[
+        Crop | None,
+        typer.Option(
+            help="boxes: embed what is inside boxes, a row a box, image_id#1, #2, ...; a manifest of them is written "
+            "beside the store."
+        ),
+    ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="For --crop: boxes (.csv, .parquet), COCO's or CheXlocalize's JSON, or a folder of masks "
+            "FINDING/IMAGE_ID.png; what the manifest's companion names by default.",
+            show_default=False,
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None, typer.Option(help="For --crop: boxes of a detector that it scored at least so high.")
+    ] = None,
+    drawn_on: Annotated[
+        str | None,
+        typer.Option(
+            help="For --crop: width and height of the pictures that boxes or masks were drawn on, e.g. 1024x1024, if "
+            "these are not the manifest's."
+        ),
     ] = None,
     colour: Annotated[Colour, typer.Option(help="grey: read tinted or marked films as grey.")] = "refuse",
     device: Device = "auto",
@@ -64,11 +90,13 @@ def embed(
     """
     recipe: dict[str, Any] = {"weights": weights, "outputs": listed(outputs), "pixels": pixels, "prepare": prepare}
     recipe["dtype"] = dtype
+    drawn = _Drawn(boxes, min_score, picture_size(drawn_on))
+    cropped = _cropped(manifest, root, extra or (), crop, drawn, None if dry_run else store)
     if dry_run:
         from cxr_embed.manifest import read_manifest
         from cxr_embed.pipeline.embedding import plan_embedding
 
-        table = read_manifest(manifest, root=root, extra=extra or ())
+        table = cropped.manifest if cropped is not None else read_manifest(manifest, root=root, extra=extra or ())
         plan = plan_embedding(table, encoder=encoder, store=store, limit=limit, key_file=key_file, **recipe)
         print_json(vars(plan)) if as_json else _print_plan(plan)
         return
@@ -76,7 +104,7 @@ def embed(
 
     with _progress_bar() as progress:
         opened = run(
-            manifest,
+            cropped.manifest if cropped is not None else manifest,
             encoder,
             store,
             root=root,
@@ -94,13 +122,50 @@ def embed(
         )
     summary = opened.summary
     if as_json:
-        print_json({**summary.to_json(), "weights": opened.spec.weights_source})
+        regions = {"regions": cropped.to_json()} if cropped is not None else {}
+        print_json({**summary.to_json(), "weights": opened.spec.weights_source, **regions})
     else:
+        if cropped is not None:
+            _print_regions(cropped)
         _print_summary(summary, store, opened.spec.weights_source)
     if summary.interrupted:
         raise typer.Exit(130)
     if summary.failed:
         raise typer.Exit(1)
+
+
+class _Drawn(NamedTuple):
+    """Where the boxes of `--crop` are."""
+
+    boxes: Path | None
+    min_score: float | None
+    drawn_on: tuple[int, int] | None
+
+
+def _cropped(
+    manifest: Path, root: Path | None, extra: Sequence[str], crop: Crop | None, drawn: _Drawn, store: Path | None
+) -> CroppedManifest | None:
+    """The manifest of regions, written beside the store; None for whole pictures, or for regions that it has itself."""
+    if crop is None:
+        if drawn != (None, None, None):
+            fail("--boxes, --min-score and --drawn-on go with --crop boxes", 2)
+        return None
+    from cxr_embed.api.crop import crop_manifest
+    from cxr_embed.manifest import read_manifest
+
+    table = read_manifest(manifest, root=root, extra=extra)
+    if drawn == (None, None, None) and table.has_regions:
+        return None
+    if drawn.boxes is None and (table.companion is None or table.companion.boxes is None):
+        fail("--crop boxes needs --boxes, a table of boxes: the manifest's companion names none", 2)
+    options: dict[str, Any] = {"root": root, "extra": extra, **drawn._asdict()}
+    return crop_manifest(manifest, out=store.with_name(f"{store.name}.csv") if store is not None else None, **options)
+
+
+def _print_regions(cropped: CroppedManifest) -> None:
+    typer.echo(cropped.line)
+    for note in cropped.notes:
+        typer.echo(f"note: {note}")
 
 
 def _print_plan(plan: Plan) -> None:

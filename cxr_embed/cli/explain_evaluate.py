@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_embed.cli.common import RESEARCH, fail, print_json, progress_bar
-from cxr_embed.cli.options import AsJson, Bootstraps, Findings, Seed
+from cxr_embed.cli.common import RESEARCH, print_json, progress_bar
+from cxr_embed.cli.options import AsJson, Bootstraps, Findings, Seed, picture_size
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_sentence, print_tables
 from cxr_embed.types import counted
@@ -76,7 +75,7 @@ def evaluate(
             findings=findings,
             threshold=_number_or_word(threshold),
             min_score=min_score,
-            drawn_on=_size(drawn_on),
+            drawn_on=picture_size(drawn_on),
             bootstraps=bootstraps,
             seed=seed,
             progress=progress,
@@ -92,15 +91,6 @@ def _number_or_word(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text.lower().replace(" ", ""))
-    if not match:
-        fail(f"--drawn-on is a width and a height such as 1024x1024, not {text!r}", 2)
-    return int(match[1]), int(match[2])
 
 
 def _show(report: MapEvaluation, maps: Path) -> None:

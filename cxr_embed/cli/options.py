@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -90,6 +91,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 def listed(text: str | None) -> list[str] | None:
     """The names in a list such as `sex,age,view`; None where there is none."""
     return [name.strip() for name in text.split(",") if name.strip()] if text is not None else None
+
+
+def picture_size(text: str | None) -> tuple[int, int] | None:
+    """`--drawn-on`: width and height of a picture."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text.lower().replace(" ", ""))
+    if not match:
+        fail(f"--drawn-on is a width and a height such as 1024x1024, not {text!r}", 2)
+    return int(match[1]), int(match[2])
 
 
 def prevalences(given: list[str] | None) -> float | dict[str, float] | None:

@@ -42,6 +42,9 @@ _SPARED = ("sex", "age", "view", "study_date")  # columns that a narrow terminal
 def search(
     index: Annotated[Path, typer.Argument(help="The index's folder; with Milvus, the collection.", show_default=False)],
     image: Files = None,
+    box: Annotated[
+        str | None, typer.Option(help="The part of the one --image that is meant: x,y,width,height in its pixels.")
+    ] = None,
     image_id: Cases = None,
     text: Texts = None,
     not_image: NotFiles = None,
@@ -98,6 +101,7 @@ def search(
     rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
     answer = opened.search(
         image=image or (),
+        box=box,
         image_id=image_id or (),
         text=text or (),
         not_image=not_image or (),

@@ -10,7 +10,7 @@ from cxr_embed.encoders import CheckedEncoder, encoder_card, load_encoder
 from cxr_embed.encoders.registry import is_own
 from cxr_embed.errors import EncoderError, MapError
 from cxr_embed.explanation.cam import MAP
-from cxr_embed.images import preparation_of, prepared_encoder
+from cxr_embed.images import is_cropped, prepared_like
 from cxr_embed.types import EncoderSpec
 
 
@@ -39,6 +39,8 @@ def encoder_of(
     card = None if is_own(spec.name) else encoder_card(spec.name)
     if card is not None and card.has_weights and not spec.weights:
         raise MapError(f"{whose}'s vectors of {spec.name} were imported: no model here is known to be theirs")
+    if is_cropped(spec):
+        raise MapError(f"{whose} has vectors of regions (`crop`): maps are of whole pictures")
     choices: list[tuple[str, ...] | None] = [None]
     if card is not None and card.has_choice:
         choices = [tuple(spec.outputs)]
@@ -55,7 +57,7 @@ def encoder_of(
                 if outputs is choices[-1]:
                     raise
                 break  # of a family, a model that has no map
-            encoder = CheckedEncoder(prepared_encoder(loaded.encoder, preparation_of(spec)))
+            encoder = CheckedEncoder(prepared_like(loaded.encoder, spec))
             stored = {name: shape for name, shape in encoder.spec.outputs.items() if name in spec.outputs}
             found = replace(encoder.spec, outputs=stored)
             if replace(found, weights=spec.weights if untrained else found.weights).fingerprint == spec.fingerprint:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from cxr_embed.datasets.boxes import read_mask
 from cxr_embed.errors import ManifestError, MapError
 from cxr_embed.explanation.coco import coco_places, mask_of_segmentation
 from cxr_embed.manifest.rows import Rows, read_rows
+from cxr_embed.regions import Box as RegionBox
 
 Box = tuple[float, float, float, float]
 _IMAGES = ("image_id", "Image Index", "patientId", "file_name", "image")
@@ -92,18 +93,43 @@ class Places:
         return whole
 
 
+class Mark(NamedTuple):
+    """One mark, as a row or an entry of a file has it: `score` is a detector's."""
+
+    image: str
+    finding: str
+    place: Place
+    score: float | None
+
+
 def read_places(path: Path, min_score: float | None = None, drawn_on: tuple[int, int] | None = None) -> Places:
     """Reads boxes or masks.
+
+    Args:
+        path, min_score: as `read_marks` takes them.
+        drawn_on: rows and columns of the pictures that the marks were drawn on, if not those that are explained.
+
+    Raises:
+        MapError: for anything else, or a damaged file.
+    """
+    marks: dict[tuple[str, str], list[Place]] = {}
+    found = read_marks(path, min_score)
+    for mark in found:
+        marks.setdefault((mark.image, mark.finding), []).append(mark.place)
+    return Places(str(path), marks, any(mark.score is not None for mark in found), drawn_on)
+
+
+def read_marks(path: Path, min_score: float | None = None) -> list[Mark]:
+    """Reads boxes or masks, in the file's order.
 
     Args:
         path: a CSV or Parquet file of boxes (`image_id`, `finding`, `x`, `y`, `width`, `height`, perhaps `mask`, as
             `manifest scan` writes it; corners, as VinDr-CXR has them, are read too), a JSON file (COCO's, or
             CheXlocalize's annotations or segmentations), or a folder of masks, `FINDING/IMAGE_ID.png`.
         min_score: boxes of a detector that count: those that it scored at least so high; all by default.
-        drawn_on: rows and columns of the pictures that the marks were drawn on, if not those that are explained.
 
     Raises:
-        MapError: for anything else, or a damaged file.
+        MapError: for anything else, a damaged file, or one without any mark that counts.
     """
     try:
         if path.is_dir():
@@ -114,29 +140,65 @@ def read_places(path: Path, min_score: float | None = None, drawn_on: tuple[int,
             found = list(_of_table(path))
     except OSError as error:
         raise MapError(f"{path}: cannot be read ({error.strerror})") from None
-    scored = any(score is not None for *_, score in found)
-    if min_score is not None and not scored:
+    if min_score is not None and all(mark.score is None for mark in found):
         raise MapError(f"{path}: no box has a score, so `min_score` leaves nothing to choose")
-    marks: dict[tuple[str, str], list[Place]] = {}
-    for image, finding, place, score in found:
-        if min_score is None or (score is not None and score >= min_score):
-            marks.setdefault((image, finding), []).append(place)
-    if not marks:
+    kept = [mark for mark in found if min_score is None or (mark.score is not None and mark.score >= min_score)]
+    if not kept:
         more = f" with a score of {min_score:g} or more" if min_score is not None and found else ""
         raise MapError(f"{path}: no box and no mask of a finding{more}")
-    return Places(str(path), marks, scored, drawn_on)
+    return kept
 
 
-Found = tuple[str, str, Place, float | None]
+def picture_shape(drawn_on: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Rows and columns of a picture of a width and height.
+
+    Raises:
+        MapError: for numbers that cannot be those of a picture.
+    """
+    if drawn_on is None:
+        return None
+    width, height = drawn_on
+    if min(width, height) < 1 or width * height > 1 << 28:
+        raise MapError(f"`drawn_on` is the width and height of a picture, not {width} x {height}")
+    return height, width
 
 
-def _of_folder(path: Path) -> Iterator[Found]:
+def box_of(mark: Mark, source: str, drawn_on: tuple[int, int] | None) -> RegionBox:
+    """The box of a mark; of a mask or outlines, the box around what is marked.
+
+    Args:
+        mark: of the file.
+        source: the file, for messages.
+        drawn_on: rows and columns of the picture that it was drawn on, if not the file's own; a mask says it itself.
+
+    Raises:
+        MapError: for a mask that cannot be read, or in which nothing is marked.
+    """
+    size = None if drawn_on is None else (drawn_on[1], drawn_on[0])
+    if mark.place.box is not None:
+        return RegionBox(*mark.place.box, size)
+    where = f"{source}: {mark.finding} in {mark.image}"
+    outlines = mark.place.mask.get("coco") if isinstance(mark.place.mask, dict) else None
+    if outlines:  # in a picture whose size they do not say
+        points = np.concatenate([np.asarray(outline, np.float64).reshape(-1, 2) for outline in outlines])
+        low, high = points.min(axis=0), points.max(axis=0)
+        width, height = np.maximum(high - low, 1).tolist()
+        return RegionBox(float(low[0]), float(low[1]), width, height, size)
+    marked = _mask_of(mark.place.mask, drawn_on or (0, 0), where)
+    rows, columns = (np.flatnonzero(marked.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        raise MapError(f"{where}: nothing is marked in its mask")
+    left, upper, width, height = columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
+    return RegionBox(float(left), float(upper), float(width), float(height), (marked.shape[1], marked.shape[0]))
+
+
+def _of_folder(path: Path) -> Iterator[Mark]:
     """`FINDING/IMAGE_ID.png`: what is not 0 is marked."""
     for file in sorted(path.glob("*/*.png")):
-        yield file.stem, file.parent.name, Place(mask=file), None
+        yield Mark(file.stem, file.parent.name, Place(mask=file), None)
 
 
-def _of_table(path: Path) -> Iterator[Found]:
+def _of_table(path: Path) -> Iterator[Mark]:
     try:
         rows, problems = read_rows(path, _MISSING)
     except ManifestError as error:
@@ -160,10 +222,10 @@ def _of_table(path: Path) -> Iterator[Found]:
             place = Place(box=_box([_number(cell, where) for cell in edges], names in _CORNERS, where))
         else:
             continue  # a row that says that nothing is there
-        yield _image(name), what, place, _number(scores[number], where) if scores[number] else None
+        yield Mark(image_name(name), what, place, _number(scores[number], where) if scores[number] else None)
 
 
-def _of_json(path: Path) -> Iterator[Found]:
+def _of_json(path: Path) -> Iterator[Mark]:
     try:
         body = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
@@ -173,7 +235,7 @@ def _of_json(path: Path) -> Iterator[Found]:
             for image, finding, box, segmentation, score in coco_places(body):
                 where = f"{path}: {finding} in {image}"
                 place = Place(mask=segmentation) if segmentation else Place(box=_box(box, False, where))
-                yield _image(image), finding, place, score
+                yield Mark(image_name(image), finding, place, score)
         elif isinstance(body, dict) and all(isinstance(entry, dict) for entry in body.values()):
             yield from _of_chexlocalize(body)
         else:
@@ -182,15 +244,15 @@ def _of_json(path: Path) -> Iterator[Found]:
         raise MapError(f"{path}: not a file of boxes or masks that is known here ({error})") from None
 
 
-def _of_chexlocalize(body: dict[str, dict[str, Any]]) -> Iterator[Found]:
+def _of_chexlocalize(body: dict[str, dict[str, Any]]) -> Iterator[Mark]:
     """`{image: {finding: {size, counts}}}`, or `{image: {img_size, finding: outlines}}`."""
     for image, entry in body.items():
         size = entry.get("img_size")
         for finding, marks in entry.items():
             if isinstance(marks, dict):
-                yield image, finding, Place(mask=marks), None
+                yield Mark(image, finding, Place(mask=marks), None)
             elif finding != "img_size" and marks:
-                yield image, finding, Place(mask={"outlines": marks, "size": size}), None
+                yield Mark(image, finding, Place(mask={"outlines": marks, "size": size}), None)
 
 
 def _column(path: Path, rows: Rows, names: Iterable[str]) -> list[str]:
@@ -200,7 +262,7 @@ def _column(path: Path, rows: Rows, names: Iterable[str]) -> list[str]:
     raise MapError(f"{path}: no column {' or '.join(names)}")
 
 
-def _image(name: str) -> str:
+def image_name(name: str) -> str:
     """An image's id: its file's name without what says the format."""
     for suffix in _SUFFIXES:
         if name.lower().endswith(suffix):

@@ -15,12 +15,11 @@ import numpy as np
 from cxr_embed.datasets.patients import neutral
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.forget.heat_maps import cases_of_maps, count_maps, take_out_maps
-from cxr_embed.forget.known import Case, Known, Words, cases_of_index, cases_of_store, learn, learn_vectors
+from cxr_embed.forget.known import Case, Known, Words, cases_in, cases_of_index, cases_of_store, learn, learn_vectors
 from cxr_embed.forget.mentions import Marks, count_mentions, distinguishable, kind_of
 from cxr_embed.forget.places import FoundPaths, find_places, sweep_partials
 from cxr_embed.forget.rows import count_rows, drop_rows
 from cxr_embed.index import CaseIndex
-from cxr_embed.index.case_table import CONTENT
 from cxr_embed.index.faiss.build import remove_rows
 from cxr_embed.index.faiss.layout import writing
 from cxr_embed.io.digests import keyed_hash
@@ -172,7 +171,7 @@ def _learn(known: Known, words: Words, places: FoundPaths, milvus: tuple[str, st
     if milvus is not None:
         from cxr_embed.index.milvus.remove import cases_of
 
-        sources.append(partial(cases_of, *milvus))
+        sources.append(lambda: (Case(*case) for case in cases_of(*milvus)))
     learn(known, words, sources)
     for path in places.stores:
         with _problems(result, path):
@@ -273,8 +272,7 @@ def _take_out(result: Forgetting, places: FoundPaths, known: Known, milvus: tupl
     covers = known.forgotten.covers
 
     def rows(index: CaseIndex) -> np.ndarray:
-        states = zip(index.patient_ids.tolist(), index.ids.tolist(), index.table[CONTENT].to_pylist(), strict=True)
-        return np.array([covers(*state) for state in states], bool)
+        return np.array([case.is_covered(known.forgotten) for case in cases_in(index)], bool)
 
     for path in places.maps:
         with _problems(result, path):
@@ -290,16 +288,16 @@ def _take_out(result: Forgetting, places: FoundPaths, known: Known, milvus: tupl
 
         with _problems(result, milvus[0]):
             if result.dry_run:
-                cases = sum(covers(patient, image_id, content) for image_id, patient, content in cases_of(*milvus))
+                cases = sum(Case(*case).is_covered(known.forgotten) for case in cases_of(*milvus))
             else:
-                removed = remove_covered(*milvus, covers)
+                removed = remove_covered(*milvus, lambda *case: Case(*case).is_covered(known.forgotten))
                 cases = removed.removed
                 result.notes += removed.notes
             result.milvus = {"uri": milvus[0], "collection": milvus[1], "cases": cases}
     for path in places.stores:
         with _problems(result, path):
             if result.dry_run:
-                images = {case[0] for case in cases_of_store(path) if covers(case[1], case[0], case[2])} - {""}
+                images = {case[0] for case in cases_of_store(path) if case.is_covered(known.forgotten)} - {""}
                 result.stores.append({"path": str(path), "images": len(images)})
                 continue
             with _locked(path):

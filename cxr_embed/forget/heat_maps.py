@@ -28,7 +28,7 @@ def cases_of_maps(root: Path) -> Iterator[Case]:
         MapError: where it is damaged.
     """
     for image_id, patient in dict.fromkeys((record.image_id, record.patient_id) for record in read_maps(root).maps):
-        yield image_id, patient, None
+        yield Case(image_id, patient, None)
 
 
 def count_maps(root: Path, marks: Marks) -> int:

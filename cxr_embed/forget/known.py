@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from cxr_embed.datasets.patients import neutral
 from cxr_embed.imports.importing import content_id
 from cxr_embed.index import CaseIndex
-from cxr_embed.index.case_table import CONTENT
+from cxr_embed.index.case_table import BOX, CONTENT
 from cxr_embed.io.digests import keyed_hash
+from cxr_embed.regions import picture_of
 from cxr_embed.store import Header, Row, Store
 from cxr_embed.store.forgotten import Forgotten
 from cxr_embed.store.rewrite import read_rows, states
 from cxr_embed.types import spellings
 
-Case = tuple[str, str, bytes | None]  # image id, patient (blank where nobody knows), content
+
+class Case(NamedTuple):
+    """An image as a store or an index knows it.
+
+    Attributes:
+        image_id: its id.
+        patient: blank where nobody knows.
+        content: SHA-256 of its file; None where that is not known.
+        picture: id of the picture that it is a region of; blank for a whole one.
+    """
+
+    image_id: str
+    patient: str
+    content: bytes | None
+    picture: str = ""
+
+    def is_covered(self, forgotten: Forgotten) -> bool:
+        """Whether it is to stay out."""
+        whole = bool(self.picture) and forgotten.has_image(self.patient, self.picture)
+        return whole or forgotten.covers(self.patient, self.image_id, self.content)
+
+
 _IMPORTED = "imported from "  # begins the engine of vectors that have no image file
 
 
@@ -99,24 +123,28 @@ def learn(known: Known, words: Words, sources: Iterable[Callable[[], Iterator[Ca
 
 
 def _learn_by_ids(known: Known, words: Words, case: Case) -> None:
-    image_id, patient, content = case
-    by_patient, by_image = words.patient(patient), words.image(image_id)
-    known.met.update(by_patient, by_image)
+    image_id, patient, content, picture = case
+    by_patient, by_image, by_picture = words.patient(patient), words.image(image_id), words.image(picture)
+    known.met.update(by_patient, by_image, by_picture)
     if by_patient:
         known.add_patient(patient)
-    if image_id and (by_patient or by_image):
+    if picture and (by_patient or by_picture):
+        known.add_image(picture, patient, content)
+    if image_id and (by_patient or by_picture):
         known.add_image(image_id, patient, content)
+    elif image_id and by_image:  # of a region's file, other regions may stay
+        known.add_image(image_id, patient, None if picture else content)
 
 
 def _learn_by_content(known: Known, case: Case) -> None:
-    image_id, patient, content = case
+    image_id, patient, content, picture = case
     if not image_id:
         return
-    if image_id not in known.images and known.forgotten.covers(patient, image_id, content):
-        if patient and not known.forgotten.has_patient(patient):
+    if image_id not in known.images and case.is_covered(known.forgotten):
+        if patient and not known.forgotten.has_patient(patient) and picture not in known.images:
             known.copies.add(image_id)
-        known.add_image(image_id, patient, content)
-    elif known.forgotten.covers(patient, image_id):
+        known.add_image(image_id, patient, None if picture else content)
+    elif known.forgotten.covers(patient, image_id) and not picture:
         known.add_image(image_id, patient, content)
 
 
@@ -133,27 +161,31 @@ def cases_of_store(root: Path) -> Iterator[Case]:
     state = states([rows for *_, rows in read])
     holders: dict[bytes, set[str]] = {}
     for row in state.values():
-        if row.content is not None:
-            holders.setdefault(row.content, set()).add(row.image_id)
+        if row.file_digest is not None:
+            holders.setdefault(row.file_digest, set()).add(row.image_id)
     imported = {
         row.content for _, info, _, rows in read if info.engine.startswith(_IMPORTED) for row in rows[: info.vectors]
     }
     shared = {content for content in imported if content is not None and len(holders.get(content, ())) > 1}
     for row in state.values():
-        yield row.image_id, row.patient_id, None if row.content in shared else row.content
+        yield Case(row.image_id, row.patient_id, None if row.content in shared else row.file_digest, _picture(row))
     for *_, rows in read:
         for row in rows:
             now = state[row.image_id]
-            if row is now or (row.patient_id, row.content) == (now.patient_id, now.content):
+            if row is now or (row.patient_id, row.file_digest) == (now.patient_id, now.file_digest):
                 continue
             yield from _before(row, now, holders)
 
 
 def _before(row: Row, now: Row, holders: dict[bytes, set[str]]) -> Iterator[Case]:
     if row.patient_id != now.patient_id:
-        yield "", row.patient_id, None
-    elif row.content is not None and not holders.get(row.content, set()) - {row.image_id}:
-        yield row.image_id, row.patient_id, row.content
+        yield Case("", row.patient_id, None)
+    elif row.file_digest is not None and not holders.get(row.file_digest, set()) - {row.image_id}:
+        yield Case(row.image_id, row.patient_id, row.file_digest, _picture(row))
+
+
+def _picture(row: Row) -> str:
+    return "" if row.box is None else picture_of(row.image_id)
 
 
 def cases_of_index(root: Path) -> Iterator[Case]:
@@ -162,9 +194,14 @@ def cases_of_index(root: Path) -> Iterator[Case]:
     Raises:
         CaseIndexError: where it is damaged.
     """
-    index = CaseIndex(root)
-    contents = index.table[CONTENT].to_pylist()
-    yield from zip(index.ids.tolist(), index.patient_ids.tolist(), contents, strict=True)
+    yield from cases_in(CaseIndex(root))
+
+
+def cases_in(index: CaseIndex) -> Iterator[Case]:
+    """Each case of an open index, in the order of its rows."""
+    ids, contents = index.ids.tolist(), index.table[CONTENT].to_pylist()
+    pictures = map(picture_of, ids) if BOX in index.table.column_names else itertools.repeat("")
+    yield from map(Case, ids, index.patient_ids.tolist(), contents, pictures)
 
 
 def learn_vectors(known: Known, root: Path) -> None:

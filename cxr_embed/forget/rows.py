@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.forget.mentions import NUMBER, Marks
 from cxr_embed.io.files import written_aside
+from cxr_embed.regions import is_box, picture_of
 
 _LONGEST = 16 << 20  # characters of a line
 _HINT = re.compile(r'\ufeff?"?sep=([,;\t])"?\s*', re.IGNORECASE)
-_IMAGE, _PATIENT = "image_id", "patient_id"
+_IMAGE, _PATIENT, _BOX = "image_id", "patient_id", "box"
 
 
 class _Rule:
@@ -39,6 +40,7 @@ class _Rule:
         self.marks = marks
         self.image = folded.index(_IMAGE) if _IMAGE in folded else None
         self.patient = folded.index(_PATIENT) if _PATIENT in folded else None
+        self.box = folded.index(_BOX) if _BOX in folded else None
         self.own = {self.image, self.patient}
         self.ids = {at for at, name in enumerate(folded) if "image" in name or "patient" in name or name == "id"}
 
@@ -48,6 +50,9 @@ class _Rule:
             cells[at].strip() if at is not None and at < len(cells) else "" for at in (self.image, self.patient)
         )
         if self.marks.is_case(patient, image_id):
+            return True
+        box = cells[self.box] if self.box is not None and self.box < len(cells) else ""
+        if is_box(box) and self.marks.is_case(patient, picture_of(image_id)):  # a part of a picture
             return True
         return any(self._names(at, cell.strip()) for at, cell in enumerate(cells) if at not in self.own)
 

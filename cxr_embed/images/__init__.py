@@ -5,7 +5,7 @@ from cxr_embed.images.dicom import read_dicom_header
 from cxr_embed.images.likeness import looks_like_chest
 from cxr_embed.images.notes import NOTES
 from cxr_embed.images.prepare import PREPARATIONS, prepare_image, stretch
-from cxr_embed.images.prepared import preparation_of, prepared_encoder
+from cxr_embed.images.prepared import crop_image, is_cropped, preparation_of, prepared_encoder, prepared_like
 from cxr_embed.images.raw import raw_fault
 from cxr_embed.images.reader import (
     READABLE,
@@ -24,13 +24,16 @@ __all__ = [
     "READABLE",
     "SUFFIXES",
     "check_name",
+    "crop_image",
     "decode_image",
     "decoders",
+    "is_cropped",
     "looks_like_chest",
     "machine_fault",
     "preparation_of",
     "prepare_image",
     "prepared_encoder",
+    "prepared_like",
     "raw_fault",
     "read_bytes",
     "read_dicom_header",

@@ -19,6 +19,7 @@ from cxr_embed.store import Store
 from cxr_embed.types import counted
 
 IMAGE, PATIENT, CONTENT, PATH, DATE, AGE = "image_id", "patient_id", "content", "path", "study_date", "age"
+BOX = "box"  # a column of regions: where each lies, as `regions.Box` reads it
 LOOKS, NOT_A_CHEST = "looks", "not like a chest radiograph"  # a column where some picture does not, and what it says
 TEXT = pa.dictionary(pa.int32(), pa.string())
 FINDING = pa.int8()
@@ -32,7 +33,8 @@ def case_table(store: Store, rows: np.ndarray, manifest: Manifest | None) -> pa.
     The manifest's `path` stays out: folders are often named after people. `image_id` is text, `content` (SHA-256 of the
     file) 32 bytes, `study_date` a date or a number of days, `age` a number, findings 1, 0 or null (-1, and blank unless
     the manifest's companion says that it is negative), everything else dictionary-encoded text. Blank is null. Where
-    some picture was found not to look like a chest radiograph, `looks` says so, and is null for the others.
+    some picture was found not to look like a chest radiograph, `looks` says so, and is null for the others. Regions
+    have their `box`.
 
     Args:
         store: the images', with their patients.
@@ -43,9 +45,11 @@ def case_table(store: Store, rows: np.ndarray, manifest: Manifest | None) -> pa.
         CaseIndexError: for a manifest with a column of our own name.
     """
     chosen = pa.array(rows, pa.int64())
-    contents = pa.array(store.index.column("content"), pa.binary(32))
+    contents = pa.array(store.index.files(), pa.binary(32))
     owners = _text(pa.array(store.index.column("patient_id"), pa.string()).take(chosen))
     columns = {IMAGE: image_ids(store).take(chosen), PATIENT: owners, CONTENT: contents.take(chosen)}
+    if store.index.has_regions:
+        columns[BOX] = _text(pa.array(store.index.column(BOX), pa.string()).take(chosen))
     strange = np.asarray(store.unlike_chest)[rows].tolist()
     words = pa.array([NOT_A_CHEST if each else None for each in strange], pa.string())
     looks = {LOOKS: words.dictionary_encode()} if any(strange) else {}
@@ -58,7 +62,7 @@ def case_table(store: Store, rows: np.ndarray, manifest: Manifest | None) -> pa.
     if PATIENT in manifest.table.column_names:
         columns[PATIENT] = _text(manifest.table[PATIENT].combine_chunks().take(places))
     for name in manifest.table.column_names:
-        if name not in (IMAGE, PATH, PATIENT):
+        if name not in (IMAGE, PATH, PATIENT) and not (name == BOX and BOX in columns):  # a region's is the store's
             values = manifest.table[name].combine_chunks().take(places)
             columns[name] = _typed(name, values, manifest)
     return pa.table(columns | looks)

@@ -13,11 +13,20 @@ import numpy as np
 from cxr_embed.encoders import CheckedEncoder, encoder_card, load_encoder, load_text_encoder
 from cxr_embed.encoders.registry import is_own
 from cxr_embed.errors import CaseIndexError, EncoderError, ImageError, UnknownWordsWarning
-from cxr_embed.images import looks_like_chest, preparation_of, prepare_image, prepared_encoder, read_image
+from cxr_embed.images import (
+    crop_image,
+    is_cropped,
+    looks_like_chest,
+    preparation_of,
+    prepare_image,
+    prepared_like,
+    read_image,
+)
 from cxr_embed.index.faiss.vectors import pooled, unit
 from cxr_embed.index.query import NO_RULES, Query, Rules, unlike_note
 from cxr_embed.index.searchable import Searchable
 from cxr_embed.prompts import check_filled
+from cxr_embed.regions import Box
 from cxr_embed.store.prompts import capitals_note, outdated, unlearned_words
 from cxr_embed.types import CxrImage, EncoderSpec
 
@@ -30,11 +39,13 @@ class Examples:
         files: radiographs in any format of the reader.
         ids: cases of the index.
         texts: words.
+        box: which part of the one radiograph is meant; None for all of it.
     """
 
     files: Sequence[Path] = field(default_factory=tuple)
     ids: Sequence[str] = field(default_factory=tuple)
     texts: Sequence[str] = field(default_factory=tuple)
+    box: Box | None = None
 
     def __len__(self) -> int:
         return len(self.files) + len(self.ids) + len(self.texts)
@@ -42,7 +53,8 @@ class Examples:
     @property
     def names(self) -> list[str]:
         """What an answer calls each."""
-        return [*map(str, self.files), *self.ids, *self.texts]
+        files = [f"{file} [{self.box}]" if self.box is not None else str(file) for file in self.files]
+        return [*files, *self.ids, *self.texts]
 
 
 @dataclass(frozen=True)
@@ -83,18 +95,21 @@ class QueryBuilder:
         """
         if not len(like):
             raise CaseIndexError("a search needs `image`, `image_id` or `text`")
+        if like.box is not None and len(like.files) != 1:
+            raise CaseIndexError("`box` is a part of one `image`: name one")
         if self.index.pool == "tokens" and len(like) + len(unlike) > 1:
             raise CaseIndexError(
                 "an index of tokens takes one example a search; build one with `pool='mean'` to combine several"
             )
         cases = {image_id: self.index.query_of(image_id) for image_id in (*like.ids, *unlike.ids)}
         images = self._read([*like.files, *unlike.files])
+        parts_of = [_part(image, like.box if place == 0 else None) for place, image in enumerate(images)]
         known = [self._known(image) for image in images]
         name = " + ".join(like.names) + "".join(f" - {other}" for other in unlike.names)
         patients = self._patients(known[: len(like.files)], [cases[image_id] for image_id in like.ids], patient)
         rules.check([Query(np.empty(0), name, patients)])
         self._check_texts([*like.texts, *unlike.texts])
-        files = self._of_images([*like.files, *unlike.files], images, known)
+        files = self._of_images([*like.files, *unlike.files], images, parts_of, known)
         texts = self.of_texts([*like.texts, *unlike.texts])
         parts = [*files[: len(like.files)], *(cases[i] for i in like.ids), *texts[: len(like.texts)]]
         others = [*files[len(like.files) :], *(cases[i] for i in unlike.ids), *texts[len(like.texts) :]]
@@ -158,16 +173,20 @@ class QueryBuilder:
         return [self.index.query_of(each) for each in self.index.ids_of_content(bytes.fromhex(image.content_id))]
 
     def _of_images(
-        self, files: Sequence[Path], images: Sequence[CxrImage], known: Sequence[Sequence[Query]]
+        self,
+        files: Sequence[Path],
+        images: Sequence[CxrImage],
+        parts: Sequence[CxrImage],
+        known: Sequence[Sequence[Query]],
     ) -> list[Query]:
-        """Radiographs as queries; one that is indexed is its case, and no answer to itself."""
+        """Radiographs, or parts of them, as queries; one that is indexed is its case, and no answer to itself."""
         if not images:
             return []
         encoder = matching_encoder(self.index.spec, self.weights, self.device)
         prepare = preparation_of(self.index.spec)
         queries = []
-        for file, image, cases in zip(files, images, known, strict=True):
-            given = encoder.preprocess(image)
+        for file, image, part, cases in zip(files, images, parts, known, strict=True):
+            given = encoder.preprocess(part)
             batch = [given] if given.ndim == 1 and given.dtype == np.uint8 else given[None]
             vectors = encoder.embed(batch)[self.index.output]
             if self.index.pool == "mean":
@@ -178,6 +197,8 @@ class QueryBuilder:
             notes = [] if looks_like_chest(seen.pixels, seen.max_value) else [unlike_note(str(file))]
             if "lateral" in image.notes:
                 notes.append(f"{file} is a lateral view, by its header")
+            if is_cropped(self.index.spec) != (part is not image):
+                notes.append(_other_kind(file, part is not image))
             vector = np.asarray(vectors[0], np.float32)
             own = tuple(case.name for case in cases)
             owners = tuple(dict.fromkeys(owner for case in cases for owner in case.patients))
@@ -219,6 +240,25 @@ class QueryBuilder:
         return [Query(np.asarray(known[text], np.float32), text, notes=notes) for text in texts]
 
 
+def _part(image: CxrImage, box: Box | None) -> CxrImage:
+    """What is meant of a radiograph.
+
+    Raises:
+        CaseIndexError: for a box that is not inside it.
+    """
+    try:
+        return image if box is None else crop_image(image, box)
+    except ImageError as error:
+        raise CaseIndexError(f"`box`: {error}") from None
+
+
+def _other_kind(file: Path, part: bool) -> str:
+    """What is said where a part is compared with whole pictures, or the other way round."""
+    if part:
+        return f"a part of {file} is compared with whole pictures, as this index has them"
+    return f"{file} is compared as a whole with parts of pictures, as this index has them; `box` names a part"
+
+
 def matching_encoder(spec: EncoderSpec, weights: str | os.PathLike[str] | None, device: str) -> CheckedEncoder:
     """The encoder that made vectors of this spec.
 
@@ -230,13 +270,12 @@ def matching_encoder(spec: EncoderSpec, weights: str | os.PathLike[str] | None, 
         raise EncoderError(
             f"these vectors of {spec.name} were imported, so no model here is known to be theirs; search by `image_id`"
         )
-    prepare = preparation_of(spec)
     outputs = tuple(spec.outputs) if card is not None and card.has_choice else None
     for pixels in (card.pixels if card is not None else ()) or (None,):
         loaded = load_encoder(
             spec.name, weights=weights, device=device, precision="float32", outputs=outputs, pixels=pixels
         )
-        encoder = CheckedEncoder(prepared_encoder(loaded.encoder, prepare))
+        encoder = CheckedEncoder(prepared_like(loaded.encoder, spec))
         if encoder.spec.fingerprint == spec.fingerprint:
             return encoder
     raise EncoderError(

@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_embed.manifest.rows import EXAMPLES, Rows
+from cxr_embed.regions import are_regions, is_box, is_region_id
 
 REQUIRED = ("image_id", "path", "patient_id")
 OPTIONAL = ("study_date", "view", "age", "sex", "split")
 # Columns that describe a case and are not findings; `read_manifest(extra=...)` adds more.
-DESCRIPTIVE = ("study_id", "follow_up", "site", "source")
+DESCRIPTIVE = ("study_id", "follow_up", "site", "source", "box")
 FINDING_VALUES = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan, "-1": -1.0, "-1.0": -1.0}
 # A newline or NUL in an id tears up logs, and NumPy drops a NUL at a string's end: two ids would become one.
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -124,6 +125,17 @@ def _check_dates(rows: Rows) -> list[str]:
     return rows.where("study_date", dates.__contains__, "study_date is a date here, elsewhere a number of days")
 
 
+def _check_boxes(rows: Rows) -> list[str]:
+    """The problems of a table of regions: each has a box, and an id that names its picture."""
+    if not rows.has("box", "image_id"):
+        return []
+    if not are_regions(*(rows.table[name].to_pylist() for name in ("image_id", "box"))):
+        return []  # a column of somebody's own
+    problems = rows.where("box", lambda value: not is_box(value), "box is not x,y,width,height in pixels")
+    named = "image_id of a region is not its picture's, # and a number"
+    return problems + rows.where("image_id", lambda value: not is_region_id(value), named)
+
+
 def check_finding(rows: Rows, name: str) -> list[str]:
     """The problem of a finding's values, if there is one."""
     found = rows.where(name, lambda value: value not in FINDING_VALUES, f"finding {name} is not 0, 1, -1 or blank")
@@ -136,6 +148,7 @@ CHECKS: tuple[Callable[[Rows], list[str]], ...] = (
     _check_split,
     _check_values,
     _check_dates,
+    _check_boxes,
 )
 
 

@@ -30,6 +30,7 @@ from cxr_embed.manifest.companion import (
 from cxr_embed.manifest.croissant import is_croissant, read_croissant
 from cxr_embed.manifest.curing import cure_of
 from cxr_embed.manifest.rows import NO_MANIFEST, NotATable, Rows, read_rows, rows_of_table
+from cxr_embed.regions import Box, are_regions
 from cxr_embed.types import Labels
 
 
@@ -64,6 +65,17 @@ class Manifest:
         if name not in self.table.column_names:
             return np.full(len(self), "", dtype=np.str_)
         return np.array(self.table[name].to_pylist(), dtype=np.str_)
+
+    @cached_property
+    def has_regions(self) -> bool:
+        """Whether the rows are parts of pictures: each has a box, and a name such as `7#2`."""
+        return "box" in self.table.column_names and are_regions(self.ids.tolist(), self.column("box").tolist())
+
+    @cached_property
+    def boxes(self) -> np.ndarray:
+        """`(N,)` strings, where each region lies, in their one spelling (`regions.Box`); blank for whole pictures."""
+        texts = self.column("box").tolist() if self.has_regions else [""] * len(self)
+        return np.array([str(Box.parse(text)) if text else "" for text in texts], dtype=np.str_)
 
     def rows(self) -> Iterable[tuple[str, str, str]]:
         """`(image_id, path, patient_id)` of each row, read in small steps."""

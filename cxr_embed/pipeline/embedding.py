@@ -21,13 +21,13 @@ from cxr_embed.pipeline.messages import Setup
 from cxr_embed.pipeline.session import Session
 from cxr_embed.pipeline.stop import StopSignals
 from cxr_embed.pipeline.summary import EmbedSummary, Progress
-from cxr_embed.pipeline.tasks import task_chunks
+from cxr_embed.pipeline.tasks import left_of, task_chunks, unchanged_tasks
 from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store.forgotten import gather_forgotten
 from cxr_embed.store.layout import HEADER, Header, bytes_an_image
 from cxr_embed.store.reader import Store
 from cxr_embed.store.writer import StoreWriter
-from cxr_embed.types import Encoder, Precision, is_lateral
+from cxr_embed.types import Encoder, Precision, counted, is_lateral
 
 _WITH_A_NAME = ("weights", "device", "precision", "outputs", "pixels", "prepare", "workers")
 _BY_DEFAULT = (None, "auto", "auto", None, None, None, "auto")
@@ -101,7 +101,8 @@ def embed(
     started = time.perf_counter()
     table = _manifest(manifest, batch_size, workers, limit)
     _check_files(table, limit)
-    chosen = _choose(encoder, Path(store), weights, device, precision, outputs, pixels, prepare, workers)
+    options = (weights, device, precision, outputs, pixels, prepare)
+    chosen = _choose(encoder, Path(store), *options, workers=workers, cropped=table.has_regions)
     setup = replace(chosen.setup, colour=colour, root=None if follow_links else str(table.root))
     with StopSignals() as stop, chosen.writer(store, dtype, key_file) as writer:
         run = Session(table, writer, limit, progress, stop, f"{_version()}; {decoders()}", colour=colour)
@@ -144,18 +145,20 @@ def _choose(
     outputs: Sequence[str] | None,
     pixels: str | None,
     prepare: str | None,
+    *,
     workers: int | Literal["auto"],
+    cropped: bool,
 ) -> _Chosen:
     """The encoder by its name, or the object itself, with which `_WITH_A_NAME` stay as they are by default."""
     if not isinstance(encoder, str):
         if (weights, device, precision, outputs, pixels, prepare, workers) != _BY_DEFAULT:
             raise EncoderError(f"{', '.join(_WITH_A_NAME)} go with an encoder's name, not with an object")
-        loaded = CheckedEncoder(encoder)
+        loaded = CheckedEncoder(prepared_encoder(encoder, None, cropped))
         arithmetic = "bf16" if "bf16" in loaded.engine.split() else "float32"
         spec = loaded.spec
         setup = Setup(kind="whole", encoder=spec.name, fingerprint=spec.fingerprint, device="cpu", precision=arithmetic)
         return _Chosen(loaded, True, setup)
-    loaded = _spec_encoder(encoder, weights, precision, outputs, pixels, prepare=prepare)
+    loaded = _spec_encoder(encoder, weights, precision, outputs, pixels, prepare=prepare, cropped=cropped)
     setup = Setup(
         kind="whole",
         encoder=encoder,
@@ -166,6 +169,7 @@ def _choose(
         outputs=tuple(outputs) if outputs is not None else None,
         pixels=pixels,
         prepare=prepare,
+        cropped=cropped,
     )
     return _Chosen(loaded, False, setup)
 
@@ -180,6 +184,10 @@ def _look_back(run: Session, store: str | os.PathLike[str], encoder: str) -> Non
     """Puts into the summary what only a whole run knows."""
     _note_lateral(run, encoder)
     _note_equal(run, store)
+    outside = sum(failure.kind == "outside" for failure in run.summary.failed)
+    if outside:
+        are = counted(outside, "box is not inside its picture", "boxes are not inside their pictures")
+        run.summary.notes.append(f"{are}: drawn on pictures of another size? Say so with `drawn_on`")
 
 
 def _note_lateral(run: Session, encoder: str) -> None:
@@ -246,7 +254,8 @@ def plan_embedding(
         ManifestError, EncoderError, StoreError: as `embed`.
     """
     table = _manifest(manifest, "auto", "auto", limit)
-    spec = _spec_encoder(encoder, weights, "auto", outputs, pixels, prepare=prepare).spec
+    cropped = table.has_regions
+    spec = _spec_encoder(encoder, weights, "auto", outputs, pixels, prepare=prepare, cropped=cropped).spec
     index, held = None, dtype or "float16"
     if (Path(store) / HEADER).exists():
         opened = Store(store)
@@ -256,14 +265,10 @@ def plan_embedding(
     images = unchanged = missing = out = 0
     forgotten = gather_forgotten(Path(store), key_file=key_file)
     for every in task_chunks(table, limit):
-        tasks = [t for t in every if not forgotten.covers(t.patient_id, t.image_id)]
+        tasks = left_of(every, forgotten)
         out += len(every) - len(tasks)
         stamps = [file_stamp(task.path) for task in tasks]
-        known = (
-            index.unchanged([t.image_id for t in tasks], [t.patient_id for t in tasks], stamps)
-            if index is not None
-            else [False] * len(tasks)
-        )
+        known = unchanged_tasks(index, tasks, stamps) if index is not None else [False] * len(tasks)
         images += len(every)
         unchanged += sum(known)
         missing += sum(not same and not os.path.exists(t.path) for t, same in zip(tasks, known, strict=True))
@@ -315,11 +320,12 @@ def _spec_encoder(
     pixels: str | None,
     *,
     prepare: str | None,
+    cropped: bool,
 ) -> CheckedEncoder:
     """The encoder as far as its spec and `preprocess` need it: no engine is started, no GPU is looked for."""
     plain = precision if precision in ("bf16", "float32") else "float32"
     loaded = load_encoder(encoder, weights=weights, device="cpu", precision=plain, outputs=outputs, pixels=pixels)
-    return CheckedEncoder(prepared_encoder(loaded.encoder, prepare))
+    return CheckedEncoder(prepared_encoder(loaded.encoder, prepare, cropped))
 
 
 def _precision(name: str, precision: str, device: str, store: Path) -> Precision:

@@ -37,6 +37,7 @@ class Setup:
     Attributes:
         arena: file descriptor of the memory that decoders and the device worker share.
         slot_bytes: size of one of its slots.
+        cropped: whether it embeds regions.
         root: the folder below which files lie, wherever links lead; None where they may lie anywhere.
     """
 
@@ -51,6 +52,7 @@ class Setup:
     outputs: tuple[str, ...] | None = None
     pixels: str | None = None
     prepare: str | None = None
+    cropped: bool = False
     colour: Colour = "refuse"
     root: str | None = None
     arena: int | None = None
@@ -70,15 +72,17 @@ class Unusable(NamedTuple):
 
 
 class ReadFiles(NamedTuple):
-    """`(key, path)` of each file."""
+    """`(key, path, box)` of each file; a region's box, as text, is blank for a whole picture."""
 
-    files: list[tuple[int, str]]
+    files: list[tuple[int, str, str]]
 
 
-class HashedFile(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashedFile:
     """A file's content id, its stamp and when it was read (ns since the epoch).
 
     `misnamed` says that its name stands for another format: no fault of the content, which may have another name too.
+    `file` is the file's SHA-256 where `content` is a region's.
     """
 
     key: int
@@ -86,6 +90,7 @@ class HashedFile(NamedTuple):
     stamp: Stamp
     read_ns: int
     misnamed: Fault | None = None
+    file: bytes | None = None
 
 
 class Hashed(NamedTuple):

@@ -31,7 +31,7 @@ from cxr_embed.pipeline.messages import (
 from cxr_embed.pipeline.pool import Arena, OwnPool, OwnWorker, WorkerDied, WorkerPool, WorkerProcess
 from cxr_embed.pipeline.stop import StopSignals
 from cxr_embed.pipeline.summary import EmbedSummary, Progress, notebook_progress
-from cxr_embed.pipeline.tasks import Task, task_chunks
+from cxr_embed.pipeline.tasks import Task, left_of, task_chunks, unchanged_tasks
 from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.pipeline.worker_plan import BATCH_SIZE, CHUNK, plan_workers
 from cxr_embed.store.layout import Row
@@ -91,10 +91,9 @@ class Session:
         """The images to read; settles all others on the way."""
         index = self.writer.index
         for every in task_chunks(self.manifest, self.limit):
-            tasks = [t for t in every if not self.writer.forgotten.covers(t.patient_id, t.image_id)]
+            tasks = left_of(every, self.writer.forgotten)
             self.summary.forgotten += len(every) - len(tasks)
-            stamps = [file_stamp(task.path) for task in tasks]
-            known = index.unchanged([t.image_id for t in tasks], [t.patient_id for t in tasks], stamps)
+            known = unchanged_tasks(index, tasks, [file_stamp(task.path) for task in tasks])
             for task, same in zip(tasks, known, strict=True):
                 if self.stop.requested:
                     return
@@ -186,7 +185,7 @@ class Session:
         worker.keys = keys
         if self.arena is not None:
             worker.slot = self.arena.free.pop()
-        worker.send(ReadFiles([(key, self.in_flight[key].path) for key in keys]))
+        worker.send(ReadFiles([(key, self.in_flight[key].path, self.in_flight[key].box) for key in keys]))
         return True
 
     def _handle(self, worker: AnyWorker, message: Any) -> None:
@@ -237,8 +236,8 @@ class Session:
         """Whether the file's content must be embedded; settles it otherwise."""
         task = self.in_flight[file.key]
         if file.read_ns - file.stamp.ctime_ns < RACY_NS:
-            file = file._replace(stamp=Stamp())
-        if self.writer.forgotten.has_content(file.content):
+            file = replace(file, stamp=Stamp())
+        if self.writer.forgotten.has_content(file.content if file.file is None else file.file):
             del self.in_flight[file.key]
             self.summary.forgotten += 1
             return False
@@ -259,12 +258,18 @@ class Session:
         self.claimed[file.content] = []
         return True
 
-    def _row(self, key: int) -> Row:
-        task, file = self.in_flight.pop(key), self.read.pop(key)
-        return Row(image_id=task.image_id, patient_id=task.patient_id, content=file.content, stamp=file.stamp)
+    def _row(self, key: int, **more: Any) -> Row:
+        """The row of a file that was read."""
+        task, file = self.in_flight[key], self.read[key]
+        known = {"content": file.content, "stamp": file.stamp, "box": task.box or None, "file": file.file, **more}
+        return Row(image_id=task.image_id, patient_id=task.patient_id, **known)
+
+    def _done(self, key: int) -> None:
+        del self.in_flight[key], self.read[key]
 
     def _reuse(self, key: int) -> None:
         content, row = self.read[key].content, self._row(key)
+        self._done(key)
         self.writer.add_row(row)
         self.summary.reused += 1
         index = self.writer.index
@@ -277,19 +282,12 @@ class Session:
         file = self.read[key]
         task = self.in_flight[key]
         unlike = key in self.unlike
-        row = Row(
-            image_id=task.image_id,
-            patient_id=task.patient_id,
-            content=file.content,
-            stamp=file.stamp,
-            unlike_chest=unlike,
-        )
         try:
-            self.writer.add_vector(row, vectors)
+            self.writer.add_vector(self._row(key, unlike_chest=unlike), vectors)
         except StoreError as error:
             self._fail_all({key: Fault("encoder", str(error))})
             return
-        self._row(key)
+        self._done(key)
         self.summary.embedded += 1
         self.new.add(task.image_id)
         self.buffered.add(file.content)
@@ -314,7 +312,7 @@ class Session:
 
     def _fail(self, key: int, fault: Fault, content: bytes | None, stamp: Stamp) -> None:
         task = self.in_flight.pop(key)
-        self.read.pop(key, None)
+        file = self.read.pop(key, None)
         self.summary.failed.append(Failure(task.image_id, *fault))
         if fault.kind in TRANSIENT_FAULTS:
             stamp = Stamp()  # the next run looks again
@@ -329,6 +327,8 @@ class Session:
                 error_kind=fault.kind,
                 error=fault.reason,
                 software=self.software,
+                box=task.box or None,
+                file=file.file if file is not None else None,
             )
         )
 

@@ -36,11 +36,12 @@ from cxr_embed.pipeline.messages import (
     Setup,
     Unusable,
 )
+from cxr_embed.regions import Box, region_content
 from cxr_embed.types import Stamp
 
 if TYPE_CHECKING:
     from cxr_embed.encoders.checked import CheckedEncoder
-    from cxr_embed.types import ImageNote
+    from cxr_embed.types import CxrImage, ImageNote
 
 
 LINKED_AWAY = "its path leads out of the manifest's folder (or `root`) through a link; `follow_links` reads it"
@@ -60,7 +61,8 @@ class Worker:
         self.batch_size = setup.batch_size
         self.unlike: set[int] = set()  # keys of the chunk whose picture does not look like a chest
         self.odd: dict[int, tuple[ImageNote, ...]] = {}  # by key: what is odd about a file of the chunk
-        self.contents: dict[int, tuple[bytes, str]] = {}  # key to bytes and content id
+        self.contents: dict[int, tuple[bytes, str, str]] = {}  # key to bytes, the file's SHA-256 and a region's box
+        self.decoded: tuple[str, CxrImage] | None = None  # the picture that the last region was cut out of
         self.below = stays_below(setup.root) if setup.root is not None else None
         self.arena = mmap.mmap(setup.arena, 0) if setup.arena is not None else None
 
@@ -74,29 +76,43 @@ class Worker:
 
     def read(self, message: ReadFiles) -> Hashed:
         """Reads and hashes the files and keeps their bytes."""
-        from cxr_embed.images import check_name, read_bytes
-
         self.contents.clear()
         hashed, faults = [], {}
-        for key, path in message.files:
-            try:
-                if self.below is not None and not self.below(path):
-                    raise ImageError("linked-away", LINKED_AWAY)
-                before, read_ns = file_stamp(path), time.time_ns()
-                data = read_bytes(path)
-                stamp = before if file_stamp(path) == before else Stamp()
-            except ImageError as error:
-                faults[key] = Fault(error.kind, str(error))
-                continue
-            content = sha256_hex(data)
-            misnamed = None
-            try:
-                check_name(data, PurePath(path).suffix)
-            except ImageError as error:
-                misnamed = Fault(error.kind, str(error))
-            self.contents[key] = data, content
-            hashed.append(HashedFile(key, bytes.fromhex(content), stamp, read_ns, misnamed))
+        last: tuple[str, bytes, HashedFile] | None = None  # regions of a picture follow each other
+        for key, path, box in message.files:
+            if last is None or last[0] != path or not box:
+                try:
+                    last = path, *self.read_file(path)
+                except ImageError as error:
+                    faults[key] = Fault(error.kind, str(error))
+                    continue
+            _, data, file = last
+            self.contents[key] = data, file.content.hex(), box
+            if box:
+                file = replace(file, content=region_content(file.content, box), file=file.content)
+            hashed.append(replace(file, key=key))
         return Hashed(hashed, faults)
+
+    def read_file(self, path: str) -> tuple[bytes, HashedFile]:
+        """A file's bytes, and what is known of them.
+
+        Raises:
+            ImageError: where it cannot be read, or may not be.
+        """
+        from cxr_embed.images import check_name, read_bytes
+
+        if self.below is not None and not self.below(path):
+            raise ImageError("linked-away", LINKED_AWAY)
+        before, read_ns = file_stamp(path), time.time_ns()
+        data = read_bytes(path)
+        stamp = before if file_stamp(path) == before else Stamp()
+        misnamed = None
+        try:
+            check_name(data, PurePath(path).suffix)
+        except ImageError as error:
+            misnamed = Fault(error.kind, str(error))
+        content = bytes.fromhex(sha256_hex(data))
+        return data, HashedFile(key=0, content=content, stamp=stamp, read_ns=read_ns, misnamed=misnamed)
 
     def embed_files(self, message: EmbedFiles) -> Embedded | Decoded:
         """Decodes the wanted files of the chunk, then infers them or leaves their pixels in the slot."""
@@ -113,6 +129,7 @@ class Worker:
             except ImageError as error:
                 faults[key] = Fault(error.kind, str(error))
         self.contents.clear()
+        self.decoded = None
         if message.slot is None:
             return replace(self.infer(keys, inputs, faults), unlike=frozenset(self.unlike), odd=dict(self.odd))
         return self.fill(message.slot, keys, inputs, faults)
@@ -152,19 +169,25 @@ class Worker:
         Raises:
             ImageError: also for what a decoder was not expected to raise: one file never stops a run.
         """
-        from cxr_embed.images import decode_image, looks_like_chest, machine_fault, prepare_image
+        from cxr_embed.images import crop_image, decode_image, looks_like_chest, machine_fault, prepare_image
 
-        data, content_id = self.contents[key]
+        data, file, box = self.contents[key]
         # libtiff tells of damage on stderr, across the progress bar and without the file's name; the error has both.
         quiet = stderr_silenced() if data[:4] in _TIFF else contextlib.nullcontext()
         try:
-            with quiet:
-                image = decode_image(data, content_id=content_id, colour=self.setup.colour)
+            if self.decoded is not None and self.decoded[0] == file:
+                image = self.decoded[1]
+            else:
+                with quiet:
+                    image = decode_image(data, content_id=file, colour=self.setup.colour)
+            self.decoded = (file, image) if box else None
             seen = prepare_image(image, self.setup.prepare)
             if not looks_like_chest(seen.pixels, seen.max_value):
                 self.unlike.add(key)
             if seen.notes:
                 self.odd[key] = seen.notes
+            if box:
+                image = crop_image(image, Box.parse(box))
         except ImageError:
             raise
         except Exception as error:
@@ -270,7 +293,7 @@ def make_encoder(setup: Setup) -> CheckedEncoder:
     if setup.kind == "decoder":
         options |= {"device": "cpu", "precision": "float32"}  # its engine never starts
     loaded = load_encoder(setup.encoder, weights=setup.weights, outputs=setup.outputs, pixels=setup.pixels, **options)
-    encoder = CheckedEncoder(prepared_encoder(loaded.encoder, setup.prepare))
+    encoder = CheckedEncoder(prepared_encoder(loaded.encoder, setup.prepare, setup.cropped))
     if encoder.spec.fingerprint != setup.fingerprint:
         raise CxrEmbedError("the encoder's weights changed while the run was starting; start it again")
     return encoder

@@ -243,7 +243,7 @@ def _parts(
         sides = [sides[0].keep(np.flatnonzero(~away)), sides[0].keep(np.flatnonzero(away))]
     check_apart(sides[0], sides[1], ("in the training part", "in the test part"))
     for encoder in encoders:
-        content = dict(zip(encoder.store.ids.tolist(), encoder.store.content_ids.tolist(), strict=True))
+        content = dict(zip(encoder.store.ids.tolist(), encoder.store.index.files(), strict=True))
         learned = {content[image_id] for image_id in sides[0].ids.tolist()}
         same = [image_id for image_id in sides[1].ids.tolist() if content[image_id] in learned]
         if same:

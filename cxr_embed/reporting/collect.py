@@ -264,7 +264,7 @@ def _leaks(
         return leaks
     splits = dict(zip(labels.ids.tolist(), labels.column("split").tolist(), strict=True))
     for store in stores[:1]:
-        content = list(zip(store.ids.tolist(), store.content_ids.tolist(), strict=True))
+        content = list(zip(store.ids.tolist(), store.index.files(), strict=True))
         tested = {digest for image_id, digest in content if splits.get(image_id) == split}
         others = [image_id for image_id, digest in content if digest in tested and splits.get(image_id, split) != split]
         if others:

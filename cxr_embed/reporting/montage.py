@@ -6,7 +6,7 @@ import json
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,12 @@ import numpy as np
 from cxr_embed.errors import CaseIndexError, ImageError
 from cxr_embed.images import read_image
 from cxr_embed.index.answers import check_target, shown_findings
-from cxr_embed.index.case_table import LOOKS
+from cxr_embed.index.case_table import BOX, LOOKS
 from cxr_embed.index.queries import Examples
 from cxr_embed.io.files import stays_below, written_aside
 from cxr_embed.manifest import leaves_root
 from cxr_embed.present.numbers import format_threshold
+from cxr_embed.regions import Box, is_box
 from cxr_embed.reporting.drawing import INK, NORMAL, RULE, SETTINGS, SMALL, SOFT, STYLES, new_figure, short
 from cxr_embed.types import CxrImage, counted
 
@@ -32,7 +33,8 @@ _ACROSS, _DPI = 5, 150  # neighbours in a row, dots an inch
 _CELL, _WORDS, _GAP, _FOOT = 2.1, 0.8, 0.06, 0.2  # inches of a panel, its words, its margin, and below the last line
 _MAP_WORDS = 0.72  # inches, of the words below a map
 _LINE, _ACROSS_INCH = 0.15, 15  # inches of a line at the bottom, and letters in an inch of it
-_SIDE = 640  # pixels: more than a panel shows
+_SIDE, _SMALL_SIDE = 640, 200  # pixels: more than a panel shows, and the small picture in one
+_CORNER = (0.68, 0.68, 0.32, 0.32)  # of a panel, where the whole picture of a region is
 _LETTERS, _NAME = 36, 28  # of a line under a panel, of a name in it: names are often digits, which are broad
 
 
@@ -40,6 +42,21 @@ Mapped = tuple[np.ndarray | str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
+class Part:
+    """A panel's picture is a part of another one.
+
+    Attributes:
+        box: that was drawn, in the panel's picture: left and upper edge, width and height.
+        whole: `(H, W)`, the other one.
+        place: of the panel's picture in it.
+    """
+
+    box: tuple[float, ...]
+    whole: np.ndarray
+    place: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Panel:
     """One radiograph of the picture, or words in its place.
 
@@ -49,13 +66,15 @@ class Panel:
         pixels: `(H, W)`, brighter = denser, or `(H, W, 3)` uint8 in colour; None where there is no picture.
         why: there is no picture.
         image_id: of the case, for the file's metadata; blank for no case.
+        part: of a region, what it is a part of.
     """
 
-    title: str
-    lines: tuple[str, ...] = ()
-    pixels: np.ndarray | None = None
+    title: str = field(kw_only=False)
+    lines: tuple[str, ...] = field(default=(), kw_only=False)
+    pixels: np.ndarray | None = field(default=None, kw_only=False)
     why: str = ""
     image_id: str = ""
+    part: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -98,22 +117,25 @@ def check_montage(path: Path) -> None:
     check_target(path, SUFFIXES, "a montage is", "`montage`")
 
 
-def file_panel(path: Path, title: str, lines: Sequence[str] = (), content: str = "") -> Panel:
+def file_panel(path: Path, title: str, lines: Sequence[str] = (), content: str = "", box: Box | None = None) -> Panel:
     """A radiograph's panel; a file that is missing, broken or another one than was embedded is said so in its place.
 
     Args:
         path: of the radiograph.
         title, lines: below it.
         content: SHA-256 of the file that was embedded, as hexadecimal digits; blank where any will do.
+        box: of a region: what is cut out is shown, the box outlined, beside a small picture of the whole.
     """
-    return _panel(file_image(path, content), title, lines)
+    return _panel(file_image(path, content), Panel(title, tuple(lines)), box)
 
 
-def _panel(image: CxrImage | str, title: str, lines: Sequence[str], image_id: str = "") -> Panel:
+def _panel(image: CxrImage | str, panel: Panel, box: Box | None) -> Panel:
+    """A panel with a radiograph or its region in it, or with why there is none."""
     if isinstance(image, str):
-        return Panel(title, tuple(lines), why=image, image_id=image_id)
-    step = max(1, min(image.pixels.shape) // _SIDE)
-    return Panel(title, tuple(lines), image.pixels[::step, ::step], image_id=image_id)
+        return replace(panel, why=image)
+    if box is not None:
+        return _region_panel(panel, image.pixels, box)
+    return replace(panel, pixels=_shown(image.pixels))
 
 
 def file_image(path: Path, content: str = "") -> CxrImage | str:
@@ -125,6 +147,26 @@ def file_image(path: Path, content: str = "") -> CxrImage | str:
     return image if not content or image.content_id == content else "another file than was embedded"
 
 
+def _shown(pixels: np.ndarray, side: int = _SIDE) -> np.ndarray:
+    step = max(1, min(pixels.shape) // side)
+    return pixels[::step, ::step]
+
+
+def _region_panel(panel: Panel, pixels: np.ndarray, box: Box) -> Panel:
+    """A panel with the region of a box in it, or with why there is none."""
+    shape = (pixels.shape[0], pixels.shape[1])
+    try:
+        rows, columns = box.cut(shape)
+        left, upper, width, height = box.on(shape)
+    except ImageError:
+        return replace(panel, why="its box is not inside the picture")
+    part, small = _shown(pixels[rows, columns]), _shown(pixels, _SMALL_SIDE)
+    across, down = columns.stop - columns.start, rows.stop - rows.start
+    inside = np.array([left - columns.start, upper - rows.start, width, height]) * (part.shape[1] / across)
+    place = np.array([columns.start, rows.start, across, down]) * (small.shape[1] / shape[1])
+    return replace(panel, pixels=part, part=Part(tuple(inside.tolist()), small, tuple(place.tolist())))
+
+
 def case_panel(case: dict[str, Any], places: Places, title: str, lines: Sequence[str]) -> Panel:
     """The panel of a case of an index; its path stays below the root.
 
@@ -133,7 +175,8 @@ def case_panel(case: dict[str, Any], places: Places, title: str, lines: Sequence
         places: where the radiographs are.
         title, lines: below it.
     """
-    return _panel(case_image(case, places), title, lines, case["image_id"])
+    box = Box.parse(case[BOX]) if is_box(str(case.get(BOX) or "")) else None
+    return _panel(case_image(case, places), Panel(title, tuple(lines), image_id=case["image_id"]), box)
 
 
 def case_image(case: dict[str, Any], places: Places) -> CxrImage | str:
@@ -212,7 +255,7 @@ def draw_search(
     """
     examples = []
     for sign, given in (("like", like), ("not like", unlike)):
-        examples += [file_panel(file, sign, [_end(file.name)]) for file in given.files]
+        examples += [file_panel(file, sign, [_end(file.name)], box=given.box) for file in given.files]
         examples += [
             case_panel(examples_by_id[name], places, sign, describe_case(examples_by_id[name])) for name in given.ids
         ]
@@ -354,6 +397,18 @@ def _metadata(path: Path, ids: Sequence[str]) -> dict[str, str | None]:
     return {"CreationDate": None, "Keywords": listed}
 
 
+def _draw_picture(axes: Axes, pixels: np.ndarray) -> None:
+    low, high = np.percentile(pixels, (0.5, 99.5))
+    axes.imshow(pixels, cmap="gray", vmin=low, vmax=max(high, low + 1), interpolation="antialiased")
+
+
+def _draw_box(axes: Axes, box: tuple[float, ...]) -> None:
+    from matplotlib.patches import Rectangle
+
+    left, upper, width, height = box
+    axes.add_patch(Rectangle((left, upper), width, height, fill=False, edgecolor=STYLES[1].colour, linewidth=0.8))
+
+
 def _draw(axes: Axes, panel: Panel, edge: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
@@ -370,9 +425,14 @@ def _draw(axes: Axes, panel: Panel, edge: str) -> None:
         axes.text(0.5, 0.5, textwrap.fill(words, 26), ha="center", va="center", transform=axes.transAxes, wrap=True)
     else:
         axes.set_facecolor("black")
-        low, high = np.percentile(panel.pixels, (0.5, 99.5))  # colours stay as they are
-        axes.imshow(panel.pixels, cmap="gray", vmin=low, vmax=max(high, low + 1), interpolation="antialiased")
+        _draw_picture(axes, panel.pixels)
         axes.set_aspect("equal", adjustable="datalim")  # a picture that is not square gets black margins
+        if panel.part is not None:
+            _draw_box(axes, panel.part.box)
+            corner = axes.inset_axes(_CORNER)
+            corner.set_axis_off()
+            _draw_picture(corner, panel.part.whole)
+            _draw_box(corner, panel.part.place)
     lines = [short(line, _LETTERS + 2) for line in panel.lines]
     axes.text(
         0,

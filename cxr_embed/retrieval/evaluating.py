@@ -11,6 +11,7 @@ import numpy as np
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.evaluation import Comparison, Evaluation, compare, evaluate
 from cxr_embed.index import CaseIndex
+from cxr_embed.index.case_table import BOX
 from cxr_embed.manifest import Manifest
 from cxr_embed.metrics import Estimate
 from cxr_embed.metrics.retrieval import means_by_patient
@@ -102,6 +103,7 @@ def evaluate_retrieval(
         notes=(
             *cases.notes,
             *_alike(indexes),
+            *_of_regions(indexes),
             *left_out_of_means(cases.names, count_no_finding),
             *_caveats(found[0], cases),
         ),
@@ -285,6 +287,12 @@ def _apart(first: Part, second: Part) -> Part:
 
 def _alike(indexes: Sequence[CaseIndex]) -> list[str]:
     return [f"{index.path}: {note}" for index in indexes if (note := collapsed(index.vectors))]
+
+
+def _of_regions(indexes: Sequence[CaseIndex]) -> list[str]:
+    if not any(BOX in index.columns for index in indexes):
+        return []
+    return ["regions of one picture are found as images of the same patient: that recall says little here"]
 
 
 def _caveats(found: IndexRetrieval, cases: SharedCases) -> list[str]:

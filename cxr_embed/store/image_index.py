@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cxr_embed.errors import StoreError
 from cxr_embed.io.digests import file_record
-from cxr_embed.store.layout import OLDER_ROW_SCHEMA, ROW_SCHEMA, ROWS, ShardInfo, remedy
+from cxr_embed.store.layout import OLDER_ROW_SCHEMA, REGION_SCHEMA, ROW_SCHEMA, ROWS, ShardInfo, remedy
 from cxr_embed.types import Stamp
 
 
@@ -51,7 +51,7 @@ class ShardRows:
             raise StoreError(f"{path}: {ROWS} cannot be read ({type(error).__name__})") from None
         if table.schema == OLDER_ROW_SCHEMA:
             table = table.append_column(ROW_SCHEMA.field("unlike_chest"), pa.nulls(len(table), pa.bool_()))
-        if table.schema != ROW_SCHEMA or len(table) != info.rows or info.vectors > info.rows:
+        if table.schema not in (ROW_SCHEMA, REGION_SCHEMA) or len(table) != info.rows or info.vectors > info.rows:
             raise StoreError(f"{path}: {ROWS} is not what shard.json declares")
         return cls(path, info.vectors, table)
 
@@ -148,18 +148,32 @@ class ImageIndex:
         shard, position = self._locate(np.array([row]))
         return int(shard[0]), int(position[0])
 
-    def unchanged(self, image_ids: list[str], patient_ids: list[str], stamps: list[Stamp]) -> list[bool]:
-        """Which images are as the store last recorded them: the same patient, and the file untouched since."""
+    @property
+    def has_regions(self) -> bool:
+        """Whether the images are parts of pictures."""
+        return any("box" in shard.table.column_names for shard in self._shards)
+
+    def unchanged(
+        self, image_ids: list[str], patient_ids: list[str], stamps: list[Stamp], boxes: list[str]
+    ) -> list[bool]:
+        """Which images are as the store last recorded them: the same patient and box, and the file untouched since.
+
+        Args:
+            image_ids, patient_ids, stamps: of each image.
+            boxes: of each region; blank for a whole picture.
+        """
         rows = [self.latest.get(image_id, -1) for image_id in image_ids]
         known = [row for row in rows if row >= 0]
         if not known:
             return [False] * len(rows)
-        recorded = self._rows(["patient_id", "size", "mtime_ns", "ctime_ns"], known)
+        names = ["patient_id", "size", "mtime_ns", "ctime_ns"]
+        recorded = self._rows([*names, "box"] if self.has_regions else names, known)
         states = zip(*(recorded[name].to_pylist() for name in recorded.column_names), strict=True)
         result = []
-        for row, patient, stamp in zip(rows, patient_ids, stamps, strict=True):
+        for row, patient, stamp, box in zip(rows, patient_ids, stamps, boxes, strict=True):
             state = next(states) if row >= 0 else None
-            result.append(stamp.ctime_ns != 0 and state == (patient, stamp.size, stamp.mtime_ns, stamp.ctime_ns))
+            now = (patient, stamp.size, stamp.mtime_ns, stamp.ctime_ns, *([box or None] if self.has_regions else []))
+            result.append(stamp.ctime_ns != 0 and state == now)
         return result
 
     def find_image(self, image_id: str) -> KnownImage | None:
@@ -184,6 +198,10 @@ class ImageIndex:
         values: list[Any] = self._rows([name], rows)[name].to_pylist() if rows else []
         return values
 
+    def files(self) -> list[bytes]:
+        """SHA-256 of the files of all images with a vector, in the order of `places`."""
+        return self.column("file" if self.has_regions else "content")
+
     def is_unlike_chest(self, content: bytes) -> bool:
         """Whether a content's picture was seen not to look like a chest; no for content that is not here."""
         place = self.find_content(content)
@@ -204,7 +222,7 @@ class ImageIndex:
         if len(self._mapped) != len(self._shards):
             # Concatenating mapped tables copies nothing.
             self._mapped[:] = [shard.table for shard in self._shards]
-            self._table = pa.concat_tables(self._mapped)
+            self._table = pa.concat_tables(self._mapped, promote_options="default")
         assert self._table is not None
         return self._table.select(columns).take(pa.array(numbers, pa.int64()))
 

@@ -20,6 +20,7 @@ from cxr_embed.choices import Dtype
 from cxr_embed.errors import StoreError
 from cxr_embed.io.digests import canonical_json, file_record, json_digest, short_digest
 from cxr_embed.io.files import sync
+from cxr_embed.regions import picture_of
 from cxr_embed.store.checksums import row_checksums
 from cxr_embed.types import EncoderSpec, Precision, Stamp
 
@@ -47,11 +48,14 @@ ROW_SCHEMA = pa.schema(
 )
 # What shards held before somebody looked.
 OLDER_ROW_SCHEMA = ROW_SCHEMA.remove(ROW_SCHEMA.get_field_index("unlike_chest"))
+# Of regions: `content` is of the file and the box, `file` is the SHA-256 of the file alone.
+REGION_FIELDS = (pa.field("box", pa.string()), pa.field("file", pa.binary(32)))
+REGION_SCHEMA = pa.schema([*ROW_SCHEMA, *REGION_FIELDS])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One image's state: its content, or the reason why it has no vector."""
+    """One image's state: its content, or the reason why it has no vector; of a region, its box and file too."""
 
     image_id: str
     patient_id: str
@@ -61,6 +65,18 @@ class Row:
     error: str | None = None
     software: str | None = None
     unlike_chest: bool | None = None
+    box: str | None = None
+    file: bytes | None = None
+
+    @property
+    def file_digest(self) -> bytes | None:
+        """SHA-256 of the file; None where it could not be read."""
+        return self.content if self.file is None else self.file
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The image's id, and of a region its picture's."""
+        return (self.image_id,) if self.box is None else (self.image_id, picture_of(self.image_id))
 
 
 @dataclass(frozen=True)
@@ -272,6 +288,7 @@ def write_shard(
 
 
 def _write_rows(path: Path, rows: Sequence[Row]) -> None:
+    schema = REGION_SCHEMA if any(row.box is not None for row in rows) else ROW_SCHEMA
     table = pa.Table.from_pydict(
         {
             "image_id": [row.image_id for row in rows],
@@ -284,10 +301,12 @@ def _write_rows(path: Path, rows: Sequence[Row]) -> None:
             "error": [row.error for row in rows],
             "software": [row.software for row in rows],
             "unlike_chest": [row.unlike_chest for row in rows],
+            "box": [row.box for row in rows],
+            "file": [row.file for row in rows],
         },
-        schema=ROW_SCHEMA,
+        schema=schema,
     )
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, ROW_SCHEMA) as writer:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         writer.write_table(table.combine_chunks())
 
 

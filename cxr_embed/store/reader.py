@@ -137,7 +137,7 @@ class Store:
 
     @property
     def content_ids(self) -> np.ndarray:
-        """`(N,)` SHA-256 of the files, 64 hexadecimal digits each, in the order of `ids`."""
+        """`(N,)` SHA-256 of the files (of regions, of file and box), 64 hexadecimal digits each, as `ids`."""
         return np.array([content.hex() for content in self.index.column("content")], dtype="U64")
 
     @property

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -91,23 +92,14 @@ def read_rows(root: Path, header: Header) -> Iterator[tuple[Path, ShardInfo, Sha
         if info.fingerprint != header.spec.fingerprint:
             raise StoreError(f"{path}: another encoder's shard ({info.fingerprint[:12]})")
         table = ShardRows.open(path, info)
-        columns = [table.table[name].to_pylist() for name in ROW_SCHEMA.names]
-        rows = [
-            Row(
-                image_id=image_id,
-                patient_id=patient,
-                content=content,
-                stamp=Stamp(size, mtime, ctime),
-                error_kind=kind,
-                error=error,
-                software=software,
-                unlike_chest=unlike,
-            )
-            for image_id, patient, content, size, mtime, ctime, kind, error, software, unlike in zip(
-                *columns, strict=True
-            )
-        ]
-        yield path, info, table, rows
+        names = table.table.column_names
+        columns = [table.table[name].to_pylist() for name in names]
+        yield path, info, table, [_row(dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
+
+
+def _row(values: dict[str, Any]) -> Row:
+    stamp = Stamp(values.pop("size"), values.pop("mtime_ns"), values.pop("ctime_ns"))
+    return Row(stamp=stamp, **values)
 
 
 def take_out(root: Path, covers: Covers) -> TakenOut:
@@ -118,7 +110,7 @@ def take_out(root: Path, covers: Covers) -> TakenOut:
 
     Args:
         root: the store; the caller holds its lock.
-        covers: whether an image goes: by patient, image id and content (None where it was never read).
+        covers: whether an image goes: by patient, image id and file (None where it was never read).
 
     Raises:
         StoreError: where it is damaged. It is then as it was.
@@ -128,7 +120,11 @@ def take_out(root: Path, covers: Covers) -> TakenOut:
     header = Header.read(root)
     read = list(read_rows(root, header))
     state = states([rows for *_, rows in read])
-    gone = {image_id for image_id, row in state.items() if covers(row.patient_id, image_id, row.content)}
+    gone = {
+        image_id
+        for image_id, row in state.items()
+        if any(covers(row.patient_id, name, row.file_digest) for name in row.names)
+    }
     heirs: dict[bytes, Row] = {}
     for *_, rows in read:
         for row in rows:
@@ -154,10 +150,10 @@ def _after(
     if row.image_id in gone:
         # A vector that others have too goes over to one of them.
         heir = heirs.get(row.content) if owner and row.content is not None else None
-        if heir is None or covers("", "", row.content):
+        if heir is None or covers("", "", row.file_digest):
             return None
         return replace(heir, stamp=Stamp(), unlike_chest=row.unlike_chest)
-    if covers("", "", row.content):
+    if covers("", "", row.file_digest):
         return None  # what the image was before
     if covers(row.patient_id, "", None):
         return replace(row, patient_id=state[row.image_id].patient_id)  # it was taken for another patient's once

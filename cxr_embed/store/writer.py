@@ -178,7 +178,7 @@ class StoreWriter:
         self._others.append(row)
 
     def _check_known(self, row: Row) -> None:
-        if self.forgotten.covers(row.patient_id, row.image_id, row.content):
+        if any(self.forgotten.covers(row.patient_id, name, row.file_digest) for name in row.names):
             raise StoreError(f"{self.path}: an image that `cxr-embed forget` took out is to stay out")
 
     @property

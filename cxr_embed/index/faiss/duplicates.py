@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cxr_embed.index.case_table import CONTENT
+from cxr_embed.index.case_table import BOX, CONTENT
 from cxr_embed.index.faiss.pairs import EXACT_UP_TO, FALSE_PAIRS, FEWEST, Pairs, Scale, find_pairs, scale_of
 from cxr_embed.types import counted
 
@@ -96,8 +96,16 @@ def find_duplicates(
         notes.append(f"an image's nearest one of another patient: {shown} (median, 90%, 99%, highest)")
     if len(vectors) > EXACT_UP_TO and threshold is not None:
         notes.append(f"more than {EXACT_UP_TO:,} images: pairs were looked for in near cells, and a few can be missed")
-    contents = np.array([value.hex() if value else "" for value in index.table[CONTENT].to_pylist()], dtype=np.str_)
-    pairs = find_pairs(vectors, contents, threshold)
+    files = np.array([value.hex() if value else "" for value in index.table[CONTENT].to_pylist()], dtype=np.str_)
+    if BOX in index.table.column_names:
+        boxes = np.array(index.table[BOX].to_pylist(), dtype=np.str_)
+        pairs = find_pairs(vectors, np.strings.add(np.strings.add(files, " "), boxes), threshold)
+        # Of one file, other parts are other images; a picture's own are never copies of each other.
+        other = (files[pairs.first] != files[pairs.second]) | (files[pairs.first] == "")
+        pairs = pairs.where(other | pairs.same_file)
+        notes.append("regions are compared with those of other files, and with the same part of the same file")
+    else:
+        pairs = find_pairs(vectors, files, threshold)
     groups = group(pairs, patients, splits, order if order is not None else np.arange(len(vectors)))
     return Duplicates(groups, threshold, rule, scale, (*notes, *_one_person(groups, patients, splits)))
 

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index.case_table import CONTENT, IMAGE, PATIENT, image_ids
+from cxr_embed.index.case_table import BOX, CONTENT, IMAGE, PATIENT, image_ids
 from cxr_embed.index.faiss.layout import PROMPTS
 from cxr_embed.io.digests import sha256_hex
 from cxr_embed.manifest import Manifest
+from cxr_embed.regions import picture_of
 from cxr_embed.store import Store, read_prompts
 from cxr_embed.store.forgotten import Forgotten, gather_forgotten
 from cxr_embed.store.prompts import PROMPTS as STORE_PROMPTS
@@ -47,13 +48,16 @@ def chosen_images(store: Store, manifest: Manifest | None, forgotten: Forgotten)
     listed = (
         {} if manifest is None else dict(zip(manifest.ids.tolist(), manifest.column(PATIENT).tolist(), strict=True))
     )
-    states = zip(store.ids.tolist(), store.index.column("patient_id"), store.index.column("content"), strict=True)
+    ids, owners, files = store.ids.tolist(), store.index.column("patient_id"), store.index.files()
     out = np.array(
         [
-            forgotten.covers(patient, image_id, content) or forgotten.has_patient(listed.get(image_id, ""))
-            for image_id, patient, content in states
+            forgotten.covers(patient, image_id, file) or forgotten.has_patient(listed.get(image_id, ""))
+            for image_id, patient, file in zip(ids, owners, files, strict=True)
         ]
     )
+    if store.index.has_regions:
+        pictures = [forgotten.has_image(owner, picture_of(name)) for name, owner in zip(ids, owners, strict=True)]
+        out |= np.array(pictures)
     if count := int((chosen & out).sum()):
         notes = (*notes, f"{count:,} images are of forgotten patients or files: not indexed")
         if not (chosen & ~out).any():
@@ -88,6 +92,7 @@ def _listed_images(store: Store, manifest: Manifest | None) -> tuple[np.ndarray,
     if more := int((~chosen).sum()):
         are = "is" if more == 1 else "are"
         notes.append(f"{counted(more, 'image')} of {store.path} {are} not in the manifest: not indexed")
+    notes += _other_boxes(store, manifest, stored)
     if PATIENT not in manifest.table.column_names:
         return chosen, tuple(notes)
     recorded = pa.array(store.index.column("patient_id"), pa.string())
@@ -101,8 +106,20 @@ def _listed_images(store: Store, manifest: Manifest | None) -> tuple[np.ndarray,
     return chosen, tuple(notes)
 
 
+def _other_boxes(store: Store, manifest: Manifest, stored: pa.Array) -> list[str]:
+    """A note on regions that the manifest has elsewhere than they were cut out: what it says is of another part."""
+    if not (store.index.has_regions and manifest.has_regions):
+        return []
+    listed = pa.array(manifest.boxes.tolist(), pa.string()).take(stored)
+    differs = pc.not_equal(pa.array(store.index.column(BOX), pa.string()), listed)
+    if not (count := pc.sum(differs).as_py()):
+        return []
+    have = counted(count, "region has", "regions have")
+    return [f"{have} another box in the manifest than in {store.path}: embed the manifest again"]
+
+
 def changed_files(store: Store, chosen: np.ndarray, places: pa.Array, table: pa.Table) -> tuple[str, ...]:
-    """A note on images that are indexed already, from other files than the store's vectors are of.
+    """A note on images that are indexed already, from other files or boxes than the store's vectors are of.
 
     Args:
         store: that is added.
@@ -110,14 +127,20 @@ def changed_files(store: Store, chosen: np.ndarray, places: pa.Array, table: pa.
         places: `(N,)` of its images in the index's table; null where they are new.
         table: the index's.
     """
-    stored = pa.array(store.index.column("content"), pa.binary(32))
+    stored = pa.array(store.index.files(), pa.binary(32))
     indexed = table[CONTENT].combine_chunks().cast(pa.binary(32)).take(places)
     differs = np.asarray(pc.not_equal(stored, indexed).fill_null(False)) & chosen
+    what = "file"
+    if store.index.has_regions:
+        what = "file or box"
+        boxes = pa.array(store.index.column(BOX), pa.string())
+        there = table[BOX].combine_chunks().cast(pa.string()).take(places)
+        differs |= np.asarray(pc.not_equal(boxes, there).fill_null(False)) & chosen
     if not differs.any():
         return ()
     named = ", ".join(store.ids[differs][:_NAMED].tolist()) + (", ..." if differs.sum() > _NAMED else "")
     return (
-        f"{counted(int(differs.sum()), 'image is', 'images are')} indexed from another file than {store.path} has "
+        f"{counted(int(differs.sum()), 'image is', 'images are')} indexed from another {what} than {store.path} has "
         f"({named}): left as they are; `index remove` them first to have the new vectors",
     )
 

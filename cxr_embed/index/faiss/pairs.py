@@ -57,6 +57,10 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.first)
 
+    def where(self, kept: np.ndarray) -> Pairs:
+        """Those of a mask `(M,)`."""
+        return Pairs(self.first[kept], self.second[kept], self.similarity[kept], self.same_file[kept])
+
 
 def scale_of(vectors: np.ndarray, patients: np.ndarray) -> Scale:
     """How alike different patients' images are, and the threshold that follows.

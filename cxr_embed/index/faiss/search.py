@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError, StoreError
-from cxr_embed.index.case_table import CONTENT, DATE, IMAGE, LOOKS, PATIENT, CaseColumn, read_table
+from cxr_embed.index.case_table import BOX, CONTENT, DATE, IMAGE, LOOKS, PATIENT, CaseColumn, read_table
 from cxr_embed.index.faiss.layout import CANDIDATES, CASES, CHECKSUMS, PROMPTS, TOKENS, VECTORS, IndexRecord
 from cxr_embed.index.faiss.tokens import TokenVectors
 from cxr_embed.index.faiss.vectors import PooledVectors
@@ -208,7 +208,10 @@ class CaseIndex(Searchable):
         vector = self._tokens[row].astype(np.float32) if self.pool == "tokens" else self._vectors[row]
         strange = LOOKS in self._columns and self._columns[LOOKS].take([row])[0]
         notes = (unlike_note(image_id),) if strange else ()
-        return Query(vector, image_id, (patient,) if patient else (), (image_id,), notes)
+        own = [image_id]
+        if BOX in self._columns and (file := self._columns[CONTENT].take([row])[0]) is not None:
+            own = self.ids_of_content(file)  # other parts of the same picture are not other cases
+        return Query(vector, image_id, (patient,) if patient else (), tuple(own), notes)
 
     def ids_of_content(self, content: bytes) -> list[str]:
         """Image ids of the cases that were embedded from a file of this SHA-256."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index.case_table import CONTENT, PATIENT
+from cxr_embed.index.case_table import BOX, CONTENT, PATIENT
 from cxr_embed.index.milvus.client import DIGEST, ROW, TIMEOUT, VECTOR, as_index_error, connect, is_file, read_record
 from cxr_embed.index.milvus.filter import ALL, KEY, among
 from cxr_embed.index.milvus.push import create
 from cxr_embed.index.milvus.search import MilvusIndex
+from cxr_embed.regions import picture_of
 
 _BATCH = 1000  # rows of one message, and ids of one question
 _COPY = "_without"  # ends the name of a collection that is being written anew
@@ -66,8 +67,8 @@ def remove(uri: str, collection: str, ids: Sequence[str] = (), patients: Sequenc
     return _take_out(index, gone)
 
 
-def cases_of(uri: str, collection: str) -> Iterator[tuple[str, str, bytes | None]]:
-    """Each case's image id, patient (blank where nobody knows) and content.
+def cases_of(uri: str, collection: str) -> Iterator[tuple[str, str, bytes | None, str]]:
+    """Each case's image id, patient (blank where nobody knows), file's digest and, of a region, its picture's id.
 
     Raises:
         CaseIndexError: where nobody answers, or there is no such collection.
@@ -78,12 +79,13 @@ def cases_of(uri: str, collection: str) -> Iterator[tuple[str, str, bytes | None
     patient, content = fields[PATIENT], fields[CONTENT]
     for row in _rows(index, ALL, [KEY, patient.name, content.name]):
         digest = content.decode(row[content.name])
-        yield row[KEY], str(row[patient.name] or ""), digest if isinstance(digest, bytes) else None
+        picture = picture_of(row[KEY]) if BOX in fields else ""
+        yield row[KEY], str(row[patient.name] or ""), digest if isinstance(digest, bytes) else None, picture
 
 
-def remove_covered(uri: str, collection: str, covers: Callable[[str, str, bytes | None], bool]) -> Removed:
-    """`remove` of the cases that a rule covers, by patient, image id and content; there may be none."""
-    gone = {image_id for image_id, patient, content in cases_of(uri, collection) if covers(patient, image_id, content)}
+def remove_covered(uri: str, collection: str, covers: Callable[[str, str, bytes | None, str], bool]) -> Removed:
+    """`remove` of the cases that a rule covers, by what `cases_of` says of them; there may be none."""
+    gone = {case[0] for case in cases_of(uri, collection) if covers(*case)}
     return _take_out(MilvusIndex(uri, collection), gone)
 
 

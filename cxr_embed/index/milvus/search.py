@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index.case_table import CONTENT, DATE, LOOKS, PATH, PATIENT
+from cxr_embed.index.case_table import BOX, CONTENT, DATE, LOOKS, PATH, PATIENT
 from cxr_embed.index.milvus.client import (
     ROW,
     TIMEOUT,
@@ -132,7 +132,12 @@ class MilvusIndex(Searchable):
         patient = found[0][self._patient.name]
         notes = tuple(unlike_note(image_id) for name in looks if found[0][name])
         vector = np.asarray(found[0][VECTOR], np.float32)
-        return Query(vector, image_id, (patient,) if patient else (), (image_id,), notes)
+        own = [image_id]
+        if BOX in self.columns:  # other parts of the same picture are not other cases
+            field = self.record.fields[CONTENT]
+            digest = self._rows(among(KEY, [image_id]), [field.name])[0][field.name]
+            own = [str(row[KEY]) for row in self._rows(among(field.name, [digest]), [])]
+        return Query(vector, image_id, (patient,) if patient else (), tuple(own), notes)
 
     def ids_of_content(self, content: bytes) -> list[str]:
         """Image ids of the cases that were embedded from a file of this SHA-256."""
