@@ -25,7 +25,7 @@ from cxr_embed.reporting.examples import Example, Explain
 from cxr_embed.types import CxrImage, counted
 
 if TYPE_CHECKING:
-    from cxr_embed.reporting.montage import Places
+    from cxr_embed.reporting.panels import Places
 
 SIDE = 320  # pixels of a picture's longer side in the page
 _APART = 0.02  # of probabilities: more than a store's float16 or another engine explain
@@ -69,7 +69,7 @@ class ExplainedCases:
             ReportError: where no radiograph can be read, or the scores are not the probe's.
             EncoderError, MapError: where the encoder cannot be loaded, or is another one.
         """
-        from cxr_embed.reporting.montage import case_image
+        from cxr_embed.reporting.panels import case_image
 
         trained = self.probe.trained
         targets = of_probe(trained, tuple(dict.fromkeys(example.finding for example in examples)))
@@ -82,16 +82,16 @@ class ExplainedCases:
             maps = SmallMaps(
                 encoder, targets, side=SIDE, measured=self.measured, announce=self.announce, images=len(wanted)
             )
-            for number, (image_id, asked) in enumerate(wanted.items()):
+            for number, (image_id, shown) in enumerate(wanted.items()):
                 if self.progress is not None:
                     self.progress("explaining", number, len(wanted))
                 image = case_image({"image_id": image_id}, self.places)
                 if not isinstance(image, CxrImage):
-                    found |= dict.fromkeys(asked, image)
+                    found |= dict.fromkeys(shown, image)
                     continue
                 answer = {output: vectors[0] for output, vectors in answers_of(encoder, [image]).items()}
-                drawn = maps.of(image, answer, [targets.names.index(example.finding) for example in asked])
-                found |= dict(zip(asked, drawn, strict=True))
+                drawn = maps.of(image, answer, [targets.names.index(example.finding) for example in shown])
+                found |= dict(zip(shown, drawn, strict=True))
         finally:
             encoder.close()
         about = maps.explainer.about
