@@ -15,7 +15,8 @@ from cxr_embed.errors import CxrEmbedError
 from cxr_embed.forget.known import Known
 from cxr_embed.forget.mentions import Marks, count_mentions
 from cxr_embed.forget.rows import count_rows, drop_rows
-from cxr_embed.reporting.montage import Panel, write_montage
+from cxr_embed.reporting.montage import write_montage
+from cxr_embed.reporting.panels import Panel
 from cxr_embed.store.forgotten import Forgotten
 
 

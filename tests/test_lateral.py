@@ -16,7 +16,7 @@ from test_dicom import dicom
 
 from cxr_embed.images import read_dicom_header, read_image
 from cxr_embed.pipeline.embedding import embed
-from cxr_embed.reporting.montage import describe_case
+from cxr_embed.reporting.panels import describe_case
 from cxr_embed.types import is_lateral
 
 

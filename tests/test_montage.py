@@ -18,15 +18,8 @@ from cxr_embed.index.faiss.build import build_index
 from cxr_embed.index.queries import Examples
 from cxr_embed.phantom import render_study, sample_studies
 from cxr_embed.pipeline.embedding import embed
-from cxr_embed.reporting.montage import (
-    Panel,
-    Places,
-    case_panel,
-    check_montage,
-    describe_case,
-    draw_search,
-    write_montage,
-)
+from cxr_embed.reporting.montage import check_montage, draw_search, write_montage
+from cxr_embed.reporting.panels import Panel, Places, case_panel, describe_case
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from cxr_embed.types import CxrImage
 if TYPE_CHECKING:
     from cxr_embed.api.search import SimilarCases
     from cxr_embed.encoders import CheckedEncoder
-    from cxr_embed.reporting.montage import Likeness, Places
+    from cxr_embed.reporting.panels import Likeness, Places
 
 SIDE = 420  # pixels of a picture's longer side in a montage
 Progress = Callable[[str, int, int], object]
@@ -65,7 +65,7 @@ def likeness_of(
         CaseIndexError: for an index of tokens.
         EncoderError, MapError: where the encoder cannot be loaded, or is another one.
     """
-    from cxr_embed.reporting.montage import Likeness, case_image
+    from cxr_embed.reporting.panels import Likeness, case_image
 
     check_alike(answer)
     index = answer.index
@@ -109,10 +109,10 @@ def _of_query(
 
 def _query_image(answer: SimilarCases, places: Places) -> CxrImage | None:
     """The query's picture, where it is one."""
-    from cxr_embed.reporting.montage import case_image, file_image
+    from cxr_embed.reporting.panels import case_image, file_image
 
     like = answer.like
-    if len(like) != 1 or len(answer.unlike) or like.texts:
+    if len(like) != 1 or len(answer.unlike) or like.texts or like.box is not None:
         return None
     if like.files:
         image = file_image(Path(like.files[0]))

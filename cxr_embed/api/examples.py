@@ -25,7 +25,7 @@ from cxr_embed.reporting.examples import Example, Explain
 from cxr_embed.types import CxrImage, counted
 
 if TYPE_CHECKING:
-    from cxr_embed.reporting.montage import Places
+    from cxr_embed.reporting.panels import Places
 
 SIDE = 320  # pixels of a picture's longer side in the page
 _APART = 0.02  # of probabilities: more than a store's float16 or another engine explain
@@ -69,7 +69,7 @@ class ExplainedCases:
             ReportError: where no radiograph can be read, or the scores are not the probe's.
             EncoderError, MapError: where the encoder cannot be loaded, or is another one.
         """
-        from cxr_embed.reporting.montage import case_image
+        from cxr_embed.reporting.panels import case_image
 
         trained = self.probe.trained
         targets = of_probe(trained, tuple(dict.fromkeys(example.finding for example in examples)))

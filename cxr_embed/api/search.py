@@ -30,7 +30,7 @@ from cxr_embed.store import Store
 from cxr_embed.types import RESEARCH, EncoderSpec, counted, is_lateral
 
 if TYPE_CHECKING:
-    from cxr_embed.reporting.montage import Likeness, Places  # drawn with matplotlib, and slow to import
+    from cxr_embed.reporting.panels import Likeness, Places  # drawn with matplotlib, and slow to import
 
 Many = Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
 
@@ -267,7 +267,7 @@ def places_of(manifest: Manifest | StrPath, root: StrPath | None = None) -> Plac
     Raises:
         ManifestError: for a table without paths.
     """
-    from cxr_embed.reporting.montage import Places
+    from cxr_embed.reporting.panels import Places
 
     if isinstance(manifest, Manifest):
         paths = dict(zip(manifest.column("image_id").tolist(), manifest.column("path").tolist(), strict=True))

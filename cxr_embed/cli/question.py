@@ -14,7 +14,7 @@ from cxr_embed.types import counted, stand_ins_read
 
 if TYPE_CHECKING:
     from cxr_embed.api.ask import Answers
-    from cxr_embed.reporting.montage import Places
+    from cxr_embed.reporting.panels import Places
     from cxr_embed.screening.question import Answer
 
 
@@ -83,7 +83,8 @@ def _print_answers(found: Answers, kind: str) -> None:
 
 
 def _draw(montage: Path, places: Places, answers: Sequence[Answer], notes: Sequence[str]) -> None:
-    from cxr_embed.reporting.montage import Panel, draw_answers
+    from cxr_embed.reporting.montage import draw_answers
+    from cxr_embed.reporting.panels import Panel
 
     drawn = []
     for each in answers:

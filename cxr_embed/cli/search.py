@@ -19,7 +19,7 @@ from cxr_embed.types import counted
 if TYPE_CHECKING:
     from cxr_embed.api.search import SimilarCases
     from cxr_embed.index import Query, Rules
-    from cxr_embed.reporting.montage import Likeness, Places
+    from cxr_embed.reporting.panels import Likeness, Places
 
 EXAMPLE = (
     "Example: `cxr-embed search index/hog --image new.dcm -k 5 --where 'view = PA and age > 60' --exclude-same-patient`"
