@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,6 +32,9 @@ from cxr_embed.cli.options import (
     prevalences,
 )
 from cxr_embed.types import counted
+
+if TYPE_CHECKING:
+    from cxr_embed.api.report import ReportFiles
 
 EXAMPLE = (
     "Example: `cxr-embed report hog.csv data/manifest.csv --split test --against densenet.csv "
@@ -158,6 +161,10 @@ def report(
             announce=lambda line: typer.echo(line, err=True),
             progress=progress,
         )
+    _print(made, as_json)
+
+
+def _print(made: ReportFiles, as_json: bool) -> None:
     if as_json:
         about = {"summary": list(made.summary), "warnings": list(made.warnings), "note": RESEARCH}
         print_json({"files": [str(path) for path in made.files], **about})
