@@ -454,7 +454,7 @@ def test_decoders_prepare_as_soon_as_the_network_is_proven(make_images: Make, mo
         batch_size=2,
     )
     worker = Worker(replace(setup, arena=arena.descriptor, slot_bytes=1 << 24), make_encoder(setup))
-    files = [(0, str(manifest.parent / "i0.png")), (1, str(manifest.parent / "i1.png"))]
+    files = [(0, str(manifest.parent / "i0.png"), ""), (1, str(manifest.parent / "i1.png"), "")]
     shapes = []
     for form in ("", "prepared for a graph that decodes to 8"):
         worker.answer(ReadFiles(files))

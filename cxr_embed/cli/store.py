@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from cxr_embed.cli.options import AsJson, StorePath
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_facts
 from cxr_embed.present.numbers import format_bytes
+from cxr_embed.regions import is_region_id
 from cxr_embed.types import counted
 
 app = typer.Typer(
@@ -88,8 +90,9 @@ def equal_line(groups: list[list[str]], unchecked: int = 0) -> str:
             " = ".join(group[:_SHOWN]) + (" = ..." if len(group) > _SHOWN else "") for group in groups[:2]
         )
         more = ", ..." if len(groups) > 2 else ""
+        what = "files or boxes" if any(map(is_region_id, itertools.chain(*groups))) else "files"
         parts.append(
-            f"{counted(count, 'image')} share {counted(len(groups), 'vector')} though their files differ "
+            f"{counted(count, 'image')} share {counted(len(groups), 'vector')} though their {what} differ "
             f"({named}{more}): "
             "copies saved anew, or the encoder sees no difference"
         )

@@ -113,7 +113,7 @@ class QueryBuilder:
         texts = self.of_texts([*like.texts, *unlike.texts])
         parts = [*files[: len(like.files)], *(cases[i] for i in like.ids), *texts[: len(like.texts)]]
         others = [*files[len(like.files) :], *(cases[i] for i in unlike.ids), *texts[len(like.texts) :]]
-        own = tuple(dict.fromkeys((*cases, *(image_id for query in files for image_id in query.images))))
+        own = tuple(dict.fromkeys(image_id for query in (*cases.values(), *files) for image_id in query.images))
         notes = tuple(dict.fromkeys(note for query in (*parts, *others) for note in query.notes))
         if len(parts) == 1 and not others:
             return Query(parts[0].vector, name, patients, own, notes)

@@ -166,13 +166,13 @@ class ImageIndex:
         known = [row for row in rows if row >= 0]
         if not known:
             return [False] * len(rows)
-        names = ["patient_id", "size", "mtime_ns", "ctime_ns"]
-        recorded = self._rows([*names, "box"] if self.has_regions else names, known)
+        regions, names = self.has_regions, ["patient_id", "size", "mtime_ns", "ctime_ns"]
+        recorded = self._rows([*names, "box"] if regions else names, known)
         states = zip(*(recorded[name].to_pylist() for name in recorded.column_names), strict=True)
         result = []
         for row, patient, stamp, box in zip(rows, patient_ids, stamps, boxes, strict=True):
             state = next(states) if row >= 0 else None
-            now = (patient, stamp.size, stamp.mtime_ns, stamp.ctime_ns, *([box or None] if self.has_regions else []))
+            now = (patient, stamp.size, stamp.mtime_ns, stamp.ctime_ns, *([box or None] if regions else []))
             result.append(stamp.ctime_ns != 0 and state == now)
         return result
 
