@@ -36,7 +36,7 @@ def draw_overlay(
     from PIL import Image, ImageDraw
     from PIL.PngImagePlugin import PngInfo
 
-    size = _shown_size(pixels.shape[0], pixels.shape[1])
+    size = shown_size(pixels.shape[0], pixels.shape[1])
     highest = float(values.max())
     mixed = mixed_picture(pixels, values, region, size)
     length = min(max(size[1] - 60, _SHORTEST), 240)  # of the colour bar; its words stand below it
@@ -106,7 +106,7 @@ def size_within(side: int, shape: Sequence[int]) -> tuple[int, int]:
     return max(1, round(shape[1] * factor)), max(1, round(shape[0] * factor))
 
 
-def _shown_size(height: int, width: int) -> tuple[int, int]:
+def shown_size(height: int, width: int) -> tuple[int, int]:
     """Width and height in the overlay: the picture's own scale, unless that is very large or very small."""
     longer = max(height, width)
     factor = MAX_SIDE / longer if longer > MAX_SIDE else max(1, -(-MIN_SIDE // longer))
