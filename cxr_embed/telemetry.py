@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 # huggingface-hub and what builds on it read the first when they are imported; the second is for whatever heeds it.
@@ -15,9 +14,7 @@ _VARIABLES = ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
 _OPENVINO_REPORTS = "openvino_telemetry"
 # FastAPI since 0.165 describes each request, its address and what it raised too, to whatever collector the environment
 # names.
-FASTAPI: Mapping[str, bool] = {
-    name: False for name in ("tracing", "metrics", "logs", "operation_spans", "auto_configure")
-}
+FASTAPI: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
 
 
 def opt_out() -> None:

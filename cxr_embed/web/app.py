@@ -39,7 +39,7 @@ def make_app(site: Site, access: Access, log: Log) -> ASGIApp:
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
-        telemetry=dict(FASTAPI),
+        telemetry=FASTAPI,
     )
     app.include_router(files.router(site))
     for router in pages.routers(site):

@@ -52,7 +52,7 @@ def answer(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], list[byte
     if head["pixels"]:
         plain = np.ascontiguousarray(image.pixels, image.pixels.dtype.newbyteorder("<"))
         known["depth"] = plain.dtype.itemsize
-        parts.append(memoryview(plain).cast("B"))
+        parts.append(plain.tobytes())
     return known, parts
 
 

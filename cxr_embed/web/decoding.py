@@ -86,7 +86,7 @@ class Decoders:
         finally:
             self._free.put(worker)
         if "fault" in known:
-            kind = known["fault"] if known["fault"] in get_args(ImageFault) else "corrupt"
+            kind: Any = known["fault"] if known["fault"] in get_args(ImageFault) else "corrupt"
             raise ImageError(kind, str(known["why"]))
         try:
             return _decoded(known, parts, len(sides), pixels)

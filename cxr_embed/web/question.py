@@ -70,7 +70,7 @@ class Question(BaseModel):
             name: value for name, value in self.model_dump().items() if value != type(self).model_fields[name].default
         }
 
-    def address(self, path: str = "/", **changed: Any) -> str:
+    def address(self, **changed: Any) -> str:
         """The address of this question, or of one that differs in some fields."""
         given = {**self.given(), **changed}
         default = {name: field.default for name, field in type(self).model_fields.items()}
@@ -80,7 +80,7 @@ class Question(BaseModel):
             if value != default[name]
             for one in (value if isinstance(value, list) else [value])
         ]
-        return f"{path}?{urlencode(pairs)}" if pairs else path
+        return f"/?{urlencode(pairs)}" if pairs else "/"
 
     def without(self, name: str, value: str | None = None) -> str:
         """The address without a field, or without one of its values."""

@@ -93,7 +93,7 @@ def open_site(
         state.store = open_store(store)
         _check_same(str(store), state.store.spec, spec, StoreError)
     if probe is not None:
-        state.probe = load_probe(probe).probe
+        state.probe = load_probe(probe).trained
         _check_same(str(probe), state.probe.spec, spec, ProbeError)
     if prompts is not None:
         if spec.text is None:
