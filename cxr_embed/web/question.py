@@ -28,7 +28,7 @@ def _or_none(given: Any) -> Any:
 
 Text = Annotated[str, Field(max_length=_LONGEST)]
 Several = Annotated[list[Text], BeforeValidator(_filled), Field(max_length=16)]
-Years = Annotated[int | None, BeforeValidator(_or_none), Field(ge=0, le=130)]
+Years = Annotated[Annotated[int, Field(ge=0, le=130)] | None, BeforeValidator(_or_none)]
 
 
 class Question(BaseModel):
