@@ -109,7 +109,7 @@ def _token(given: str | None, outside: bool) -> str:
 def _serve(site: Site, listener: socket.socket, host: str, token: str, tls: Tls | None, proxy: str | None) -> None:
     from cxr_embed.web.app import make_app
     from cxr_embed.web.security import Access, names_of
-    from cxr_embed.web.serving import run
+    from cxr_embed.web.serving import server_of
 
     port = listener.getsockname()[1]
     secure = tls is not None or proxy is not None
@@ -122,4 +122,4 @@ def _serve(site: Site, listener: socket.socket, host: str, token: str, tls: Tls 
     typer.echo(f"{'https' if secure else 'http'}://{place}/{f'?token={token}' if token else ''}")
     typer.echo(f"{RESEARCH} Ctrl-C ends it.")
     sys.stdout.flush()
-    run(make_app(site, access, lambda line: typer.echo(line, err=True)), listener, tls)
+    server_of(make_app(site, access, lambda line: typer.echo(line, err=True)), tls).run(sockets=[listener])

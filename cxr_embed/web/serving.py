@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,8 +167,8 @@ def listening(host: str, port: int) -> socket.socket:
         raise ServerError(f"port {port} of {host} cannot be listened on ({why}); give another `port`") from None
 
 
-def run(app: ASGIApp, listener: socket.socket, tls: Tls | None) -> None:
-    """Serves until SIGINT or SIGTERM; requests that are on their way are finished."""
+def server_of(app: ASGIApp, tls: Tls | None = None) -> uvicorn.Server:
+    """A server whose `run(sockets=[...])` ends with SIGINT or SIGTERM; requests that are on their way are finished."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -181,7 +182,7 @@ def run(app: ASGIApp, listener: socket.socket, tls: Tls | None) -> None:
         ssl_certfile=tls.certificate if tls is not None else None,
         ssl_keyfile=tls.key if tls is not None else None,
     )
-    _Server(config).run(sockets=[listener])
+    return _Server(config)
 
 
 class _Server(uvicorn.Server):
@@ -190,6 +191,9 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """While it serves, the two signals end it."""
+        if threading.current_thread() is not threading.main_thread():  # which alone may take signals
+            yield
+            return
         handler: Callable[[int, FrameType | None], Any] = self.handle_exit
         before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
