@@ -8,14 +8,20 @@ import json
 import os
 import shutil
 import signal
+import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+from helpers import IN_CI, run_cli
 from PIL import Image
+from pydicom.uid import JPEGLSLossless
 from serve_world import HOSTILE, SECRET, Visitor, close, make_hostile, make_phantoms, visitor
+from test_dicom import dicom
+from test_mutated_files import mutate
 
 pytest.importorskip("fastapi")
 
@@ -383,3 +389,45 @@ def test_the_endpoints_are_listed(phantoms: Visitor) -> None:
         assert path in page
     assert {"/api/search", "/api/upload", "/api/picture", "/api/pixels", "/api/index"} <= set(described["paths"])
     assert json.dumps(described).count(SECRET) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--root", "cases"], 2, "--root needs --manifest"),
+        (["--manifest", "cases/manifest.csv", "--root", "nowhere"], 2, "nowhere: no such folder"),
+        (["--host", "0.0.0.0"], 2, "give --tls-cert and --tls-key, or --behind-proxy NAME"),
+        (["--tls-cert", "cert.pem"], 2, "give both"),
+        (["--tls-cert", "cases/manifest.csv", "--tls-key", "cases/manifest.csv"], 1, "not a certificate and its key"),
+        (["--token", "short"], 2, "--token has 5 characters, and needs 16"),
+        (["--probe", "nowhere"], 1, "nowhere"),
+        (["--manifest", "nowhere.csv"], 1, "nowhere.csv"),
+        (["--prompts", "phantom"], 1, "did you mean phantom8"),
+        (["--port", "PORT"], 1, "cannot be listened on"),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_a_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], status: int, said: str
+) -> None:
+    monkeypatch.chdir(folder)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = [word if word != "PORT" else str(taken.getsockname()[1]) for word in words]
+        done = run_cli("serve", "index", *words)
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+@pytest.mark.soak
+def test_a_server_answers_after_every_mutated_file(
+    phantoms: Visitor, chest: Callable[..., np.ndarray], folder: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    good = (folder / "cases" / rows(folder)[0]["path"]).read_bytes()
+    p12 = chest(5, 96)
+    seeds = [good, dicom(p12, 12), dicom(p12, 12, JPEGLSLossless, imagecodecs.jpegls_encode(p12))]
+    for number in range(2000 if not IN_CI else 300):
+        _, bad = mutate(seeds[number % len(seeds)], rng)
+        assert phantoms.client.post("/api/upload", content=bad).status_code in (201, 400)
+        assert phantoms.client.get("/api/index").status_code == 200
+    assert phantoms.client.post("/api/upload", content=good).status_code == 201

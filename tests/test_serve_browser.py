@@ -103,7 +103,8 @@ def serve(index: Path, **options: Any) -> Iterator[str]:
     site = open_site(index, **options)
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    server = server_of(make_app(site, Access(names=names_of("127.0.0.1", []), port=port), lambda line: None))
+    lines: list[str] = []
+    server = server_of(make_app(site, Access(names=names_of("127.0.0.1", []), port=port), lines.append))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     yield f"http://127.0.0.1:{port}"
@@ -278,6 +279,6 @@ def test_sigterm_finishes_what_is_on_its_way(folder: Path) -> None:
             process.send_signal(signal.SIGTERM)
             slow.sendall(body[10:])
             assert slow.recv(1 << 16).startswith(b"HTTP/1.1 201")
-        out, err = process.communicate()
+        _, err = process.communicate()
     assert process.returncode == 0, err
     assert b"Traceback" not in err
