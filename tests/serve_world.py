@@ -8,14 +8,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from index_world import make_store
-from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from cxr_embed import open_store
 from cxr_embed.cli import app as verbs
 from cxr_embed.index.faiss.build import build_index
 from cxr_embed.manifest import Manifest
+
+pytest.importorskip("fastapi", reason="needs cxr-embed[web]")
+
+from starlette.testclient import TestClient
+
 from cxr_embed.web.app import make_app
 from cxr_embed.web.security import Access, names_of
 from cxr_embed.web.serving import open_site

@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 from serve_world import make_hostile, make_phantoms
 
-pytest.importorskip("fastapi")
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium")
 if CHROMIUM is None:
@@ -162,7 +161,7 @@ def test_a_file_that_is_not_a_picture_is_said_so(watched: Watched, tmp_path: Pat
     watched.open("/")
     (tmp_path / "a.dcm").write_bytes(b"no picture")
     watched.page.set_input_files("#file", tmp_path / "a.dcm")
-    watched.page.wait_for_function("document.getElementById('say').textContent.includes('not')")
+    watched.page.wait_for_selector("#say:has-text('no image')")
     assert [line for line in watched.said if "400" not in line] == []
     watched.said.clear()
 
@@ -256,7 +255,7 @@ def test_an_open_page_goes_on_when_the_index_is_built_again(chromium: Any, tmp_p
         make_hostile(tmp_path, 24, 1)
         for each in (one, two):
             each.page.check("input[name=view][value=PA]")
-            each.page.wait_for_function("document.querySelector('.count').textContent.includes('of 8 cases')")
+            each.page.wait_for_selector(".count:has-text('of 8 cases')")
         context.close()
 
 

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from serve_world import ADDRESS, PORT, Visitor, close, make_hostile, visitor
 
-pytest.importorskip("fastapi")
-
 from cxr_embed.web.security import COOKIE, Access, Attempts, names_of
 from cxr_embed.web.serving import is_local
 

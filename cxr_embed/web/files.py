@@ -6,9 +6,10 @@ import asyncio
 import html
 from typing import Annotated, Any, Literal
 
+import anyio
+import anyio.to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
-from starlette.concurrency import run_in_threadpool
 
 from cxr_embed.errors import CaseIndexError, ImageError
 from cxr_embed.images import NOTES, looks_like_chest
@@ -20,6 +21,7 @@ from cxr_embed.web.site import FILES, Site, static_address
 Size = Literal["small", "large"]
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _AT_ONCE = 4  # uploads that are read at the same time
+_PICTURES_AT_ONCE = 8
 
 
 def router(site: Site) -> APIRouter:
@@ -32,34 +34,19 @@ def router(site: Site) -> APIRouter:
 
 
 def _add_pictures(made: APIRouter, site: Site) -> None:
+    # Threads of their own: pictures that wait for a decoder hold up no search.
+    threads = anyio.CapacityLimiter(_PICTURES_AT_ONCE)
+
     @made.get("/api/picture", summary="A case, or a picture that was sent, as a JPEG.", response_class=Response)
-    def picture(case: str = "", upload: str = "", size: Size = "small") -> Response:
-        try:
-            if upload:
-                kept = site.uploads.get(upload)
-                return _jpeg(kept.previews[size]) if kept is not None else _placeholder("the picture is gone", 410)
-            return _jpeg(site.state.answer(lambda now: site.pictures.preview(now, case, size)))
-        except CaseIndexError:
-            return _placeholder("not in the index", 404)
-        except NoPicture as why:
-            return _placeholder(str(why), 404)
+    async def picture(case: str = "", upload: str = "", size: Size = "small") -> Response:
+        return await anyio.to_thread.run_sync(_shown, site, case, upload, size, limiter=threads)
 
     @made.get("/api/pixels", summary="All bits of a radiograph: a length, a JSON object, the pixels.")
-    def pixels(case: str = "", upload: str = "") -> Response:
+    async def pixels(case: str = "", upload: str = "") -> Response:
         """Four bytes, big endian: the length of a JSON object. The object: `height`, `width`, `bits`, `depth` (bytes of
         a pixel) and `notes`. Then the pixels, row by row, little endian; brighter is denser.
         """
-        try:
-            if upload:
-                kept = site.uploads.get(upload)
-                if kept is None:
-                    return JSONResponse({"error": "the picture is gone"}, 410)
-                image = kept.image
-            else:
-                image = site.state.answer(lambda now: site.pictures.radiograph(now, case))
-        except NoPicture as why:
-            return JSONResponse({"error": str(why)}, 404)
-        return Response(_raw(image), media_type="application/octet-stream")
+        return await anyio.to_thread.run_sync(_whole, site, case, upload, limiter=threads)
 
 
 def _add_uploads(made: APIRouter, site: Site) -> None:
@@ -80,7 +67,7 @@ def _add_uploads(made: APIRouter, site: Site) -> None:
                 most = uploads.MOST_BYTES >> 20
                 return JSONResponse({"error": f"the file has more than {most} MiB"}, 413, {"connection": "close"})
             try:
-                token = await run_in_threadpool(site.uploads.add, data)
+                token = await anyio.to_thread.run_sync(site.uploads.add, data)
             except ImageError as fault:
                 return JSONResponse({"error": str(fault), "kind": fault.kind}, 400)
         kept = site.uploads.get(token)
@@ -98,6 +85,32 @@ def _add_static(made: APIRouter) -> None:
         return Response(
             files[name].read_bytes(), media_type=_TYPES[files[name].suffix], headers={"cache-control": kept}
         )
+
+
+def _shown(site: Site, case: str, upload: str, size: Size) -> Response:
+    try:
+        if upload:
+            kept = site.uploads.get(upload)
+            return _jpeg(kept.previews[size]) if kept is not None else _placeholder("the picture is gone", 410)
+        return _jpeg(site.state.answer(lambda now: site.pictures.preview(now, case, size)))
+    except CaseIndexError:
+        return _placeholder("not in the index", 404)
+    except NoPicture as why:
+        return _placeholder(str(why), 404)
+
+
+def _whole(site: Site, case: str, upload: str) -> Response:
+    try:
+        if upload:
+            kept = site.uploads.get(upload)
+            if kept is None:
+                return JSONResponse({"error": "the picture is gone"}, 410)
+            image = kept.image
+        else:
+            image = site.state.answer(lambda now: site.pictures.radiograph(now, case))
+    except NoPicture as why:
+        return JSONResponse({"error": str(why)}, 404)
+    return Response(_raw(image), media_type="application/octet-stream")
 
 
 async def _body(request: Request) -> bytes | None:

@@ -88,7 +88,8 @@ def open_site(
     Raises:
         CxrEmbedError: where something is missing, damaged or made for another encoder.
     """
-    state = State(index, ServerEncoders(weights, device))
+    # Whole paths: what a page says of a fault has another word in their place.
+    state = State(index.absolute(), ServerEncoders(weights, device))
     spec = state.current().index.spec
     if store is not None:
         state.store = open_store(store)
@@ -110,7 +111,7 @@ def open_site(
         if known and not known & paths.keys():
             raise ManifestError(f"{manifest}: not the manifest of {index}: it has none of its cases")
     decoders = Decoders(_DECODERS)
-    return Site(state, Pictures(root or Path(os.devnull), paths, decoders), Uploads(decoders))
+    return Site(state, Pictures((root or Path(os.devnull)).absolute(), paths, decoders), Uploads(decoders))
 
 
 def _check_same(what: str, other: EncoderSpec, spec: EncoderSpec, error: type[CxrEmbedError]) -> None:
