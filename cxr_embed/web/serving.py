@@ -89,7 +89,7 @@ def open_site(
         CxrEmbedError: where something is missing, damaged or made for another encoder.
     """
     # Whole paths: what a page says of a fault has another word in their place.
-    state = State(index.absolute(), ServerEncoders(weights, device))
+    state = State(index.absolute(), encoders=ServerEncoders(weights, device))
     spec = state.current().index.spec
     if store is not None:
         state.store = open_store(store)

@@ -53,7 +53,7 @@ class Generation:
         return columns_of(self.index)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class State:
     """What requests share.
 
@@ -65,7 +65,7 @@ class State:
             of the whole process.
     """
 
-    path: Path
+    path: Path = field(kw_only=False)
     encoders: ServerEncoders = field(default_factory=ServerEncoders)
     store: Store | None = None
     probe: TrainedProbe | None = None
