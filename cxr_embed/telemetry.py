@@ -12,6 +12,9 @@ from typing import Any
 # huggingface-hub and what builds on it read the first when they are imported; the second is for whatever heeds it.
 _VARIABLES = ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
 _OPENVINO_REPORTS = "openvino_telemetry"
+# FastAPI since 0.165 describes each request, its address and what it raised too, to whatever collector the environment
+# names.
+FASTAPI: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
 
 
 def opt_out() -> None:

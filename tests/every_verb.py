@@ -11,8 +11,14 @@ import hashlib
 import importlib.util
 import itertools
 import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,6 +122,8 @@ def others() -> Iterator[list[str]]:
 
 def extras() -> Iterator[list[str]]:
     """What needs more packages, where they are."""
+    if has("fastapi", "uvicorn"):
+        yield ["serve", "index", "--manifest", "cases/manifest.csv", "--port", str(visited())]
     if has("mlcroissant"):
         yield ["manifest", "croissant", "cases/manifest.csv", "--out", "cases.croissant.json"]
         yield ["manifest", "validate", "cases.croissant.json"]
@@ -139,6 +147,25 @@ def extras() -> Iterator[list[str]]:
         contrastive = ["--output", "contrastive", "--manifest", "cases/manifest.csv"]
         yield ["index", "push", "store", *milvus, "--collection", "cases", *contrastive]
         yield ["search", "cases", "--engine", "milvus", *milvus, "--image-id", first_id()]
+
+
+def visited() -> int:
+    """A free port; whoever listens there in a while is visited, then ended by SIGTERM."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = int(listener.getsockname()[1])
+
+    def visit() -> None:
+        for address in ("/", f"/?case={first_id()}&words=effusion", f"/api/picture?case={first_id()}"):
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}{address}").read()
+                    break
+                except urllib.error.URLError:
+                    time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=visit, daemon=True).start()
+    return port
 
 
 def first_id() -> str:

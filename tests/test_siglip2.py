@@ -16,7 +16,7 @@ from helpers import run_cli
 from cxr_embed import build_index, load_encoder, open_index, open_store, screen
 from cxr_embed.encoders.checkpoint import Checkpoint
 from cxr_embed.errors import EncoderError
-from cxr_embed.index.queries import QueryBuilder
+from cxr_embed.index.queries import QueryBuilder, QueryEncoders
 from cxr_embed.pipeline.embedding import embed
 from cxr_embed.store import Store, add_prompts, read_prompts
 from cxr_embed.store.layout import HEADER, Header
@@ -216,6 +216,6 @@ def test_an_index_of_an_earlier_release(store: Path, siglip2: Path, tmp_path: Pa
     typed, lower = "Large pleural effusion", "large pleural effusion"
     found = index.search(text=typed, weights=siglip2, device="cpu")
     assert any("may have been embedded with its capitals" in note for note in found.notes)
-    builder = QueryBuilder(index.index, siglip2, "cpu")
+    builder = QueryBuilder(index.index, QueryEncoders(siglip2, "cpu"))
     one, two = builder.of_texts([typed, lower])
     np.testing.assert_array_equal(one.vector, two.vector)

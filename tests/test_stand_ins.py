@@ -42,6 +42,7 @@ WITHOUT_VECTORS = {
     "import tfrecord",
     "import prompts",
     "forget",  # takes vectors out, and tells none
+    "serve",  # its pages say so: test_serve.py
     "index push",  # needs a server's client; it opens the store as all do
     "encoders",
     "explain evaluate",  # of maps; says so where their `spec` does: test_explain_evaluate.py

@@ -48,7 +48,8 @@ FLOORS = {
     "api": 5,
     "forget": 5,
     "benchmark": 6,
-    "cli": 7,
+    "web": 7,
+    "cli": 8,
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 

@@ -23,7 +23,8 @@ from cxr_embed.index.faiss.build import build_index as build
 from cxr_embed.index.faiss.kinds import MEMORY
 from cxr_embed.index.faiss.layout import IndexRecord
 from cxr_embed.index.milvus.search import MilvusIndex
-from cxr_embed.index.queries import Examples, QueryBuilder
+from cxr_embed.index.queries import Examples, QueryBuilder, QueryEncoders
+from cxr_embed.index.query import NO_RULES
 from cxr_embed.manifest import Manifest, read_paths, read_root
 from cxr_embed.regions import Box
 from cxr_embed.store import Store
@@ -231,15 +232,35 @@ class SearchIndex:
             ImageError: for a file that is not a radiograph.
             EncoderError: where the encoder is needed and cannot be loaded.
         """
+        return self.answer(
+            Examples(tuple(map(Path, _many(image))), _texts(image_id), _texts(text), _box(box)),
+            Examples(tuple(map(Path, _many(not_image))), _texts(not_image_id), _texts(not_text)),
+            QueryEncoders(weights, device),
+            k=k,
+            where=where,
+            before=before.date() if isinstance(before, datetime.datetime) else before,
+            patient=patient,
+            rules=Rules(exclude_same_patient, only_same_patient, one_per_patient),
+        )
+
+    def answer(
+        self,
+        like: Examples,
+        unlike: Examples,
+        encoders: QueryEncoders,
+        *,
+        k: int,
+        where: str | None = None,
+        before: str | int | datetime.date | None = None,
+        patient: str | None = None,
+        rules: Rules = NO_RULES,
+    ) -> SimilarCases:
+        """`search`, for whoever keeps encoders loaded and has radiographs decoded; raises as it does."""
         opened = self.index
-        before = before.date() if isinstance(before, datetime.datetime) else before
-        rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
         # Faults of the search come before a model is loaded for it.
         opened.check_wanted(k)
         passing = opened.count(where, before)
-        like = Examples(tuple(map(Path, _many(image))), _texts(image_id), _texts(text), _box(box))
-        unlike = Examples(tuple(map(Path, _many(not_image))), _texts(not_image_id), _texts(not_text))
-        query = QueryBuilder(opened, weights, device).query(like, unlike, patient, rules)
+        query = QueryBuilder(opened, encoders).query(like, unlike, patient, rules)
         wanted = max(1, min(k, passing))  # every place costs memory, and more there cannot be
         rows, similarity = opened.search_rows([query], wanted, where=where, before=before, rules=rules)
         found = int((rows[0] >= 0).sum())

@@ -35,6 +35,7 @@ from cxr_embed.cli import (
     report,
     scores,
     search,
+    serve,
     store,
     zeroshot,
 )
@@ -75,6 +76,7 @@ app.command("explain", epilog=explain.EXAMPLE)(explain.explain)
 app.command("explain curves", epilog=explain_curves.EXAMPLE)(explain_curves.curves)
 app.command("explain evaluate", epilog=explain_evaluate.EXAMPLE)(explain_evaluate.evaluate)
 app.command("search", epilog=search.EXAMPLE)(search.search)
+app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 manifest.app.command("scan", epilog=manifest_scan.EXAMPLE)(manifest_scan.scan)
 manifest.app.command("convert", epilog=manifest_convert.EXAMPLE)(manifest_convert.convert)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,21 +40,59 @@ class Examples:
         ids: cases of the index.
         texts: words.
         box: which part of the one radiograph is meant; None for all of it.
+        images: radiographs that are decoded already, by their names.
     """
 
     files: Sequence[Path] = field(default_factory=tuple)
     ids: Sequence[str] = field(default_factory=tuple)
     texts: Sequence[str] = field(default_factory=tuple)
     box: Box | None = None
+    images: Mapping[str, CxrImage] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.files) + len(self.ids) + len(self.texts)
+        return len(self.files) + len(self.images) + len(self.ids) + len(self.texts)
 
     @property
     def names(self) -> list[str]:
         """What an answer calls each."""
-        files = [f"{file} [{self.box}]" if self.box is not None else str(file) for file in self.files]
-        return [*files, *self.ids, *self.texts]
+        files = [*map(str, self.files), *self.images]
+        return [*(f"{file} [{self.box}]" if self.box is not None else file for file in files), *self.ids, *self.texts]
+
+    def radiographs(self) -> list[tuple[str, CxrImage]]:
+        """Each with its name.
+
+        Raises:
+            ImageError: for a file that is not a radiograph.
+        """
+        return [*((str(file), _read(file)) for file in self.files), *self.images.items()]
+
+
+@dataclass
+class QueryEncoders:
+    """The encoders of queries: loaded when they are first needed, then kept.
+
+    Attributes:
+        weights: of the encoder; searched for as `load_encoder` does by default.
+        device: for the encoder.
+    """
+
+    weights: str | os.PathLike[str] | None = None
+    device: str = "auto"
+    _kept: dict[tuple[str, str], CheckedEncoder] = field(default_factory=dict)
+
+    def of_images(self, spec: EncoderSpec) -> CheckedEncoder:
+        """The encoder of radiographs for vectors of this spec. Raises as `matching_encoder` does."""
+        key = ("images", spec.fingerprint)
+        if key not in self._kept:
+            self._kept[key] = matching_encoder(spec, self.weights, self.device)
+        return self._kept[key]
+
+    def of_texts(self, spec: EncoderSpec) -> CheckedEncoder:
+        """The encoder of words for vectors of this spec. Raises as `load_text_encoder` does."""
+        key = ("texts", spec.fingerprint)
+        if key not in self._kept:
+            self._kept[key] = load_text_encoder(spec, weights=self.weights, device=self.device)
+        return self._kept[key]
 
 
 @dataclass(frozen=True)
@@ -63,13 +101,11 @@ class QueryBuilder:
 
     Attributes:
         index: that is searched.
-        weights: of the encoder, for files and words; searched for as `load_encoder` does by default.
-        device: for the encoder.
+        encoders: of files and words.
     """
 
     index: Searchable
-    weights: str | os.PathLike[str] | None = None
-    device: str = "auto"
+    encoders: QueryEncoders = field(default_factory=QueryEncoders)
 
     def query(
         self,
@@ -95,24 +131,25 @@ class QueryBuilder:
         """
         if not len(like):
             raise CaseIndexError("a search needs `image`, `image_id` or `text`")
-        if like.box is not None and len(like.files) != 1:
+        if like.box is not None and len(like.files) + len(like.images) != 1:
             raise CaseIndexError("`box` is a part of one `image`: name one")
         if self.index.pool == "tokens" and len(like) + len(unlike) > 1:
             raise CaseIndexError(
                 "an index of tokens takes one example a search; build one with `pool='mean'` to combine several"
             )
         cases = {image_id: self.index.query_of(image_id) for image_id in (*like.ids, *unlike.ids)}
-        images = self._read([*like.files, *unlike.files])
-        parts_of = [_part(image, like.box if place == 0 else None) for place, image in enumerate(images)]
-        known = [self._known(image) for image in images]
+        wanted = like.radiographs()
+        images = [*wanted, *unlike.radiographs()]
+        parts_of = [_part(image, like.box if place == 0 else None) for place, (_, image) in enumerate(images)]
+        known = [self._known(image) for _, image in images]
         name = " + ".join(like.names) + "".join(f" - {other}" for other in unlike.names)
-        patients = self._patients(known[: len(like.files)], [cases[image_id] for image_id in like.ids], patient)
+        patients = self._patients(known[: len(wanted)], [cases[image_id] for image_id in like.ids], patient)
         rules.check([Query(np.empty(0), name, patients)])
         self._check_texts([*like.texts, *unlike.texts])
-        files = self._of_images([*like.files, *unlike.files], images, parts_of, known)
+        files = self._of_images(images, parts_of, known)
         texts = self.of_texts([*like.texts, *unlike.texts])
-        parts = [*files[: len(like.files)], *(cases[i] for i in like.ids), *texts[: len(like.texts)]]
-        others = [*files[len(like.files) :], *(cases[i] for i in unlike.ids), *texts[len(like.texts) :]]
+        parts = [*files[: len(wanted)], *(cases[i] for i in like.ids), *texts[: len(like.texts)]]
+        others = [*files[len(wanted) :], *(cases[i] for i in unlike.ids), *texts[len(like.texts) :]]
         own = tuple(dict.fromkeys(image_id for query in (*cases.values(), *files) for image_id in query.images))
         notes = tuple(dict.fromkeys(note for query in (*parts, *others) for note in query.notes))
         if len(parts) == 1 and not others:
@@ -159,33 +196,23 @@ class QueryBuilder:
             except ValueError as error:
                 raise CaseIndexError(f"`text`: {error}") from None
 
-    def _read(self, files: Sequence[Path]) -> list[CxrImage]:
-        images = []
-        for file in files:
-            try:
-                images.append(read_image(file))
-            except ImageError as error:
-                raise ImageError(error.kind, f"{file}: no radiograph to search for: {error}") from None
-        return images
-
     def _known(self, image: CxrImage) -> list[Query]:
         """The cases that were embedded from this very file."""
         return [self.index.query_of(each) for each in self.index.ids_of_content(bytes.fromhex(image.content_id))]
 
     def _of_images(
         self,
-        files: Sequence[Path],
-        images: Sequence[CxrImage],
+        images: Sequence[tuple[str, CxrImage]],
         parts: Sequence[CxrImage],
         known: Sequence[Sequence[Query]],
     ) -> list[Query]:
         """Radiographs, or parts of them, as queries; one that is indexed is its case, and no answer to itself."""
         if not images:
             return []
-        encoder = matching_encoder(self.index.spec, self.weights, self.device)
+        encoder = self.encoders.of_images(self.index.spec)
         prepare = preparation_of(self.index.spec)
         queries = []
-        for file, image, part, cases in zip(files, images, parts, known, strict=True):
+        for (name, image), part, cases in zip(images, parts, known, strict=True):
             given = encoder.preprocess(part)
             batch = [given] if given.ndim == 1 and given.dtype == np.uint8 else given[None]
             vectors = encoder.embed(batch)[self.index.output]
@@ -194,17 +221,17 @@ class QueryBuilder:
             elif self.index.pool == "tokens":
                 vectors = vectors.reshape(len(vectors), -1, vectors.shape[-1])
             seen = prepare_image(image, prepare)
-            notes = [] if looks_like_chest(seen.pixels, seen.max_value) else [unlike_note(str(file))]
+            notes = [] if looks_like_chest(seen.pixels, seen.max_value) else [unlike_note(name)]
             if "lateral" in image.notes:
-                notes.append(f"{file} is a lateral view, by its header")
+                notes.append(f"{name} is a lateral view, by its header")
             if is_cropped(self.index.spec) != (part is not image):
-                notes.append(_other_kind(file, part is not image))
+                notes.append(_other_kind(name, part is not image))
             vector = np.asarray(vectors[0], np.float32)
             own = tuple(case.name for case in cases)
             owners = tuple(dict.fromkeys(owner for case in cases for owner in case.patients))
             if own:
-                notes.append(f"{file} is indexed, as {', '.join(own)}: no answer to itself")
-            queries.append(Query(vector, str(file), owners, own, tuple(notes)))
+                notes.append(f"{name} is indexed, as {', '.join(own)}: no answer to itself")
+            queries.append(Query(vector, name, owners, own, tuple(notes)))
         return queries
 
     def of_texts(self, texts: Sequence[str]) -> list[Query]:
@@ -229,7 +256,7 @@ class QueryBuilder:
         if not missing:
             notes += capitals_note(saved, self.index.spec, texts)
         else:
-            encoder = load_text_encoder(self.index.spec, weights=self.weights, device=self.device)
+            encoder = self.encoders.of_texts(self.index.spec)
             again = set(outdated(saved, self.index.spec, encoder.spec))
             missing += [text for text in dict.fromkeys(texts) if text in again]
             with warnings.catch_warnings(record=True) as caught:
@@ -252,11 +279,18 @@ def _part(image: CxrImage, box: Box | None) -> CxrImage:
         raise CaseIndexError(f"`box`: {error}") from None
 
 
-def _other_kind(file: Path, part: bool) -> str:
+def _other_kind(file: str, part: bool) -> str:
     """What is said where a part is compared with whole pictures, or the other way round."""
     if part:
         return f"a part of {file} is compared with whole pictures, as this index has them"
     return f"{file} is compared as a whole with parts of pictures, as this index has them; `box` names a part"
+
+
+def _read(file: Path) -> CxrImage:
+    try:
+        return read_image(file)
+    except ImageError as error:
+        raise ImageError(error.kind, f"{file}: no radiograph to search for: {error}") from None
 
 
 def matching_encoder(spec: EncoderSpec, weights: str | os.PathLike[str] | None, device: str) -> CheckedEncoder:
