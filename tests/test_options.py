@@ -85,7 +85,7 @@ def test_one_meaning_has_one_explanation(option: str) -> None:
 def test_every_verb_that_a_program_would_read_prints_json() -> None:
     every = {verb for verbs in options().values() for verb in verbs}
     silent = every - set(options()["--json"])
-    assert silent <= {"demo", "weights convert", "weights random", ""}, silent
+    assert silent <= {"demo", "serve", "weights convert", "weights random", ""}, silent
 
 
 @pytest.mark.parametrize(
