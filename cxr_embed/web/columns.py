@@ -9,10 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import CaseIndex
 from cxr_embed.index.case_table import AGE, DATE, FINDING, IMAGE, LOOKS, PATIENT, TEXT
-from cxr_embed.index.where import And, Condition, Not, Or, parse
+from cxr_embed.index.where import And, Condition, Not, Or, check_column, parse
 
 # The nouns of a manifest that say nothing of who a person is; `patient_id` is hashed by `manifest scan`.
 SHOWN = (IMAGE, PATIENT, DATE, "view", AGE, "sex", "split", "site", "source", LOOKS)
@@ -64,11 +63,10 @@ class Columns:
         """Refuses a condition on another column: its answer would say what may not be shown.
 
         Raises:
-            CaseIndexError: naming the columns that may be asked for; also for what is not a condition.
+            CaseIndexError: naming those that may be asked for; also for what is not a condition.
         """
         for name in _named(parse(where)):
-            if name not in self.names:
-                raise CaseIndexError(f"`where`: no column {name!r} here; there are {', '.join(self.names)}")
+            check_column(name, self.names)
 
 
 def columns_of(index: CaseIndex) -> Columns:
