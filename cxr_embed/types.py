@@ -296,7 +296,7 @@ class Encoder(Protocol):
     """Pixels to vectors. `preprocess` needs no weights and no framework, so decoding workers can run it.
 
     What else an encoder may have is described where it is called, in `cxr_embed.encoders.checked`: `notes`,
-    `maxima`, `projections`, `input_form`, `unknown_words`, `word_ids`, `close`.
+    `maxima`, `projections`, `means`, `spaces`, `input_form`, `unknown_words`, `word_ids`, `close`.
     """
 
     @property

@@ -259,7 +259,8 @@ def test_what_a_map_points_at_is_hidden_and_the_value_falls(world: Path, tmp_pat
 
 def test_words_and_cases_by_occlusion(world: Path, tmp_path: Path) -> None:
     (image, other), lines = files(world, 2), []
-    made = cx.explain([image], prompt="large pleural effusion", out=tmp_path / "words", cells=4, announce=lines.append)
+    hidden: dict[str, Any] = {"prompt": "large pleural effusion", "method": "occlusion", "cells": 4}
+    made = cx.explain([image], out=tmp_path / "words", announce=lines.append, **hidden)
     assert made.folder.about["words"] == "occlusion, 4 x 4 squares of the picture, hidden by blur"
     assert lines[0].startswith("occlusion embeds 13 pictures an image: 13 in all, about ")
     record = made.folder.maps[0]
@@ -314,7 +315,7 @@ def test_the_verb_goes_on_after_a_broken_image(world: Path, tmp_path: Path, monk
         ({"probe": "linear", "findings": "Gout"}, "no finding 'Gout'; it has Cardiomegaly, Effusion"),
         ({"probe": "linear", "encoder": "hog"}, "reads vectors of mini, not of hog"),
         ({"probe": "knn", "method": "cam"}, "the probe is knn, not linear; use `method='occlusion'`"),
-        ({"prompt": "edema", "method": "cam"}, "a cosine is not linear in the map"),
+        ({"prompt": "edema", "method": "patch"}, "mini has no patches in one space with contrastive; use"),
         ({"prompt": "edema", "encoder": "hog"}, "hog embeds no prompts"),
         ({"prompt": "edema", "cells": 7}, "an even number from 4 to 64, not 7"),
         ({"like": "nobody"}, "nobody: neither a file nor an image"),

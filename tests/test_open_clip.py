@@ -142,7 +142,8 @@ def test_what_the_spec_says(checkpoints: Callable[[str], Path]) -> None:
     one, two = siglip.embed_text(["Large effusion.", "large effusion"])  # SigLIP 2 reads neither capitals nor marks
     np.testing.assert_array_equal(one, two)
     card = ENCODERS["biomedclip"]
-    assert (card.licence, card.outputs, card.weights_here) == ("MIT", {"image": (512,)}, False)
+    outputs = {"image": (512,), "shared": (14, 14, 512)}
+    assert (card.licence, card.outputs, card.weights_here, card.default_outputs) == ("MIT", outputs, False, ("image",))
     assert "PubMed Central" in card.trained_on
 
 

@@ -17,12 +17,12 @@ from cxr_embed.api.probe import FindingsProbe, load_probe
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import ExplainMethod, Fill
-from cxr_embed.encoders import CheckedEncoder, load_encoder
+from cxr_embed.encoders import CheckedEncoder
 from cxr_embed.encoders.redrawn import untrained_weights
 from cxr_embed.errors import ImageError, MapError
 from cxr_embed.explanation.answers import answers_of
 from cxr_embed.explanation.hiding import CELLS, Hiding
-from cxr_embed.explanation.loading import encoder_of, encoder_with_map
+from cxr_embed.explanation.loading import encoder_of, encoder_with_grid
 from cxr_embed.explanation.making import OVERLAYS, Case, Explainer, Made, explain_cases
 from cxr_embed.explanation.measured import read_measured
 from cxr_embed.explanation.methods import method_of
@@ -118,8 +118,9 @@ def explain(
         like: or the likeness to another case: a file; with a `manifest`, an image id of it.
         manifest: a table of images, or its path.
         root: the folder of the images, if not the manifest's own.
-        method: `cam` (exact; a linear probe on means of a map, or likeness by such means), `occlusion` (any encoder;
-            squares are hidden), or `auto`: `cam` where it can be had.
+        method: `cam` (exact, where the vector is a mean of a map), `patch` (what each patch answers, where patches
+            share a space with the vector), `occlusion` (any encoder; squares are hidden), or `auto`: the first of these
+            that can be had; `patch` for encoders with words alone, and not for a probe.
         cells: of `occlusion`, squares on a side.
         fill: what a hidden part is filled with: `blur`, the picture as from afar, or `grey`, its mean.
         maps_only: neither check the regions nor draw overlays.
@@ -153,6 +154,7 @@ def explain(
             findings=findings,
             prompt=prompt,
             like=like,
+            method=method,
             encoder=encoder,
             weights=weights,
             device=device,
@@ -221,6 +223,7 @@ def targets_of(
     findings: Sequence[str] | None,
     prompt: Sequence[str] | None,
     like: StrPath | None,
+    method: ExplainMethod = "auto",
     encoder: str | None,
     weights: StrPath | None,
     device: str,
@@ -236,14 +239,13 @@ def targets_of(
         if encoder is not None and encoder != trained.spec.name:
             raise MapError(f"the probe reads vectors of {trained.spec.name}, not of {encoder}; leave out `encoder`")
         targets = of_probe(trained, findings or ())
-        loaded = encoder_of(trained.spec, trained.output, weights=weights, device=device, untrained=random_weights)
+        loaded = encoder_of(
+            trained.spec, trained.output, method, weights=weights, device=device, untrained=random_weights
+        )
         note_stand_in(loaded.spec)
         return loaded, targets, {"explained": "probe", "probe": probe.name}
     name = encoder or DEFAULT_ENCODER
-    if prompt is None:
-        loaded = encoder_with_map(name, weights=weights, device=device)
-    else:
-        loaded = load_encoder(name, weights=weights, device=device, precision="float32")
+    loaded = encoder_with_grid(name, method, weights=weights, device=device)
     note_stand_in(loaded.spec)
     if prompt is not None:
         targets = of_prompts(loaded, list(dict.fromkeys(prompt)))

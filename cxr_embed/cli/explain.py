@@ -47,8 +47,9 @@ def explain(
     method: Annotated[
         ExplainMethod,
         typer.Option(
-            help="cam: exact, of a linear probe on means of a map. occlusion: of any encoder, by hiding squares. auto: "
-            "cam where it can be had."
+            help="cam: exact, where the vector is a mean of a map. patch: what each patch answers, where patches share "
+            "a space with the vector. occlusion: of any encoder, by hiding squares. auto: the first that can be had; "
+            "patch for prompts and likeness alone."
         ),
     ] = "auto",
     cells: Annotated[int, typer.Option(min=4, max=64, help="Of occlusion: squares on a side, an even number.")] = 14,

@@ -20,9 +20,11 @@ from cxr_embed.encoders.dual import DualEncoder, filled, shapes_of, tensors_in
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder, local_folder
 from cxr_embed.encoders.pixels import centre_of
 from cxr_embed.encoders.registry import encoder_card
+from cxr_embed.encoders.shared import SHARED
 from cxr_embed.encoders.torch_runner import as_encoder_error
 from cxr_embed.encoders.weights import noted_source, weights_path
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Grid, middle
 from cxr_embed.io.digests import json_digest
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule
 
@@ -32,7 +34,7 @@ _KNOWN = {
     "b2399d73dc2a68b9f3a1950e864ae0ecd24093fb07aa459d7e65807ebdc0fb77": f"microsoft/BiomedVLP-BioViL-T, {PUBLISHED}"
 }
 SHORTER, SIDE = 512, 448
-FEATURES, SHARED = 512, 128
+CELLS, FEATURES, WIDTH = 14, 512, 128  # of the map on a side, of its channels, of the space of words
 _IMAGE, _TEXT = "BioViL-T's image tower", "CXR-BERT"
 _CLASSIFIER = "encoder.encoder.fc."  # ImageNet's, behind the ResNet; nothing reads it
 _STEM = "encoder.missing_previous_emb"  # no other network has it
@@ -110,7 +112,8 @@ class BiovilTEncoder(DualEncoder):
         self._image_file = _image_file(name, self._text.folder)
         self._bert = _bert_settings(self._text)
         image_source = noted_source(self._image_file) or self._image_file.name
-        widths = {"features": FEATURES, "image": SHARED}
+        widths = {"features": FEATURES, "image": WIDTH}
+        shapes = {**{output: (width,) for output, width in widths.items()}, SHARED: (CELLS, CELLS, WIDTH)}
         beside = [self._text.folder / part for part in (CONFIG, _WORDS)]
         spec = EncoderSpec(
             name=name,
@@ -119,11 +122,12 @@ class BiovilTEncoder(DualEncoder):
                 f"lowest to highest as 0..255, cut off; shorter side to {SHORTER} (Pillow, bilinear); centre "
                 f"{SIDE} x {SIDE}; three equal channels of 0 to 1; no previous image"
             ),
-            outputs={output: (widths[output],) for output in outputs},
+            outputs={output: shapes[output] for output in outputs},
             weights=json_digest({"image": remembered_sha256(self._image_file), "text": self._text.digest}),
             weights_source=f"{image_source}; text: {self._text.source}",
             text=TextRule("image", "cosine") if "image" in outputs else None,
             licence=terms_of(name, self._text),
+            grids={SHARED: Grid("inside", middle(SIDE / SHORTER))} if SHARED in outputs else {},
         )
         super().__init__(
             spec,
@@ -139,6 +143,23 @@ class BiovilTEncoder(DualEncoder):
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(1, 448, 448)` uint8; the tower makes 0 to 1 of it."""
         return centre_of(stretched(image.pixels), SHORTER, SIDE, "bilinear")[None]
+
+    @property
+    def means(self) -> dict[str, str]:
+        """`image` is the mean of `shared`."""
+        return {"image": SHARED}
+
+    @property
+    def spaces(self) -> dict[str, str]:
+        """So `shared` lies in its space."""
+        return {SHARED: "image"}
+
+    def _outputs(self, tower: Any, pixels: Any) -> dict[str, Any]:
+        if SHARED not in self._spec.outputs:
+            return super()._outputs(tower, pixels)
+        both, shared = tower.maps(pixels)
+        means = {"features": both.float().mean((2, 3)), "image": shared.float().mean((2, 3))}
+        return {**means, SHARED: shared.permute(0, 2, 3, 1)}
 
     def load_image_tower(self) -> Any:
         """With all of its tensors from the converted file."""
@@ -208,8 +229,8 @@ def _bert_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     """
     config = checkpoint.config
     missing = [key for key in _BERT if key not in config]
-    if missing or config.get("projection_size") != SHARED:
-        what = f"has no {missing[0]}" if missing else f"projects words to {config.get('projection_size')}, not {SHARED}"
+    if missing or config.get("projection_size") != WIDTH:
+        what = f"has no {missing[0]}" if missing else f"projects words to {config.get('projection_size')}, not {WIDTH}"
         raise EncoderError(f"{checkpoint.source} is not BioViL-T's text tower: its config.json {what}")
     return {key: config[key] for key in _BERT}
 

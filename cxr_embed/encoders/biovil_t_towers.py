@@ -33,11 +33,15 @@ class ImageTower(nn.Module):  # type: ignore[misc]
             nn.Conv2d(2 * MAP, SHARED, 1, bias=False), nn.BatchNorm2d(SHARED), nn.ReLU(), nn.Conv2d(SHARED, SHARED, 1)
         )
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def maps(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The map `(B, 512, 14, 14)`, and the same in the space that is shared with words, `(B, 128, 14, 14)`."""
         parts: Any = self.encoder
         seen = parts.backbone_to_vit(parts.encoder((pixels.float() / 255).expand(-1, 3, -1, -1)))  # (B, 256, 14, 14)
         both = torch.cat([seen, parts.missing_previous_emb.expand_as(seen)], dim=1)  # (B, 512, 14, 14)
-        shared = self.projector.model(both)
+        return both, self.projector.model(both)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        both, shared = self.maps(pixels)
         return torch.cat([both.float().mean((2, 3)), shared.float().mean((2, 3))], dim=1)
 
 

@@ -64,6 +64,16 @@ class CheckedEncoder:
         return found
 
     @property
+    def means(self) -> Mapping[str, str]:
+        """Outputs that are the mean of a grid's cells, by the grid's name, beside `features` and `map`."""
+        return dict(getattr(self.encoder, "means", {}))
+
+    @property
+    def spaces(self) -> Mapping[str, str]:
+        """Grids that it has or can be asked for whose cells lie in the space of another output, by its name."""
+        return dict(getattr(self.encoder, "spaces", {}))
+
+    @property
     def input_form(self) -> str:
         """In which form it takes inputs best by now: blank at first.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,12 @@ import numpy as np
 from cxr_embed.encoders.checkpoint import number_in, scale_of
 from cxr_embed.encoders.conversion import Converted, all_matching, network_tensors, tensors_of
 from cxr_embed.encoders.converted import ConvertedEncoder, state_shapes
+from cxr_embed.encoders.patches import Patches
 from cxr_embed.encoders.pixels import as_uint8
+from cxr_embed.encoders.shared import SHARED, of_clip
 from cxr_embed.encoders.torch_runner import require_finite, require_tokens
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Grid
 from cxr_embed.types import CxrImage, Precision, TextRule, counted
 
 SIDE, PADDED = 224, 320
@@ -155,16 +158,26 @@ class ChexzeroEncoder(ConvertedEncoder):
         device: str = "cpu",
         precision: Precision = "float32",
         threads: int | None = None,
+        outputs: Sequence[str] = ("image",),
     ) -> None:
         super().__init__(name, weights=weights, device=device, precision=precision, threads=threads)
+        cells = SIDE // VISION["patch_size"]
+        self._cells = Patches((cells, cells, VISION["hidden_size"]), 1, Grid("around"))
+        shapes: dict[str, tuple[int, ...]] = {"image": (WIDTH,), SHARED: (cells, cells, WIDTH)}
         self.describe(
             "1",
             f"grey as 8 bits, 0..max to 0..255, half up; longer side to {PADDED} (Pillow, Lanczos), zeros around it to "
             f"a square; less {_MEAN}, by {_DEVIATION}; to {SIDE} x {SIDE} (bicubic, a = -0.75, half-pixel centres, no "
             "antialiasing); three equal channels",
-            {"image": (WIDTH,)},
+            {output: shapes[output] for output in outputs},
             TextRule("image", "clip", scale_of(self._logit_scale(), str(self._path))),
+            {SHARED: self._cells.grid} if SHARED in outputs else None,
         )
+
+    @property
+    def spaces(self) -> dict[str, str]:
+        """`shared` lies in the space of `image`."""
+        return {SHARED: "image"}
 
     def _logit_scale(self) -> float:
         if self._header.get("logit_scale") != ():
@@ -197,6 +210,18 @@ class ChexzeroEncoder(ConvertedEncoder):
     def features(self, model: Any, pixels: Any) -> Any:
         """Tensors: `(B, 3, 224, 224)` to `(B, 512)`."""
         return model.get_image_features(pixel_values=pixels).pooler_output
+
+    @property
+    def main(self) -> tuple[str, int]:
+        """`image`, also where patches alone are wanted."""
+        return "image", WIDTH
+
+    def _outputs(self, model: Any, pixels: Any) -> dict[str, Any]:
+        if SHARED not in self._spec.outputs:
+            return super()._outputs(model, pixels)
+        run = partial(model.get_image_features, pixel_values=pixels)
+        output, shared = of_clip(model, run, self._cells, self._source)
+        return {"image": output.pooler_output, SHARED: shared}
 
     def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
         """P prompts to `(P, 512)` float32; with `cut`, of the first 77 tokens of one that has more.

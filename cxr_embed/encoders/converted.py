@@ -17,6 +17,7 @@ from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.torch_runner import TorchRunner
 from cxr_embed.encoders.weights import noted_source, weights_path
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Grid
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule
 
 
@@ -51,7 +52,12 @@ class ConvertedEncoder(TowerEncoder):
         self._device, self._precision, self._threads = device, precision, threads
 
     def describe(
-        self, revision: str, preprocessing: str, outputs: dict[str, tuple[int, ...]], text: TextRule | None = None
+        self,
+        revision: str,
+        preprocessing: str,
+        outputs: dict[str, tuple[int, ...]],
+        text: TextRule | None = None,
+        grids: dict[str, Grid] | None = None,
     ) -> None:
         """Sets the spec, with what the weights and the encoder's row say."""
         self._spec = EncoderSpec(
@@ -63,6 +69,7 @@ class ConvertedEncoder(TowerEncoder):
             weights_source=self._source,
             text=text,
             licence=encoder_card(self._name).terms,
+            grids=grids or {},
         )
 
     def make_model(self) -> Any:
@@ -104,9 +111,15 @@ class ConvertedEncoder(TowerEncoder):
         """The network with every tensor of the file, on the device."""
         return self.runner.place(self._load())
 
+    @property
+    def main(self) -> tuple[str, int]:
+        """The output that is tried out before a run, and its width."""
+        output, (width,) = next(iter(self._spec.outputs.items()))
+        return output, width
+
     def make_tower(self) -> ImageTower:
         """The image tower."""
-        main, (width,) = next(iter(self._spec.outputs.items()))
+        main, width = self.main
         return ImageTower(
             self._spec,
             load=self._load,

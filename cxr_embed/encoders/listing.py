@@ -9,7 +9,7 @@ from cxr_embed.encoders.registry import ENCODERS
 from cxr_embed.types import DEMONSTRATES
 
 SCORES = "scores"  # the output that holds a model's own answers
-_MAPS = ("map", "patches")  # outputs that hold one vector a place
+_MAPS = ("map", "patches", "shared")  # outputs that hold one vector a place
 # Prompts to compare images with, findings that it answers by itself, a vector a place, a vector an image.
 TASKS = ("words", "classes", "maps", "vectors")
 

@@ -7,7 +7,7 @@ how large the towers are and what the pixels are.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,16 @@ from cxr_embed.encoders.dual import DualEncoder, filled, tensors_in
 from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.registry import encoder_card
+from cxr_embed.encoders.shared import SHARED, alone
 from cxr_embed.encoders.torch_runner import as_encoder_error
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Grid
 from cxr_embed.io.digests import json_digest
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule
 
 RELEASE = "2024.09.27"
 CONFIG = "config.yaml"
+CELL = 32  # pixels on a side that a cell of the last map stands for
 WORDS = "language_model/clip_tokenizer_4.16.2"
 WEIGHTS = "vision_model/medimageinsigt-v1.0.0.pt"  # as it is spelled
 _VOCABULARY = ("vocab.json", "merges.txt")
@@ -143,12 +146,15 @@ class MedImageInsightEncoder(DualEncoder):
         device: str = "cpu",
         precision: Precision = "float32",
         threads: int | None = None,
+        outputs: Sequence[str] = ("image",),
     ) -> None:
         self._folder, source = _find(name, weights)
         self._file = self._folder / WEIGHTS
         self._settings = settings = read_settings(self._folder / CONFIG)
         self._words = [self._folder / WORDS / part for part in _VOCABULARY]
         self._known = read_json(self._words[0])
+        cells = settings.side // CELL
+        shapes: dict[str, tuple[int, ...]] = {"image": (settings.shared,), SHARED: (cells, cells, settings.shared)}
         spec = EncoderSpec(
             name=name,
             revision="1",
@@ -156,11 +162,12 @@ class MedImageInsightEncoder(DualEncoder):
                 f"grey as 8 bits, 0..max to 0..255, half up; to {settings.side} x {settings.side} (Pillow, bicubic); "
                 f"three equal channels, less {settings.mean}, by {settings.deviation}"
             ),
-            outputs={"image": (settings.shared,)},
+            outputs={output: shapes[output] for output in outputs},
             weights=json_digest({"files": folder_digest(self._folder, [*self._words, self._file]), **asdict(settings)}),
             weights_source=source,
             text=TextRule("image", "clip", _scale(self._file)),
             licence=terms_of(name, Checkpoint(self._folder, source)),
+            grids={SHARED: Grid("whole")} if SHARED in outputs else {},
         )
         super().__init__(
             spec,
@@ -179,6 +186,18 @@ class MedImageInsightEncoder(DualEncoder):
 
         grey = Image.fromarray(as_uint8(image.pixels, image.max_value))
         return np.asarray(grey.resize((self._settings.side, self._settings.side), Image.Resampling.BICUBIC))[None]
+
+    @property
+    def spaces(self) -> dict[str, str]:
+        """`shared` lies in the space of `image`."""
+        return {SHARED: "image"}
+
+    def _outputs(self, tower: Any, pixels: Any) -> dict[str, Any]:
+        if SHARED not in self._spec.outputs:
+            return super()._outputs(tower, pixels)
+        found = tower.map(pixels)
+        shared = alone(found.permute(0, 2, 3, 1), lambda cell: tower.read(cell.transpose(1, 2)[..., None]))
+        return {"image": tower.read(found), SHARED: shared}
 
     def load_image_tower(self) -> Any:
         """With all of its tensors from the file."""

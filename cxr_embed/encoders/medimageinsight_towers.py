@@ -47,13 +47,26 @@ class ImageTower(nn.Module):  # type: ignore[misc]
         self.image_projection = nn.Parameter(torch.empty(settings.widths[-1], settings.shared))
         self.settings = settings
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def pixels(self, grey: torch.Tensor) -> torch.Tensor:
+        """`(B, 1, S, S)` of 0..255 to three normalised channels."""
         mean, deviation = (
-            torch.tensor(values, dtype=torch.float32, device=pixels.device)[:, None, None]
+            torch.tensor(values, dtype=torch.float32, device=grey.device)[:, None, None]
             for values in (self.settings.mean, self.settings.deviation)
         )
-        features: torch.Tensor = self.davit((pixels.float() / 255 - mean) / deviation)
+        return (grey.float() / 255 - mean) / deviation
+
+    def map(self, grey: torch.Tensor) -> torch.Tensor:
+        """The last map, `(B, C, S / 32, S / 32)`."""
+        found: torch.Tensor = self.davit.forward_features(self.pixels(grey))
+        return found
+
+    def read(self, found: torch.Tensor) -> torch.Tensor:
+        """A map `(B, C, H, W)` to the vectors `(B, D)`: its mean, normalised and projected."""
+        features: torch.Tensor = self.davit.forward_head(found)
         return features @ self.image_projection
+
+    def forward(self, grey: torch.Tensor) -> torch.Tensor:
+        return self.read(self.map(grey))
 
     def names(self, published: list[str]) -> dict[str, str]:
         """The published names to this module's; timm knows them as Florence-2's."""

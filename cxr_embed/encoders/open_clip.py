@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxr_embed.encoders.checked import chosen_words
 from cxr_embed.encoders.checkpoint import scale_of, terms_of
 from cxr_embed.encoders.image_tower import ImageTower, TowerEncoder
 from cxr_embed.encoders.open_clip_folder import BIOMEDCLIP_SHA256, find_open_clip
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.registry import encoder_card
+from cxr_embed.encoders.shared import SHARED
 from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, require_sentences
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule, counted
 
 if TYPE_CHECKING:
     from cxr_embed.encoders.open_clip_towers import Prompts
+    from cxr_embed.encoders.patches import Patches
 
 _OUTPUT = "image"
 _PROMPTS_AT_ONCE = 64
@@ -30,7 +33,8 @@ _BIOMEDCLIP_READS = 256
 class OpenClipEncoder(TowerEncoder):
     """One checkpoint. Image and text towers load with the first batch and the first prompt, each without the other.
 
-    `image`, `(B, D)`, is what open_clip's `encode_image` gives.
+    `image`, `(B, D)`, is what open_clip's `encode_image` gives. Where wanted, also `shared`, `(B, H, W, D)`: patches in
+    that space.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class OpenClipEncoder(TowerEncoder):
         device: str = "cpu",
         precision: Precision = "float32",
         threads: int | None = None,
+        outputs: Sequence[str] | None = None,
     ) -> None:
         self._checkpoint = find_open_clip(name, weights)
         self._source = self._checkpoint.source
@@ -48,8 +53,14 @@ class OpenClipEncoder(TowerEncoder):
         self._recipe = self._checkpoint.recipe
         self._width: int = self._checkpoint.model_settings["embed_dim"]
         self._device, self._precision, self._threads = device, precision, threads
+        chosen = chosen_words("outputs", (_OUTPUT,) if outputs is None else outputs, (_OUTPUT, SHARED), name)
+        self._cells = self._find_cells() if SHARED in chosen else None
+        shapes: dict[str, tuple[int, ...]] = {_OUTPUT: (self._width,)}
+        if self._cells is not None:
+            shapes[SHARED] = (*self._cells.shape[:2], self._width)
         published = encoder_card(name).outputs
-        if published and (published != {_OUTPUT: (self._width,)} or self._checkpoint.context != _BIOMEDCLIP_READS):
+        differ = any(published.get(output) != shape for output, shape in shapes.items())
+        if published and (differ or self._checkpoint.context != _BIOMEDCLIP_READS):
             raise EncoderError(
                 f"{self._source} is not {name}: its vectors have {counted(self._width, 'number')} and its prompts "
                 f"{counted(self._checkpoint.context, 'token')}; run it as open_clip:NAME"
@@ -58,12 +69,24 @@ class OpenClipEncoder(TowerEncoder):
             name=name,
             revision="1",
             preprocessing=self._recipe.words,
-            outputs={_OUTPUT: (self._width,)},
+            outputs={output: shapes[output] for output in chosen},
             weights=self._checkpoint.digest,
             weights_source=self._source,
             text=self._text_rule(),
             licence=terms_of(name, self._checkpoint),
+            grids={SHARED: self._cells.grid} if self._cells is not None else {},
         )
+
+    @property
+    def spaces(self) -> dict[str, str]:
+        """`shared` lies in the space of `image`."""
+        return {SHARED: _OUTPUT}
+
+    def _find_cells(self) -> Patches:
+        from cxr_embed.encoders.open_clip_shared import cells_of
+        from cxr_embed.encoders.open_clip_towers import empty_model
+
+        return cells_of(empty_model(self._checkpoint).visual, self._recipe, self._source)
 
     def _text_rule(self) -> TextRule:
         """How images and prompts are compared: a SigLIP's logits have a bias."""
@@ -157,8 +180,13 @@ class OpenClipEncoder(TowerEncoder):
         return prompts
 
     def _outputs(self, model: Any, pixels: Any) -> dict[str, Any]:
-        """Tensors: `(B, 1, H, W)` uint8 to the vectors `(B, D)`."""
-        return {_OUTPUT: model(self.normalised(pixels))}
+        """Tensors: `(B, 1, H, W)` uint8 to the vectors `(B, D)`, and to `shared` where it is wanted."""
+        if self._cells is None:
+            return {_OUTPUT: model(self.normalised(pixels))}
+        from cxr_embed.encoders.open_clip_shared import vectors_of
+
+        vectors, shared = vectors_of(model, self.normalised(pixels), self._cells, self._source)
+        return {_OUTPUT: vectors, SHARED: shared}
 
     def normalised(self, pixels: Any) -> Any:
         """Tensors: `(B, 1, H, W)` uint8 to `(B, 3, H, W)` float32."""

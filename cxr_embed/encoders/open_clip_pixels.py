@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Fit, Grid
 from cxr_embed.io.digests import canonical_json
 
 _INTERPOLATIONS = ("bicubic", "bilinear", "random")  # `random` is of the training; bicubic where a model is used
@@ -55,6 +56,20 @@ class PixelRecipe:
             "grey as 8 bits, 0..max to 0..255, half up; three equal channels; "
             f"open_clip's evaluation transform (on Pillow): {canonical_json(settings).decode()}"
         )
+
+    @property
+    def frame(self) -> Grid:
+        """Where the input lies on the picture.
+
+        Raises:
+            EncoderError: for an input that is not square and to which pictures are not squeezed.
+        """
+        fits: dict[str, Fit] = {"shortest": "inside", "longest": "around", "squash": "whole"}
+        if self.height != self.width and self.resize != "squash":
+            raise EncoderError(
+                f"`outputs` shared: it is not known what part of the picture is kept at {self.height} x {self.width}"
+            )
+        return Grid(fits[self.resize])
 
     def resized(self, grey: np.ndarray) -> np.ndarray:
         """`(H, W)` uint8 to `(height, width)` uint8. Pillow resizes three equal channels alike, so one does."""

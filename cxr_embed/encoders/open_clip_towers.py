@@ -58,11 +58,15 @@ def model_shapes(checkpoint: OpenClipCheckpoint) -> dict[str, tuple[int, ...]]:
     Raises:
         EncoderError: where open_clip, timm or transformers cannot make it.
     """
+    return {name: tuple(values.shape) for name, values in empty_model(checkpoint).state_dict().items()}
+
+
+def empty_model(checkpoint: OpenClipCheckpoint) -> Any:
+    """The model that the settings describe, on torch's `meta`, without numbers; raises as `model_shapes`."""
     import torch
 
     with torch.device("meta"):
-        model = _made(checkpoint)
-    return {name: tuple(values.shape) for name, values in model.state_dict().items()}
+        return _made(checkpoint)
 
 
 def own_names(names: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
 from cxr_embed.encoders.image_tower import ImageTower, TowerEncoder
 from cxr_embed.encoders.kept import remembered
 from cxr_embed.encoders.licences import words_on_licence
-from cxr_embed.encoders.patches import Map, Patches, timm_cells
+from cxr_embed.encoders.patches import PATCHES, Map, Patches, timm_cells
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.plain_pixels import Pixels, plain_pixels, timm_recipe
 from cxr_embed.encoders.registry import encoder_card
@@ -120,15 +120,31 @@ class TimmEncoder(TowerEncoder):
             torch.set_num_threads(self._threads)  # decoding processes normalise with torch, one core each
         return create_transform(**self._data, is_training=False)
 
-    def _find_cells(self) -> Patches | Map | None:
-        """The model's map or patches, likewise; None where it has neither."""
+    @cached_property
+    def spaces(self) -> dict[str, str]:
+        """A transformer's patches, where its features are one of its tokens or their mean and nothing follows."""
+        model = self._empty
+        parts = [getattr(model, name, None) for name in ("global_pool", "num_prefix_tokens", "fc_norm", "attn_pool")]
+        pool, before, after, attention = parts
+        plain = pool in ("token", "avg") and before is not None and attention is None
+        return {PATCHES: "features"} if plain and type(after).__name__ == "Identity" else {}
+
+    @cached_property
+    def _empty(self) -> Any:
+        """The model without numbers."""
         import timm
         import torch
 
+        with torch.device("meta"), as_encoder_error(f"timm cannot make {self._name}"):
+            return timm.create_model(self._name, num_classes=0).eval()
+
+    def _find_cells(self) -> Patches | Map | None:
+        """The model's map or patches; None where it has neither."""
+        import torch
+
         with torch.device("meta"), torch.inference_mode(), as_encoder_error(f"timm cannot make {self._name}"):
-            model = timm.create_model(self._name, num_classes=0).eval()
-            found = model.forward_features(torch.empty(1, *self._data["input_size"]))
-        return timm_cells(model, found, self._data)
+            found = self._empty.forward_features(torch.empty(1, *self._data["input_size"]))
+        return timm_cells(self._empty, found, self._data)
 
     def make_tower(self) -> ImageTower:
         """The image tower."""

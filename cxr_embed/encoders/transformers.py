@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from cxr_embed.encoders.patches import PATCHES, Patches, checkpoint_patches, pro
 from cxr_embed.encoders.pixels import as_uint8, pad_to_square, tf_resize
 from cxr_embed.encoders.plain_pixels import Pixels, Recipe, plain_pixels, processor_recipe
 from cxr_embed.encoders.registry import encoder_card
+from cxr_embed.encoders.shared import SHARED, of_clip, of_siglip
 from cxr_embed.encoders.torch_runner import (
     TorchRunner,
     as_encoder_error,
@@ -39,6 +40,8 @@ from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule, counted
 
 # Where a dual encoder's tensors say how wide its vectors are, and how many tokens it reads.
 _IMAGE_WIDTH = {"clip": "visual_projection.weight", "siglip": "vision_model.head.mlp.fc2.weight"}
+# Model types whose vector is the class token of their normalised tokens, in one space with the patches beside it.
+_CLASS_TOKEN = ("dinov2", "dinov2_with_registers", "dinov3_vit")
 _POSITIONS = "text_model.embeddings.position_embedding.weight"
 _PROMPTS_AT_ONCE = 64
 
@@ -134,10 +137,14 @@ class TransformersEncoder(TowerEncoder):
         shapes: dict[str, tuple[int, ...]] = {self._model.output: (self._model.width,)}
         self._require(name, shapes)
         wanted = (self._model.output,) if outputs is None else outputs
-        chosen = chosen_words("outputs", wanted, (self._model.output, PATCHES), name)
-        self._patches = self._find_patches() if PATCHES in chosen else None
+        grids = (PATCHES, SHARED) if self._model.text is not None else (PATCHES,)
+        chosen = chosen_words("outputs", wanted, (self._model.output, *grids), name)
+        self._grids = tuple(output for output in grids if output in chosen)
+        self._patches = self._find_patches() if self._grids else None
         if self._patches is not None:
-            shapes[PATCHES] = self._patches.shape
+            rows, columns, _ = self._patches.shape
+            known = {PATCHES: self._patches.shape, SHARED: (rows, columns, self._model.width)}
+            shapes |= {output: known[output] for output in self._grids}
             self._require(name, shapes)
         self._spec = EncoderSpec(
             name=name,
@@ -148,8 +155,15 @@ class TransformersEncoder(TowerEncoder):
             weights_source=self._source,
             text=self._model.text,
             licence=terms_of(name, self._checkpoint),
-            grids={PATCHES: self._patches.grid} if self._patches is not None else {},
+            grids=dict.fromkeys(self._grids, self._patches.grid) if self._patches is not None else {},
         )
+
+    @property
+    def spaces(self) -> dict[str, str]:
+        """`shared`, made so; and a DINO's patches, which are normalised beside the class token that is its vector."""
+        if self._model.text is not None:
+            return {SHARED: self._model.output}
+        return {PATCHES: self._model.output} if self._checkpoint.config.get("model_type") in _CLASS_TOKEN else {}
 
     def _require(self, name: str, shapes: dict[str, tuple[int, ...]]) -> None:
         """Refuses outputs that are not those of the encoder that the table has by this name."""
@@ -215,7 +229,8 @@ class TransformersEncoder(TowerEncoder):
         """`(B, C, S, S)` as `preprocess` gives it to `{"image" or "pooled": (B, D) float32}`.
 
         Where wanted, also `patches`, `(B, H, W, D)`: `last_hidden_state` without the other tokens. SigLIP, DINOv2,
-        DINOv3, ViT and DeiT normalise it; CLIP does not, and its projection to the space of words is not applied.
+        DINOv3, ViT and DeiT normalise it; CLIP does not, and its projection to the space of words is not applied. And
+        `shared`, `(B, H, W, D)`: the patches in that space.
         """
         if not isinstance(batch, np.ndarray):
             raise EncoderError(
@@ -301,12 +316,21 @@ class TransformersEncoder(TowerEncoder):
         """Tensors: `(B, C, S, S)` to the vectors `(B, D)`, and to the patches where they are wanted."""
         if pixels.shape[1] == 1:
             pixels = self._levels.to(pixels.device)[pixels.long()].expand(-1, 3, -1, -1)
-        both = self._model.text is not None
-        output = model.get_image_features(pixel_values=pixels) if both else model(pixel_values=pixels)
-        found = {self._model.output: self._vectors(output)}
-        if self._patches is not None:
-            found[PATCHES] = self._patches.of(output.last_hidden_state, self._source)
+        run = partial(model.get_image_features if self._model.text is not None else model, pixel_values=pixels)
+        found, cells = {}, self._patches
+        if cells is not None and SHARED in self._grids:
+            shared = of_clip if self._kind == "clip" else of_siglip
+            output, found[SHARED] = shared(model, run, cells, self._source)
+        else:
+            output = run()
+        found[self._model.output] = self._vectors(output)
+        if cells is not None and PATCHES in self._grids:
+            found[PATCHES] = cells.of(output.last_hidden_state, self._source)
         return found
+
+    @property
+    def _kind(self) -> str:
+        return self._model.text.kind if self._model.text is not None else ""
 
     def _vectors(self, output: Any) -> Any:
         """Tensors: what the model gave to `(B, D)`."""

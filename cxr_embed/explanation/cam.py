@@ -49,7 +49,7 @@ class Cam:
             MapError: where it cannot; the message says why.
         """
         del hiding
-        linear, layer = layer_of(targets, encoder.spec)
+        linear, layer = layer_of(targets, encoder.spec, encoder.means)
         return cls(encoder.spec, encoder.maxima, _linear_in(linear, targets), linear, layer)
 
     @property
@@ -74,12 +74,13 @@ class Cam:
         return cam_maps(linear, grid, self.maxima, vector), area_of(image, self.spec, self.layer)
 
 
-def layer_of(targets: Targets, spec: EncoderSpec) -> tuple[Linear, str]:
+def layer_of(targets: Targets, spec: EncoderSpec, means: Mapping[str, str] | None = None) -> tuple[Linear, str]:
     """The values, and the grid of the encoder that they are linear in.
 
     Args:
         targets: what is explained.
         spec: of an encoder that was loaded with its map, where it has one.
+        means: outputs that are means of a grid, beside `features` of `map`, by the grid's name.
 
     Raises:
         MapError: where there is none; the message says why.
@@ -89,8 +90,9 @@ def layer_of(targets: Targets, spec: EncoderSpec) -> tuple[Linear, str]:
     output = _linear_in(targets.linear, targets)
     if output in spec.grids:
         return targets.linear, output
-    if output == "features" and {output, MAP} <= spec.outputs.keys() and MAP in spec.grids:
-        return targets.linear, MAP
+    layer = {"features": MAP, **(means or {})}.get(output, "")
+    if {output, layer} <= spec.outputs.keys() and layer in spec.grids:
+        return targets.linear, layer
     raise MapError(
         f"`method` cam: {targets.output} of {spec.name} is not known to be a mean of a map; use `method='occlusion'`"
     )

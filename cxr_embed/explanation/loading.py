@@ -1,4 +1,4 @@
-"""The encoder of what is to be explained, with the map that its features are means of where it has one."""
+"""The encoder of what is to be explained, with the grid that the method reads where it has one."""
 
 from __future__ import annotations
 
@@ -6,17 +6,29 @@ import contextlib
 import os
 from dataclasses import replace
 
+from cxr_embed.choices import ExplainMethod
 from cxr_embed.encoders import CheckedEncoder, encoder_card, load_encoder
+from cxr_embed.encoders.patches import PATCHES
 from cxr_embed.encoders.registry import is_own
+from cxr_embed.encoders.shared import SHARED
 from cxr_embed.errors import EncoderError, MapError
 from cxr_embed.explanation.cam import MAP
 from cxr_embed.images import is_cropped, prepared_like
 from cxr_embed.types import EncoderSpec
 
+# What methods read beside the vector that prompts and cases are compared with.
+_READ: dict[ExplainMethod, tuple[str, ...]] = {
+    "auto": (MAP, SHARED),
+    "cam": (MAP, SHARED),
+    "patch": (SHARED, PATCHES),
+    "occlusion": (),
+}
+
 
 def encoder_of(
     spec: EncoderSpec,
     output: str,
+    method: ExplainMethod = "auto",
     *,
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
@@ -28,6 +40,7 @@ def encoder_of(
     Args:
         spec: of those vectors.
         output: that the probe reads, or the index holds.
+        method: of the maps.
         weights, device: as `load_encoder` takes them.
         whose: vectors these are, for messages.
         untrained: whether the weights are others on purpose: all else is to be the same.
@@ -44,9 +57,9 @@ def encoder_of(
     choices: list[tuple[str, ...] | None] = [None]
     if card is not None and card.has_choice:
         choices = [tuple(spec.outputs)]
-        has_map = MAP in (*card.outputs, *card.on_request) and MAP not in spec.outputs
-        if has_map and output not in spec.grids:
-            choices.insert(0, (*spec.outputs, MAP))
+        wanted = (SHARED, PATCHES) if method == "patch" else () if output in spec.grids else (MAP,)
+        beside = [grid for grid in wanted if grid in (*card.outputs, *card.on_request) and grid not in spec.outputs]
+        choices = [*((*spec.outputs, grid) for grid in beside), *choices]
     for outputs in choices:
         for pixels in (card.pixels if card is not None else ()) or (None,):
             try:
@@ -68,17 +81,29 @@ def encoder_of(
     )
 
 
-def encoder_with_map(
-    name: str, *, weights: str | os.PathLike[str] | None = None, device: str = "auto"
+def encoder_with_grid(
+    name: str, method: ExplainMethod = "auto", *, weights: str | os.PathLike[str] | None = None, device: str = "auto"
 ) -> CheckedEncoder:
-    """An encoder by its name, with the map that its features are means of where it has one.
+    """An encoder by its name, for prompts or likeness, with the grid that the method reads where it has one.
+
+    Args:
+        name: see `load_encoder`.
+        method: of the maps.
+        weights, device: as `load_encoder` takes them.
 
     Raises:
         EncoderError: where it cannot be loaded.
     """
+
+    def loaded(outputs: tuple[str, ...] | None) -> CheckedEncoder:
+        return load_encoder(name, weights=weights, device=device, precision="float32", outputs=outputs)
+
     card = None if is_own(name) else encoder_card(name)
-    if card is not None and MAP in (*card.outputs, *card.on_request):
-        outputs = tuple(dict.fromkeys((*(card.default_outputs or card.outputs), MAP)))
-        with contextlib.suppress(EncoderError):  # of a family, a model that has no map
-            return load_encoder(name, weights=weights, device=device, precision="float32", outputs=outputs)
-    return load_encoder(name, weights=weights, device=device, precision="float32")
+    grids = [grid for grid in _READ[method] if card is not None and grid in (*card.outputs, *card.on_request)]
+    own = tuple(card.default_outputs or card.outputs) if card is not None else ()
+    if grids and not own:  # of a family: the checkpoint knows
+        own = tuple(loaded(None).spec.outputs)
+    for grid in grids:
+        with contextlib.suppress(EncoderError):  # of a family, a model that has no such grid
+            return loaded((*own, grid))
+    return loaded(None)

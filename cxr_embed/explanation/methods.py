@@ -13,6 +13,7 @@ from cxr_embed.errors import MapError
 from cxr_embed.explanation.cam import Cam
 from cxr_embed.explanation.hiding import Hiding
 from cxr_embed.explanation.occlusion import Occlusion
+from cxr_embed.explanation.patch import Patch
 from cxr_embed.explanation.placing import Area
 from cxr_embed.explanation.targets import Targets
 from cxr_embed.types import CxrImage
@@ -57,7 +58,7 @@ class Method(Protocol):
 Maker = Callable[[CheckedEncoder, Targets, Hiding], Method]  # raises MapError where it cannot be had, and says why
 
 # In the order in which `auto` tries them: the first one that can be had is taken.
-METHODS: dict[str, Maker] = {"cam": Cam.of, "occlusion": Occlusion.of}
+METHODS: dict[str, Maker] = {"cam": Cam.of, "patch": Patch.of, "occlusion": Occlusion.of}
 
 
 def method_of(name: ExplainMethod, encoder: CheckedEncoder, targets: Targets, hiding: Hiding) -> Method:
@@ -69,9 +70,17 @@ def method_of(name: ExplainMethod, encoder: CheckedEncoder, targets: Targets, hi
     if name != "auto":
         return METHODS[name](encoder, targets, hiding)
     refusals = []
-    for maker in METHODS.values():
+    for each, maker in METHODS.items():
+        if each == "patch" and not _of_words(encoder, targets):
+            continue
         try:
             return maker(encoder, targets, hiding)
         except MapError as error:
             refusals.append(error)
     raise refusals[-1]
+
+
+def _of_words(encoder: CheckedEncoder, targets: Targets) -> bool:
+    """Whether vectors are asked that learned to be compared: a probe, and a class token, never met a patch."""
+    text = encoder.spec.text
+    return text is not None and targets.output == text.output and targets.unit == "cosine"

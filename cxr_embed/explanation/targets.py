@@ -142,7 +142,8 @@ def of_prompts(encoder: CheckedEncoder, prompts: Sequence[str]) -> Targets:
         output=text.output,
         unit="cosine",
         values=values,
-        why="a cosine is not linear in the map",
+        linear=_cosines(encoder, text.output, directions) if len(encoder.spec.outputs[text.output]) == 1 else None,
+        why="the largest of several cosines is not linear",
     )
 
 
@@ -176,16 +177,21 @@ def of_vectors(encoder: CheckedEncoder, output: str, vectors: np.ndarray, names:
     def values(found: np.ndarray) -> np.ndarray:
         return np.asarray(unit(pooled(found, shape)) @ directions.T, np.float64)
 
+    return Targets(
+        names=tuple(names),
+        shown=("Likeness to another case",) * len(directions),
+        output=output,
+        unit="cosine",
+        values=values,
+        linear=_cosines(encoder, output, directions),
+    )
+
+
+def _cosines(encoder: CheckedEncoder, output: str, directions: np.ndarray) -> Linear:
+    """Cosines of an output's vector, or the mean of its vectors, with directions `(T, D)` of unit length."""
     weights = directions.astype(np.float64)  # (T, D)
     intercept, length = np.zeros(len(weights)), Length(output)
     if output in encoder.projections:
         weight, bias = (array.astype(np.float64) for array in encoder.projections[output])
         weights, intercept, length = weights @ weight, weights @ bias, Length("features", weight, bias)
-    return Targets(
-        names=tuple(names),
-        shown=("Likeness to another case",) * len(weights),
-        output=output,
-        unit="cosine",
-        values=values,
-        linear=Linear(weights, np.zeros(weights.shape[1]), intercept, "mean", length),
-    )
+    return Linear(weights, np.zeros(weights.shape[1]), intercept, "mean", length)
