@@ -136,13 +136,12 @@ def explain(
         MapError: for what cannot be explained so, or a folder that cannot be written.
         ProbeError, EncoderError, ManifestError, ImageError: for what cannot be used.
     """
-    hiding = Hiding(cells, fill)
     if sum(given is not None for given in (probe, prompt, like)) != 1:
         raise MapError("name what is to be explained, one of a `probe`, a `prompt` and a case that images are `like`")
     if findings is not None and probe is None:
         raise MapError("`findings` are a probe's; name it with `probe`")
     with new_folder(Path(out), MapError) as folder, ExitStack() as stack:
-        table, cases = cases_of(images, manifest, root)
+        hiding, (table, cases) = Hiding(cells, fill), cases_of(images, manifest, root)
         if isinstance(probe, str | os.PathLike):
             probe = load_probe(probe)
         if random_weights:
