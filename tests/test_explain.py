@@ -257,6 +257,19 @@ def test_what_a_map_points_at_is_hidden_and_the_value_falls(world: Path, tmp_pat
         assert "not a medical device" in record.more["note"]
 
 
+def test_a_prompt_s_map_and_the_head_s_bias_are_its_cosine(world: Path, tmp_path: Path) -> None:
+    (image,), prompts = files(world, 1), ["large pleural effusion", "cardiomegaly"]
+    made = cx.explain([image], prompt=prompts, out=tmp_path / "out", maps_only=True)
+    assert made.folder.about["words"] == "cam, layer map (28 x 28 cells)"
+    encoder = load_encoder("mini", precision="float32")
+    weight, bias = encoder.projections["contrastive"]
+    features = encoder.embed(encoder.preprocess(read(image))[None])["features"][0]
+    without = encoder.embed_text(prompts) @ bias / np.linalg.norm(weight @ features + bias)
+    for record, lacking in zip(made.folder.maps, without, strict=True):
+        found = made.folder.load(record).sum(dtype=np.float64) + lacking
+        assert found == pytest.approx(record.more["value"], abs=1e-5)
+
+
 def test_words_and_cases_by_occlusion(world: Path, tmp_path: Path) -> None:
     (image, other), lines = files(world, 2), []
     hidden: dict[str, Any] = {"prompt": "large pleural effusion", "method": "occlusion", "cells": 4}
