@@ -31,7 +31,7 @@ from cxr_embed.evaluation import read_scores
 from cxr_embed.evaluation.scored import ScoredCases, join_scores
 from cxr_embed.explanation.answers import answers_of
 from cxr_embed.explanation.hiding import Hiding
-from cxr_embed.explanation.loading import encoder_with_map
+from cxr_embed.explanation.loading import encoder_with_grid
 from cxr_embed.explanation.methods import method_of
 from cxr_embed.explanation.targets import of_vectors
 from cxr_embed.images import read_image
@@ -86,7 +86,7 @@ def write_scores(path: Path, table: pa.Table) -> None:
 
 @pytest.mark.parametrize("output", ["contrastive", "features", "map"])
 def test_a_map_of_likeness_sums_to_the_cosine(world: Path, output: str) -> None:
-    encoder = encoder_with_map("mini")
+    encoder = encoder_with_grid("mini")
     images = [read_image(path) for path in files(world)[:4]]
     answers = answers_of(encoder, images)
     vectors = pooled(answers[output], encoder.spec.outputs[output])
