@@ -20,6 +20,7 @@ import cxr_embed as cx
 from cxr_embed.cli import app
 from cxr_embed.encoders import load_encoder
 from cxr_embed.errors import CxrEmbedError, ImageError
+from cxr_embed.explanation.loading import encoder_of
 from cxr_embed.images import crop_image, is_cropped, preparation_of, prepared_encoder, read_image
 from cxr_embed.index.faiss.duplicates import find_duplicates
 from cxr_embed.manifest import Manifest
@@ -514,3 +515,24 @@ def test_real_boxes_are_found_where_they_were_drawn(tmp_path: Path) -> None:
     unsaid = cx.embed(cx.crop_manifest(REAL / "manifest.csv", boxes).manifest, MeanEncoder(), tmp_path / "other")
     assert {failure.kind for failure in unsaid.summary.failed} == {"outside"}
     assert any("drawn on pictures of another size" in note for note in unsaid.summary.notes)
+
+
+def test_regions_of_two_data_sets_are_one_manifest(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "other/images").mkdir(parents=True)
+    Image.fromarray(picture(50)).save(tmp_path / "other/images/i0.png")
+    table(tmp_path / "other/manifest.csv", [["i0", "images/i0.png", "q0", 1]], "image_id,path,patient_id,Nodule")
+    boxes = table(tmp_path / "other/boxes.csv", [["i0", "Nodule", 10, 10, 30, 30]])
+    both = [
+        cx.crop_manifest(world / "manifest.csv", world / "boxes.csv").manifest,
+        cx.crop_manifest(tmp_path / "other/manifest.csv", boxes).manifest,
+    ]
+    merged = cx.merge_manifests(both, source=["a", "b"], image_ids="prefix").manifest
+    assert merged.has_regions
+    assert merged.ids.tolist()[::16] == ["a/i0#1", "b/i0#1"]
+    assert cx.embed(merged, MeanEncoder(), tmp_path / "store").summary.embedded == 17
+
+
+def test_heat_maps_are_of_whole_pictures() -> None:
+    spec = prepared_encoder(MeanEncoder(), None, cropped=True).spec
+    with pytest.raises(CxrEmbedError, match="vectors of regions"):
+        encoder_of(spec, "means")

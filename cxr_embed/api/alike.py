@@ -16,6 +16,7 @@ from cxr_embed.explanation.measured import NOT_MEASURED
 from cxr_embed.explanation.overlay import colour_bar
 from cxr_embed.explanation.small import SmallMap, SmallMaps
 from cxr_embed.explanation.targets import of_vectors
+from cxr_embed.images import crop_image
 from cxr_embed.types import CxrImage
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _of_query(
 
 
 def _query_image(answer: SimilarCases, places: Places) -> CxrImage | None:
-    """The query's picture, where it is one."""
+    """The query's picture, or the part of it that was meant, where it is one."""
     from cxr_embed.reporting.panels import case_image, file_image
 
     like = answer.like
@@ -118,6 +119,8 @@ def _query_image(answer: SimilarCases, places: Places) -> CxrImage | None:
         return None
     if like.files:
         image = file_image(Path(like.files[0]))
+        if like.box is not None and isinstance(image, CxrImage):
+            image = crop_image(image, like.box)
     else:
         known = answer.index.cases(answer.index.rows_of(like.ids), ["image_id", "content"])
         image = case_image(known[0], places)

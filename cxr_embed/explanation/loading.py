@@ -49,11 +49,11 @@ def encoder_of(
         EncoderError: where it cannot be loaded.
         MapError: where what is here is another one; both are named.
     """
+    if is_cropped(spec):
+        raise MapError(f"{whose} has vectors of regions (`crop`): maps are of whole pictures")
     card = None if is_own(spec.name) else encoder_card(spec.name)
     if card is not None and card.has_weights and not spec.weights:
         raise MapError(f"{whose}'s vectors of {spec.name} were imported: no model here is known to be theirs")
-    if is_cropped(spec):
-        raise MapError(f"{whose} has vectors of regions (`crop`): maps are of whole pictures")
     choices: list[tuple[str, ...] | None] = [None]
     if card is not None and card.has_choice:
         choices = [tuple(spec.outputs)]
