@@ -135,6 +135,12 @@ def test_of_timm_s_networks_only_those_that_end_in_a_mean_are_exact(world: Path,
         if not exact:  # it normalises after the mean
             with pytest.raises(MapError, match="not means of the map"):
                 cam_maps(linear, answer["map"][0], 0, answer["features"][0])
+            labels = {"image_id": [path.stem for path in images], "Effusion": [0, 1, 0, 1, 0, 1]}
+            trained = cx.train_probe(stored(tmp_path / "store", images, encoder), labels)
+            made = cx.explain(images[:1], probe=trained, out=tmp_path / "out", cells=4, maps_only=True, **options)
+            assert made.folder.about["method"] != "cam"
+            with pytest.raises(MapError, match="not means of the map"):
+                cx.explain(images[:1], probe=trained, method="cam", out=tmp_path / "no", **options)
             continue
         found = cam_maps(linear, answer["map"][0], 0, answer["features"][0]).sum() + probe.intercept_[0]
         assert found == pytest.approx(probe.decision_function(vectors[:1])[0, 0], rel=1e-5)

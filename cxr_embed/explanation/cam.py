@@ -16,7 +16,9 @@ import numpy as np
 from scipy import ndimage
 
 from cxr_embed.encoders import CheckedEncoder
+from cxr_embed.encoders.golden import picture
 from cxr_embed.errors import MapError
+from cxr_embed.explanation.answers import answers_of
 from cxr_embed.explanation.hiding import Hiding
 from cxr_embed.explanation.placing import Area, area_of
 from cxr_embed.explanation.targets import Linear, Targets
@@ -50,7 +52,11 @@ class Cam:
         """
         del hiding
         linear, layer = layer_of(targets, encoder.spec, encoder.means)
-        return cls(encoder.spec, encoder.maxima, _linear_in(linear, targets), linear, layer)
+        made = cls(encoder.spec, encoder.maxima, _linear_in(linear, targets), linear, layer)
+        if layer != made.output:  # by the numbers: a network may normalise after the mean
+            chest = picture()
+            made.maps(chest, {name: rows[0] for name, rows in answers_of(encoder, [chest]).items()}, np.empty(0), int)
+        return made
 
     @property
     def words(self) -> str:
