@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
 from cxr_embed.api.embed import DEFAULT_ENCODER, manifest_of
 from cxr_embed.api.inputs import Progress, StrPath, progress_or_bar
-from cxr_embed.api.probe import FindingsProbe, load_probe
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import ExplainMethod, Fill
@@ -32,6 +31,10 @@ from cxr_embed.images import read_image
 from cxr_embed.io.files import new_folder
 from cxr_embed.manifest import Manifest
 from cxr_embed.types import note_stand_in
+
+if TYPE_CHECKING:
+    from cxr_embed.api.probe import FindingsProbe
+    from cxr_embed.probe.persistence import TrainedProbe
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -118,8 +121,8 @@ def explain(
         like: or the likeness to another case: a file; with a `manifest`, an image id of it.
         manifest: a table of images, or its path.
         root: the folder of the images, if not the manifest's own.
-        method: `cam` (exact; a linear probe on means of a map, or likeness by such means), `occlusion` (any encoder;
-            squares are hidden), or `auto`: `cam` where it can be had.
+        method: `cam` (exact; a linear probe on means of a map, or likeness by such means), `gradcam` (by torch's
+            gradients), `occlusion` (any encoder; squares are hidden), or `auto`: the first of these that can be had.
         cells: of `occlusion`, squares on a side.
         fill: what a hidden part is filled with: `blur`, the picture as from afar, or `grey`, its mean.
         maps_only: neither check the regions nor draw overlays.
@@ -142,14 +145,13 @@ def explain(
         raise MapError("`findings` are a probe's; name it with `probe`")
     with new_folder(Path(out), MapError) as folder, ExitStack() as stack:
         table, cases = cases_of(images, manifest, root)
-        if isinstance(probe, str | os.PathLike):
-            probe = load_probe(probe)
+        opened = _opened(probe) if probe is not None else None
         if random_weights:
-            name = probe.trained.spec.name if probe is not None else encoder or DEFAULT_ENCODER
+            name = opened.trained.spec.name if opened is not None else encoder or DEFAULT_ENCODER
             weights = stack.enter_context(untrained_weights(name, weights))
         loaded, targets, about = targets_of(
             table,
-            probe=probe,
+            probe=opened,
             findings=findings,
             prompt=prompt,
             like=like,
@@ -157,6 +159,7 @@ def explain(
             weights=weights,
             device=device,
             random_weights=random_weights,
+            with_map=method != "occlusion",
         )
         try:
             how = method_of(method, loaded, targets, hiding)
@@ -180,6 +183,26 @@ def explain(
         finally:
             loaded.close()
     return _explanation(Path(out), made)
+
+
+class Opened(NamedTuple):
+    """A probe that was read without what training and evaluating it would import."""
+
+    trained: TrainedProbe
+    name: str
+
+
+def _opened(probe: FindingsProbe | StrPath) -> FindingsProbe | Opened:
+    """The probe itself, or one of a folder.
+
+    Raises:
+        ProbeError: where it cannot be read.
+    """
+    if isinstance(probe, str | os.PathLike):
+        from cxr_embed.probe.persistence import load_probe
+
+        return Opened(load_probe(Path(probe)), str(probe))
+    return probe
 
 
 def _unheard(*words: object) -> None:
@@ -217,7 +240,7 @@ def cases_of(
 def targets_of(
     table: Manifest,
     *,
-    probe: FindingsProbe | None,
+    probe: FindingsProbe | Opened | None,
     findings: Sequence[str] | None,
     prompt: Sequence[str] | None,
     like: StrPath | None,
@@ -225,8 +248,11 @@ def targets_of(
     weights: StrPath | None,
     device: str,
     random_weights: bool = False,
+    with_map: bool = False,
 ) -> tuple[CheckedEncoder, Targets, dict[str, Any]]:
     """The encoder, loaded, what is explained, and what the record says of that.
+
+    For prompts the encoder is loaded with its map only where that is wanted (`with_map`): it makes embedding slower.
 
     Raises:
         MapError, EncoderError, ImageError: for what cannot be used.
@@ -240,7 +266,7 @@ def targets_of(
         note_stand_in(loaded.spec)
         return loaded, targets, {"explained": "probe", "probe": probe.name}
     name = encoder or DEFAULT_ENCODER
-    if prompt is None:
+    if prompt is None or with_map:
         loaded = encoder_with_map(name, weights=weights, device=device)
     else:
         loaded = load_encoder(name, weights=weights, device=device, precision="float32")

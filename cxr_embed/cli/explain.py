@@ -47,8 +47,8 @@ def explain(
     method: Annotated[
         ExplainMethod,
         typer.Option(
-            help="cam: exact, of a linear probe on means of a map. occlusion: of any encoder, by hiding squares. auto: "
-            "cam where it can be had."
+            help="cam: exact, of a linear probe on means of a map. gradcam: by torch's gradients, of its encoders. "
+            "occlusion: of any encoder, by hiding squares. auto: the first of these that can be had."
         ),
     ] = "auto",
     cells: Annotated[int, typer.Option(min=4, max=64, help="Of occlusion: squares on a side, an even number.")] = 14,

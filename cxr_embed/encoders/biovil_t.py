@@ -23,6 +23,7 @@ from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.torch_runner import as_encoder_error
 from cxr_embed.encoders.weights import noted_source, weights_path
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Grid, middle
 from cxr_embed.io.digests import json_digest
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule
 
@@ -96,6 +97,8 @@ def stretched(pixels: np.ndarray) -> np.ndarray:
 class BiovilTEncoder(DualEncoder):
     """A folder as it is published, the converted image weights in it or in the weights folder."""
 
+    _map_layer = "encoder.encoder"  # the ResNet's: `features` do not see the projected map, which is the last
+
     def __init__(
         self,
         name: str,
@@ -139,6 +142,11 @@ class BiovilTEncoder(DualEncoder):
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(1, 448, 448)` uint8; the tower makes 0 to 1 of it."""
         return centre_of(stretched(image.pixels), SHORTER, SIDE, "bilinear")[None]
+
+    @property
+    def frame(self) -> Grid:
+        """Where the model's input lies on the picture."""
+        return Grid("inside", middle(SIDE / SHORTER))
 
     def load_image_tower(self) -> Any:
         """With all of its tensors from the converted file."""

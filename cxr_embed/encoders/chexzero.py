@@ -24,6 +24,7 @@ from cxr_embed.encoders.converted import ConvertedEncoder, state_shapes
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.torch_runner import require_finite, require_tokens
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Grid
 from cxr_embed.types import CxrImage, Precision, TextRule, counted
 
 SIDE, PADDED = 224, 320
@@ -189,6 +190,11 @@ class ChexzeroEncoder(ConvertedEncoder):
         )
         small = _bicubic() @ ((square - _MEAN) / _DEVIATION) @ _bicubic().T
         return np.repeat(small[None], 3, axis=0)
+
+    @property
+    def frame(self) -> Grid:
+        """Where the model's input lies on the picture."""
+        return Grid("around")
 
     def make_model(self) -> Any:
         """transformers' CLIP."""

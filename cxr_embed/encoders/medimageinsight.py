@@ -23,6 +23,7 @@ from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.torch_runner import as_encoder_error
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Grid
 from cxr_embed.io.digests import json_digest
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule
 
@@ -179,6 +180,11 @@ class MedImageInsightEncoder(DualEncoder):
 
         grey = Image.fromarray(as_uint8(image.pixels, image.max_value))
         return np.asarray(grey.resize((self._settings.side, self._settings.side), Image.Resampling.BICUBIC))[None]
+
+    @property
+    def frame(self) -> Grid:
+        """Where the model's input lies on the picture."""
+        return Grid("whole")
 
     def load_image_tower(self) -> Any:
         """With all of its tensors from the file."""

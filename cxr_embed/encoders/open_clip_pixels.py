@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Fit, Grid
 from cxr_embed.io.digests import canonical_json
 
 _INTERPOLATIONS = ("bicubic", "bilinear", "random")  # `random` is of the training; bicubic where a model is used
@@ -66,6 +67,18 @@ class PixelRecipe:
         picture = Image.fromarray(grey)
         fitted = np.asarray(picture if picture.size == size else picture.resize(size, how))
         return fitted if self.resize == "squash" else self._centre(fitted)
+
+    @property
+    def frame(self) -> Grid:
+        """Where the resized picture lies on the picture.
+
+        Raises:
+            EncoderError: for a size that is not square, of which a part depends on the picture's shape.
+        """
+        if self.resize != "squash" and self.height != self.width:
+            raise EncoderError(f"what part of the picture {self.height} x {self.width} pixels show is not known")
+        fits: dict[str, Fit] = {"squash": "whole", "shortest": "inside"}
+        return Grid(fits.get(self.resize, "around"))
 
     @property
     def _is_cubic_anyway(self) -> bool:

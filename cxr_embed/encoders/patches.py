@@ -98,7 +98,7 @@ def checkpoint_patches(checkpoint: Checkpoint, pixels: tuple[int, int], frame: G
     before = sum(name.endswith(_SINGLE) for name in seeing)
     before += sum(shape[-2] for name, shape in seeing.items() if name.endswith("register_tokens"))
     cells = pixels[0] // down, pixels[1] // across
-    return Patches((*cells, width), before, _covered(frame, pixels, cells, (down, across)))
+    return Patches((*cells, width), before, covered(frame, pixels, cells, (down, across)))
 
 
 def timm_cells(model: Any, found: Any, settings: dict[str, Any]) -> Patches | Map | None:
@@ -123,10 +123,10 @@ def timm_cells(model: Any, found: Any, settings: dict[str, Any]) -> Patches | Ma
         return None
     if shape[1:] != (before + math.prod(cells), width):
         return None
-    return Patches((*cells, width), before, _covered(timm_frame(settings), settings["input_size"][1:], cells, patch))
+    return Patches((*cells, width), before, covered(timm_frame(settings), settings["input_size"][1:], cells, patch))
 
 
-def _covered(frame: Grid, pixels: Sequence[int], cells: Sequence[int], patch: Sequence[int]) -> Grid:
+def covered(frame: Grid, pixels: Sequence[int], cells: Sequence[int], patch: Sequence[int]) -> Grid:
     """What whole patches cover of an input: pixels that are left over lie at the bottom and at the right."""
     sides = zip(pixels, cells, patch, strict=True)
     down, across = (count * step / size if size // step == count else 1.0 for size, count, step in sides)
