@@ -18,7 +18,7 @@ from cxr_embed.explanation.cam import Cam
 from cxr_embed.explanation.gradcam import GradCam
 from cxr_embed.explanation.hiding import Hiding
 from cxr_embed.explanation.methods import method_of
-from cxr_embed.explanation.targets import Targets, of_case, of_probe, of_prompts
+from cxr_embed.explanation.targets import Targets, of_case, of_probe, of_prompts, of_vectors
 from cxr_embed.probe import KNNProbe, LinearProbe, MLPProbe
 from cxr_embed.probe.attention import AttentionProbe
 from cxr_embed.probe.base import Probe
@@ -122,7 +122,7 @@ def test_it_is_captum_s_of_the_same_densenet(folder: Path) -> None:
     encoder = load_encoder(
         "densenet121", weights=folder / "d.safetensors", precision="float32", outputs=["features", "map"]
     )
-    targets = probed(answers_of(encoder, PICTURES[:4])["features"], MLPProbe(hidden=4, epochs=20))
+    targets = of_vectors(encoder, "features", answers_of(encoder, PICTURES[1:3])["features"], ("a", "b"))
     method = GradCam.of(encoder, targets, Hiding())
     assert method.words == "gradcam, layer map (7 x 7 cells), after the last activation"
 
@@ -273,3 +273,11 @@ def test_another_value_than_the_encoder_s_is_refused(mini: CheckedEncoder) -> No
     whole = targets.values(answer["contrastive"][None])[0]
     with pytest.raises(MapError, match="is another than the encoder's"):
         GradCam.of(mini, targets, Hiding()).maps(PICTURES[0], answer, whole, lambda _: None)
+
+
+def test_where_the_vector_is_no_mean_auto_takes_gradients(folder: Path) -> None:
+    encoder = timm_encoder("test_convnext", folder, outputs=["features", "map"])  # it normalises after the mean
+    targets = probed(answers_of(encoder, PICTURES[:6])["features"], LinearProbe(1.0))
+    with pytest.raises(MapError, match="not means of the map"):
+        method_of("cam", encoder, targets, Hiding())
+    assert method_of("auto", encoder, targets, Hiding()).words.startswith("gradcam, layer stages (5 x 5 cells)")

@@ -97,7 +97,7 @@ def mark_network(
     blocks, maps = [call for call in calls if call.is_block], [call for call in calls if call.is_map]
     if blocks:
         last = blocks[-1]
-        cells = patch[0] if patch is not None else (0, 0)
+        cells: tuple[int, ...] = patch[0] if patch is not None else (0, 0)
         before = last.given[1] - cells[0] * cells[1]
         if patch is None or last.given[0] != 1 or not 0 <= before <= _MOST_BEFORE:
             raise EncoderError(f"{source}: which of its {last.given[1]} tokens lie where on the picture is not known")
@@ -138,7 +138,7 @@ def _calls(
                 return
             calls.append(_Call(name, tuple(given.shape), tuple(gave.shape)))
             if isinstance(part, torch.nn.Conv2d) and part.kernel_size == part.stride and not patches:
-                patches.append((tuple(gave.shape[2:]), part.kernel_size))  # type: ignore[arg-type]
+                patches.append((tuple(gave.shape[2:]), part.kernel_size))
 
         return note
 

@@ -116,7 +116,8 @@ def gradcam_maps(outputs: Callable[[Mark], Any], values: TensorValues, targets: 
     class Valued(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.cells, self.found = torch.nn.Identity(), None
+            self.cells = torch.nn.Identity()
+            self.found: Any = None
 
         def forward(self, one: Any) -> Any:
             # A copy of the cells for each value: the rest of the network sees them as so many pictures.
