@@ -92,7 +92,7 @@ def mark_network(
 
     module.requires_grad_(False)
     with torch.no_grad():
-        calls, patch = _calls(module, lambda: outputs(module, torch.from_numpy(example).to(device)))
+        calls, patch = _calls(module, lambda: outputs(module, torch.tensor(example).to(device)))
     calls = [call for call in calls if layer in (None, call.name)]
     blocks, maps = [call for call in calls if call.is_block], [call for call in calls if call.is_map]
     if blocks:
@@ -112,7 +112,7 @@ def mark_network(
 
     def run(batch: np.ndarray, mark: Mark) -> dict[str, Any]:
         with _marked(module.get_submodule(last.name), mark, before, (cells[0], cells[1]), _channels_last(last.gave)):
-            return outputs(module, torch.from_numpy(batch).to(device))
+            return outputs(module, torch.tensor(batch).to(device))
 
     return MarkedNetwork(layer=last.name, words=words, shape=(cells[0], cells[1]), grid=grid, run=run)
 
