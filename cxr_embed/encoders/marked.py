@@ -100,7 +100,7 @@ def mark_network(
         cells: tuple[int, ...] = patch[0] if patch is not None else (0, 0)
         before = last.given[1] - cells[0] * cells[1]
         if patch is None or last.given[0] != 1 or not 0 <= before <= _MOST_BEFORE:
-            raise EncoderError(f"{source}: which of its {last.given[1]} tokens lie where on the picture is not known")
+            raise EncoderError(f"{source}: where its tokens lie on the picture is not known")
         sides = example.shape[-2], example.shape[-1]
         grid = Grid(frame.fit, covered(frame, sides, cells, patch[1]).box)
         words = "the patches that go into it"
