@@ -15,6 +15,7 @@ import encoder
 import evaluate
 import foundation
 import index
+import maps
 import milvus
 import probe
 import storage
@@ -39,6 +40,7 @@ PARTS: dict[str, Callable[[Path], list[Line]]] = {
     "install": storage.install,
     "foundation": foundation.run,
     "torch-encoders": torch_encoders.run,
+    "maps": maps.run,
     "gpu": encoder.gpu,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -89,3 +90,36 @@ def write_chexlocalize(root: Path) -> Path:
     rows = [f"{0.2 + 0.1 * (number % 6):.1f},{task}" for number, task in enumerate(TASKS)]
     (root / "thresholds.csv").write_text("\n".join(["threshold,task", *rows]) + "\n")
     return root
+
+
+def gradient_map(encoder: Any, output: str | None = None) -> tuple[str, np.ndarray]:
+    """`gradcam`'s words and its map of how one picture is like another; it compares the value with the encoder's."""
+    from dataclasses import replace
+
+    from cxr_embed.explanation.answers import answers_of
+    from cxr_embed.explanation.gradcam import GradCam
+    from cxr_embed.explanation.hiding import Hiding
+    from cxr_embed.explanation.targets import of_case
+    from cxr_embed.explanation.tensors import cosine_of_mean
+    from cxr_embed.index.faiss.vectors import unit
+    from cxr_embed.types import CxrImage
+
+    blocks = np.random.default_rng(5).integers(0, 256, (2, 12, 15))
+    images = [
+        CxrImage(pixels=np.kron(each, np.ones((8, 8))).astype(np.uint8), bits=8, content_id="", source="png")
+        for each in blocks
+    ]
+    image, other = ({name: found[at] for name, found in answers_of(encoder, images).items()} for at in (0, 1))
+    targets = of_case(encoder, "other", {name: found[None] for name, found in other.items()})
+    if output is not None:
+        directions = unit(other[output])[None]
+        targets = replace(
+            targets,
+            output=output,
+            values=lambda vectors: unit(vectors) @ directions.T,
+            tensor_values=cosine_of_mean(directions),
+        )
+    method = GradCam.of(encoder, targets, Hiding())
+    whole = targets.values(image[targets.output][None])[0]
+    maps, _ = method.maps(images[0], image, whole, lambda _: None)
+    return method.words, maps[0]

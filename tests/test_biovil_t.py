@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import row
+from map_worlds import gradient_map
 from typer.testing import CliRunner
 
 from cxr_embed import load_encoder
@@ -267,3 +268,11 @@ def test_half_of_the_tensors_is_never_run(folder: Path, tmp_path: Path) -> None:
     encoder = load_encoder("biovil-t", weights=part, device="cpu")
     with pytest.raises(EncoderError, match=r"\d+ of the 274 tensors of BioViL-T's image tower are here"):
         encoder.embed(encoder.preprocess(images()[0])[None])
+
+
+@pytest.mark.parametrize("output", ["features", "image"])
+def test_it_has_maps_by_gradients(output: str, encoder: Any) -> None:
+    pytest.importorskip("captum")
+    words, found = gradient_map(encoder, output)
+    assert words == "gradcam, layer encoder.encoder (14 x 14 cells), as it is pooled"
+    assert np.ptp(found) > 0

@@ -278,18 +278,19 @@ def test_a_prompt_s_map_and_the_head_s_bias_are_its_cosine(world: Path, tmp_path
 
 def test_words_and_cases_by_occlusion(world: Path, tmp_path: Path) -> None:
     (image, other), lines = files(world, 2), []
-    hidden: dict[str, Any] = {"prompt": "large pleural effusion", "method": "occlusion", "cells": 4}
-    made = cx.explain([image], out=tmp_path / "words", announce=lines.append, **hidden)
+    squares: dict[str, Any] = {"method": "occlusion", "cells": 4}
+    words = "large pleural effusion"
+    made = cx.explain([image], prompt=words, out=tmp_path / "words", announce=lines.append, **squares)
     assert made.folder.about["words"] == "occlusion, 4 x 4 squares of the picture, hidden by blur"
     assert lines[0].startswith("occlusion embeds 13 pictures an image: 13 in all, about ")
     record = made.folder.maps[0]
     with_words = load_encoder("mini", precision="float32")
     answer = with_words.embed(with_words.preprocess(read(image))[None])["contrastive"][0]
-    assert record.score == pytest.approx(float(answer @ with_words.embed_text(["large pleural effusion"])[0]), abs=1e-5)
-    alike = cx.explain([image], like=image, out=tmp_path / "like", cells=4, encoder="hog")
+    assert record.score == pytest.approx(float(answer @ with_words.embed_text([words])[0]), abs=1e-5)
+    alike = cx.explain([image], like=image, out=tmp_path / "like", encoder="hog", **squares)
     assert alike.folder.maps[0].score == pytest.approx(1, abs=1e-6)
     manifest, ids = world / "cases/manifest.csv", [other.stem]
-    by_id = cx.explain(ids, manifest=manifest, like=image.stem, out=tmp_path / "id", cells=4, maps_only=True)
+    by_id = cx.explain(ids, manifest=manifest, like=image.stem, out=tmp_path / "id", maps_only=True, **squares)
     assert (by_id.folder.maps[0].image_id, by_id.folder.maps[0].finding) == (other.stem, f"like {image.stem}")
     assert by_id.folder.maps[0].patient_id
 

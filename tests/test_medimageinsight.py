@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers import row
+from map_worlds import gradient_map
 from typer.testing import CliRunner
 
 from cxr_embed import load_encoder
@@ -232,3 +233,10 @@ def test_the_hubs_cache_is_enough(folder: Path, encoder: Any, monkeypatch: pytes
 def test_results_on_its_data_are_marked() -> None:
     saw = ENCODERS["medimageinsight"].saw
     assert all(words_on(saw, data) for data in ("mimic-cxr-jpg", "nih-chestxray14", "chexpert", "rsna-pneumonia"))
+
+
+def test_it_has_maps_by_gradients(encoder: Any) -> None:
+    pytest.importorskip("captum")
+    words, found = gradient_map(encoder)
+    assert words == "gradcam, layer davit.stages (3 x 3 cells), as it is pooled"
+    assert np.ptp(found) > 0

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from map_worlds import gradient_map
 
 from cxr_embed import load_encoder
 from cxr_embed.encoders.check import check_encoder
 from cxr_embed.encoders.monai_bundle import NETWORKS, Bundle
 from cxr_embed.encoders.monai_pixels import bundle_pixels
-from cxr_embed.errors import EncoderError
+from cxr_embed.errors import EncoderError, MapError
 from cxr_embed.types import ClassRule, CxrImage
 
 torch = pytest.importorskip("torch", reason="bundles need torch: pip install 'cxr-embed[monai]'")
@@ -326,3 +327,12 @@ def test_the_networks_are_monais() -> None:
         with torch.device("meta"):
             model = getattr(nets, name)(**arguments)
         assert isinstance(model.get_submodule(NETWORKS[name]), torch.nn.Linear)
+
+
+def test_it_has_maps_by_gradients_where_its_pixels_are_known(bundle: Path) -> None:
+    pytest.importorskip("captum")
+    words, found = gradient_map(load_encoder(f"monai:{bundle}", device="cpu", precision="float32", pixels="grey"))
+    assert "as it is pooled" in words
+    assert np.ptp(found) > 0
+    with pytest.raises(MapError, match="what part of the picture its own transforms keep is not known"):
+        gradient_map(load_encoder(f"monai:{bundle}", device="cpu", precision="float32"))

@@ -94,6 +94,6 @@ def test_every_verb_of_the_core_reaches_no_host(tmp_path: Path) -> None:
 @pytest.mark.soak
 def test_every_verb_reaches_no_host(tmp_path: Path) -> None:
     if not every_verb.has("torch", "transformers", "pymilvus", "milvus_lite", "tensorflow", "mlcroissant"):
-        pytest.skip("needs the extras: make soak EXTRAS=dev,peers,cxr-foundation,milvus,monai,croissant")
+        pytest.skip("needs the extras: make soak EXTRAS=dev,peers,cxr-foundation,milvus,monai,croissant,explain")
     kept = {".keras/keras.json", ".cache/cxr-embed/facts", ".cache/cxr-embed/networks"}
     check(tmp_path, {*AT_HOME, *kept}, "extras")

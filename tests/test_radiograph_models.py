@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from map_worlds import gradient_map
 from peer_numbers import numbers, picture, pictures, thinned
 
 from cxr_embed import load_encoder
@@ -328,3 +329,19 @@ def test_missing_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.Monk
     for name in NAMES:
         with pytest.raises(EncoderError, match=rf"no weights for {name} here .*\n.*weights convert {name} "):
             load_encoder(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("chexzero", "layers.1 (7 x 7 cells), the patches that go into it"),
+        (EVA_X[0], "(14 x 14 cells), the patches that go into it"),
+        (EVA_X[-1], "(14 x 14 cells), the patches that go into it"),
+        ("ark-plus", "layer norm (6 x 6 cells), as it is pooled"),
+    ],
+)
+def test_they_have_maps_by_gradients(name: str, layer: str, files: dict[str, Path]) -> None:
+    pytest.importorskip("captum")
+    words, found = gradient_map(load(name, files))
+    assert layer in words
+    assert np.ptp(found) > 0

@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
 from cxr_embed.api.embed import DEFAULT_ENCODER, manifest_of
 from cxr_embed.api.inputs import Progress, StrPath, progress_or_bar
-from cxr_embed.api.probe import FindingsProbe, load_probe
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import ExplainMethod, Fill
@@ -32,6 +31,10 @@ from cxr_embed.images import read_image
 from cxr_embed.io.files import new_folder
 from cxr_embed.manifest import Manifest
 from cxr_embed.types import note_stand_in
+
+if TYPE_CHECKING:
+    from cxr_embed.api.probe import FindingsProbe
+    from cxr_embed.probe.persistence import TrainedProbe
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -119,8 +122,9 @@ def explain(
         manifest: a table of images, or its path.
         root: the folder of the images, if not the manifest's own.
         method: `cam` (exact, where the vector is a mean of a map), `patch` (what each patch answers, where patches
-            share a space with the vector), `occlusion` (any encoder; squares are hidden), or `auto`: the first of these
-            that can be had; `patch` for encoders with words alone, and not for a probe.
+            share a space with the vector), `gradcam` (by torch's gradients), `occlusion` (any encoder; squares are
+            hidden), or `auto`: the first of these that can be had; `patch` for encoders with words alone, and not for
+            a probe.
         cells: of `occlusion`, squares on a side.
         fill: what a hidden part is filled with: `blur`, the picture as from afar, or `grey`, its mean.
         maps_only: neither check the regions nor draw overlays.
@@ -142,14 +146,13 @@ def explain(
         raise MapError("`findings` are a probe's; name it with `probe`")
     with new_folder(Path(out), MapError) as folder, ExitStack() as stack:
         hiding, (table, cases) = Hiding(cells, fill), cases_of(images, manifest, root)
-        if isinstance(probe, str | os.PathLike):
-            probe = load_probe(probe)
+        opened = _opened(probe) if probe is not None else None
         if random_weights:
-            name = probe.trained.spec.name if probe is not None else encoder or DEFAULT_ENCODER
+            name = opened.trained.spec.name if opened is not None else encoder or DEFAULT_ENCODER
             weights = stack.enter_context(untrained_weights(name, weights))
         loaded, targets, about = targets_of(
             table,
-            probe=probe,
+            probe=opened,
             findings=findings,
             prompt=prompt,
             like=like,
@@ -181,6 +184,26 @@ def explain(
         finally:
             loaded.close()
     return _explanation(Path(out), made)
+
+
+class Opened(NamedTuple):
+    """A probe that was read without what training and evaluating it would import."""
+
+    trained: TrainedProbe
+    name: str
+
+
+def _opened(probe: FindingsProbe | StrPath) -> FindingsProbe | Opened:
+    """The probe itself, or one of a folder.
+
+    Raises:
+        ProbeError: where it cannot be read.
+    """
+    if isinstance(probe, str | os.PathLike):
+        from cxr_embed.probe.persistence import load_probe
+
+        return Opened(load_probe(Path(probe)), str(probe))
+    return probe
 
 
 def _unheard(*words: object) -> None:
@@ -218,7 +241,7 @@ def cases_of(
 def targets_of(
     table: Manifest,
     *,
-    probe: FindingsProbe | None,
+    probe: FindingsProbe | Opened | None,
     findings: Sequence[str] | None,
     prompt: Sequence[str] | None,
     like: StrPath | None,
@@ -229,6 +252,8 @@ def targets_of(
     random_weights: bool = False,
 ) -> tuple[CheckedEncoder, Targets, dict[str, Any]]:
     """The encoder, loaded, what is explained, and what the record says of that.
+
+    The encoder is loaded with the grid that the method reads: that makes embedding slower.
 
     Raises:
         MapError, EncoderError, ImageError: for what cannot be used.

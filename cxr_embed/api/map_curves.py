@@ -133,7 +133,9 @@ def evaluate_curves(
     names = chosen_findings(findings or (), list(dict.fromkeys(e.finding for e in folder.maps)), str(folder.root))
     table, cases = cases_of(images, manifest, root)
     chosen, notes = _chosen(folder, names, cases, sample, seed)
-    loaded, targets, _ = targets_of(table, **_explained(folder, names, probe, like), weights=weights, device=device)
+    loaded, targets, _ = targets_of(
+        table, **_explained(folder, names, probe, like), method="occlusion", weights=weights, device=device
+    )
     try:
         _check_model(folder, loaded.spec, targets, names)
 

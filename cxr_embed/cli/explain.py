@@ -48,8 +48,8 @@ def explain(
         ExplainMethod,
         typer.Option(
             help="cam: exact, where the vector is a mean of a map. patch: what each patch answers, where patches share "
-            "a space with the vector. occlusion: of any encoder, by hiding squares. auto: the first that can be had; "
-            "patch for prompts and likeness alone."
+            "a space with the vector. gradcam: by torch's gradients. occlusion: of any encoder, by hiding squares. "
+            "auto: the first that can be had; patch for prompts and likeness alone."
         ),
     ] = "auto",
     cells: Annotated[int, typer.Option(min=4, max=64, help="Of occlusion: squares on a side, an even number.")] = 14,

@@ -17,6 +17,7 @@ import numpy as np
 from cxr_embed.encoders.conversion import Converted, all_matching, network_tensors, tensors_of
 from cxr_embed.encoders.converted import ConvertedEncoder, state_shapes
 from cxr_embed.encoders.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN, as_uint8, normalised
+from cxr_embed.grids import Grid
 from cxr_embed.types import CxrImage, Precision
 
 # Arguments of timm's `SwinTransformer`, and the projector's width.
@@ -106,6 +107,11 @@ class ArkEncoder(ConvertedEncoder):
         grey = Image.fromarray(as_uint8(image.pixels, image.max_value))
         square = grey.resize((self._side, self._side), Image.Resampling.BICUBIC)
         return normalised(np.asarray(square), IMAGENET_MEAN, IMAGENET_DEVIATION)
+
+    @property
+    def frame(self) -> Grid:
+        """Where the model's input lies on the picture."""
+        return Grid("whole")
 
     def make_model(self) -> Any:
         """Swin and projector."""

@@ -98,6 +98,8 @@ def stretched(pixels: np.ndarray) -> np.ndarray:
 class BiovilTEncoder(DualEncoder):
     """A folder as it is published, the converted image weights in it or in the weights folder."""
 
+    _map_layer = "encoder.encoder"  # the ResNet's: `features` do not see the projected map, which is the last
+
     def __init__(
         self,
         name: str,
@@ -160,6 +162,11 @@ class BiovilTEncoder(DualEncoder):
         both, shared = tower.maps(pixels)
         means = {"features": both.float().mean((2, 3)), "image": shared.float().mean((2, 3))}
         return {**means, SHARED: shared.permute(0, 2, 3, 1)}
+
+    @property
+    def frame(self) -> Grid:
+        """Where the model's input lies on the picture."""
+        return Grid("inside", middle(SIDE / SHORTER))
 
     def load_image_tower(self) -> Any:
         """With all of its tensors from the converted file."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cxr_embed.errors import EncoderError
 from cxr_embed.types import CxrImage, Encoder, EncoderSpec
+
+if TYPE_CHECKING:
+    from cxr_embed.encoders.marked import MarkedNetwork
 
 # What any vocabulary that reads prompts on chest radiographs has words, parts or letters for.
 _WORDS = ("no", "normal", "heart", "chest", "effusion")
@@ -151,6 +154,17 @@ class CheckedEncoder:
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         """The prompt's words that the encoder never learned; none where it has no vocabulary of its own."""
         return tuple(self.encoder.unknown_words(prompt)) if hasattr(self.encoder, "unknown_words") else ()
+
+    def marked(self) -> MarkedNetwork:
+        """Its network on torch, with its last cells.
+
+        Raises:
+            EncoderError: where torch does not run it, or they are not found.
+        """
+        if not hasattr(self.encoder, "marked"):
+            raise EncoderError(f"{self.spec.name} is not a network of torch here")
+        found: MarkedNetwork = self.encoder.marked()
+        return found
 
     def close(self) -> None:
         """Lets go of what the encoder holds beside memory (a process); the next call starts it again."""

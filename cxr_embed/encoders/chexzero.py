@@ -203,6 +203,11 @@ class ChexzeroEncoder(ConvertedEncoder):
         small = _bicubic() @ ((square - _MEAN) / _DEVIATION) @ _bicubic().T
         return np.repeat(small[None], 3, axis=0)
 
+    @property
+    def frame(self) -> Grid:
+        """Where the model's input lies on the picture."""
+        return Grid("around")
+
     def make_model(self) -> Any:
         """transformers' CLIP."""
         return make_clip()

@@ -17,6 +17,7 @@ from cxr_embed.encoders.conversion import Converted, all_matching, network_tenso
 from cxr_embed.encoders.converted import ConvertedEncoder, state_shapes
 from cxr_embed.encoders.pixels import as_uint8, centre_of, normalised
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Grid, middle
 from cxr_embed.types import CxrImage, Precision
 
 SIDE, SHORTER = 224, 256
@@ -116,6 +117,11 @@ class EvaXEncoder(ConvertedEncoder):
         """`(3, 224, 224)` float32, as torchvision's `Resize(256)`, `CenterCrop(224)`, `Normalize` make it."""
         grey = as_uint8(image.pixels, image.max_value)
         return normalised(centre_of(grey, SHORTER, SIDE, "bicubic"), _MEAN, _DEVIATION)
+
+    @property
+    def frame(self) -> Grid:
+        """Where the model's input lies on the picture."""
+        return Grid("inside", middle(SIDE / SHORTER))
 
     def make_model(self) -> Any:
         """timm's `Eva`."""

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from cxr_embed.encoders.engines import available_precisions
+from cxr_embed.encoders.marked import MarkedNetwork, mark_network
 from cxr_embed.encoders.torch_runner import TorchRunner, require_finite, try_out
 from cxr_embed.encoders.traced import KeptNetwork, Traced, agreement, disagreement, too_large, trace
+from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Grid
 from cxr_embed.types import CxrImage, EncoderSpec, Precision
 
 if TYPE_CHECKING:
@@ -89,6 +92,12 @@ class ImageTower:
         if isinstance(ready, Traced) and batch.shape[1:] != ready.shape:  # a processor that keeps a picture's sides
             return self._torch(batch)
         return ready(batch)
+
+    def marked(self, frame: Grid, layer: str | None) -> MarkedNetwork:
+        """The tower on torch, with its last cells, or a layer's; `frame` is where its input lies on the picture."""
+        example = self._preprocess(_pictures()[2])[None]
+        module, source = self._torch.module, self.spec.weights_source
+        return mark_network(module, self.outputs, example, frame, device=self.device, source=source, layer=layer)
 
     @cached_property
     def _ready(self) -> _Engine:
@@ -196,6 +205,7 @@ class TowerEncoder:
     """What encoders with an image tower do alike. A kind of it sets `_spec`, and has `preprocess` and `make_tower`."""
 
     _spec: EncoderSpec
+    _map_layer: str | None = None  # whose map its vectors are of, where that is not the tower's last
 
     @property
     def spec(self) -> EncoderSpec:
@@ -215,6 +225,19 @@ class TowerEncoder:
     def make_tower(self) -> ImageTower:
         """The tower, which loads nothing yet."""
         raise NotImplementedError
+
+    @property
+    def frame(self) -> Grid:
+        """Where the model's input lies on the picture.
+
+        Raises:
+            EncoderError: where nobody knows.
+        """
+        raise EncoderError(f"{self._spec.name}: what part of the picture it sees is not known here")
+
+    def marked(self) -> MarkedNetwork:
+        """The tower on torch, with its last cells; raises EncoderError where they are not found."""
+        return self._tower.marked(self.frame, self._map_layer)
 
     def embed(self, batch: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Inputs as `preprocess` gives them to `{output: (B, *shape) float32}`."""

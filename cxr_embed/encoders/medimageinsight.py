@@ -199,6 +199,11 @@ class MedImageInsightEncoder(DualEncoder):
         shared = alone(found.permute(0, 2, 3, 1), lambda cell: tower.read(cell.transpose(1, 2)[..., None]))
         return {"image": tower.read(found), SHARED: shared}
 
+    @property
+    def frame(self) -> Grid:
+        """Where the model's input lies on the picture."""
+        return Grid("whole")
+
     def load_image_tower(self) -> Any:
         """With all of its tensors from the file."""
         import torch

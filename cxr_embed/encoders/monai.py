@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.encoders.chexnet import RECIPE as IMAGENET_RECIPE
-from cxr_embed.encoders.chexnet import imagenet_pixels
+from cxr_embed.encoders.chexnet import SHORTER, SIDE, imagenet_pixels
 from cxr_embed.encoders.conversion import all_matching
 from cxr_embed.encoders.digests import remembered_sha256
+from cxr_embed.encoders.marked import MarkedNetwork, mark_network
 from cxr_embed.encoders.monai_bundle import Bundle
 from cxr_embed.encoders.monai_pixels import bundle_pixels
 from cxr_embed.encoders.resample import crop_and_resize
 from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, try_out
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Grid, middle
 from cxr_embed.io.digests import json_digest
 from cxr_embed.types import ClassRule, CxrImage, EncoderSpec, Precision
 
@@ -53,6 +55,7 @@ class MonaiEncoder:
         self.files = (file, bundle.config_file)
         self._width = int(bundle.tensors[f"{network.head}.weight"].shape[1])
         self._preprocess, recipe = self._pixels(pixels)
+        self._frame = {"imagenet": Grid("inside", middle(SIDE / SHORTER)), "grey": Grid("inside")}.get(pixels)
         self._softmax = "scores" in outputs and bundle.activation == "softmax"
         names = bundle.classes if "scores" in outputs else ()
         shapes = {"features": (self._width,), "scores": (len(names),)}
@@ -111,6 +114,25 @@ class MonaiEncoder:
         if "scores" in self._spec.outputs:
             found["scores"] = self._answers(features)
         return {output: found[output] for output in self._spec.outputs}
+
+    def marked(self) -> MarkedNetwork:
+        """The network with its last cells.
+
+        Raises:
+            EncoderError: where they are not found, or nobody knows where they lie: a bundle's own transforms may turn
+                pictures and cut them.
+        """
+        if self._frame is None:
+            raise EncoderError(f"{self._source}: what part of the picture its own transforms keep is not known")
+        self._tried_runner  # noqa: B018 (loads)
+        example = self.preprocess(CxrImage(pixels=np.eye(96, dtype=np.uint8), bits=8, content_id="", source="png"))
+        return mark_network(
+            self._model, self._named, example[None], self._frame, device=self._device, source=self._source
+        )
+
+    @staticmethod
+    def _named(model: Any, pixels: Any) -> dict[str, Any]:
+        return {"features": model(pixels)}
 
     def _answers(self, features: np.ndarray) -> np.ndarray:
         """Logits of each class by itself, whose sigmoid is what the bundle's activation gives."""

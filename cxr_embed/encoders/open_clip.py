@@ -19,6 +19,7 @@ from cxr_embed.encoders.registry import encoder_card
 from cxr_embed.encoders.shared import SHARED
 from cxr_embed.encoders.torch_runner import TorchRunner, as_encoder_error, require_finite, require_sentences
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Grid
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, TextRule, counted
 
 if TYPE_CHECKING:
@@ -112,6 +113,11 @@ class OpenClipEncoder(TowerEncoder):
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(1, H, W)` uint8: resized and cut; the model makes three channels of it and normalises them."""
         return self._recipe.resized(as_uint8(image.pixels, image.max_value))[None]
+
+    @property
+    def frame(self) -> Grid:
+        """Where the model's input lies on the picture."""
+        return self._recipe.frame
 
     def embed_text(self, prompts: Sequence[str], *, cut: bool = False) -> np.ndarray:
         """P prompts to `(P, D)` float32, as `encode_text` gives them; with `cut`, of the first tokens of a long one.

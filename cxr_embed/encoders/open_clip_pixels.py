@@ -57,20 +57,6 @@ class PixelRecipe:
             f"open_clip's evaluation transform (on Pillow): {canonical_json(settings).decode()}"
         )
 
-    @property
-    def frame(self) -> Grid:
-        """Where the input lies on the picture.
-
-        Raises:
-            EncoderError: for an input that is not square and to which pictures are not squeezed.
-        """
-        fits: dict[str, Fit] = {"shortest": "inside", "longest": "around", "squash": "whole"}
-        if self.height != self.width and self.resize != "squash":
-            raise EncoderError(
-                f"`outputs` shared: it is not known what part of the picture is kept at {self.height} x {self.width}"
-            )
-        return Grid(fits[self.resize])
-
     def resized(self, grey: np.ndarray) -> np.ndarray:
         """`(H, W)` uint8 to `(height, width)` uint8. Pillow resizes three equal channels alike, so one does."""
         from PIL import Image
@@ -81,6 +67,18 @@ class PixelRecipe:
         picture = Image.fromarray(grey)
         fitted = np.asarray(picture if picture.size == size else picture.resize(size, how))
         return fitted if self.resize == "squash" else self._centre(fitted)
+
+    @property
+    def frame(self) -> Grid:
+        """Where the resized picture lies on the picture.
+
+        Raises:
+            EncoderError: for a size that is not square, of which a part depends on the picture's shape.
+        """
+        if self.resize != "squash" and self.height != self.width:
+            raise EncoderError(f"what part of the picture {self.height} x {self.width} pixels show is not known")
+        fits: dict[str, Fit] = {"squash": "whole", "shortest": "inside"}
+        return Grid(fits.get(self.resize, "around"))
 
     @property
     def _is_cubic_anyway(self) -> bool:

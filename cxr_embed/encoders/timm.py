@@ -18,7 +18,7 @@ from cxr_embed.encoders.hub import HubModel, cached_folder, hub_folder
 from cxr_embed.encoders.image_tower import ImageTower, TowerEncoder
 from cxr_embed.encoders.kept import remembered
 from cxr_embed.encoders.licences import words_on_licence
-from cxr_embed.encoders.patches import PATCHES, Map, Patches, timm_cells
+from cxr_embed.encoders.patches import PATCHES, Map, Patches, timm_cells, timm_frame
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.plain_pixels import Pixels, plain_pixels, timm_recipe
 from cxr_embed.encoders.registry import encoder_card
@@ -26,6 +26,7 @@ from cxr_embed.encoders.timm_weights import KNOWN
 from cxr_embed.encoders.torch_runner import as_encoder_error
 from cxr_embed.encoders.weights import noted_source, weights_path
 from cxr_embed.errors import EncoderError
+from cxr_embed.grids import Grid
 from cxr_embed.io.digests import canonical_json
 from cxr_embed.types import CxrImage, EncoderSpec, Precision, counted
 
@@ -81,6 +82,11 @@ class TimmEncoder(TowerEncoder):
     def preprocess(self, image: CxrImage) -> np.ndarray:
         """`(3, H, W)` float32, resized, cropped and normalised as timm does it for the model."""
         return self._pixels(as_uint8(image.pixels, image.max_value))
+
+    @property
+    def frame(self) -> Grid:
+        """Where the model's input lies on the picture."""
+        return timm_frame(self._data)
 
     def _ask_timm(self) -> dict[str, Any]:
         """timm's settings of the model, of its pixels (size, interpolation, mean, deviation, crop), and its width.

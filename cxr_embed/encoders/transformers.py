@@ -177,12 +177,21 @@ class TransformersEncoder(TowerEncoder):
         Raises:
             EncoderError: where it has none, or nobody knows where they lie.
         """
+        pixels = self._input_size if self._pixels == "processor" else (self._side, self._side)
+        return checkpoint_patches(self._checkpoint, pixels, self.frame)
+
+    @property
+    def frame(self) -> Grid:
+        """Where the model's input lies on the picture; raises EncoderError where its processor does not say it."""
         if self._pixels == "processor":
-            given = self.preprocess(CxrImage(pixels=np.zeros((64, 80), np.uint8), bits=8, content_id="", source="png"))
-            pixels = given.shape[1], given.shape[2]
-            return checkpoint_patches(self._checkpoint, pixels, processor_frame(self._processor, pixels, self._source))
-        frame = Grid("around" if self._pixels == "pad" else "whole")
-        return checkpoint_patches(self._checkpoint, (self._side, self._side), frame)
+            return processor_frame(self._processor, self._input_size, self._source)
+        return Grid("around" if self._pixels == "pad" else "whole")
+
+    @cached_property
+    def _input_size(self) -> tuple[int, int]:
+        """Height and width of what the processor gives of a picture."""
+        given = self.preprocess(CxrImage(pixels=np.zeros((64, 80), np.uint8), bits=8, content_id="", source="png"))
+        return given.shape[1], given.shape[2]
 
     def _recipe(self) -> str:
         if self._pixels == "processor":

@@ -118,7 +118,7 @@ def evaluate_curves_of(
         progress("curves", min(seen, run.pictures), run.pictures)
         return run.scores(pictures)
 
-    for batch in read_cases(cases, root):
+    for batch in read_cases(cases, root, lambda case, image: (case, image)):
         for case, image in batch:
             records = run.records[case.image_id]
             if why := _unfit(records, image):

@@ -21,6 +21,7 @@ _READ: dict[ExplainMethod, tuple[str, ...]] = {
     "auto": (MAP, SHARED),
     "cam": (MAP, SHARED),
     "patch": (SHARED, PATCHES),
+    "gradcam": (MAP,),
     "occlusion": (),
 }
 

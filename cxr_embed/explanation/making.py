@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
+import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from cxr_embed.choices import Fill
 from cxr_embed.encoders import CheckedEncoder
 from cxr_embed.errors import ImageError
-from cxr_embed.explanation.answers import answers_of
+from cxr_embed.explanation.answers import BATCH, ahead, answers_of, answers_of_inputs, threads
 from cxr_embed.explanation.hiding import Hidden
 from cxr_embed.explanation.measured import NOT_MEASURED
 from cxr_embed.explanation.methods import Method
@@ -31,8 +34,8 @@ from cxr_embed.version import __version__
 
 OVERLAYS = "overlays"
 REGION = 0.5  # of the map's highest value: what is outlined, and hidden to see whether the score falls
-_BATCH, _READERS = 8, 2
-_TIMED = 16  # pictures, to say how long a run will take
+_DRAWN = 16  # overlays that may wait for a thread, with their pictures
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -108,24 +111,47 @@ class Explainer:
             "note": RESEARCH,
         }
 
-    def values(self, images: Sequence[CxrImage]) -> np.ndarray:
+    def values(self, images: Iterable[CxrImage]) -> np.ndarray:
         """The targets' values of some pictures, `(B, T)`."""
-        return self.targets.values(answers_of(self.encoder, images)[self.targets.output])
+        output = self.targets.output
+        return self.targets.values(answers_of(self.encoder, images, (output,))[output])
 
     def claim(self, image: CxrImage, target: int, values: np.ndarray) -> Claim:
-        """What a map claims, checked: the values without the region that it points at.
+        """What a map claims, checked; see `claims`."""
+        return self.claims(image, [(target, values)])[0]
+
+    def claims(self, image: CxrImage, maps: Iterable[tuple[int, np.ndarray]]) -> list[Claim]:
+        """What maps of a picture claim, checked: the values without the regions that they point at.
+
+        Elsewhere is a region moved by half the picture: to the side, down, and both.
 
         Args:
             image: the picture.
-            target: number of the map's target.
-            values: `(H, W)`, the map at each pixel.
+            maps: of each the number of its target, and `(H, W)`, the map at each pixel.
         """
-        highest = float(values.max())
-        region = values >= REGION * highest if highest > 0 else np.zeros(values.shape, bool)
-        if not region.any():
-            return Claim(region, None, None)
-        inside, elsewhere = (float(found[target]) for found in self.without(image, region))
-        return Claim(region, inside, elsewhere)
+        hidden, (height, width) = Hidden(image, self.fill), image.pixels.shape
+        moves = ((0, width // 2), (height // 2, 0), (height // 2, width // 2))
+        regions: list[tuple[int, np.ndarray]] = []
+
+        def pictures() -> Iterator[CxrImage]:
+            for target, values in maps:
+                region = region_of(values)
+                regions.append((target, region))
+                if region.any():
+                    yield hidden.without(region)
+                    for move in moves:
+                        yield hidden.without(np.roll(region, move, axis=(0, 1)) & ~region)
+
+        first = next(given := pictures(), None)
+        found = iter(()) if first is None else iter(self.values(itertools.chain([first], given)))
+        claims = []
+        for target, region in regions:
+            if region.any():
+                inside, *elsewhere = (float(values[target]) for values in itertools.islice(found, 1 + len(moves)))
+                claims.append(Claim(region, inside, float(np.mean(elsewhere))))
+            else:
+                claims.append(Claim(region, None, None))
+        return claims
 
     def line(self, target: int, value: float, claim: Claim) -> str:
         """What a map says of a value, in words."""
@@ -142,33 +168,47 @@ class Explainer:
         """Method, layer and how well such maps hit the finding, for the line under a map."""
         return f"{self.method.words}; {self.measured.get(self.targets.names[target], NOT_MEASURED)}"
 
-    def without(self, image: CxrImage, region: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The values `(T,)` of a picture whose region is hidden, and their mean where as much is hidden elsewhere.
 
-        Elsewhere is the region moved by half the picture: to the side, down, and both.
-        """
-        hidden, (height, width) = Hidden(image, self.fill), image.pixels.shape
-        moves = ((0, width // 2), (height // 2, 0), (height // 2, width // 2))
-        elsewhere = [np.roll(region, move, axis=(0, 1)) & ~region for move in moves]
-        values = self.values([hidden.without(mask) for mask in (region, *elsewhere)])
-        return values[0], values[1:].mean(axis=0)
+@dataclass(frozen=True)
+class Read:
+    """An image that was read: the picture, the encoder's input, and whether it looks like a chest radiograph."""
+
+    case: Case
+    image: CxrImage
+    given: np.ndarray
+    like_chest: bool
 
 
-def read_cases(cases: Sequence[Case], root: Path) -> Iterator[list[tuple[Case, CxrImage | str]]]:
-    """The images, in order and in batches; of one that cannot be read, why."""
+def region_of(values: np.ndarray) -> np.ndarray:
+    """What is outlined and hidden of a map's values at each pixel `(H, W)`, bool: nothing where none is above 0."""
+    highest = float(values.max())
+    return values >= REGION * highest if highest > 0 else np.zeros(values.shape, bool)
+
+
+def read_cases(
+    cases: Sequence[Case], root: Path, then: Callable[[Case, CxrImage], _R]
+) -> Iterator[list[_R | tuple[Case, str]]]:
+    """The images, in order and in batches, read ahead in threads; of one that cannot be read, why.
+
+    Args:
+        cases: the images.
+        root: the folder that their paths are below.
+        then: what is made of each there.
+    """
     below = stays_below(root)
 
-    def read(case: Case) -> tuple[Case, CxrImage | str]:
+    def read(case: Case) -> _R | tuple[Case, str]:
         if leaves_root(str(case.path)) or not below(root / case.path):
             return case, f"{case.path}: leaves the folder {root} (`root`)"
         try:
-            return case, read_image(root / case.path)
+            image = read_image(root / case.path)
         except ImageError as error:
             return case, f"{root / case.path}: {error}"
+        return then(case, image)
 
-    with ThreadPoolExecutor(_READERS) as pool:
-        for start in range(0, len(cases), _BATCH):
-            yield list(pool.map(read, cases[start : start + _BATCH]))
+    found = ahead(read, cases, 2 * BATCH)
+    while batch := list(itertools.islice(found, BATCH)):
+        yield batch
 
 
 def explain_cases(
@@ -184,9 +224,11 @@ def explain_cases(
     """Makes and writes the maps of images, batch by batch.
 
     Args:
-        explainer, folder, checks: see `explain_image`.
+        explainer: how.
         cases: the images.
         root: the folder that their paths are below.
+        folder: where `maps/` and `overlays/` are.
+        checks: whether scores without the region are computed and overlays drawn.
         announce: called with what `occlusion` will cost, before it begins.
         progress: called with a word, the pictures embedded, and how many there are.
     """
@@ -199,26 +241,34 @@ def explain_cases(
         seen += pictures
         progress("explaining", min(seen, total), total)
 
+    def prepared(case: Case, image: CxrImage) -> Read:
+        given = explainer.encoder.preprocess(image)
+        return Read(case, image, given, looks_like_chest(image.pixels, image.max_value))
+
     announced = squares == 1
-    for batch in read_cases(cases, root):
-        sound = [(case, image) for case, image in batch if isinstance(image, CxrImage)]
-        made.failed.extend((case, image) for case, image in batch if isinstance(image, str))
-        if not sound:
-            continue
-        if not announced:
-            announce(cost_of(explainer, sound[0][1], len(cases)))
-            announced = True
-        answers = answers_of(explainer.encoder, [image for _, image in sound])
-        for number, (case, image) in enumerate(sound):
-            answer = {output: found[number] for output, found in answers.items()}
-            done(1)
-            first = len(made.records)
-            made.records.extend(
-                explain_image(explainer, case, image, answer, folder, first=first, checks=checks, done=done)
-            )
-            if not looks_like_chest(image.pixels, image.max_value):
-                made.notes.append(f"{case.image_id} does not look like a chest radiograph")
+    with Drawing() as drawing:
+        for batch in read_cases(cases, root, prepared):
+            made.failed.extend(each for each in batch if not isinstance(each, Read))
+            sound = [each for each in batch if isinstance(each, Read)]
+            if sound and not announced:
+                announce(cost_of(explainer, sound[0].image, len(cases)))
+                announced = True
+            for each, answer in _answered(explainer.encoder, sound):
+                done(1)
+                maps = explain_image(explainer, each, answer, folder, first=len(made.records), done=done)
+                plain = [record for record, _ in maps]
+                made.records.extend(_checked(explainer, each.image, maps, folder, drawing) if checks else plain)
+                if not each.like_chest:
+                    made.notes.append(f"{each.case.image_id} does not look like a chest radiograph")
     return made
+
+
+def _answered(encoder: CheckedEncoder, images: Sequence[Read]) -> Iterator[tuple[Read, dict[str, np.ndarray]]]:
+    """Each image with the encoder's answer of it; they are embedded together."""
+    if images:
+        answers = answers_of_inputs(encoder, [each.given for each in images])
+        for number, each in enumerate(images):
+            yield each, {output: found[number] for output, found in answers.items()}
 
 
 def cost_of(explainer: Explainer, image: CxrImage, images: int) -> str:
@@ -230,11 +280,10 @@ def cost_of(explainer: Explainer, image: CxrImage, images: int) -> str:
 
 def time_of(values: Callable[[Sequence[CxrImage]], np.ndarray], image: CxrImage, pictures: int) -> str:
     """How long it takes to embed so many pictures, in words, by some that are embedded now."""
-    values([image])  # the model is loaded, the engine compiled
-    values([image] * _TIMED)
+    values([image] * BATCH)  # the model is loaded, the engine compiled
     begun = time.perf_counter()
-    values([image] * _TIMED)
-    each = (time.perf_counter() - begun) / _TIMED
+    values([image] * BATCH)
+    each = (time.perf_counter() - begun) / BATCH
     seconds = pictures * each
     long = f"{seconds / 3600:,.1f} h" if seconds > 7200 else f"{seconds / 60:,.0f} min"
     long = f"{seconds:,.1f} s" if seconds < 10 else f"{seconds:,.0f} s" if seconds < 120 else long
@@ -243,78 +292,112 @@ def time_of(values: Callable[[Sequence[CxrImage]], np.ndarray], image: CxrImage,
 
 def explain_image(
     explainer: Explainer,
-    case: Case,
-    image: CxrImage,
+    read: Read,
     answer: Mapping[str, np.ndarray],
     folder: Path,
     *,
     first: int,
-    checks: bool,
     done: Callable[[int], object],
-) -> list[MapRecord]:
+) -> list[tuple[MapRecord, np.ndarray]]:
     """Makes and writes the maps of one image.
 
     Args:
         explainer: how.
-        case, image, answer: which, and what the encoder answers of it.
-        folder: where `maps/` and `overlays/` are.
+        read, answer: which, and what the encoder answers of it.
+        folder: where `maps/` is.
         first: number of its first map.
-        checks: whether scores without the region are computed and overlays drawn.
         done: see `Method.maps`.
 
     Returns:
-        A record a target.
+        A record a target, and its map.
     """
-    targets = explainer.targets
+    targets, case, image = explainer.targets, read.case, read.image
     whole = targets.values(answer[targets.output][None])[0]
     grids, area = explainer.method.maps(image, answer, whole, done)
-    shape = image.pixels.shape[0], image.pixels.shape[1]
-    records = []
-    made = zip(targets.names, whole, grids.astype(np.float32), strict=True)
-    for number, (name, value, grid) in enumerate(made, first):
-        file = f"{MAPS}/{number}.npy"
+    made = []
+    for number, (name, value, grid) in enumerate(zip(targets.names, whole, grids.astype(np.float32), strict=True)):
+        file = f"{MAPS}/{first + number}.npy"
         data = io.BytesIO()
         np.save(data, grid)
         (folder / file).write_bytes(data.getvalue())
         more: dict[str, Any] = {"value": float(value)}
         if (intercept := explainer.method.intercept) is not None:
-            more["intercept"] = float(intercept[number - first])
-        if checks:
-            place = folder / OVERLAYS / f"{number}.png"
-            more |= _checked(explainer, case, image, number - first, float(value), placed(grid, area, shape), place)
-        records.append(
-            MapRecord(
-                image_id=case.image_id,
-                patient_id=case.patient_id,
-                finding=name,
-                score=float(targets.scores(value)),
-                map=file,
-                area=area,
-                height=shape[0],
-                width=shape[1],
-                more=more,
-            )
+            more["intercept"] = float(intercept[number])
+        record = MapRecord(
+            image_id=case.image_id,
+            patient_id=case.patient_id,
+            finding=name,
+            score=float(targets.scores(value)),
+            map=file,
+            area=area,
+            height=image.pixels.shape[0],
+            width=image.pixels.shape[1],
+            more=more,
         )
-    return records
+        made.append((record, grid))
+    return made
+
+
+class Drawing:
+    """Overlays that are drawn in threads, a few at a time."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Future[None]] = deque()
+
+    def add(self, draw: Callable[[], None]) -> None:
+        """Draws one soon; waits where many are waiting."""
+        self._waiting.append(threads().submit(draw))
+        while len(self._waiting) > _DRAWN:
+            self._waiting.popleft().result()
+
+    def __enter__(self) -> Drawing:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Waits for all; raises what one of them raised."""
+        while self._waiting:
+            self._waiting.popleft().result()
 
 
 def _checked(
-    explainer: Explainer, case: Case, image: CxrImage, target: int, value: float, values: np.ndarray, path: Path
-) -> dict[str, Any]:
-    """The score without the region, and the overlay, drawn; what the record says of both.
+    explainer: Explainer,
+    image: CxrImage,
+    maps: Sequence[tuple[MapRecord, np.ndarray]],
+    folder: Path,
+    drawing: Drawing,
+) -> list[MapRecord]:
+    """The records of one image, each with its scores without the region; the overlays are drawn."""
+    claims = explainer.claims(
+        image, ((number, placed(grid, record.area, record.shape)) for number, (record, grid) in enumerate(maps))
+    )
+    stand_in, result = explainer.encoder.spec.stand_in, []
+    for number, ((record, grid), claim) in enumerate(zip(maps, claims, strict=True)):
+        below = explainer.below(number)
+        lines = [explainer.line(number, record.more["value"], claim), f"{explainer.encoder.spec.name}: {below}"]
+        lines += [*([stand_in] if stand_in else []), RESEARCH]
+        place = f"{OVERLAYS}/{Path(record.map).stem}.png"
+        drawing.add(partial(_draw, folder / place, image, grid, record, claim.region, explainer.targets.unit, lines))
+        more = {
+            **record.more,
+            "region_part": float(claim.region.mean()),
+            "without_region": claim.without,
+            "without_elsewhere": claim.elsewhere,
+            "overlay": place,
+            "line": below,
+            "note": RESEARCH,
+        }
+        result.append(replace(record, more=more))
+    return result
 
-    `values` `(H, W)` is the map at each pixel, `value` the target's of the whole picture.
-    """
-    claim, below = explainer.claim(image, target, values), explainer.below(target)
-    stand_in = explainer.encoder.spec.stand_in
-    lines = [explainer.line(target, value, claim), f"{explainer.encoder.spec.name}: {below}"]
-    lines += [*([stand_in] if stand_in else []), RESEARCH]
-    path.write_bytes(draw_overlay(image.pixels, values, claim.region, explainer.targets.unit, lines, case.image_id))
-    return {
-        "region_part": float(claim.region.mean()),
-        "without_region": claim.without,
-        "without_elsewhere": claim.elsewhere,
-        "overlay": f"{OVERLAYS}/{path.name}",
-        "line": below,
-        "note": RESEARCH,
-    }
+
+def _draw(
+    path: Path,
+    image: CxrImage,
+    grid: np.ndarray,
+    record: MapRecord,
+    region: np.ndarray,
+    unit: str,
+    lines: Sequence[str],
+) -> None:
+    values = placed(grid, record.area, record.shape)
+    path.write_bytes(draw_overlay(image.pixels, values, region, unit, lines, record.image_id))

@@ -11,6 +11,7 @@ from cxr_embed.choices import ExplainMethod
 from cxr_embed.encoders import CheckedEncoder
 from cxr_embed.errors import MapError
 from cxr_embed.explanation.cam import Cam
+from cxr_embed.explanation.gradcam import GradCam
 from cxr_embed.explanation.hiding import Hiding
 from cxr_embed.explanation.occlusion import Occlusion
 from cxr_embed.explanation.patch import Patch
@@ -58,7 +59,7 @@ class Method(Protocol):
 Maker = Callable[[CheckedEncoder, Targets, Hiding], Method]  # raises MapError where it cannot be had, and says why
 
 # In the order in which `auto` tries them: the first one that can be had is taken.
-METHODS: dict[str, Maker] = {"cam": Cam.of, "patch": Patch.of, "occlusion": Occlusion.of}
+METHODS: dict[str, Maker] = {"cam": Cam.of, "patch": Patch.of, "gradcam": GradCam.of, "occlusion": Occlusion.of}
 
 
 def method_of(name: ExplainMethod, encoder: CheckedEncoder, targets: Targets, hiding: Hiding) -> Method:

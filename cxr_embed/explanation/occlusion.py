@@ -7,7 +7,7 @@ square's cells does on average. So the map's sum is that of the coarse squares' 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from cxr_embed.explanation.targets import Targets
 from cxr_embed.types import CxrImage
 
 REFINED = 0.5  # of the coarse squares
-Values = Callable[[Sequence[CxrImage]], np.ndarray]  # B pictures to (B, T)
+Values = Callable[[Iterable[CxrImage]], np.ndarray]  # B pictures to (B, T)
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,9 @@ class Occlusion:
         """The maps of a picture: see `Method`."""
         del answer
 
-        def values(pictures: Sequence[CxrImage]) -> np.ndarray:
-            return self.targets.values(answers_of(self.encoder, pictures)[self.targets.output])
+        def values(pictures: Iterable[CxrImage]) -> np.ndarray:
+            output = self.targets.output
+            return self.targets.values(answers_of(self.encoder, pictures, (output,))[output])
 
         grids = occlusion_maps(values, image, whole, self.hiding.cells, self.hiding.fill, done)
         return grids, whole_area(image)
@@ -114,7 +115,7 @@ def _falls(
     for start in range(0, len(chosen), size):
         part = chosen[start : start + size]
         squares = [(number // cells, number % cells) for number in part]
-        seen = [hidden.without_box(slice(*down[r : r + 2]), slice(*across[c : c + 2])) for r, c in squares]
+        seen = (hidden.without_box(slice(*down[r : r + 2]), slice(*across[c : c + 2])) for r, c in squares)
         result[start : start + len(part)] = whole - values(seen)
         done(len(part))
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cxr_embed.grids import Grid
 from cxr_embed.types import CxrImage, EncoderSpec
 
 Area = tuple[float, float, float, float]  # left and upper edge, width and height in pixels of the picture
@@ -16,8 +17,13 @@ def whole_area(image: CxrImage) -> Area:
 
 
 def area_of(image: CxrImage, spec: EncoderSpec, output: str) -> Area:
-    """The part of a picture that the cells of an encoder's grid cover."""
-    top, left, bottom, right = spec.grids[output].on(*image.pixels.shape)
+    """The part of a picture that the cells of an encoder's output cover."""
+    return area_on(image, spec.grids[output])
+
+
+def area_on(image: CxrImage, grid: Grid) -> Area:
+    """The part of a picture that a grid covers."""
+    top, left, bottom, right = grid.on(*image.pixels.shape)
     return left, top, right - left, bottom - top
 
 

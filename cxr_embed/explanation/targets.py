@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from cxr_embed.encoders import CheckedEncoder
 from cxr_embed.errors import MapError
+from cxr_embed.explanation.tensors import TensorValues, cosine_of_mean, largest_cosine, probe_values
 from cxr_embed.index.faiss.vectors import pooled, unit
-from cxr_embed.probe import LinearProbe
-from cxr_embed.probe.loss import probability
-from cxr_embed.probe.persistence import TrainedProbe
+
+if TYPE_CHECKING:
+    from cxr_embed.probe.persistence import TrainedProbe
 
 Unit = Literal["log odds", "cosine"]
 
@@ -77,6 +78,7 @@ class Targets:
         values: vectors of the output, `(B, *shape)` float32, to `(B, T)` float64.
         linear: the same values, where they are linear in the vector.
         why: they are not, in words; blank where they are.
+        tensor_values: `values` of tensors, where they have a gradient.
     """
 
     names: tuple[str, ...]
@@ -86,10 +88,15 @@ class Targets:
     values: Callable[[np.ndarray], np.ndarray]
     linear: Linear | None = None
     why: str = ""
+    tensor_values: TensorValues | None = None
 
     def scores(self, values: np.ndarray) -> np.ndarray:
         """Values as scores are shown: of log odds the probability."""
-        return probability(values) if self.unit == "log odds" else values
+        if self.unit != "log odds":
+            return values
+        from cxr_embed.probe.loss import probability  # what has no probe waits for no scikit-learn
+
+        return probability(values)
 
 
 def of_probe(trained: TrainedProbe, findings: Sequence[str]) -> Targets:
@@ -98,6 +105,8 @@ def of_probe(trained: TrainedProbe, findings: Sequence[str]) -> Targets:
     Raises:
         MapError: for a finding that it lacks, or could not learn.
     """
+    from cxr_embed.probe import LinearProbe
+
     known = [name for name in trained.findings if name not in trained.undefined]
     chosen = list(dict.fromkeys(findings)) or known
     for name in chosen:
@@ -117,6 +126,7 @@ def of_probe(trained: TrainedProbe, findings: Sequence[str]) -> Targets:
         values=lambda vectors: probe.decision_function(vectors)[:, rows],
         linear=linear,
         why=why,
+        tensor_values=probe_values(probe, rows),
     )
 
 
@@ -144,6 +154,7 @@ def of_prompts(encoder: CheckedEncoder, prompts: Sequence[str]) -> Targets:
         values=values,
         linear=_cosines(encoder, text.output, directions) if len(encoder.spec.outputs[text.output]) == 1 else None,
         why="the largest of several cosines is not linear",
+        tensor_values=largest_cosine(directions),
     )
 
 
@@ -184,6 +195,7 @@ def of_vectors(encoder: CheckedEncoder, output: str, vectors: np.ndarray, names:
         unit="cosine",
         values=values,
         linear=_cosines(encoder, output, directions),
+        tensor_values=cosine_of_mean(directions),
     )
 
 

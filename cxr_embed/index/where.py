@@ -16,9 +16,8 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import lark
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +26,9 @@ from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.case_table import CONTENT, DATE, DAYS, FINDING, TEXT
 from cxr_embed.index.ordering import ordered
 from cxr_embed.manifest import DAY_OFFSET
+
+if TYPE_CHECKING:
+    import lark
 
 Op = Literal["=", "!=", "<", "<=", ">", ">="]
 _LONGEST = 4000  # characters; deeper nesting than fits would overrun Python's stack
@@ -121,6 +123,8 @@ def parse(text: str) -> Condition:
     Raises:
         CaseIndexError: showing where the text stops to be one.
     """
+    import lark  # most of those who search give no condition
+
     if not text.strip():
         raise CaseIndexError("`where`: the condition is empty; e.g. `where` 'view = PA and age > 60'")
     if len(text) > _LONGEST:
@@ -139,6 +143,8 @@ def parse(text: str) -> Condition:
 
 @cache
 def _parser() -> lark.Lark:
+    import lark
+
     return lark.Lark(_GRAMMAR, parser="lalr")
 
 
@@ -151,6 +157,8 @@ def _word(tree: Any) -> str:
 
 
 def _build(tree: Any) -> Condition:
+    import lark
+
     kept = [child for child in tree.children if isinstance(child, lark.Tree)]
     if tree.data in ("either", "both"):
         parts = tuple(_build(child) for child in kept)
