@@ -17,6 +17,7 @@ RULE = (
     f"boxes (a square of the box's longer side with {MARGIN:g} of it more on each side, at least {LEAST:g} of the "
     "picture's shorter side, moved into the picture; no square where the picture is too narrow for the box)"
 )
+CROPPED = "; cropped: "  # in the preprocessing of an encoder of regions, before the rule
 _OVER = 1.0  # pixels that a box may reach beyond the picture: rounding
 _REGION = re.compile(r"(.+)#[1-9][0-9]*", re.DOTALL)
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"

@@ -9,10 +9,10 @@ import numpy as np
 
 from cxr_embed.errors import EncoderError
 from cxr_embed.images.prepare import PREPARATIONS, prepare_image
-from cxr_embed.regions import RULE, Box
+from cxr_embed.regions import CROPPED, RULE, Box
 from cxr_embed.types import CxrImage, Encoder, EncoderSpec
 
-_MARK, _CROPPED = "; prepared: ", "; cropped: "
+_MARK = "; prepared: "
 
 
 class PreparedEncoder:
@@ -33,7 +33,7 @@ class PreparedEncoder:
     def spec(self) -> EncoderSpec:
         """What the encoder computes, the preparation in its preprocessing and so in its fingerprint."""
         spec: EncoderSpec = self._encoder.spec
-        described = spec.preprocessing + (f"{_CROPPED}{RULE}" if self._cropped else "")
+        described = spec.preprocessing + (f"{CROPPED}{RULE}" if self._cropped else "")
         if self._prepare is not None:
             described += f"{_MARK}{self._prepare} ({PREPARATIONS[self._prepare].words})"
         return replace(spec, preprocessing=described)
@@ -70,7 +70,7 @@ def prepared_like(encoder: Encoder, spec: EncoderSpec) -> Encoder:
 
 def is_cropped(spec: EncoderSpec) -> bool:
     """Whether vectors of this spec are of regions."""
-    return _CROPPED in spec.preprocessing
+    return CROPPED in spec.preprocessing
 
 
 def crop_image(image: CxrImage, box: Box) -> CxrImage:

@@ -18,6 +18,7 @@ from cxr_embed.choices import Dtype
 from cxr_embed.errors import StoreError
 from cxr_embed.io.files import not_local, write_whole
 from cxr_embed.io.times import utc_now
+from cxr_embed.regions import CROPPED
 from cxr_embed.store.added import ADDED, remove_stale
 from cxr_embed.store.forgotten import FORGOTTEN, gather_forgotten
 from cxr_embed.store.image_index import ImageIndex, ShardRows
@@ -275,5 +276,6 @@ def _remedy(vectors: np.ndarray) -> str:
 
 
 def describe(spec: EncoderSpec) -> str:
-    """An encoder in a message: name and the start of its fingerprint."""
-    return f"{spec.name} [{spec.fingerprint[:12]}]"
+    """An encoder in a message: name, whether it is of regions, and the start of its fingerprint."""
+    regions = " (regions)" if CROPPED in spec.preprocessing else ""
+    return f"{spec.name}{regions} [{spec.fingerprint[:12]}]"
