@@ -53,8 +53,8 @@ def likeness_of(
 ) -> Likeness:
     """Maps of each neighbour with the query as what it is like, and of the query with each neighbour.
 
-    The query has maps where it is one picture; of several, of words and of what to stay away from there are maps of the
-    neighbours alone. The directions are the index's own vectors: those that the search ranked by.
+    The query has maps where it is one picture; of several, of words, of a part of a picture and of what to stay away
+    from there are maps of the neighbours alone. The directions are the index's own vectors: those that the search ranked by.
 
     Args:
         answer: of a search.
@@ -115,7 +115,7 @@ def _query_image(answer: SimilarCases, places: Places) -> CxrImage | None:
     from cxr_embed.reporting.panels import case_image, file_image
 
     like = answer.like
-    if len(like) != 1 or len(answer.unlike) or like.texts:
+    if len(like) != 1 or len(answer.unlike) or like.texts or like.box is not None:
         return None
     if like.files:
         image = file_image(Path(like.files[0]))
