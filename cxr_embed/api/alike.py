@@ -54,7 +54,7 @@ def likeness_of(
     """Maps of each neighbour with the query as what it is like, and of the query with each neighbour.
 
     The query has maps where it is one picture; of several, of words, of a part of a picture and of what to stay away
-    from there are maps of the neighbours alone. The directions are the index's own vectors: those that the search ranked by.
+    from there are maps of the neighbours alone. The directions are the index's own vectors, by which the search ranked.
 
     Args:
         answer: of a search.
