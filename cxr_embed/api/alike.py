@@ -117,6 +117,8 @@ def _query_image(answer: SimilarCases, places: Places) -> CxrImage | None:
     like = answer.like
     if len(like) != 1 or len(answer.unlike) or like.texts or like.box is not None:
         return None
+    if like.images:
+        return next(iter(like.images.values()))
     if like.files:
         image = file_image(Path(like.files[0]))
         if like.box is not None and isinstance(image, CxrImage):
