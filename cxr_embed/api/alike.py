@@ -53,8 +53,8 @@ def likeness_of(
 ) -> Likeness:
     """Maps of each neighbour with the query as what it is like, and of the query with each neighbour.
 
-    The query has maps where it is one picture; of several, of words, of a part of a picture and of what to stay away
-    from there are maps of the neighbours alone. The directions are the index's own vectors, by which the search ranked.
+    The query has maps where it is one picture or a part of one; of several, of words and of what to stay away from there
+    are maps of the neighbours alone. The directions are the index's own vectors, by which the search ranked.
 
     Args:
         answer: of a search.
@@ -115,18 +115,19 @@ def _query_image(answer: SimilarCases, places: Places) -> CxrImage | None:
     from cxr_embed.reporting.panels import case_image, file_image
 
     like = answer.like
-    if len(like) != 1 or len(answer.unlike) or like.texts or like.box is not None:
+    if len(like) != 1 or len(answer.unlike) or like.texts:
         return None
+    image: CxrImage | str
     if like.images:
-        return next(iter(like.images.values()))
-    if like.files:
+        image = next(iter(like.images.values()))
+    elif like.files:
         image = file_image(Path(like.files[0]))
-        if like.box is not None and isinstance(image, CxrImage):
-            image = crop_image(image, like.box)
     else:
         known = answer.index.cases(answer.index.rows_of(like.ids), ["image_id", "content"])
         image = case_image(known[0], places)
-    return image if isinstance(image, CxrImage) else None
+    if not isinstance(image, CxrImage):
+        return None
+    return image if like.box is None else crop_image(image, like.box)
 
 
 def _answer(encoder: CheckedEncoder, image: CxrImage) -> dict[str, np.ndarray]:
