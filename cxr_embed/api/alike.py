@@ -53,7 +53,7 @@ def likeness_of(
 ) -> Likeness:
     """Maps of each neighbour with the query as what it is like, and of the query with each neighbour.
 
-    The query has maps where it is one picture or a part of one; of several, of words and of what to stay away from there
+    The query has maps where it is one picture or part of one; of several, of words and of what to stay away from there
     are maps of the neighbours alone. The directions are the index's own vectors, by which the search ranked.
 
     Args:
