@@ -174,6 +174,14 @@ def test_words_have_maps_of_the_cases_alone_and_others_by_occlusion(world: Path,
     assert picture.stat().st_size > 10_000
 
 
+def test_a_part_of_a_picture_is_explained_on_that_part(world: Path) -> None:
+    found = search(world, image=files(world)[0], box="10,10,60,60", k=2)
+    shown = words_of(found.plot(world / "cases/manifest.csv", explain=True))
+    maps = [words[0] for words in shown if any("cam, layer map" in text for text in words)]
+    # Of either side the cosine that the search ranked by: the query's is that of the part.
+    assert sorted(maps) == sorted(2 * [f"{case['similarity']:.3f}" for case in found.cases])
+
+
 def test_a_picture_that_is_missing_is_said_in_the_place_of_its_map(world: Path) -> None:
     found = search(world)
     table = cx.read_manifest(world / "cases/manifest.csv").table

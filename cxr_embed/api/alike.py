@@ -53,8 +53,8 @@ def likeness_of(
 ) -> Likeness:
     """Maps of each neighbour with the query as what it is like, and of the query with each neighbour.
 
-    The query has maps where it is one picture; of several, of words and of what to stay away from there are maps of the
-    neighbours alone. The directions are the index's own vectors: those that the search ranked by.
+    The query has maps where it is one picture or part of one; of several, of words and of what to stay away from there
+    are maps of the neighbours alone. The directions are the index's own vectors, by which the search ranked.
 
     Args:
         answer: of a search.
@@ -117,14 +117,17 @@ def _query_image(answer: SimilarCases, places: Places) -> CxrImage | None:
     like = answer.like
     if len(like) != 1 or len(answer.unlike) or like.texts:
         return None
-    if like.files:
+    image: CxrImage | str
+    if like.images:
+        image = next(iter(like.images.values()))
+    elif like.files:
         image = file_image(Path(like.files[0]))
-        if like.box is not None and isinstance(image, CxrImage):
-            image = crop_image(image, like.box)
     else:
         known = answer.index.cases(answer.index.rows_of(like.ids), ["image_id", "content"])
         image = case_image(known[0], places)
-    return image if isinstance(image, CxrImage) else None
+    if not isinstance(image, CxrImage):
+        return None
+    return image if like.box is None else crop_image(image, like.box)
 
 
 def _answer(encoder: CheckedEncoder, image: CxrImage) -> dict[str, np.ndarray]:
