@@ -26,6 +26,7 @@ OTHERS = {"--help", "--no-index", "--find-links", "--extras", "--numbers"}  # of
 # Options whose value is of another kind on another verb, and why.
 OF_TWO_KINDS = {
     "--against": "words to compare a question with; scores to compare scores with",
+    "--explain": "a montage with maps; how many cases a report shows with maps",
     "--shots": "one number; several, for a curve",
     "--threshold": "a rule or a number; a similarity",
     "-k": "how many; several, for figures at each",
