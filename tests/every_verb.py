@@ -6,6 +6,7 @@ python tests/every_verb.py FOLDER extras     those that need more packages too, 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import importlib.util
@@ -17,8 +18,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,18 +149,25 @@ def extras() -> Iterator[list[str]]:
 
 
 def visited() -> int:
-    """A free port; whoever listens there in a while is visited, then ended by SIGTERM."""
+    """A free port; whoever listens there in a while is visited, then ended by SIGTERM, or at once where it fails."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = int(listener.getsockname()[1])
 
     def visit() -> None:
-        for address in ("/", f"/?case={first_id()}&words=effusion", f"/api/picture?case={first_id()}"):
-            while True:
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}{address}").read()
-                    break
-                except urllib.error.URLError:
-                    time.sleep(0.2)
+        case = _rows()[-1]["image_id"]  # the first one is out of the index by now
+        for address in ("/", f"/?case={case}&words=effusion", f"/api/picture?case={case}"):
+            answer = b""
+            while not answer:  # until it listens
+                with contextlib.suppress(ConnectionError), socket.socket() as plain:  # which looks up no name
+                    plain.connect(("127.0.0.1", port))
+                    plain.sendall(
+                        f"GET {address} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n".encode()
+                    )
+                    answer = plain.makefile("rb").read()
+                time.sleep(0 if answer else 0.1)
+            if not answer.startswith(b"HTTP/1.1 200"):
+                print(f"FAILED: {address}: {answer[:2000].decode(errors='replace')}", flush=True)
+                os._exit(1)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=visit, daemon=True).start()
@@ -177,8 +183,12 @@ def first_image() -> str:
 
 
 def _first_row() -> dict[str, str]:
+    return _rows()[0]
+
+
+def _rows() -> list[dict[str, str]]:
     with open("cases/manifest.csv", newline="") as file:
-        return next(csv.DictReader(file))
+        return list(csv.DictReader(file))
 
 
 def maps_of_cases() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from starlette.testclient import TestClient
 
 from cxr_embed.web.app import make_app
 from cxr_embed.web.security import Access, names_of
-from cxr_embed.web.serving import open_site
+from cxr_embed.web.serving import open_site, server_of
 from cxr_embed.web.site import Site
 
 PORT = 8750
@@ -96,3 +99,20 @@ def close(visitors: Sequence[Visitor]) -> None:
     """Ends their processes."""
     for each in visitors:
         each.site.pictures.decoders.close()
+
+
+@contextmanager
+def serve(index: Path, **options: Any) -> Iterator[str]:
+    """The address of a server in a thread."""
+    site = open_site(index, **options)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        server = server_of(make_app(site, Access(names=names_of("127.0.0.1", []), port=port), lambda _: None))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.should_exit = True
+            thread.join()
+            site.pictures.decoders.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shlex
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ import pytest
 import synthetic_chests
 from helpers import run_cli
 from PIL import Image
+from typer.testing import CliRunner
 
+from cxr_embed.cli import app, demo
 from cxr_embed.cli.demo import FEWEST
 from cxr_embed.phantom import FINDINGS, sample_studies
 
@@ -66,6 +70,38 @@ def test_what_is_printed_is_what_was_done(shown: tuple[Path, str]) -> None:
     done = run_cli(*again, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in output
+
+
+def test_its_page_is_one_command_away(shown: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi", reason="needs cxr-embed[web]")
+    folder, output = shown
+    monkeypatch.chdir(folder)
+    (line,) = re.findall(r"^Its cases in a web page: cxr-embed (.*)$", output, re.MULTILINE)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = CliRunner().invoke(app, [*shlex.split(line), "--port", str(taken.getsockname()[1])])
+    assert "cannot be listened on" in str(done.exception)  # all else was there and belonged together
+
+
+def test_serve_opens_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi", reason="needs cxr-embed[web]")
+    images = tmp_path / "my images"
+    images.mkdir()
+    ran = list[tuple[str, ...]]()
+    monkeypatch.setattr(demo, "_own", lambda _, folder: (folder / "made").write_text("1"))
+    monkeypatch.setattr(demo, "_run", lambda *words: ran.append(words))
+    done = CliRunner().invoke(app, ["demo", "--images", str(images), "--out", str(tmp_path / "o"), "--serve"])
+    made = tmp_path / "o" / "own" / "my images"
+    index, manifest = str(made / "index"), str(made / "manifest.csv")
+    assert ran == [("serve", index, "--manifest", manifest, "--root", str(images))]
+    assert done.exit_code == 1
+
+
+def test_serve_without_its_packages_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    done = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "o"), "--serve"])
+    assert done.exit_code == 2
+    assert "pip install 'cxr-embed[web]'" in done.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_earlier_demo_is_not_touched(shown: tuple[Path, str]) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ import pytest
 from helpers import IN_CI
 from PIL import Image
 from pydicom.uid import JPEGLSLossless
-from serve_world import HOSTILE, SECRET, Visitor, close, make_hostile, make_phantoms, visitor
+from serve_world import HOSTILE, SECRET, Visitor, close, make_hostile, make_phantoms, serve, visitor
 from test_dicom import dicom
 from test_mutated_files import mutate
 from typer.testing import CliRunner
@@ -377,7 +378,8 @@ def test_what_does_not_belong_together_is_said_at_the_start(folder: Path, tmp_pa
 
 def test_the_encoders_are_loaded_before_the_first_reader(phantoms: Visitor, hostile: Visitor) -> None:
     assert warm(phantoms.site) == []
-    assert phantoms.site.state.encoders._kept
+    images, texts = phantoms.site.state.encoders._kept.values()
+    assert images is texts  # of one model that reads both, one
     assert "pictures cannot be searched for" in warm(hostile.site)[0]
     close([hostile])
 
@@ -389,6 +391,41 @@ def test_the_endpoints_are_listed(phantoms: Visitor) -> None:
         assert path in page
     assert {"/api/search", "/api/upload", "/api/picture", "/api/pixels", "/api/index"} <= set(described["paths"])
     assert json.dumps(described).count(SECRET) == 0
+
+
+def test_the_example_of_a_program(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "serve_client.py"))["main"]
+    path = folder / "cases" / rows(folder)[0]["path"]
+    with serve(folder / "index") as address:
+        main(address, str(path), "view = PA")
+        with pytest.raises(SystemExit, match="no column 'shape'"):
+            main(address, str(path), "shape = round")
+    expected = open_index(folder / "index").search(image=path, k=5, where="view = PA")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "24 cases of mini"
+    assert [line.split()[0] for line in printed[1:6]] == expected.ids
+    assert printed[6] == "For research; not a medical device."
+
+
+def test_nothing_is_told_of_requests_to_a_collector(hostile: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = pytest.importorskip("opentelemetry.trace", reason="this FastAPI describes no requests")
+    from fastapi import FastAPI
+    from starlette.testclient import TestClient
+
+    asked = list[str]()
+
+    class Collector(trace.TracerProvider):  # type: ignore[name-defined,misc]
+        def get_tracer(self, name: str, *_: object, **__: object) -> object:
+            asked.append(name)
+            return trace.NoOpTracer()
+
+    monkeypatch.setattr(trace, "get_tracer_provider", Collector)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+    assert Visitor(hostile.site).client.get("/api/search", params={"where": SECRET}).status_code == 400
+    assert asked == []
+    TestClient(FastAPI(telemetry={"tracing": True})).get("/")
+    assert asked  # by a framework that is not told to be silent
 
 
 @pytest.mark.parametrize(

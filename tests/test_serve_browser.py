@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,16 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serve_world import make_hostile, make_phantoms
+from serve_world import make_hostile, make_phantoms, serve
 
 playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if CHROMIUM is None:
     pytest.skip("no Chromium here: apt-get install chromium", allow_module_level=True)
-
-from cxr_embed.web.app import make_app  # noqa: E402
-from cxr_embed.web.security import Access, names_of  # noqa: E402
-from cxr_embed.web.serving import open_site, server_of  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 120_000  # milliseconds that a page may take beside other work; no test is about them
@@ -97,25 +92,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_phantoms(tmp_path_factory.mktemp("browsed"))
 
 
-def serve(index: Path, **options: Any) -> Iterator[str]:
-    """The address of a server in a thread."""
-    site = open_site(index, **options)
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    lines: list[str] = []
-    server = server_of(make_app(site, Access(names=names_of("127.0.0.1", []), port=port), lines.append))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
-    listener.close()
-    site.pictures.decoders.close()
-
-
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    yield from serve(folder / "index", manifest=folder / "cases" / "manifest.csv")
+    with serve(folder / "index", manifest=folder / "cases" / "manifest.csv") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +213,7 @@ def test_a_page_is_light(chromium: Any, address: str) -> None:
 
 
 def test_hostile_texts_do_not_run(chromium: Any, tmp_path: Path) -> None:
-    for address in serve(make_hostile(tmp_path) / "index"):
+    with serve(make_hostile(tmp_path) / "index") as address:
         context = chromium.new_context()
         made = Watched(context.new_page(), address)
         made.open("/?case=c1")
@@ -247,7 +227,7 @@ def test_hostile_texts_do_not_run(chromium: Any, tmp_path: Path) -> None:
 
 
 def test_an_open_page_goes_on_when_the_index_is_built_again(chromium: Any, tmp_path: Path) -> None:
-    for address in serve(make_hostile(tmp_path, 12, 0) / "index"):
+    with serve(make_hostile(tmp_path, 12, 0) / "index") as address:
         context = chromium.new_context()
         one, two = (Watched(context.new_page(), address) for _ in range(2))
         one.open("/")

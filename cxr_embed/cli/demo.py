@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ def demo(
     count: Annotated[
         int | None, typer.Option(min=FEWEST, help=f"Phantoms; {USUAL} by default.", show_default=False)
     ] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Then show the cases in a web page, until Ctrl-C.")] = False,
 ) -> None:
     """Embed, probe, screen by prompt, find similar cases, report: all of it in a minute, with nothing to fetch.
 
@@ -37,6 +39,9 @@ def demo(
         fail(f"{images}: no such folder (--images)", 2)
     if images is not None and count is not None:
         fail("--count is of phantoms, and --images takes all of your own; leave one out", 2)
+    has_web = all(importlib.util.find_spec(name) is not None for name in ("fastapi", "uvicorn"))
+    if serve and not has_web:
+        fail("--serve needs fastapi and uvicorn: pip install 'cxr-embed[web]'", 2)
     # Your own images share no store with phantoms, nor with those of another folder.
     folder = out / "own" / images.resolve().name if images else out / "phantoms"
     if folder.exists():
@@ -51,9 +56,21 @@ def demo(
         if not any(folder.iterdir()):
             folder.rmdir()  # a demo that made nothing is in nobody's way
     typer.echo(f"\n{time.perf_counter() - started:.0f} s. Everything is in {folder}.")
+    browse = _browse(folder, images)
+    if not serve:
+        needs = "" if has_web else "pip install 'cxr-embed[web]', then "
+        typer.echo(f"Its cases in a web page: {needs}cxr-embed {shlex.join(browse)}")
     typer.echo("Next: your own data, docs/first-data-set.md.")
     typer.echo(RESEARCH)
+    if serve:
+        _run(*browse)
     raise SystemExit(status)
+
+
+def _browse(folder: Path, images: Path | None) -> list[str]:
+    """The words that show the demo's cases in a web page."""
+    root = ["--root", str(images)] if images is not None else []
+    return ["serve", str(folder / "index"), "--manifest", str(folder / "manifest.csv"), *root]
 
 
 def _no_option(path: Path) -> Path:

@@ -69,7 +69,7 @@ class Examples:
 
 @dataclass
 class QueryEncoders:
-    """The encoders of queries: loaded when they are first needed, then kept.
+    """The encoders of queries: loaded when they are first needed, then kept; once where one model does both.
 
     Attributes:
         weights: of the encoder; searched for as `load_encoder` does by default.
@@ -82,17 +82,21 @@ class QueryEncoders:
 
     def of_images(self, spec: EncoderSpec) -> CheckedEncoder:
         """The encoder of radiographs for vectors of this spec. Raises as `matching_encoder` does."""
-        key = ("images", spec.fingerprint)
-        if key not in self._kept:
-            self._kept[key] = matching_encoder(spec, self.weights, self.device)
-        return self._kept[key]
+        if (kept := self._kept.get(("images", spec.fingerprint))) is None:
+            kept = self._kept.get(("texts", spec.fingerprint))
+            if kept is None or kept.spec.fingerprint != spec.fingerprint:
+                kept = matching_encoder(spec, self.weights, self.device)
+            self._kept["images", spec.fingerprint] = kept
+        return kept
 
     def of_texts(self, spec: EncoderSpec) -> CheckedEncoder:
         """The encoder of words for vectors of this spec. Raises as `load_text_encoder` does."""
-        key = ("texts", spec.fingerprint)
-        if key not in self._kept:
-            self._kept[key] = load_text_encoder(spec, weights=self.weights, device=self.device)
-        return self._kept[key]
+        if (kept := self._kept.get(("texts", spec.fingerprint))) is None:
+            kept = self._kept.get(("images", spec.fingerprint))
+            if kept is None or kept.spec.text is None or is_own(spec.name):
+                kept = load_text_encoder(spec, weights=self.weights, device=self.device)
+            self._kept["texts", spec.fingerprint] = kept
+        return kept
 
 
 @dataclass(frozen=True)
