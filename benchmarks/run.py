@@ -18,6 +18,7 @@ import index
 import maps
 import milvus
 import probe
+import serve
 import storage
 import tokens
 import torch_encoders
@@ -37,6 +38,7 @@ PARTS: dict[str, Callable[[Path], list[Line]]] = {
     "tokens": tokens.run,
     "duplicates": duplicates.run,
     "milvus": milvus.run,
+    "serve": serve.run,
     "install": storage.install,
     "foundation": foundation.run,
     "torch-encoders": torch_encoders.run,

@@ -16,7 +16,7 @@ from cxr_embed.index import Rules
 from cxr_embed.index.answers import shown_findings, whole_ages
 from cxr_embed.index.case_table import LOOKS, PATIENT
 from cxr_embed.index.queries import Examples
-from cxr_embed.types import RESEARCH, CxrImage, counted
+from cxr_embed.types import RESEARCH, CxrImage
 from cxr_embed.web.columns import Columns
 from cxr_embed.web.question import MOST, STEP, Question
 from cxr_embed.web.site import Site
@@ -114,7 +114,7 @@ def described(case: Mapping[str, Any]) -> dict[str, Any]:
     facts = (
         case.get("view"),
         case.get("sex"),
-        counted(int(age), "year") if isinstance(age, int | float) else None,
+        f"{int(age)} y" if isinstance(age, int | float) else None,
         f"day {date}" if type(date) is int else date,
     )
     return {
