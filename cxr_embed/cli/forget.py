@@ -35,9 +35,10 @@ def forget(
 ) -> None:
     """Take a patient out of all stores, indexes and heat maps under some paths, for good: a withdrawn consent.
 
-    Vectors, rows, cases, heat maps and overlays go; the same file stays out under any name, and so does the patient:
-    `embed`, `import` and `index` honour lists of keyed hashes, in each store and index and beside the key. Probes that
-    learned from the patient and other files that mention it are named. Radiographs and backups are yours to delete.
+    Vectors, rows, cases, heat maps, overlays and readers' marks go; the same file stays out under any name, and so does
+    the patient: `embed`, `import` and `index` honour lists of keyed hashes, in each store and index and beside the key.
+    Probes that learned from the patient and other files that mention it are named. Radiographs and backups are yours to
+    delete.
 
     Exit status 0: nothing under the paths knows of the patient any more. 1: something named does, or something could
     not be done; see to it and run the same again.
@@ -69,6 +70,8 @@ def _print(result: Forgetting) -> None:
         typer.echo(f"{store['path']}: {counted(store['images'], 'image')} {gone}")
     for maps in result.maps:
         typer.echo(f"{maps['path']}: {counted(maps['maps'], 'heat map')} {gone}")
+    for marks in result.marks:
+        typer.echo(f"{marks['path']}: {counted(marks['marks'], 'mark')} of readers {gone}")
     for index in result.indexes:
         typer.echo(f"{index['path']}: {counted(index['cases'], 'case')} {gone}")
     if result.milvus is not None:
