@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +57,7 @@ class MarkedLabels(Tabular):
         return self._as_text([f"{what} marked by {self.reader}"])
 
     def to_arrow(self) -> pa.Table:
-        """A row a case; findings are int8, null where there is no label, everything else text, null where it is blank."""
+        """A row a case; findings are int8, everything else text; null for no label and for blank."""
         return pa.table({name: pa.array(*self._typed(name)) for name in self.columns})
 
     def save(self, path: StrPath) -> None:
@@ -64,8 +66,22 @@ class MarkedLabels(Tabular):
         Raises:
             ManifestError: for another suffix, or where it cannot be written.
         """
-        given = {n: values if n != NOTE else [str(plain_cell(each)) for each in values] for n, values in self.columns.items()}
-        write_manifest(Path(path), given)
+        write_manifest(Path(path), self._written())
+
+    def as_csv(self) -> str:
+        """What `save` writes into a .csv."""
+        written, file = self._written(), io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(written)
+        writer.writerows(zip(*written.values(), strict=True))
+        return file.getvalue()
+
+    def _written(self) -> dict[str, list[str]]:
+        """The columns, with notes that no spreadsheet takes for formulas."""
+        return {
+            name: [str(plain_cell(each)) for each in values] if name == NOTE else values
+            for name, values in self.columns.items()
+        }
 
     def _typed(self, name: str) -> tuple[list[Any], pa.DataType]:
         if name in self.findings:
@@ -175,7 +191,9 @@ def reader_of(index: Path, reader: str | None) -> str:
 
 
 def _unmarked(index: Path) -> MarksError:
-    return MarksError(f"{marks_path(index)}: nobody has marked a case yet; `cxr-embed serve {index}` is where readers do")
+    return MarksError(
+        f"{marks_path(index)}: nobody has marked a case yet; `cxr-embed serve {index}` is where readers do"
+    )
 
 
 def label_table(

@@ -66,14 +66,15 @@ def forget(
 
 def _print(result: Forgetting) -> None:
     gone = "would go" if result.dry_run else "gone"
-    for store in result.stores:
-        typer.echo(f"{store['path']}: {counted(store['images'], 'image')} {gone}")
-    for maps in result.maps:
-        typer.echo(f"{maps['path']}: {counted(maps['maps'], 'heat map')} {gone}")
-    for marks in result.marks:
-        typer.echo(f"{marks['path']}: {counted(marks['marks'], 'mark')} of readers {gone}")
-    for index in result.indexes:
-        typer.echo(f"{index['path']}: {counted(index['cases'], 'case')} {gone}")
+    places = (
+        (result.stores, "images", "image"),
+        (result.maps, "maps", "heat map"),
+        (result.marks, "marks", "reader's mark"),
+        (result.indexes, "cases", "case"),
+    )
+    for found, key, unit in places:
+        for place in found:
+            typer.echo(f"{place['path']}: {counted(place[key], unit, f'{unit}s')} {gone}")
     if result.milvus is not None:
         where = f"{result.milvus['uri']}, {result.milvus['collection']}"
         typer.echo(f"{where}: {counted(result.milvus['cases'], 'case')} {gone}")

@@ -23,6 +23,7 @@ from cxr_embed.io.files import not_local
 MARKS = ".marks.sqlite"  # ends the name of a file of marks
 VERSION = 1
 _APPLICATION = 0x43585245  # of the file's header: CXRE
+_FLUSH = "EXTRA"  # what was marked outlives a power cut
 _SECONDS = 15.0  # that another process is waited for
 _SCHEMA = (
     "CREATE TABLE journal (number INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL, reader TEXT NOT NULL, "
@@ -112,7 +113,7 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
         # What a sort needs stays in memory: a file of it would be left where everybody reads.
         for name, value in (("trusted_schema", "OFF"), ("secure_delete", "ON"), ("temp_store", "MEMORY")):
             database.execute(f"PRAGMA {name}={value}")
-        database.execute("PRAGMA synchronous=EXTRA")
+        database.execute(f"PRAGMA synchronous={_FLUSH}")
         yield database
     finally:
         database.close()
@@ -132,7 +133,8 @@ def _is_new(path: Path, database: sqlite3.Connection) -> bool:
     Raises:
         MarksError: for a file of others, or of another version.
     """
-    application, version = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+    names = ("application_id", "user_version")
+    application, version = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
     if application == _APPLICATION and version == VERSION:
         return False
     if application == _APPLICATION:
@@ -150,7 +152,7 @@ def _fill(database: sqlite3.Connection) -> None:
 
 
 def _damaged(path: Path) -> MarksError:
-    return MarksError(f"{path}: damaged, or not a file of marks; restore it from a copy, or move it away and begin anew")
+    return MarksError(f"{path}: damaged, or not a file of marks; restore it from a copy, or move it away")
 
 
 @contextmanager

@@ -63,7 +63,8 @@ class ReaderMarks:
                 return None
             step = self._add(database)
             database.executemany(
-                "INSERT INTO acts (step, image_id, content, patient_id, kind, name, value) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO acts (step, image_id, content, patient_id, kind, name, value) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [(step, *case, act.kind, act.name, act.value) for case in changed],
             )
             return step
@@ -101,13 +102,14 @@ class ReaderMarks:
         """What is marked of each of some cases that has a mark, by image id."""
         wanted = {case[:2] for case in cases}
         with reading(self.path) as database:
-            rows = list(_rows_of(database, _STATE, self._named(), sorted({key[0] for key in wanted}))) if database else []
+            ids = sorted({key[0] for key in wanted})
+            rows = list(_rows_of(database, _STATE, self._named(), ids)) if database is not None else []
         return {case.image_id: marks for case, marks in _gathered(rows) if case[:2] in wanted}
 
     def every(self) -> list[tuple[MarkedCase, CaseMarks]]:
         """All cases that have a mark, oldest mark first."""
         with reading(self.path) as database:
-            rows = database.execute(_STATE.format(""), self._named()).fetchall() if database else []
+            rows = database.execute(_STATE.format(""), self._named()).fetchall() if database is not None else []
         return list(_gathered(rows))
 
     def used_last(self) -> Mapping[str, str]:

@@ -147,7 +147,8 @@ def checked_text(what: str, text: str, blank: bool = False) -> str:
         raise MarksError(f"the {what} has no name" if what != "note" else "the note is blank")
     if len(kept) > _MOST[what]:
         raise MarksError(f"the {what} has {counted(len(kept), 'character')}, and may have {_MOST[what]}")
-    if CONTROL.search(_LINES.sub("", kept) if what == "note" else kept) or kept.encode(errors="ignore").decode() != kept:
+    letters = _LINES.sub("", kept) if what == "note" else kept
+    if CONTROL.search(letters) or letters.encode(errors="ignore").decode() != letters:
         raise MarksError(f"the {what} has characters that are not text")
     return kept
 
