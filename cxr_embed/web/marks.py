@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlencode
 
@@ -15,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cxr_embed.api.marks import Believed, believed, label_table, marked_cases
 from cxr_embed.errors import MarksError
 from cxr_embed.index.answers import whole_ages
-from cxr_embed.io.digests import sha256_hex
-from cxr_embed.marks import LABELS, Act, CaseMarks, Step
+from cxr_embed.marks import LABELS, Act, CaseMarks
 from cxr_embed.types import RESEARCH
+from cxr_embed.web.marking import place_of, shown, shown_marks
 from cxr_embed.web.question import STEP
+from cxr_embed.web.search import described
 from cxr_embed.web.site import Site
 from cxr_embed.web.state import Generation
 
@@ -48,44 +47,6 @@ class Marking(BaseModel):
         if self.do in ("list", "unlist"):
             return Act.listing(self.listed, self.do == "list")
         return Act.label(self.finding, self.do if self.do in LABELS else "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """What a page of cases shows of marks.
-
-    Attributes:
-        marks: of each case that has some.
-        undo, redo: what can be taken back, and done again.
-        finding, listed: the names that were used last; blank for none.
-        problem: why there are none.
-    """
-
-    marks: Mapping[str, CaseMarks] = field(default_factory=dict)
-    undo: Step | None = None
-    redo: Step | None = None
-    finding: str = ""
-    listed: str = ""
-    problem: str = ""
-
-
-def shown_marks(site: Site, generation: Generation, ids: Sequence[str]) -> Shown:
-    """The marks of cases that a page shows; where the file is damaged, the page is there all the same."""
-    try:
-        return _shown(site, site.marks.of(marked_cases(generation.index, ids)))
-    except MarksError as fault:
-        return Shown(problem=site.words(fault))
-
-
-def _shown(site: Site, marks: Mapping[str, CaseMarks]) -> Shown:
-    undo, redo = site.marks.last()
-    used = site.marks.used_last()
-    return Shown(marks=marks, undo=undo, redo=redo, finding=used.get("label", ""), listed=used.get("list", ""))
-
-
-def place_of(image_id: str) -> str:
-    """The id of an element of a page that has a case's marks."""
-    return f"m{sha256_hex(image_id.encode())[:16]}"
 
 
 class Choice(BaseModel):
@@ -157,7 +118,7 @@ def _add_pages(made: APIRouter, site: Site) -> None:
             here="/marks",
             reader=site.marks.reader,
             known=known,
-            shown=_shown(site, known.marks),
+            shown=shown(site, known.marks),
             choice=choice,
             cards=cards[: choice.k],
             total=len(cards),
@@ -192,8 +153,8 @@ def _add_forms(made: APIRouter, site: Site) -> None:
         if isinstance(marking, JSONResponse):
             return marking
         now, step, ids = await anyio.to_thread.run_sync(_do, site, marking)
-        shown = await anyio.to_thread.run_sync(shown_marks, site, now, ids)
-        cases = [_as_json(image_id, shown.marks.get(image_id, CaseMarks())) for image_id in ids]
+        made = await anyio.to_thread.run_sync(shown_marks, site, now, ids)
+        cases = [_as_json(image_id, made.marks.get(image_id, CaseMarks())) for image_id in ids]
         return JSONResponse({"step": step, "cases": cases})
 
 
@@ -216,9 +177,9 @@ def _do(site: Site, marking: Marking) -> tuple[Generation, int | None, list[str]
 def _parts(site: Site, marking: Marking) -> HTMLResponse:
     """What of a page has changed: each element takes the place of the one that has its id."""
     now, _, ids = _do(site, marking)
-    shown = shown_marks(site, now, ids)
+    marks = shown_marks(site, now, ids)
     return site.page(
-        "marked.html", shown=shown, ids=ids, reader=site.marks.reader, columns=now.columns, place_of=place_of
+        "marked.html", shown=marks, ids=ids, reader=site.marks.reader, columns=now.columns, place_of=place_of
     )
 
 
@@ -245,12 +206,10 @@ async def _read(request: Request) -> Marking | JSONResponse:
 
 def _chosen(site: Site, now: Generation, choice: Choice) -> tuple[Generation, Believed, list[dict[str, Any]]]:
     """The cards of the marked cases that are wanted, in the order of the index."""
-    from cxr_embed.web.search import described
-
     known = believed(now.index, site.marks)
     ids = [image_id for image_id, marks in known.marks.items() if choice.has(marks)]
-    shown = ids[: choice.k]
-    cases = now.index.cases(now.index.rows_of(shown)) if shown else []
+    first = ids[: choice.k]
+    cases = now.index.cases(now.index.rows_of(first)) if first else []
     cards = [described(whole_ages(now.columns.of_case(case))) for case in cases]
     return now, known, cards + [{"image_id": image_id} for image_id in ids[choice.k :]]
 

@@ -18,7 +18,7 @@ from cxr_embed.index.case_table import LOOKS, PATIENT
 from cxr_embed.index.queries import Examples
 from cxr_embed.types import RESEARCH, CxrImage, counted
 from cxr_embed.web.columns import Columns
-from cxr_embed.web.marks import place_of, shown_marks
+from cxr_embed.web.marking import place_of, shown_marks
 from cxr_embed.web.question import MOST, STEP, Question
 from cxr_embed.web.site import Site
 from cxr_embed.web.state import Generation
