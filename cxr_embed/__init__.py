@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cxr_embed.api.index_evaluation import evaluate_index
     from cxr_embed.api.map_curves import evaluate_curves
     from cxr_embed.api.maps import evaluate_maps
+    from cxr_embed.api.marks import export_marks
     from cxr_embed.api.merge import merge_manifests
     from cxr_embed.api.own_scores import scores
     from cxr_embed.api.probe import load_probe, train_probe
@@ -52,6 +53,7 @@ _HOME = {
     "evaluate_curves": "cxr_embed.api.map_curves",
     "evaluate_maps": "cxr_embed.api.maps",
     "explain": "cxr_embed.api.explain",
+    "export_marks": "cxr_embed.api.marks",
     "few_label_curve": "cxr_embed.api.curve",
     "load_encoder": "cxr_embed.encoders",
     "load_probe": "cxr_embed.api.probe",
@@ -83,6 +85,7 @@ __all__ = [
     "evaluate_index",
     "evaluate_maps",
     "explain",
+    "export_marks",
     "few_label_curve",
     "load_encoder",
     "load_probe",

@@ -89,5 +89,9 @@ class MapError(CxrEmbedError):
     """Heat maps that are missing or damaged, or places of findings that do not fit them."""
 
 
+class MarksError(CxrEmbedError):
+    """A reader's marks that cannot be read or written, or a mark that cannot be made."""
+
+
 class UnknownWordsWarning(UserWarning):
     """A prompt has words that its encoder never learned."""

@@ -94,6 +94,9 @@ def others() -> Iterator[list[str]]:
     explain = ["--probe", "probe", "--finding", "Effusion"]
     yield ["explain", "cases/" + first_image(), *explain, "--out", "why"]
     yield ["explain", "curves", "why", "cases/" + first_image(), "--probe", "probe", "--bootstraps", "20"]
+    mark()
+    yield ["marks", "export", "index", "--out", "labels.csv"]
+    yield ["marks", "info", "index"]
     yield ["index", "info", "index"]
     yield ["index", "verify", "index"]
     yield ["index", "evaluate", "index", "--bootstraps", "20"]
@@ -117,6 +120,16 @@ def others() -> Iterator[list[str]]:
     maps_of_cases()
     yield ["explain", "evaluate", "maps", "cases/truth.csv", "--bootstraps", "20"]
     yield ["demo", "--images", "cases", "--out", "demo"]
+
+
+def mark() -> None:
+    """What a reader does in the case browser."""
+    from cxr_embed.api.marks import marked_cases
+    from cxr_embed.index import CaseIndex
+    from cxr_embed.marks import READER, Act, ReaderMarks, marks_path
+
+    index = CaseIndex(Path("index"))
+    ReaderMarks(marks_path("index"), READER).mark(marked_cases(index, [first_id()]), Act.label("Effusion", "yes"))
 
 
 def extras() -> Iterator[list[str]]:

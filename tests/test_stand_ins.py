@@ -42,6 +42,8 @@ WITHOUT_VECTORS = {
     "import tfrecord",
     "import prompts",
     "forget",  # takes vectors out, and tells none
+    "marks export",  # a reader's labels, of pictures
+    "marks info",
     "serve",  # its pages say so: test_serve.py
     "index push",  # needs a server's client; it opens the store as all do
     "encoders",

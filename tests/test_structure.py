@@ -37,6 +37,7 @@ FLOORS = {
     "datasets": 2,
     "imports": 2,
     "index": 2,
+    "marks": 2,
     "pipeline": 2,
     "zeroshot": 2,
     "evaluation": 3,

@@ -28,6 +28,7 @@ from cxr_embed.cli import (
     manifest_findings,
     manifest_merge,
     manifest_scan,
+    marks,
     phantom,
     probe,
     probe_curve,
@@ -92,6 +93,7 @@ app.add_typer(manifest.app, name="manifest")
 app.add_typer(probe.app, name="probe")
 app.add_typer(store.app, name="store")
 app.add_typer(index.app, name="index")
+app.add_typer(marks.app, name="marks")
 app.add_typer(imports.app, name="import")
 app.add_typer(exports.app, name="export", hidden=True)
 app.add_typer(encoders.app, name="encoders")

@@ -35,9 +35,10 @@ def forget(
 ) -> None:
     """Take a patient out of all stores, indexes and heat maps under some paths, for good: a withdrawn consent.
 
-    Vectors, rows, cases, heat maps and overlays go; the same file stays out under any name, and so does the patient:
-    `embed`, `import` and `index` honour lists of keyed hashes, in each store and index and beside the key. Probes that
-    learned from the patient and other files that mention it are named. Radiographs and backups are yours to delete.
+    Vectors, rows, cases, heat maps, overlays and readers' marks go; the same file stays out under any name, and so does
+    the patient: `embed`, `import` and `index` honour lists of keyed hashes, in each store and index and beside the key.
+    Probes that learned from the patient and other files that mention it are named. Radiographs and backups are yours to
+    delete.
 
     Exit status 0: nothing under the paths knows of the patient any more. 1: something named does, or something could
     not be done; see to it and run the same again.
@@ -65,12 +66,15 @@ def forget(
 
 def _print(result: Forgetting) -> None:
     gone = "would go" if result.dry_run else "gone"
-    for store in result.stores:
-        typer.echo(f"{store['path']}: {counted(store['images'], 'image')} {gone}")
-    for maps in result.maps:
-        typer.echo(f"{maps['path']}: {counted(maps['maps'], 'heat map')} {gone}")
-    for index in result.indexes:
-        typer.echo(f"{index['path']}: {counted(index['cases'], 'case')} {gone}")
+    places = (
+        (result.stores, "images", "image"),
+        (result.maps, "maps", "heat map"),
+        (result.marks, "marks", "reader's mark"),
+        (result.indexes, "cases", "case"),
+    )
+    for found, key, unit in places:
+        for place in found:
+            typer.echo(f"{place['path']}: {counted(place[key], unit, f'{unit}s')} {gone}")
     if result.milvus is not None:
         where = f"{result.milvus['uri']}, {result.milvus['collection']}"
         typer.echo(f"{where}: {counted(result.milvus['cases'], 'case')} {gone}")

@@ -38,6 +38,7 @@ def serve(
     ] = None,
     weights: options.Weights = None,
     device: options.Device = "auto",
+    reader: Annotated[str, typer.Option(help="Whose marks are shown and made.")] = "reader",
     host: Annotated[str, typer.Option(help="Address to listen on; any but this machine's own asks for a token.")] = (
         "127.0.0.1"
     ),
@@ -90,6 +91,7 @@ def serve(
         prompts=prompts,
         weights=weights,
         device=device,
+        reader=reader,
     )
     with serving.listening(host, port) as listener:
         try:

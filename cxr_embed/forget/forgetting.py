@@ -15,7 +15,18 @@ import numpy as np
 from cxr_embed.datasets.patients import neutral
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.forget.heat_maps import cases_of_maps, count_maps, take_out_maps
-from cxr_embed.forget.known import Case, Known, Words, cases_in, cases_of_index, cases_of_store, learn, learn_vectors
+from cxr_embed.forget.known import (
+    Case,
+    Known,
+    Words,
+    cases_in,
+    cases_of_index,
+    cases_of_readers,
+    cases_of_store,
+    learn,
+    learn_vectors,
+    marked_case,
+)
 from cxr_embed.forget.mentions import Marks, count_mentions, distinguishable, kind_of
 from cxr_embed.forget.places import FoundPaths, find_places, sweep_partials
 from cxr_embed.forget.rows import count_rows, drop_rows
@@ -24,6 +35,7 @@ from cxr_embed.index.faiss.build import remove_rows
 from cxr_embed.index.faiss.layout import writing
 from cxr_embed.io.digests import keyed_hash
 from cxr_embed.manifest import kept_fresh
+from cxr_embed.marks import MarkedCase, forget_marks
 from cxr_embed.probe.persistence import TrainedProbe, load_probe
 from cxr_embed.store.forgotten import FORGOTTEN, Forgotten, gather_forgotten, save_beside
 from cxr_embed.store.keys import key_path, patient_key
@@ -41,6 +53,8 @@ class Forgetting:
         copies: of these, how many are other patients' by name and have the same file: it goes with all its names.
         stores, indexes: a dict each: `path`, and `images`, `vectors` and `shards`, or `cases`, that are gone.
         maps: folders of heat maps: `path`, and `maps` that are gone, with their overlays.
+        marks: files of readers' marks: `path`, and `marks` that are gone: what was done to the images, and names and
+            notes that mention somebody.
         milvus: `uri`, `collection`, `cases`; None where none was named.
         probes: that learned from a patient: `path`, `learned` (`yes`, or `perhaps` where they do not say) and `why`.
         files: that mention somebody: `path`, `kind`, `mentions` (rows of a table, else names), `named` (whether the
@@ -56,6 +70,7 @@ class Forgetting:
     stores: list[dict[str, Any]] = field(default_factory=list)
     indexes: list[dict[str, Any]] = field(default_factory=list)
     maps: list[dict[str, Any]] = field(default_factory=list)
+    marks: list[dict[str, Any]] = field(default_factory=list)
     milvus: dict[str, Any] | None = None
     probes: list[dict[str, Any]] = field(default_factory=list)
     files: list[dict[str, Any]] = field(default_factory=list)
@@ -159,7 +174,12 @@ def _key(key_file: Path | None, dry_run: bool) -> bytes:
 def _learn(known: Known, words: Words, places: FoundPaths, milvus: tuple[str, str] | None, result: Forgetting) -> None:
     """Learns what stores and indexes know, and leaves those out that cannot be read."""
     sources: list[Callable[[], Iterator[Case]]] = []
-    kinds = ((places.stores, cases_of_store), (places.indexes, cases_of_index), (places.maps, cases_of_maps))
+    kinds = (
+        (places.stores, cases_of_store),
+        (places.indexes, cases_of_index),
+        (places.maps, cases_of_maps),
+        (places.marks, cases_of_readers),
+    )
     for found, cases in kinds:
         for path in list(found):
             with _problems(result, path) as ok:
@@ -279,6 +299,14 @@ def _take_out(result: Forgetting, places: FoundPaths, known: Known, milvus: tupl
             marks = Marks(known)
             maps = count_maps(path, marks) if result.dry_run else take_out_maps(path, marks)
             result.maps.append({"path": str(path), "maps": maps})
+    for path in places.marks:
+        with _problems(result, path):
+            marks = Marks(known)
+
+            def goes(case: MarkedCase, text: str, marks: Marks = marks) -> bool:
+                return marked_case(case).is_covered(known.forgotten) or marks.count_in(text) > 0
+
+            result.marks.append({"path": str(path), "marks": forget_marks(path, goes, result.dry_run)})
     for path in places.indexes:
         with _problems(result, path):
             cases = int(rows(CaseIndex(path)).sum()) if result.dry_run else remove_rows(path, rows).changed

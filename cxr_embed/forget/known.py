@@ -16,6 +16,7 @@ from cxr_embed.imports.importing import content_id
 from cxr_embed.index import CaseIndex
 from cxr_embed.index.case_table import BOX, CONTENT
 from cxr_embed.io.digests import keyed_hash
+from cxr_embed.marks import MarkedCase, cases_of_marks
 from cxr_embed.regions import picture_of
 from cxr_embed.store import Header, Row, Store
 from cxr_embed.store.forgotten import Forgotten
@@ -202,6 +203,21 @@ def cases_in(index: CaseIndex) -> Iterator[Case]:
     ids, contents = index.ids.tolist(), index.table[CONTENT].to_pylist()
     pictures = map(picture_of, ids) if BOX in index.table.column_names else itertools.repeat("")
     yield from map(Case, ids, index.patient_ids.tolist(), contents, pictures)
+
+
+def cases_of_readers(path: Path) -> Iterator[Case]:
+    """Each case that a reader has marked.
+
+    Raises:
+        MarksError: where the file is damaged.
+    """
+    yield from map(marked_case, cases_of_marks(path))
+
+
+def marked_case(case: MarkedCase) -> Case:
+    """A case of a file of marks, which does not know whether it is a region of a picture."""
+    picture = picture_of(case.image_id) if case.image_id.rpartition("#")[2].isdecimal() else ""
+    return Case(case.image_id, case.patient_id, bytes.fromhex(case.content) if case.content else None, picture)
 
 
 def learn_vectors(known: Known, root: Path) -> None:

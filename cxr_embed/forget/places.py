@@ -13,6 +13,7 @@ from cxr_embed.explanation.record import HEADER as MAPS_JSON
 from cxr_embed.forget.heat_maps import is_map_or_overlay
 from cxr_embed.index.faiss.layout import HEADER as INDEX_JSON
 from cxr_embed.io.files import sweep
+from cxr_embed.marks import MARKS, marks_path
 from cxr_embed.probe.probe_folder import PROBE_JSON
 from cxr_embed.store.forgotten import FORGOTTEN
 from cxr_embed.store.layout import HEADER as STORE_JSON
@@ -30,6 +31,7 @@ class FoundPaths:
     Attributes:
         stores, indexes, probes, maps: their folders.
         milvus: files of the embedded Milvus.
+        marks: files of readers' marks; those of an index, too, that lie beside it.
         files: all other files.
         problems: what nobody can look into, in sentences.
     """
@@ -39,6 +41,7 @@ class FoundPaths:
     probes: list[Path] = field(default_factory=list)
     maps: list[Path] = field(default_factory=list)
     milvus: list[Path] = field(default_factory=list)
+    marks: list[Path] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -54,13 +57,15 @@ def find_places(paths: Sequence[Path]) -> FoundPaths:
         if not path.exists():
             raise CxrEmbedError(f"{path}: no such file or folder")
         if path.is_file():
-            (places.milvus if path.suffix == ".db" else places.files).append(path)
+            _kind_of_file(path, places).append(path)
         elif path.suffix == ".db":
             places.milvus.append(path)
         else:
             _walk(path, places)
+    places.marks += [path for index in places.indexes if (path := marks_path(index)).is_file()]
     for found in (places.stores, places.indexes, places.probes, places.maps, places.milvus, places.files):
         found[:] = sorted(dict.fromkeys(found))  # paths may lie in one another
+    places.marks[:] = sorted({Path(os.path.realpath(path)): path for path in places.marks}.values())
     return places
 
 
@@ -104,8 +109,16 @@ def _walk(root: Path, places: FoundPaths) -> None:
         ]
         places.milvus += [folder / each for each in (*folders, *files) if each.endswith(".db")]
         folders[:] = [each for each in folders if not each.endswith(".db")]
-        others = [folder / each for each in files if each not in own and not each.endswith(".db")]
+        places.marks += [folder / each for each in files if each.endswith(MARKS)]
+        own |= {each for each in files if each.endswith((".db", MARKS))}
+        others = [folder / each for each in files if each not in own]
         places.files += [path for path in others if not is_map_or_overlay(path)]
+
+
+def _kind_of_file(path: Path, places: FoundPaths) -> list[Path]:
+    if path.name.endswith(MARKS):
+        return places.marks
+    return places.milvus if path.suffix == ".db" else places.files
 
 
 def _outside(link: Path, root: Path) -> bool:

@@ -18,6 +18,7 @@ from cxr_embed.index.case_table import LOOKS, PATIENT
 from cxr_embed.index.queries import Examples
 from cxr_embed.types import RESEARCH, CxrImage
 from cxr_embed.web.columns import Columns
+from cxr_embed.web.marking import place_of, shown_marks
 from cxr_embed.web.question import MOST, STEP, Question
 from cxr_embed.web.site import Site
 from cxr_embed.web.state import Generation
@@ -185,6 +186,9 @@ def router(site: Site) -> APIRouter:
             chips=chips(question),
             more=min(MOST, question.k + STEP) if found and _has_more(found, question) else 0,
             pictures=bool(site.pictures.paths),
+            shown=shown_marks(site, generation, [case["image_id"] for case in found.cases] if found else []),
+            place_of=place_of,
+            reader=site.marks.reader,
         )
         if "hx-request" in request.headers:
             answer.headers["hx-push-url"] = question.address()

@@ -23,6 +23,7 @@ from cxr_embed.api.probe import load_probe
 from cxr_embed.api.screen import PromptSource, prompts_of
 from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
 from cxr_embed.manifest import read_paths, read_root
+from cxr_embed.marks import READER, ReaderMarks, check_marks, marks_path
 from cxr_embed.probe.features import ProbeError
 from cxr_embed.store import open_store
 from cxr_embed.types import CxrImage, EncoderSpec
@@ -75,6 +76,7 @@ def open_site(
     prompts: PromptSource | None = None,
     weights: Path | None = None,
     device: str = "auto",
+    reader: str = READER,
 ) -> Site:
     """Opens what pages are made of.
 
@@ -84,6 +86,7 @@ def open_site(
         root: folder of the radiographs, if not the manifest's own.
         store, probe, prompts: for the pages of scores.
         weights, device: of the encoder, for pictures and words.
+        reader: whose marks are shown and made.
 
     Raises:
         CxrEmbedError: where something is missing, damaged or made for another encoder.
@@ -110,8 +113,10 @@ def open_site(
         known = set(state.current().index.ids.tolist())
         if known and not known & paths.keys():
             raise ManifestError(f"{manifest}: not the manifest of {index}: it has none of its cases")
+    marks = ReaderMarks(marks_path(index), reader)
+    check_marks(marks.path)
     decoders = Decoders(_DECODERS)
-    return Site(state, Pictures((root or Path(os.devnull)).absolute(), paths, decoders), Uploads(decoders))
+    return Site(state, Pictures((root or Path(os.devnull)).absolute(), paths, decoders), Uploads(decoders), marks)
 
 
 def _check_same(what: str, other: EncoderSpec, spec: EncoderSpec, error: type[CxrEmbedError]) -> None:

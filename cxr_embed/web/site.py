@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 
 from cxr_embed.errors import CxrEmbedError
 from cxr_embed.io.digests import sha256_hex
+from cxr_embed.marks import ReaderMarks
 from cxr_embed.types import RESEARCH
 from cxr_embed.version import __version__
 from cxr_embed.web.pictures import Pictures
@@ -32,11 +33,13 @@ class Site:
         state: the index and what else is open.
         pictures: of its cases.
         uploads: of its readers.
+        marks: of the reader whom the server is for.
     """
 
     state: State
     pictures: Pictures
     uploads: Uploads
+    marks: ReaderMarks
     templates: jinja2.Environment = field(default_factory=lambda: environment())
 
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
