@@ -22,6 +22,7 @@ Size = Literal["small", "large"]
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _AT_ONCE = 4  # uploads that are read at the same time
 _PICTURES_AT_ONCE = 8
+MOST_PIXELS = 40_000_000  # of a picture that is sent whole: twice what the largest detectors give
 
 
 def router(site: Site) -> APIRouter:
@@ -44,7 +45,7 @@ def _add_pictures(made: APIRouter, site: Site) -> None:
     @made.get("/api/pixels", summary="All bits of a radiograph: a length, a JSON object, the pixels.")
     async def pixels(case: str = "", upload: str = "") -> Response:
         """Four bytes, big endian: the length of a JSON object. The object: `height`, `width`, `bits`, `depth` (bytes of
-        a pixel) and `notes`. Then the pixels, row by row, little endian; brighter is denser.
+        a pixel) and `notes`. Then the pixels, row by row, little endian; brighter is denser. At most 40 megapixels.
         """
         return await anyio.to_thread.run_sync(_whole, site, case, upload, limiter=threads)
 
@@ -110,6 +111,10 @@ def _whole(site: Site, case: str, upload: str) -> Response:
             image = site.state.answer(lambda now: site.pictures.radiograph(now, case))
     except NoPicture as why:
         return JSONResponse({"error": str(why)}, 404)
+    if image.pixels.size > MOST_PIXELS:
+        height, width = image.pixels.shape
+        most = MOST_PIXELS // 1_000_000
+        return JSONResponse({"error": f"{width} x {height} pixels; at most {most} megapixels are sent"}, 413)
     return Response(_raw(image), media_type="application/octet-stream")
 
 

@@ -31,6 +31,7 @@ class Page:
 
 PAGES = (
     Page("Search", "/", "search"),
+    Page("Compare", "/compare", "compare"),
     Page("Marks", "/marks", "marks"),
     Page("API", "/endpoints", "endpoints"),
 )
