@@ -221,7 +221,7 @@ def test_random_weights_on_the_command_line_say_what_they_are(tmp_path: Path) ->
     assert source == "random numbers (seed 5): not a trained model"
     done = run_cli("weights", "random", "hog", "--out", str(target))
     assert done.returncode == 1
-    assert "has no weights to convert or fill" in done.stderr
+    assert "no weights of hog can be drawn at random" in done.stderr
 
 
 def test_convert_refuses_a_file_that_it_does_not_know(tmp_path: Path) -> None:
