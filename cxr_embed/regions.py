@@ -11,7 +11,7 @@ from cxr_embed.errors import ImageError
 from cxr_embed.io.digests import sha256_hex
 
 # Around the box, on each side, as a part of its longer side; and the least side of what is cut out, as a part of the
-# picture's shorter one. docs/heat-maps.md has what they were chosen by.
+# picture's shorter one. docs/similar-cases.md has what they were chosen by.
 MARGIN, LEAST = 0.25, 1 / 8
 RULE = (
     f"boxes (a square of the box's longer side with {MARGIN:g} of it more on each side, at least {LEAST:g} of the "

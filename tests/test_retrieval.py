@@ -142,6 +142,17 @@ def test_a_single_patient_has_no_interval_and_none_has_no_mean() -> None:
     assert means_by_patient([np.full((2, 1), np.nan)], [np.array([0, 1])], "part", 100, (0,))[0].value is None
 
 
+def test_a_mean_over_findings_has_no_interval_where_one_is_of_a_single_patient() -> None:
+    rng = np.random.default_rng(0)
+    common, rare, twice = rng.random((40, 1)), rng.random((3, 1)), rng.random((3, 1))
+    owners = np.arange(40)
+    (found,) = means_by_patient([common, rare], [owners, np.array([40, 40, 40])], "part", 100, (0,))
+    assert (found.value, found.low) == (pytest.approx((common.mean() + rare.mean()) / 2), None)
+    assert "a finding of a single patient" in found.reason
+    (found,) = means_by_patient([common, twice], [owners, np.array([40, 41, 41])], "part", 100, (0,))
+    assert found.low is not None
+
+
 def test_intervals_hold_the_truth() -> None:
     held = 0
     for seed in range(200):

@@ -274,10 +274,8 @@ def targets_of(
     if prompt is not None:
         targets = of_prompts(loaded, list(dict.fromkeys(prompt)))
         return loaded, targets, {"explained": "prompt"}
-    path = Path(str(like))
-    if path.is_file():
-        name = str(manifest_of(None, [path], None, (), None).ids[0])
-    else:
+    path, is_file = Path(str(like)), Path(str(like)).is_file()
+    if not is_file:
         rows = {image_id: file for image_id, file, _ in table.rows()}
         if str(like) not in rows:
             raise MapError(f"{like}: neither a file nor an image of the manifest (`like`)")
@@ -286,5 +284,7 @@ def targets_of(
         image = read_image(path)
     except ImageError as error:
         raise ImageError(error.kind, f"{path}: {error} (`like`)") from None
+    if is_file:
+        name = str(manifest_of(None, [path], None, (), None).ids[0])
     targets = of_case(loaded, name, answers_of(loaded, [image]))
     return loaded, targets, {"explained": "like"}

@@ -151,7 +151,10 @@ def _cropped(
             fail("--boxes, --min-score and --drawn-on go with --crop boxes", 2)
         return None
     from cxr_embed.api.crop import crop_manifest
+    from cxr_embed.images import is_cropped
     from cxr_embed.manifest import read_manifest
+    from cxr_embed.store import Store
+    from cxr_embed.store.layout import HEADER
 
     table = read_manifest(manifest, root=root, extra=extra)
     if drawn == (None, None, None) and table.has_regions:
@@ -159,7 +162,10 @@ def _cropped(
     if drawn.boxes is None and (table.companion is None or table.companion.boxes is None):
         fail("--crop boxes needs --boxes, a table of boxes: the manifest's companion names none", 2)
     options: dict[str, Any] = {"root": root, "extra": extra, **drawn._asdict()}
-    return crop_manifest(manifest, out=store.with_name(f"{store.name}.csv") if store is not None else None, **options)
+    # `embed` refuses a store of whole pictures: no table may be left beside it.
+    other = store is not None and (store / HEADER).exists() and not is_cropped(Store(store).spec)
+    out = store.with_name(f"{store.name}.csv") if store is not None and not other else None
+    return crop_manifest(manifest, out=out, **options)
 
 
 def _print_regions(cropped: CroppedManifest) -> None:

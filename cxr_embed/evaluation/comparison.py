@@ -26,6 +26,7 @@ from cxr_embed.metrics import (
     Estimate,
     delong_difference,
     draws,
+    fewest_positive,
     from_draws,
     holm,
     p_value,
@@ -290,13 +291,16 @@ def _mean(
         drawn.append(np.mean(apart, axis=0))
     every, units = np.concatenate(drawn), int((strata < cases.labels.shape[1]).sum())
     first, second = (float(np.mean([getattr(value, side) for value in found])) for side in ("first", "second"))
+    fewest = fewest_positive(cases.labels == 1, numbers)
     same = all(np.array_equal(rankdata(one.scores), rankdata(other.scores)) for one, other in pairs)
-    return Difference(first, second, *_tested(first - second, every, units, same))
+    return Difference(first, second, *_tested(first - second, every, units, same, fewest))
 
 
-def _tested(value: float, drawn: np.ndarray, units: int, same: bool) -> tuple[Estimate, float | None]:
+def _tested(
+    value: float, drawn: np.ndarray, units: int, same: bool, fewest: int | None = None
+) -> tuple[Estimate, float | None]:
     """A difference with its interval, and p of there being none; `same` scores rank every case alike."""
     if same:
         return Estimate(0.0, 0.0, 0.0), 1.0
-    estimate = from_draws(value, drawn, units, "difference")
+    estimate = from_draws(value, drawn, units, "difference", fewest)
     return estimate, p_value(value, spread_of(drawn, units), units) if estimate.low is not None else None

@@ -19,7 +19,7 @@ from cxr_embed.evaluation.result import Evaluation, FindingResult
 from cxr_embed.evaluation.scored import LabelSource, ScoredCases, join_scores
 from cxr_embed.evaluation.scores import ScoresError, ScoreSource, read_scores
 from cxr_embed.evaluation.thresholds import Choice, Rule, choose
-from cxr_embed.metrics import Estimate, ReliabilityBin, draws, from_draws, rarest_strata, reliability
+from cxr_embed.metrics import Estimate, ReliabilityBin, draws, fewest_positive, from_draws, rarest_strata, reliability
 from cxr_embed.types import in_means, left_out_of_means
 
 _NOT_CHOSEN_ON = (
@@ -272,7 +272,8 @@ def _mean(samples: _Samples, figures: Mapping[int, Estimate], bootstraps: int, s
     ]
     units = int((strata < len(values)).sum())
     mean = float(np.mean(list(values.values())))
-    return from_draws(mean, np.concatenate(drawn or [np.empty(0)]), units), len(values)
+    fewest = fewest_positive(cases.labels[:, list(values)] == 1, numbers)
+    return from_draws(mean, np.concatenate(drawn or [np.empty(0)]), units, fewest=fewest), len(values)
 
 
 def _check_thresholds(threshold: Rule | None, names: tuple[str, ...]) -> None:

@@ -33,6 +33,7 @@ from cxr_embed.types import RESEARCH, CxrImage
 from cxr_embed.version import __version__
 
 OVERLAYS = "overlays"
+_CHECKED, _MANY = 4, 1000  # pictures with a part hidden, a map; so many are told of before they are embedded
 REGION = 0.5  # of the map's highest value: what is outlined, and hidden to see whether the score falls
 _DRAWN = 16  # overlays that may wait for a thread, with their pictures
 _R = TypeVar("_R")
@@ -229,7 +230,7 @@ def explain_cases(
         root: the folder that their paths are below.
         folder: where `maps/` and `overlays/` are.
         checks: whether scores without the region are computed and overlays drawn.
-        announce: called with what `occlusion` will cost, before it begins.
+        announce: called with what `occlusion`, or many checks, will cost, before it begins.
         progress: called with a word, the pictures embedded, and how many there are.
     """
     made = Made([], [], [])
@@ -245,6 +246,9 @@ def explain_cases(
         given = explainer.encoder.preprocess(image)
         return Read(case, image, given, looks_like_chest(image.pixels, image.max_value))
 
+    hidden = _CHECKED * len(cases) * len(explainer.targets.names)
+    if checks and hidden > _MANY:
+        announce(f"to check the maps, up to {hidden:,} pictures with a part hidden are embedded (not by `maps_only`)")
     announced = squares == 1
     with Drawing() as drawing:
         for batch in read_cases(cases, root, prepared):

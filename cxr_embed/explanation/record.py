@@ -177,7 +177,7 @@ def _entry(path: Path, number: int, entry: Any) -> MapRecord:
     except (TypeError, ValueError, KeyError, OverflowError):
         sound = False
     if not sound:
-        raise MapError(f"{path}: entry {number} of `maps` is damaged; make the maps again")
+        raise MapError(f"{path}: entry {number} of its maps is damaged; make the maps again")
     if not _FILE.fullmatch(record.map):
-        raise MapError(f"{path}: entry {number} of `maps` names {record.map[:60]!r}, not a file of {MAPS}/")
+        raise MapError(f"{path}: entry {number} of its maps names {record.map[:60]!r}, not a file of {MAPS}/")
     return record

@@ -75,6 +75,16 @@ def rarest_strata(positive: np.ndarray, patients: np.ndarray) -> np.ndarray:
     return strata
 
 
+def fewest_positive(positive: np.ndarray, patients: np.ndarray) -> int:
+    """Patients who have the rarest of some findings.
+
+    Args:
+        positive: `(N, F)` bool.
+        patients: `(N,)` numbers 0..P-1.
+    """
+    return min(len(np.unique(patients[column])) for column in positive.T)
+
+
 def draws(strata: np.ndarray, count: int, seed: int | Sequence[int], rows: int = 0) -> Iterator[np.ndarray]:
     """`count` draws of patients in blocks `(P, draws)` float64: how often each patient was drawn.
 
@@ -120,7 +130,9 @@ def mixed(weights: np.ndarray, strata: np.ndarray, rng: np.random.Generator) -> 
     return np.asarray(weights * np.where(positive[:, None], drawn / here, (count - drawn) / (count - here)))
 
 
-def from_draws(value: float | None, drawn: np.ndarray, units: int, scale: Scale = "part") -> Estimate:
+def from_draws(
+    value: float | None, drawn: np.ndarray, units: int, scale: Scale = "part", fewest: int | None = None
+) -> Estimate:
     """A figure with an interval from its values in draws.
 
     Its width comes from their standard deviation, by Student's t: percentiles of draws miss too often where a finding
@@ -132,11 +144,15 @@ def from_draws(value: float | None, drawn: np.ndarray, units: int, scale: Scale 
         units: patients that the figure hangs on: the positive ones for a sensitivity, the fewer ones for an AUROC.
         scale: `part` of 1, whose interval is even on the scale of its logit and so stays inside 0..1 (`at_the_end`
             for 0 and 1); `difference` of two parts, even as it is, inside -1..1; `plain`, even as it is.
+        fewest: of a mean over findings, the patients that the figure of the rarest one hangs on. That of a single
+            patient would be the same in every draw, and the mean's interval too narrow.
     """
     if value is None or not math.isfinite(value):
         return Estimate(None, reason="not defined")
     defined = drawn[np.isfinite(drawn)]
     reason = _lacking(drawn, defined, units)
+    if not reason and fewest is not None and fewest < 2:
+        reason = "no interval: a finding of a single patient is in the mean, and shows no spread"
     if reason:
         return Estimate(value, reason=reason)
     if scale == "part" and is_end(value):

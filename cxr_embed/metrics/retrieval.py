@@ -89,7 +89,8 @@ def means_by_patient(
         bootstraps, seed: of the draws.
 
     Returns:
-        M estimates; one is not defined where a set has no query with it.
+        M estimates; one is not defined where a set has no query with it, and has no interval where a set has those of a
+        single patient.
     """
     known, joint = np.unique(np.concatenate([np.empty(0, np.int64), *patients]), return_inverse=True)
     edges = np.cumsum([len(owners) for owners in patients])[:-1]
@@ -114,9 +115,10 @@ def means_by_patient(
     every = np.concatenate(drawn, axis=1)
     with np.errstate(invalid="ignore"):
         means = (total.sum(axis=2) / queries.sum(axis=2)).mean(axis=0)
-    units = (queries.sum(axis=0) > 0).sum(axis=1)
+    units, fewest = (queries.sum(axis=0) > 0).sum(axis=1), (queries > 0).sum(axis=2).min(axis=0)
     return [
-        from_draws(float(mean), part, int(count), scale) for mean, part, count in zip(means, every, units, strict=True)
+        from_draws(float(mean), part, int(count), scale, int(least))
+        for mean, part, count, least in zip(means, every, units, fewest, strict=True)
     ]
 
 
