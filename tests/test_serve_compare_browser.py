@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_serve_browser import CONTRAST, Watched, chromium, serve  # noqa: F401  (a fixture)
+from serve_world import serve
+from test_serve_browser import CONTRAST, Watched, chromium  # noqa: F401  (a fixture)
 from test_serve_compare import made_up, ramp
 
 # Without a graphics card the browser reads what WebGL drew back into memory, and says so.
@@ -28,7 +29,8 @@ HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = made_up(tmp_path_factory.mktemp("compared"))
     (folder / "c5.png").unlink()
-    yield from serve(folder / "index", manifest=folder / "manifest.csv")
+    with serve(folder / "index", manifest=folder / "manifest.csv") as made:
+        yield made
 
 
 def visit(chromium: Any, address: str, script: str = "", **options: Any) -> Iterator[Watched]:  # noqa: F811

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serve_world import HOSTILE, make_hostile
-from test_serve_browser import CONTRAST, Watched, chromium, serve  # noqa: F401  (a fixture)
+from serve_world import HOSTILE, make_hostile, serve
+from test_serve_browser import CONTRAST, Watched, chromium  # noqa: F401  (a fixture)
 
 from cxr_embed.marks import file, marks_path
 
@@ -18,7 +18,7 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(file, "_FLUSH", "OFF")
         folder = make_hostile(tmp_path_factory.mktemp("marked"))
-        for address in serve(folder / "index"):
+        with serve(folder / "index") as address:
             yield folder, address
 
 
