@@ -1,9 +1,9 @@
 """Frames a second of windowing on the compare page, in the headless Chromium of this machine.
 
-`python benchmarks/compare_frames.py [WIDTH HEIGHT]`: noise of 16 bits, 2,000 x 2,500 by default. A key that windows is
+`python benchmarks/compare_frames.py`: four pictures of noise, 2,000 x 2,500 pixels of 16 bits. A key that windows is
 pressed for each frame. `frames`: those that the browser showed in five seconds, 60 a second at most. `processor`: what
-they cost, in all of the browser's processes; other work beside does not change it. `drawn`: milliseconds until the
-pixels of the frame could be read back, which a reader need not wait for.
+they cost, in all of the browser's processes. `drawn`: milliseconds until the pixels of the frame could be read back,
+which a reader need not wait for.
 """
 
 from __future__ import annotations
@@ -62,19 +62,18 @@ DRAWN = """async (count) => {
 }"""
 
 
-def noise(seed: int, width: int, height: int) -> np.ndarray:
-    """`(height, width)` uint16."""
-    return np.random.default_rng(seed).integers(0, 65536, (height, width), dtype=np.uint16)
+def noise(seed: int) -> np.ndarray:
+    """`(2500, 2000)` uint16."""
+    return np.random.default_rng(seed).integers(0, 65536, (2500, 2000), dtype=np.uint16)
 
 
 def main() -> None:
     """Prints a line for each number of pictures and size on the screen."""
     from test_serve_compare import made_up
 
-    width, height = map(int, sys.argv[1:3]) if len(sys.argv) > 2 else (2000, 2500)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        made_up(folder, ("2020-01-01",) * 4, draw=lambda number: noise(number, width, height))
+        made_up(folder, ("2020-01-01",) * 4, draw=lambda number: noise(number))
         site = open_site(folder / "index", manifest=folder / "manifest.csv")
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]

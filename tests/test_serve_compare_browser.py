@@ -170,7 +170,7 @@ def test_everything_by_keys(watched: Watched) -> None:
     watched.open("/")
     page = watched.page
     for number in (0, 1):
-        page.locator(".beside input").nth(number).focus()
+        page.locator(".versus input").nth(number).focus()
         page.keyboard.press("Space")
     page.focus("#compare button")
     page.keyboard.press("Enter")
