@@ -366,6 +366,8 @@ def test_the_verbs(marked: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["marks", "export", str(marked), "--out", out])
     assert done.exit_code == 0, done.output
     assert f"{out}: 3 cases, 2 findings" in done.output
+    written = json.loads(CliRunner().invoke(app, ["marks", "export", str(marked), "--out", out, "--json"]).stdout)
+    assert (written["cases"], written["findings"], written["reader"]) == (3, ["Effusion", "Mass"], "mine")
     known = json.loads(CliRunner().invoke(app, ["marks", "info", str(marked), "--json"]).stdout)
     assert known["readers"] == [
         {

@@ -36,6 +36,7 @@ def export(
     notes: Annotated[
         bool, typer.Option("--notes", help="With a column of notes, which may say anything of anybody.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write what a reader marked as labels: 1 for yes, 0 for no, -1 for unsure, blank where there is no label.
 
@@ -48,6 +49,10 @@ def export(
     check_target(out)
     found = export_marks(index, reader=reader, listed=listed, manifest=manifest, notes=notes)
     found.save(out)
+    if as_json:
+        known = {"out": str(out), "reader": found.reader, "cases": len(found), "findings": list(found.findings)}
+        print_json({**known, "notes": list(found.notes)})
+        return
     for note in found.notes:
         typer.echo(f"note: {note}")
     typer.echo(f"{out}: {counted(len(found), 'case')}, {counted(len(found.findings), 'finding')}, by {found.reader}")
