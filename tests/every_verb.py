@@ -129,7 +129,8 @@ def mark() -> None:
     from cxr_embed.marks import READER, Act, ReaderMarks, marks_path
 
     index = CaseIndex(Path("index"))
-    ReaderMarks(marks_path("index"), READER).mark(marked_cases(index, [first_id()]), Act.label("Effusion", "yes"))
+    here = str(index.ids[0])  # where the verbs ran before, the first case is no longer in it
+    ReaderMarks(marks_path("index"), READER).mark(marked_cases(index, [here]), Act.label("Effusion", "yes"))
 
 
 def extras() -> Iterator[list[str]]:
