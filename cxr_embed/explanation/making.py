@@ -33,7 +33,7 @@ from cxr_embed.types import RESEARCH, CxrImage
 from cxr_embed.version import __version__
 
 OVERLAYS = "overlays"
-_CHECKED, _MANY = 4, 1000  # pictures with a part hidden, a map; so many are told of before they are embedded
+_CHECKED, _MANY = 4, 1000  # pictures with a part hidden, a map; above so many they are announced
 REGION = 0.5  # of the map's highest value: what is outlined, and hidden to see whether the score falls
 _DRAWN = 16  # overlays that may wait for a thread, with their pictures
 _R = TypeVar("_R")

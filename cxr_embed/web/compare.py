@@ -27,7 +27,7 @@ from cxr_embed.web.uploads import NAME
 MOST = 4  # pictures beside each other
 _LETTERS = "ABCD"
 _STUDIES = 60  # of a patient that are listed, the nearest to the pictures in time
-_YEARS = 730  # days from which on they are told in years
+_YEARS = 730  # days from which on the time between is said in years
 
 
 class Comparison(BaseModel):
@@ -70,8 +70,8 @@ class Picture:
 
     def to_json(self) -> dict[str, Any]:
         """As the API gives it."""
-        asked = urlencode({"case" if self.kind == "id" else "upload": self.value})
-        files = {} if self.why else {"picture": f"/api/picture?{asked}", "pixels": f"/api/pixels?{asked}"}
+        query = urlencode({"case" if self.kind == "id" else "upload": self.value})
+        files = {} if self.why else {"picture": f"/api/picture?{query}", "pixels": f"/api/pixels?{query}"}
         return {"letter": self.letter, self.kind: self.value, "case": self.case, "why": self.why, **files}
 
 
