@@ -178,7 +178,7 @@ def test_all_of_it_by_keyboard(watched: Watched) -> None:
     chosen = watched.page.evaluate("document.activeElement.closest('.card').dataset.case")
     assert chosen == watched.page.evaluate("document.querySelectorAll('.card')[1].dataset.case")
     keys.press("Enter")
-    assert watched.page.evaluate("document.querySelector('dialog').open")
+    assert watched.page.evaluate("document.getElementById('large').open")
     keys.press("Escape")
     keys.press("m")
     watched.page.wait_for_url(f"**case={chosen}**")
