@@ -61,7 +61,7 @@ def run(work: Path) -> list[Line]:
     manifest = repeated_originals(work / "originals", OUR_IMAGES)
     paths = [str(manifest.parent / f"{number:05d}.png") for number in range(PEER_IMAGES)]
     weights = work / "random.safetensors"
-    make_random_weights("densenet121", weights, 0)
+    make_random_weights("densenet121", weights)
     read, model = documented_transform(), peer_model(weights)
 
     def per_second(work: Callable[[], object]) -> Callable[[], float]:
@@ -147,7 +147,7 @@ def gpu(work: Path) -> list[Line]:
     """On a GPU: images/s end to end, what decoding hides, bf16 against float32."""
     manifest = repeated_originals(work / "gpu-originals", 4 * OUR_IMAGES)
     weights = work / "gpu-random.safetensors"
-    make_random_weights("densenet121", weights, 0)
+    make_random_weights("densenet121", weights)
 
     def end_to_end(precision: str) -> float:
         store = fresh(work / f"gpu-{precision}")

@@ -20,7 +20,7 @@ def run(work: Path) -> list[Line]:
     """`cam` of DenseNet-121 with random weights, and `occlusion` of `mini`, 14 x 14 squares."""
     manifest = repeated_originals(work / "originals", IMAGES)
     weights, few = work / "random.safetensors", work / "few"
-    make_random_weights("densenet121", weights, 0)
+    make_random_weights("densenet121", weights)
     environment = {**os.environ, "XDG_CACHE_HOME": str(work / "cache")}
 
     def command(*words: object) -> float:

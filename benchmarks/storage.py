@@ -61,7 +61,7 @@ def second_run(work: Path, images: int = 480) -> list[Line]:
     """First and second run over the same files, and proof that the second opens none of them."""
     manifest = repeated_originals(work / "rerun", images)
     weights = work / "rerun.safetensors"
-    make_random_weights("densenet121", weights, 0)
+    make_random_weights("densenet121", weights)
     store = work / "rerun-store"
     time.sleep(2.5)  # files as young as this are re-read on purpose
 
