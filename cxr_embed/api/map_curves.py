@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cxr_embed.api.explain import cases_of, targets_of
 from cxr_embed.api.inputs import Progress, StrPath, progress_or_bar
-from cxr_embed.api.maps import folder_of
+from cxr_embed.api.maps import folder_of, table_rows
 from cxr_embed.api.probe import FindingsProbe, load_probe
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.arguments import checked_arguments
@@ -54,16 +54,7 @@ class CurveEvaluationResult(CurveEvaluation, Tabular):
         `insertion`), `area`, `low`, `high`, and how far the map is above this one: `map_minus`, `map_minus_low`,
         `map_minus_high`.
         """
-        rows: list[dict[str, Any]] = []
-        for part in self._parts():
-            for source, figures in part.figures.items():
-                for name, value in figures.items():
-                    row: dict[str, Any] = {"finding": part.name, "images": part.images, "patients": part.patients}
-                    row |= {"map": source, "curve": name, "area": value.value, "low": value.low, "high": value.high}
-                    minus = part.differences.get(source, {}).get(name)
-                    ends = (None, None, None) if minus is None else (minus.value, minus.low, minus.high)
-                    rows.append(row | dict(zip(("map_minus", "map_minus_low", "map_minus_high"), ends, strict=True)))
-        return pa.Table.from_pylist(rows)
+        return pa.Table.from_pylist(table_rows(self._parts(), "curve", "area"))
 
     def by_image(self) -> pa.Table:
         """A row for each map: `image_id`, `patient_id`, `finding`, and its areas, `deletion` and `insertion`."""

@@ -15,6 +15,7 @@ from cxr_embed.arguments import checked_arguments
 from cxr_embed.errors import ManifestError, MapError
 from cxr_embed.explanation.chexlocalize import has_pickled_maps, read_pickled_maps
 from cxr_embed.explanation.choosing import OTHER_PATIENTS, OTSU
+from cxr_embed.explanation.curve_result import CurveFigures
 from cxr_embed.explanation.evaluating import Threshold, evaluate_places
 from cxr_embed.explanation.places import picture_shape, read_places
 from cxr_embed.explanation.record import HEADER, MapFolder, read_maps
@@ -40,16 +41,7 @@ class MapEvaluationResult(MapEvaluation, Tabular):
         Columns: `finding`, `images`, `patients`, `map` (`map`, `centre`, `random`, `untrained`), `figure`, `value`,
         `low`, `high`, and how far the map is above this one: `map_minus`, `map_minus_low`, `map_minus_high`.
         """
-        rows: list[dict[str, Any]] = []
-        for part in self._parts():
-            for source, figures in part.figures.items():
-                for name, value in figures.items():
-                    row: dict[str, Any] = {"finding": part.name, "images": part.images, "patients": part.patients}
-                    row |= {"map": source, "figure": name, "value": value.value, "low": value.low, "high": value.high}
-                    minus = part.differences.get(source, {}).get(name)
-                    ends = (None, None, None) if minus is None else (minus.value, minus.low, minus.high)
-                    rows.append(row | dict(zip(("map_minus", "map_minus_low", "map_minus_high"), ends, strict=True)))
-        return pa.Table.from_pylist(rows)
+        return pa.Table.from_pylist(table_rows(self._parts(), "figure", "value"))
 
     def by_image(self) -> pa.Table:
         """A row for each map: `image_id`, `patient_id`, `finding`, `area` (part that is marked), and its figures."""
@@ -118,6 +110,25 @@ def evaluate_maps(
         progress=progress_or_bar(progress),
     )
     return MapEvaluationResult(**vars(found))
+
+
+def table_rows(parts: Sequence[PlaceFigures | CurveFigures], what: str, value: str) -> list[dict[str, Any]]:
+    """A row for each part, map and figure, with how far the map is above that one.
+
+    Args:
+        parts: findings, and means over them.
+        what, value: names of the columns for a figure's name and for its value.
+    """
+    rows: list[dict[str, Any]] = []
+    for part in parts:
+        for source, figures in part.figures.items():
+            for name, found in figures.items():
+                row: dict[str, Any] = {"finding": part.name, "images": part.images, "patients": part.patients}
+                row |= {"map": source, what: name, value: found.value, "low": found.low, "high": found.high}
+                minus = part.differences.get(source, {}).get(name)
+                ends = (None, None, None) if minus is None else (minus.value, minus.low, minus.high)
+                rows.append(row | dict(zip(("map_minus", "map_minus_low", "map_minus_high"), ends, strict=True)))
+    return rows
 
 
 def folder_of(path: Path, *, beside: bool = False) -> MapFolder:
