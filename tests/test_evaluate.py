@@ -151,6 +151,22 @@ def test_a_rare_finding_does_not_lose_the_interval_of_the_mean(tmp_path: Path) -
     assert found.mean_auroc.low < found.mean_auroc.value < found.mean_auroc.high
 
 
+def test_a_finding_of_one_patient_leaves_the_mean_without_an_interval(tmp_path: Path) -> None:
+    """It would be the same in every draw, and the mean's interval too narrow."""
+    rng = np.random.default_rng(0)
+    label_rows = [[f"i{n}", f"p{n}", int(n % 3 == 0), int(n == 5)] for n in range(100)]
+    labels = write(tmp_path / "l.csv", [["image_id", "patient_id", "A", "B"], *label_rows])
+    files = []
+    for name in ("s.csv", "t.csv"):
+        rows = [[row[0], row[2] + rng.normal(), row[3] + rng.normal()] for row in label_rows]
+        files.append(write(tmp_path / name, [["image_id", "A", "B"], *rows]))
+    found = evaluate(files[0], labels, bootstraps=50)
+    assert (found.covered, found.mean_auroc.low) == (2, None)
+    assert "a finding of a single patient" in found.mean_auroc.reason
+    apart = compare(*files, labels, bootstraps=50).mean_auroc
+    assert (apart.difference.low, apart.p) == (None, None)
+
+
 def test_parquet_and_values_in_memory_are_the_same(tables: tuple[Path, Path], tmp_path: Path) -> None:
     plain = evaluate(*tables, bootstraps=50)
     scores, labels = (columns(path) for path in tables)
