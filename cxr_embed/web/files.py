@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import html
+import itertools
+from collections.abc import AsyncIterator, Iterable
 from typing import Annotated, Any, Literal
 
 import anyio
 import anyio.to_thread
+import numpy as np
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from cxr_embed.errors import CaseIndexError, ImageError
 from cxr_embed.images import NOTES, looks_like_chest
@@ -22,6 +25,7 @@ Size = Literal["small", "large"]
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _AT_ONCE = 4  # uploads that are read at the same time
 _PICTURES_AT_ONCE = 8
+_PART = 1 << 20  # bytes that are sent at once
 MOST_PIXELS = 40_000_000  # of a picture that is sent whole: twice what the largest detectors give
 
 
@@ -115,7 +119,7 @@ def _whole(site: Site, case: str, upload: str) -> Response:
         height, width = image.pixels.shape
         most = MOST_PIXELS // 1_000_000
         return JSONResponse({"error": f"{width} x {height} pixels; at most {most} megapixels are sent"}, 413)
-    return Response(_raw(image), media_type="application/octet-stream")
+    return _raw(image)
 
 
 async def _body(request: Request) -> bytes | None:
@@ -145,11 +149,20 @@ def _known(image: CxrImage) -> dict[str, Any]:
     }
 
 
-def _raw(image: CxrImage) -> bytes:
+def _raw(image: CxrImage) -> Response:
+    """The pixels go out from where they are kept, in parts: the server makes no copy of all of them."""
     height, width = image.pixels.shape
-    depth = image.pixels.dtype.itemsize
-    head = {"height": height, "width": width, "bits": image.bits, "depth": depth, "notes": list(image.notes)}
-    return wire.packed(head, [image.pixels.astype(image.pixels.dtype.newbyteorder("<")).tobytes()])
+    plain = np.ascontiguousarray(image.pixels, image.pixels.dtype.newbyteorder("<"))
+    head = {"height": height, "width": width, "bits": image.bits, "depth": plain.itemsize, "notes": list(image.notes)}
+    first, pixels = wire.opening(head, [plain.nbytes]), plain.data.cast("B")
+    parts = itertools.chain([first], (pixels[at : at + _PART] for at in range(0, len(pixels), _PART)))
+    length = {"content-length": str(len(first) + len(pixels))}
+    return StreamingResponse(_each(parts), media_type="application/octet-stream", headers=length)
+
+
+async def _each(parts: Iterable[bytes | memoryview]) -> AsyncIterator[bytes | memoryview]:
+    for part in parts:
+        yield part
 
 
 def _jpeg(data: bytes) -> Response:

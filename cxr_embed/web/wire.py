@@ -13,8 +13,13 @@ _LENGTH = struct.Struct("!I")
 
 def packed(head: dict[str, Any], parts: Sequence[bytes | memoryview] = ()) -> bytes:
     """A message: the length of the head, the head as JSON, then the parts; the head's `parts` are their lengths."""
-    text = json.dumps({**head, "parts": [memoryview(part).nbytes for part in parts]}).encode()
-    return b"".join((_LENGTH.pack(len(text)), text, *parts))
+    return b"".join((opening(head, [memoryview(part).nbytes for part in parts]), *parts))
+
+
+def opening(head: dict[str, Any], lengths: Sequence[int]) -> bytes:
+    """What a message begins with, before its parts of such lengths."""
+    text = json.dumps({**head, "parts": list(lengths)}).encode()
+    return _LENGTH.pack(len(text)) + text
 
 
 def unpacked(message: bytes) -> tuple[dict[str, Any], list[memoryview]]:

@@ -61,7 +61,17 @@ const SHADER = `#version 300 es
 const CORNERS = `#version 300 es
   void main() { gl_Position = vec4(gl_VertexID == 1 ? 3 : -1, gl_VertexID == 2 ? 3 : -1, 0, 1); }`;
 
-// Draws by WebGL 2; null where there is none, or where the picture is too large for it.
+// Whether there is a graphics card: where the processor plays it, a table of greys is several times as quick.
+const hasCard = () => {
+  const gl = document.createElement("canvas").getContext("webgl2");
+  if (!gl) return false;
+  const named = gl.getExtension("WEBGL_debug_renderer_info");
+  const name = gl.getParameter(named ? named.UNMASKED_RENDERER_WEBGL : gl.RENDERER);
+  gl.getExtension("WEBGL_lose_context")?.loseContext();
+  return !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
+};
+
+// Draws by WebGL 2; null where the picture is too large for it.
 const byShader = (canvas, levels) => {
   const gl = canvas.getContext("webgl2", { alpha: false, antialias: false });
   if (!gl || Math.max(levels[0].width, levels[0].height) > gl.getParameter(gl.MAX_TEXTURE_SIZE)) return null;
@@ -96,32 +106,61 @@ const byShader = (canvas, levels) => {
   };
 };
 
-// Draws without, by a table of greys.
+// Draws without, by a table of greys: the values under a canvas's pixels are worked out once for a place, and each window
+// looks them up.
 const byHand = (canvas, levels) => {
   const context = canvas.getContext("2d", { alpha: false });
-  const between = document.createElement("canvas");
+  const finer = 2 ** (16 - levels[0].bits); // steps between two values of the picture
   const table = new Uint32Array(65536);
-  return ({ x, y, step, half, low, wide, invert }) => {
+  let [place, left, top, values, greys, part] = [""];
+
+  // Where the middles of canvas pixels lie along a side: the first one, and of each the two values around it.
+  const along = (start, step, half, whole, most, length) => {
+    const from = Math.max(0, Math.ceil(-start / step - 0.5));
+    const count = Math.max(0, Math.min(most, Math.ceil((whole - start) / step - 0.5)) - from);
+    const [near, next, share] = [new Int32Array(count), new Int32Array(count), new Float32Array(count)];
+    for (let at = 0; at < count; at++) {
+      const where = (start + (from + at + 0.5) * step) / 2 ** half - 0.5;
+      const before = Math.floor(where);
+      [near[at], next[at], share[at]] = [clamp(before, 0, length - 1), clamp(before + 1, 0, length - 1), where - before];
+    }
+    return { from, count, near, next, share };
+  };
+
+  const sample = ({ x, y, step, half }) => {
     const { width, height, pixels } = levels[half];
-    const size = 2 ** half;
-    const [left, top] = [x, y].map((value) => Math.max(0, Math.floor(value / size)));
-    const right = Math.min(width, Math.ceil((x + canvas.width * step) / size));
-    const end = Math.min(height, Math.ceil((y + canvas.height * step) / size));
+    const across = along(x, step, half, levels[0].width, canvas.width, width);
+    const down = along(y, step, half, levels[0].height, canvas.height, height);
+    const { count, near, next, share } = across;
     context.fillRect(0, 0, canvas.width, canvas.height);
-    if (right <= left || end <= top) return;
-    for (let value = 0; value < 256 ** pixels.BYTES_PER_ELEMENT; value++) {
-      const grey = clamp(Math.round(((value - low) / wide) * 255), 0, 255);
+    [left, top, part] = [across.from, down.from, null];
+    if (!count || !down.count) return;
+    part = new ImageData(count, down.count);
+    greys = new Uint32Array(part.data.buffer);
+    values = new Uint16Array(greys.length);
+    for (let row = 0, to = 0; row < down.count; row++) {
+      const [above, below, low] = [down.near[row] * width, down.next[row] * width, down.share[row]];
+      for (let at = 0; at < count; at++, to++) {
+        const [a, b, right] = [near[at], next[at], share[at]];
+        const upper = pixels[above + a] + (pixels[above + b] - pixels[above + a]) * right;
+        const lower = pixels[below + a] + (pixels[below + b] - pixels[below + a]) * right;
+        values[to] = (upper + (lower - upper) * low) * finer + 0.5;
+      }
+    }
+  };
+
+  return (wanted) => {
+    const { x, y, step, half, low, wide, invert } = wanted;
+    const now = [x, y, step, half, canvas.width, canvas.height].join();
+    if (now !== place) sample(wanted);
+    place = now;
+    if (!part) return;
+    for (let value = 0; value < table.length; value++) {
+      const grey = clamp(Math.round(((value / finer - low) / wide) * 255), 0, 255);
       table[value] = 0xff000000 | ((invert ? 255 - grey : grey) * 0x010101);
     }
-    [between.width, between.height] = [right - left, end - top];
-    const part = new ImageData(between.width, between.height);
-    const greys = new Uint32Array(part.data.buffer);
-    for (let row = top, to = 0; row < end; row++) {
-      for (let at = row * width + left; at < row * width + right; at++) greys[to++] = table[pixels[at]];
-    }
-    between.getContext("2d").putImageData(part, 0, 0);
-    const [across, down] = [(between.width * size) / step, (between.height * size) / step];
-    context.drawImage(between, (left * size - x) / step, (top * size - y) / step, across, down);
+    for (let at = 0; at < greys.length; at++) greys[at] = table[values[at]];
+    context.putImageData(part, left, top);
   };
 };
 
@@ -134,6 +173,7 @@ const panes = [...viewer.querySelectorAll(".stage[data-pixels]")].map((stage) =>
   view: { ...begun },
   invert: false,
 }));
+const shaders = hasCard();
 const linked = { view: true, grey: true };
 let tool = "window";
 let active = panes[0];
@@ -313,6 +353,41 @@ const plainly = (pane) => {
   refresh();
 };
 
+// What a reader has set goes along to the page with another study, behind the # of its address: no server sees that.
+// Of each picture, the place, zoom beside fitting (0: fitted), window beside its usual one, and whether it is inverted.
+const settings = (pane) => {
+  const { view, grey, usual } = pane;
+  const zoomed = view.fitted ? 0 : view.scale / fit(pane);
+  const window = [grey.width / usual.width, (grey.level - usual.level) / usual.width];
+  return [view.x, view.y, zoomed, ...window, Number(pane.invert)].map((value) => Number(value.toPrecision(6))).join();
+};
+const carried = () => {
+  const drawn = panes.filter((pane) => pane.draw);
+  const kept = new URLSearchParams(drawn.map((pane) => [pane.stage.dataset.pixels, settings(pane)]));
+  if (drawn.includes(active)) kept.set("other", settings(active));
+  kept.set("linked", Object.keys(linked).filter((what) => linked[what]).join());
+  return kept;
+};
+const brought = new URLSearchParams(location.hash.slice(1));
+const numbers = (text) => (text ?? "").split(",").map(Number);
+const restore = (pane) => {
+  const mine = numbers(brought.get(pane.stage.dataset.pixels));
+  const other = numbers(brought.get("other"));
+  const [view, grey] = [linked.view, linked.grey].map((all) => (mine.length === 6 ? mine : all ? other : []));
+  if (view.length === 6 && view.every(Number.isFinite) && view[2] > 0) {
+    move(pane.view, view[0], view[1], clamp(view[2] * fit(pane), Math.min(fit(pane), 1) / 2, 32));
+  }
+  if (grey.length !== 6 || !grey.every(Number.isFinite)) return;
+  const most = 2 ** pane.levels[0].bits - 1;
+  pane.grey.width = clamp(pane.usual.width * grey[3], 1, 2 * most);
+  pane.grey.level = clamp(pane.usual.level + pane.usual.width * grey[4], 0, most);
+  pane.invert = grey[5] === 1;
+};
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-carry]");
+  if (link && panes.some((pane) => pane.draw)) link.hash = carried();
+});
+
 const measure = ({ stage, canvas }) => {
   canvas.width = Math.max(1, stage.clientWidth * devicePixelRatio);
   canvas.height = Math.max(1, stage.clientHeight * devicePixelRatio);
@@ -326,9 +401,11 @@ const load = async (pane) => {
     const size = `${first.width} × ${first.height}, ${first.bits} bits`;
     Object.assign(pane, { levels: halves(first), usual: usual(first), grey: usual(first), size });
     pane.reads[2].textContent = size;
-    pane.draw = byShader(pane.canvas, pane.levels);
+    pane.draw = shaders && byShader(pane.canvas, pane.levels);
     pane.canvas.addEventListener("webglcontextlost", () => plainly(pane));
     if (!pane.draw) plainly(pane);
+    measure(pane);
+    restore(pane);
     handle(pane);
     new ResizeObserver(() => measure(pane)).observe(pane.stage);
     why.hidden = true;
@@ -339,5 +416,6 @@ const load = async (pane) => {
   }
 };
 
+if (brought.has("linked")) for (const what in linked) linked[what] = brought.get("linked").split(",").includes(what);
 show();
 panes.forEach(load);
