@@ -44,7 +44,7 @@ PAINTED = """() => new Promise((done) => {
   const look = (entries) => entries.forEach((each) => each.name === "first-contentful-paint" && done(each.startTime));
   new PerformanceObserver((list) => look(list.getEntries())).observe({ type: "paint", buffered: true });
 })"""
-FILTERS = {"view": "PA", "sex": "F", "finding": "Effusion", "age_from": 40, "age_to": 70, "one_per_patient": "true"}
+FILTERS = {"view": "PA", "sex": "F", "finding": "Effusion", "one_per_patient": "true"}
 
 
 def run(work: Path) -> list[Line]:
@@ -131,8 +131,9 @@ def ask(
 
 
 def question(number: int, cases: int) -> str:
-    """A search with filters, another case each time."""
-    return "/?" + urlencode({"case": f"i{number * 7919 % cases:06d}", **FILTERS})
+    """A search with filters, of another case and other ages each time: what the server keeps of the last is no help."""
+    ages = {"age_from": number * 31 % 45, "age_to": 55 + number * 17 % 40}
+    return "/?" + urlencode({"case": f"i{number * 7919 % cases:06d}", **FILTERS, **ages})
 
 
 def first_results(port: int, cases: int) -> Line:

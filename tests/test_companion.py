@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cxr_embed as cx
-from cxr_embed.api.search import places_of
+from cxr_embed.api.places import places_of
 from cxr_embed.cases import CasesError, Side, join
 from cxr_embed.errors import ManifestError
 from cxr_embed.evaluation import evaluate

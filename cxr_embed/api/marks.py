@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from cxr_embed.api.inputs import StrPath
@@ -113,7 +114,12 @@ def marked_cases(index: CaseIndex, ids: Sequence[str]) -> list[MarkedCase]:
     Raises:
         CaseIndexError: naming ids that the index does not have.
     """
-    found = index.cases(index.rows_of(ids), ["image_id", "content", "patient_id"]) if ids else []
+    return marked_rows(index, index.rows_of(ids) if ids else ())
+
+
+def marked_rows(index: CaseIndex, rows: Sequence[int] | np.ndarray) -> list[MarkedCase]:
+    """`marked_cases` of rows of the index."""
+    found = index.cases(rows, ["image_id", "content", "patient_id"])
     return [
         MarkedCase(str(case["image_id"]), case["content"].hex() if case["content"] else "", case["patient_id"] or "")
         for case in found

@@ -17,9 +17,9 @@ from cxr_embed.api.curve import FewLabelCurve
 from cxr_embed.api.evaluate import scores_of
 from cxr_embed.api.examples import ExplainedCases, check_explain, check_scores
 from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_or_bar, several, store_of
+from cxr_embed.api.places import places_of
 from cxr_embed.api.probe import FindingsProbe, load_probe
 from cxr_embed.api.scores import ScoreFrame
-from cxr_embed.api.search import places_of
 from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import Blank, CalibrationKind, Uncertain
 from cxr_embed.evaluation import ScoreSource

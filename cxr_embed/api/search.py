@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from cxr_embed.api.alike import likeness_of
 from cxr_embed.api.inputs import Progress, StrPath, Table, labels_of, progress_or_bar, store_of
+from cxr_embed.api.places import places_of
 from cxr_embed.api.tabular import Tabular
 from cxr_embed.arguments import checked_arguments
 from cxr_embed.errors import CaseIndexError
@@ -25,7 +26,7 @@ from cxr_embed.index.faiss.layout import IndexRecord
 from cxr_embed.index.milvus.search import MilvusIndex
 from cxr_embed.index.queries import Examples, QueryBuilder, QueryEncoders
 from cxr_embed.index.query import NO_RULES
-from cxr_embed.manifest import Manifest, read_paths, read_root
+from cxr_embed.manifest import Manifest
 from cxr_embed.regions import Box
 from cxr_embed.store import Store
 from cxr_embed.types import RESEARCH, EncoderSpec, counted, is_lateral
@@ -45,6 +46,7 @@ class SimilarCases(Tabular):
         query: what was searched for.
         cases: of each case `image_id`, `similarity`, and what is known of it.
         rows: `(M,)` their rows in the index.
+        passing: cases that pass the filters, before rules on patients.
         columns: of the index's case table.
         notes: what the user should know, in sentences.
         like, unlike: what the query was made of.
@@ -55,6 +57,7 @@ class SimilarCases(Tabular):
     query: Query
     cases: tuple[dict[str, Any], ...]
     rows: np.ndarray
+    passing: int
     columns: tuple[str, ...]
     notes: tuple[str, ...] = ()
     like: Examples = field(default_factory=Examples)
@@ -232,7 +235,8 @@ class SearchIndex:
             ImageError: for a file that is not a radiograph.
             EncoderError: where the encoder is needed and cannot be loaded.
         """
-        return self.answer(
+        rules = Rules(exclude_same_patient, only_same_patient, one_per_patient)
+        found = self.answer(
             Examples(tuple(map(Path, _many(image))), _texts(image_id), _texts(text), _box(box)),
             Examples(tuple(map(Path, _many(not_image))), _texts(not_image_id), _texts(not_text)),
             QueryEncoders(weights, device),
@@ -240,8 +244,9 @@ class SearchIndex:
             where=where,
             before=before.date() if isinstance(before, datetime.datetime) else before,
             patient=patient,
-            rules=Rules(exclude_same_patient, only_same_patient, one_per_patient),
+            rules=rules,
         )
+        return replace(found, notes=(*_shortage(found, k, rules), *found.notes))
 
     def answer(
         self,
@@ -255,7 +260,10 @@ class SearchIndex:
         patient: str | None = None,
         rules: Rules = NO_RULES,
     ) -> SimilarCases:
-        """`search`, for whoever keeps encoders loaded and has radiographs decoded; raises as it does."""
+        """`search`, for whoever keeps encoders loaded and has radiographs decoded; raises as it does.
+
+        That there are fewer than k cases is not noted: whoever asks for a page of them named no number.
+        """
         opened = self.index
         # Faults of the search come before a model is loaded for it.
         opened.check_wanted(k)
@@ -268,12 +276,13 @@ class SearchIndex:
             {"image_id": case.pop("image_id"), "similarity": round(float(value), 6), **case}
             for case, value in zip(opened.cases(rows[0, :found]), similarity[0, :found], strict=True)
         )
-        notes = [*query.notes, *_shortage(opened, found, k, passing, rules), *_unknown_patients(opened, query, rules)]
+        notes = [*query.notes, *_unknown_patients(opened, query, rules)]
         notes += [*(opened.diagnostics(where) if isinstance(opened, CaseIndex) else ()), *lateral_notes(cases)]
         return SimilarCases(
             query=query,
             cases=cases,
             rows=rows[0, :found],
+            passing=passing,
             columns=tuple(opened.columns),
             notes=tuple(notes),
             like=like,
@@ -281,21 +290,6 @@ class SearchIndex:
             conditions=_conditions(where, before, rules),
             index=opened,
         )
-
-
-def places_of(manifest: Manifest | StrPath, root: StrPath | None = None) -> Places:
-    """Where the radiographs of a manifest are.
-
-    Raises:
-        ManifestError: for a table without paths.
-    """
-    from cxr_embed.reporting.panels import Places
-
-    if isinstance(manifest, Manifest):
-        paths = dict(zip(manifest.column("image_id").tolist(), manifest.column("path").tolist(), strict=True))
-        return Places(Path(root) if root is not None else manifest.root, paths)
-    paths = read_paths(manifest)
-    return Places(Path(root) if root is not None else read_root(manifest), paths)
 
 
 def _conditions(where: str | None, before: str | int | datetime.date | None, rules: Rules) -> str:
@@ -386,12 +380,15 @@ def _texts(given: Many) -> tuple[str, ...]:
     return tuple(map(str, _many(given)))
 
 
-def _shortage(opened: CaseIndex | MilvusIndex, found: int, k: int, passing: int, rules: Rules) -> list[str]:
+def _shortage(answer: SimilarCases, k: int, rules: Rules) -> list[str]:
     """Why there are fewer than k."""
-    if found >= k:
+    if len(answer) >= k:
         return []
     fewer = ", and fewer meet the rule on patients" if any(vars(rules).values()) else ""
-    return [f"{counted(found, 'case')} of the {k} wanted; {passing:,} of {len(opened):,} pass the filters{fewer}"]
+    total = len(answer.index)
+    return [
+        f"{counted(len(answer), 'case')} of the {k} wanted; {answer.passing:,} of {total:,} pass the filters{fewer}"
+    ]
 
 
 def _unknown_patients(opened: CaseIndex | MilvusIndex, query: Query, rules: Rules) -> list[str]:

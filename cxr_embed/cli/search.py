@@ -152,7 +152,7 @@ def _print_answer(answer: SimilarCases, files: Sequence[Path | None]) -> None:
 
 def places_of(montage: Path, manifest: Path | None, root: Path | None) -> Places:
     """Where the radiographs are, if the montage can be written."""
-    from cxr_embed.api.search import places_of as find
+    from cxr_embed.api.places import places_of as find
     from cxr_embed.reporting.montage import check_montage
 
     check_montage(montage)

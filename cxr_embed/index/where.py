@@ -15,7 +15,7 @@ import datetime
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -117,6 +117,7 @@ class Not:
 Condition = Compare | Between | OneOf | IsKnown | And | Or | Not
 
 
+@lru_cache(maxsize=256)  # a page of cases reads its condition several times
 def parse(text: str) -> Condition:
     """Reads a condition.
 

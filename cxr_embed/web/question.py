@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -72,15 +73,13 @@ class Question(BaseModel):
 
     def address(self, **changed: Any) -> str:
         """The address of this question, or of one that differs in some fields."""
-        given = {**self.given(), **changed}
-        default = {name: field.default for name, field in type(self).model_fields.items()}
-        pairs = [
-            (name, "true" if one is True else str(one))
-            for name, value in given.items()
-            if value != default[name]
-            for one in (value if isinstance(value, list) else [value])
-        ]
-        return f"/?{urlencode(pairs)}" if pairs else "/"
+        parts = [_written(name, changed[name]) if name in changed else part for name, part in self._parts.items()]
+        return f"/?{query}" if (query := "&".join(filter(None, parts))) else "/"
+
+    @cached_property
+    def _parts(self) -> dict[str, str]:
+        """Each field as it stands in the address: a page has three addresses a case."""
+        return {name: _written(name, getattr(self, name)) for name in type(self).model_fields}
 
     def without(self, name: str, value: str | None = None) -> str:
         """The address without a field, or without one of its values."""
@@ -137,6 +136,15 @@ class Question(BaseModel):
     def _chosen(self) -> list[tuple[str, list[str]]]:
         values: Mapping[str, list[str]] = self.model_dump(include=set(CHOSEN))
         return [(name, values[name]) for name in CHOSEN]
+
+
+def _written(name: str, value: Any) -> str:
+    """A field in an address; blank where it is as in an empty question."""
+    if value == Question.model_fields[name].default:
+        return ""
+    return urlencode(
+        [(name, "true" if each is True else each) for each in (value if isinstance(value, list) else [value])]
+    )
 
 
 def quoted(text: str) -> str:

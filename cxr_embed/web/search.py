@@ -16,9 +16,9 @@ from cxr_embed.index import Rules
 from cxr_embed.index.answers import shown_findings, whole_ages
 from cxr_embed.index.case_table import LOOKS, PATIENT
 from cxr_embed.index.queries import Examples
-from cxr_embed.types import RESEARCH, CxrImage
+from cxr_embed.types import RESEARCH, CxrImage, counted
 from cxr_embed.web.columns import Columns
-from cxr_embed.web.marking import place_of, shown_marks
+from cxr_embed.web.marking import marks_of_rows, place_of
 from cxr_embed.web.question import MOST, STEP, Question
 from cxr_embed.web.site import Site
 from cxr_embed.web.state import Generation
@@ -35,6 +35,7 @@ class Found:
 
     Attributes:
         cases: column to value, of those columns that may be shown; with `similarity` where there was an example.
+        rows: `(M,)` of them in the index.
         passing: cases that pass the filters.
         notes: what the reader should know.
         generation: of the index.
@@ -43,6 +44,7 @@ class Found:
     """
 
     cases: tuple[dict[str, Any], ...]
+    rows: np.ndarray
     passing: int
     notes: tuple[str, ...]
     generation: str
@@ -66,15 +68,22 @@ def find(site: Site, generation: Generation, question: Question) -> Found:
             answer = generation.search.answer(
                 like, unlike, site.state.encoders, k=question.k, where=condition, before=before, rules=rules
             )
-        cases, notes = answer.cases, answer.notes
+        cases, rows, passing, notes = answer.cases, answer.rows, answer.passing, list(answer.notes)
+        if len(cases) < min(question.k, passing) and any(vars(rules).values()):
+            notes.append(f"{counted(len(cases), 'case')}: fewer meet the rule on patients than pass the filters")
     else:
         if question.not_case or question.not_words or question.not_upload:
             raise CaseIndexError("name a case, words or a picture to find the like of, beside what to stay away from")
-        cases = tuple(index.cases(_first(generation, question, condition, before)))
-        notes = index.diagnostics(condition)
+        rows = _first(generation, question, condition, before)
+        cases, passing, notes = (
+            tuple(index.cases(rows)),
+            index.count(condition, before),
+            [*index.diagnostics(condition)],
+        )
     return Found(
         cases=tuple(whole_ages(columns.of_case(case)) for case in cases),
-        passing=index.count(condition, before),
+        rows=rows,
+        passing=passing,
         notes=tuple(notes),
         generation=generation.name,
         columns=columns,
@@ -186,7 +195,7 @@ def router(site: Site) -> APIRouter:
             chips=chips(question),
             more=min(MOST, question.k + STEP) if found and _has_more(found, question) else 0,
             pictures=bool(site.pictures.paths),
-            shown=shown_marks(site, generation, [case["image_id"] for case in found.cases] if found else []),
+            shown=marks_of_rows(site, generation, found.rows if found else ()),
             place_of=place_of,
             reader=site.marks.reader,
         )

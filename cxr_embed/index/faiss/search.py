@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -260,14 +260,24 @@ class CaseIndex(Searchable):
         Raises:
             CaseIndexError: for a condition that is none, or columns that are not here.
         """
+        return self._passing(parse(where) if isinstance(where, str) else where, before)
+
+    @cached_property
+    def _passing(self) -> Callable[..., np.ndarray | None]:
+        """What passed last: a page of cases counts, searches and shows by one condition."""
+        return lru_cache(maxsize=16)(self._find_passing)
+
+    def _find_passing(self, where: Condition | None, before: str | int | datetime.date | None) -> np.ndarray | None:
         passing = None
         if where is not None:
-            passing = mask(parse(where) if isinstance(where, str) else where, self.table)
+            passing = mask(where, self.table)
         if before is not None:
             if DATE not in self.table.column_names:
                 raise CaseIndexError(f"`before`: {self.path} knows no {DATE}; build it with a manifest that has one")
             earlier = mask(taken_before(before, self.table.schema.field(DATE).type), self.table)
             passing = earlier if passing is None else passing & earlier
+        if passing is not None:
+            passing.flags.writeable = False
         return passing
 
     def diagnostics(self, where: str | None) -> tuple[str, ...]:
