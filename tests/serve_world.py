@@ -35,6 +35,23 @@ HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 SECRET = "Doe^Jane"
 
 
+# Of each page, addresses that show what it has; `{0}`, `{1}`, ... are cases. A page without a row is visited bare.
+SAMPLES = {
+    "/": (
+        "/?case={0}&not_words=zzqx&view=PA&view=AP&k=2",
+        "/?words=effusion&age_from=1&one_per_patient=true&k=1",
+        "/?where=x",
+    ),
+    "/compare": ("/compare?id={0}&id={1}&id=nobody", "/compare", "/compare?id=a&id=b&id=c&id=d&id=e"),
+    "/marks": ("/marks", "/marks?finding=Effusion&label=yes", "/marks?list=nothing"),
+}
+
+
+def samples(path: str, ids: Sequence[str]) -> list[str]:
+    """Addresses of a page, with cases of an index in them."""
+    return [address.format(*ids) for address in SAMPLES.get(path, (path,))]
+
+
 def make_phantoms(folder: Path, count: int = 24) -> Path:
     """`cases/manifest.csv`, `store` of mini and `index`, with the command line."""
     cases, store, index = (str(folder / name) for name in ("cases", "store", "index"))

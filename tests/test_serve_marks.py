@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cxr_embed.cli import app
 from cxr_embed.errors import MarksError
-from cxr_embed.marks import Act, ReaderMarks, file, marks_path
+from cxr_embed.marks import Act, MarkedCase, ReaderMarks, file, marks_path
 from cxr_embed.web.serving import open_site
 
 FINDING = f"Effusion{HOSTILE}"
@@ -71,6 +71,40 @@ def test_marks_are_made_shown_and_undone(reading: Visitor) -> None:
     assert post(reading, do="redo")["cases"][0]["labels"] == {"Effusion": "yes"}
     post(reading, case=["c1"], do="unlabel", finding="Effusion")
     assert [case["image_id"] for case in reading.client.get("/api/marks").json()["cases"]] == ["c2"]
+
+
+def test_marks_are_read_anew_only_when_they_or_the_index_changed(
+    reading: Visitor, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[int]()
+    every = ReaderMarks.every
+    monkeypatch.setattr(ReaderMarks, "every", lambda marks: (read.append(1), every(marks))[1])
+
+    def marked() -> list[str]:
+        return [case["image_id"] for case in reading.client.get("/api/marks").json()["cases"]]
+
+    assert marked() == []
+    other = ReaderMarks(marks_path(folder / "index"), "reader")  # another server
+    other.mark([MarkedCase("c5", content_of(reading, "c5"))], Act.listing("for Monday"))
+    assert marked() == ["c5"]
+    assert [marked() for _ in range(3)] == [["c5"]] * 3
+    assert "c5" in reading.client.get("/marks").text
+    assert "c5" in reading.client.get("/api/marks/labels.csv?list=for+Monday").text
+    assert len(read) == 2
+    other.undo()
+    assert marked() == []
+    other.redo()
+    assert marked() == ["c5"]
+    assert len(read) == 4
+    make_hostile(folder, 12, 0)
+    assert marked() == ["c5"]
+    assert len(read) == 5
+
+
+def content_of(reading: Visitor, image_id: str) -> str:
+    index = reading.site.state.current().index
+    (case,) = index.cases(index.rows_of([image_id]), ["content"])
+    return str(case["content"].hex())
 
 
 def test_a_form_brings_its_parts_of_the_page(reading: Visitor) -> None:

@@ -133,10 +133,8 @@ def believed(index: CaseIndex, marks: ReaderMarks) -> Believed:
         MarksError: where the file is damaged.
     """
     every = marks.every()
-    known = set(index.ids.tolist())
-    here = sorted({case.image_id for case, _ in every} & known)
-    row_of = dict(zip(here, index.rows_of(here).tolist() if here else [], strict=True))
-    now = {case.image_id: case for case in marked_cases(index, here)}
+    row_of = index.known_rows(list(dict.fromkeys(case.image_id for case, _ in every)))
+    now = {case.image_id: case for case in marked_rows(index, list(row_of.values()))}
     same = [(case, made) for case, made in every if case.image_id in now and now[case.image_id].content == case.content]
     same.sort(key=lambda pair: row_of[pair[0].image_id])
     patients = {case.image_id: now[case.image_id].patient_id for case, _ in same}

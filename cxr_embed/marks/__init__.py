@@ -4,7 +4,7 @@
 again, and none is changed.
 """
 
-from cxr_embed.marks.file import MARKS, check_marks, marks_path
+from cxr_embed.marks.file import MARKS, changes, check_marks, marks_path
 from cxr_embed.marks.forgetting import cases_of_marks, forget_marks
 from cxr_embed.marks.journal import ReaderMarks, readers_of
 from cxr_embed.marks.records import LABELS, NOTE, READER, Act, CaseMarks, MarkedCase, Step, check_reader
@@ -20,6 +20,7 @@ __all__ = [
     "ReaderMarks",
     "Step",
     "cases_of_marks",
+    "changes",
     "check_marks",
     "check_reader",
     "forget_marks",

@@ -42,6 +42,20 @@ def marks_path(index: str | os.PathLike[str]) -> Path:
     return whole.with_name(f"{whole.name}{MARKS}")
 
 
+def changes(path: Path) -> tuple[int, ...]:
+    """Another one after each change of the file; what was read under the same one need not be read again.
+
+    Its header counts the changes, but begins again from the same number after one that a kill cut short; the time of
+    the last one tells these apart.
+    """
+    try:
+        with open(path, "rb") as file:
+            header, status = file.read(28), os.fstat(file.fileno())
+    except OSError:
+        return ()
+    return int.from_bytes(header[24:], "big"), status.st_ino, status.st_size, status.st_mtime_ns
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection | None]:
     """The file, for one look at it; None where there is none.

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cxr_embed.api.marks import Believed, believed, label_table, marked_cases
 from cxr_embed.errors import MarksError
 from cxr_embed.index.answers import whole_ages
-from cxr_embed.marks import LABELS, Act, CaseMarks
+from cxr_embed.marks import LABELS, Act, CaseMarks, ReaderMarks, changes
 from cxr_embed.types import RESEARCH
 from cxr_embed.web.marking import place_of, shown, shown_marks
 from cxr_embed.web.question import STEP
@@ -74,15 +74,31 @@ class Choice(BaseModel):
         return f"/marks?{urlencode(given)}" if given else "/marks"
 
 
+class _Every:
+    """All that a reader has marked of an index, read anew only where one of both has changed."""
+
+    def __init__(self, marks: ReaderMarks) -> None:
+        self._marks = marks
+        self._last: tuple[tuple[object, ...], Believed] | None = None
+
+    def of(self, now: Generation) -> Believed:
+        """Raises as `believed` does."""
+        key = (now.name, *changes(self._marks.path))  # before what is read: a change in between is seen next time
+        last = self._last
+        if last is None or last[0] != key:
+            self._last = last = (key, believed(now.index, self._marks))
+        return last[1]
+
+
 def router(site: Site) -> APIRouter:
     """The page, its forms, and the JSON behind it."""
-    made = APIRouter()
-    _add_pages(made, site)
+    made, every = APIRouter(), _Every(site.marks)
+    _add_pages(made, site, every)
     _add_forms(made, site)
 
     @made.get("/api/marks", summary="What the reader has marked, of cases that the index has.")
-    def every() -> JSONResponse:
-        known = site.state.answer(lambda now: believed(now.index, site.marks))
+    def marked() -> JSONResponse:
+        known = site.state.answer(every.of)
         undo, redo = site.marks.last()
         return JSONResponse(
             {
@@ -100,7 +116,7 @@ def router(site: Site) -> APIRouter:
         listed: Annotated[str | None, Query(alias="list", max_length=_TEXT)] = None, notes: bool = False
     ) -> Response:
         """`image_id`, `patient_id` and a column a finding: 1, 0, -1 for unsure, blank for no label."""
-        known = site.state.answer(lambda now: believed(now.index, site.marks))
+        known = site.state.answer(every.of)
         table = label_table(known, site.marks.reader, listed or None, notes)
         headers = {"content-disposition": 'attachment; filename="labels.csv"'}
         return Response(table.as_csv(), media_type="text/csv; charset=utf-8", headers=headers)
@@ -108,10 +124,10 @@ def router(site: Site) -> APIRouter:
     return made
 
 
-def _add_pages(made: APIRouter, site: Site) -> None:
+def _add_pages(made: APIRouter, site: Site, every: _Every) -> None:
     @made.get("/marks", include_in_schema=False)
     def page(choice: Annotated[Choice, Query()]) -> HTMLResponse:
-        now, known, cards = site.state.answer(lambda now: _chosen(site, now, choice))
+        now, known, cards = site.state.answer(lambda now: _chosen(every, now, choice))
         lists, findings = _counts(known)
         return site.page(
             "marks.html",
@@ -163,9 +179,8 @@ def _do(site: Site, marking: Marking) -> tuple[Generation, int | None, list[str]
     if marking.do in ("undo", "redo"):
         turned = site.marks.undo(marking.step) if marking.do == "undo" else site.marks.redo()
         now = site.state.current()
-        known = set(now.index.ids.tolist()) if turned is not None else set()
         number = turned.number if turned is not None else None
-        return now, number, [each for each in (turned.cases if turned is not None else ()) if each in known]
+        return now, number, list(now.index.known_rows(turned.cases if turned is not None else ()))
     if not marking.case:
         raise MarksError("name a case to mark")
     act = marking.act()
@@ -204,9 +219,9 @@ async def _read(request: Request) -> Marking | JSONResponse:
         return JSONResponse({"error": "neither a form nor JSON"}, 400)
 
 
-def _chosen(site: Site, now: Generation, choice: Choice) -> tuple[Generation, Believed, list[dict[str, Any]]]:
+def _chosen(every: _Every, now: Generation, choice: Choice) -> tuple[Generation, Believed, list[dict[str, Any]]]:
     """The cards of the marked cases that are wanted, in the order of the index."""
-    known = believed(now.index, site.marks)
+    known = every.of(now)
     ids = [image_id for image_id, marks in known.marks.items() if choice.has(marks)]
     first = ids[: choice.k]
     cases = now.index.cases(now.index.rows_of(first)) if first else []

@@ -180,16 +180,24 @@ class CaseIndex(Searchable):
         Raises:
             CaseIndexError: naming ids that are not here.
         """
-        wanted = pa.array(np.asarray(ids, dtype=np.str_).tolist(), pa.string())
-        if len(wanted) == 1:
-            rows = np.array([pc.index(self._image_ids, wanted[0]).as_py()])
-        else:
-            rows = pc.index_in(wanted, value_set=self._image_ids).fill_null(-1).to_numpy()
-        unknown = [value for value, row in zip(wanted.to_pylist(), rows.tolist(), strict=True) if row < 0]
+        wanted = np.asarray(ids, dtype=np.str_).tolist()
+        rows = self._rows(wanted)
+        unknown = [value for value, row in zip(wanted, rows.tolist(), strict=True) if row < 0]
         if unknown:
             named = ", ".join(unknown[:_NAMED]) + (", ..." if len(unknown) > _NAMED else "")
             raise CaseIndexError(f"{self.path} has no case {named}")
-        return np.asarray(rows)
+        return rows
+
+    def known_rows(self, ids: Sequence[str]) -> dict[str, int]:
+        """The rows of those image ids that are here, in their order."""
+        return {value: row for value, row in zip(ids, self._rows(ids).tolist(), strict=True) if row >= 0}
+
+    def _rows(self, ids: Sequence[str]) -> np.ndarray:
+        """`(M,)`, -1 for what is not here."""
+        wanted = pa.array(ids, pa.string())
+        if len(wanted) == 1:
+            return np.array([pc.index(self._image_ids, wanted[0]).as_py()])
+        return np.asarray(pc.index_in(wanted, value_set=self._image_ids).fill_null(-1))
 
     def rows_of_patient(self, patient: str) -> np.ndarray:
         """`(M,)` rows of a patient's cases; none for a patient who is not here."""
