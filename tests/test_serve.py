@@ -21,7 +21,7 @@ from helpers import IN_CI
 from PIL import Image
 from pydicom.uid import JPEGLSLossless
 from serve_world import HOSTILE, SECRET, Visitor, close, make_hostile, make_phantoms, serve, visitor
-from test_dicom import dicom
+from test_dicom import SECRETS, dicom, planted, planted_files
 from test_mutated_files import mutate
 from typer.testing import CliRunner
 
@@ -287,6 +287,29 @@ def test_an_upload_is_bounded_and_leaves_nothing_behind(
     assert (refused.status_code, refused.json()["kind"]) == (400, "not-an-image")
     assert phantoms.client.post("/api/upload", content=b"").status_code == 400
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_nothing_that_a_header_says_of_a_person_leaves_the_server(phantoms: Visitor) -> None:
+    tags = dict.fromkeys(("PatientName", "StudyDescription", "ImageComments"), HOSTILE)
+    files = {**planted_files(), "tags": planted(ViewPosition="<SCRIPT>", PatientSex="<b>", PatientAge="<i>", **tags)}
+    secrets = [*SECRETS.values(), "Quirrelbach", "QUIRRELBACH", "Zimtschnecke", "<SCRIPT>", "<script>alert", "onerror"]
+    phantoms.lines.clear()
+    taken = 0
+    for name, data in files.items():
+        sent = phantoms.client.post("/api/upload", content=data)
+        answers = [sent]
+        if sent.status_code == 201:
+            taken += 1
+            token = sent.json()["upload"]
+            asked = (f"/?upload={token}", f"/api/search?upload={token}", f"/compare?upload={token}")
+            answers += [phantoms.client.get(path) for path in (*asked, f"/api/compare?upload={token}")]
+            raw = phantoms.client.get(f"/api/pixels?upload={token}").content
+            answers.append(raw[: 4 + struct.unpack(">I", raw[:4])[0]])
+        for answer in answers:
+            text = answer.decode() if isinstance(answer, bytes) else answer.text + str(answer.headers)
+            assert [secret for secret in secrets if secret in text] == [], name
+    assert taken > 5
+    assert [line for line in phantoms.lines if any(secret in line for secret in secrets)] == []
 
 
 def test_uploads_are_let_go_of() -> None:
