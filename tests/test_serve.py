@@ -479,6 +479,45 @@ def test_what_cannot_be_served_is_said_in_a_line(
     assert message.strip().count("\n") <= 1
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["index", "--probe", "{0}/probe"], "probe: of mini"),
+        (["index", "--store", "{0}/store"], "store: of mini"),
+        (["index", "--prompts", "phantom8"], "toy embeds no words"),
+        (["index", "--manifest", "{0}/cases/manifest.csv"], "has none of its cases"),
+        (["nothing"], "nothing"),
+        (["cut"], "cut"),
+    ],
+)
+def test_what_is_of_another_encoder_or_damaged_is_said_in_a_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    if not (folder / "probe").exists():
+        table = str(folder / "cases" / "manifest.csv")
+        trained = [
+            "probe",
+            "train",
+            str(folder / "store"),
+            table,
+            "--finding",
+            "Effusion",
+            "--out",
+            str(folder / "probe"),
+        ]
+        assert CliRunner().invoke(app, trained).exit_code == 0
+    make_hostile(tmp_path)
+    shutil.copytree(tmp_path / "index", tmp_path / "cut")
+    (tmp_path / "cut" / "index.json").write_bytes((tmp_path / "index" / "index.json").read_bytes()[:-20])
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["serve", *(word.format(folder) for word in words), "--port", "0"])
+    message = done.output + ("" if isinstance(done.exception, SystemExit) else str(done.exception))
+    assert done.exit_code not in (0, None), message
+    assert said in message
+    assert message.strip().count("\n") <= 1
+    assert "Traceback" not in message
+
+
 @pytest.mark.soak
 def test_a_server_answers_after_every_mutated_file(
     phantoms: Visitor, chest: Callable[..., np.ndarray], folder: Path

@@ -13,7 +13,7 @@ from helpers import fill, run_cli
 
 import cxr_embed as cx
 from cxr_embed.cases import CasesError, chosen_findings, common_findings, match_names, shown_names, vocabulary
-from cxr_embed.cases.vocabulary import plain_name
+from cxr_embed.cases.common_findings import plain_name
 from cxr_embed.cases.vocabulary_file import parse_vocabulary
 from cxr_embed.datasets import load_recipe, recipe_names
 from cxr_embed.prompts import load_prompt_set, prompt_set_names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cxr_embed.cases.common_findings import CommonFinding, Vocabulary
 from cxr_embed.cases.errors import CasesError, NothingKnown
 from cxr_embed.cases.findings import (
     check_not_common,
@@ -24,7 +25,7 @@ from cxr_embed.cases.joining import (
 )
 from cxr_embed.cases.patients import PatientsOf, own_patients, patients_in
 from cxr_embed.cases.splits import in_split
-from cxr_embed.cases.vocabulary import CommonFinding, Vocabulary, vocabulary
+from cxr_embed.cases.vocabulary import vocabulary
 
 __all__ = [
     "Cases",

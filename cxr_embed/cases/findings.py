@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+from cxr_embed.cases.common_findings import plain_name
 from cxr_embed.cases.errors import CasesError
-from cxr_embed.cases.vocabulary import COMMON, plain_name, vocabulary
+from cxr_embed.cases.vocabulary import COMMON, vocabulary
 
 
 def chosen_findings(wanted: Sequence[str] | None, labels: Sequence[str], source: str) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from cxr_embed.cases.common_findings import plain_name
 from cxr_embed.cases.errors import CasesError
-from cxr_embed.cases.vocabulary import plain_name, vocabulary
+from cxr_embed.cases.vocabulary import vocabulary
 from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED, Manifest
 
 SOURCE = "source"

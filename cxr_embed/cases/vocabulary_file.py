@@ -7,8 +7,8 @@ from typing import Annotated
 import pydantic
 import yaml
 
+from cxr_embed.cases.common_findings import CommonFinding, Vocabulary, plain_name
 from cxr_embed.cases.errors import CasesError
-from cxr_embed.cases.vocabulary import CommonFinding, Vocabulary, plain_name
 from cxr_embed.manifest import CONTROL
 from cxr_embed.prompts import load_yaml
 

@@ -8,7 +8,6 @@ of the words; its tensors go by other names in torch.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import timm
 import torch
@@ -16,8 +15,7 @@ from timm.models.davit import checkpoint_filter_fn
 from torch import nn
 from transformers.activations import QuickGELUActivation
 
-if TYPE_CHECKING:
-    from cxr_embed.encoders.medimageinsight import Settings
+from cxr_embed.encoders.medimageinsight_settings import Settings
 
 _FLORENCE = "vision_tower."  # the prefix under which timm knows names of this kind
 _BLOCK = {

@@ -20,7 +20,7 @@ import numpy as np
 from cxr_embed.encoders.checkpoint import read_json
 from cxr_embed.encoders.conversion import require_tensors
 from cxr_embed.encoders.open_clip_folder import SETTINGS, TOWER_SETTINGS, OpenClipCheckpoint
-from cxr_embed.encoders.timm import nearest
+from cxr_embed.encoders.timm_settings import nearest
 from cxr_embed.encoders.torch_runner import as_encoder_error, require_tokens
 from cxr_embed.encoders.transformers_loading import quiet, word_ids
 from cxr_embed.errors import EncoderError

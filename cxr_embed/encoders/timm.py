@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -22,6 +21,7 @@ from cxr_embed.encoders.patches import PATCHES, Map, Patches, timm_cells, timm_f
 from cxr_embed.encoders.pixels import as_uint8
 from cxr_embed.encoders.plain_pixels import Pixels, plain_pixels, timm_recipe
 from cxr_embed.encoders.registry import encoder_card
+from cxr_embed.encoders.timm_settings import known_settings
 from cxr_embed.encoders.timm_weights import KNOWN
 from cxr_embed.encoders.torch_runner import as_encoder_error
 from cxr_embed.encoders.weights import noted_source, weights_path
@@ -202,36 +202,6 @@ class TimmEncoder(TowerEncoder):
             return {"features": model(pixels)}
         found = model.forward_features(pixels)
         return {"features": model.forward_head(found), self._cells.output: self._cells.of(found, self._source)}
-
-
-def known_settings(name: str) -> dict[str, Any]:
-    """timm's settings for a model and its pretrained weights.
-
-    Raises:
-        EncoderError: for a name that timm does not know, with the nearest ones.
-    """
-    import timm
-
-    architecture, _, tag = name.partition(".")
-    if timm.is_model(architecture):
-        settings = timm.get_pretrained_cfg(name, allow_unregistered=False) if _is_tag(architecture, tag) else None
-        if settings is not None:
-            return dict(settings.to_dict())
-        known = timm.list_models(f"{architecture}.*", pretrained=True)
-        raise EncoderError(f"timm has no weights {name}; of {architecture} there are {', '.join(known) or 'none'}")
-    raise EncoderError(f"timm has no model {architecture}; {nearest(architecture, timm.list_models())}")
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The known names that are most like another, as a question."""
-    near = difflib.get_close_matches(name, known, n=3)
-    return f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(sorted(known)[:5])}, ..."
-
-
-def _is_tag(architecture: str, tag: str) -> bool:
-    import timm
-
-    return not tag or f"{architecture}.{tag}" in timm.list_models(f"{architecture}.*", pretrained=True)
 
 
 def _weights_file(name: str, settings: dict[str, Any], weights: str | Path | None) -> tuple[Path, str]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.encoders.conversion import Converted, all_matching, tensors_of
+from cxr_embed.encoders.timm_settings import known_settings
 from cxr_embed.encoders.torch_runner import as_encoder_error
 from cxr_embed.errors import EncoderError
 
@@ -56,8 +57,6 @@ def convert_timm(name: str, path: Path, sha256: str | None) -> Converted:
         import timm
     except ImportError:
         raise EncoderError(f"timm:{name} needs timm: pip install 'cxr-embed[torch]'") from None
-    from cxr_embed.encoders.timm import known_settings
-
     side = known_settings(name)["input_size"][-1]
     published, source = tensors_of(path, sha256, KNOWN)
     published = {key: values for key, values in published.items() if not key.endswith("num_batches_tracked")}

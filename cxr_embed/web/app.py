@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 import traceback
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from cxr_embed.errors import CxrEmbedError
 from cxr_embed.telemetry import FASTAPI
 from cxr_embed.types import RESEARCH
 from cxr_embed.version import __version__
-from cxr_embed.web import files, pages
+from cxr_embed.web import files
+from cxr_embed.web.pages import PAGES
 from cxr_embed.web.search import UploadGone
 from cxr_embed.web.security import Access, Guard
 from cxr_embed.web.site import Site
@@ -42,8 +44,8 @@ def make_app(site: Site, access: Access, log: Log) -> ASGIApp:
         telemetry=FASTAPI,
     )
     app.include_router(files.router(site))
-    for router in pages.routers(site):
-        app.include_router(router)
+    for page in PAGES:
+        app.include_router(importlib.import_module(f"cxr_embed.web.{page.module}").router(site))
     _answer_faults(app, site)
 
     def entrance(welcome: bool, address: str) -> str:

@@ -6,12 +6,7 @@ how to add one.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-
-from fastapi import APIRouter
-
-from cxr_embed.web.site import Site
 
 
 @dataclass(frozen=True)
@@ -35,8 +30,3 @@ PAGES = (
     Page("Marks", "/marks", "marks"),
     Page("API", "/endpoints", "endpoints"),
 )
-
-
-def routers(site: Site) -> list[APIRouter]:
-    """The routes of every page."""
-    return [importlib.import_module(f"cxr_embed.web.{page.module}").router(site) for page in PAGES]

@@ -16,6 +16,7 @@ from cxr_embed.io.digests import sha256_hex
 from cxr_embed.marks import ReaderMarks
 from cxr_embed.types import RESEARCH
 from cxr_embed.version import __version__
+from cxr_embed.web.pages import PAGES
 from cxr_embed.web.pictures import Pictures
 from cxr_embed.web.state import State
 from cxr_embed.web.uploads import Uploads
@@ -44,8 +45,6 @@ class Site:
 
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """A page, from a template of `templates/`; every value is escaped there."""
-        from cxr_embed.web.pages import PAGES
-
         common = {"pages": PAGES, "research": RESEARCH, "version": __version__, "static": static_address}
         return HTMLResponse(self.templates.get_template(template).render({**common, **values}), status)
 
