@@ -38,9 +38,9 @@ def forget(
     """Take a patient out of all stores, indexes and heat maps under some paths, for good: a withdrawn consent.
 
     Vectors, rows, cases, heat maps, overlays, thumbnails and readers' marks go; the same file stays out under any name,
-    and so does the patient: `embed`, `import` and `index` honour lists of keyed hashes, in each store and index and beside the key.
-    Probes that learned from the patient and other files that mention it are named. Radiographs and backups are yours to
-    delete.
+    and so does the patient: `embed`, `import` and `index` honour lists of keyed hashes, in each store and index and
+    beside the key. Probes that learned from the patient and other files that mention it are named. Radiographs and
+    backups are yours to delete.
 
     Exit status 0: nothing under the paths knows of the patient any more. 1: something named does, or something could
     not be done; see to it and run the same again.

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr_embed.thumbnails import Thumbnails, thumbnails_path
+from cxr_embed.index import CaseIndex
+from cxr_embed.thumbnails import Thumbnails, is_thumbnails, thumbnails_path
 from cxr_embed.types import counted
 from cxr_embed.web.decoding import Decoders
 from cxr_embed.web.pictures import NoPicture, Pictures, read_places
@@ -100,6 +101,42 @@ def make_thumbnails(index: Path, manifest: Path, root: Path | None, progress: Pr
         left_out=dict(left_out.most_common()),
         fault=said[0] if said else "",
     )
+
+
+@contextmanager
+def inlined_pictures(
+    index: CaseIndex, manifest: Path, root: Path | None, left_out: dict[str, int]
+) -> Iterator[Callable[[str], bytes | None]]:
+    """Small pictures for a file of cases: from the thumbnails beside the index, where there are some, else made now.
+
+    Args:
+        index: the cases.
+        manifest, root: where the radiographs are, see `read_places`.
+        left_out: is filled with why cases have none, and how many.
+
+    Raises:
+        ManifestError, ThumbnailError: for radiographs or thumbnails that cannot be read.
+    """
+    generation = open_generation(index.path)
+    beside = thumbnails_path(index.path)
+    thumbnails = Thumbnails(beside) if is_thumbnails(beside) else None
+    decoders = Decoders(1)
+    pictures = Pictures(*read_places(index, manifest, root), decoders, thumbnails=thumbnails)
+
+    def picture(image_id: str) -> bytes | None:
+        try:
+            made = pictures.outgoing(generation, image_id)
+        except NoPicture as why:
+            left_out[str(why)] = left_out.get(str(why), 0) + 1
+            return None
+        if made is None:
+            left_out[_WHY["identifying"]] = left_out.get(_WHY["identifying"], 0) + 1
+        return made
+
+    try:
+        yield picture
+    finally:
+        decoders.close()
 
 
 @contextmanager

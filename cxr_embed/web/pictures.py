@@ -104,6 +104,19 @@ class Pictures:
             return "unknown"
         return self._thumbnail(self.thumbnails, generation, case)[1]
 
+    def outgoing(self, generation: Generation, image_id: str) -> bytes | None:
+        """A case's small picture for a file; None where its header says that the picture shows who it is.
+
+        Raises:
+            CaseIndexError, NoPicture: as `preview`.
+        """
+        case = self._case(generation, image_id)
+        if self.thumbnails is not None and case.key:
+            kept, outcome = self._thumbnail(self.thumbnails, generation, case)
+            return None if outcome == "identifying" else kept
+        made = self._decoded(case, SMALL)
+        return None if made.identifying else made.previews[0]
+
     def radiograph(self, generation: Generation, image_id: str) -> CxrImage:
         """The radiograph of a case, with all of its bits. Arguments and errors as in `preview`."""
         case = self._case(generation, image_id)
