@@ -93,5 +93,9 @@ class MarksError(CxrEmbedError):
     """A reader's marks that cannot be read or written, or a mark that cannot be made."""
 
 
+class ThumbnailError(CxrEmbedError):
+    """A folder of thumbnails that cannot be read or written."""
+
+
 class UnknownWordsWarning(UserWarning):
     """A prompt has words that its encoder never learned."""

@@ -27,9 +27,8 @@ STAND_IN = "stand_in"
 _UNTRAINED = ("random numbers", "not a trained model", "stand-in")  # what sources of such weights say of themselves
 _DEMONSTRATION = "a demonstration"
 DEMONSTRATES = "{} is a demonstration and stands in for a foundation model: its figures are not what one would reach"
-# Sentences on stand-ins that were read, while somebody collects them: the command line prints them at a verb's end.
+# Sentences on stand-ins and on licences that bind, as they are read, for the command line to print at a verb's end.
 _STAND_INS_READ: ContextVar[dict[str, None] | None] = ContextVar("stand_ins_read", default=None)
-# The same for sentences on licences that bind.
 _LICENCES_READ: ContextVar[dict[str, None] | None] = ContextVar("licences_read", default=None)
 
 
@@ -86,6 +85,7 @@ class CxrImage:
         source: `png`, `jpeg`, `tiff`, `dicom` or `raw` (JSRT's).
         fields: from a DICOM header; empty for other formats.
         notes: what is odd about the file, though it was read; `images.NOTES` has a sentence for each.
+        identifying: a DICOM header says that the pixels themselves show who it is: text that is burnt in, or a face.
     """
 
     pixels: np.ndarray
@@ -94,6 +94,7 @@ class CxrImage:
     source: str
     fields: DicomFields = field(default_factory=DicomFields)
     notes: tuple[ImageNote, ...] = ()
+    identifying: bool = False
 
     @property
     def max_value(self) -> int:
@@ -247,8 +248,7 @@ class EncoderSpec:
     def from_json(cls, value: Mapping[str, Any]) -> EncoderSpec:
         """The inverse of `to_json`."""
         read = {**value, "outputs": {name: tuple(shape) for name, shape in value["outputs"]}}
-        if "text" in value:
-            read["text"] = TextRule(**value["text"])
+        read |= {"text": TextRule(**value["text"])} if "text" in value else {}
         if own := value.get("classes"):
             read["classes"] = ClassRule(own["output"], tuple(own["names"]), tuple(own["operating_points"]))
         read["grids"] = {output: Grid.from_json(grid) for output, grid in value.get("grids", {}).items()}

@@ -50,7 +50,8 @@ def cohort() -> Iterator[list[str]]:
     prompts = ["--prompts", "phantom8", "--labels", "cases/manifest.csv"]
     yield ["zeroshot", "store", *prompts, "--out", "words.csv", "--report", "words.json"]
     contrastive = ["--manifest", "cases/manifest.csv", "--output", "contrastive"]
-    yield ["index", "build", "store", *contrastive, "--out", "index"]
+    yield ["index", "build", "store", *contrastive, "--out", "index", "--thumbnails"]
+    yield ["export", "atlas", "index", "atlas.parquet", "--thumbnails", "--manifest", "cases/manifest.csv"]
     yield ["export", "npz", "store", "v.npz"]
     yield ["export", "prompts", "store", "p.npz"]
 

@@ -18,7 +18,7 @@ def verbs() -> list[list[str]]:
     """Every command of the command line, as a user types it."""
     found = []
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        children = getattr(command, "commands", None)
+        children = [child for child, inner in getattr(command, "commands", {}).items() if not inner.hidden]
         if not command.hidden:
             found += [[name, child] for child in children] if children else [[name]]
     return found

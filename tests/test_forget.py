@@ -461,7 +461,7 @@ def test_links_to_stores_elsewhere_are_told(world: World) -> None:
     (inside / "again").symlink_to(inside / "store")
     result = forget([inside], patients=[owner(3)], key_file=world.key)
     assert sorted(result.problems) == [
-        f"{inside / f'their-{place}'}: a link to a store, an index, a probe or heat maps, not followed; "
+        f"{inside / f'their-{place}'}: a link to a store, an index, a probe, maps or thumbnails, not followed; "
         f"name {elsewhere / place}"
         for place in ("index", "store")
     ]

@@ -38,8 +38,10 @@ ALIKE = {
     *("--bootstraps", "--calibrate", "--count-no-finding", "--device", "--engine", "--extra", "--follow-links"),
     *("--blank", "--json", "--prevalence", "--thresholds-split", "--uncertain"),
 }
-# Once, or several times; a number, or several; how many, or whether; what an encoder's vectors can be made into there.
-OWN_TYPES = {"--explain", "--store", "--patient", "-k", "--output", "--pool", "--probe", "--shots", "--against"}
+# Once, or several times; a number, or several; how many, or whether; what an encoder's vectors can be made into there;
+# whether small pictures are kept beside an index, or where a server keeps them.
+OWN_TYPES = {"--explain", "--store", "--patient", "-k", "--output", "--pool", "--probe", "--shots"}
+OWN_TYPES |= {"--against", "--thumbnails"}
 # One word, two things: what a probe is, and what an index is; a likeness, a part of a map's highest value and a score.
 NAMESAKES = {
     *(("--kind", "index build"), ("--threshold", "index duplicates"), ("--threshold", "explain evaluate")),

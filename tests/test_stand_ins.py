@@ -81,6 +81,7 @@ COMMANDS = [
     ["explain", "FIRST", *MANIFEST, "--probe", "probe", "--maps-only", "--out", "why2", "--json"],
     ["explain", "curves", "why", "FIRST", *MANIFEST, "--probe", "probe", "--bootstraps", "5"],
     ["explain", "curves", "why", "FIRST", *MANIFEST, "--probe", "probe", "--bootstraps", "5", "--json"],
+    ["export", "atlas", "index", "atlas.parquet"],
     ["index", "info", "index"],
     ["index", "verify", "index"],
     ["index", "evaluate", "index", "--bootstraps", "5"],

@@ -33,6 +33,7 @@ FLOORS = {
     "present": 1,
     "prompts": 1,
     "store": 1,
+    "thumbnails": 1,
     "cases": 2,
     "datasets": 2,
     "imports": 2,

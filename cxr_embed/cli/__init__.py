@@ -95,7 +95,7 @@ app.add_typer(store.app, name="store")
 app.add_typer(index.app, name="index")
 app.add_typer(marks.app, name="marks")
 app.add_typer(imports.app, name="import")
-app.add_typer(exports.app, name="export", hidden=True)
+app.add_typer(exports.app, name="export")
 app.add_typer(encoders.app, name="encoders")
 app.add_typer(encoders.weights_app, name="weights")
 

@@ -19,7 +19,9 @@ EXAMPLE = "Example: `cxr-embed forget --patient 4711 --delete-rows vectors/ inde
 
 
 def forget(
-    paths: Annotated[list[Path], typer.Argument(help="Stores, indexes, heat maps, files, or folders of them.")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Stores, indexes, heat maps, thumbnails, files, or folders of them.")
+    ],
     patient: Annotated[
         list[str] | None, typer.Option(help="As the hospital has the id, or as the store has it (repeatable).")
     ] = None,
@@ -35,10 +37,10 @@ def forget(
 ) -> None:
     """Take a patient out of all stores, indexes and heat maps under some paths, for good: a withdrawn consent.
 
-    Vectors, rows, cases, heat maps, overlays and readers' marks go; the same file stays out under any name, and so does
-    the patient: `embed`, `import` and `index` honour lists of keyed hashes, in each store and index and beside the key.
-    Probes that learned from the patient and other files that mention it are named. Radiographs and backups are yours to
-    delete.
+    Vectors, rows, cases, heat maps, overlays, thumbnails and readers' marks go; the same file stays out under any name,
+    and so does the patient: `embed`, `import` and `index` honour lists of keyed hashes, in each store and index and
+    beside the key. Probes that learned from the patient and other files that mention it are named. Radiographs and
+    backups are yours to delete.
 
     Exit status 0: nothing under the paths knows of the patient any more. 1: something named does, or something could
     not be done; see to it and run the same again.
@@ -70,6 +72,7 @@ def _print(result: Forgetting) -> None:
         (result.stores, "images", "image"),
         (result.maps, "maps", "heat map"),
         (result.marks, "marks", "reader's mark"),
+        (result.thumbnails, "thumbnails", "thumbnail"),
         (result.indexes, "cases", "case"),
     )
     for found, key, unit in places:

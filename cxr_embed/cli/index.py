@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cxr_embed.choices import Engine, IndexKind, IndexPooling
 from cxr_embed.cli.common import RESEARCH, fail, print_json, progress_bar
-from cxr_embed.cli.options import AsJson, Extra, IndexPath, KeyFile, StorePath
+from cxr_embed.cli.options import AsJson, Extra, IndexPath, KeyFile, Root, StorePath
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_facts
 from cxr_embed.present.numbers import format_bytes
@@ -59,11 +60,24 @@ def build(
     ] = "auto",
     memory: Annotated[str, typer.Option(help="What the search structure may take, e.g. 500MB or 4GB.")] = "4GB",
     key_file: KeyFile = None,
+    thumbnails: Annotated[
+        bool,
+        typer.Option(
+            "--thumbnails",
+            help="Keep small pictures of the cases on disk, beside the index, for `serve`; not of files whose header "
+            "says that text is burnt in. Needs --manifest.",
+        ),
+    ] = False,
+    root: Root = None,
     as_json: AsJson = False,
 ) -> None:
     """Build an index of a store's vectors, and measure how many of the true neighbours it finds."""
     from cxr_embed.api.search import build_index
 
+    if thumbnails and manifest is None:
+        fail("--thumbnails needs --manifest: the table that says where each case's radiograph is", 2)
+    if root is not None and not thumbnails:
+        fail("--root is for --thumbnails: nothing else of an index is read from radiographs", 2)
     limit = as_bytes(memory)
     with progress_bar() as progress:
         built = build_index(
@@ -78,7 +92,14 @@ def build(
             key_file=key_file,
             progress=progress,
         )
-    _print_summary(out, built.record, len(built), built.notes, "built", as_json)
+        made = None
+        if thumbnails and manifest is not None:
+            from cxr_embed.web.keeping import make_thumbnails
+
+            made = make_thumbnails(out, manifest, root, progress)
+    notes = [*built.notes, *(made.notes if made is not None else ())]
+    more = {"thumbnails": made.to_json()} if made is not None else {}
+    _print_summary(out, built.record, len(built), notes, "built", as_json, more)
 
 
 def as_bytes(text: str) -> int:
@@ -96,10 +117,16 @@ def as_bytes(text: str) -> int:
 
 
 def _print_summary(
-    path: Path, record: IndexRecord, changed: int, notes: Sequence[str], what: str, as_json: bool
+    path: Path,
+    record: IndexRecord,
+    changed: int,
+    notes: Sequence[str],
+    what: str,
+    as_json: bool,
+    more: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
     if as_json:
-        print_json({"index": str(path), what: changed, "notes": list(notes), **describe(record)})
+        print_json({"index": str(path), what: changed, "notes": list(notes), **describe(record), **more})
         return
     for note in notes:
         typer.echo(f"note: {note}")
@@ -166,6 +193,13 @@ def remove(
     uri: Annotated[
         str | None, typer.Option(help="Of Milvus: http://HOST:PORT, or a file of the embedded one (.db).")
     ] = None,
+    thumbnails: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of `serve --thumbnails`, out of which they are taken too; the one beside the index is always.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Take cases out: afterwards no file of the index holds their vectors or what was known of them.
@@ -173,13 +207,15 @@ def remove(
     With Milvus INDEX is the collection; a server deletes its files later, by itself.
     """
     check_engine(engine, uri)
+    if thumbnails is not None and uri is not None:
+        fail("--thumbnails is of an index, and not of a collection in Milvus", 2)
     if uri is not None:
         _remove_from_milvus(str(index), image_ids or (), patient or (), uri, as_json)
         return
     from cxr_embed.index.faiss.build import remove_cases
 
     with progress_bar() as progress:
-        written = remove_cases(index, image_ids or (), patient or (), progress=progress)
+        written = remove_cases(index, image_ids or (), patient or (), thumbnails=thumbnails, progress=progress)
     if not as_json:
         typer.echo(f"note: {_ELSEWHERE}", err=True)
     _print_summary(index, written.record, written.changed, written.notes, "removed", as_json)
@@ -248,15 +284,19 @@ def verify(
     """Read every byte and compare checksums; exit status 1 where one differs."""
     from cxr_embed.index.faiss.layout import CHECKSUMS, IndexRecord, leftovers
     from cxr_embed.index.faiss.verify import upgrade_index, verify_index
+    from cxr_embed.thumbnails import is_thumbnails, sound_thumbnails, thumbnails_path
 
     with progress_bar() as progress:
         damage = verify_index(index, (lambda done, total: progress("verifying", done, total)) if progress else None)
     upgraded = upgrade and not damage and upgrade_index(index)
+    beside = thumbnails_path(index)
+    kept = sound_thumbnails(beside) if is_thumbnails(beside) else None
     unchecked = CHECKSUMS not in IndexRecord.read(index).files
     left = [path.name for path in leftovers(index)]
     if as_json:
         body = {"sound": not damage, "damage": [vars(fault) for fault in damage], "leftovers": left}
-        print_json({**body, "unchecked": unchecked, "upgraded": upgraded})
+        counts = {"sound": kept[0], "damaged": kept[1]} if kept is not None else None
+        print_json({**body, "unchecked": unchecked, "upgraded": upgraded, "thumbnails": counts})
     elif not damage:
         typer.echo(f"{index}: sound; every checksum matches")
         if upgraded:
@@ -272,6 +312,9 @@ def verify(
                 f"note: {', '.join(left)}: not part of the index; a writer is at it, or was killed, and then the next "
                 "`index add` or `remove` deletes it"
             )
+        if kept is not None:
+            made_anew = f", {kept[1]:,} damaged: made anew when they are shown" if kept[1] else ""
+            typer.echo(f"thumbnails beside it: {kept[0]:,} sound{made_anew}")
     else:
         for fault in damage:
             typer.echo(f"damaged: {fault.where}: {fault.what}", err=True)

@@ -39,6 +39,14 @@ def serve(
     weights: options.Weights = None,
     device: options.Device = "auto",
     reader: Annotated[str, typer.Option(help="Whose marks are shown and made.")] = "reader",
+    thumbnails: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder where small pictures of what was shown are kept; the one beside the index by default, where "
+            "`index build --thumbnails` made it.",
+            show_default=False,
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; any but this machine's own asks for a token.")] = (
         "127.0.0.1"
     ),
@@ -61,6 +69,8 @@ def serve(
     Only this machine can reach it, unless --host says otherwise. Nothing is asked of any other host, and nothing that
     is dropped on the page is written to disk. Ctrl-C ends it.
     """
+    if thumbnails is not None and manifest is None:
+        fail("--thumbnails needs --manifest: without it there are no pictures", 2)
     if root is not None and manifest is None:
         fail("--root needs --manifest: the table that says where each case's radiograph is", 2)
     if root is not None and not root.is_dir():
@@ -92,6 +102,8 @@ def serve(
         weights=weights,
         device=device,
         reader=reader,
+        thumbnails=thumbnails,
+        say=lambda line: typer.echo(f"note: {line}", err=True),
     )
     with serving.listening(host, port) as listener:
         try:

@@ -30,6 +30,7 @@ from cxr_embed.forget.known import (
 from cxr_embed.forget.mentions import Marks, count_mentions, distinguishable, kind_of
 from cxr_embed.forget.places import FoundPaths, find_places, sweep_partials
 from cxr_embed.forget.rows import count_rows, drop_rows
+from cxr_embed.forget.small_pictures import GoingThumbnails
 from cxr_embed.index import CaseIndex
 from cxr_embed.index.faiss.build import remove_rows
 from cxr_embed.index.faiss.layout import writing
@@ -55,6 +56,7 @@ class Forgetting:
         maps: folders of heat maps: `path`, and `maps` that are gone, with their overlays.
         marks: files of readers' marks: `path`, and `marks` that are gone: what was done to the images, and names and
             notes that mention somebody.
+        thumbnails: folders of thumbnails: `path`, and `thumbnails` that are gone.
         milvus: `uri`, `collection`, `cases`; None where none was named.
         probes: that learned from a patient: `path`, `learned` (`yes`, or `perhaps` where they do not say) and `why`.
         files: that mention somebody: `path`, `kind`, `mentions` (rows of a table, else names), `named` (whether the
@@ -71,6 +73,7 @@ class Forgetting:
     indexes: list[dict[str, Any]] = field(default_factory=list)
     maps: list[dict[str, Any]] = field(default_factory=list)
     marks: list[dict[str, Any]] = field(default_factory=list)
+    thumbnails: list[dict[str, Any]] = field(default_factory=list)
     milvus: dict[str, Any] | None = None
     probes: list[dict[str, Any]] = field(default_factory=list)
     files: list[dict[str, Any]] = field(default_factory=list)
@@ -290,27 +293,8 @@ def _delete_rows(result: Forgetting, marks: Marks) -> None:
 def _take_out(result: Forgetting, places: FoundPaths, known: Known, milvus: tuple[str, str] | None) -> None:
     """Takes everything that is meant out of maps, indexes, Milvus and stores; counts only in a dry run."""
     covers = known.forgotten.covers
-
-    def rows(index: CaseIndex) -> np.ndarray:
-        return np.array([case.is_covered(known.forgotten) for case in cases_in(index)], bool)
-
-    for path in places.maps:
-        with _problems(result, path):
-            marks = Marks(known)
-            maps = count_maps(path, marks) if result.dry_run else take_out_maps(path, marks)
-            result.maps.append({"path": str(path), "maps": maps})
-    for path in places.marks:
-        with _problems(result, path):
-            marks = Marks(known)
-
-            def goes(case: MarkedCase, text: str, marks: Marks = marks) -> bool:
-                return marked_case(case).is_covered(known.forgotten) or marks.count_in(text) > 0
-
-            result.marks.append({"path": str(path), "marks": forget_marks(path, goes, result.dry_run)})
-    for path in places.indexes:
-        with _problems(result, path):
-            cases = int(rows(CaseIndex(path)).sum()) if result.dry_run else remove_rows(path, rows).changed
-            result.indexes.append({"path": str(path), "cases": cases})
+    _take_out_maps_and_marks(result, places, known)
+    _take_out_cases(result, places, known)
     if milvus is not None:
         from cxr_embed.index.milvus.remove import cases_of, remove_covered
 
@@ -330,6 +314,41 @@ def _take_out(result: Forgetting, places: FoundPaths, known: Known, milvus: tupl
                 continue
             with _locked(path):
                 result.stores.append({"path": str(path), **vars(take_out(path, covers))})
+
+
+def _take_out_maps_and_marks(result: Forgetting, places: FoundPaths, known: Known) -> None:
+    for path in places.maps:
+        with _problems(result, path):
+            marks = Marks(known)
+            maps = count_maps(path, marks) if result.dry_run else take_out_maps(path, marks)
+            result.maps.append({"path": str(path), "maps": maps})
+    for path in places.marks:
+        with _problems(result, path):
+            marks = Marks(known)
+
+            def goes(case: MarkedCase, text: str, marks: Marks = marks) -> bool:
+                return marked_case(case).is_covered(known.forgotten) or marks.count_in(text) > 0
+
+            result.marks.append({"path": str(path), "marks": forget_marks(path, goes, result.dry_run)})
+
+
+def _take_out_cases(result: Forgetting, places: FoundPaths, known: Known) -> None:
+    """Out of indexes, and their thumbnails before and after: a server may make one until its case is gone."""
+
+    def rows(index: CaseIndex) -> np.ndarray:
+        return np.array([case.is_covered(known.forgotten) for case in cases_in(index)], bool)
+
+    thumbnails = GoingThumbnails(known, places.indexes)
+    for path in places.thumbnails:
+        with _problems(result, path):
+            result.thumbnails.append({"path": str(path), "thumbnails": thumbnails.take_out(path, result.dry_run)})
+    for path in places.indexes:
+        with _problems(result, path):
+            cases = int(rows(CaseIndex(path)).sum()) if result.dry_run else remove_rows(path, rows).changed
+            result.indexes.append({"path": str(path), "cases": cases})
+    for path in places.thumbnails if not result.dry_run else ():
+        with _problems(result, path):
+            thumbnails.take_out(path)
 
 
 @contextmanager

@@ -19,6 +19,10 @@ from cxr_embed.store.forgotten import FORGOTTEN
 from cxr_embed.store.layout import HEADER as STORE_JSON
 from cxr_embed.store.layout import INCOMING, LOCK, SHARDS
 from cxr_embed.store.prompts import PROMPTS
+from cxr_embed.thumbnails import HEADER as THUMBNAILS_JSON
+from cxr_embed.thumbnails import is_thumbnails, thumbnails_path
+from cxr_embed.thumbnails.folder import FOLDER
+from cxr_embed.thumbnails.folder import LOCK as THUMBNAILS_LOCK
 
 _GENERATION = re.compile(r"generation-[0-9a-f]{12}")
 _PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{32}\.partial")
@@ -31,6 +35,7 @@ class FoundPaths:
     Attributes:
         stores, indexes, probes, maps: their folders.
         milvus: files of the embedded Milvus.
+        thumbnails: folders of thumbnails; those of an index, too, that lie beside it.
         marks: files of readers' marks; those of an index, too, that lie beside it.
         files: all other files.
         problems: what nobody can look into, in sentences.
@@ -40,6 +45,7 @@ class FoundPaths:
     indexes: list[Path] = field(default_factory=list)
     probes: list[Path] = field(default_factory=list)
     maps: list[Path] = field(default_factory=list)
+    thumbnails: list[Path] = field(default_factory=list)
     milvus: list[Path] = field(default_factory=list)
     marks: list[Path] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
@@ -47,7 +53,7 @@ class FoundPaths:
 
 
 def find_places(paths: Sequence[Path]) -> FoundPaths:
-    """Walks the paths; links to folders are not followed, but those to a store, an index, a probe or maps are reported.
+    """Walks the paths; links to folders are not followed, but those to a store, an index or the like are reported.
 
     Raises:
         CxrEmbedError: for a path where nothing is.
@@ -63,9 +69,11 @@ def find_places(paths: Sequence[Path]) -> FoundPaths:
         else:
             _walk(path, places)
     places.marks += [path for index in places.indexes if (path := marks_path(index)).is_file()]
+    places.thumbnails += [path for index in places.indexes if is_thumbnails(path := thumbnails_path(index))]
     for found in (places.stores, places.indexes, places.probes, places.maps, places.milvus, places.files):
         found[:] = sorted(dict.fromkeys(found))  # paths may lie in one another
-    places.marks[:] = sorted({Path(os.path.realpath(path)): path for path in places.marks}.values())
+    for found in (places.marks, places.thumbnails):
+        found[:] = sorted({Path(os.path.realpath(path)): path for path in found}.values())
     return places
 
 
@@ -99,11 +107,15 @@ def _walk(root: Path, places: FoundPaths) -> None:
         elif MAPS_JSON in files:
             places.maps.append(folder)
             own = {MAPS_JSON}
+        elif THUMBNAILS_JSON in files:
+            places.thumbnails.append(folder)
+            own = {THUMBNAILS_JSON, THUMBNAILS_LOCK}
+            folders[:] = [each for each in folders if not FOLDER.fullmatch(each)]
         elif left := [each for each in folders if _GENERATION.fullmatch(each)]:
             places.problems.append(f"{folder / left[0]}: left by a build of an index that was killed; delete it")
             folders[:] = [each for each in folders if each not in left]
         places.problems += [
-            f"{link}: a link to a store, an index, a probe or heat maps, not followed; name {link.resolve()}"
+            f"{link}: a link to a store, an index, a probe, maps or thumbnails, not followed; name {link.resolve()}"
             for link in map(folder.joinpath, folders)
             if link.is_symlink() and _outside(link, root)
         ]
@@ -124,5 +136,6 @@ def _kind_of_file(path: Path, places: FoundPaths) -> list[Path]:
 def _outside(link: Path, root: Path) -> bool:
     """Whether a link leads to a folder of ours that this walk does not come to."""
     target = link.resolve()
-    ours = any((target / each).is_file() for each in (STORE_JSON, INDEX_JSON, PROBE_JSON, MAPS_JSON))
+    headers = (STORE_JSON, INDEX_JSON, PROBE_JSON, MAPS_JSON, THUMBNAILS_JSON)
+    ours = any((target / each).is_file() for each in headers)
     return ours and not target.is_relative_to(root.resolve())

@@ -34,6 +34,7 @@ class Picture:
     bits: int
     notes: tuple[ImageNote, ...] = ()
     fields: DicomFields = field(default_factory=DicomFields)
+    identifying: bool = False
 
 
 def check_size(height: int, width: int) -> None:

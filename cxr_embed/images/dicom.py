@@ -87,12 +87,13 @@ def decode_dicom(data: bytes, colour: Colour) -> Picture:
         dataset = _parse(data)
         try:
             _check_kind(dataset)
-            fields = dicom_fields(dataset)
+            fields, identifying = dicom_fields(dataset), is_identifying(dataset)
             lateral: tuple[ImageNote, ...] = ("lateral",) if is_lateral(fields.view) else ()
             photometric = complete(dataset)
             if not photometric.startswith("MONOCHROME"):
                 grey = grey_of_channels(dataset, photometric, colour)
-                return replace(grey, notes=(*grey.notes, *_aspect(dataset), *lateral), fields=fields)
+                notes = (*grey.notes, *_aspect(dataset), *lateral)
+                return replace(grey, notes=notes, fields=fields, identifying=identifying)
             stored = stored_values(dataset, photometric)
             if stored.values.ndim != 2:  # grey in a colour stream
                 stored = replace(stored, values=to_grey(stored.values, stored.bits, "refuse")[0])
@@ -109,7 +110,7 @@ def decode_dicom(data: bytes, colour: Colour) -> Picture:
         index, low = stored.values, stored.low
         if low or (stored.high < np.iinfo(index.dtype).max and index.max() > stored.high):
             index = np.clip(index, low, stored.high).astype(np.int32) - low
-        return Picture(table[index], display.bits, (*display.notes, *aspect, *lateral), fields)
+        return Picture(table[index], display.bits, (*display.notes, *aspect, *lateral), fields, identifying)
 
 
 @contextmanager
@@ -204,6 +205,15 @@ def dicom_fields(dataset: Dataset) -> DicomFields:
         age=age_in_years(_text(dataset, "PatientAge")),
         sex=_SEXES.get(sex, ""),
     )
+
+
+def is_identifying(dataset: Dataset) -> bool:
+    """Whether the header says that the pixels show who it is: BurnedInAnnotation or RecognizableVisualFeatures is YES.
+
+    Whatever else the two may hold but NO is taken for a YES: these are files that nobody wrote by the standard.
+    """
+    said = (value_of(dataset, keyword) for keyword in ("BurnedInAnnotation", "RecognizableVisualFeatures"))
+    return any(value is not None and str(value).strip(" \0").upper() not in ("", "NO") for value in said)
 
 
 def _text(dataset: Dataset, keyword: str) -> str:

@@ -141,6 +141,7 @@ def decode_image(data: bytes, suffix: str = "", content_id: str = "", colour: Co
         source=actual,
         fields=picture.fields,
         notes=notes,
+        identifying=picture.identifying,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from cxr_embed.errors import CaseIndexError
 from cxr_embed.io.digests import file_record
 from cxr_embed.manifest import DAY_OFFSET, Manifest
 from cxr_embed.store import Store
+from cxr_embed.thumbnails import thumbnail_key
 from cxr_embed.types import counted
 
 IMAGE, PATIENT, CONTENT, PATH, DATE, AGE = "image_id", "patient_id", "content", "path", "study_date", "age"
@@ -71,6 +73,12 @@ def case_table(store: Store, rows: np.ndarray, manifest: Manifest | None) -> pa.
 def image_ids(store: Store) -> pa.Array:
     """A store's image ids, in its order."""
     return pa.array(store.ids.tolist(), pa.string())
+
+
+def thumbnail_keys(table: pa.Table) -> list[str]:
+    """What the thumbnail of each case is called; blank for those whose file is not known."""
+    boxes = table[BOX].to_pylist() if BOX in table.column_names else itertools.repeat(None)
+    return list(map(thumbnail_key, table[CONTENT].to_pylist(), boxes))
 
 
 def _text(values: pa.Array) -> pa.Array:

@@ -16,31 +16,34 @@ import numpy as np
 
 from cxr_embed.errors import ImageError
 from cxr_embed.io.processes import end_with_peer, stderr_silenced
+from cxr_embed.regions import Box
 from cxr_embed.web import wire
 
 if TYPE_CHECKING:
     from cxr_embed.types import CxrImage
 
 MEMORY = 6 << 30  # bytes of address space: 100 megapixels of 16 bits, several times over, beside the libraries
-_QUALITY = 84  # of JPEG: finer steps than these are not seen at a preview's size
+_QUALITY = 84  # of JPEG and WebP: finer steps than these are not seen at a preview's size
 
 
 def answer(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], list[bytes | memoryview]]:
     """Decodes a file.
 
     Args:
-        head: `sides`, of the previews that are wanted; `pixels`, whether all of them are; `colour`, see `decode_image`.
+        head: `sides`, of the previews that are wanted, and `coding` of them, JPEG or WEBP; `box`, of the region that
+            they show, blank for the whole; `pixels`, whether all of them are wanted; `colour`, see `decode_image`.
         data: the file.
 
     Returns:
-        What is known of the picture, and the parts: a JPEG for each side, then the pixels, little endian.
+        What is known of the picture, and the parts: a preview for each side, then the pixels, little endian.
     """
-    from cxr_embed.images import decode_image, machine_fault
+    from cxr_embed.images import crop_image, decode_image, machine_fault
 
     try:
         with stderr_silenced():
             image = decode_image(data, colour=head["colour"])
-        parts: list[bytes | memoryview] = [preview(image, side) for side in head["sides"]]
+        shown = crop_image(image, Box.parse(head["box"])) if head["box"] else image
+        parts: list[bytes | memoryview] = [preview(shown, side, head["coding"]) for side in head["sides"]]
     except ImageError as error:
         return {"fault": error.kind, "why": str(error)}, []
     except Exception as error:
@@ -49,6 +52,7 @@ def answer(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], list[byte
     height, width = image.pixels.shape
     known = {"height": height, "width": width, "bits": image.bits, "content": image.content_id}
     known |= {"source": image.source, "notes": list(image.notes), "fields": asdict(image.fields)}
+    known["identifying"] = image.identifying
     if head["pixels"]:
         plain = np.ascontiguousarray(image.pixels, image.pixels.dtype.newbyteorder("<"))
         known["depth"] = plain.dtype.itemsize
@@ -56,8 +60,8 @@ def answer(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], list[byte
     return known, parts
 
 
-def preview(image: CxrImage, side: int) -> bytes:
-    """A grey JPEG whose longer side has at most so many pixels; a picture of little contrast is spread first."""
+def preview(image: CxrImage, side: int, coding: str = "JPEG") -> bytes:
+    """A grey picture whose longer side has at most so many pixels; one of little contrast is spread first."""
     from PIL import Image
 
     from cxr_embed.images import stretch
@@ -72,7 +76,7 @@ def preview(image: CxrImage, side: int) -> bytes:
     small = Image.fromarray(grey)
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    small.save(out, "JPEG", quality=_QUALITY)
+    small.save(out, coding, quality=_QUALITY)
     return out.getvalue()
 
 

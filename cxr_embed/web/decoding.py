@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -31,15 +31,17 @@ class Decoded:
 
     Attributes:
         image: the radiograph, where its pixels were wanted.
-        previews: a JPEG for each side that was wanted.
+        previews: a picture for each side that was wanted.
         content: SHA-256 of the file, 64 hexadecimal digits.
         notes: what is odd about it.
+        identifying: as of a `CxrImage`.
     """
 
     image: CxrImage | None
     previews: tuple[bytes, ...]
     content: str
     notes: tuple[str, ...]
+    identifying: bool
 
 
 class Decoders:
@@ -65,7 +67,16 @@ class Decoders:
         finally:
             self._free.put(worker)
 
-    def decode(self, data: bytes, sides: Sequence[int] = (), pixels: bool = False, colour: Colour = "grey") -> Decoded:
+    def decode(
+        self,
+        data: bytes,
+        sides: Sequence[int] = (),
+        pixels: bool = False,
+        colour: Colour = "grey",
+        *,
+        box: str = "",
+        coding: Literal["JPEG", "WEBP"] = "JPEG",
+    ) -> Decoded:
         """Decodes a file.
 
         Args:
@@ -73,6 +84,8 @@ class Decoders:
             sides: longer sides of the previews that are wanted.
             pixels: whether the radiograph itself is.
             colour: see `decode_image`.
+            box: of the region that the previews show; blank for the whole picture.
+            coding: of the previews.
 
         Raises:
             ImageError: for what is not a radiograph; `worker-died` for a file that ends or holds up its worker.
@@ -82,7 +95,8 @@ class Decoders:
         except queue.Empty:
             raise ImageError("worker-died", "the server is busy with other pictures; try again") from None
         try:
-            known, parts = worker.ask({"sides": list(sides), "pixels": pixels, "colour": colour}, data, self._seconds)
+            head = {"sides": list(sides), "pixels": pixels, "colour": colour, "box": box, "coding": coding}
+            known, parts = worker.ask(head, data, self._seconds)
         finally:
             self._free.put(worker)
         if "fault" in known:
@@ -111,9 +125,10 @@ def _decoded(known: dict[str, Any], parts: list[memoryview], previews: int, pixe
             source=known["source"],
             fields=DicomFields(**known["fields"]),
             notes=tuple(note for note in known["notes"] if note in get_args(ImageNote)),
+            identifying=bool(known["identifying"]),
         )
-    jpegs = tuple(bytes(part) for part in parts[:previews])
-    return Decoded(image, jpegs, str(known["content"]), tuple(map(str, known["notes"])))
+    small = tuple(bytes(part) for part in parts[:previews])
+    return Decoded(image, small, str(known["content"]), tuple(map(str, known["notes"])), bool(known["identifying"]))
 
 
 class _Worker:

@@ -42,7 +42,7 @@ def _add_pictures(made: APIRouter, site: Site) -> None:
     # Threads of their own: pictures that wait for a decoder hold up no search.
     threads = anyio.CapacityLimiter(_PICTURES_AT_ONCE)
 
-    @made.get("/api/picture", summary="A case, or a picture that was sent, as a JPEG.", response_class=Response)
+    @made.get("/api/picture", summary="A case, or a picture that was sent, as a JPEG or WebP.", response_class=Response)
     async def picture(case: str = "", upload: str = "", size: Size = "small") -> Response:
         return await anyio.to_thread.run_sync(_shown, site, case, upload, size, limiter=threads)
 
@@ -96,8 +96,8 @@ def _shown(site: Site, case: str, upload: str, size: Size) -> Response:
     try:
         if upload:
             kept = site.uploads.get(upload)
-            return _jpeg(kept.previews[size]) if kept is not None else _placeholder("the picture is gone", 410)
-        return _jpeg(site.state.answer(lambda now: site.pictures.preview(now, case, size)))
+            return _picture(kept.previews[size]) if kept is not None else _placeholder("the picture is gone", 410)
+        return _picture(site.state.answer(lambda now: site.pictures.preview(now, case, size)))
     except CaseIndexError:
         return _placeholder("not in the index", 404)
     except NoPicture as why:
@@ -165,8 +165,8 @@ async def _each(parts: Iterable[bytes | memoryview]) -> AsyncIterator[bytes | me
         yield part
 
 
-def _jpeg(data: bytes) -> Response:
-    return Response(data, media_type="image/jpeg")
+def _picture(data: bytes) -> Response:
+    return Response(data, media_type="image/webp" if data.startswith(b"RIFF") else "image/jpeg")
 
 
 def _placeholder(why: str, status: int) -> Response:

@@ -21,15 +21,15 @@ from starlette.types import ASGIApp
 
 from cxr_embed.api.probe import load_probe
 from cxr_embed.api.screen import PromptSource, prompts_of
-from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
-from cxr_embed.manifest import read_paths, read_root
+from cxr_embed.errors import CxrEmbedError, EncoderError, StoreError
 from cxr_embed.marks import READER, ReaderMarks, check_marks, marks_path
 from cxr_embed.probe.features import ProbeError
 from cxr_embed.store import open_store
+from cxr_embed.thumbnails import Thumbnails, is_thumbnails, thumbnails_path
 from cxr_embed.types import CxrImage, EncoderSpec
 from cxr_embed.web.decoding import Decoders
 from cxr_embed.web.encoders import ServerEncoders
-from cxr_embed.web.pictures import Pictures
+from cxr_embed.web.pictures import Pictures, read_places
 from cxr_embed.web.site import Site
 from cxr_embed.web.state import State
 from cxr_embed.web.uploads import Uploads
@@ -77,6 +77,8 @@ def open_site(
     weights: Path | None = None,
     device: str = "auto",
     reader: str = READER,
+    thumbnails: Path | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Site:
     """Opens what pages are made of.
 
@@ -87,6 +89,9 @@ def open_site(
         store, probe, prompts: for the pages of scores.
         weights, device: of the encoder, for pictures and words.
         reader: whose marks are shown and made.
+        thumbnails: a folder where those of the radiographs that are shown are kept; the one beside the index by
+            default, where there is one.
+        say: is given a sentence where that is no longer possible.
 
     Raises:
         CxrEmbedError: where something is missing, damaged or made for another encoder.
@@ -104,19 +109,22 @@ def open_site(
         if spec.text is None:
             raise EncoderError(f"`prompts`: {spec.name} embeds no words; `cxr-embed encoders` says which do")
         state.prompts = prompts_of(prompts)[0]
-    paths: dict[str, str] = {}
-    if manifest is not None:
-        paths = read_paths(manifest)
-        root = root if root is not None else read_root(manifest)
-        if not root.is_dir():
-            raise ManifestError(f"{root}: no such folder of radiographs; name it with `root`")
-        known = set(state.current().index.ids.tolist())
-        if known and not known & paths.keys():
-            raise ManifestError(f"{manifest}: not the manifest of {index}: it has none of its cases")
     marks = ReaderMarks(marks_path(index), reader)
     check_marks(marks.path)
     decoders = Decoders(_DECODERS)
-    return Site(state, Pictures((root or Path(os.devnull)).absolute(), paths, decoders), Uploads(decoders), marks)
+    pictures = Pictures(Path(os.devnull), {}, decoders)
+    if manifest is not None:
+        pictures = Pictures(*read_places(state.current().index, manifest, root), decoders)
+        pictures.thumbnails = _thumbnails(index, thumbnails, say)
+    return Site(state, pictures, Uploads(decoders), marks)
+
+
+def _thumbnails(index: Path, named: Path | None, say: Callable[[str], None] | None) -> Thumbnails | None:
+    """The folder that was named, or the one beside the index where there is one."""
+    if named is not None:
+        return Thumbnails.make(named, say)
+    beside = thumbnails_path(index)
+    return Thumbnails(beside, say) if is_thumbnails(beside) else None
 
 
 def _check_same(what: str, other: EncoderSpec, spec: EncoderSpec, error: type[CxrEmbedError]) -> None:

@@ -42,6 +42,10 @@ class Generation:
         """Another one for every time that the index was written."""
         return self.index.record.generation
 
+    def is_current(self) -> bool:
+        """Whether the index was not written since."""
+        return _stamp(self.index.path) == self.stamp
+
     @cached_property
     def search(self) -> SearchIndex:
         """The use case."""
@@ -102,11 +106,20 @@ class State:
             return request(after)
 
     def _open(self) -> Generation:
-        stamp = _stamp(self.path)
-        generation = Generation(CaseIndex(self.path), stamp)
+        generation = open_generation(self.path)
         _touch(generation.index)
         _ = generation.columns
         return generation
+
+
+def open_generation(path: Path) -> Generation:
+    """The index as it is now.
+
+    Raises:
+        CaseIndexError: where there is none, or it is damaged.
+    """
+    stamp = _stamp(path)
+    return Generation(CaseIndex(path), stamp)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

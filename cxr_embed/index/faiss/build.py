@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index.case_table import IMAGE, case_table, image_ids, join, keep, write_table
+from cxr_embed.index.case_table import IMAGE, case_table, image_ids, join, keep, thumbnail_keys, write_table
 from cxr_embed.index.faiss import kinds, token_candidates
 from cxr_embed.index.faiss.arrays import array_file
 from cxr_embed.index.faiss.from_store import changed_files, chosen_images, copy_prompts, forgotten_of, identity
@@ -39,6 +40,7 @@ from cxr_embed.metrics.spread import collapsed
 from cxr_embed.store import Store
 from cxr_embed.store.forgotten import FORGOTTEN
 from cxr_embed.store.writer import describe
+from cxr_embed.thumbnails import thumbnails_path, without
 from cxr_embed.types import EncoderSpec, counted
 from cxr_embed.version import __version__
 
@@ -97,7 +99,8 @@ def build_index(
         kept, zero = write_arrays(folder, store, (output, pool), chosen, progress)
         if not len(kept):
             raise CaseIndexError(f"{store.path}: none of the vectors has a direction, so there is nothing to index")
-        write_table(folder / CASES, case_table(store, kept, manifest))
+        table = case_table(store, kept, manifest)
+        write_table(folder / CASES, table)
         copy_prompts(store, folder)
         if forgotten:  # what is added later, of another store, is to know it too
             forgotten.save(root / FORGOTTEN)
@@ -108,7 +111,9 @@ def build_index(
             notes += (f"built {chosen_kind.name}, not {kind}: {few}; `index add` changes to it once there are enough",)
         record, warnings = write_candidates(record, folder, chosen_kind, progress)
         alike = _alike(folder)
-        return Written(publish(root, record), len(kept), (*notes, *zero, *alike, *warnings))
+        with without(thumbnails_path(root), _others(table)):
+            published = publish(root, record)
+        return Written(published, len(kept), (*notes, *zero, *alike, *warnings))
 
 
 def _vectors_of(store: Store, output: str | None, pool: str | None) -> tuple[str, str]:
@@ -219,16 +224,18 @@ def remove_cases(
     ids: Sequence[str] = (),
     patients: Sequence[str] = (),
     *,
+    thumbnails: Path | None = None,
     progress: kinds.Progress | None = None,
 ) -> Written:
     """Takes cases out: afterwards no file of the index holds their vectors, their ids or what was known of them.
 
-    Nothing keeps them from being added again; `forget` does.
+    The thumbnails beside the index go with them. Nothing keeps cases from being added again; `forget` does.
 
     Args:
         path: the index's folder.
         ids: image ids.
         patients: patients, all of whose cases go.
+        thumbnails: another folder of thumbnails, out of which theirs are taken too.
         progress: as for `build_index`.
 
     Raises:
@@ -248,11 +255,14 @@ def remove_cases(
             gone[rows] = True
         return gone
 
-    return remove_rows(root, choose, progress)
+    return remove_rows(root, choose, progress, thumbnails)
 
 
 def remove_rows(
-    root: Path, choose: Callable[[CaseIndex], np.ndarray], progress: kinds.Progress | None = None
+    root: Path,
+    choose: Callable[[CaseIndex], np.ndarray],
+    progress: kinds.Progress | None = None,
+    thumbnails: Path | None = None,
 ) -> Written:
     """Takes out the rows that are chosen; where none is, the index stays as it is, and what a kill left is deleted.
 
@@ -260,6 +270,7 @@ def remove_rows(
         root: the index's folder.
         choose: from the index to `(N,)` bool; called while no other process can write.
         progress: as for `build_index`.
+        thumbnails: as for `remove_cases`.
 
     Raises:
         CaseIndexError: for an index that is damaged or cannot be written.
@@ -269,7 +280,8 @@ def remove_rows(
         old = CaseIndex(root)
         gone = choose(old)
         if not gone.any():
-            return Written(old.record, 0, ())
+            with without(thumbnails_path(root), _others(old.table)):
+                return Written(old.record, 0, ())
         kept = np.flatnonzero(~gone)
         with contextlib.ExitStack() as stack:
             files = {
@@ -279,7 +291,8 @@ def remove_rows(
             for name, array in old.arrays.items():
                 files[name].copy(array, kept)
             write_checksums(folder, (file.checksums for file in files.values()))
-        write_table(folder / CASES, keep(old.table, kept))
+        table = keep(old.table, kept)
+        write_table(folder / CASES, table)
         _keep_prompts(old, folder)
         record = replace(old.record, cases=len(kept), generation=folder.name, created=utc_now())
         wanted, index = record.kind, None
@@ -294,7 +307,23 @@ def remove_rows(
             elif not kinds.without(index, ~gone, old.vectors[gone]):
                 index, wanted = None, kinds.choose(len(kept), record.shape[-1], wanted.name)
         record, warnings = write_candidates(record, folder, wanted, progress, index)
-        return Written(publish(root, record), int(gone.sum()), warnings)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(without(thumbnails_path(root), _others(table)))
+            if thumbnails is not None:
+                leaving = set(thumbnail_keys(old.table.filter(pa.array(gone)))) - set(thumbnail_keys(table))
+                stack.enter_context(without(thumbnails, lambda: leaving.__contains__))
+            published = publish(root, record)
+        return Written(published, int(gone.sum()), warnings)
+
+
+def _others(table: pa.Table) -> Callable[[], Callable[[str], bool]]:
+    """Which thumbnails are of no case of a table: they go as the table becomes the index's."""
+
+    def goes() -> Callable[[str], bool]:
+        stay = set(thumbnail_keys(table))
+        return lambda key: key not in stay
+
+    return goes
 
 
 def _keep_prompts(old: CaseIndex, folder: Path) -> None:
