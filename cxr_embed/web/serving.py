@@ -30,6 +30,7 @@ from cxr_embed.types import CxrImage, EncoderSpec
 from cxr_embed.web.decoding import Decoders
 from cxr_embed.web.encoders import ServerEncoders
 from cxr_embed.web.pictures import Pictures
+from cxr_embed.web.scores import Scores
 from cxr_embed.web.site import Site
 from cxr_embed.web.state import State
 from cxr_embed.web.uploads import Uploads
@@ -103,7 +104,11 @@ def open_site(
     if prompts is not None:
         if spec.text is None:
             raise EncoderError(f"`prompts`: {spec.name} embeds no words; `cxr-embed encoders` says which do")
-        state.prompts = prompts_of(prompts)[0]
+        state.prompts, by_question = prompts_of(prompts)
+        state.score = "margin" if by_question else None
+    scores = Scores(state)
+    named = {"index": index, "store": store, "probe": probe, "prompts": prompts}
+    scores.check({name: str(given) for name, given in named.items()})
     paths: dict[str, str] = {}
     if manifest is not None:
         paths = read_paths(manifest)
@@ -116,7 +121,8 @@ def open_site(
     marks = ReaderMarks(marks_path(index), reader)
     check_marks(marks.path)
     decoders = Decoders(_DECODERS)
-    return Site(state, Pictures((root or Path(os.devnull)).absolute(), paths, decoders), Uploads(decoders), marks)
+    pictures = Pictures((root or Path(os.devnull)).absolute(), paths, decoders)
+    return Site(state=state, pictures=pictures, uploads=Uploads(decoders), marks=marks, scores=scores)
 
 
 def _check_same(what: str, other: EncoderSpec, spec: EncoderSpec, error: type[CxrEmbedError]) -> None:
