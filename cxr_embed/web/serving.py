@@ -30,6 +30,7 @@ from cxr_embed.types import CxrImage, EncoderSpec
 from cxr_embed.web.decoding import Decoders
 from cxr_embed.web.encoders import ServerEncoders
 from cxr_embed.web.pictures import Pictures, read_places
+from cxr_embed.web.scores import Scores
 from cxr_embed.web.site import Site
 from cxr_embed.web.state import State
 from cxr_embed.web.uploads import Uploads
@@ -108,7 +109,11 @@ def open_site(
     if prompts is not None:
         if spec.text is None:
             raise EncoderError(f"`prompts`: {spec.name} embeds no words; `cxr-embed encoders` says which do")
-        state.prompts = prompts_of(prompts)[0]
+        state.prompts, by_question = prompts_of(prompts)
+        state.score = "margin" if by_question else None
+    scores = Scores(state)
+    named = {"index": index, "store": store, "probe": probe, "prompts": prompts}
+    scores.check({name: str(given) for name, given in named.items()})
     marks = ReaderMarks(marks_path(index), reader)
     check_marks(marks.path)
     decoders = Decoders(_DECODERS)
@@ -116,7 +121,7 @@ def open_site(
     if manifest is not None:
         pictures = Pictures(*read_places(state.current().index, manifest, root), decoders)
         pictures.thumbnails = _thumbnails(index, thumbnails, say)
-    return Site(state, pictures, Uploads(decoders), marks)
+    return Site(state=state, pictures=pictures, uploads=Uploads(decoders), marks=marks, scores=scores)
 
 
 def _thumbnails(index: Path, named: Path | None, say: Callable[[str], None] | None) -> Thumbnails | None:

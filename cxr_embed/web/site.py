@@ -18,6 +18,7 @@ from cxr_embed.types import RESEARCH
 from cxr_embed.version import __version__
 from cxr_embed.web.pages import PAGES
 from cxr_embed.web.pictures import Pictures
+from cxr_embed.web.scores import Scores
 from cxr_embed.web.state import State
 from cxr_embed.web.uploads import Uploads
 
@@ -26,7 +27,7 @@ _ARGUMENT = re.compile(r"`([a-z_]+)(?:=[^`]*)?`")
 _LABELS = {"where": "The condition", "before": "The date", "k": "The number of cases", "image_id": "the case"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Site:
     """What a page may use.
 
@@ -35,12 +36,14 @@ class Site:
         pictures: of its cases.
         uploads: of its readers.
         marks: of the reader whom the server is for.
+        scores: of the cases, by the probe and the prompts that were named at the start.
     """
 
     state: State
     pictures: Pictures
     uploads: Uploads
     marks: ReaderMarks
+    scores: Scores
     templates: jinja2.Environment = field(default_factory=lambda: environment())
 
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:

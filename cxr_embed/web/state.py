@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from cxr_embed.api.search import SearchIndex
+from cxr_embed.choices import ScoreKind
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index import CaseIndex, Query
 from cxr_embed.index.faiss.layout import HEADER
@@ -65,6 +66,7 @@ class State:
         path: the index's folder.
         encoders: of radiographs and words.
         store, probe, prompts: what pages of scores work with; None where none was named.
+        score: of the prompts, as `Scorer` takes it.
         words: held while words are embedded: Python's warnings, in which an encoder names what it does not know, are
             of the whole process.
     """
@@ -74,6 +76,7 @@ class State:
     store: Store | None = None
     probe: TrainedProbe | None = None
     prompts: PromptSet | None = None
+    score: ScoreKind | None = None
     words: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
