@@ -33,6 +33,7 @@ from cxr_embed.forget.rows import count_rows, drop_rows
 from cxr_embed.index import CaseIndex
 from cxr_embed.index.faiss.build import remove_rows
 from cxr_embed.index.faiss.layout import writing
+from cxr_embed.index.faiss.map_file import map_path
 from cxr_embed.io.digests import keyed_hash
 from cxr_embed.manifest import kept_fresh
 from cxr_embed.marks import MarkedCase, forget_marks
@@ -309,7 +310,10 @@ def _take_out(result: Forgetting, places: FoundPaths, known: Known, milvus: tupl
             result.marks.append({"path": str(path), "marks": forget_marks(path, goes, result.dry_run)})
     for path in places.indexes:
         with _problems(result, path):
+            had = map_path(path).exists()
             cases = int(rows(CaseIndex(path)).sum()) if result.dry_run else remove_rows(path, rows).changed
+            if had and not map_path(path).exists():
+                result.notes.append(f"{map_path(path)}: deleted; `cxr-embed index map` makes it of who is left")
             result.indexes.append({"path": str(path), "cases": cases})
     if milvus is not None:
         from cxr_embed.index.milvus.remove import cases_of, remove_covered

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from cxr_embed.api.search import SearchIndex
-from cxr_embed.errors import CaseIndexError
+from cxr_embed.errors import CaseIndexError, CxrEmbedError
 from cxr_embed.index import CaseIndex, Query
 from cxr_embed.index.faiss.layout import HEADER
 from cxr_embed.probe.persistence import TrainedProbe
@@ -23,6 +23,10 @@ from cxr_embed.web.columns import Columns, columns_of
 from cxr_embed.web.encoders import ServerEncoders
 
 T = TypeVar("T")
+
+
+class OtherGeneration(CxrEmbedError):
+    """A page that shows an index as it no longer is."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,15 @@ class Generation:
     def name(self) -> str:
         """Another one for every time that the index was written."""
         return self.index.record.generation
+
+    def check(self, name: str) -> None:
+        """Refuses a page of another generation: its rows are other cases.
+
+        Raises:
+            OtherGeneration: for one.
+        """
+        if name != self.name:
+            raise OtherGeneration("the index was built again since this page was opened: reload the page")
 
     @cached_property
     def search(self) -> SearchIndex:

@@ -31,6 +31,7 @@ from cxr_embed.index.faiss.layout import (
     publish,
     writing,
 )
+from cxr_embed.index.faiss.map_file import drop_other, map_path
 from cxr_embed.index.faiss.search import CaseIndex
 from cxr_embed.index.faiss.tokens import token_shape
 from cxr_embed.io.times import utc_now
@@ -108,7 +109,7 @@ def build_index(
             notes += (f"built {chosen_kind.name}, not {kind}: {few}; `index add` changes to it once there are enough",)
         record, warnings = write_candidates(record, folder, chosen_kind, progress)
         alike = _alike(folder)
-        return Written(publish(root, record), len(kept), (*notes, *zero, *alike, *warnings))
+        return _published(root, record, len(kept), (*notes, *zero, *alike, *warnings))
 
 
 def _vectors_of(store: Store, output: str | None, pool: str | None) -> tuple[str, str]:
@@ -201,7 +202,7 @@ def add_cases(
             wanted = choose_kind(record, record.options.kind)
         record, warnings = write_candidates(record, folder, wanted, progress, index)
         alike = _alike(folder)
-        return Written(publish(root, record), len(kept), (*notes, *zero, *alike, *warnings))
+        return _published(root, record, len(kept), (*notes, *zero, *alike, *warnings))
 
 
 def _grown(old: CaseIndex, record: IndexRecord, folder: Path, progress: kinds.Progress | None) -> Any:
@@ -269,6 +270,7 @@ def remove_rows(
         old = CaseIndex(root)
         gone = choose(old)
         if not gone.any():
+            drop_other(root, old.record.vectors_digest)
             return Written(old.record, 0, ())
         kept = np.flatnonzero(~gone)
         with contextlib.ExitStack() as stack:
@@ -294,7 +296,16 @@ def remove_rows(
             elif not kinds.without(index, ~gone, old.vectors[gone]):
                 index, wanted = None, kinds.choose(len(kept), record.shape[-1], wanted.name)
         record, warnings = write_candidates(record, folder, wanted, progress, index)
-        return Written(publish(root, record), int(gone.sum()), warnings)
+        return _published(root, record, int(gone.sum()), warnings)
+
+
+def _published(root: Path, record: IndexRecord, changed: int, notes: tuple[str, ...]) -> Written:
+    """What was written, made the index; a map of the cases as they were is gone then."""
+    had = map_path(root).exists()
+    complete = publish(root, record)
+    if had and not map_path(root).exists():
+        notes += ("its map was of other cases and is deleted; `cxr-embed index map` makes it again",)
+    return Written(complete, changed, notes)
 
 
 def _keep_prompts(old: CaseIndex, folder: Path) -> None:
