@@ -11,11 +11,11 @@ import typer
 
 from cxr_embed.choices import Engine, IndexKind, IndexPooling
 from cxr_embed.cli.common import RESEARCH, fail, print_json, progress_bar
-from cxr_embed.cli.options import AsJson, Extra, IndexPath, KeyFile, Root, StorePath
+from cxr_embed.cli.options import AsJson, Extra, IndexPath, KeyFile, Root, Seed, StorePath
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_facts
 from cxr_embed.present.numbers import format_bytes
-from cxr_embed.types import counted
+from cxr_embed.types import MAP_WARNING, counted
 
 if TYPE_CHECKING:
     from cxr_embed.index.faiss.layout import IndexRecord
@@ -270,6 +270,35 @@ def info(index: IndexPath, as_json: AsJson = False) -> None:
     if spec.text is None:
         del lines["prompts"]
     print_facts(console(), lines, 12)
+    typer.echo(RESEARCH)
+
+
+@app.command("map", epilog="Example: `cxr-embed index map index/mini`")
+def make_map(
+    index: IndexPath,
+    fit: Annotated[
+        int, typer.Option(min=1, help="Cases that it is learned from, at most; the others are placed among them.")
+    ] = 50_000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Learn a map of the cases by UMAP and keep it beside the index, for the page Map of `cxr-embed serve`.
+
+    It needs umap-learn: pip install 'cxr-embed[map]'. That page has a map by principal components without it.
+    """
+    from cxr_embed.index.faiss.map_file import map_path
+    from cxr_embed.index.faiss.projection import make_map as learn
+
+    with progress_bar() as progress:
+        made = learn(index, seed=seed, fit=fit, progress=progress)
+    path = map_path(index)
+    if as_json:
+        about = {name: value for name, value in vars(made).items() if name not in ("positions", "key")}
+        print_json({"map": str(path), "cases": len(made.positions), **about})
+        return
+    how = f"learned from {made.fitted:,}, seed {made.seed}, {made.made_by}"
+    typer.echo(f"{path}: {counted(len(made.positions), 'case')}, {how}")
+    typer.echo(MAP_WARNING)
     typer.echo(RESEARCH)
 
 

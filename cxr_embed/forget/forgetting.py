@@ -34,6 +34,7 @@ from cxr_embed.forget.small_pictures import GoingThumbnails
 from cxr_embed.index import CaseIndex
 from cxr_embed.index.faiss.build import remove_rows
 from cxr_embed.index.faiss.layout import writing
+from cxr_embed.index.faiss.map_file import map_path
 from cxr_embed.io.digests import keyed_hash
 from cxr_embed.manifest import kept_fresh
 from cxr_embed.marks import MarkedCase, forget_marks
@@ -344,7 +345,10 @@ def _take_out_cases(result: Forgetting, places: FoundPaths, known: Known) -> Non
             result.thumbnails.append({"path": str(path), "thumbnails": thumbnails.take_out(path, result.dry_run)})
     for path in places.indexes:
         with _problems(result, path):
+            had = map_path(path).exists()
             cases = int(rows(CaseIndex(path)).sum()) if result.dry_run else remove_rows(path, rows).changed
+            if had and not map_path(path).exists():
+                result.notes.append(f"{map_path(path)}: deleted; `cxr-embed index map` makes it of who is left")
             result.indexes.append({"path": str(path), "cases": cases})
     for path in places.thumbnails if not result.dry_run else ():
         with _problems(result, path):

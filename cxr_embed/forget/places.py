@@ -12,6 +12,7 @@ from cxr_embed.errors import CxrEmbedError
 from cxr_embed.explanation.record import HEADER as MAPS_JSON
 from cxr_embed.forget.heat_maps import is_map_or_overlay
 from cxr_embed.index.faiss.layout import HEADER as INDEX_JSON
+from cxr_embed.index.faiss.map_file import MAP
 from cxr_embed.io.files import sweep
 from cxr_embed.marks import MARKS, marks_path
 from cxr_embed.probe.probe_folder import PROBE_JSON
@@ -122,7 +123,12 @@ def _walk(root: Path, places: FoundPaths) -> None:
         places.milvus += [folder / each for each in (*folders, *files) if each.endswith(".db")]
         folders[:] = [each for each in folders if not each.endswith(".db")]
         places.marks += [folder / each for each in files if each.endswith(MARKS)]
-        own |= {each for each in files if each.endswith((".db", MARKS))}
+        own |= {each for each in files if each.endswith((".db", MARKS, MAP))}
+        places.problems += [
+            f"{folder / each}: a map of cases whose index is not here; delete it"
+            for each in files
+            if each.endswith(MAP) and not (folder / each.removesuffix(MAP) / INDEX_JSON).is_file()
+        ]
         others = [folder / each for each in files if each not in own]
         places.files += [path for path in others if not is_map_or_overlay(path)]
 

@@ -22,8 +22,10 @@ from cxr_embed.web.pages import PAGES
 from cxr_embed.web.search import UploadGone
 from cxr_embed.web.security import Access, Guard
 from cxr_embed.web.site import Site
+from cxr_embed.web.state import OtherGeneration
 
 Log = Callable[[str], None]
+_STATUS: dict[type[CxrEmbedError], int] = {UploadGone: 410, OtherGeneration: 409}
 
 
 def make_app(site: Site, access: Access, log: Log) -> ASGIApp:
@@ -65,7 +67,8 @@ def _answer_faults(app: FastAPI, site: Site) -> None:
 
     @app.exception_handler(CxrEmbedError)
     async def known(request: Request, fault: CxrEmbedError) -> Response:
-        return answer(request, 410 if isinstance(fault, UploadGone) else 400, site.words(fault))
+        status = next((status for kind, status in _STATUS.items() if isinstance(fault, kind)), 400)
+        return answer(request, status, site.words(fault))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, fault: RequestValidationError) -> Response:

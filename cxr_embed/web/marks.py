@@ -29,7 +29,10 @@ Text = Annotated[str, Field(max_length=_TEXT)]
 
 
 class Marking(BaseModel):
-    """What is to be done. `unlabel` and `unlist` take away; `undo` takes back `step`, or the last one."""
+    """What is to be done. `unlabel` and `unlist` take away; `undo` takes back `step`, or the last one.
+
+    `shown` has the cases that a page shows: no others' parts are sent to it, however many a step changed.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -39,6 +42,7 @@ class Marking(BaseModel):
     listed: Text = Field("", alias="list")
     note: Text = ""
     step: int | None = None
+    shown: list[Text] | None = Field(None, max_length=_MOST_CASES)
 
     def act(self) -> Act:
         """Raises MarksError for what cannot be marked."""
@@ -191,7 +195,9 @@ def _do(site: Site, marking: Marking) -> tuple[Generation, int | None, list[str]
 
 def _parts(site: Site, marking: Marking) -> HTMLResponse:
     """What of a page has changed: each element takes the place of the one that has its id."""
-    now, _, ids = _do(site, marking)
+    now, _, changed = _do(site, marking)
+    seen = set(changed if marking.shown is None else marking.shown)
+    ids = [each for each in changed if each in seen]
     marks = shown_marks(site, now, ids)
     return site.page(
         "marked.html", shown=marks, ids=ids, reader=site.marks.reader, columns=now.columns, place_of=place_of
@@ -210,7 +216,11 @@ async def _read(request: Request) -> Marking | JSONResponse:
             return Marking.model_validate_json(bytes(data))
         fields = parse_qs(data.decode(), keep_blank_values=True, max_num_fields=_MOST_CASES + 8)
         return Marking.model_validate(
-            {name: values if name == "case" else values[-1] for name, values in fields.items() if values != [""]}
+            {
+                name: values if name in ("case", "shown") else values[-1]
+                for name, values in fields.items()
+                if values != [""]
+            }
         )
     except ValidationError as fault:
         first = fault.errors()[0]

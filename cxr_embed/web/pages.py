@@ -28,5 +28,6 @@ PAGES = (
     Page("Search", "/", "search"),
     Page("Compare", "/compare", "compare"),
     Page("Marks", "/marks", "marks"),
+    Page("Map", "/map", "map"),
     Page("API", "/endpoints", "endpoints"),
 )

@@ -14,7 +14,7 @@ import numpy as np
 
 from cxr_embed.api.search import SearchIndex
 from cxr_embed.choices import ScoreKind
-from cxr_embed.errors import CaseIndexError
+from cxr_embed.errors import CaseIndexError, CxrEmbedError
 from cxr_embed.index import CaseIndex, Query
 from cxr_embed.index.faiss.layout import HEADER
 from cxr_embed.probe.persistence import TrainedProbe
@@ -24,6 +24,10 @@ from cxr_embed.web.columns import Columns, columns_of
 from cxr_embed.web.encoders import ServerEncoders
 
 T = TypeVar("T")
+
+
+class OtherGeneration(CxrEmbedError):
+    """A page that shows an index as it no longer is."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,15 @@ class Generation:
     def is_current(self) -> bool:
         """Whether the index was not written since."""
         return _stamp(self.index.path) == self.stamp
+
+    def check(self, name: str) -> None:
+        """Refuses a page of another generation: its rows are other cases.
+
+        Raises:
+            OtherGeneration: for one.
+        """
+        if name != self.name:
+            raise OtherGeneration("the index was built again since this page was opened: reload the page")
 
     @cached_property
     def search(self) -> SearchIndex:

@@ -32,6 +32,7 @@ from cxr_embed.index.faiss.layout import (
     publish,
     writing,
 )
+from cxr_embed.index.faiss.map_file import drop_other, map_path
 from cxr_embed.index.faiss.search import CaseIndex
 from cxr_embed.index.faiss.tokens import token_shape
 from cxr_embed.io.times import utc_now
@@ -112,8 +113,7 @@ def build_index(
         record, warnings = write_candidates(record, folder, chosen_kind, progress)
         alike = _alike(folder)
         with without(thumbnails_path(root), _others(table)):
-            published = publish(root, record)
-        return Written(published, len(kept), (*notes, *zero, *alike, *warnings))
+            return _published(root, record, len(kept), (*notes, *zero, *alike, *warnings))
 
 
 def _vectors_of(store: Store, output: str | None, pool: str | None) -> tuple[str, str]:
@@ -206,7 +206,7 @@ def add_cases(
             wanted = choose_kind(record, record.options.kind)
         record, warnings = write_candidates(record, folder, wanted, progress, index)
         alike = _alike(folder)
-        return Written(publish(root, record), len(kept), (*notes, *zero, *alike, *warnings))
+        return _published(root, record, len(kept), (*notes, *zero, *alike, *warnings))
 
 
 def _grown(old: CaseIndex, record: IndexRecord, folder: Path, progress: kinds.Progress | None) -> Any:
@@ -280,6 +280,7 @@ def remove_rows(
         old = CaseIndex(root)
         gone = choose(old)
         if not gone.any():
+            drop_other(root, old.record.vectors_digest)
             with without(thumbnails_path(root), _others(old.table)):
                 return Written(old.record, 0, ())
         kept = np.flatnonzero(~gone)
@@ -312,8 +313,16 @@ def remove_rows(
             if thumbnails is not None:
                 leaving = set(thumbnail_keys(old.table.filter(pa.array(gone)))) - set(thumbnail_keys(table))
                 stack.enter_context(without(thumbnails, lambda: leaving.__contains__))
-            published = publish(root, record)
-        return Written(published, int(gone.sum()), warnings)
+            return _published(root, record, int(gone.sum()), warnings)
+
+
+def _published(root: Path, record: IndexRecord, changed: int, notes: tuple[str, ...]) -> Written:
+    """What was written, made the index; a map of the cases as they were is gone then."""
+    had = map_path(root).exists()
+    complete = publish(root, record)
+    if had and not map_path(root).exists():
+        notes += ("its map was of other cases and is deleted; `cxr-embed index map` makes it again",)
+    return Written(complete, changed, notes)
 
 
 def _others(table: pa.Table) -> Callable[[], Callable[[str], bool]]:

@@ -15,7 +15,8 @@ Layout of an index::
         vectors.faiss      proposes candidates; none for a flat index
         prompts.arrow      the store's prompts, where it has some
 
-Replacing index.json publishes a generation; the one before is deleted after that. Nothing in the folder names a place.
+Replacing index.json publishes a generation; the one before is deleted after that. Beside the folder may lie its map
+(`map_file`), which is deleted before index.json is replaced, unless the vectors stay as they are. Nothing in the folder names a place.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from typing import Any
 import filelock
 
 from cxr_embed.errors import CaseIndexError
+from cxr_embed.index.faiss.map_file import drop_other
 from cxr_embed.io.digests import file_record, json_digest
 from cxr_embed.io.files import not_local, sync, write_whole
 from cxr_embed.store.forgotten import FORGOTTEN
@@ -202,6 +204,11 @@ class IndexRecord:
                 )
 
     @property
+    def vectors_digest(self) -> str:
+        """SHA-256 of `vectors.npy`: the key of the index's map."""
+        return str(self.files[VECTORS]["sha256"])
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the generation's files."""
         return sum(int(entry["bytes"]) for entry in self.files.values())
@@ -260,6 +267,7 @@ def publish(root: Path, record: IndexRecord) -> IndexRecord:
     sync(folder)
     sync(root)
     complete = replace(record, files=files)
+    drop_other(root, complete.vectors_digest)  # first: a kill leaves no position of a case that is gone
     write_whole(root / HEADER, complete.to_bytes())
     clean(root)
     return complete

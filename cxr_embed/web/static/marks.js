@@ -37,6 +37,10 @@
     event.preventDefault();
     const fields = new URLSearchParams(new FormData(form, event.submitter));
     if ("chosen" in form.dataset) for (const [name, field] of Object.entries(names)) fields.set(name, field.value);
+    if (/^(un|re)do$/.test(fields.get("do"))) { // of a step of thousands of cases, only those that are here
+      const here = [...document.querySelectorAll(".card[data-case]")].map((card) => card.dataset.case);
+      for (const name of [" ", ...here]) fields.append("shown", name); // a blank one, where there are none
+    }
     before = before.then(() => send(fields));
     if (note.open) note.close();
   });
