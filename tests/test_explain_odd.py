@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from test_explain_curves import BLOCK, ENCODER, SIDES
 
 import cxr_embed as cx
 from cxr_embed.encoders import load_encoder
-from cxr_embed.errors import MapError
+from cxr_embed.errors import MapError, StoreError
+from cxr_embed.store.forgotten import Forgotten, save_beside
 
 RNG = np.random.default_rng(4)
 
@@ -93,3 +95,35 @@ def test_vectors_of_another_program_have_no_model_to_ask(probe: Any, tmp_path: P
         MapError, match="the probe's vectors of mini were imported: no model here is known to be theirs"
     ):
         cx.explain([tmp_path / "i.png"], probe=imported, out=tmp_path / "out")
+
+
+def test_whoever_is_forgotten_gets_no_map(probe: Any, tmp_path: Path) -> None:
+    """By the list beside the key: by patient, and by file under whatever id."""
+    key = tmp_path / "hospital.key"
+    key.write_bytes(b"0123456789abcdef of a hospital")
+    lines = ["image_id,path,patient_id"]
+    for number in range(3):
+        Image.fromarray(bright_at(0, 8 * number).astype(np.uint8)).save(tmp_path / f"i{number}.png")
+        lines.append(f"i{number},i{number}.png,p{number}")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    given = {"probe": probe, "manifest": tmp_path / "manifest.csv", "cells": 4, "maps_only": True, "key_file": key}
+    assert len(cx.explain(**given, out=tmp_path / "all")) == 3
+    gone = Forgotten(key.read_bytes())
+    gone.add_patient("p0")
+    gone.add_content(hashlib.sha256((tmp_path / "i1.png").read_bytes()).digest())
+    save_beside(gone, key)
+    made = cx.explain(**given, out=tmp_path / "some")
+    assert [record.image_id for record in made.folder.maps] == ["i2"]
+    assert "2 images are of forgotten patients or files: not explained" in made.notes
+    with pytest.raises(MapError, match="all of these images are of forgotten"):
+        cx.explain(["i0", "i1"], **given, out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    alike = {**given, "probe": None, "encoder": ENCODER}
+    for like in ("i0", tmp_path / "i1.png"):
+        with pytest.raises(MapError, match=r"of a forgotten patient or file \(`like`\)"):
+            cx.explain(["i2"], **alike, like=like, out=tmp_path / "none")
+    with pytest.raises(StoreError, match="this is another key"):
+        other = tmp_path / "other.key"
+        other.write_bytes(b"fedcba9876543210 of another one")
+        (tmp_path / "other.key.forgotten.json").write_bytes((tmp_path / "hospital.key.forgotten.json").read_bytes())
+        cx.explain(**{**given, "key_file": other}, out=tmp_path / "none")

@@ -16,8 +16,8 @@ import pyarrow.parquet
 from cxr_embed.api.inputs import StrPath
 from cxr_embed.api.probe import FindingsProbe
 from cxr_embed.explanation.answers import answers_of
+from cxr_embed.explanation.explainer import REGION
 from cxr_embed.explanation.loading import encoder_of
-from cxr_embed.explanation.making import REGION
 from cxr_embed.explanation.small import SmallMap, SmallMaps
 from cxr_embed.explanation.targets import of_probe
 from cxr_embed.reporting import ReportError

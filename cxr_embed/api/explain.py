@@ -20,9 +20,10 @@ from cxr_embed.encoders import CheckedEncoder
 from cxr_embed.encoders.redrawn import untrained_weights
 from cxr_embed.errors import ImageError, MapError
 from cxr_embed.explanation.answers import answers_of
+from cxr_embed.explanation.explainer import Explainer
 from cxr_embed.explanation.hiding import CELLS, Hiding
 from cxr_embed.explanation.loading import encoder_of, encoder_with_grid
-from cxr_embed.explanation.making import OVERLAYS, Case, Explainer, Made, explain_cases
+from cxr_embed.explanation.making import OVERLAYS, Case, Made, explain_cases
 from cxr_embed.explanation.measured import read_measured
 from cxr_embed.explanation.methods import method_of
 from cxr_embed.explanation.record import MAPS, MapFolder, read_maps, write_maps
@@ -30,11 +31,14 @@ from cxr_embed.explanation.targets import Targets, of_case, of_probe, of_prompts
 from cxr_embed.images import read_image
 from cxr_embed.io.files import new_folder
 from cxr_embed.manifest import Manifest
-from cxr_embed.types import note_stand_in
+from cxr_embed.store.forgotten import Forgotten, gather_forgotten
+from cxr_embed.types import CxrImage, counted, note_stand_in
 
 if TYPE_CHECKING:
     from cxr_embed.api.probe import FindingsProbe
     from cxr_embed.probe.persistence import TrainedProbe
+
+_NOBODY = Forgotten()
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -103,6 +107,7 @@ def explain(
     encoder: str | None = None,
     weights: StrPath | None = None,
     device: str = "auto",
+    key_file: StrPath | None = None,
     announce: Callable[[str], object] | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
@@ -133,19 +138,20 @@ def explain(
             it is. `evaluate_maps` and `evaluate_curves` hold others against them (Adebayo et al., 2018).
         encoder: of prompts and likeness; a probe knows its own.
         weights, device: as `load_encoder` takes them.
+        key_file: the key of the patient ids, where patients were forgotten; the user's own by default. The list beside
+            it says whose images are left out.
         announce: called with a line on what `occlusion` costs, before it begins.
         progress: called with a word, the pictures embedded and how many there are; a bar in notebooks by default.
 
     Raises:
         MapError: for what cannot be explained so, or a folder that cannot be written.
+        StoreError: where patients were forgotten, and the key that shows whom is missing.
         ProbeError, EncoderError, ManifestError, ImageError: for what cannot be used.
     """
-    if sum(given is not None for given in (probe, prompt, like)) != 1:
-        raise MapError("name what is to be explained, one of a `probe`, a `prompt` and a case that images are `like`")
-    if findings is not None and probe is None:
-        raise MapError("`findings` are a probe's; name it with `probe`")
+    _check_question(probe, findings, prompt, like)
     with new_folder(Path(out), MapError) as folder, ExitStack() as stack:
-        hiding, (table, cases) = Hiding(cells, fill), cases_of(images, manifest, root)
+        forgotten = gather_forgotten(key_file=Path(key_file) if key_file is not None else None)
+        hiding, (table, cases) = Hiding(cells, fill), cases_of(images, manifest, root, key_file)
         opened = _opened(probe) if probe is not None else None
         if random_weights:
             name = opened.trained.spec.name if opened is not None else encoder or DEFAULT_ENCODER
@@ -161,6 +167,7 @@ def explain(
             weights=weights,
             device=device,
             random_weights=random_weights,
+            forgotten=forgotten,
         )
         try:
             how = method_of(method, loaded, targets, hiding)
@@ -175,15 +182,22 @@ def explain(
                 table.root,
                 folder,
                 checks=not maps_only,
+                forgotten=forgotten,
                 announce=announce or _unheard,
                 progress=progress_or_bar(progress) or _unheard,
             )
-            if not made.records:
-                raise ImageError("unreadable", f"no image can be read: {made.failed[0][1]}")
+            _check_made(made)
             write_maps(folder, {**about, **explainer.about}, made.records)
         finally:
             loaded.close()
     return _explanation(Path(out), made)
+
+
+def _check_question(probe: object, findings: object, prompt: object, like: object) -> None:
+    if sum(given is not None for given in (probe, prompt, like)) != 1:
+        raise MapError("name what is to be explained, one of a `probe`, a `prompt` and a case that images are `like`")
+    if findings is not None and probe is None:
+        raise MapError("`findings` are a probe's; name it with `probe`")
 
 
 class Opened(NamedTuple):
@@ -206,6 +220,22 @@ def _opened(probe: FindingsProbe | StrPath) -> FindingsProbe | Opened:
     return probe
 
 
+def _check_made(made: Made) -> None:
+    """Refuses a run without a map, and says how many images were left out.
+
+    Raises:
+        MapError: where all of them were.
+        ImageError: where none can be read.
+    """
+    if made.left_out and not made.records and not made.failed:
+        raise MapError("all of these images are of forgotten patients or files: not explained")
+    if not made.records:
+        raise ImageError("unreadable", f"no image can be read: {made.failed[0][1]}")
+    if made.left_out:
+        is_of = "image is of a forgotten patient or file", "images are of forgotten patients or files"
+        made.notes.append(f"{counted(len(made.left_out), *is_of)}: not explained")
+
+
 def _unheard(*words: object) -> None:
     del words
 
@@ -216,7 +246,10 @@ def _explanation(out: Path, made: Made) -> Explanation:
 
 
 def cases_of(
-    images: Sequence[StrPath], manifest: Manifest | StrPath | None, root: StrPath | None
+    images: Sequence[StrPath],
+    manifest: Manifest | StrPath | None,
+    root: StrPath | None,
+    key_file: StrPath | None = None,
 ) -> tuple[Manifest, list[Case]]:
     """The table that the images stand in, and those that are explained.
 
@@ -229,7 +262,7 @@ def cases_of(
         for path in images:
             if not Path(path).is_file():
                 raise MapError(f"{path}: no such file; with a `manifest`, image ids are taken")
-        table = manifest_of(None, images, root, (), None)
+        table = manifest_of(None, images, root, (), key_file)
         return table, [Case(image_id, Path(path), patient) for image_id, path, patient in table.rows()]
     table = manifest_of(manifest, None, root, (), None)
     rows = {image_id: Case(image_id, Path(path), patient) for image_id, path, patient in table.rows()}
@@ -250,13 +283,14 @@ def targets_of(
     weights: StrPath | None,
     device: str,
     random_weights: bool = False,
+    forgotten: Forgotten = _NOBODY,
 ) -> tuple[CheckedEncoder, Targets, dict[str, Any]]:
     """The encoder, loaded, what is explained, and what the record says of that.
 
     The encoder is loaded with the grid that the method reads: that makes embedding slower.
 
     Raises:
-        MapError, EncoderError, ImageError: for what cannot be used.
+        MapError, EncoderError, ImageError: for what cannot be used, or is forgotten.
     """
     if probe is not None:
         trained = probe.trained
@@ -274,17 +308,31 @@ def targets_of(
     if prompt is not None:
         targets = of_prompts(loaded, list(dict.fromkeys(prompt)))
         return loaded, targets, {"explained": "prompt"}
-    path, is_file = Path(str(like)), Path(str(like)).is_file()
+    name, picture = _other_case(table, str(like), forgotten)
+    targets = of_case(loaded, name, answers_of(loaded, [picture]))
+    return loaded, targets, {"explained": "like"}
+
+
+def _other_case(table: Manifest, like: str, forgotten: Forgotten) -> tuple[str, CxrImage]:
+    """The case that images are like, a file or an image of the manifest: its name and its picture.
+
+    Raises:
+        MapError: for what is neither, or is forgotten.
+        ImageError: where it cannot be read.
+    """
+    path, name, patient = Path(like), like, ""
+    is_file = path.is_file()
     if not is_file:
-        rows = {image_id: file for image_id, file, _ in table.rows()}
-        if str(like) not in rows:
+        rows = {image_id: (file, owner) for image_id, file, owner in table.rows()}
+        if like not in rows:
             raise MapError(f"{like}: neither a file nor an image of the manifest (`like`)")
-        path, name = table.root / rows[str(like)], str(like)
+        path, patient = table.root / rows[like][0], rows[like][1]
     try:
         image = read_image(path)
     except ImageError as error:
         raise ImageError(error.kind, f"{path}: {error} (`like`)") from None
     if is_file:
         name = str(manifest_of(None, [path], None, (), None).ids[0])
-    targets = of_case(loaded, name, answers_of(loaded, [image]))
-    return loaded, targets, {"explained": "like"}
+    if forgotten.covers(patient, name, bytes.fromhex(image.content_id)):
+        raise MapError(f"{like}: of a forgotten patient or file (`like`)")
+    return name, image

@@ -9,7 +9,7 @@ import typer
 
 from cxr_embed.choices import ExplainMethod, Fill
 from cxr_embed.cli.common import RESEARCH, print_json, progress_bar
-from cxr_embed.cli.options import AsJson, Device, Root, Weights
+from cxr_embed.cli.options import AsJson, Device, KeyFile, Root, Weights
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import Column, print_columns
 from cxr_embed.types import counted
@@ -76,6 +76,7 @@ def explain(
     ] = None,
     weights: Weights = None,
     device: Device = "auto",
+    key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Show where a score comes from: heat maps, each checked by hiding what it points at.
@@ -105,6 +106,7 @@ def explain(
             encoder=encoder,
             weights=weights,
             device=device,
+            key_file=key_file,
             announce=lambda line: typer.echo(line, err=True),
             progress=bar,
         )

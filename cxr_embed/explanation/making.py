@@ -6,35 +6,30 @@ import io
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from cxr_embed.choices import Fill
 from cxr_embed.encoders import CheckedEncoder
 from cxr_embed.errors import ImageError
-from cxr_embed.explanation.answers import BATCH, ahead, answers_of, answers_of_inputs, threads
-from cxr_embed.explanation.hiding import Hidden
-from cxr_embed.explanation.measured import NOT_MEASURED
-from cxr_embed.explanation.methods import Method
+from cxr_embed.explanation.answers import BATCH, ahead, answers_of_inputs, threads
+from cxr_embed.explanation.explainer import Explainer
 from cxr_embed.explanation.overlay import draw_overlay
 from cxr_embed.explanation.placing import placed
 from cxr_embed.explanation.record import MAPS, MapRecord
-from cxr_embed.explanation.targets import Targets
 from cxr_embed.images import looks_like_chest, read_image
 from cxr_embed.io.files import stays_below
 from cxr_embed.manifest import leaves_root
+from cxr_embed.store.forgotten import Forgotten
 from cxr_embed.types import RESEARCH, CxrImage
-from cxr_embed.version import __version__
 
 OVERLAYS = "overlays"
 _CHECKED, _MANY = 4, 1000  # pictures with a part hidden, a map; above so many they are announced
-REGION = 0.5  # of the map's highest value: what is outlined, and hidden to see whether the score falls
 _DRAWN = 16  # overlays that may wait for a thread, with their pictures
 _R = TypeVar("_R")
 
@@ -50,124 +45,19 @@ class Case:
 
 @dataclass(frozen=True)
 class Made:
-    """What came of a run: records, images that cannot be read with the reason, and what a user should know."""
+    """What came of a run.
+
+    Attributes:
+        records: of the maps.
+        failed: images that cannot be read, with the reason.
+        notes: what a user should know.
+        left_out: images of forgotten patients or files.
+    """
 
     records: list[MapRecord]
     failed: list[tuple[Case, str]]
     notes: list[str]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The region that a map points at, and the values without it and with as much hidden elsewhere.
-
-    Attributes:
-        region: `(H, W)` bool; nowhere where nothing in the picture speaks for the value.
-        without, elsewhere: the values; None where the region is nowhere.
-    """
-
-    region: np.ndarray
-    without: float | None
-    elsewhere: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Explainer:
-    """What is explained, and how.
-
-    Attributes:
-        encoder: loaded.
-        targets: of its answers.
-        method: of the maps.
-        fill: what hides the region of a map.
-        measured: finding to how well such maps hit it, in words.
-    """
-
-    encoder: CheckedEncoder
-    targets: Targets
-    method: Method
-    fill: Fill
-    measured: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """How the maps are made, for `explain.json`."""
-        spec = self.encoder.spec
-        return {
-            "encoder": spec.name,
-            "fingerprint": spec.fingerprint,
-            "engine": self.encoder.engine,
-            "method": self.method.name,
-            "layer": self.method.layer,
-            "words": self.method.words,
-            "output": self.targets.output,
-            "unit": self.targets.unit,
-            "region": REGION,
-            "fill": self.fill,
-            "measured": dict(self.measured),
-            "line": f"{spec.name}: {self.method.words}; {'see each map' if self.measured else NOT_MEASURED}",
-            "spec": spec.to_json(),
-            "stand_in": spec.stand_in,
-            "version": __version__,
-            "note": RESEARCH,
-        }
-
-    def values(self, images: Iterable[CxrImage]) -> np.ndarray:
-        """The targets' values of some pictures, `(B, T)`."""
-        output = self.targets.output
-        return self.targets.values(answers_of(self.encoder, images, (output,))[output])
-
-    def claim(self, image: CxrImage, target: int, values: np.ndarray) -> Claim:
-        """What a map claims, checked; see `claims`."""
-        return self.claims(image, [(target, values)])[0]
-
-    def claims(self, image: CxrImage, maps: Iterable[tuple[int, np.ndarray]]) -> list[Claim]:
-        """What maps of a picture claim, checked: the values without the regions that they point at.
-
-        Elsewhere is a region moved by half the picture: to the side, down, and both.
-
-        Args:
-            image: the picture.
-            maps: of each the number of its target, and `(H, W)`, the map at each pixel.
-        """
-        hidden, (height, width) = Hidden(image, self.fill), image.pixels.shape
-        moves = ((0, width // 2), (height // 2, 0), (height // 2, width // 2))
-        regions: list[tuple[int, np.ndarray]] = []
-
-        def pictures() -> Iterator[CxrImage]:
-            for target, values in maps:
-                region = region_of(values)
-                regions.append((target, region))
-                if region.any():
-                    yield hidden.without(region)
-                    for move in moves:
-                        yield hidden.without(np.roll(region, move, axis=(0, 1)) & ~region)
-
-        first = next(given := pictures(), None)
-        found = iter(()) if first is None else iter(self.values(itertools.chain([first], given)))
-        claims = []
-        for target, region in regions:
-            if region.any():
-                inside, *elsewhere = (float(values[target]) for values in itertools.islice(found, 1 + len(moves)))
-                claims.append(Claim(region, inside, float(np.mean(elsewhere))))
-            else:
-                claims.append(Claim(region, None, None))
-        return claims
-
-    def line(self, target: int, value: float, claim: Claim) -> str:
-        """What a map says of a value, in words."""
-        targets = self.targets
-        line = f"{targets.shown[target]}: {targets.unit} {value:.3f}"
-        if targets.unit == "log odds":
-            line += f" (probability {targets.scores(np.array(value)):.3f})"
-        if claim.without is None or claim.elsewhere is None:
-            return f"{line}; nothing in the picture speaks for it"
-        without, elsewhere = f"{claim.without:.3f} without the outlined region", f"{claim.elsewhere:.3f}"
-        return f"{line}; {without}, {elsewhere} with as much hidden elsewhere"
-
-    def below(self, target: int) -> str:
-        """Method, layer and how well such maps hit the finding, for the line under a map."""
-        return f"{self.method.words}; {self.measured.get(self.targets.names[target], NOT_MEASURED)}"
+    left_out: list[Case]
 
 
 @dataclass(frozen=True)
@@ -178,12 +68,6 @@ class Read:
     image: CxrImage
     given: np.ndarray
     like_chest: bool
-
-
-def region_of(values: np.ndarray) -> np.ndarray:
-    """What is outlined and hidden of a map's values at each pixel `(H, W)`, bool: nothing where none is above 0."""
-    highest = float(values.max())
-    return values >= REGION * highest if highest > 0 else np.zeros(values.shape, bool)
 
 
 def read_cases(
@@ -219,6 +103,7 @@ def explain_cases(
     folder: Path,
     *,
     checks: bool,
+    forgotten: Forgotten,
     announce: Callable[[str], object],
     progress: Callable[[str, int, int], object],
 ) -> Made:
@@ -230,10 +115,11 @@ def explain_cases(
         root: the folder that their paths are below.
         folder: where `maps/` and `overlays/` are.
         checks: whether scores without the region are computed and overlays drawn.
+        forgotten: whose images are left out.
         announce: called with what `occlusion`, or many checks, will cost, before it begins.
         progress: called with a word, the pictures embedded, and how many there are.
     """
-    made = Made([], [], [])
+    made = Made([], [], [], [])
     squares = explainer.method.pictures
     total, seen = len(cases) * squares, 0
 
@@ -242,7 +128,9 @@ def explain_cases(
         seen += pictures
         progress("explaining", min(seen, total), total)
 
-    def prepared(case: Case, image: CxrImage) -> Read:
+    def prepared(case: Case, image: CxrImage) -> Read | Case:
+        if forgotten.covers(case.patient_id, case.image_id, bytes.fromhex(image.content_id)):
+            return case
         given = explainer.encoder.preprocess(image)
         return Read(case, image, given, looks_like_chest(image.pixels, image.max_value))
 
@@ -252,7 +140,8 @@ def explain_cases(
     announced = squares == 1
     with Drawing() as drawing:
         for batch in read_cases(cases, root, prepared):
-            made.failed.extend(each for each in batch if not isinstance(each, Read))
+            made.failed.extend(each for each in batch if isinstance(each, tuple))
+            made.left_out.extend(each for each in batch if isinstance(each, Case))
             sound = [each for each in batch if isinstance(each, Read)]
             if sound and not announced:
                 announce(cost_of(explainer, sound[0].image, len(cases)))
@@ -316,10 +205,9 @@ def explain_image(
         A record a target, and its map.
     """
     targets, case, image = explainer.targets, read.case, read.image
-    whole = targets.values(answer[targets.output][None])[0]
-    grids, area = explainer.method.maps(image, answer, whole, done)
+    whole, grids, area = explainer.maps(image, answer, done)
     made = []
-    for number, (name, value, grid) in enumerate(zip(targets.names, whole, grids.astype(np.float32), strict=True)):
+    for number, (name, value, grid) in enumerate(zip(targets.names, whole, grids, strict=True)):
         file = f"{MAPS}/{first + number}.npy"
         data = io.BytesIO()
         np.save(data, grid)

@@ -10,13 +10,14 @@ import numpy as np
 
 from cxr_embed.encoders import CheckedEncoder
 from cxr_embed.errors import MapError
+from cxr_embed.explanation.explainer import Claim, Explainer
 from cxr_embed.explanation.hiding import Hiding
-from cxr_embed.explanation.making import Claim, Explainer, cost_of
+from cxr_embed.explanation.making import cost_of
 from cxr_embed.explanation.measured import read_measured
 from cxr_embed.explanation.methods import Method, method_of
 from cxr_embed.explanation.occlusion import Occlusion
 from cxr_embed.explanation.overlay import grey_picture, mixed_picture, size_within
-from cxr_embed.explanation.placing import placed
+from cxr_embed.explanation.placing import Area, placed
 from cxr_embed.explanation.targets import Targets
 from cxr_embed.types import CxrImage
 
@@ -84,19 +85,18 @@ class SmallMaps:
             answer: the encoder's, of this one: output to vector.
             chosen: numbers of targets.
         """
-        whole = self._targets.values(answer[self._targets.output][None])[0]
         try:
-            grids, area = self._maps(image, answer, whole)
+            whole, grids, area = self._maps(image, answer)
         except MapError:  # found by the numbers alone
             if isinstance(self.explainer.method, Occlusion):
                 raise
             self.explainer = self._by(Occlusion.of(self._encoder, self._targets, self._hiding))
-            grids, area = self._maps(image, answer, whole)
+            whole, grids, area = self._maps(image, answer)
         size, shape = size_within(self._side, image.pixels.shape), (image.pixels.shape[0], image.pixels.shape[1])
         plain = grey_picture(image.pixels, size)
         found = []
         for target in chosen:
-            values = placed(grids[target].astype(np.float32), area, shape)
+            values = placed(grids[target], area, shape)
             claim, value = self.explainer.claim(image, target, values), float(whole[target])
             small = SmallMap(
                 plain=plain,
@@ -110,13 +110,11 @@ class SmallMaps:
             found.append(small)
         return found
 
-    def _maps(
-        self, image: CxrImage, answer: Mapping[str, np.ndarray], whole: np.ndarray
-    ) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    def _maps(self, image: CxrImage, answer: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, Area]:
         if self.explainer.method.pictures > 1 and self._announce is not None:
             self._announce(cost_of(self.explainer, image, self._images))
             self._announce = None
-        return self.explainer.method.maps(image, answer, whole, _unheard)
+        return self.explainer.maps(image, answer, _unheard)
 
 
 def _unheard(pictures: int) -> None:
