@@ -17,7 +17,7 @@ from cxr_embed.marks import MARKS, marks_path
 from cxr_embed.probe.probe_folder import PROBE_JSON
 from cxr_embed.store.forgotten import FORGOTTEN
 from cxr_embed.store.layout import HEADER as STORE_JSON
-from cxr_embed.store.layout import INCOMING, LOCK, SHARDS
+from cxr_embed.store.layout import INCOMING, LOCK, SHARDS, WRITERS
 from cxr_embed.store.prompts import PROMPTS
 
 _GENERATION = re.compile(r"generation-[0-9a-f]{12}")
@@ -85,10 +85,10 @@ def _walk(root: Path, places: FoundPaths) -> None:
 
     for name, folders, files in os.walk(root, onerror=unreadable):
         folder, own = Path(name), set()
-        if STORE_JSON in files or (SHARDS in folders and LOCK in files):
+        if STORE_JSON in files or (SHARDS in folders and (LOCK in files or WRITERS in folders)):
             places.stores.append(folder)
             own = {STORE_JSON, LOCK, PROMPTS, FORGOTTEN}
-            folders[:] = [each for each in folders if each not in (SHARDS, INCOMING)]
+            folders[:] = [each for each in folders if each not in (SHARDS, INCOMING, WRITERS)]
         elif INDEX_JSON in files:
             places.indexes.append(folder)
             own = {INDEX_JSON, LOCK, FORGOTTEN}
