@@ -329,7 +329,6 @@ def test_a_writer_keeps_prompts_out_until_it_is_done(store: Path) -> None:
 
 
 def test_a_read_only_store_says_so(store: Path) -> None:
-    (store / "writer.lock").unlink()
     (store / "writer.lock").mkdir()  # what cannot be opened for writing, whoever asks
     with pytest.raises(StoreError, match="cannot be written"):
         add_prompts(store, ["a"], np.ones((1, 2)), "x")

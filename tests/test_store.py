@@ -22,6 +22,7 @@ from cxr_embed.errors import StoreError
 from cxr_embed.store import Row, StoreWriter, verify_store
 from cxr_embed.store.export import export_store
 from cxr_embed.store.layout import ROW_SCHEMA
+from cxr_embed.store.presence import alone
 from cxr_embed.types import EncoderSpec
 
 
@@ -388,18 +389,27 @@ sys.stdin.read()
 """
 
 
-def test_one_writer_at_a_time_and_a_dead_one_keeps_no_lock(tmp_path: Path) -> None:
+def test_a_second_writer_comes_in_what_is_alone_waits_and_a_dead_writer_keeps_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(tmp_path / "s"), str(Path(__file__).parent)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(StoreError, match="another process is writing to this store"):
-            StoreWriter(tmp_path / "s", SPEC)
+        with (
+            pytest.raises(
+                StoreError, match=rf"another process is writing to this store \(a writer, process {holder.pid}"
+            ),
+            alone(tmp_path / "s", "a test"),
+        ):
+            pass
         assert len(open_store(tmp_path / "s")) == 0  # readers are free
+        fill(tmp_path / "s", range(3, 5))
         holder.kill()
         holder.wait()
+    with alone(tmp_path / "s", "a test"):
+        assert len(list((tmp_path / "s" / "writers").iterdir())) == 1
     fill(tmp_path / "s", range(3))
-    assert len(open_store(tmp_path / "s")) == 3
+    assert len(open_store(tmp_path / "s")) == 5
+    assert list((tmp_path / "s" / "writers").iterdir()) == []
 
 
 def test_leftovers_of_a_killed_writer_are_cleared(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ from cxr_embed.marks import MarkedCase, forget_marks
 from cxr_embed.probe.persistence import TrainedProbe, load_probe
 from cxr_embed.store.forgotten import FORGOTTEN, Forgotten, gather_forgotten, save_beside
 from cxr_embed.store.keys import key_path, patient_key
+from cxr_embed.store.presence import alone
 from cxr_embed.store.rewrite import take_out
-from cxr_embed.store.writer import acquire_lock
 from cxr_embed.types import spellings
 
 
@@ -266,22 +266,13 @@ def _write_lists(result: Forgetting, forgotten: Forgotten, places: FoundPaths, k
     """Says everywhere who is to stay out, before anything is taken out."""
     result.lists.append(str(save_beside(forgotten, key)))
     for folder in places.stores:
-        with _problems(result, folder), _locked(folder):
+        with _problems(result, folder), alone(folder, "forget"):
             forgotten.save(folder / FORGOTTEN)
             result.lists.append(str(folder / FORGOTTEN))
     for folder in places.indexes:
         with _problems(result, folder), writing(folder):
             forgotten.save(folder / FORGOTTEN)
             result.lists.append(str(folder / FORGOTTEN))
-
-
-@contextmanager
-def _locked(store: Path) -> Iterator[None]:
-    lock = acquire_lock(store)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _delete_rows(result: Forgetting, marks: Marks) -> None:
@@ -313,7 +304,7 @@ def _take_out(result: Forgetting, places: FoundPaths, known: Known, milvus: tupl
                 images = {case[0] for case in cases_of_store(path) if case.is_covered(known.forgotten)} - {""}
                 result.stores.append({"path": str(path), "images": len(images)})
                 continue
-            with _locked(path):
+            with alone(path, "forget"):
                 result.stores.append({"path": str(path), **vars(take_out(path, covers))})
 
 

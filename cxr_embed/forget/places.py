@@ -18,7 +18,7 @@ from cxr_embed.marks import MARKS, marks_path
 from cxr_embed.probe.probe_folder import PROBE_JSON
 from cxr_embed.store.forgotten import FORGOTTEN
 from cxr_embed.store.layout import HEADER as STORE_JSON
-from cxr_embed.store.layout import INCOMING, LOCK, SHARDS
+from cxr_embed.store.layout import INCOMING, LOCK, SHARDS, WRITERS
 from cxr_embed.store.prompts import PROMPTS
 from cxr_embed.thumbnails import HEADER as THUMBNAILS_JSON
 from cxr_embed.thumbnails import is_thumbnails, thumbnails_path
@@ -94,10 +94,10 @@ def _walk(root: Path, places: FoundPaths) -> None:
 
     for name, folders, files in os.walk(root, onerror=unreadable):
         folder, own = Path(name), set()
-        if STORE_JSON in files or (SHARDS in folders and LOCK in files):
+        if STORE_JSON in files or (SHARDS in folders and (LOCK in files or WRITERS in folders)):
             places.stores.append(folder)
             own = {STORE_JSON, LOCK, PROMPTS, FORGOTTEN}
-            folders[:] = [each for each in folders if each not in (SHARDS, INCOMING)]
+            folders[:] = [each for each in folders if each not in (SHARDS, INCOMING, WRITERS)]
         elif INDEX_JSON in files:
             places.indexes.append(folder)
             own = {INDEX_JSON, LOCK, FORGOTTEN}

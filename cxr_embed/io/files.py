@@ -97,6 +97,25 @@ def write_whole(path: Path, data: bytes) -> None:
         partial.write_bytes(data)
 
 
+def write_new(path: Path, data: bytes) -> bool:
+    """Writes a file that is there whole or not at all, and never replaces one; whether this call made it.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    with partial_of(path) as partial:
+        partial.write_bytes(data)
+        sync(partial)
+        try:
+            os.link(partial, path)  # unlike a rename it fails where another process was first
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            os.replace(partial, path)
+    sync(path.parent)
+    return True
+
+
 def write_together(files: Mapping[Path, bytes]) -> None:
     """Writes files that belong together: all are on the disk before the first takes its name, the last one last.
 

@@ -15,6 +15,8 @@ from cxr_embed.io.digests import file_record
 from cxr_embed.store.layout import OLDER_ROW_SCHEMA, REGION_SCHEMA, ROW_SCHEMA, ROWS, ShardInfo, remedy
 from cxr_embed.types import Stamp
 
+_MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63], np.uint64)
+
 
 @dataclass(frozen=True)
 class ShardRows:
@@ -23,6 +25,11 @@ class ShardRows:
     path: Path
     vectors: int
     table: pa.Table
+
+    def owners(self) -> list[bytes]:
+        """Contents of the shard's vectors, in their order."""
+        contents: list[bytes] = self.table["content"].slice(0, self.vectors).to_pylist()
+        return contents
 
     @classmethod
     def open(cls, path: Path, info: ShardInfo) -> ShardRows:
@@ -74,6 +81,9 @@ class ImageIndex:
 
     Rows of all shards are numbered in one sequence. A row that states an image's content replaces the image's earlier
     one; a row without content (the file was away) only records a failure and leaves an earlier vector in place.
+
+    The order is that of the shards' names, a row's place in its shard next. Of a content that several shards hold a
+    vector of (two writers embedded it at one moment), the first one counts, for every image of that content.
 
     Attributes:
         latest: image id to the number of the row that states its content.
@@ -128,7 +138,11 @@ class ImageIndex:
         rows = np.fromiter((self.latest[image_id] for image_id in live), dtype=np.int64, count=len(live))
         shard, vector = self._locate(rows)
         vectors = np.array([rows.vectors for rows in self._shards], dtype=np.int64)
-        for at in np.flatnonzero(vector >= vectors[shard]) if len(rows) else ():
+        elsewhere = vector >= vectors[shard] if len(rows) else np.zeros(0, bool)
+        if len(rows) and self._repeats_content():
+            first = np.fromiter(self._known_contents().values(), np.int64, len(self._contents))
+            elsewhere |= ~np.isin(rows, first)
+        for at in np.flatnonzero(elsewhere):
             content = self._shards[shard[at]].table["content"][int(vector[at])].as_py()
             place = self.find_content(content)
             if place is None:
@@ -136,13 +150,31 @@ class ImageIndex:
             shard[at], vector[at] = place
         return np.array(list(live), dtype=np.str_), shard, vector
 
+    def _repeats_content(self) -> bool:
+        """Whether some content has several vectors. Without a table of all contents, which takes longer."""
+        words = [_words(shard.table["content"].slice(0, shard.vectors)) for shard in self._shards]
+        keys = np.concatenate([np.empty(0, np.uint64), *words])
+        return len(np.unique(keys)) < len(keys)
+
+    def _known_contents(self) -> dict[bytes, int]:
+        """Each content that has a vector, to the number of the row that owns the first one."""
+        for new, start in zip(self._shards[self._contents_of :], self._starts[self._contents_of :], strict=False):
+            owners = new.owners()
+            found = dict(zip(reversed(owners), range(start + len(owners) - 1, start - 1, -1), strict=True))
+            for content in self._contents.keys() & found.keys():
+                del found[content]
+            self._contents.update(found)
+        self._contents_of = len(self._shards)
+        return self._contents
+
+    @property
+    def vectors(self) -> int:
+        """Different contents that have one."""
+        return len(self._known_contents())
+
     def find_content(self, content: bytes) -> tuple[int, int] | None:
         """Shard number and position of a content's vector; None where it was never embedded."""
-        for new, start in zip(self._shards[self._contents_of :], self._starts[self._contents_of :], strict=False):
-            owners = new.table["content"].slice(0, new.vectors).to_pylist()
-            self._contents.update(zip(owners, range(start, start + len(owners)), strict=True))
-        self._contents_of = len(self._shards)
-        row = self._contents.get(content)
+        row = self._known_contents().get(content)
         if row is None:
             return None
         shard, position = self._locate(np.array([row]))
@@ -231,3 +263,13 @@ class ImageIndex:
         starts = np.array(self._starts)
         shard = np.searchsorted(starts, rows, side="right") - 1
         return shard, rows - starts[shard]
+
+
+def _words(contents: pa.ChunkedArray) -> np.ndarray:
+    """A number for each of N digests of 32 bytes, `(N,)` uint64; different ones share one by a rare chance."""
+    keys = [np.empty(0, np.uint64)]
+    for chunk in contents.chunks:
+        data = np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * 32 : (chunk.offset + len(chunk)) * 32]
+        four = np.ascontiguousarray(data).view(np.uint64).reshape(-1, 4)
+        keys.append((four * _MIX).sum(axis=1, dtype=np.uint64))
+    return np.concatenate(keys)

@@ -26,10 +26,12 @@ from cxr_embed.types import EncoderSpec, Precision, Stamp
 
 FORMAT = "cxr_embed.store"
 VERSION = 1
-HEADER, LOCK, SHARDS, INCOMING = "store.json", "writer.lock", "shards", "incoming"
+HEADER, LOCK, SHARDS, WRITERS = "store.json", "writer.lock", "shards", "writers"
+INCOMING = "incoming"  # where earlier releases wrote shards
 UNREAD = "unread.json"  # while shards are replaced
 SHARD_JSON, ROWS, CHECKSUMS = "shard.json", "rows.arrow", "checksums.npy"
 SHARD_NAME = re.compile(r"(\d{8})-([0-9a-f]{16})")
+PARTIAL_NAME = re.compile(r"\.([0-9a-f]{32})-[0-9a-f]{32}\.partial")  # whose it is
 
 
 ROW_SCHEMA = pa.schema(
@@ -141,7 +143,8 @@ class ShardInfo:
         fingerprint: of the encoder, as in the store's header.
         vectors: rows 0 to vectors - 1 own the vectors, in order.
         rows: of `rows.arrow`.
-        live: images with a vector in the store once this shard is published.
+        live: images with a vector in the store once this shard is published, as far as its writer knew: exact while
+            no two shards of the store have one number.
         engine: what computed the vectors.
         created: UTC, ISO 8601.
         files: name to size and SHA-256.
@@ -243,8 +246,9 @@ def write_shard(
     live: int,
     engine: str,
     created: str,
+    owner: str = "",
 ) -> tuple[Path, str]:
-    """Writes a complete, flushed shard into `incoming/`; nothing refers to it yet.
+    """Writes a complete, flushed shard beside the published ones; nothing refers to it yet.
 
     Args:
         root: the store.
@@ -254,12 +258,12 @@ def write_shard(
         live: images with a vector once the shard is published.
         engine: what computed the vectors.
         created: UTC time.
+        owner: who writes it (`Presence.ident`): others leave it alone while the owner is at the store.
 
     Returns:
         The folder and the digest that its published name will carry.
     """
-    folder = root / INCOMING / uuid.uuid4().hex
-    folder.mkdir(parents=True)
+    folder = partial_shard(root, owner)
     try:
         for output, array in vectors.items():
             write_npy(folder / output_file(output), array)
@@ -318,11 +322,31 @@ def write_npy(path: Path, array: np.ndarray) -> None:
         file.write(array.data)
 
 
-def publish_shard(root: Path, folder: Path, digest: str) -> Path:
-    """Makes a written shard part of the store: one rename. Only the holder of the writer's lock may call it."""
-    existing = shard_paths(root)
-    number = int(existing[-1].name[:8]) + 1 if existing else 0
+def partial_shard(root: Path, owner: str = "") -> Path:
+    """A new folder for a shard that is being written. It lies among the shards, so that a rename stays inside it."""
+    folder = root / SHARDS / f".{owner or uuid.uuid4().hex}-{uuid.uuid4().hex}.partial"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def number_of(shard: Path) -> int:
+    """A shard's place in the order. Writers that publish at one moment may take the same number."""
+    return int(shard.name[:8])
+
+
+def publish_shard(root: Path, folder: Path, digest: str, number: int) -> Path:
+    """Makes a written shard part of the store: one rename.
+
+    Raises:
+        OSError: where the rename fails; it names the shard.
+    """
     target = root / SHARDS / f"{number:08d}-{digest}"
-    os.rename(folder, target)
+    try:
+        os.rename(folder, target)
+    except OSError:
+        # The name says what is in it: it is there already. A network's second try of a rename ends so too.
+        if not target.is_dir():
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
     sync(target.parent)
     return target

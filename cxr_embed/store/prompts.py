@@ -19,8 +19,8 @@ from cxr_embed.errors import StoreError
 from cxr_embed.io.digests import canonical_json, sha256_hex
 from cxr_embed.io.files import write_whole
 from cxr_embed.store.layout import Header
+from cxr_embed.store.presence import alone
 from cxr_embed.store.reader import Store
-from cxr_embed.store.writer import acquire_lock
 from cxr_embed.types import EncoderSpec, counted
 
 PROMPTS = "prompts.arrow"
@@ -246,31 +246,29 @@ def add_prompts(
     root = Path(path)
     header = Header.read(root)
     array = check_prompts(header.spec, prompts, vectors, root)
-    lock = acquire_lock(root)
     try:
-        # A killed writer's leftovers: the lock says that nobody is at them.
-        for leftover in root.glob(f".{PROMPTS}.*"):
-            leftover.unlink(missing_ok=True)
-        known = load_prompts(root, header)
-        merged = {
-            prompt: (vector, came)
-            for prompt, vector, came in zip(known.prompts, known.vectors, known.sources, strict=True)
-        }
-        sources = [source] * len(prompts) if isinstance(source, str) else source
-        merged.update(zip(prompts, zip(array, sources, strict=True), strict=True))
-        result = Prompts(
-            tuple(merged),
-            np.stack([vector for vector, _ in merged.values()]) if merged else array,
-            tuple(came for _, came in merged.values()),
-        )
-        if len(prompts):
-            write_whole(root / PROMPTS, _to_bytes(result, header.spec))
+        with alone(root, "prompts"):
+            # A killed writer's leftovers: nobody is at them.
+            for leftover in root.glob(f".{PROMPTS}.*"):
+                leftover.unlink(missing_ok=True)
+            known = load_prompts(root, header)
+            merged = {
+                prompt: (vector, came)
+                for prompt, vector, came in zip(known.prompts, known.vectors, known.sources, strict=True)
+            }
+            sources = [source] * len(prompts) if isinstance(source, str) else source
+            merged.update(zip(prompts, zip(array, sources, strict=True), strict=True))
+            result = Prompts(
+                tuple(merged),
+                np.stack([vector for vector, _ in merged.values()]) if merged else array,
+                tuple(came for _, came in merged.values()),
+            )
+            if len(prompts):
+                write_whole(root / PROMPTS, _to_bytes(result, header.spec))
     except OSError as error:
         raise StoreError(
             f"{root / PROMPTS}: cannot be written ({error.strerror}); what was there is as it was"
         ) from None
-    finally:
-        lock.release()
     return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ from cxr_embed.store.layout import (
     SHARD_JSON,
     Header,
     ShardInfo,
+    number_of,
     output_file,
     remedy,
     shard_paths,
@@ -77,7 +79,9 @@ class Store:
                 if not os.path.isfile(path / output_file(output)):
                     raise StoreError(f"{path}: {output_file(output)} is gone; {remedy(path)}")
             self._present = True
-        return self._info(len(self._shard_paths) - 1).live if self._shard_paths else 0
+        if len(set(map(number_of, self._shard_paths))) < self.shards:  # several writers: none of them knew all
+            return len(self.index)
+        return self._info(self.shards - 1).live if self.shards else 0
 
     @property
     def spec(self) -> EncoderSpec:
@@ -92,22 +96,17 @@ class Store:
     @property
     def nbytes(self) -> int:
         """Bytes of all published files."""
-        total = 0
-        for number in range(self.shards):
-            info = self._info(number)
-            total += sum(entry["bytes"] for entry in info.files.values())
-            total += (self._shard_paths[number] / SHARD_JSON).stat().st_size
-        return total
+        total = sum((path / SHARD_JSON).stat().st_size for path in self._shard_paths)
+        files = itertools.chain(*(self._info(number).files.values() for number in range(self.shards)))
+        return total + sum(entry["bytes"] for entry in files)
 
     @property
     def engines(self) -> dict[str, int]:
         """What computed the vectors: engine to number of vectors."""
-        engines: dict[str, int] = {}
+        engines: Counter[str] = Counter()
         for number in range(self.shards):
-            info = self._info(number)
-            if info.vectors:
-                engines[info.engine] = engines.get(info.engine, 0) + info.vectors
-        return engines
+            engines[self._info(number).engine] += self._info(number).vectors
+        return dict(+engines)
 
     @cached_property
     def index(self) -> ImageIndex:
@@ -369,7 +368,7 @@ class Store:
             "path": str(self.path),
             "images": len(self),
             "patients": len(set(self.patient_ids.tolist()) - {""}),  # blank: imported, and nobody knows
-            "vectors": sum(self._info(number).vectors for number in range(self.shards)),
+            "vectors": self.index.vectors,
             "failures": len(self.index.failures),
             "unlike_chest": self.ids[self.unlike_chest].tolist(),
             "equal_vectors": self.equal_vectors(),

@@ -1,21 +1,22 @@
 """Taking images out of a store: shards are replaced by others without them, all of them by one rename.
 
 While that lasts, `unread.json` names the shards that do not count: first the new ones, which are on their way into
-`shards/`, then, from the one rename that publishes them, the old ones, which are deleted next. Whoever takes the lock
-after a kill deletes what the file names, and has the old store or the new one.
+`shards/`, then, from the one rename that publishes them, the old ones, which are deleted next. Whoever is alone at the
+store after a kill deletes what the file names, and has the old store or the new one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pyarrow as pa
 
@@ -27,18 +28,23 @@ from cxr_embed.store.image_index import ImageIndex, ShardRows
 from cxr_embed.store.layout import (
     CHECKSUMS,
     INCOMING,
+    LOCK,
+    PARTIAL_NAME,
     ROW_SCHEMA,
     SHARD_JSON,
     SHARDS,
     UNREAD,
+    WRITERS,
     Header,
     Row,
     ShardInfo,
     output_file,
+    partial_shard,
     shard_paths,
     unread_shards,
     write_shard,
 )
+from cxr_embed.store.presence import Presence, look
 from cxr_embed.types import Stamp
 
 Covers = Callable[[str, str, bytes | None], bool]
@@ -109,7 +115,7 @@ def take_out(root: Path, covers: Covers) -> TakenOut:
     another name. A reader that is open keeps what it has mapped.
 
     Args:
-        root: the store; the caller holds its lock.
+        root: the store; the caller is alone there (`presence`).
         covers: whether an image goes: by patient, image id and file (None where it was never read).
 
     Raises:
@@ -161,7 +167,7 @@ def _after(
 
 
 def _write(root: Path, header: Header, shards: list[_Shard]) -> dict[str, tuple[Path, str]]:
-    """Writes what replaces shards into `incoming/`: old name to folder and new name."""
+    """Writes what replaces shards beside them: old name to folder and new name."""
     index, written = ImageIndex(), {}
     for shard in shards:
         table = shard.table
@@ -214,8 +220,7 @@ def _rewritten(root: Path, header: Header, shard: _Shard, live: int) -> tuple[Pa
 
 def _linked(root: Path, shard: _Shard, live: int) -> tuple[Path, str]:
     """The same shard with another number of images; its files are the same ones, where the file system has links."""
-    folder = root / INCOMING / uuid.uuid4().hex
-    folder.mkdir(parents=True)
+    folder = partial_shard(root)
     for name in shard.info.files:
         try:
             os.link(shard.path / name, folder / name)
@@ -244,12 +249,18 @@ def _replace(root: Path, written: dict[str, tuple[Path, str]]) -> None:
 
 
 def finish(root: Path) -> None:
-    """Deletes what a replacement has left, also a killed one. Only the holder of the lock may call it.
+    """Deletes what killed writers and a killed replacement have left. Only who is alone at the store may call it.
 
     Raises:
         OSError: where that cannot be done.
     """
     shutil.rmtree(root / INCOMING, ignore_errors=True)
+    for partial in _partials(root):
+        shutil.rmtree(partial, ignore_errors=True)
+    _end_replacement(root)
+
+
+def _end_replacement(root: Path) -> None:
     for leftover in root.glob(f".{UNREAD}.*"):
         leftover.unlink(missing_ok=True)
     unread = unread_shards(root)
@@ -261,3 +272,35 @@ def finish(root: Path) -> None:
         remove_stale(root)
         (root / UNREAD).unlink()
         sync(root)
+
+
+def _partials(root: Path) -> list[Path]:
+    with contextlib.suppress(FileNotFoundError):
+        return [root / SHARDS / name for name in os.listdir(root / SHARDS) if PARTIAL_NAME.fullmatch(name)]
+    return []
+
+
+def clear_up(root: Path, ours: Presence) -> None:
+    """Deletes what the dead have left: their shards that were not published; all of it where nobody else is here.
+
+    Args:
+        root: the store.
+        ours: the announcement of the writer that does it; it stays.
+    """
+    others = look(root, ours)
+    for dead in (seen for seen in others if not seen.alive):
+        (root / WRITERS / dead.name).unlink(missing_ok=True)
+    living = {ours.ident, *(seen.ident for seen in others if seen.alive)}
+    for partial in _partials(root):
+        match = PARTIAL_NAME.fullmatch(partial.name)
+        if match and match[1] not in living:
+            shutil.rmtree(partial, ignore_errors=True)
+    if len(living) > 1:
+        return
+    with contextlib.suppress(OSError, filelock.Timeout):
+        if (root / INCOMING).exists():
+            with filelock.FileLock(root / LOCK, timeout=0):  # or a writer of an earlier release is at it
+                shutil.rmtree(root / INCOMING, ignore_errors=True)
+        # Nobody replaces shards while this writer is here; others that come now only read.
+        _end_replacement(root)
+        remove_stale(root)

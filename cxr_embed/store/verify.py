@@ -17,17 +17,19 @@ from cxr_embed.store.checksums import row_checksums
 from cxr_embed.store.image_index import ImageIndex, ShardRows
 from cxr_embed.store.layout import (
     CHECKSUMS,
+    PARTIAL_NAME,
     ROWS,
     SHARD_JSON,
     SHARD_NAME,
     SHARDS,
     Header,
     ShardInfo,
+    number_of,
     output_file,
     shard_paths,
 )
+from cxr_embed.store.presence import alone
 from cxr_embed.store.prompts import PROMPTS, load_prompts
-from cxr_embed.store.writer import acquire_lock
 from cxr_embed.types import counted
 
 
@@ -54,12 +56,12 @@ def verify_store(path: str | os.PathLike[str], progress: Callable[[int, int], No
     damage = [
         Damage(entry.name, "not a shard, yet it lies among them")
         for entry in sorted(os.scandir(root / SHARDS), key=lambda entry: entry.name)
-        if not SHARD_NAME.fullmatch(entry.name)
+        if not SHARD_NAME.fullmatch(entry.name) and not PARTIAL_NAME.fullmatch(entry.name)
     ]
     damage += [Damage(PROMPTS, what) for what in _verify_prompts(root, header)]
     damage += _verify_added(root)
     index = ImageIndex()
-    numbers = [int(shard.name[:8]) for shard in shards]
+    numbers = list(map(number_of, shards))
     missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
     damage += [Damage(f"{number:08d}", "the shard is missing") for number in missing]
     for done, shard in enumerate(shards, start=1):
@@ -67,7 +69,8 @@ def verify_store(path: str | os.PathLike[str], progress: Callable[[int, int], No
         damage += [Damage(shard.name, what) for what in found]
         if rows is not None:
             index.fold(rows)
-            if not damage and len(index) != live:
+            exact = len(set(numbers[:done])) == done  # else others published at the same moment
+            if exact and not damage and len(index) != live:
                 damage.append(Damage(shard.name, f"it counts {counted(live, 'image')}, the rows give {len(index)}"))
         if progress is not None:
             progress(done, len(shards))
@@ -96,21 +99,19 @@ def upgrade_store(path: str | os.PathLike[str], progress: Callable[[int, int], N
     """
     root = Path(path)
     header = Header.read(root)
-    lock = acquire_lock(root)
     try:
-        remove_stale(root)
-        shards, added, count = shard_paths(root), added_checksums(root), 0
-        for done, shard in enumerate(shards, start=1):
-            info = ShardInfo.read(shard)
-            if CHECKSUMS not in info.files and shard.name not in added and info.vectors:
-                write_added(shard, _checksums(shard, header, info))
-                count += 1
-            if progress is not None:
-                progress(done, len(shards))
+        with alone(root, "store verify --upgrade"):
+            remove_stale(root)
+            shards, added, count = shard_paths(root), added_checksums(root), 0
+            for done, shard in enumerate(shards, start=1):
+                info = ShardInfo.read(shard)
+                if CHECKSUMS not in info.files and shard.name not in added and info.vectors:
+                    write_added(shard, _checksums(shard, header, info))
+                    count += 1
+                if progress is not None:
+                    progress(done, len(shards))
     except OSError as error:
         raise StoreError(f"{root}: cannot be written ({error.strerror}); what was there is as it was") from None
-    finally:
-        lock.release()
     return count
 
 

@@ -1,4 +1,8 @@
-"""Writing a store: one writer at a time, rows buffered into shards, each published by one rename."""
+"""Writing a store: rows buffered into shards, each published by one rename. Any number of writers may be at one store.
+
+A writer reads what others have published whenever it publishes, so that it repeats little; what two of them do at the
+same moment counts once for readers (`image_index`).
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,21 @@ import contextlib
 import errno
 import os
 import shutil
+import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import get_args
 
-import filelock
 import numpy as np
 
 from cxr_embed.choices import Dtype
 from cxr_embed.errors import StoreError
-from cxr_embed.io.files import not_local, write_whole
+from cxr_embed.io.files import not_local, write_new
 from cxr_embed.io.times import utc_now
 from cxr_embed.regions import CROPPED
-from cxr_embed.store.added import ADDED, remove_stale
+from cxr_embed.store.added import ADDED
 from cxr_embed.store.forgotten import FORGOTTEN, gather_forgotten
 from cxr_embed.store.image_index import ImageIndex, ShardRows
 from cxr_embed.store.layout import (
@@ -27,22 +32,27 @@ from cxr_embed.store.layout import (
     INCOMING,
     LOCK,
     SHARDS,
+    WRITERS,
     Header,
     Row,
     ShardInfo,
+    number_of,
     publish_shard,
     shard_paths,
     write_shard,
 )
-from cxr_embed.store.rewrite import finish
+from cxr_embed.store.presence import Presence, join, look
+from cxr_embed.store.rewrite import clear_up
 from cxr_embed.types import EncoderSpec, Precision
 
 SHARD_ROWS = 4096
 SHARD_BYTES = 64 << 20
+# What a file system says that does not rename folders, as some that show an object store do.
+_REFUSED = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 class StoreWriter:
-    """Opens or creates a store for writing, and holds its lock until `close`.
+    """Opens or creates a store for writing, and is announced there as a writer until `close`.
 
     Args:
         path: the store's folder; made where it is missing.
@@ -51,10 +61,14 @@ class StoreWriter:
         precision: of the arithmetic; None keeps an existing store's, and is float32 for a new one.
         software: version to record.
         key_file: the key of the patient ids, where patients were forgotten here; the user's own by default.
+        at: what the process does, in a word or two, for `store status`.
+
+    Attributes:
+        presence: the announcement; `presence.say` adds to what others see.
 
     Raises:
-        StoreError: where another process writes, another encoder's vectors are in the store, dtype or precision
-            are unknown or differ from the store's, or patients were forgotten and the key is not theirs.
+        StoreError: where something is at the store that must be alone, another encoder's vectors are in it, dtype or
+            precision are unknown or differ from the store's, or patients were forgotten and the key is not theirs.
     """
 
     def __init__(
@@ -66,8 +80,9 @@ class StoreWriter:
         precision: Precision | None = None,
         software: str = "",
         key_file: Path | None = None,
+        at: str = "a writer",
     ) -> None:
-        self.path = Path(path)
+        self.path, self._key_file, self._at = Path(path), key_file, at
         if (why := not_local(path)) is not None:
             raise StoreError(why)
         self._created = False
@@ -76,28 +91,53 @@ class StoreWriter:
                 raise StoreError(f"{name} is {' or '.join(known)}, not {value!r}")
         if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / HEADER).is_file():
             names = {entry.name for entry in self.path.iterdir()}
-            if not names <= {LOCK, SHARDS, INCOMING, ADDED, FORGOTTEN} and not all(
-                name.startswith(f".{HEADER}") for name in names
-            ):
+            ours = {LOCK, SHARDS, INCOMING, WRITERS, ADDED, FORGOTTEN}
+            if not all(name in ours or name.startswith(f".{HEADER}") for name in names):
                 raise StoreError(f"{self.path}: a folder with other files in it; give a new folder for the store")
         gather_forgotten(self.path, key_file=key_file)  # refuses before there is a folder
-        self._lock = acquire_lock(self.path)
-        try:
-            self.forgotten = gather_forgotten(self.path, key_file=key_file)
-            self.header = self._header(spec, dtype, precision, software)
-            self.index = ImageIndex()
-            for shard in shard_paths(self.path):
-                info = ShardInfo.read(shard)
-                if info.fingerprint != spec.fingerprint:
-                    raise StoreError(f"{shard}: another encoder's shard ({info.fingerprint[:12]}), not the header's")
-                self.index.fold(ShardRows.open(shard, info))
-        except BaseException:
-            self._lock.release()
-            raise
         self._owners: list[Row] = []
         self._others: list[Row] = []
         self._vectors: dict[str, list[np.ndarray]] = {output: [] for output in spec.outputs}
         self._bytes = 0
+        self._join()
+        try:
+            self.header = self._header(spec, dtype, precision, software)
+            self._read_all()
+        except BaseException:
+            self.presence.close()
+            raise
+
+    def _join(self) -> None:
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # it names images and patients
+            self.presence: Presence = join(self.path, self._at)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+    def _read_all(self) -> None:
+        """Reads what is in the store and who is to stay out of it."""
+        self.forgotten = gather_forgotten(self.path, key_file=self._key_file)
+        self.index = ImageIndex()
+        self._folded: set[str] = set()  # names of shards
+        self._theirs: set[bytes] = set()  # content that others published since
+        self._last = -1  # number of the last shard
+        self._refresh()
+        self._theirs.clear()
+
+    def _refresh(self) -> None:
+        """Reads what others have published since."""
+        shards = shard_paths(self.path)
+        for shard in shards:
+            if shard.name in self._folded:
+                continue
+            info = ShardInfo.read(shard)
+            if info.fingerprint != self.header.spec.fingerprint:
+                raise StoreError(f"{shard}: another encoder's shard ({info.fingerprint[:12]}), not the header's")
+            rows = ShardRows.open(shard, info)
+            self.index.fold(rows)
+            self._folded.add(shard.name)
+            self._theirs.update(rows.owners())
+        self._last = number_of(shards[-1]) if shards else -1
 
     def _header(self, spec: EncoderSpec, dtype: Dtype | None, precision: Precision | None, software: str) -> Header:
         if not (self.path / HEADER).is_file():
@@ -109,12 +149,10 @@ class StoreWriter:
             header = Header(spec, dtype or "float16", precision or "float32", utc_now(), software)
             try:
                 (self.path / SHARDS).mkdir(exist_ok=True)
-                write_whole(self.path / HEADER, header.to_bytes())
+                self._created = write_new(self.path / HEADER, header.to_bytes())
             except OSError as error:
                 raise self._failed(error) from None
-            self._created = True
-            return header
-        header = Header.read(self.path)
+        header = Header.read(self.path)  # another writer may have made it at this moment
         if header.spec.fingerprint != spec.fingerprint:
             raise StoreError(
                 f"{self.path} holds vectors of {describe(header.spec)}, not of {describe(spec)}; "
@@ -123,9 +161,7 @@ class StoreWriter:
         for name, want, have in (("dtype", dtype, header.dtype), ("precision", precision, header.precision)):
             if want is not None and want != have:
                 raise StoreError(f"{self.path} holds {have} vectors; use `{name}` {have}, or another `store`")
-        # What a killed writer left behind was never published. The lock says that nobody is at it.
-        finish(self.path)
-        remove_stale(self.path)
+        clear_up(self.path, self.presence)
         return header
 
     def __enter__(self) -> StoreWriter:
@@ -139,12 +175,15 @@ class StoreWriter:
         self.close()
 
     def _remove(self) -> None:
-        """Takes back what making the store has put into its folder."""
+        """Takes back what making the store has put into its folder, unless others have begun to write there."""
+        if any(seen.alive for seen in look(self.path, self.presence)):
+            return
         with contextlib.suppress(OSError):
-            shutil.rmtree(self.path / INCOMING, ignore_errors=True)
-            (self.path / HEADER).unlink()
+            self.presence.close()
             (self.path / SHARDS).rmdir()
-            (self.path / LOCK).unlink()
+            (self.path / HEADER).unlink()
+            (self.path / LOCK).unlink(missing_ok=True)
+            (self.path / WRITERS).rmdir()
             self.path.rmdir()
 
     def add_vector(self, row: Row, vectors: Mapping[str, np.ndarray]) -> None:
@@ -179,8 +218,11 @@ class StoreWriter:
         self._others.append(row)
 
     def _check_known(self, row: Row) -> None:
-        if any(self.forgotten.covers(row.patient_id, name, row.file_digest) for name in row.names):
+        if self._stays_out(row):
             raise StoreError(f"{self.path}: an image that `cxr-embed forget` took out is to stay out")
+
+    def _stays_out(self, row: Row) -> bool:
+        return any(self.forgotten.covers(row.patient_id, name, row.file_digest) for name in row.names)
 
     @property
     def pending(self) -> int:
@@ -195,6 +237,8 @@ class StoreWriter:
     def flush(self, engine: str) -> int:
         """Publishes the buffered rows as one shard.
 
+        Vectors that another writer has published since are not written again: their rows refer to them.
+
         Args:
             engine: what computed the vectors.
 
@@ -202,32 +246,92 @@ class StoreWriter:
             The number of rows that are now on disk.
 
         Raises:
-            StoreError: where the disk is full or cannot be written; what was published before stays as it is.
+            StoreError: where the disk is full or cannot be written, or something is at the store that must be alone;
+                what was published before stays as it is.
         """
         if not self.pending:
             return 0
-        rows = [*self._owners, *self._others]
-        arrays = {
-            output: np.stack(parts) if parts else np.empty((0, *shape), self.header.dtype)
-            for (output, shape), parts in zip(self.header.spec.outputs.items(), self._vectors.values(), strict=True)
-        }
         try:
-            folder, digest = write_shard(
-                self.path,
-                rows,
-                arrays,
-                fingerprint=self.header.spec.fingerprint,
-                live=self._live_after(rows),
-                engine=engine,
-                created=utc_now(),
-            )
-            shard = publish_shard(self.path, folder, digest)
+            while True:
+                if self.presence.lost:
+                    self._join_again()
+                count, shard = self._publish(engine)
+                if not self.presence.lost:
+                    break
+                # Taken for dead meanwhile: whoever is alone now has read the shard, or must not find it.
+                if shard is None or not withdraw(shard):
+                    shard = None
+                    self._join_again()
+                    break
         except OSError as error:
             raise self._failed(error) from None
         self._owners, self._others, self._bytes = [], [], 0
         self._vectors = {output: [] for output in self._vectors}
-        self.index.fold(ShardRows.open(shard, ShardInfo.read(shard)))
-        return len(rows)
+        if shard is not None:
+            self.index.fold(ShardRows.open(shard, ShardInfo.read(shard)))
+            self._folded.add(shard.name)
+        return count
+
+    def _join_again(self) -> None:
+        """After this process was taken for dead: the store may be another one now, and has others kept out."""
+        self.presence.close()
+        self._join()
+        if Header.read(self.path).spec.fingerprint != self.header.spec.fingerprint:
+            raise StoreError(f"{self.path}: made anew for another encoder while this process stood still")
+        self._read_all()
+        held = {row.content for row in self._owners}
+        kept = [n for n, row in enumerate(self._owners) if not self._stays_out(row)]
+        self._keep(kept)
+        self._others = [
+            row
+            for row in self._others
+            if not self._stays_out(row)
+            and (row.error_kind is not None or row.content in held or self.index.find_content(row.content or b""))
+        ]
+
+    def _keep(self, kept: list[int]) -> None:
+        """Keeps some of the buffered vectors."""
+        self._owners = [self._owners[n] for n in kept]
+        for output, parts in self._vectors.items():
+            self._vectors[output] = [parts[n] for n in kept]
+
+    def _publish(self, engine: str) -> tuple[int, Path | None]:
+        """Writes the buffered rows and renames the shard into its place: how many there are, and the shard."""
+        self._refresh()
+        if known := [row for row in self._owners if row.content in self._theirs]:
+            self._keep([n for n, row in enumerate(self._owners) if row.content not in self._theirs])
+            self._others += [replace(row, unlike_chest=None) for row in known]
+        rows = [*self._owners, *self._others]
+        if not rows:
+            return 0, None
+        arrays = {
+            output: np.stack(parts) if parts else np.empty((0, *shape), self.header.dtype)
+            for (output, shape), parts in zip(self.header.spec.outputs.items(), self._vectors.values(), strict=True)
+        }
+        folder, digest = write_shard(
+            self.path,
+            rows,
+            arrays,
+            fingerprint=self.header.spec.fingerprint,
+            live=self._live_after(rows),
+            engine=engine,
+            created=utc_now(),
+            owner=self.presence.ident,
+        )
+        if self.presence.lost:  # and the folder was cleared away perhaps
+            shutil.rmtree(folder, ignore_errors=True)
+            self._join_again()
+            return self._publish(engine)
+        try:
+            return len(rows), publish_shard(self.path, folder, digest, self._last + 1)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if error.errno in _REFUSED:
+                raise StoreError(
+                    f"{self.path}: this file system refuses to rename a folder ({error.strerror}), which publishes "
+                    "vectors; put it on another. What was stored before is safe"
+                ) from None
+            raise
 
     def _live_after(self, rows: list[Row]) -> int:
         state = {row.image_id: row.error_kind is None for row in rows if row.content is not None}
@@ -245,28 +349,19 @@ class StoreWriter:
         return StoreError(f"{self.path}: cannot be written ({error.strerror}); what was stored before is safe")
 
     def close(self) -> None:
-        """Releases the lock. Rows that were not flushed are dropped."""
-        shutil.rmtree(self.path / INCOMING, ignore_errors=True)
-        self._lock.release()
+        """Takes the announcement back. Rows that were not flushed are dropped."""
+        self.presence.close()
 
 
-def acquire_lock(root: Path) -> filelock.BaseFileLock:
-    """Takes the lock of a store's one writer; the folder is made where it is missing.
-
-    Raises:
-        StoreError: where another process has it, or the folder cannot be written.
-    """
+def withdraw(shard: Path) -> bool:
+    """Takes a published shard back; False where somebody has replaced it, who has read it then."""
+    aside = shard.with_name(f".{uuid.uuid4().hex}-{uuid.uuid4().hex}.partial")
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)  # it names images and patients
-        lock = filelock.FileLock(root / LOCK)
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        raise StoreError(
-            f"{root}: another process is writing to this store; wait for it, or give another `store`"
-        ) from None
-    except OSError as error:
-        raise StoreError(f"{root}: cannot be written ({error.strerror})") from None
-    return lock
+        os.rename(shard, aside)
+    except FileNotFoundError:
+        return False
+    shutil.rmtree(aside, ignore_errors=True)
+    return True
 
 
 def _remedy(vectors: np.ndarray) -> str:
