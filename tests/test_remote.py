@@ -130,7 +130,9 @@ def test_what_is_an_address(path: str | Path, address: str | None) -> None:
 )
 def test_addresses_with_secrets_are_refused_and_not_repeated(address: str, tmp_path: Path, make_images: Make) -> None:
     problem = address_problem(address)
-    assert problem is not None and "hushhush" not in problem and "hushhush" not in shown_address(address)
+    assert problem is not None
+    assert "hushhush" not in problem
+    assert "hushhush" not in shown_address(address)
     manifest = make_images(1)
     store = ["--store", str(tmp_path / "s")]
     for words in (
@@ -151,7 +153,8 @@ def test_addresses_with_secrets_are_refused_and_not_repeated(address: str, tmp_p
     if not address.startswith("s3://bucket"):  # where a key may have a question mark
         with pytest.raises(RemoteError) as refused:
             read_object(address, 10)
-        assert refused.value.kind == "refused" and "hushhush" not in str(refused.value)
+        assert refused.value.kind == "refused"
+        assert "hushhush" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -218,15 +221,19 @@ def test_a_second_run_opens_none_and_lists_each_folder_once(bucket: Bucket, make
     table.write_text("\n".join(lines) + "\n")
     root = f"{bucket.address}/films"
     first = run(table, tmp_path / "s", root, workers=2)
-    assert len(first.failed) + first.embedded == 1000 and first.embedded > 0
+    assert len(first.failed) + first.embedded == 1000
+    assert first.embedded > 0
     bucket.requests.clear()
     assert plan_embedding(read_manifest(table, root=root), encoder=MEAN, store=tmp_path / "s").unchanged == 1000
-    assert bucket.opened() == [] and len(bucket.listings()) == 2
+    assert bucket.opened() == []
+    assert len(bucket.listings()) == 2
     bucket.requests.clear()
     second = run(table, tmp_path / "s", root)
-    assert second.embedded == 0 and second.unchanged + len(second.failed) == 1000
+    assert second.embedded == 0
+    assert second.unchanged + len(second.failed) == 1000
     assert bucket.opened() == []
-    assert len(bucket.listings()) == 2 and len(bucket.requests) == 2
+    assert len(bucket.listings()) == 2
+    assert len(bucket.requests) == 2
 
 
 def test_an_object_that_changed_is_read_again_and_others_are_not(
@@ -280,7 +287,8 @@ def test_an_object_deleted_between_the_listing_and_the_reading(
     name = rows_of(manifest)[2]["image_id"]
     bucket.fail[f"HEAD /{bucket.name}/films/{path}"] = lambda: 404
     summary = run(manifest, tmp_path / "s", root)
-    assert counts(summary) == (4, 0, 0, 1) and faults(summary) == {name: "missing"}
+    assert counts(summary) == (4, 0, 0, 1)
+    assert faults(summary) == {name: "missing"}
     bucket.fail.clear()
     assert counts(run(manifest, tmp_path / "s", root)) == (1, 0, 4, 0)  # it is looked for again
 
@@ -314,7 +322,8 @@ def test_objects_without_rights_fail_by_name_and_are_tried_again(
     key = f"/{bucket.name}/films/{row['path']}"
     bucket.fail[f"HEAD {key}"] = bucket.fail[f"GET {key}"] = lambda: 403
     summary = run(manifest, tmp_path / "s", root)
-    assert counts(summary) == (4, 0, 0, 1) and faults(summary) == {row["image_id"]: "unreadable"}
+    assert counts(summary) == (4, 0, 0, 1)
+    assert faults(summary) == {row["image_id"]: "unreadable"}
     assert "no rights" in summary.failed[0].reason
     bucket.fail.clear()
     assert counts(run(manifest, tmp_path / "s", root)) == (1, 0, 4, 0)
@@ -331,7 +340,8 @@ def test_a_busy_server_is_tried_again(bucket: Bucket, make_images: Make, tmp_pat
     for each in rows_of(manifest):
         bucket.fail[f"GET /{bucket.name}/films/{each['path']}"] = lambda: 500
     summary = run(manifest, tmp_path / "other", root)
-    assert set(faults(summary).values()) == {"unreachable"} and "answers 500" in summary.failed[0].reason
+    assert set(faults(summary).values()) == {"unreachable"}
+    assert "answers 500" in summary.failed[0].reason
     bucket.fail.clear()
     assert counts(run(manifest, tmp_path / "other", root)) == (3, 0, 0, 0)
 
@@ -366,8 +376,10 @@ def test_a_server_that_is_dead_ends_the_run_before_it_begins(
     s3_environment(monkeypatch, dead_address())
     done = run_cli("embed", str(make_images(5)), "--root", "s3://bucket/films", "--store", str(tmp_path / "s"))
     assert done.returncode == 1
-    assert done.stderr.startswith("error: s3://bucket/films/") and "no connection" in done.stderr
-    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "s").exists()
+    assert done.stderr.startswith("error: s3://bucket/films/")
+    assert "no connection" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_server_that_is_silent_does_not_hang_the_run(
@@ -377,7 +389,8 @@ def test_a_server_that_is_silent_does_not_hang_the_run(
         s3_environment(monkeypatch, address)
         monkeypatch.setenv("CXR_EMBED_REMOTE_SECONDS", "0.3")
         done = run_cli("embed", str(make_images(5)), "--root", "s3://bucket/films", "--store", str(tmp_path / "s"))
-    assert done.returncode == 1 and "does not answer within 0.3 s" in done.stderr
+    assert done.returncode == 1
+    assert "does not answer within 0.3 s" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -402,11 +415,15 @@ def test_dead_and_absent_are_two_things(bucket: Bucket, monkeypatch: pytest.Monk
 def test_a_bucket_that_is_not_there(bucket: Bucket, make_images: Make, tmp_path: Path) -> None:
     words = ["embed", str(make_images(5)), "--store", str(tmp_path / "s"), "--root"]
     done = run_cli(*words, "s3://no-such-bucket-anywhere/films")
-    assert done.returncode == 1 and "no such bucket" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.returncode == 1
+    assert "no such bucket" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     done = run_cli(*words, f"{bucket.address}/empty")
-    assert done.returncode == 1 and f"\n  {bucket.address}/empty/" in done.stderr
+    assert done.returncode == 1
+    assert f"\n  {bucket.address}/empty/" in done.stderr
     done = run_cli(*words, "s3://B_/films")
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "s").exists()
 
 
@@ -435,10 +452,13 @@ def test_no_secret_is_anywhere(bucket: Bucket, make_images: Make, tmp_path: Path
     bucket.fail[f"HEAD /{bucket.name}/films/{rows_of(manifest)[0]['path']}"] = lambda: 403
     words = ["embed", str(manifest), "--root", root, "--encoder", MEAN, "--store", str(tmp_path / "s"), "--json"]
     done = run_cli(*words)
-    assert done.returncode == 1 and len(json.loads(done.stdout)["failed"]) == 1
+    assert done.returncode == 1
+    assert len(json.loads(done.stdout)["failed"]) == 1
     kept = b"".join(path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file())
     for text in (done.stdout.encode(), done.stderr.encode(), kept):
-        assert b"hushhush" not in text and b"127.0.0.1" not in text and b"Signature" not in text
+        assert b"hushhush" not in text
+        assert b"127.0.0.1" not in text
+        assert b"Signature" not in text
 
 
 def test_what_is_written_is_read_back(bucket: Bucket) -> None:
@@ -480,7 +500,8 @@ def test_a_web_server_of_this_machine(make_images: Make, tmp_path: Path, monkeyp
     (manifest.parent / gone["path"]).rename(manifest.parent / "elsewhere")
     with web_server(files_of(manifest.parent)) as address:
         summary = run(manifest, tmp_path / "s", address)
-        assert counts(summary) == (4, 0, 0, 1) and faults(summary) == {gone["image_id"]: "missing"}
+        assert counts(summary) == (4, 0, 0, 1)
+        assert faults(summary) == {gone["image_id"]: "missing"}
         assert counts(run(manifest, tmp_path / "s", address)) == (0, 0, 4, 1)
     with web_server(files_of(manifest.parent, etags=False)) as address:  # nothing says whether they have changed
         assert counts(run(manifest, tmp_path / "s", address)) == (0, 4, 0, 1)
@@ -532,11 +553,13 @@ def test_validate_looks_for_objects(bucket: Bucket, make_images: Make) -> None:
     assert run_cli("manifest", "validate", str(manifest), "--root", root).returncode == 0
     bucket.client.delete_object(Bucket=bucket.name, Key=f"films/{rows_of(manifest)[0]['path']}")
     done = run_cli("manifest", "validate", str(manifest), "--root", root)
-    assert done.returncode == 1 and f"1 of 4 files are missing below {root}" in done.stderr
+    assert done.returncode == 1
+    assert f"1 of 4 files are missing below {root}" in done.stderr
 
 
 @pytest.mark.parametrize("words", [["manifest", "describe", "M", "--root"], ["search", "S", "--text", "x", "--root"]])
 def test_verbs_that_read_files_of_this_machine_say_so(words: list[str], make_images: Make) -> None:
     manifest = str(make_images(1))
     done = run_cli(*[manifest if word == "M" else word for word in words], "s3://bucket/films")
-    assert done.returncode == 2 and "s3://bucket/films: an address, not a place on this machine" in done.stderr
+    assert done.returncode == 2
+    assert "s3://bucket/films: an address, not a place on this machine" in done.stderr
