@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
+RemoteKind = Literal[
+    "missing",
+    "no-bucket",
+    "denied",
+    "no-credentials",
+    "unreachable",
+    "too-large",
+    "refused",
+    "no-package",
+    "failed",
+]
 ImageFault = Literal[
     "missing",
     "unreadable",
+    "unreachable",
     "linked-away",
     "empty",
     "not-an-image",
@@ -30,7 +42,7 @@ ImageFault = Literal[
 # again, others are remembered.
 TRANSIENT_FAULTS: frozenset[str] = frozenset(
     {
-        *("missing", "unreadable", "linked-away", "wrong-suffix"),
+        *("missing", "unreadable", "unreachable", "linked-away", "wrong-suffix"),
         *("no-decoder", "encoder", "out-of-memory", "worker-died"),
     }
 )
@@ -67,6 +79,21 @@ class ImageError(CxrEmbedError):
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
         # Exceptions with two arguments do not survive a process boundary by themselves.
         return type(self), (self.kind, str(self))
+
+
+class RemoteError(CxrEmbedError):
+    """An object at an address that cannot be read or written. `kind` is a stable word for why.
+
+    The message never holds credentials, or an address with a signature in it: it is written into stores.
+    """
+
+    def __init__(self, kind: RemoteKind, message: str, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.kind: RemoteKind = kind
+        self.timed_out = timed_out
+
+    def __reduce__(self) -> tuple[type[RemoteError], tuple[str, str, bool]]:
+        return type(self), (self.kind, str(self), self.timed_out)
 
 
 class EncoderError(CxrEmbedError):

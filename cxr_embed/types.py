@@ -110,7 +110,10 @@ class CxrImage:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What the file system says of a file. An unchanged stamp means an unchanged file; zeros mean 'not known'."""
+    """What the file system says of a file. An unchanged stamp means an unchanged file; zeros mean 'not known'.
+
+    An object's `ctime_ns` is a negative number made of its ETag, or its `mtime_ns` where it has none.
+    """
 
     size: int = 0
     mtime_ns: int = 0

@@ -19,6 +19,7 @@ from cxr_embed.encoders import CheckedEncoder, encoder_card, load_encoder
 from cxr_embed.encoders.registry import is_own
 from cxr_embed.errors import EncoderError, ImageError, ManifestError
 from cxr_embed.images import NOTES, looks_like_chest, prepared_encoder, read_image
+from cxr_embed.io.addresses import address_of, shown_address
 from cxr_embed.io.digests import file_sha256, sha256_hex
 from cxr_embed.manifest import Manifest, read_manifest
 from cxr_embed.pipeline.embedding import embed as run
@@ -164,6 +165,8 @@ def manifest_of(
     assert images is not None
     if isinstance(images, str | os.PathLike) or not len(images):
         raise ManifestError("`images` is a list of files, such as ['a.dcm']")
+    if away := [path for path in (*images, *([root] if root is not None else ())) if address_of(path) is not None]:
+        raise ManifestError(f"`images`: {shown_address(away[0])} is an address; name it as the path of a manifest")
     files = list(dict.fromkeys(Path(os.path.abspath(path)) for path in images))  # one named twice is one image
     below = Path(os.path.abspath(root)) if root is not None else Path(os.path.commonpath([f.parent for f in files]))
     if outside := [path for path in files if not path.is_relative_to(below)]:

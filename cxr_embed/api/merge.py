@@ -17,6 +17,7 @@ from cxr_embed.cases.merging import Merged, Part, Rules, common_root, merge
 from cxr_embed.cases.overlaps import find_overlaps
 from cxr_embed.choices import SameImageIds, SameImages, SamePatients
 from cxr_embed.errors import ManifestError
+from cxr_embed.io.addresses import address_of, joined
 from cxr_embed.manifest import (
     REQUIRED,
     Companion,
@@ -199,6 +200,9 @@ def _stem(given: Manifest | StrPath) -> str:
 
 def _root(opened: Sequence[Manifest], root: StrPath | None) -> Path:
     """The folder that paths are relative to."""
+    for manifest in opened:
+        if any(address_of(joined(manifest.root, path)) is not None for path in manifest.column("path").tolist()):
+            raise ManifestError("radiographs at addresses (s3://, ...) are not merged; copy or mount them")
     if root is None:
         return common_root(opened)
     folder = Path(os.path.abspath(root))

@@ -25,6 +25,7 @@ from cxr_embed.choices import Blank, CalibrationKind, Uncertain
 from cxr_embed.evaluation import ScoreSource
 from cxr_embed.evaluation.evaluate import Prevalence
 from cxr_embed.evaluation.thresholds import Rule
+from cxr_embed.io.addresses import address_of
 from cxr_embed.manifest import DESCRIPTIVE, OPTIONAL, REQUIRED, Manifest, write_companion
 from cxr_embed.probe.curve_summary import CURVE_JSON
 from cxr_embed.reporting import Inputs, ReportError, check_target, collect, write_report
@@ -224,6 +225,8 @@ def _label_file(labels: Any, extra: Sequence[str], aside: Path) -> tuple[Path, S
     path = aside / "labels.parquet"
     pa.parquet.write_table(table.table, path)
     if table.companion is not None:  # what blank means, and which data set it is
-        write_companion(path, replace(table.companion, root=os.path.abspath(table.root), boxes=None))
+        known = table.companion
+        local = address_of(table.root) is None
+        write_companion(path, replace(known, root=os.path.abspath(table.root) if local else known.root, boxes=None))
     known = {*REQUIRED, *OPTIONAL, *DESCRIPTIVE, *table.findings}
     return path, [name for name in table.table.column_names if name not in known]

@@ -19,10 +19,12 @@ from typer.core import TyperCommand, TyperOption
 from cxr_embed.cli.common import Failed, fail, printed_json
 from cxr_embed.cli.terminal import name_flags
 from cxr_embed.errors import CxrEmbedError
+from cxr_embed.io.addresses import address_of, address_problem
 from cxr_embed.io.files import not_local
 from cxr_embed.types import collected_stand_ins, licences_read, stand_ins_read
 
 _WRITTEN = ("out", "montage", "report")  # options that name what a verb writes
+_AT_ADDRESSES = ("embed", "validate")  # verbs whose --root may be an address
 _NO_MEMORY = "there is not enough memory for this; free some, raise the limit (`ulimit -v`), or ask for less"
 
 
@@ -38,11 +40,11 @@ class _Checked(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         name_flags(_flags_of(ctx))
-        for value in ctx.params.values():
+        for name, value in ctx.params.items():
             for path in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(path, str) and path.encode(errors="ignore").decode() != path:
                     fail(f"{path.encode(errors='backslashreplace').decode()}: not text in UTF-8", 2)
-                if isinstance(path, Path) and (why := not_local(path)) is not None:
+                if isinstance(path, Path) and (why := _refused(ctx, name, path)) is not None:
                     fail(why, 2)
         _check_written(ctx.params)
         with collected_stand_ins():
@@ -53,6 +55,12 @@ class _Checked(TyperCommand):
                 raise
             _print_stand_ins(ctx)
         return result
+
+
+def _refused(ctx: Any, name: str, path: Path) -> str | None:
+    """Why a path cannot be what it was given as; radiographs alone may lie at an address."""
+    address = address_of(path) if name == "root" and ctx.command.name in _AT_ADDRESSES else None
+    return not_local(path) if address is None else address_problem(address)
 
 
 def _flags_of(ctx: Any) -> dict[str, str]:

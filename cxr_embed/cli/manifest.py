@@ -79,14 +79,22 @@ def validate(
 
 def _problems(path: Path, table: Manifest) -> list[str]:
     """What is wrong with a manifest's files."""
+    from cxr_embed.errors import RemoteError
+    from cxr_embed.io.addresses import address_of
     from cxr_embed.manifest import missing_files
+    from cxr_embed.pipeline.stamps import missing_objects
 
-    if not os.path.isdir(table.root):
+    address = address_of(table.root)
+    if address is None and not os.path.isdir(table.root):
         return [f"{table.root}: no such folder"]
+    try:
+        missing = missing_files(table) + missing_objects(table)
+    except RemoteError as error:
+        return [f"{address or path}: {error}"]
     problems = []
-    if missing := missing_files(table):
+    if missing:
         some = f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
-        problems = [f"{len(missing):,} of {len(table):,} files are missing below {table.root}: {some}"]
+        problems = [f"{len(missing):,} of {len(table):,} files are missing below {address or table.root}: {some}"]
     return problems + _changed(path, table)
 
 

@@ -82,7 +82,10 @@ Weights = Annotated[Path | None, typer.Option(help="Safetensors file or checkpoi
 Device = Annotated[str, typer.Option(help="For the encoder: auto, cpu or cuda.")]
 Root = Annotated[
     Path | None,
-    typer.Option(help="Folder of the radiographs, if not the manifest's own or the one that its companion names."),
+    typer.Option(
+        help="Folder of the radiographs, if not the manifest's own or the one that its companion names; for `embed` "
+        "and `manifest validate` also an address, s3://bucket/folder."
+    ),
 ]
 KeyFile = Annotated[Path | None, typer.Option(help="Key of the patient ids, if not your own: for what was forgotten.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]

@@ -17,6 +17,7 @@ from cxr_embed.images.reader import (
     read_image,
     sniff,
 )
+from cxr_embed.images.remote import read_remote, stamp_of
 
 __all__ = [
     "NOTES",
@@ -38,6 +39,8 @@ __all__ = [
     "read_bytes",
     "read_dicom_header",
     "read_image",
+    "read_remote",
     "sniff",
+    "stamp_of",
     "stretch",
 ]

@@ -14,6 +14,8 @@ from cxr_embed.images.dicom import decode_dicom
 from cxr_embed.images.prepare import LITTLE_USED, used_share
 from cxr_embed.images.raster import decode_jpeg, decode_png, decode_tiff
 from cxr_embed.images.raw import decode_raw, is_raw, raw_fault
+from cxr_embed.images.remote import read_remote
+from cxr_embed.io.addresses import address_of
 from cxr_embed.io.digests import sha256_hex
 from cxr_embed.types import CxrImage
 
@@ -75,11 +77,13 @@ def sniff(head: bytes, size: int) -> str | None:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The file's bytes.
+    """The file's bytes; an address's too.
 
     Raises:
-        ImageError: `missing`, `unreadable`, `empty` or `too-large`.
+        ImageError: `missing`, `unreadable`, `unreachable`, `empty` or `too-large`.
     """
+    if (address := address_of(path)) is not None:
+        return read_remote(address)[0]
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ImageError("unreadable", "not a regular file")  # opening a pipe would wait for ever

@@ -19,6 +19,8 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
+from cxr_embed.io.addresses import shown_address
+
 # What numpy raises besides ValueError for a header whose bytes have changed: it reads it as Python's words.
 ODD_HEADER = (EOFError, SyntaxError, tokenize.TokenError, MemoryError, OverflowError, RecursionError, TypeError)
 
@@ -43,8 +45,8 @@ def not_local(path: str | os.PathLike[str]) -> str | None:
     """Why no file or folder can have such a path, in words; None where it can. Nothing is looked for."""
     text = os.fspath(path)
     # A Path has made one slash of two.
-    if address := re.match(r"([A-Za-z][A-Za-z0-9+.-]+:)/+(.*)", text):
-        return f"{address[1]}//{address[2]}: an address, not a place on this machine; copy or mount it, and name that"
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+        return f"{shown_address(text)}: an address, not a place on this machine; copy or mount it, and name that"
     if text.encode(errors="ignore").decode() != text:
         shown = text.encode(errors="backslashreplace").decode()
         return f"{shown}: the name is not in UTF-8, which libraries that open it need; rename it"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 
+from cxr_embed.io.addresses import address_of, address_problem
 from cxr_embed.manifest.rows import EXAMPLES, Rows
 from cxr_embed.regions import are_regions, is_box, is_region_id
 
@@ -68,8 +69,17 @@ def check_ids(rows: Rows) -> list[str]:
 
 
 def _check_paths(rows: Rows) -> list[str]:
+    if not rows.has("path"):
+        return []
     what = "path must be relative and stay below the manifest's folder (or `root`)"
-    return rows.where("path", leaves_root, what) if rows.has("path") else []
+    problems = rows.where("path", lambda path: address_of(path) is None and leaves_root(path), what)
+    what = "path is an address that is not read: no user, password, query or '..' in it, and http of this machine alone"
+    return problems + rows.where("path", _is_refused, what)
+
+
+def _is_refused(path: str) -> bool:
+    address = address_of(path)
+    return address is not None and address_problem(address) is not None
 
 
 def _check_split(rows: Rows) -> list[str]:
@@ -160,6 +170,8 @@ def check_columns(columns: dict[str, list[str]]) -> list[str]:
 
 
 def leaves_root(path: str) -> bool:
-    """Whether a relative path could lead out of the folder that it is relative to, on any system."""
+    """Whether a relative path could lead out of the folder that it is relative to, on any system; an address does."""
+    if address_of(path) is not None:
+        return True
     plain = path.replace("\\", "/")
     return plain.startswith("/") or ".." in plain.split("/") or bool(re.match(r"[A-Za-z]:", path))

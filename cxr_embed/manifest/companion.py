@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 from cxr_embed.choices import Blank
 from cxr_embed.errors import ManifestError
+from cxr_embed.io.addresses import address_of, shown_address
 from cxr_embed.io.digests import file_sha256
 from cxr_embed.io.files import write_whole
 from cxr_embed.io.times import utc_now
@@ -89,7 +90,16 @@ def root_of(companion: Companion | None, manifest: str | os.PathLike[str]) -> Pa
 
 
 def relative_root(root: str | os.PathLike[str], manifest: str | os.PathLike[str]) -> str | None:
-    """A folder as a companion names it: from the manifest's own, so that both can move together; None for that one."""
+    """A folder as a companion names it: from the manifest's own, so that both can move together; None for that one.
+
+    Raises:
+        ManifestError: for an address: whoever reads a manifest says so if a server is to be asked.
+    """
+    if (address := address_of(root)) is not None:
+        raise ManifestError(
+            f"{shown_address(address)}: a companion names folders of this machine; leave out `root` here, and give it "
+            "to the verb that reads the radiographs"
+        )
     # The real folders: a way up from a link leads elsewhere.
     found = Path(os.path.relpath(os.path.realpath(root), os.path.realpath(Path(manifest).parent))).as_posix()
     return None if found == "." else found

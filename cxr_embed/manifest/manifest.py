@@ -15,6 +15,7 @@ import pyarrow as pa
 from cxr_embed.arguments import checked_arguments
 from cxr_embed.choices import Blank, Uncertain
 from cxr_embed.errors import ManifestError
+from cxr_embed.io.addresses import address_of, address_problem, is_below, joined, shown_address
 from cxr_embed.io.files import stays_below
 from cxr_embed.manifest.checking import checked, refuse
 from cxr_embed.manifest.checks import FINDING_VALUES, REQUIRED, check_ids, check_names
@@ -40,7 +41,7 @@ class Manifest:
 
     Attributes:
         table: all columns as text, one row an image; blank = unknown.
-        root: the folder that `path` is relative to.
+        root: the folder that `path` is relative to, or its address.
         findings: names of the finding columns.
         companion: what the file beside the manifest says of it; None where there is none.
         notes: whether that still holds, in sentences.
@@ -121,22 +122,50 @@ def read_manifest(
 
     Args:
         path: the file.
-        root: the folder that the column `path` is relative to; what the companion says by default, else the
-            manifest's own.
+        root: the folder that the column `path` is relative to, or its address (`s3://bucket/folder`); what the
+            companion says by default, else the manifest's own.
         extra: columns that are neither known nor findings, carried along as they are, beside those of the companion.
 
     Raises:
         ManifestError: with all problems at once in `problems`.
     """
-    if root is not None and not os.path.isdir(root):
-        raise ManifestError(f"{root}: no such folder (`root`)", (f"{root}: no such folder",))
-    found = _read(path, NO_MANIFEST, REQUIRED, extra, root)
     if root is not None:
+        _check_root(root)
+    found = _read(path, NO_MANIFEST, REQUIRED, extra, root if root is not None and address_of(root) is None else None)
+    if root is not None:
+        _check_below(found, root)
         return replace(found, root=Path(root))
     if found.companion is not None and found.companion.root is not None and not os.path.isdir(found.root):
         problem = f"{found.root}: no such folder, and {companion_path(path)} says that the radiographs are there"
         raise ManifestError(f"{problem}; give `root`", (problem,))
     return found
+
+
+def _check_root(root: str | os.PathLike[str]) -> None:
+    """Refuses a folder that is not there, and an address that is not one to read from; nothing is asked of a server.
+
+    Raises:
+        ManifestError: saying why.
+    """
+    address = address_of(root)
+    problem = address_problem(address) if address is not None else None
+    if address is None and not os.path.isdir(root):
+        problem = f"{root}: no such folder"
+    if problem is not None:
+        raise ManifestError(f"{problem} (`root`)", (problem,))
+
+
+def _check_below(table: Manifest, root: str | os.PathLike[str]) -> None:
+    """Refuses addresses that are not below the root that was given.
+
+    Raises:
+        ManifestError: naming some.
+    """
+    away = [path for _, path, _ in table.rows() if address_of(path) is not None and not is_below(root, path)]
+    if away:
+        shown = shown_address(root)
+        problem = f"path is an address that is not below {shown}: {', '.join(away[:3])}"
+        raise ManifestError(f"{problem}; leave out `root`, or give the addresses' own", (problem,))
 
 
 @checked_arguments
@@ -165,8 +194,8 @@ def describe_manifest(
     companion, notes = read_companion(path)
     if companion is None and notes:
         raise ManifestError(f"{companion_path(path)}: {notes[0]}; rename one of the tables")
-    if root is not None and not os.path.isdir(root):
-        raise ManifestError(f"{root}: no such folder (`root`)", (f"{root}: no such folder",))
+    if root is not None:
+        _check_root(root)
     said = companion or Companion()
     others = [name for name in said.not_findings if name in rows.table.column_names]
     said = replace(
@@ -335,11 +364,16 @@ def read_paths(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def missing_files(manifest: Manifest) -> list[str]:
-    """The paths in the manifest that are not files under its root."""
-    return [path for _, path, _ in manifest.rows() if not os.path.isfile(manifest.root / path)]
+    """The paths in the manifest that are not files under its root. Addresses are not looked at."""
+    return [
+        path
+        for _, path, _ in manifest.rows()
+        if address_of(joined(manifest.root, path)) is None and not os.path.isfile(manifest.root / path)
+    ]
 
 
 def linked_away(manifest: Manifest) -> list[str]:
     """The paths in the manifest that lead to files outside its root, through a link."""
     below = stays_below(manifest.root)
-    return [path for _, path, _ in manifest.rows() if not below(manifest.root / path)]
+    local = [path for _, path, _ in manifest.rows() if address_of(joined(manifest.root, path)) is None]
+    return [path for path in local if not below(manifest.root / path)]

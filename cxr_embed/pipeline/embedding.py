@@ -14,15 +14,16 @@ from typing import Any, Literal
 from cxr_embed.choices import Colour, Dtype
 from cxr_embed.encoders import CheckedEncoder, as_precision, load_encoder, resolve_device, resolve_precision
 from cxr_embed.encoders.registry import ENCODERS
-from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, StoreError
+from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, RemoteError, StoreError
 from cxr_embed.images import decoders, prepared_encoder
+from cxr_embed.io.addresses import address_of, shown_address
 from cxr_embed.manifest import Manifest, read_manifest
 from cxr_embed.pipeline.messages import Setup
 from cxr_embed.pipeline.session import Session
+from cxr_embed.pipeline.stamps import Stamps
 from cxr_embed.pipeline.stop import StopSignals
 from cxr_embed.pipeline.summary import EmbedSummary, Progress
 from cxr_embed.pipeline.tasks import left_of, task_chunks, unchanged_tasks
-from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.store.forgotten import gather_forgotten
 from cxr_embed.store.layout import HEADER, Header, bytes_an_image
 from cxr_embed.store.reader import Store
@@ -100,12 +101,14 @@ def embed(
     """
     started = time.perf_counter()
     table = _manifest(manifest, batch_size, workers, limit)
-    _check_files(table, limit)
+    stamps = Stamps()
+    _check_files(table, limit, stamps)
     options = (weights, device, precision, outputs, pixels, prepare)
     chosen = _choose(encoder, Path(store), *options, workers=workers, cropped=table.has_regions)
     setup = replace(chosen.setup, colour=colour, root=None if follow_links else str(table.root))
     with StopSignals() as stop, chosen.writer(store, dtype, key_file) as writer:
-        run = Session(table, writer, limit, progress, stop, f"{_version()}; {decoders()}", colour=colour)
+        software = f"{_version()}; {decoders()}"
+        run = Session(table, writer, limit, progress, stop, software, colour=colour, stamps=stamps)
         run.summary.bytes_ahead = _bytes_ahead(run, writer)
         run.summary.bytes_free = shutil.disk_usage(writer.path).free
         _work(run, chosen, setup, batch_size, workers)
@@ -263,15 +266,16 @@ def plan_embedding(
             raise StoreError(f"{store} holds vectors of another encoder ({opened.spec.name}); give another `store`")
         index, held = opened.index, opened.header.dtype
     images = unchanged = missing = out = 0
+    looked = Stamps()
     forgotten = gather_forgotten(Path(store), key_file=key_file)
     for every in task_chunks(table, limit):
         tasks = left_of(every, forgotten)
         out += len(every) - len(tasks)
-        stamps = [file_stamp(task.path) for task in tasks]
+        stamps = looked.of([task.path for task in tasks])
         known = unchanged_tasks(index, tasks, stamps) if index is not None else [False] * len(tasks)
         images += len(every)
         unchanged += sum(known)
-        missing += sum(not same and not os.path.exists(t.path) for t, same in zip(tasks, known, strict=True))
+        missing += sum(_missing([task.path for task, same in zip(tasks, known, strict=True) if not same], looked))
     to_read = images - unchanged - missing - out
     return Plan(
         images=images,
@@ -295,18 +299,41 @@ def _manifest(manifest: Manifest | str | os.PathLike[str], batch_size: Any, work
     return manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
 
 
-def _check_files(table: Manifest, limit: int | None) -> None:
+def _missing(paths: Sequence[str], stamps: Stamps) -> list[bool]:
+    """Which of some files are not there.
+
+    Raises:
+        ManifestError: where a server does not say.
+    """
+    there = _objects_there(paths, stamps)
+    return [not (there[path] if path in there else os.path.exists(path)) for path in paths]
+
+
+def _objects_there(paths: Sequence[str], stamps: Stamps) -> dict[str, bool]:
+    """Whether they are there, of the objects among some paths.
+
+    Raises:
+        ManifestError: where a server does not say.
+    """
+    objects = [path for path in paths if address_of(path) is not None]
+    try:
+        return dict(zip(objects, stamps.there(objects), strict=True))
+    except RemoteError as error:
+        raise ManifestError(f"{shown_address(objects[0])}: {error}; nothing was done") from None
+
+
+def _check_files(table: Manifest, limit: int | None, stamps: Stamps) -> None:
     """Refuses a manifest of which no file is there, before a store is made for it: the root is another folder.
 
     Raises:
-        ManifestError: with the first paths in full.
+        ManifestError: with the first paths in full; for a server that does not answer, or refuses.
     """
     tried: list[str] = []
     for tasks in task_chunks(table, limit):
-        for task in tasks:
-            if os.path.lexists(task.path):
-                return
-        tried += [os.path.abspath(task.path) for task in tasks[: 3 - len(tried)]]
+        objects = _objects_there([task.path for task in tasks], stamps)
+        if any(objects.values()) or any(os.path.lexists(task.path) for task in tasks if task.path not in objects):
+            return
+        tried += [address_of(task.path) or os.path.abspath(task.path) for task in tasks[: 3 - len(tried)]]
     if tried:
         shown = "".join(f"\n  {path}" for path in tried)
         raise ManifestError(f"none of the manifest's files is there; give `root`, the folder of its paths{shown}")

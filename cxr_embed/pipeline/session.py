@@ -29,10 +29,10 @@ from cxr_embed.pipeline.messages import (
     Setup,
 )
 from cxr_embed.pipeline.pool import Arena, OwnPool, OwnWorker, WorkerDied, WorkerPool, WorkerProcess
+from cxr_embed.pipeline.stamps import Stamps
 from cxr_embed.pipeline.stop import StopSignals
 from cxr_embed.pipeline.summary import EmbedSummary, Progress, notebook_progress
 from cxr_embed.pipeline.tasks import Task, left_of, task_chunks, unchanged_tasks
-from cxr_embed.pipeline.worker import file_stamp
 from cxr_embed.pipeline.worker_plan import BATCH_SIZE, CHUNK, plan_workers
 from cxr_embed.store.layout import Row
 from cxr_embed.store.reader import Failure
@@ -62,10 +62,11 @@ class Session:
         stop: StopSignals,
         software: str,
         colour: Colour = "refuse",
+        stamps: Stamps | None = None,
     ) -> None:
         self.manifest, self.writer, self.limit = manifest, writer, limit
         self.progress, self.stop, self.software = progress or notebook_progress(), stop, software
-        self.colour = colour
+        self.colour, self.stamps = colour, stamps or Stamps()
         self.summary = EmbedSummary(images=min(len(manifest), limit or len(manifest)), notes=list(manifest.notes))
         self.published = time.monotonic()
         self.in_flight: dict[int, Task] = {}
@@ -93,7 +94,7 @@ class Session:
         for every in task_chunks(self.manifest, self.limit):
             tasks = left_of(every, self.writer.forgotten)
             self.summary.forgotten += len(every) - len(tasks)
-            known = unchanged_tasks(index, tasks, [file_stamp(task.path) for task in tasks])
+            known = unchanged_tasks(index, tasks, self.stamps.of([task.path for task in tasks]))
             for task, same in zip(tasks, known, strict=True):
                 if self.stop.requested:
                     return

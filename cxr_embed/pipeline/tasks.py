@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from cxr_embed.io.addresses import joined
 from cxr_embed.manifest import Manifest
 from cxr_embed.regions import picture_of
 from cxr_embed.store.forgotten import Forgotten
@@ -33,7 +34,7 @@ def task_chunks(manifest: Manifest, limit: int | None) -> Iterator[list[Task]]:
     boxes = manifest.boxes.tolist() if manifest.has_regions else itertools.repeat("")
     rows = itertools.islice(zip(manifest.rows(), boxes, strict=False), limit)
     while chunk := list(itertools.islice(rows, 1024)):
-        yield [Task(image_id, patient, f"{root}/{path}", box) for (image_id, path, patient), box in chunk]
+        yield [Task(image_id, patient, joined(root, path), box) for (image_id, path, patient), box in chunk]
 
 
 def left_of(tasks: Sequence[Task], forgotten: Forgotten) -> list[Task]:

@@ -11,6 +11,7 @@ import mmap
 import os
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import PurePath
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.errors import CxrEmbedError, EncoderUnusable, ImageError
+from cxr_embed.io.addresses import address_of
 from cxr_embed.io.digests import sha256_hex
 from cxr_embed.io.files import stays_below
 from cxr_embed.io.processes import end_with_peer, stderr_silenced
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 
 LINKED_AWAY = "its path leads out of the manifest's folder (or `root`) through a link; `follow_links` reads it"
+FETCHED_AT_ONCE = 8  # objects that a worker reads at one time
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Where a model input begins in a slot: a multiple of a cache line.
 _ALIGNMENT = 64
@@ -78,11 +81,12 @@ class Worker:
         """Reads and hashes the files and keeps their bytes."""
         self.contents.clear()
         hashed, faults = [], {}
+        fetched = self.fetch(message)
         last: tuple[str, bytes, HashedFile] | None = None  # regions of a picture follow each other
         for key, path, box in message.files:
             if last is None or last[0] != path or not box:
                 try:
-                    last = path, *self.read_file(path)
+                    last = path, *(fetched[path].result() if path in fetched else self.read_file(path))
                 except ImageError as error:
                     faults[key] = Fault(error.kind, str(error))
                     continue
@@ -93,19 +97,31 @@ class Worker:
             hashed.append(replace(file, key=key))
         return Hashed(hashed, faults)
 
+    def fetch(self, message: ReadFiles) -> dict[str, Future[tuple[bytes, HashedFile]]]:
+        """Starts to read the objects among the files, several at one time: a server far away is waited for."""
+        paths = dict.fromkeys(path for _, path, _ in message.files if address_of(path) is not None)
+        if not paths:
+            return {}
+        with ThreadPoolExecutor(FETCHED_AT_ONCE) as threads:
+            return {path: threads.submit(self.read_file, path) for path in paths}
+
     def read_file(self, path: str) -> tuple[bytes, HashedFile]:
         """A file's bytes, and what is known of them.
 
         Raises:
             ImageError: where it cannot be read, or may not be.
         """
-        from cxr_embed.images import check_name, read_bytes
+        from cxr_embed.images import check_name, read_bytes, read_remote
 
-        if self.below is not None and not self.below(path):
-            raise ImageError("linked-away", LINKED_AWAY)
-        before, read_ns = file_stamp(path), time.time_ns()
-        data = read_bytes(path)
-        stamp = before if file_stamp(path) == before else Stamp()
+        read_ns = time.time_ns()
+        if (address := address_of(path)) is not None:
+            data, stamp = read_remote(address)
+        else:
+            if self.below is not None and not self.below(path):
+                raise ImageError("linked-away", LINKED_AWAY)
+            before, read_ns = file_stamp(path), time.time_ns()
+            data = read_bytes(path)
+            stamp = before if file_stamp(path) == before else Stamp()
         misnamed = None
         try:
             check_name(data, PurePath(path).suffix)
