@@ -213,7 +213,10 @@ def remove(
         _remove_from_milvus(str(index), image_ids or (), patient or (), uri, as_json)
         return
     from cxr_embed.index.faiss.build import remove_cases
+    from cxr_embed.thumbnails import Thumbnails
 
+    if thumbnails is not None:
+        Thumbnails(thumbnails)  # one that is misspelled would be passed over
     with progress_bar() as progress:
         written = remove_cases(index, image_ids or (), patient or (), thumbnails=thumbnails, progress=progress)
     if not as_json:
