@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import http.client
 import json
 import shutil
@@ -19,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,9 +38,12 @@ from cxr_embed.manifest import Manifest
 from cxr_embed.phantom import render_study, sample_studies
 from cxr_embed.phantom.dicom import dicom_bytes
 from cxr_embed.store import Row, StoreWriter
+from cxr_embed.thumbnails import thumbnails_path
 from cxr_embed.types import counted
+from cxr_embed.web.keeping import make_thumbnails
 
 CASES, READERS, SECONDS, ROUNDS = 100_000, 50, 60.0, 15
+PICTURES, AT_ONCE = 24, 6  # of a page, and requests that a browser has on their way
 # Milliseconds from the start of a page to the first frame that has anything of it.
 PAINTED = """() => new Promise((done) => {
   const look = (entries) => entries.forEach((each) => each.name === "first-contentful-paint" && done(each.startTime));
@@ -59,7 +64,40 @@ def measure(work: Path, cases: int, readers: int, lasting: float, radiograph: Pa
     with served(index) as port:
         lines = [first_results(port, cases), dropping(port, data)]
         lines += in_chromium(port, cases, data)
-        return [*lines, at_once(port, cases, readers, lasting)]
+        lines.append(at_once(port, cases, readers, lasting))
+    return [*lines, *small_pictures(work / "pictures", data)]
+
+
+def small_pictures(work: Path, data: bytes) -> list[Line]:
+    """The small pictures of a page's cases, of a server that has shown none yet: decoded, and from the disk."""
+    files = {f"i{number}": data + number.to_bytes(2, "little") * 8 for number in range(PICTURES)}
+    work.mkdir()
+    spec = load_encoder("mini").spec
+    rng = np.random.default_rng(0)
+    with StoreWriter(work / "store", spec) as writer:
+        for image_id, file in files.items():
+            (work / f"{image_id}.dcm").write_bytes(file)
+            vectors = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in spec.outputs.items()}
+            writer.add_vector(Row(image_id=image_id, patient_id="", content=hashlib.sha256(file).digest()), vectors)
+        writer.flush("made up")
+    manifest = work / "manifest.csv"
+    manifest.write_text("image_id,path\n" + "".join(f"{image_id},{image_id}.dcm\n" for image_id in files))
+    build_index(open_store(work / "store"), work / "index", output="contrastive")
+
+    def show() -> float:
+        with served(work / "index", "--manifest", str(manifest)) as port, ThreadPoolExecutor(AT_ONCE) as browser:
+            return seconds(lambda: list(browser.map(lambda name: ask(port, f"/api/picture?case={name}"), files)))
+
+    decoded = [show() for _ in range(3)]
+    making = seconds(lambda: make_thumbnails(work / "index", manifest, None, None))
+    kept = [show() for _ in range(3)]
+    size = sum(path.stat().st_size for path in thumbnails_path(work / "index").rglob("*.webp")) / PICTURES
+    what = f"small pictures of {PICTURES} DICOM files of {len(data) / 1e6:.0f} MB, never shown before"
+    return [
+        Line(what, "-", milliseconds(decoded)),
+        Line(f"{what}, with thumbnails on disk ({size / 1000:.0f} kB each)", "-", milliseconds(kept)),
+        Line(f"making those {PICTURES} thumbnails", "-", f"{making:.1f} s"),
+    ]
 
 
 def make_index(work: Path, count: int) -> Path:
@@ -105,9 +143,9 @@ def make_dicom() -> bytes:
 
 
 @contextlib.contextmanager
-def served(index: Path) -> Iterator[int]:
+def served(index: Path, *options: str) -> Iterator[int]:
     """The port of a server in a process of its own."""
-    command = [sys.executable, "-m", "cxr_embed", "serve", str(index), "--port", "0"]
+    command = [sys.executable, "-m", "cxr_embed", "serve", str(index), "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         try:
