@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers import run_cli
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from index_world import make_index, make_manifest, make_store
 from PIL import Image
 
 from cxr_embed import CaseIndex, open_store
 from cxr_embed.errors import CaseIndexError
-from cxr_embed.index.atlas import export_atlas, project
+from cxr_embed.index.atlas import export_atlas
 from cxr_embed.index.faiss.build import build_index
+from cxr_embed.index.faiss.map_file import KeptMap, map_path, write_map
 from cxr_embed.manifest import Manifest
 
 CASES = 24
@@ -113,20 +113,32 @@ def test_nothing_else_leaves_the_index(tmp_path: Path) -> None:
     assert written["Effusion"].to_pylist() == [0, 1, None, None]
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 2**32 - 1))
-def test_the_projection_is_that_of_the_textbook(count: int, width: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    vectors = (rng.standard_normal((count, width)) * np.arange(width, 0, -1)).astype(np.float32)
-    got = project(vectors)
-    assert got.shape == (count, 2)
-    assert np.array_equal(got, project(vectors))
-    centred = vectors - vectors.astype(float).mean(0)
+def test_the_map_is_the_one_that_was_learned_else_by_components(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "index", tmp_path / "index")
+    index = CaseIndex(tmp_path / "index")
+
+    def positions() -> np.ndarray:
+        export_atlas(index, tmp_path / "b.parquet", ["image_id"])
+        table = pq.read_table(tmp_path / "b.parquet")
+        return np.stack([table[name].to_numpy() for name in ("projection_x", "projection_y")], 1)
+
+    centred = index.vectors - index.vectors.astype(float).mean(0)
     left, size, _ = np.linalg.svd(centred, full_matrices=False)
-    for axis in range(min(2, len(size))):
-        gap = size[axis] - (size[axis + 1] if axis + 1 < len(size) else 0)
-        if gap > 1e-2 and (axis == 0 or size[axis - 1] - size[axis] > 1e-2):
-            assert np.allclose(np.abs(got[:, axis]), np.abs(left[:, axis] * size[axis]), atol=1e-2)
+    assert np.allclose(np.abs(positions()), np.abs(left[:, :2] * size[:2]), atol=1e-5)
+    drawn = np.random.default_rng(0).random((CASES, 2)).astype(np.float32)
+    learned = KeptMap(
+        positions=drawn,
+        key=index.record.vectors_digest,
+        seed=0,
+        fitted=CASES,
+        neighbours=15,
+        created="2026-11-30T00:00:00+00:00",
+        made_by="a test",
+    )
+    write_map(map_path(index.path), learned)
+    assert np.array_equal(positions(), drawn)
+    write_map(map_path(index.path), replace(learned, key="of other vectors"))
+    assert not np.array_equal(positions(), drawn)
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,10 @@ def atlas(
     root: Root = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an index's cases as Parquet for Embedding Atlas: what may be shown of each, a map by PCA, pictures.
+    """Write an index's cases as Parquet for Embedding Atlas: what may be shown of each, a map, pictures.
 
-    Of the manifest's columns those go that the case browser shows too, and no path or file name. Whoever gets the file
+    The map is the one of `index map`, where there is one, else by principal components. Of the manifest's columns those
+    go that the case browser shows too, and no path or file name. Whoever gets the file
     has the cases' labels, and with --thumbnails their pictures.
     """
     from cxr_embed.index import CaseIndex

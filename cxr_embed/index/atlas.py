@@ -1,8 +1,8 @@
-"""The cases of an index as a Parquet file that Embedding Atlas opens: what is known of them, a projection, pictures."""
+"""The cases of an index as a Parquet file that Embedding Atlas opens: what is known of them, a map, pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxr_embed.errors import CaseIndexError
+from cxr_embed.index.faiss.map_file import map_path, read_map
+from cxr_embed.index.faiss.projection import principal_components
 from cxr_embed.index.faiss.search import CaseIndex
 from cxr_embed.io.files import written_aside
 
@@ -25,7 +27,6 @@ _OWN = (X, Y, NEIGHBORS, VECTOR, IMAGE)
 _NEIGHBORS = pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float32()))])
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _ROWS = 512  # of a row group: pictures of some megabytes
-_BLOCK = 16_384  # vectors that are multiplied at a time
 
 Picture = Callable[[str], bytes | None]
 Progress = Callable[[str, int, int], None]
@@ -53,10 +54,11 @@ def export_atlas(
         progress: called with a word for the step, what is done and how much there is.
 
     Raises:
-        CaseIndexError: for an empty index, a column of one of our own names, or a file that cannot be written.
+        CaseIndexError: for an empty index, a column of one of our own names, a damaged map beside the index, or a file
+            that cannot be written.
     """
     check_atlas(index, target, columns)
-    projected = project(index.vectors)
+    positions = _positions(index)
     schema = _schema(index, columns, neighbors, vectors, picture)
     named = [schema.field(name) for name in columns]
     try:
@@ -68,7 +70,7 @@ def export_atlas(
                 if picture is not None:
                     made.append(pa.array([_image(picture(name)) for name in index.ids[start:stop].tolist()], _IMAGE))
                 made += [part[field.name].cast(field.type) for field in named]
-                made += [pa.array(projected[start:stop, axis]) for axis in (0, 1)]
+                made += [pa.array(positions[start:stop, axis]) for axis in (0, 1)]
                 if neighbors:
                     made.append(pa.array(_neighbors(index, range(start, stop), neighbors), _NEIGHBORS))
                 if vectors:
@@ -92,28 +94,12 @@ def check_atlas(index: CaseIndex, target: Path, columns: Sequence[str]) -> None:
         raise CaseIndexError(f"{index.path}: the column {taken[0]} has the name of one of the export's; rename it")
 
 
-def project(vectors: np.ndarray) -> np.ndarray:
-    """`(N, 2)` float32: `(N, D)` vectors on their first two principal components, from where they vary the most.
-
-    The sign of a component is the one that makes its largest part positive, so that the same vectors give the same map.
-    """
-    count, width = vectors.shape
-    mean, products = np.zeros(width), np.zeros((width, width))
-    for block in _blocks(vectors):
-        mean += block.sum(0)
-        products += block.T @ block
-    mean /= count
-    _, axes = np.linalg.eigh(products / count - np.outer(mean, mean))
-    first = np.zeros((width, 2))
-    first[:, : min(2, width)] = axes[:, ::-1][:, :2]
-    largest = np.take_along_axis(first, np.abs(first).argmax(0)[None], 0)
-    first *= np.where(largest < 0, -1, 1)
-    return np.concatenate([(block - mean) @ first for block in _blocks(vectors)]).astype(np.float32)
-
-
-def _blocks(vectors: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(vectors), _BLOCK):
-        yield vectors[start : start + _BLOCK].astype(np.float64)
+def _positions(index: CaseIndex) -> np.ndarray:
+    """`(N, 2)`: of the map beside the index where there is one of these vectors, else by principal components."""
+    learned = read_map(map_path(index.path))
+    if learned is not None and learned.key == index.record.vectors_digest:
+        return learned.positions
+    return principal_components(index.vectors)
 
 
 def _schema(
