@@ -23,11 +23,13 @@ ASKS = re.compile(
     r"(?:fetch|import|importScripts|WebSocket|EventSource|sendBeacon)\(\s*[\"'`]((?:https?:|wss?:|//)[^\"'`]*)"
 )
 OTHERS = {"--help", "--no-index", "--find-links", "--extras", "--numbers"}  # of pip and of our scripts
+OTHERS |= {"--x", "--y", "--image", "--vector"}  # of embedding-atlas
 # Options whose value is of another kind on another verb, and why.
 OF_TWO_KINDS = {
     "--against": "words to compare a question with; scores to compare scores with",
     "--explain": "a montage with maps; how many cases a report shows with maps",
     "--shots": "one number; several, for a curve",
+    "--thumbnails": "whether they are kept beside an index; where a server keeps them",
     "--threshold": "a rule or a number; a similarity",
     "-k": "how many; several, for figures at each",
 }
