@@ -40,10 +40,14 @@ def make_explained(folder: Path) -> Path:
     return folder
 
 
+def named(folder: Path) -> dict[str, Path]:
+    """What a server of that folder is started with."""
+    return {"manifest": folder / "cases/manifest.csv", "store": folder / "store", "probe": folder / "probe"}
+
+
 @pytest.fixture(scope="module")
 def cases(world: Path) -> Iterator[Visitor]:
-    manifest, probe = world / "cases/manifest.csv", world / "probe"
-    made = visitor(world, manifest=manifest, probe=probe, prompts="phantom8")
+    made = visitor(world, **named(world), prompts="phantom8")
     yield made
     close([made])
 
@@ -239,7 +243,7 @@ def test_nothing_is_embedded_for_a_region_or_for_tokens(
 def test_a_search_is_answered_while_a_map_is_made_and_more_are_sent_away(
     world: Path, ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = open_site(world / "index", manifest=world / "cases/manifest.csv", probe=world / "probe")
+    site = open_site(world / "index", **named(world))
     site = replace(site, explanations=Explanations(site.state, waiting=2, patience=0))
     begun, go_on = threading.Event(), threading.Event()
     worker = site.explanations._worker

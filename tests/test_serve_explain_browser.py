@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from serve_world import HOSTILE, serve
 from test_serve_browser import CONTRAST, Watched, chromium  # noqa: F401  (a fixture)
-from test_serve_explain import make_explained
+from test_serve_explain import make_explained, named
 
 REFUSED = "400 (Bad Request)"  # what a page says in a sentence, the console says too
 
@@ -16,8 +16,7 @@ REFUSED = "400 (Bad Request)"  # what a page says in a sentence, the console say
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = make_explained(tmp_path_factory.mktemp("explained"))
-    options = {"manifest": folder / "cases/manifest.csv", "probe": folder / "probe", "prompts": "phantom8"}
-    with serve(folder / "index", **options) as made:
+    with serve(folder / "index", **named(folder), prompts="phantom8") as made:
         yield made
 
 
