@@ -40,7 +40,7 @@ _EXPLAINED = {"probe": "probe", "words": "prompt", "like": "like"}  # as `explai
 _THREADS = 8  # requests at a time; those who find no place in the line are answered at once
 
 
-class Asked(BaseModel):
+class MapQuestion(BaseModel):
     """A map, as it stands in its address."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -72,7 +72,7 @@ class Asked(BaseModel):
         return kind, name.strip()
 
 
-class Chosen(Asked):
+class Chosen(MapQuestion):
     """The form of the page, whose fields make the address."""
 
     kind: Literal["", "probe", "prompt", "words", "like"] = ""
@@ -81,11 +81,13 @@ class Chosen(Asked):
     words: Text = ""
     like: Text = ""
 
-    def asked(self) -> Asked:
+    def question(self) -> MapQuestion:
         """What the address of the page is to say."""
         named = {"probe": self.finding, "prompt": self.prompt, "words": self.words, "like": self.like}
         name = named.get(self.kind, "").strip()
-        return Asked(case=self.case, upload=self.upload, for_=f"{self.kind}:{name}" if name else "", method=self.method)
+        return MapQuestion(
+            case=self.case, upload=self.upload, for_=f"{self.kind}:{name}" if name else "", method=self.method
+        )
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Answer:
         return {**self.made.said, "exact": exact, "check": words, "worth": list(self.worth), "note": RESEARCH}
 
 
-def wanted(site: Site, now: Generation, asked: Asked) -> Wanted:
+def wanted(site: Site, now: Generation, question: MapQuestion) -> Wanted:
     """What the map is to be made of.
 
     Raises:
@@ -109,7 +111,7 @@ def wanted(site: Site, now: Generation, asked: Asked) -> Wanted:
         UploadGone: for a picture that is not kept any more.
         CaseIndexError: for a case that is not in the index.
     """
-    kind, name = asked.what
+    kind, name = question.what
     if is_cropped(now.index.spec):
         raise MapError("the index is of regions: maps are of whole pictures, so these cases have none")
     if kind == "probe":
@@ -120,13 +122,13 @@ def wanted(site: Site, now: Generation, asked: Asked) -> Wanted:
         names = (NAME if kind == LIKE_UPLOAD else name,)
         if now.index.pool == "tokens":
             raise MapError("this index compares token with token, and maps are of one vector a case")
-    images = [_picture(site, now, asked.case, asked.upload)]
+    images = [_picture(site, now, question.case, question.upload)]
     if kind == "like":
         images.append(_picture(site, now, name, ""))
     elif kind == LIKE_UPLOAD:
         images.append(_picture(site, now, "", name))
     plain = "words" if kind in ("prompt", "words") else "probe" if kind == "probe" else "like"
-    return Wanted(plain, names, asked.method, tuple(images))
+    return Wanted(plain, names, question.method, tuple(images))
 
 
 def _of_probe(site: Site, name: str) -> tuple[str, ...]:
@@ -173,15 +175,15 @@ def _picture(site: Site, now: Generation, case: str, upload: str) -> CxrImage:
         raise MapError(f"{case}: {why}, so there is nothing to lay a map over") from None
 
 
-def answered(site: Site, asked: Asked) -> Answer:
+def answered(site: Site, question: MapQuestion) -> Answer:
     """The map.
 
     Raises:
         CxrEmbedError: as `wanted` and `Explanations.of` do.
     """
-    now, question = site.state.answer(lambda now: (now, wanted(site, now, asked)))
-    made = site.explanations.of(question)
-    about, explained, measured = made.said["about"], _EXPLAINED[question.kind], site.explanations.measured
+    now, plan = site.state.answer(lambda now: (now, wanted(site, now, question)))
+    made = site.explanations.of(plan)
+    about, explained, measured = made.said["about"], _EXPLAINED[plan.kind], site.explanations.measured
     name = str(made.said["name"])
     if measured is not None and measured.fits(about) and measured.about["explained"] in (None, explained):
         found = measured.findings.get(name, NOT_MEASURED)
@@ -194,64 +196,68 @@ def _status(fault: CxrEmbedError) -> int:
     return 410 if isinstance(fault, UploadGone) else 503 if isinstance(fault, Busy) else 400
 
 
-def _panes(asked: Asked) -> list[dict[str, Any]]:
+def _panes(question: MapQuestion) -> list[dict[str, Any]]:
     """The pictures that the page shows: of two that are alike, both."""
-    panes = [_pane("A", asked)]
-    kind, name = asked.what
+    panes = [_pane("A", question)]
+    kind, name = question.what
     if kind in ("like", LIKE_UPLOAD):
         other = {"upload": name} if kind == LIKE_UPLOAD else {"case": name}
-        back = f"{LIKE_UPLOAD}:{asked.upload}" if asked.upload else f"like:{asked.case}"
-        panes.append(_pane("B", Asked(**other, for_=back, method=asked.method)))
+        back = f"{LIKE_UPLOAD}:{question.upload}" if question.upload else f"like:{question.case}"
+        panes.append(_pane("B", MapQuestion(**other, for_=back, method=question.method)))
     return panes
 
 
-def _pane(letter: str, asked: Asked) -> dict[str, Any]:
-    return {"letter": letter, "name": NAME if asked.upload else asked.case, "made": asked.address("/explain/map")}
+def _pane(letter: str, question: MapQuestion) -> dict[str, Any]:
+    return {
+        "letter": letter,
+        "name": NAME if question.upload else question.case,
+        "made": question.address("/explain/map"),
+    }
 
 
-def _shown(site: Site, asked: Asked) -> HTMLResponse:
+def _shown(site: Site, question: MapQuestion) -> HTMLResponse:
     """One picture with its map, or why there is none, as a part of the page."""
-    name = NAME if asked.upload else asked.case
+    name = NAME if question.upload else question.case
     try:
-        said = answered(site, asked).said()
+        said = answered(site, question).said()
     except CxrEmbedError as fault:
         return site.page("explained.html", _status(fault), name=name, error=site.words(fault), said=None)
     width, height = shown_size(*said["shape"])
-    picture = {"upload": asked.upload} if asked.upload else {"case": asked.case}
+    picture = {"upload": question.upload} if question.upload else {"case": question.case}
     return site.page(
         "explained.html",
         name=name,
         error="",
         said=said,
-        why=_why(site, asked, said),
+        why=_why(site, question, said),
         size=(width, height),
         picture=f"/api/picture?{urlencode({**picture, 'size': 'large'})}",
-        heat=asked.address("/explain/layer", layer="heat"),
-        outline=asked.address("/explain/layer", layer="outline"),
-        numbers=asked.address("/api/explain"),
+        heat=question.address("/explain/layer", layer="heat"),
+        outline=question.address("/explain/layer", layer="outline"),
+        numbers=question.address("/api/explain"),
     )
 
 
-def _why(site: Site, asked: Asked, said: dict[str, Any]) -> str:
+def _why(site: Site, question: MapQuestion, said: dict[str, Any]) -> str:
     """Why this method."""
     method = said["about"]["method"]
-    if asked.method != "auto":
+    if question.method != "auto":
         return f"{method} was chosen"
     reasons = [site.words(MapError(each)) for each in said["refused"]]
     before = "; ".join(reason[:1].lower() + reason[1:] for reason in reasons)
     return f"auto: {method} is the first method that can be had here{f' ({before})' if before else ''}"
 
 
-def _layer(site: Site, asked: Asked, layer: str) -> Response:
+def _layer(site: Site, question: MapQuestion, layer: str) -> Response:
     try:
-        made = answered(site, asked).made
+        made = answered(site, question).made
     except CxrEmbedError as fault:
         return Response(site.words(fault), _status(fault), media_type="text/plain")
     return Response(made.heat if layer == "heat" else made.outline, media_type="image/png")
 
 
-def _packed(site: Site, asked: Asked) -> Response:
-    found = answered(site, asked)
+def _packed(site: Site, question: MapQuestion) -> Response:
+    found = answered(site, question)
     return Response(wire.packed(found.said(), [found.made.grid]), media_type="application/octet-stream")
 
 
@@ -277,48 +283,48 @@ def router(site: Site) -> APIRouter:
     @made.get("/explain", include_in_schema=False)
     def page(chosen: Annotated[Chosen, Query()]) -> Response:
         if chosen.kind:
-            return RedirectResponse(chosen.asked().address(), 303)
-        return _page(site, Asked(**chosen.model_dump(include=set(Asked.model_fields))))
+            return RedirectResponse(chosen.question().address(), 303)
+        return _page(site, MapQuestion(**chosen.model_dump(include=set(MapQuestion.model_fields))))
 
     @made.get("/explain/map", include_in_schema=False)
-    async def shown(asked: Annotated[Asked, Query()]) -> Response:
-        return await apart(partial(_shown, site, asked))
+    async def shown(question: Annotated[MapQuestion, Query()]) -> Response:
+        return await apart(partial(_shown, site, question))
 
     @made.get("/explain/layer", include_in_schema=False)
-    async def layer(asked: Annotated[LayerAsked, Query()]) -> Response:
-        return await apart(partial(_layer, site, asked, asked.layer))
+    async def layer(question: Annotated[LayerQuestion, Query()]) -> Response:
+        return await apart(partial(_layer, site, question, question.layer))
 
     @made.get("/explain/legend.png", include_in_schema=False)
     def legend() -> Response:
         return Response(_legend(), media_type="image/png")
 
     @made.get("/api/explain", summary="A heat map: a length, a JSON object, float32 numbers.", response_class=Response)
-    async def numbers(asked: Annotated[Asked, Query()]) -> Response:
+    async def numbers(question: Annotated[MapQuestion, Query()]) -> Response:
         """Four bytes, big endian: the length of a JSON object. The object: `grid`, rows and columns of the map; `area`,
         the part of the picture that they cover (left and upper edge, width, height, in pixels of `shape`, rows and
         columns); `value`, the value `without_region` and `without_elsewhere`; `about`, encoder, method and layer;
         `check`; `worth`, how well such maps hit. Then the map, row by row, little endian. 503 where it is busy.
         """
-        return await apart(partial(_packed, site, asked))
+        return await apart(partial(_packed, site, question))
 
     return made
 
 
-class LayerAsked(Asked):
+class LayerQuestion(MapQuestion):
     """One of the two pictures that are laid over the radiograph."""
 
     layer: Literal["heat", "outline"]
 
 
-def _page(site: Site, asked: Asked) -> HTMLResponse:
+def _page(site: Site, question: MapQuestion) -> HTMLResponse:
     now, status, error = site.state.current(), 200, ""
     panes: list[dict[str, Any]] = []
     kind, name = ("probe", "") if site.state.probe is not None else ("words", "")
-    picture = asked.upload or asked.case
-    if asked.for_:
+    picture = question.upload or question.case
+    if question.for_:
         try:
-            kind, name = asked.what
-            panes = _panes(asked) if picture else []
+            kind, name = question.what
+            panes = _panes(question) if picture else []
         except MapError as fault:
             status, error = 400, site.words(fault)
     probe, prompts, spec = site.state.probe, site.state.prompts, now.index.spec
@@ -326,7 +332,7 @@ def _page(site: Site, asked: Asked) -> HTMLResponse:
         "explain.html",
         status,
         here="/explain",
-        asked=asked,
+        question=question,
         kind="like" if kind == LIKE_UPLOAD else kind,
         name=name,
         panes=panes,

@@ -152,10 +152,10 @@ def main() -> None:
         head, parts = wire.receive(connection)
         desk: Desk | None = None
         while True:
-            asked, pixels = wire.receive(connection)
+            message, pixels = wire.receive(connection)
             try:
                 desk = desk or Desk(head, parts[0])
-                reply = desk.answer(asked, pixels)
+                reply = desk.answer(message, pixels)
             except CxrEmbedError as error:
                 reply = {"fault": str(error)}, []
             except Exception as error:
