@@ -40,7 +40,7 @@ def make_explained(folder: Path) -> Path:
     return folder
 
 
-def named(folder: Path) -> dict[str, Path]:
+def named(folder: Path) -> dict[str, Any]:
     """What a server of that folder is started with."""
     return {"manifest": folder / "cases/manifest.csv", "store": folder / "store", "probe": folder / "probe"}
 
@@ -86,7 +86,7 @@ def test_a_probe_s_map_is_that_of_explain(
 ) -> None:
     said, grid = explained(cases, case=ids[0], **{"for": "probe:Effusion"}, method=method)
     manifest = world / "cases/manifest.csv"
-    given = {"manifest": manifest, "probe": world / "probe", "findings": ["Effusion"], "method": method}
+    given: dict[str, Any] = {"manifest": manifest, "probe": world / "probe", "findings": ["Effusion"], "method": method}
     same(said, grid, cx.explain([ids[0]], **given, out=tmp_path / "out"))
     if method == "auto":
         assert said["exact"] is True
@@ -102,7 +102,7 @@ def test_a_probe_s_map_is_that_of_explain(
 def test_maps_of_words_and_of_likeness_are_those_of_explain(
     world: Path, cases: Visitor, ids: list[str], tmp_path: Path
 ) -> None:
-    given = {"manifest": world / "cases/manifest.csv"}
+    given: dict[str, Any] = {"manifest": world / "cases/manifest.csv"}
     said, grid = explained(cases, case=ids[1], **{"for": "words:pleural effusion"})
     same(said, grid, cx.explain([ids[1]], **given, prompt=["pleural effusion"], out=tmp_path / "words"))
     assert said["name"] == "pleural effusion"

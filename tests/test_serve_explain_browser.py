@@ -38,7 +38,7 @@ def watched(chromium: Any, address: str) -> Iterator[Watched]:  # noqa: F811
 def first_cases(watched: Watched, count: int = 2) -> list[str]:
     watched.open("/")
     cards = watched.page.locator(".card")
-    return [cards.nth(number).get_attribute("data-case") for number in range(count)]
+    return [str(cards.nth(number).get_attribute("data-case")) for number in range(count)]
 
 
 def opened(watched: Watched, path: str) -> Any:
