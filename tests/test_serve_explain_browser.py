@@ -49,9 +49,9 @@ def opened(watched: Watched, path: str) -> Any:
 
 
 def opacities(page: Any, layer: str = "heat") -> list[float]:
-    return page.evaluate(
-        f"[...document.querySelectorAll('.{layer}')].map((each) => Number(getComputedStyle(each).opacity))"
-    )
+    every = f"[...document.querySelectorAll('.maps .{layer}')]"
+    found: list[float] = page.evaluate(f"{every}.map((each) => Number(getComputedStyle(each).opacity))")
+    return found
 
 
 def pixels(page: Any) -> np.ndarray:

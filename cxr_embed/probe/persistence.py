@@ -254,7 +254,7 @@ def _numbers_of(trained: TrainedProbe) -> bytes:
     tensors = {name: np.ascontiguousarray(value) for name, value in trained.probe.tensors().items()}
     known = {"patients": trained.patients, "images": trained.images, "chosen_on": trained.chosen_on}
     tensors |= {name: _as_bytes(names) for name, names in known.items()}
-    return safetensors.numpy.save(tensors)
+    return bytes(safetensors.numpy.save(tensors))
 
 
 def load_probe(path: Path) -> TrainedProbe:

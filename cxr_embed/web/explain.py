@@ -85,9 +85,8 @@ class Chosen(MapQuestion):
         """What the address of the page is to say."""
         named = {"probe": self.finding, "prompt": self.prompt, "words": self.words, "like": self.like}
         name = named.get(self.kind, "").strip()
-        return MapQuestion(
-            case=self.case, upload=self.upload, for_=f"{self.kind}:{name}" if name else "", method=self.method
-        )
+        given = {"case": self.case, "upload": self.upload, "for": f"{self.kind}:{name}" if name else ""}
+        return MapQuestion.model_validate({**given, "method": self.method})
 
 
 @dataclass(frozen=True)
@@ -203,7 +202,7 @@ def _panes(question: MapQuestion) -> list[dict[str, Any]]:
     if kind in ("like", LIKE_UPLOAD):
         other = {"upload": name} if kind == LIKE_UPLOAD else {"case": name}
         back = f"{LIKE_UPLOAD}:{question.upload}" if question.upload else f"like:{question.case}"
-        panes.append(_pane("B", MapQuestion(**other, for_=back, method=question.method)))
+        panes.append(_pane("B", MapQuestion.model_validate({**other, "for": back, "method": question.method})))
     return panes
 
 
@@ -284,7 +283,7 @@ def router(site: Site) -> APIRouter:
     def page(chosen: Annotated[Chosen, Query()]) -> Response:
         if chosen.kind:
             return RedirectResponse(chosen.question().address(), 303)
-        return _page(site, MapQuestion(**chosen.model_dump(include=set(MapQuestion.model_fields))))
+        return _page(site, MapQuestion.model_validate(chosen.model_dump(include=set(MapQuestion.model_fields))))
 
     @made.get("/explain/map", include_in_schema=False)
     async def shown(question: Annotated[MapQuestion, Query()]) -> Response:
