@@ -115,7 +115,7 @@ def visitor(folder: Path, **options: Any) -> Visitor:
 def close(visitors: Sequence[Visitor]) -> None:
     """Ends their processes."""
     for each in visitors:
-        each.site.pictures.decoders.close()
+        each.site.close()
 
 
 @contextmanager
@@ -132,4 +132,4 @@ def serve(index: Path, **options: Any) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
-            site.pictures.decoders.close()
+            site.close()

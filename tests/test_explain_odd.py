@@ -122,8 +122,8 @@ def test_whoever_is_forgotten_gets_no_map(probe: Any, tmp_path: Path) -> None:
     for like in ("i0", tmp_path / "i1.png"):
         with pytest.raises(MapError, match=r"of a forgotten patient or file \(`like`\)"):
             cx.explain(["i2"], **alike, like=like, out=tmp_path / "none")
+    other = tmp_path / "other.key"
+    other.write_bytes(b"fedcba9876543210 of another one")
+    (tmp_path / "other.key.forgotten.json").write_bytes((tmp_path / "hospital.key.forgotten.json").read_bytes())
     with pytest.raises(StoreError, match="this is another key"):
-        other = tmp_path / "other.key"
-        other.write_bytes(b"fedcba9876543210 of another one")
-        (tmp_path / "other.key.forgotten.json").write_bytes((tmp_path / "hospital.key.forgotten.json").read_bytes())
         cx.explain(**{**given, "key_file": other}, out=tmp_path / "none")

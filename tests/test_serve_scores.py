@@ -34,7 +34,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(folder: Path, index: str = "index", **options: Path | str) -> Site:
     site = open_site(folder / index, **options)
-    site.pictures.decoders.close()
+    site.close()
     return site
 
 
@@ -119,7 +119,7 @@ def test_a_case_without_its_vector_has_no_score(phantoms: Path, tmp_path: Path) 
 def test_a_rebuilt_index_is_scored_anew(phantoms: Path, tmp_path: Path) -> None:
     shutil.copytree(phantoms / "index", tmp_path / "index")
     site = open_site(tmp_path / "index", store=phantoms / "store", prompts="phantom8")
-    site.pictures.decoders.close()
+    site.close()
     before = site.state.current()
     old = site.scores.of(before, "prompts", "Effusion")
     store, manifest = open_store(phantoms / "store"), read_manifest(phantoms / "cases" / "manifest.csv")

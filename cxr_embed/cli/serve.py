@@ -36,6 +36,10 @@ def serve(
     prompts: Annotated[
         str | None, typer.Option(help="A set of prompts or a .yaml, for the pages of scores.", show_default=False)
     ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option(help="What `explain evaluate --json` printed: said beside such heat maps.", show_default=False),
+    ] = None,
     weights: options.Weights = None,
     device: options.Device = "auto",
     reader: Annotated[str, typer.Option(help="Whose marks are shown and made.")] = "reader",
@@ -104,6 +108,7 @@ def serve(
         reader=reader,
         thumbnails=thumbnails,
         say=lambda line: typer.echo(f"note: {line}", err=True),
+        measured=measured,
     )
     with serving.listening(host, port) as listener:
         try:
@@ -111,7 +116,7 @@ def serve(
                 typer.echo(f"note: {note}", err=True)
             _serve(site, listener, host, token, tls, behind_proxy)
         finally:
-            site.pictures.decoders.close()
+            site.close()
 
 
 def _token(given: str | None, outside: bool) -> str:

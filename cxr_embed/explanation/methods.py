@@ -68,14 +68,25 @@ def method_of(name: ExplainMethod, encoder: CheckedEncoder, targets: Targets, hi
     Raises:
         MapError: where it cannot be had.
     """
+    return chosen_method(name, encoder, targets, hiding)[0]
+
+
+def chosen_method(
+    name: ExplainMethod, encoder: CheckedEncoder, targets: Targets, hiding: Hiding
+) -> tuple[Method, list[MapError]]:
+    """As `method_of`, and with `auto` why those before it cannot be had.
+
+    Raises:
+        MapError: where none can be had.
+    """
     if name != "auto":
-        return METHODS[name](encoder, targets, hiding)
-    refusals = []
+        return METHODS[name](encoder, targets, hiding), []
+    refusals: list[MapError] = []
     for each, maker in METHODS.items():
         if each == "patch" and not _of_words(encoder, targets):
             continue
         try:
-            return maker(encoder, targets, hiding)
+            return maker(encoder, targets, hiding), refusals
         except MapError as error:
             refusals.append(error)
     raise refusals[-1]

@@ -89,15 +89,26 @@ def mixed_picture(
         size: width and height.
         edge: pixels, of the outline.
     """
-    from PIL import Image
-
-    heat = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    marked = np.asarray(Image.fromarray(region.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
-    highest = float(values.max())
-    share = np.clip(heat / highest, 0, 1) if highest > 0 else np.zeros_like(heat)
+    share, marked = _resized(values, region, size)
     mixed = _mixed(grey_picture(pixels, size), share)
     mixed[_outline(marked, edge)] = _EDGE
     return mixed
+
+
+def layers(
+    values: np.ndarray, region: np.ndarray, size: tuple[int, int], edge: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `mixed_picture` lays over the picture, by itself: the colours and the outline, `(h, w, 4)` uint8 each.
+
+    Args:
+        values, region, size, edge: as `mixed_picture` takes them.
+    """
+    share, marked = _resized(values, region, size)
+    colours, opacity = _colours_of(share)
+    heat = np.concatenate([colours, 255 * opacity], axis=-1).round().astype(np.uint8)
+    outline = np.zeros_like(heat)
+    outline[_outline(marked, edge)] = (*_EDGE, 255)
+    return heat, outline
 
 
 def size_within(side: int, shape: Sequence[int]) -> tuple[int, int]:
@@ -121,9 +132,23 @@ def _grey(pixels: np.ndarray) -> np.ndarray:
 
 def _mixed(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Grey `(H, W)` with colours over it, `share` `(H, W)` of the highest value: `(H, W, 3)` uint8."""
-    colours = _colours()[np.asarray(share * 255, np.uint8)]  # (H, W, 3)
-    opacity = (_MOST * np.clip(1.25 * share - 0.05, 0, 1))[..., None]
+    colours, opacity = _colours_of(share)
     return np.asarray(grey[..., None] * (1 - opacity) + colours * opacity, np.uint8)
+
+
+def _colours_of(share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The colours of shares of the highest value `(H, W)`, `(H, W, 3)`, and how opaque they are, `(H, W, 1)`."""
+    return _colours()[np.asarray(share * 255, np.uint8)], (_MOST * np.clip(1.25 * share - 0.05, 0, 1))[..., None]
+
+
+def _resized(values: np.ndarray, region: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of a map's highest value, and its region, in a picture of `size`, width and height."""
+    from PIL import Image
+
+    heat = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    marked = np.asarray(Image.fromarray(region.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
+    highest = float(values.max())
+    return (np.clip(heat / highest, 0, 1) if highest > 0 else np.zeros_like(heat)), marked
 
 
 def _outline(region: np.ndarray, edge: int) -> np.ndarray:

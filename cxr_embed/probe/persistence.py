@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -227,10 +227,7 @@ def save_probe(path: Path, trained: TrainedProbe) -> None:
     Raises:
         ProbeError: where it cannot be written, or the folder holds something else.
     """
-    tensors = {name: np.ascontiguousarray(value) for name, value in trained.probe.tensors().items()}
-    known = {"patients": trained.patients, "images": trained.images, "chosen_on": trained.chosen_on}
-    tensors |= {name: _as_bytes(names) for name, names in known.items()}
-    data = safetensors.numpy.save(tensors)
+    data = _numbers_of(trained)
     digest = sha256_hex(data)
     body = with_digest({**trained.describe(), "tensors": {"file": f"{digest[:16]}.safetensors", "sha256": digest}})
     text = json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n"
@@ -240,6 +237,24 @@ def save_probe(path: Path, trained: TrainedProbe) -> None:
         raise ProbeError(f"{path}: another process is writing a probe there; give another `out`") from None
     except OSError as error:
         raise ProbeError(f"{path}: cannot be written ({error.strerror}); give another `out`") from None
+
+
+def packed_probe(trained: TrainedProbe) -> tuple[dict[str, Any], bytes]:
+    """A probe for another process: JSON values and bytes, without whom it learned from."""
+    nobody = np.empty(0, np.str_)
+    return trained.describe(), _numbers_of(replace(trained, patients=nobody, images=nobody, chosen_on=nobody))
+
+
+def unpacked_probe(body: dict[str, Any], data: bytes) -> TrainedProbe:
+    """What `packed_probe` packed."""
+    return _restored(Path("the probe"), body, safetensors.numpy.load(data))
+
+
+def _numbers_of(trained: TrainedProbe) -> bytes:
+    tensors = {name: np.ascontiguousarray(value) for name, value in trained.probe.tensors().items()}
+    known = {"patients": trained.patients, "images": trained.images, "chosen_on": trained.chosen_on}
+    tensors |= {name: _as_bytes(names) for name, names in known.items()}
+    return bytes(safetensors.numpy.save(tensors))
 
 
 def load_probe(path: Path) -> TrainedProbe:

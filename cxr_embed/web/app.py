@@ -18,6 +18,7 @@ from cxr_embed.telemetry import FASTAPI
 from cxr_embed.types import RESEARCH
 from cxr_embed.version import __version__
 from cxr_embed.web import files
+from cxr_embed.web.explaining import Busy
 from cxr_embed.web.pages import PAGES
 from cxr_embed.web.search import UploadGone
 from cxr_embed.web.security import Access, Guard
@@ -25,7 +26,7 @@ from cxr_embed.web.site import Site
 from cxr_embed.web.state import OtherGeneration
 
 Log = Callable[[str], None]
-_STATUS: dict[type[CxrEmbedError], int] = {UploadGone: 410, OtherGeneration: 409}
+_STATUS: dict[type[CxrEmbedError], int] = {UploadGone: 410, OtherGeneration: 409, Busy: 503}
 
 
 def make_app(site: Site, access: Access, log: Log) -> ASGIApp:

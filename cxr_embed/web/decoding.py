@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import queue
-import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from cxr_embed.choices import Colour
 from cxr_embed.errors import ImageError, ImageFault
-from cxr_embed.io.processes import ending, signals_blocked
 from cxr_embed.types import CxrImage, DicomFields, ImageNote
-from cxr_embed.web import wire
+from cxr_embed.web.workers import Worker, WorkerEnded
 
 SECONDS = 20.0  # of one file: a radiograph of 20 megapixels takes under one
 _WAITING = 60.0  # seconds until a worker is free
-_SERVE = "from cxr_embed.web.decoder import main; main()"
+_PROGRAM = "cxr_embed.web.decoder"
 
 
 @dataclass(frozen=True)
@@ -54,8 +48,8 @@ class Decoders:
 
     def __init__(self, count: int = 2, seconds: float = SECONDS) -> None:
         self._seconds = seconds
-        self._free: queue.LifoQueue[_Worker] = queue.LifoQueue()
-        self._workers = [_Worker() for _ in range(count)]
+        self._free: queue.LifoQueue[Worker] = queue.LifoQueue()
+        self._workers = [Worker(_PROGRAM, "decoding") for _ in range(count)]
         for worker in self._workers:
             self._free.put(worker)
 
@@ -64,6 +58,8 @@ class Decoders:
         worker = self._free.get()
         try:
             worker.start()
+        except WorkerEnded as error:
+            raise ImageError("worker-died", str(error)) from None
         finally:
             self._free.put(worker)
 
@@ -96,7 +92,9 @@ class Decoders:
             raise ImageError("worker-died", "the server is busy with other pictures; try again") from None
         try:
             head = {"sides": list(sides), "pixels": pixels, "colour": colour, "box": box, "coding": coding}
-            known, parts = worker.ask(head, data, self._seconds)
+            known, parts = worker.ask(head, [data], self._seconds)
+        except WorkerEnded as error:
+            raise ImageError("worker-died", str(error)) from None
         finally:
             self._free.put(worker)
         if "fault" in known:
@@ -129,63 +127,3 @@ def _decoded(known: dict[str, Any], parts: list[memoryview], previews: int, pixe
         )
     small = tuple(bytes(part) for part in parts[:previews])
     return Decoded(image, small, str(known["content"]), tuple(map(str, known["notes"])), bool(known["identifying"]))
-
-
-class _Worker:
-    """One process, started when it is needed and after it has died."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
-        self._lock = threading.Lock()
-
-    def start(self) -> Connection:
-        """The way to the process, which runs."""
-        if self._connection is not None and self._process is not None and self._process.poll() is None:
-            return self._connection
-        self.stop()
-        ours, theirs = socket.socketpair()
-        with theirs, signals_blocked():
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _SERVE, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-            )
-        self._connection = Connection(ours.detach())
-        if not self._connection.poll(_WAITING):
-            self.stop()
-            raise ImageError("worker-died", "the decoding process does not start")
-        try:
-            wire.receive(self._connection)
-        except (EOFError, OSError, ValueError):
-            raise ImageError("worker-died", f"the decoding process {ending(self._process)}") from None
-        return self._connection
-
-    def ask(self, head: dict[str, Any], data: bytes, seconds: float) -> tuple[dict[str, Any], list[memoryview]]:
-        """What the process answers; whatever it does to itself is an `ImageError`."""
-        with self._lock:
-            connection = self.start()
-            try:
-                wire.send(connection, head, [data])
-                if not connection.poll(seconds):
-                    self.stop()
-                    raise ImageError("worker-died", f"decoding took longer than {seconds:.0f} s")
-                known, parts = wire.receive(connection)
-            except (EOFError, OSError):
-                how = ending(cast("subprocess.Popen[bytes]", self._process))
-                self.stop()
-                raise ImageError("worker-died", f"the process that decoded it {how}") from None
-            except ValueError:
-                self.stop()
-                raise ImageError("worker-died", "the process that decoded it did not answer in order") from None
-            return known, parts
-
-    def stop(self) -> None:
-        """Ends the process, now."""
-        if self._connection is not None:
-            self._connection.close()
-        if self._process is not None:
-            if self._process.poll() is None:
-                self._process.kill()
-            self._process.wait()
-        self._process = self._connection = None

@@ -29,5 +29,6 @@ PAGES = (
     Page("Compare", "/compare", "compare"),
     Page("Marks", "/marks", "marks"),
     Page("Map", "/map", "map"),
+    Page("Explain", "/explain", "explain"),
     Page("API", "/endpoints", "endpoints"),
 )

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from cxr_embed.api.probe import load_probe
 from cxr_embed.api.screen import PromptSource, prompts_of
 from cxr_embed.errors import CxrEmbedError, EncoderError, StoreError
+from cxr_embed.explanation.measured import load_measured
 from cxr_embed.marks import READER, ReaderMarks, check_marks, marks_path
 from cxr_embed.probe.features import ProbeError
 from cxr_embed.store import open_store
@@ -29,6 +30,7 @@ from cxr_embed.thumbnails import Thumbnails, is_thumbnails, thumbnails_path
 from cxr_embed.types import CxrImage, EncoderSpec
 from cxr_embed.web.decoding import Decoders
 from cxr_embed.web.encoders import ServerEncoders
+from cxr_embed.web.explaining import Explanations
 from cxr_embed.web.pictures import Pictures, read_places
 from cxr_embed.web.scores import Scores
 from cxr_embed.web.site import Site
@@ -80,6 +82,7 @@ def open_site(
     reader: str = READER,
     thumbnails: Path | None = None,
     say: Callable[[str], None] | None = None,
+    measured: Path | None = None,
 ) -> Site:
     """Opens what pages are made of.
 
@@ -93,6 +96,7 @@ def open_site(
         thumbnails: a folder where those of the radiographs that are shown are kept; the one beside the index by
             default, where there is one.
         say: is given a sentence where that is no longer possible.
+        measured: what `explain evaluate --json` printed, for the page of heat maps.
 
     Raises:
         CxrEmbedError: where something is missing, damaged or made for another encoder.
@@ -121,7 +125,14 @@ def open_site(
     if manifest is not None:
         pictures = Pictures(*read_places(state.current().index, manifest, root), decoders)
         pictures.thumbnails = _thumbnails(index, thumbnails, say)
-    return Site(state=state, pictures=pictures, uploads=Uploads(decoders), marks=marks, scores=scores)
+    return Site(
+        state=state,
+        pictures=pictures,
+        uploads=Uploads(decoders),
+        marks=marks,
+        scores=scores,
+        explanations=Explanations(state, measured=load_measured(measured) if measured is not None else None),
+    )
 
 
 def _thumbnails(index: Path, named: Path | None, say: Callable[[str], None] | None) -> Thumbnails | None:

@@ -16,6 +16,7 @@ from cxr_embed.io.digests import sha256_hex
 from cxr_embed.marks import ReaderMarks
 from cxr_embed.types import RESEARCH
 from cxr_embed.version import __version__
+from cxr_embed.web.explaining import Explanations
 from cxr_embed.web.pages import PAGES
 from cxr_embed.web.pictures import Pictures
 from cxr_embed.web.scores import Scores
@@ -24,6 +25,7 @@ from cxr_embed.web.uploads import Uploads
 
 FILES = Path(__file__).with_name("static")
 _ARGUMENT = re.compile(r"`([a-z_]+)(?:=[^`]*)?`")
+_METHOD = re.compile(r"`method='(\w+)'`")
 _LABELS = {"where": "The condition", "before": "The date", "k": "The number of cases", "image_id": "the case"}
 
 
@@ -37,6 +39,7 @@ class Site:
         uploads: of its readers.
         marks: of the reader whom the server is for.
         scores: of the cases, by the probe and the prompts that were named at the start.
+        explanations: heat maps.
     """
 
     state: State
@@ -44,6 +47,7 @@ class Site:
     uploads: Uploads
     marks: ReaderMarks
     scores: Scores
+    explanations: Explanations
     templates: jinja2.Environment = field(default_factory=lambda: environment())
 
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -51,9 +55,15 @@ class Site:
         common = {"pages": PAGES, "research": RESEARCH, "version": __version__, "static": static_address}
         return HTMLResponse(self.templates.get_template(template).render({**common, **values}), status)
 
+    def close(self) -> None:
+        """Ends the processes that work for the site."""
+        self.pictures.decoders.close()
+        self.explanations.close()
+
     def words(self, error: CxrEmbedError) -> str:
         """An error in a page's words: no argument of a function, and no place on the server's disk."""
         text = str(error).replace(str(self.state.path), "the index").replace(str(self.pictures.root), "the folder")
+        text = _METHOD.sub(r"\1", text)
         text = _ARGUMENT.sub(lambda found: _LABELS.get(found[1], found[1].replace("_", " ")), text)
         return text[:1].upper() + text[1:]
 

@@ -61,6 +61,7 @@
     const name = link.closest("[data-case]").dataset.case;
     shown.alt = name;
     large.querySelector("p").textContent = name;
+    large.querySelector("a.explain").href = `/explain?case=${encodeURIComponent(name)}`;
     large.showModal();
   });
   large.querySelector("button").addEventListener("click", () => large.close());
