@@ -285,7 +285,7 @@ def _rows(now: Generation, generation: str, rows: list[int]) -> list[int]:
     """
     now.check(generation)
     kept = list(dict.fromkeys(rows))
-    if kept and not (0 <= min(kept) and max(kept) < len(now.index)):
+    if kept and (min(kept) < 0 or max(kept) >= len(now.index)):
         raise CaseIndexError(f"the index has {counted(len(now.index), 'case')}: there is no such row")
     return kept
 

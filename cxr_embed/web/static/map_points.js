@@ -14,7 +14,7 @@ void main() {
   gl_PointSize = choosing && chosen ? size + 1.0 : size;
 }`;
 const FRAGMENT = `#version 300 es
-precision mediump float;
+precision highp float;
 in vec4 colour; uniform float size; out vec4 drawn;
 void main() {
   if (size > 3.5 && length(gl_PointCoord - 0.5) > 0.5) discard;
