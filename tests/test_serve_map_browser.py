@@ -35,11 +35,15 @@ SHOWN = """() => new Promise((done) => requestAnimationFrame(() => requestAnimat
   }
   done(found);
 })))"""
+CARD = """;WebGL2RenderingContext.prototype.getParameter = ((own) => function (name) {
+  return name === 0x9246 || name === this.RENDERER ? "a card" : own.call(this, name);
+})(WebGL2RenderingContext.prototype.getParameter)"""
+CURSOR = "document.querySelector('#lasso path').getAttribute('d')"
 KEPT = (
     "HTMLCanvasElement.prototype.getContext = "
     "((own) => function (kind, given) {{ return {}; }})(HTMLCanvasElement.prototype.getContext)"
 )
-SHADED = KEPT.format("own.call(this, kind, { ...given, preserveDrawingBuffer: true })")
+SHADED = KEPT.format("own.call(this, kind, { ...given, preserveDrawingBuffer: true })") + CARD
 UNSHADED = KEPT.format("kind.startsWith('webgl') ? null : own.call(this, kind, given)")
 
 
@@ -71,6 +75,10 @@ def looking(chromium: Any, address: str) -> Iterator[Watched]:  # noqa: F811
 
 def silent(made: Watched) -> list[str]:
     return [line for line in made.said if not any(each in line for each in SOFTWARE)]
+
+
+def shaded(made: Watched) -> bool:
+    return bool(made.page.evaluate("!!document.getElementById('points').getContext('webgl2')"))
 
 
 def drawn(made: Watched, query: str = "") -> None:
@@ -141,6 +149,7 @@ def test_a_lasso_by_mouse_puts_cases_on_a_list_and_takes_them_along(
 
 def test_colours_are_those_of_the_legend_and_can_be_taken_away(looking: Watched, folder: Path) -> None:
     drawn(looking)
+    assert shaded(looking)
     assert list(looking.page.evaluate(SHOWN)) == ["0,7,11"]  # one colour
     looking.page.select_option("#colour", label="view")
     looking.page.wait_for_selector("#legend li")
@@ -201,11 +210,15 @@ def test_all_of_it_by_keys(looking: Watched, folder: Path) -> None:
     looking.page.wait_for_selector(f"#cards .card[data-case='{second}']")
     keys.press("l")
     looking.page.wait_for_selector("#cards .marks li")
-    before = looking.page.evaluate(SHOWN)
-    for key in ("+", "+", "ArrowLeft", "ArrowUp"):
-        keys.press(key)
-    assert looking.page.evaluate(SHOWN) != before
     keys.press("f")
+    looking.page.evaluate(SHOWN)
+    places = [looking.page.evaluate(CURSOR)]
+    for key in ("+", "ArrowLeft", "ArrowUp", "-", "f"):
+        keys.press(key)
+        looking.page.evaluate(SHOWN)  # after two frames
+        places.append(looking.page.evaluate(CURSOR))
+    assert len(set(places)) == 5
+    assert places[0] == places[-1]
     keys.press("z")
     looking.page.wait_for_selector("#cards .marks li", state="detached")
 
@@ -215,7 +228,7 @@ def test_without_webgl_the_same_points_are_drawn(chromium: Any, address: str) ->
     made = Watched(context.new_page(), address)
     made.page.add_init_script(UNSHADED)
     drawn(made, "?by=column&name=view")
-    assert made.page.evaluate("document.getElementById('points').getContext('webgl2')") is None
+    assert not shaded(made)
     assert len(made.page.evaluate(SHOWN)) >= 2
     assert silent(made) == []
     context.close()
