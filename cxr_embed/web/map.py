@@ -162,9 +162,9 @@ def _add_page(made: APIRouter, site: Site, maps: Maps) -> None:
 
 
 def _add_points(made: APIRouter, site: Site, maps: Maps) -> None:
-    binary = {"response_class": Response}
-
-    @made.get("/api/map/points", summary="Positions of all cases: a length, a JSON object, float32.", **binary)
+    @made.get(
+        "/api/map/points", summary="Positions of all cases: a length, a JSON object, float32.", response_class=Response
+    )
     def points(generation: Name, method: Method = "pca") -> Response:
         """Four bytes, big endian: the length of a JSON object. Then the object, and x and y of each case in the order
         of the index's rows, float32, little endian.
@@ -179,7 +179,11 @@ def _add_points(made: APIRouter, site: Site, maps: Maps) -> None:
 
         return _binary(site.state.answer(of))
 
-    @made.get("/api/map/colours", summary="A colour code for each case: a length, a JSON object, bytes.", **binary)
+    @made.get(
+        "/api/map/colours",
+        summary="A colour code for each case: a length, a JSON object, bytes.",
+        response_class=Response,
+    )
     def colours(
         generation: Name,
         by: Literal["column", "finding", "probe", "prompts"],
@@ -197,7 +201,9 @@ def _add_points(made: APIRouter, site: Site, maps: Maps) -> None:
         return _binary(site.state.answer(of))
 
     @made.get(
-        "/api/map/passing", summary="Which cases meet a condition: a length, a JSON object, a bit each.", **binary
+        "/api/map/passing",
+        summary="Which cases meet a condition: a length, a JSON object, a bit each.",
+        response_class=Response,
     )
     def passing(generation: Name, where: Annotated[str, Query(max_length=2000)] = "") -> Response:
         """The lowest bit of a byte is its first case; `notes` say what may be a slip."""
@@ -313,8 +319,8 @@ def _grouped(offered: list[Colouring]) -> list[tuple[str, list[tuple[int, Colour
     return list(found.items())
 
 
-def _bytes(values: np.ndarray, kind: str) -> memoryview:
-    return memoryview(np.ascontiguousarray(values, kind)).cast("B")
+def _bytes(values: np.ndarray, kind: str) -> bytes:
+    return np.asarray(values, kind).tobytes()
 
 
 def _binary(data: bytes) -> Response:
