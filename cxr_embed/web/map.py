@@ -18,11 +18,11 @@ from cxr_embed.api.marks import marked_cases
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.answers import whole_ages
 from cxr_embed.index.case_table import IMAGE, PATIENT
-from cxr_embed.index.faiss.map_file import KeptMap, map_path, read_map
+from cxr_embed.index.faiss.map_file import MAP_WARNING, KeptMap, map_path, read_map
 from cxr_embed.index.faiss.projection import principal_components
 from cxr_embed.marks import Act
 from cxr_embed.present.tables import plain_cell
-from cxr_embed.types import MAP_WARNING, RESEARCH, counted
+from cxr_embed.types import RESEARCH, counted
 from cxr_embed.web import wire
 from cxr_embed.web.lru import Recent
 from cxr_embed.web.map_colours import Colouring, coloured, colourings
