@@ -20,12 +20,6 @@ Precision = Literal["float32", "bf16"]
 ImageNote = Literal["window", "rescale", "range", "aspect", "colour", "lateral"]
 # Stands wherever results are shown.
 RESEARCH = "For research; not a medical device."
-# Stands wherever a map of the collection is shown.
-MAP_WARNING = (
-    "A map is for finding cases to look at. Distances between points, sizes of groups and gaps between them mean little, "
-    "least of all by UMAP, which draws groups where there are none and another map with another seed. It is not for "
-    "diagnosis, and not evidence."
-)
 # A column of score files: 1 where a probe learned from the image's patient, so that no evaluation takes it for a test.
 LEARNED = "learned_from"
 # Another one: 1 in every row where the weights of the vectors behind the scores stand in for a trained model's.

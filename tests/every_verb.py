@@ -138,6 +138,8 @@ def extras() -> Iterator[list[str]]:
     """What needs more packages, where they are."""
     if has("fastapi", "uvicorn"):
         yield ["serve", "index", "--manifest", "cases/manifest.csv", "--port", str(visited())]
+    if has("umap"):
+        yield ["index", "map", "index", "--fit", "40"]
     if has("mlcroissant"):
         yield ["manifest", "croissant", "cases/manifest.csv", "--out", "cases.croissant.json"]
         yield ["manifest", "validate", "cases.croissant.json"]

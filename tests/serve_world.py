@@ -43,6 +43,7 @@ SAMPLES = {
         "/?where=x",
     ),
     "/compare": ("/compare?id={0}&id={1}&id=nobody", "/compare", "/compare?id=a&id=b&id=c&id=d&id=e"),
+    "/map": ("/map", "/map?by=column&name=view&where=view+%3D+PA"),
     "/marks": ("/marks", "/marks?finding=Effusion&label=yes", "/marks?list=nothing"),
 }
 

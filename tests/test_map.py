@@ -154,7 +154,8 @@ def test_a_map_goes_where_a_case_comes_or_goes_and_stays_where_none_does(tmp_pat
     assert not path.exists()
     assert "deleted" in written.notes[-1]
     write_map(path, kept(CaseIndex(index.path)))
-    assert not add_cases(index.path, open_store(make_store(tmp_path / "other", values[:2], ["q", "q"], 3))).notes == ()
+    written = add_cases(index.path, open_store(make_store(tmp_path / "other", values[:1], ["q"], 3)))
+    assert "deleted" in written.notes[-1]
     assert not path.exists()
 
 

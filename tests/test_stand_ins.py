@@ -45,6 +45,7 @@ WITHOUT_VECTORS = {
     "marks export",  # a reader's labels, of pictures
     "marks info",
     "serve",  # its pages say so: test_serve.py
+    "index map",  # needs umap-learn; it opens the index as all do
     "index push",  # needs a server's client; it opens the store as all do
     "encoders",
     "explain evaluate",  # of maps; says so where their `spec` does: test_explain_evaluate.py

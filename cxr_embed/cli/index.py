@@ -15,7 +15,7 @@ from cxr_embed.cli.options import AsJson, Extra, IndexPath, KeyFile, Root, Seed,
 from cxr_embed.cli.terminal import console
 from cxr_embed.present.console import print_facts
 from cxr_embed.present.numbers import format_bytes
-from cxr_embed.types import MAP_WARNING, counted
+from cxr_embed.types import counted
 
 if TYPE_CHECKING:
     from cxr_embed.index.faiss.layout import IndexRecord
@@ -289,7 +289,7 @@ def make_map(
 
     It needs umap-learn: pip install 'cxr-embed[map]'. That page has a map by principal components without it.
     """
-    from cxr_embed.index.faiss.map_file import map_path
+    from cxr_embed.index.faiss.map_file import MAP_WARNING, map_path
     from cxr_embed.index.faiss.projection import make_map as learn
 
     with progress_bar() as progress:

@@ -18,11 +18,11 @@ from cxr_embed.api.marks import marked_cases
 from cxr_embed.errors import CaseIndexError
 from cxr_embed.index.answers import whole_ages
 from cxr_embed.index.case_table import IMAGE, PATIENT
-from cxr_embed.index.faiss.map_file import KeptMap, map_path, read_map
+from cxr_embed.index.faiss.map_file import MAP_WARNING, KeptMap, map_path, read_map
 from cxr_embed.index.faiss.projection import principal_components
 from cxr_embed.marks import Act
 from cxr_embed.present.tables import plain_cell
-from cxr_embed.types import MAP_WARNING, RESEARCH, counted
+from cxr_embed.types import RESEARCH, counted
 from cxr_embed.web import wire
 from cxr_embed.web.lru import Recent
 from cxr_embed.web.map_colours import Colouring, coloured, colourings
@@ -162,9 +162,9 @@ def _add_page(made: APIRouter, site: Site, maps: Maps) -> None:
 
 
 def _add_points(made: APIRouter, site: Site, maps: Maps) -> None:
-    binary = {"response_class": Response}
-
-    @made.get("/api/map/points", summary="Positions of all cases: a length, a JSON object, float32.", **binary)
+    @made.get(
+        "/api/map/points", summary="Positions of all cases: a length, a JSON object, float32.", response_class=Response
+    )
     def points(generation: Name, method: Method = "pca") -> Response:
         """Four bytes, big endian: the length of a JSON object. Then the object, and x and y of each case in the order
         of the index's rows, float32, little endian.
@@ -179,7 +179,11 @@ def _add_points(made: APIRouter, site: Site, maps: Maps) -> None:
 
         return _binary(site.state.answer(of))
 
-    @made.get("/api/map/colours", summary="A colour code for each case: a length, a JSON object, bytes.", **binary)
+    @made.get(
+        "/api/map/colours",
+        summary="A colour code for each case: a length, a JSON object, bytes.",
+        response_class=Response,
+    )
     def colours(
         generation: Name,
         by: Literal["column", "finding", "probe", "prompts"],
@@ -197,7 +201,9 @@ def _add_points(made: APIRouter, site: Site, maps: Maps) -> None:
         return _binary(site.state.answer(of))
 
     @made.get(
-        "/api/map/passing", summary="Which cases meet a condition: a length, a JSON object, a bit each.", **binary
+        "/api/map/passing",
+        summary="Which cases meet a condition: a length, a JSON object, a bit each.",
+        response_class=Response,
     )
     def passing(generation: Name, where: Annotated[str, Query(max_length=2000)] = "") -> Response:
         """The lowest bit of a byte is its first case; `notes` say what may be a slip."""
@@ -285,7 +291,7 @@ def _rows(now: Generation, generation: str, rows: list[int]) -> list[int]:
     """
     now.check(generation)
     kept = list(dict.fromkeys(rows))
-    if kept and not (0 <= min(kept) and max(kept) < len(now.index)):
+    if kept and (min(kept) < 0 or max(kept) >= len(now.index)):
         raise CaseIndexError(f"the index has {counted(len(now.index), 'case')}: there is no such row")
     return kept
 
@@ -313,8 +319,8 @@ def _grouped(offered: list[Colouring]) -> list[tuple[str, list[tuple[int, Colour
     return list(found.items())
 
 
-def _bytes(values: np.ndarray, kind: str) -> memoryview:
-    return memoryview(np.ascontiguousarray(values, kind)).cast("B")
+def _bytes(values: np.ndarray, kind: str) -> bytes:
+    return np.asarray(values, kind).tobytes()
 
 
 def _binary(data: bytes) -> Response:

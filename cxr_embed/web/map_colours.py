@@ -58,7 +58,7 @@ def colourings(site: Site, generation: Generation) -> list[Colouring]:
     words = [name for name in CHOSEN if name in columns.names and table.schema.field(name).type == TEXT]
     ages = [AGE] if columns.ages is not None else []
     labels: list[Colouring] = [Colouring("finding", name) for name, _ in columns.positives]
-    scores = [Colouring(each.by, each.finding) for each in (site.scores.offered() if hasattr(site, "scores") else ())]
+    scores = [Colouring(each.by, each.finding) for each in site.scores.offered()]
     return [*(Colouring("column", name) for name in (*words, *ages)), *labels, *scores]
 
 

@@ -16,7 +16,8 @@ Layout of an index::
         prompts.arrow      the store's prompts, where it has some
 
 Replacing index.json publishes a generation; the one before is deleted after that. Beside the folder may lie its map
-(`map_file`), which is deleted before index.json is replaced, unless the vectors stay as they are. Nothing in the folder names a place.
+(`map_file`), which is deleted before index.json is replaced, unless the vectors stay as they are. Nothing in the folder
+names a place.
 """
 
 from __future__ import annotations

@@ -20,6 +20,12 @@ from cxr_embed.io.files import written_aside
 
 MAP = ".map.arrow"  # ends the name of the file
 FORMAT, VERSION = "cxr_embed.map", 1
+# Stands wherever a map of the collection is shown.
+MAP_WARNING = (
+    "A map is for finding cases to look at. Distances between points, sizes of groups and gaps between them mean "
+    "little, least of all by UMAP, which draws groups where there are none and another map with another seed. It is "
+    "not for diagnosis, and not evidence."
+)
 
 
 @dataclass(frozen=True, kw_only=True)

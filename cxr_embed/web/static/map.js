@@ -61,23 +61,27 @@ const unpacked = async (answer) => {
 };
 
 // --- Drawing ---------------------------------------------------------------------------------------------------------
-let [due, moved, most, last] = [0, 0, count, 0];
+let [due, moving, most, rest] = [0, false, 2 * LEAST, 0];
 const look = () => {
   const within = Math.min(1, (view.fit / view.scale) ** 2) * count; // about as many as are in view
   return { size: within > 200_000 ? 1.5 : within > 20_000 ? 2.5 : within > 2_000 ? 4 : 7, opacity: within > 20_000 ? 0.6 : 0.9, choosing: chosen.size > 0 };
 };
-const draw = (moving = false) => {
-  if (moving) moved = performance.now();
+// While the map moves, as large a sample is drawn as a frame has time for, and all of it once it rests.
+const draw = (moves = false) => {
+  if (moves) moving = true;
   if (due || !paint) return;
   due = requestAnimationFrame((now) => {
-    due = 0;
-    const still = performance.now() - moved > 150;
-    // Where a frame takes long, a sample is drawn while the map moves, and all of it once it rests.
-    if (!still && now - last < 1000 && now - last > 120) most = Math.max(LEAST, most >> 1);
-    last = now;
-    paint.draw(view, look(), still ? count : most);
-    if (!still) setTimeout(draw, 160);
+    const sample = moving;
+    [due, moving] = [0, false];
+    paint.draw(view, look(), sample ? Math.min(count, most) : count);
     drawCursor();
+    if (!sample) return;
+    clearTimeout(rest);
+    rest = setTimeout(draw, 200);
+    requestAnimationFrame((after) => {
+      if (after - now > 50) most = Math.max(LEAST, Math.round(most * 0.6));
+      else if (after - now < 25) most = Math.min(count, Math.round(most * 1.5));
+    });
   });
 };
 const colour = (name) => {
@@ -377,21 +381,25 @@ const showLegend = () => {
   if (legend?.unknown) items.push(entry("not known", UNKNOWN, legend.unknown));
   el("legend").replaceChildren(...items);
 };
-const recolour = async () => {
-  const option = el("colour").selectedOptions[0];
+const colours = async () => {
+  const { by, name } = el("colour").selectedOptions[0].dataset;
+  return by ? unpacked(await ask("/api/map/colours", { by, name })) : null;
+};
+const recolour = async (asked) => {
+  const found = await asked;
   hidden = new Set();
-  if (option.value) {
-    const found = await unpacked(await ask("/api/map/colours", { by: option.dataset.by, name: option.dataset.name }));
-    [legend, codes] = [found, new Uint8Array(found.data)];
-  } else [legend, codes] = [null, new Uint8Array(count)];
+  [legend, codes] = [found, found ? new Uint8Array(found.data) : new Uint8Array(count)];
   paint.codes = codes;
   paintColours();
   showLegend();
   paintFlags();
 };
-const filter = async () => {
+const passing = async () => {
   const where = el("where").value.trim();
-  const found = where ? await unpacked(await ask("/api/map/passing", { where })) : null;
+  return where ? unpacked(await ask("/api/map/passing", { where })) : null;
+};
+const filter = async (asked) => {
+  const found = await asked;
   passed = found && new Uint8Array(found.data);
   fault("");
   el("passing").textContent = found ? [`${number(found.passing)} of ${number(count)} cases`, ...found.notes].join("; ") : "";
@@ -400,14 +408,16 @@ const filter = async () => {
 };
 const load = async () => {
   say("Reading the points…");
+  const [coloured, filtered] = [colours(), passing()];
+  for (const each of [coloured, filtered]) each.catch(() => {}); // where they fail, it is said once the points are there
   const found = await unpacked(await ask("/api/map/points", { method: el("method").value }));
   const places = new Float32Array(found.data);
   grid = new Grid(places);
   paint = painter(canvas, places);
   resize();
   fit();
-  await recolour();
-  if (el("where").value) await filter();
+  await recolour(coloured);
+  await attempt(() => filter(filtered));
   paint.draw(view, look());
   say(count ? "" : "There are no cases.");
   mapped.dataset.drawn = performance.now(); // for benchmarks
@@ -421,9 +431,9 @@ el("where").value = given.get("where") ?? "";
 el("settings").addEventListener("submit", (event) => {
   event.preventDefault();
   keep();
-  if (paint) attempt(filter);
+  if (paint) attempt(() => filter(passing()));
 });
-el("colour").addEventListener("change", () => (keep(), paint && attempt(recolour)));
+el("colour").addEventListener("change", () => (keep(), paint && attempt(() => recolour(colours()))));
 el("method").addEventListener("change", () => (keep(), window.location.reload()));
 new ResizeObserver(resize).observe(plane);
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => paint && (paintColours(), showLegend(), draw()));

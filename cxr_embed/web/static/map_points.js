@@ -1,4 +1,5 @@
-// Draws points: by WebGL 2 or, where there is none, pixel by pixel.
+// Draws points: by WebGL 2 where a graphics card does it, else pixel by pixel: a processor that plays the card takes many
+// times as long.
 
 const VERTEX = `#version 300 es
 in vec2 place; in float code; in float flag;
@@ -14,7 +15,7 @@ void main() {
   gl_PointSize = choosing && chosen ? size + 1.0 : size;
 }`;
 const FRAGMENT = `#version 300 es
-precision mediump float;
+precision highp float;
 in vec4 colour; uniform float size; out vec4 drawn;
 void main() {
   if (size > 3.5 && length(gl_PointCoord - 0.5) > 0.5) discard;
@@ -24,7 +25,8 @@ void main() {
 // The rows in a random order that is always the same: whatever stands last in the index does not hide the rest, and
 // the first of them are a sample of all.
 const shuffled = (count) => {
-  const order = Uint32Array.from({ length: count }, (_, at) => at);
+  const order = new Uint32Array(count);
+  for (let at = 0; at < count; at++) order[at] = at;
   let state = 1;
   for (let at = count - 1; at > 0; at--) {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
@@ -32,6 +34,15 @@ const shuffled = (count) => {
     [order[at], order[other]] = [order[other], order[at]];
   }
   return order;
+};
+
+const inOrder = (places, order) => {
+  const ordered = new Float32Array(places.length);
+  for (let at = 0; at < order.length; at++) {
+    ordered[2 * at] = places[2 * order[at]];
+    ordered[2 * at + 1] = places[2 * order[at] + 1];
+  }
+  return ordered;
 };
 
 // view: { x, y, scale }: the middle in the map's units, and pixels of the page for a unit.
@@ -54,9 +65,7 @@ class Shaded {
     gl.useProgram(program);
     const at = (name) => gl.getUniformLocation(program, name);
     this.uniforms = Object.fromEntries(["middle", "stretch", "size", "opacity", "choosing"].map((name) => [name, at(name)]));
-    const ordered = new Float32Array(places.length);
-    this.order.forEach((row, place) => ordered.set([places[2 * row], places[2 * row + 1]], 2 * place));
-    this.fill(program, "place", 2, gl.FLOAT, ordered);
+    this.fill(program, "place", 2, gl.FLOAT, inOrder(places, this.order));
     this.buffers = {};
     for (const name of ["code", "flag"]) this.buffers[name] = this.fill(program, name, 1, gl.UNSIGNED_BYTE, this.bytes);
     gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
@@ -113,38 +122,60 @@ class Shaded {
 
 class Plain {
   constructor(canvas, places) {
+    this.context = canvas.getContext("2d");
     this.canvas = canvas;
-    this.places = places;
     this.count = places.length / 2;
     this.order = shuffled(this.count);
-    this.codes = this.flags = new Uint8Array(this.count);
+    this.places = inOrder(places, this.order);
+    this.kept = { codes: new Uint8Array(this.count), flags: new Uint8Array(this.count) }; // in the order of drawing
     this.colours = new Uint8Array(1024);
   }
 
+  set codes(codes) {
+    for (let at = 0; at < this.count; at++) this.kept.codes[at] = codes[this.order[at]];
+  }
+
+  set flags(flags) {
+    for (let at = 0; at < this.count; at++) this.kept.flags[at] = flags[this.order[at]];
+  }
+
   draw(view, look, most = this.count) {
-    const { canvas, places, codes, flags, colours, order } = this;
+    const { canvas, places } = this;
+    const { codes, flags } = this.kept;
     const { width, height } = canvas;
     const ratio = width / (canvas.clientWidth || 1);
-    const image = new ImageData(width, height);
-    const pixels = new Uint32Array(image.data.buffer);
+    if (this.image?.width !== width || this.image.height !== height) this.image = new ImageData(width, height);
+    const pixels = new Uint32Array(this.image.data.buffer).fill(0);
+    const bright = new Uint32Array(this.colours.buffer.slice(0));
+    const faint = bright.map((own) => (own >>> 24 ? (own & 0xffffff) | 0x30000000 : 0));
+    const tables = [new Uint32Array(256), look.choosing ? faint : bright, bright]; // by flag
     const size = Math.max(1, Math.round(look.size * ratio));
-    const packed = new Uint32Array(colours.buffer);
-    for (let at = 0; at < Math.min(most, order.length); at++) {
-      const row = order[at];
-      const own = packed[codes[row]];
-      if (!flags[row] || !(own >>> 24)) continue;
-      const x = Math.round((places[2 * row] - view.x) * view.scale * ratio + width / 2 - size / 2);
-      const y = Math.round((view.y - places[2 * row + 1]) * view.scale * ratio + height / 2 - size / 2);
+    const scale = view.scale * ratio;
+    const [across, down] = [width / 2 - size / 2 + 0.5 - view.x * scale, height / 2 - size / 2 + 0.5 + view.y * scale];
+    for (let at = 0; at < Math.min(most, this.count); at++) {
+      const colour = tables[flags[at]][codes[at]];
+      if (!colour) continue;
+      const x = Math.floor(places[2 * at] * scale + across);
+      const y = Math.floor(down - places[2 * at + 1] * scale);
       if (x < 0 || y < 0 || x + size > width || y + size > height) continue;
-      const faint = look.choosing && flags[row] < 2;
-      const colour = faint ? (own & 0xffffff) | 0x30000000 : own;
-      for (let line = y; line < y + size; line++) pixels.fill(colour, line * width + x, line * width + x + size);
+      for (let line = y * width + x; line < (y + size) * width + x; line += width) {
+        for (let pixel = line; pixel < line + size; pixel++) pixels[pixel] = colour;
+      }
     }
-    canvas.getContext("2d").putImageData(image, 0, 0);
+    this.context.putImageData(this.image, 0, 0);
   }
 }
 
+const hasCard = () => {
+  const gl = document.createElement("canvas").getContext("webgl2");
+  if (!gl) return false;
+  const named = gl.getExtension("WEBGL_debug_renderer_info");
+  const name = gl.getParameter(named ? named.UNMASKED_RENDERER_WEBGL : gl.RENDERER);
+  gl.getExtension("WEBGL_lose_context")?.loseContext();
+  return !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
+};
+
 export const painter = (canvas, places) => {
-  const gl = canvas.getContext("webgl2", { antialias: false, powerPreference: "high-performance" });
+  const gl = hasCard() && canvas.getContext("webgl2", { antialias: false, powerPreference: "high-performance" });
   return gl ? new Shaded(canvas, gl, places) : new Plain(canvas, places);
 };
