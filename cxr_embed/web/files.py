@@ -96,7 +96,9 @@ def _shown(site: Site, case: str, upload: str, size: Size) -> Response:
     try:
         if upload:
             kept = site.uploads.get(upload)
-            return _picture(kept.previews[size]) if kept is not None else _placeholder("the picture is gone", 410)
+            if kept is None:
+                return _placeholder("the picture is gone", 410)
+            return _picture(kept.small if size == "small" else kept.large)
         return _picture(site.state.answer(lambda now: site.pictures.preview(now, case, size)))
     except CaseIndexError:
         return _placeholder("not in the index", 404)
