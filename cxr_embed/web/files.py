@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
-import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -156,15 +155,15 @@ def _raw(image: CxrImage) -> Response:
     height, width = image.pixels.shape
     plain = np.ascontiguousarray(image.pixels, image.pixels.dtype.newbyteorder("<"))
     head = {"height": height, "width": width, "bits": image.bits, "depth": plain.itemsize, "notes": list(image.notes)}
-    first, pixels = wire.opening(head, [plain.nbytes]), plain.data.cast("B")
-    parts = itertools.chain([first], (pixels[at : at + _PART] for at in range(0, len(pixels), _PART)))
+    first, pixels = wire.opening(head, [plain.nbytes]), memoryview(plain).cast("B")
     length = {"content-length": str(len(first) + len(pixels))}
-    return StreamingResponse(_each(parts), media_type="application/octet-stream", headers=length)
+    return StreamingResponse(_parts(first, pixels), media_type="application/octet-stream", headers=length)
 
 
-async def _each(parts: Iterable[bytes | memoryview]) -> AsyncIterator[bytes | memoryview]:
-    for part in parts:
-        yield part
+async def _parts(first: bytes, pixels: memoryview) -> AsyncIterator[bytes | memoryview]:
+    yield first
+    for at in range(0, len(pixels), _PART):
+        yield pixels[at : at + _PART]
 
 
 def _picture(data: bytes) -> Response:

@@ -73,16 +73,13 @@ def find(site: Site, generation: Generation, question: Question) -> Found:
         if question.not_case or question.not_words or question.not_upload:
             raise CaseIndexError("name a case, words or a picture to find the like of, beside what to stay away from")
         rows = _first(generation, question, condition, before)
-        cases, passing, notes = (
-            tuple(index.cases(rows)),
-            index.count(condition, before),
-            [*index.diagnostics(condition)],
-        )
+        cases, passing = tuple(index.cases(rows)), index.count(condition, before)
+        notes = index.diagnostics(condition)
     return Found(
         cases=tuple(whole_ages(columns.of_case(case)) for case in cases),
         rows=rows,
         passing=passing,
-        notes=tuple(notes),
+        notes=notes,
         generation=generation.name,
         columns=columns,
         total=len(index),
