@@ -155,7 +155,7 @@ def _raw(image: CxrImage) -> Response:
     height, width = image.pixels.shape
     plain = np.ascontiguousarray(image.pixels, image.pixels.dtype.newbyteorder("<"))
     head = {"height": height, "width": width, "bits": image.bits, "depth": plain.itemsize, "notes": list(image.notes)}
-    first, pixels = wire.opening(head, [plain.nbytes]), memoryview(plain).cast("B")
+    first, pixels = wire.opening(head, [plain.nbytes]), plain.data.cast("B")
     length = {"content-length": str(len(first) + len(pixels))}
     return StreamingResponse(_parts(first, pixels), media_type="application/octet-stream", headers=length)
 
