@@ -316,7 +316,7 @@ def test_uploads_are_let_go_of() -> None:
     class Still:
         def decode(self, *_: object, **__: object) -> decoding.Decoded:
             image = decoding.CxrImage(pixels=np.zeros((512, 512), np.uint8), bits=8, content_id="", source="png")
-            return decoding.Decoded(image, (b"s", b"l"), "", (), False)
+            return decoding.Decoded(image, (b"s",), "", (), False)
 
     now = [0.0]
     kept = uploads.Uploads(Still(), lambda: now[0])  # type: ignore[arg-type]

@@ -82,8 +82,11 @@ def test_the_page_of_marks_can_be_read_and_fits(chromium: Any, marked: tuple[Pat
             assert made.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (address, width)
         before = made.page.inner_text(".count")
         made.page.click(".card .marks li button")
-        made.page.wait_for_function("before => document.querySelector('.count').innerText !== before", arg=before)
+        # The page is loaded anew: there is a moment without a count.
+        count = "document.querySelector('.count')?.innerText"
+        made.page.wait_for_function(f"before => ![undefined, before].includes({count})", arg=before)
+        made.page.wait_for_load_state("load")
         made.page.keyboard.press("z")
-        made.page.wait_for_function("before => document.querySelector('.count').innerText === before", arg=before)
+        made.page.wait_for_function(f"before => {count} === before", arg=before)
         assert made.said == made.elsewhere == []
         context.close()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
-import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -96,7 +95,9 @@ def _shown(site: Site, case: str, upload: str, size: Size) -> Response:
     try:
         if upload:
             kept = site.uploads.get(upload)
-            return _picture(kept.previews[size]) if kept is not None else _placeholder("the picture is gone", 410)
+            if kept is None:
+                return _placeholder("the picture is gone", 410)
+            return _picture(kept.small if size == "small" else kept.large)
         return _picture(site.state.answer(lambda now: site.pictures.preview(now, case, size)))
     except CaseIndexError:
         return _placeholder("not in the index", 404)
@@ -155,14 +156,14 @@ def _raw(image: CxrImage) -> Response:
     plain = np.ascontiguousarray(image.pixels, image.pixels.dtype.newbyteorder("<"))
     head = {"height": height, "width": width, "bits": image.bits, "depth": plain.itemsize, "notes": list(image.notes)}
     first, pixels = wire.opening(head, [plain.nbytes]), plain.data.cast("B")
-    parts = itertools.chain([first], (pixels[at : at + _PART] for at in range(0, len(pixels), _PART)))
     length = {"content-length": str(len(first) + len(pixels))}
-    return StreamingResponse(_each(parts), media_type="application/octet-stream", headers=length)
+    return StreamingResponse(_parts(first, pixels), media_type="application/octet-stream", headers=length)
 
 
-async def _each(parts: Iterable[bytes | memoryview]) -> AsyncIterator[bytes | memoryview]:
-    for part in parts:
-        yield part
+async def _parts(first: bytes, pixels: memoryview) -> AsyncIterator[bytes | memoryview]:
+    yield first
+    for at in range(0, len(pixels), _PART):
+        yield pixels[at : at + _PART]
 
 
 def _picture(data: bytes) -> Response:

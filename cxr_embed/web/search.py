@@ -16,7 +16,7 @@ from cxr_embed.index import Rules
 from cxr_embed.index.answers import shown_findings, whole_ages
 from cxr_embed.index.case_table import LOOKS, PATIENT
 from cxr_embed.index.queries import Examples
-from cxr_embed.types import RESEARCH, CxrImage, counted
+from cxr_embed.types import RESEARCH, CxrImage
 from cxr_embed.web.columns import Columns
 from cxr_embed.web.marking import marks_of_rows, place_of
 from cxr_embed.web.question import MOST, STEP, Question
@@ -68,23 +68,18 @@ def find(site: Site, generation: Generation, question: Question) -> Found:
             answer = generation.search.answer(
                 like, unlike, site.state.encoders, k=question.k, where=condition, before=before, rules=rules
             )
-        cases, rows, passing, notes = answer.cases, answer.rows, answer.passing, list(answer.notes)
-        if len(cases) < min(question.k, passing) and any(vars(rules).values()):
-            notes.append(f"{counted(len(cases), 'case')}: fewer meet the rule on patients than pass the filters")
+        cases, rows, passing, notes = answer.cases, answer.rows, answer.passing, answer.notes
     else:
         if question.not_case or question.not_words or question.not_upload:
             raise CaseIndexError("name a case, words or a picture to find the like of, beside what to stay away from")
         rows = _first(generation, question, condition, before)
-        cases, passing, notes = (
-            tuple(index.cases(rows)),
-            index.count(condition, before),
-            [*index.diagnostics(condition)],
-        )
+        cases, passing = tuple(index.cases(rows)), index.count(condition, before)
+        notes = index.diagnostics(condition)
     return Found(
         cases=tuple(whole_ages(columns.of_case(case)) for case in cases),
         rows=rows,
         passing=passing,
-        notes=tuple(notes),
+        notes=notes,
         generation=generation.name,
         columns=columns,
         total=len(index),

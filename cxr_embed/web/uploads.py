@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from cxr_embed.types import CxrImage
+from cxr_embed.web.decoder import preview
 from cxr_embed.web.decoding import Decoders
 from cxr_embed.web.pictures import SIDES
 
@@ -25,11 +27,16 @@ class Upload:
 
     Attributes:
         image: decoded.
-        previews: a JPEG for each of `SIDES`.
+        small: a JPEG of it.
     """
 
     image: CxrImage
-    previews: dict[str, bytes]
+    small: bytes
+
+    @cached_property
+    def large(self) -> bytes:
+        """A larger JPEG, made when it is first asked for: neighbours can be seen without."""
+        return preview(self.image, SIDES["large"])
 
 
 class Uploads:
@@ -60,9 +67,9 @@ class Uploads:
         Raises:
             ImageError: for what is not a radiograph.
         """
-        made = self._decoders.decode(data, tuple(SIDES.values()), pixels=True, colour="refuse")
+        made = self._decoders.decode(data, (SIDES["small"],), pixels=True, colour="refuse")
         assert made.image is not None
-        upload = Upload(made.image, dict(zip(SIDES, made.previews, strict=True)))
+        upload = Upload(made.image, made.previews[0])
         token = secrets.token_urlsafe(16)
         with self._lock:
             self._kept[token] = upload, self._now()
