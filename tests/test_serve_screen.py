@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = make_phantoms(tmp_path_factory.mktemp("screened"), 160)
     labels, store = made / "cases" / "manifest.csv", made / "store"
     some = ["Effusion", "Cardiomegaly", "Edema"]
-    options: dict[str, Any] = {"findings": some, "thresholds_split": "validate", "split": "train"}
+    options: dict[str, Any] = {"findings": some, "thresholds_split": "test", "split": "train"}
     train_probe(store, labels, **options).save(made / "probe")
     return made
 
@@ -196,7 +196,8 @@ def test_counts_per_1000_have_the_intervals_of_their_parts(one: float, other: fl
     assert (missed.low, missed.high) == pytest.approx(
         (1000 * prevalence * (1 - (1 + one) / 2), 1000 * prevalence * (1 - one / 2))
     )
-    assert flags.low is not None and flags.high is not None
+    assert flags.low is not None
+    assert flags.high is not None
     widest = (
         per_thousand(one / 2, (2 + other) / 3, prevalence)[0],
         per_thousand((1 + one) / 2, other / 3, prevalence)[0],
@@ -210,7 +211,7 @@ def test_counts_per_1000_have_the_intervals_of_their_parts(one: float, other: fl
 
 
 def test_wrong_cases_come_first(screener: Visitor) -> None:
-    question = {"finding": "Cardiomegaly", "by": "prompts", "threshold": "youden"}
+    question = {"finding": "Nodule", "by": "prompts", "threshold": "youden"}
     at = asked(screener, "/point", **question)["threshold"]
     rows = table_of(screener, **question)
     order = ["missed", "false alarm", "rest"]

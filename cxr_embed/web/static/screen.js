@@ -15,7 +15,7 @@
   let asking = false; // one point is asked for at a time; the last move is the next
   let moved = false;
   let resting = 0;
-  let turn = 0; // answers of an earlier rest come too late
+  let turn = 0; // answers to an earlier one come too late
 
   // The question as it stands, without what is blank.
   const query = () => {
@@ -67,7 +67,9 @@
     while (moved) {
       moved = false;
       try {
-        showPoint(await ask("point"));
+        const known = await ask("point");
+        if (moved) delete known.flagged; // the slider knows, and has gone on
+        showPoint(known);
         say.textContent = "";
       } catch (fault) {
         say.textContent = fault.message;
@@ -100,6 +102,7 @@
   };
   const move = () => {
     blankIntervals();
+    turn += 1;
     moved = true;
     follow();
     window.clearTimeout(resting);
