@@ -204,7 +204,7 @@ def _add_figures(made: APIRouter, site: Site, screens: Screens) -> None:
         """`thresholds`, falling, and how many cases each flags; `roc`: pairs of false and true positive rate."""
         found = site.state.answer(lambda now: _of(site, screens, now, question))
         thresholds, flagged = found.steps
-        values = {"thresholds": thresholds.tolist(), "flagged": flagged.tolist(), "roc": found.roc()}
+        values = {"thresholds": thresholds.tolist(), "flagged": flagged.tolist(), "roc": found.roc}
         return JSONResponse({**values, "labelled": len(found.positive), "positives": int(found.positive.sum())})
 
     @made.get("/api/screen/point", summary="What a threshold does, without intervals: for a slider that moves.")

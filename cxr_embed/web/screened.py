@@ -79,6 +79,11 @@ class Screened:
         """Of the tested: whether they have the finding."""
         return np.asarray(self.labels[self.tested] == 1)
 
+    @cached_property
+    def tested_scores(self) -> np.ndarray:
+        """Of the tested: their scores."""
+        return np.asarray(self.scores[self.tested])
+
     @property
     def own_prevalence(self) -> float | None:
         """The tested cases' part with the finding."""
@@ -131,7 +136,7 @@ class Screened:
         elif not len(self.positive):
             raise ScoresError(f"`threshold` {text} needs labels, and no case that counts here has one")
         else:
-            found = rule.find(self.labels[self.tested], self.scores[self.tested])
+            found = rule.find(self.labels[self.tested], self.tested_scores)
         if found is None:
             raise ScoresError(f"`threshold` {text}: none can be chosen on these cases")
         if rule.kind == "stated":
@@ -145,15 +150,15 @@ class Screened:
             threshold: scores from here on are flagged.
             prevalence: stated; the labels' own by default.
         """
-        flagged = int(np.count_nonzero(self.scores >= threshold))
+        flagged = len(self.scores) - int(np.searchsorted(self.scores[::-1], threshold))
         point = OperatingPoint(threshold, flagged / max(1, len(self.scores)))
         flags, missed = 1000 * point.flag_rate if len(self.scores) else None, None
         hits = alarms = None
         if len(self.positive):
-            scores = self.scores[self.tested]
-            point = operating_point(self.positive, scores, threshold)
-            hits = int(np.count_nonzero(scores[self.positive] >= threshold))
-            alarms = int(np.count_nonzero(scores[~self.positive] >= threshold))
+            point = operating_point(self.positive, self.tested_scores, threshold)
+            ill = int(self.positive.sum())
+            hits = round((point.sensitivity or 0) * ill)
+            alarms = round(point.flag_rate * len(self.positive)) - hits
             part = prevalence if prevalence is not None else self.own_prevalence
             flags = None
             if point.sensitivity is not None and point.specificity is not None and part is not None:
@@ -181,15 +186,16 @@ class Screened:
     def auroc(self) -> Estimate:
         """With its interval, which takes seconds of many cases; it is made once."""
         if not self._auroc:
-            found = Estimate(None, reason=auroc(self.positive, self.scores[self.tested]).reason)
+            found = Estimate(None, reason=auroc(self.positive, self.tested_scores).reason)
             if not found.reason:
                 found = measure(self._ranked, _BOOTSTRAPS, self._seed)[0]["auroc"]
             self._auroc.append(found)
         return self._auroc[0]
 
+    @cached_property
     def roc(self) -> list[list[float]]:
         """Pairs of false and true positive rate; none without both classes."""
-        return roc_of(self.positive, self.scores[self.tested]) if self._ranked.both else []
+        return roc_of(self.positive, self.tested_scores) if self._ranked.both else []
 
     def verdicts(self, threshold: float) -> np.ndarray:
         """`(M,)` words: `missed` and `false alarm` for what is wrong, `found` and `passed` for what is right.
@@ -259,7 +265,7 @@ class Screened:
         numbers, count = self._owners
         return Sample(
             positive=self.positive,
-            scores=self.scores[self.tested],
+            scores=self.tested_scores,
             patients=numbers,
             count=count,
             threshold=threshold,
