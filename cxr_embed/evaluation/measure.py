@@ -188,6 +188,27 @@ def measure(sample: Sample, bootstraps: int, seed: tuple[int, ...]) -> tuple[dic
     return found, DELONG
 
 
+def measure_flags(sample: Sample, bootstraps: int, seed: tuple[int, ...]) -> dict[str, Estimate]:
+    """Sensitivity, specificity and predictive values of a sample's threshold, as `measure` has them.
+
+    Without what no threshold changes, so that a threshold that moves can be followed.
+    """
+    names = ("sensitivity", "specificity", "ppv", "npv")
+    found = {name: Estimate(None, reason=sample.reason(name)) for name in names}
+    if sample.threshold is None or not len(sample.positive):
+        return found
+    flags = Flags(sample.positive, sample.scores >= sample.threshold, sample.patients, sample.count)
+    values = flags.figures(np.ones((sample.count, 1)), sample.prevalence)
+    rows = sample.ranking.steps if sample.both else 0  # so that the draws are those of `measure`
+    drawn = [flags.figures(weights, sample.prevalence) for weights in draws(sample.strata, bootstraps, seed, rows)]
+    for name in names:
+        if name in values and np.isfinite(values[name][0]):
+            every = np.concatenate([part[name] for part in drawn] or [np.empty(0)])
+            found[name] = from_draws(float(values[name][0]), every, sample.units(name))
+    at_ends = _at_ends(sample, {**found, "net_benefit": Estimate(None)})
+    return found | {name: at_ends[name] for name in names if name in at_ends}
+
+
 def has_end(found: Mapping[str, Estimate]) -> bool:
     """Whether nobody, or everybody, is flagged of the positives or of the negatives: no draw shows any spread there."""
     parts = (found[name].value for name in ("sensitivity", "specificity"))

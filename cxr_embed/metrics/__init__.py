@@ -8,7 +8,15 @@ from __future__ import annotations
 from cxr_embed.choices import CalibrationKind
 from cxr_embed.metrics.calibration import CALIBRATIONS, Calibrator, ReliabilityBin, calibrate, reliability
 from cxr_embed.metrics.delong import delong, delong_difference, delong_interval, holm, p_value
-from cxr_embed.metrics.figures import Figure, OperatingPoint, auroc, operating_point, per_thousand, rank_agreement
+from cxr_embed.metrics.figures import (
+    Figure,
+    OperatingPoint,
+    auroc,
+    operating_point,
+    per_thousand,
+    per_thousand_spread,
+    rank_agreement,
+)
 from cxr_embed.metrics.intervals import (
     NO_SPREAD,
     Estimate,
@@ -30,6 +38,7 @@ from cxr_embed.metrics.thresholds import (
     threshold_for_flag_rate,
     threshold_for_sensitivity,
     threshold_for_specificity,
+    thresholds_by_flags,
 )
 from cxr_embed.metrics.weighted import BINS, Calibration, Flags, Ranking, net_benefit, npv, ppv
 
@@ -65,6 +74,7 @@ __all__ = [
     "operating_point",
     "p_value",
     "per_thousand",
+    "per_thousand_spread",
     "ppv",
     "rank_agreement",
     "rarest_strata",
@@ -76,4 +86,5 @@ __all__ = [
     "threshold_for_flag_rate",
     "threshold_for_sensitivity",
     "threshold_for_specificity",
+    "thresholds_by_flags",
 ]

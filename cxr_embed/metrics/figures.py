@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
+from cxr_embed.metrics.intervals import Estimate, carried
 from cxr_embed.types import counted
 
 
@@ -86,3 +87,21 @@ def per_thousand(sensitivity: float, specificity: float, prevalence: float) -> t
     """Flags, and cases that are missed, per 1,000 images of which a part `prevalence` has the finding."""
     flags = 1000 * (prevalence * sensitivity + (1 - prevalence) * (1 - specificity))
     return flags, 1000 * prevalence * (1 - sensitivity)
+
+
+def per_thousand_spread(sensitivity: Estimate, specificity: Estimate, prevalence: float) -> tuple[Estimate, Estimate]:
+    """`per_thousand` with intervals, made of those of both parts; the prevalence is stated and does not vary."""
+    if sensitivity.value is None or specificity.value is None:
+        reason = sensitivity.reason or specificity.reason
+        return Estimate(None, reason=reason), Estimate(None, reason=reason)
+    flags, missed = per_thousand(sensitivity.value, specificity.value, prevalence)
+    alarms = _complement(specificity)
+    of_flags = carried(flags, (sensitivity, alarms), lambda one, other: per_thousand(one, 1 - other, prevalence)[0])
+    of_missed = carried(missed, (_complement(sensitivity),), lambda part: per_thousand(1 - part, 1, prevalence)[1])
+    return of_flags, of_missed
+
+
+def _complement(part: Estimate) -> Estimate:
+    """What is left of 1."""
+    value, low, high = (None if number is None else 1 - number for number in (part.value, part.high, part.low))
+    return Estimate(value, low, high, part.reason)

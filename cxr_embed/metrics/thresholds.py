@@ -51,6 +51,28 @@ def threshold_for_specificity(labels: np.ndarray, scores: np.ndarray, specificit
     return _below(scores, above.min())
 
 
+def thresholds_by_flags(scores: np.ndarray, most: int = 800) -> tuple[np.ndarray, np.ndarray]:
+    """Thresholds that flag more and more of `(N,)` scores, from none to all, for a slider.
+
+    Every number of flags that the scores allow, where these are few; of many, steps grow with the number of flags, so
+    that a rare finding's are told apart too.
+
+    Returns:
+        `(M,)` float64 thresholds, falling, each halfway between two scores where it can be, and `(M,)` int64 scores at
+        or above each. M is at most `most` + 1; 0 for no scores.
+    """
+    values, counts = np.unique(np.asarray(scores, np.float64), return_counts=True)
+    if not len(values):
+        return np.empty(0), np.empty(0, np.int64)
+    values, flagged = values[::-1], np.concatenate([[0], np.cumsum(counts[::-1])])
+    wanted = np.rint(np.linspace(0, 1, most + 1) ** 2 * flagged[-1])
+    chosen = np.unique(np.searchsorted(flagged, wanted))
+    between = values[:-1] / 2 + values[1:] / 2
+    between = np.where(between > values[1:], between, values[:-1])
+    every = np.concatenate([[_beyond(values[0], np.inf)], between, [_beyond(values[-1], -np.inf)]])
+    return every[chosen], flagged[chosen]
+
+
 def threshold_by_youden(labels: np.ndarray, scores: np.ndarray) -> float | None:
     """The threshold with the largest sensitivity + specificity - 1 (Youden, 1950), the highest of equals.
 

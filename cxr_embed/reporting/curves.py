@@ -16,7 +16,7 @@ def curves_of(cases: ScoredCases) -> dict[str, dict[str, list[list[float]]]]:
         Finding to `roc`, pairs of false and true positive rate from (0, 0) to (1, 1), and `precision_recall`, pairs of
         recall and precision from the highest threshold on.
     """
-    from sklearn.metrics import precision_recall_curve, roc_curve
+    from sklearn.metrics import precision_recall_curve
 
     found = {}
     for number, name in enumerate(cases.names):
@@ -24,12 +24,19 @@ def curves_of(cases: ScoredCases) -> dict[str, dict[str, list[list[float]]]]:
         labels, scores = cases.labels[known, number], cases.scores[known, number]
         if len(np.unique(labels)) < 2:
             continue
-        false, true, _ = roc_curve(labels, scores)
         precision, recall, _ = precision_recall_curve(labels, scores, drop_intermediate=True)
         # scikit-learn's last point, recall 0 at precision 1, is no threshold's.
         reached = slice(-2, None, -1)
-        found[name] = {"roc": thin(false, true), "precision_recall": thin(recall[reached], precision[reached])}
+        found[name] = {"roc": roc_of(labels, scores), "precision_recall": thin(recall[reached], precision[reached])}
     return found
+
+
+def roc_of(labels: np.ndarray, scores: np.ndarray) -> list[list[float]]:
+    """Pairs of false and true positive rate of `(N,)` labels of both classes and their scores, few enough to draw."""
+    from sklearn.metrics import roc_curve
+
+    false, true, _ = roc_curve(labels, scores)
+    return thin(false, true)
 
 
 def thin(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> list[list[float]]:

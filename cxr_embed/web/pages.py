@@ -27,6 +27,7 @@ class Page:
 PAGES = (
     Page("Search", "/", "search"),
     Page("Compare", "/compare", "compare"),
+    Page("Screen", "/screen", "screen"),
     Page("Marks", "/marks", "marks"),
     Page("Map", "/map", "map"),
     Page("Explain", "/explain", "explain"),

@@ -3,6 +3,7 @@
 
 (() => {
   const well = document.getElementById("well");
+  if (!well) return; // a page of cases where nothing is dropped
   const chosen = document.getElementById("file");
   const say = document.getElementById("say");
 
@@ -50,6 +51,9 @@
     send(event.dataTransfer.files[0]);
   });
 
+})();
+
+(() => {
   // A picture, as large as the window.
   const large = document.getElementById("large");
   const shown = large.querySelector("img");
@@ -85,7 +89,7 @@
       event.preventDefault();
       next.querySelector("a.picture").focus();
     } else if (event.key === "m" || event.key === "n") {
-      here.querySelectorAll(".do a")[event.key === "m" ? 0 : 1].click();
+      here.querySelectorAll(".do a")[event.key === "m" ? 0 : 1]?.click();
     }
   });
 })();
