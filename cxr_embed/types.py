@@ -104,10 +104,7 @@ class CxrImage:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What the file system says of a file. An unchanged stamp means an unchanged file; zeros mean 'not known'.
-
-    An object's `ctime_ns` is a negative number made of its ETag, or its `mtime_ns` where it has none.
-    """
+    """What the file system says of a file: unchanged, so is the file; zeros: not known. `ctime_ns` < 0: of an ETag."""
 
     size: int = 0
     mtime_ns: int = 0
