@@ -17,7 +17,7 @@ PACKAGE = ROOT / "cxr_embed"
 FLOORS = {
     "choices": 0,
     "arguments": 0,
-    "errors": -1,
+    "errors": -2,
     "grids": -1,
     "io": -1,
     "notebook": 0,
