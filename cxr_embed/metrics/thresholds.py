@@ -55,7 +55,7 @@ def thresholds_by_flags(scores: np.ndarray, most: int = 800) -> tuple[np.ndarray
     """Thresholds that flag more and more of `(N,)` scores, from none to all, for a slider.
 
     Every number of flags that the scores allow, where these are few; of many, steps grow with the number of flags, so
-    that a rare finding's are told apart too.
+    that those which flag few lie close together.
 
     Returns:
         `(M,)` float64 thresholds, falling, each halfway between two scores where it can be, and `(M,)` int64 scores at
