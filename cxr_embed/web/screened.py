@@ -72,7 +72,7 @@ class Screened:
     @cached_property
     def tested(self) -> np.ndarray:
         """`(M,)` bool: the cases that figures are of."""
-        return ~np.isnan(self.labels) & ~self.learned
+        return np.asarray(~np.isnan(self.labels) & ~self.learned)
 
     @cached_property
     def positive(self) -> np.ndarray:
