@@ -228,5 +228,5 @@ def _label_file(labels: Any, extra: Sequence[str], aside: Path) -> tuple[Path, S
         known = table.companion
         local = address_of(table.root) is None
         write_companion(path, replace(known, root=os.path.abspath(table.root) if local else known.root, boxes=None))
-    known = {*REQUIRED, *OPTIONAL, *DESCRIPTIVE, *table.findings}
-    return path, [name for name in table.table.column_names if name not in known]
+    described = {*REQUIRED, *OPTIONAL, *DESCRIPTIVE, *table.findings}
+    return path, [name for name in table.table.column_names if name not in described]

@@ -69,8 +69,11 @@ def demo(
 
 def _browse(folder: Path, images: Path | None) -> list[str]:
     """The words that show the demo's cases in a web page."""
-    root = ["--root", str(images)] if images is not None else []
-    return ["serve", str(folder / "index"), "--manifest", str(folder / "manifest.csv"), *root]
+    place = ["serve", str(folder / "index"), "--manifest", str(folder / "manifest.csv")]
+    store = ["--store", str(folder / "vectors")]
+    if images is not None:
+        return [*place, "--root", str(images), *store, "--prompts", "nih14"]
+    return [*place, *store, "--probe", str(folder / "probe"), "--prompts", "phantom8"]
 
 
 def _no_option(path: Path) -> Path:

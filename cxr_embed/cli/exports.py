@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -62,14 +63,14 @@ def atlas(
     opened = CaseIndex(index)
     columns = columns_of(opened).names
     check_atlas(opened, file, columns)
-    chosen = {"neighbors": neighbors, "vectors": vectors}
+    write = partial(export_atlas, opened, file, columns, neighbors=neighbors, vectors=vectors)
     left_out: dict[str, int] = {}
     with progress_bar() as progress:
         if thumbnails and manifest is not None:
             with inlined_pictures(opened, manifest, root, left_out) as picture:
-                export_atlas(opened, file, columns, **chosen, picture=picture, progress=progress)
+                write(picture=picture, progress=progress)
         else:
-            export_atlas(opened, file, columns, **chosen, progress=progress)
+            write(progress=progress)
     options = ["--x", X, "--y", Y, *(["--neighbors", NEIGHBORS] if neighbors else [])]
     options += ["--image", IMAGE] if thumbnails else []
     if as_json:

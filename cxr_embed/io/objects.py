@@ -275,8 +275,8 @@ def _system(scheme: str, anonymous: bool) -> Any:
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
     seconds = read_seconds()
     if scheme == "s3":
-        config = {"connect_timeout": CONNECT_SECONDS, "read_timeout": seconds, "max_pool_connections": 2 * AT_ONCE}
-        config["retries"] = {"total_max_attempts": 1}
+        config: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "read_timeout": seconds}
+        config |= {"max_pool_connections": 2 * AT_ONCE, "retries": {"total_max_attempts": 1}}
         system = fsspec.filesystem("s3", anon=anonymous, config_kwargs=config, **options)
         system.retries = 1  # `_tried` does it
         return system
