@@ -17,7 +17,7 @@ from cxr_embed.io.files import write_whole
 from cxr_embed.io.times import utc_now
 from cxr_embed.manifest import Manifest
 from cxr_embed.pipeline.summary import EmbedSummary
-from cxr_embed.regions import picture_of
+from cxr_embed.regions import is_region_id, picture_of
 from cxr_embed.store.layout import WRITERS
 
 _ENDED = re.compile(r"part-(\d+)-of-(\d+)\.json")
@@ -72,9 +72,10 @@ class Part:
 def part_of(image_id: str, of: int) -> int:
     """The part that an image belongs to: SHA-256 of its id in UTF-8, its first 8 bytes as a number, modulo, plus 1.
 
-    A region belongs to its picture's part, so that one process reads the file.
+    A region, `7#2`, belongs to its picture's part, so that one process reads the file.
     """
-    digest = hashlib.sha256(picture_of(image_id).encode(errors="surrogatepass")).digest()
+    named = picture_of(image_id) if is_region_id(image_id) else image_id
+    digest = hashlib.sha256(named.encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % of + 1
 
 

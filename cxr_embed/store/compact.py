@@ -56,14 +56,17 @@ def compact_store(path: str | os.PathLike[str], progress: Callable[[int, int], N
             finish(root)  # what was left, also by this when it failed
             old = [shard.name for shard in shard_paths(root)]
             new: list[tuple[Path, str]] = []
-            kept, index, seen, repeated, done = set(), ImageIndex(), set[bytes](), 0, 0
+            kept, index, seen, repeated, done = set[str](), ImageIndex(), set[bytes](), 0, 0
             for number, group in enumerate(_groups(root, header)):
                 owners, others = _merged(group, seen)
                 repeated += sum(info.vectors for _, info, *_ in group) - sum(map(len, owners))
                 rows = [row for part in owners for _, row in part] + others
                 index.fold(folded(group[0][2], rows, sum(map(len, owners))))
-                name = _written(root, header, group, owners, others, number, len(index), new)
-                kept |= {name} if name else set()
+                folder, name = _written(root, header, group, owners, others, number, len(index))
+                if folder is not None and name not in old:
+                    new.append((folder, name))
+                else:
+                    kept.add(name)  # another folder of that name would have the very same bytes
                 done += len(group)
                 if progress is not None:
                     progress(done, len(old))
@@ -71,6 +74,7 @@ def compact_store(path: str | os.PathLike[str], progress: Callable[[int, int], N
                 raise StoreError(f"{root}: this process stood still for too long, and others came; run it again")
             if new:
                 replace_shards(root, new, [name for name in old if name not in kept])
+            finish(root)
     except OSError as error:
         raise StoreError(f"{root}: cannot be written ({error.strerror}); what was stored is safe") from None
     return Compacted(len(old), len(shard_paths(root)), repeated)
@@ -129,13 +133,12 @@ def _written(
     others: list[Row],
     number: int,
     live: int,
-    new: list[tuple[Path, str]],
-) -> str:
-    """Writes a group's shard and adds it to the new ones; or the name of the one shard that stays as it is."""
+) -> tuple[Path | None, str]:
+    """Writes a group's shard: its folder and the name that it gets. No folder where one shard stays as it is."""
     path, info, _, rows = group[0]
     if len(group) == 1 and [row for _, row in owners[0]] + others == rows:
         if live == info.live and number == number_of(path):
-            return path.name
+            return None, path.name
         folder, digest = linked(root, path, info, live)
     else:
         parts: dict[str, list[np.ndarray]] = {output: [] for output in header.spec.outputs}
@@ -151,5 +154,4 @@ def _written(
             engine=" and ".join(dict.fromkeys(each.engine for _, each, *_ in group if each.vectors)),
             created=utc_now(),
         )
-    new.append((folder, f"{number:08d}-{digest}"))
-    return ""
+    return folder, f"{number:08d}-{digest}"
