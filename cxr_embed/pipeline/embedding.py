@@ -19,6 +19,7 @@ from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, RemoteE
 from cxr_embed.images import decoders, prepared_encoder
 from cxr_embed.io.addresses import address_of, shown_address
 from cxr_embed.manifest import Manifest, read_manifest
+from cxr_embed.pipeline.announced import Announced
 from cxr_embed.pipeline.devices import resolve_devices
 from cxr_embed.pipeline.messages import Setup
 from cxr_embed.pipeline.parts import Part, note_end, only_part
@@ -117,7 +118,7 @@ def embed(
     setup = replace(chosen.setup, colour=colour, root=None if follow_links else str(table.root))
     with StopSignals() as stop, chosen.writer(store, dtype, key_file) as writer:
         software = f"{_version()}; {decoders()}"
-        shown = _Announced(progress or notebook_progress(), writer, mine)
+        shown = Announced(progress or notebook_progress(), writer, mine)
         run = Session(table, writer, limit, shown, stop, software, colour=colour, stamps=stamps)
         run.summary.part = str(mine or "")
         run.summary.bytes_ahead = _bytes_ahead(run, writer)
@@ -129,31 +130,6 @@ def embed(
     _look_back(run, store, chosen.loaded.spec.name)
     run.summary.seconds = time.perf_counter() - started
     return run.summary
-
-
-class _Announced:
-    """Has others see how far a run is, and shows it here."""
-
-    def __init__(self, progress: Progress | None, writer: StoreWriter, part: Part | None) -> None:
-        self._progress, self._writer, self._part = progress, writer, part
-        self._since: float | None = None
-
-    def __call__(self, summary: EmbedSummary) -> None:
-        worked = summary.done - summary.unchanged - summary.forgotten
-        if worked and self._since is None:
-            self._since = time.monotonic()
-        seconds = time.monotonic() - self._since if self._since is not None else 0.0
-        self._writer.presence.say(
-            part=str(self._part or ""),
-            engine=summary.engine,
-            images=summary.images,
-            done=summary.done,
-            embedded=summary.embedded,
-            failed=len(summary.failed),
-            rate=round(worked / seconds, 2) if seconds > 1 else 0.0,
-        )
-        if self._progress is not None:
-            self._progress(summary)
 
 
 @dataclass(frozen=True)

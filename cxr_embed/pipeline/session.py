@@ -348,8 +348,7 @@ class Session:
             return
         slots: dict[int, dict[int, InSlot]] = {}
         while self.filled and sum(map(len, slots.values())) < self.summary.batch_size:  # the rest is another GPU's
-            slot = next(iter(self.filled))
-            slots[slot] = self.filled.pop(slot)
+            slots[slot] = self.filled.pop(slot := next(iter(self.filled)))
         worker.slots = list(slots)
         worker.keys = [key for keys in slots.values() for key in keys]
         worker.send(RunSlots([(slot, list(inputs.values())) for slot, inputs in slots.items()], worker.keys))
