@@ -11,7 +11,7 @@ import typer
 from cxr_embed.choices import Colour, Crop, Dtype, PrecisionChoice, Preparation
 from cxr_embed.cli.common import fail, print_json
 from cxr_embed.cli.embed_progress import embedding_bar
-from cxr_embed.cli.options import AsJson, Extra, KeyFile, Root, Weights, listed, picture_size
+from cxr_embed.cli.options import AsJson, Device, Extra, KeyFile, Root, Weights, listed, picture_size
 from cxr_embed.present.numbers import format_bytes
 from cxr_embed.types import counted
 
@@ -65,9 +65,7 @@ def embed(
         ),
     ] = None,
     colour: Annotated[Colour, typer.Option(help="grey: read tinted or marked films as grey.")] = "refuse",
-    device: Annotated[
-        str, typer.Option(help="For the encoder: auto, cpu or cuda; or GPUs, an engine each: cuda:0,cuda:1.")
-    ] = "auto",
+    device: Device = "auto",
     precision: Annotated[PrecisionChoice, typer.Option(help="auto takes the fastest that is native here.")] = "auto",
     dtype: Annotated[Dtype | None, typer.Option(help="float16 by default.", show_default=False)] = None,
     batch_size: Annotated[str, typer.Option(help="Images at once; halved when memory runs out.")] = "auto",
@@ -94,6 +92,7 @@ def embed(
 
     Files are known by their content: run it again and only new ones are read. A broken file never stops the run: it
     is named at the end, and the exit status is 1. Ctrl-C keeps what is done; the next run goes on from there.
+    Any number of runs may write to one store at once. --device cuda:0,cuda:1 has an engine on each of several GPUs.
     """
     recipe: dict[str, Any] = {"weights": weights, "outputs": listed(outputs), "pixels": pixels, "prepare": prepare}
     recipe["dtype"] = dtype
