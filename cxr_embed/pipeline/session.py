@@ -342,13 +342,13 @@ class Session:
         return at_work or (bool(self.arena.free) and (not exhausted or bool(self.retries)))
 
     def _run_slots(self, worker: AnyWorker, decoding: bool) -> None:
-        """Gives the device what is decoded; less than a batch only when nothing else can come first."""
-        images = sum(map(len, self.filled.values()))
-        if images == 0 or (images < self.summary.batch_size and decoding):
+        """Gives a device what is decoded; less than a batch only when nothing else can come first."""
+        if not self.filled or (decoding and sum(map(len, self.filled.values())) < self.summary.batch_size):
             return
         slots: dict[int, dict[int, InSlot]] = {}
         while self.filled and sum(map(len, slots.values())) < self.summary.batch_size:  # the rest is another GPU's
-            slots[slot] = self.filled.pop(slot := next(iter(self.filled)))
+            slot = next(iter(self.filled))
+            slots[slot] = self.filled.pop(slot)
         worker.slots = list(slots)
         worker.keys = [key for keys in slots.values() for key in keys]
         worker.send(RunSlots([(slot, list(inputs.values())) for slot, inputs in slots.items()], worker.keys))

@@ -98,7 +98,7 @@ class Store:
         """Bytes of all published files."""
         total = sum((path / SHARD_JSON).stat().st_size for path in self._shard_paths)
         files = itertools.chain(*(self._info(number).files.values() for number in range(self.shards)))
-        return total + sum(entry["bytes"] for entry in files)
+        return total + sum(int(entry["bytes"]) for entry in files)
 
     @property
     def engines(self) -> dict[str, int]:
