@@ -32,12 +32,12 @@ OPEN = """
 import sys, time
 import cxr_embed.store
 import numpy, pyarrow
-began = time.perf_counter()
+began, worked = time.perf_counter(), time.process_time()
 store = cxr_embed.store.open_store(sys.argv[1])
 count = len(store)
-opened = time.perf_counter() - began
+opened, worked = time.perf_counter() - began, time.process_time() - worked
 ids = store.ids
-print(count, opened, time.perf_counter() - began)
+print(count, opened, worked, time.perf_counter() - began)
 """
 
 
@@ -50,7 +50,9 @@ def parts(images: int, rounds: int, work: Path) -> None:
     (work / "m.csv").write_text("\n".join(lines) + "\n")
     weights = work / "random.safetensors"
     command = [sys.executable, "-m", "cxr_embed"]
-    subprocess.run([*command, "weights", "random", "densenet121", str(weights)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*command, "weights", "random", "densenet121", "--out", str(weights)], check=True, stdout=subprocess.DEVNULL
+    )
     words = ["--encoder", "densenet121", "--weights", str(weights), "--workers", "1", "--device", "cpu"]
     ratios = []
     for number in range(rounds):
@@ -109,8 +111,12 @@ def show(what: str, root: Path) -> None:
     for _ in range(5):
         done = subprocess.run([sys.executable, "-c", OPEN, str(root)], check=True, capture_output=True, text=True)
         found.append([float(word) for word in done.stdout.split()])
-    count, opened, ids = (statistics.median(column) for column in zip(*found, strict=True))
-    print(f"{what}: {count:,.0f} images, opened in {opened * 1e3:,.1f} ms, with all ids {ids * 1e3:,.0f} ms")
+    count, opened, worked, ids = (statistics.median(column) for column in zip(*found, strict=True))
+    print(
+        f"{what}: {count:,.0f} images, opened in {opened * 1e3:,.1f} ms ({worked * 1e3:,.1f} ms of processors), "
+        f"with all ids {ids * 1e3:,.0f} ms; load {os.getloadavg()[0]:.1f}",
+        flush=True,
+    )
 
 
 def main() -> None:

@@ -269,6 +269,8 @@ class ImageIndex:
 
 def count_images(shards: Sequence[ShardRows]) -> int:
     """Images with a vector, as the length of an `ImageIndex` of the same shards, in a fraction of its time."""
+    if not shards:
+        return 0
     columns = ["image_id", "content", "error_kind"]
     table = pa.concat_tables([shard.table.select(columns) for shard in shards])
     table = table.filter(pc.is_valid(table["content"]))
