@@ -72,6 +72,8 @@ def others() -> Iterator[list[str]]:
     yield ["embed", "cases/manifest.csv", "--encoder", "hog", "--store", "hog"]
     yield ["store", "info", "store"]
     yield ["store", "verify", "store"]
+    yield ["store", "status", "store", "--manifest", "cases/manifest.csv"]
+    yield ["store", "compact", "hog"]
     yield ["store", "export", "store", "vectors.parquet"]
     yield ["probe", "evaluate", "probe", "store", "cases/manifest.csv", *test]
     yield ["probe", "compare", "scores.csv", "words.csv", "cases/manifest.csv", *test]

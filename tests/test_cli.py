@@ -9,7 +9,7 @@ import typer.main
 from helpers import fill, run_cli
 
 from cxr_embed.cli import app, main
-from cxr_embed.cli.embed import _progress_bar
+from cxr_embed.cli.embed_progress import embedding_bar
 from cxr_embed.pipeline.summary import EmbedSummary
 from cxr_embed.store.reader import Failure
 
@@ -73,8 +73,8 @@ def test_counts_are_whole_numbers_from_1(tmp_path: Path, count: str) -> None:
 
 
 def test_the_progress_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("cxr_embed.cli.embed.is_terminal", lambda: True)
-    with _progress_bar() as progress:
+    monkeypatch.setattr("cxr_embed.cli.embed_progress.is_terminal", lambda: True)
+    with embedding_bar() as progress:
         assert progress is not None
         progress(EmbedSummary(images=8, embedded=4, failed=[Failure("a", "empty", "the file is empty")], engine="toy"))
     last = capsys.readouterr().err.splitlines()[-1]

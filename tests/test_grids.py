@@ -14,7 +14,7 @@ from helpers import run_cli
 
 import cxr_embed as cx
 from cxr_embed.api.search import build_index, open_index
-from cxr_embed.cli.embed import _SizeFirst
+from cxr_embed.cli.embed_progress import SizeFirst
 from cxr_embed.encoders import ENCODERS
 from cxr_embed.encoders.networks import densenet121, resnet50
 from cxr_embed.encoders.weights import random_weights, save_weights
@@ -550,7 +550,7 @@ def test_a_run_says_first_what_it_will_write(densenet: Path, manifest: Path, tmp
         small.size_ahead == "about 2.0 MB of vectors; 1.0 MB are free, too little: it will stop when the disk is full"
     )
     said: list[str] = []
-    say = _SizeFirst(said.append)
+    say = SizeFirst(said.append)
     for summary in (large, large, small):
         say(summary)
     assert said == [large.size_ahead]

@@ -41,6 +41,8 @@ WITHOUT_VECTORS = {
     "import npz",
     "import tfrecord",
     "import prompts",
+    "store compact",  # moves vectors, and shows none
+    "store status",  # counts images
     "forget",  # takes vectors out, and tells none
     "marks export",  # a reader's labels, of pictures
     "marks info",

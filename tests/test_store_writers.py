@@ -27,6 +27,7 @@ from cxr_embed import open_store
 from cxr_embed.errors import StoreError
 from cxr_embed.store import StoreWriter, layout, presence, verify_store, writer
 from cxr_embed.store.forgotten import FORGOTTEN, Forgotten
+from cxr_embed.store.image_index import count_images
 from cxr_embed.store.presence import Presence, alone, look
 from cxr_embed.store.rewrite import take_out
 
@@ -60,6 +61,7 @@ def assert_the_rule(root: Path) -> None:
     store, want = open_store(root), by_the_rule(root)
     read = store.read()
     assert len(store) == len(want)
+    assert len(store.index) == count_images(store._rows_of_shards) == len(want)
     assert sorted(read.ids.tolist()) == sorted(want)
     for image_id, vector in zip(read.ids.tolist(), read.vectors, strict=True):
         np.testing.assert_array_equal(vector, want[image_id])

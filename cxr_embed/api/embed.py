@@ -73,6 +73,7 @@ def embed(
     batch_size: int | Literal["auto"] = "auto",
     workers: int | Literal["auto"] = "auto",
     limit: int | None = None,
+    part: str | None = None,
     follow_links: bool = False,
     key_file: StrPath | None = None,
     progress: EmbedProgress | None = None,
@@ -95,11 +96,13 @@ def embed(
         outputs, pixels: which of the encoder's outputs to store, which of its pixel recipes to use.
         prepare: what is done to a picture before the encoder sees it: `stretch`; its vectors need a store of their own.
         colour: `grey` reads pictures in colour by their luma instead of refusing them.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu` or `cuda`, or GPUs, an engine each: `cuda:0,cuda:1`.
         precision: `auto` (fastest that is native here; an existing store's), `float32` or `bf16`.
         dtype: `float16` (a new store's default) or `float32`.
         batch_size, workers: images the encoder takes at once; processes, on a GPU those that decode.
         limit: the first so many rows only.
+        part: only one part of so many, `3/16`, by a hash of the image id; other processes may do the others at the same
+            time, into the same store. `env` takes it from a Slurm array.
         follow_links: also read files outside the root that links lead to.
         key_file: the key of the patient ids, if not the user's own.
         progress: called now and then with the summary so far; in a notebook, a bar by default.
@@ -132,6 +135,7 @@ def embed(
         batch_size=batch_size,
         workers=workers,
         limit=limit,
+        part=part,
         key_file=Path(key_file) if key_file is not None else None,
         progress=progress,
     )

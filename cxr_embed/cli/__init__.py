@@ -38,6 +38,7 @@ from cxr_embed.cli import (
     search,
     serve,
     store,
+    store_work,
     zeroshot,
 )
 from cxr_embed.cli.ending import check_all, run
@@ -91,6 +92,8 @@ index.app.command("duplicates", epilog=index_duplicates.EXAMPLE)(index_duplicate
 index.app.command("push", epilog=index_push.EXAMPLE)(index_push.push)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(probe.app, name="probe")
+store.app.command("status", epilog=store_work.STATUS_EXAMPLE)(store_work.status)
+store.app.command("compact", epilog=store_work.COMPACT_EXAMPLE)(store_work.compact)
 app.add_typer(store.app, name="store")
 app.add_typer(index.app, name="index")
 app.add_typer(marks.app, name="marks")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
 from cxr_embed.choices import Colour, Crop, Dtype, PrecisionChoice, Preparation
-from cxr_embed.cli.common import fail, is_terminal, print_json
+from cxr_embed.cli.common import fail, print_json
+from cxr_embed.cli.embed_progress import embedding_bar
 from cxr_embed.cli.options import AsJson, Device, Extra, KeyFile, Root, Weights, listed, picture_size
-from cxr_embed.cli.terminal import console
-from cxr_embed.notebook import in_notebook
 from cxr_embed.present.numbers import format_bytes
 from cxr_embed.types import counted
 
@@ -74,6 +71,14 @@ def embed(
     batch_size: Annotated[str, typer.Option(help="Images at once; halved when memory runs out.")] = "auto",
     workers: Annotated[str, typer.Option(help="Processes; auto takes one a core.")] = "auto",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many rows.")] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help="Only one part of so many, such as 3/16, by a hash of the image id: processes may do the others at "
+            "the same time, into the same store. env: which one a Slurm array says.",
+            show_default=False,
+        ),
+    ] = None,
     root: Root = None,
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Also read files outside the root that links lead to.")
@@ -87,6 +92,7 @@ def embed(
 
     Files are known by their content: run it again and only new ones are read. A broken file never stops the run: it
     is named at the end, and the exit status is 1. Ctrl-C keeps what is done; the next run goes on from there.
+    Any number of runs may write to one store at once. --device cuda:0,cuda:1 has an engine on each of several GPUs.
     """
     recipe: dict[str, Any] = {"weights": weights, "outputs": listed(outputs), "pixels": pixels, "prepare": prepare}
     recipe["dtype"] = dtype
@@ -97,12 +103,12 @@ def embed(
         from cxr_embed.pipeline.embedding import plan_embedding
 
         table = cropped.manifest if cropped is not None else read_manifest(manifest, root=root, extra=extra or ())
-        plan = plan_embedding(table, encoder=encoder, store=store, limit=limit, key_file=key_file, **recipe)
+        plan = plan_embedding(table, encoder=encoder, store=store, limit=limit, part=part, key_file=key_file, **recipe)
         print_json(vars(plan)) if as_json else _print_plan(plan)
         return
     from cxr_embed.api.embed import embed as run
 
-    with _progress_bar() as progress:
+    with embedding_bar() as progress:
         opened = run(
             cropped.manifest if cropped is not None else manifest,
             encoder,
@@ -117,6 +123,7 @@ def embed(
             batch_size=_count("--batch-size", batch_size),
             workers=_count("--workers", workers),
             limit=limit,
+            part=part,
             key_file=key_file,
             progress=progress,
         )
@@ -189,59 +196,6 @@ def _count(option: str, text: str) -> int | Literal["auto"]:
     if text.isascii() and text.isdigit() and int(text) > 0:
         return int(text)
     return fail(f"{option} is auto or a whole number from 1, not {text!r}", 2)
-
-
-class _SizeFirst:
-    """Says once what a run will write, before it does, where that is much."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say: Callable[[str], None] | None = say
-
-    def __call__(self, summary: EmbedSummary) -> None:
-        if self._say is not None and summary.size_ahead:
-            self._say(summary.size_ahead)
-        self._say = None
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[EmbedSummary], None] | None]:
-    """A bar with images/s, time left and failures, on stderr, and first what a long run will write.
-
-    No bar where nobody would see it; None where the run has one.
-    """
-    if in_notebook():
-        yield None
-        return
-    if not is_terminal():
-        yield _SizeFirst(partial(typer.echo, err=True))
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[failed]}"),
-    )
-    with Progress(*columns, console=console(stderr=True)) as bar:
-        task = bar.add_task("starting", total=None, rate="", failed="")
-        say_size = _SizeFirst(bar.console.print)
-
-        def show(summary: EmbedSummary) -> None:
-            say_size(summary)
-            speed = bar.tasks[0].speed
-            bar.update(
-                task,
-                description="stopping" if summary.interrupted else "embedding" if summary.engine else "starting",
-                total=summary.images,
-                completed=summary.done,
-                rate=f"{speed:,.1f} images/s" if speed else "",
-                failed=f"[red]{len(summary.failed):,} failed" if summary.failed else "",
-            )
-
-        yield show
 
 
 def _print_summary(summary: EmbedSummary, store: Path, weights: str) -> None:

@@ -7,22 +7,26 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from cxr_embed.choices import Colour, Dtype
-from cxr_embed.encoders import CheckedEncoder, as_precision, load_encoder, resolve_device, resolve_precision
+from cxr_embed.encoders import CheckedEncoder, as_precision, load_encoder, resolve_precision
 from cxr_embed.encoders.registry import ENCODERS
 from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, RemoteError, StoreError
 from cxr_embed.images import decoders, prepared_encoder
 from cxr_embed.io.addresses import address_of, shown_address
 from cxr_embed.manifest import Manifest, read_manifest
+from cxr_embed.pipeline.announced import Announced
+from cxr_embed.pipeline.devices import resolve_devices
 from cxr_embed.pipeline.messages import Setup
+from cxr_embed.pipeline.parts import Part, note_end, only_part
 from cxr_embed.pipeline.session import Session
 from cxr_embed.pipeline.stamps import Stamps
 from cxr_embed.pipeline.stop import StopSignals
-from cxr_embed.pipeline.summary import EmbedSummary, Progress
+from cxr_embed.pipeline.summary import EmbedSummary, Progress, notebook_progress
 from cxr_embed.pipeline.tasks import left_of, task_chunks, unchanged_tasks
 from cxr_embed.store.forgotten import gather_forgotten
 from cxr_embed.store.layout import HEADER, Header, bytes_an_image
@@ -67,6 +71,7 @@ def embed(
     batch_size: int | Literal["auto"] = "auto",
     workers: int | Literal["auto"] = "auto",
     limit: int | None = None,
+    part: str | None = None,
     key_file: Path | None = None,
     progress: Progress | None = None,
 ) -> EmbedSummary:
@@ -81,7 +86,8 @@ def embed(
             core. Or an `Encoder` object, which runs in this process: slower, but it may be made on the spot.
         store: the store's folder; made where it is missing.
         weights: a safetensors file or a checkpoint's folder.
-        device, precision: as for `load_encoder`; the precision `auto` keeps an existing store's.
+        device: as for `load_encoder`, or GPUs such as `cuda:0,cuda:1`, each with an engine.
+        precision: as for `load_encoder`; `auto` keeps an existing store's.
         outputs, pixels: which of the encoder's outputs to store, which of its pixel recipes to use.
         prepare: what is done to a picture before the encoder sees it, `stretch`; its vectors are another encoder's.
         colour: `grey` reads pictures in colour by their luma instead of refusing them.
@@ -89,6 +95,7 @@ def embed(
         dtype: `float16` (a new store's default) or `float32`.
         batch_size, workers: images the encoder takes at once; processes, on a GPU those that decode. `auto` chooses.
         limit: look at the first so many rows only.
+        part: of these, only one part of so many, `3/16` or `env`; others may be at the store at the same time.
         key_file: the key of the patient ids, where patients were forgotten; the user's own by default.
         progress: called now and then with the summary so far; in a notebook, a bar by default.
 
@@ -100,18 +107,26 @@ def embed(
         StoreError: the store is locked, full, damaged or another encoder's, or the key of who was forgotten is missing.
     """
     started = time.perf_counter()
+    mine = Part.parse(part) if part is not None else None
     table = _manifest(manifest, batch_size, workers, limit)
     stamps = Stamps()
     _check_files(table, limit, stamps)
+    if mine is not None:
+        table, limit = only_part(table, mine, limit), None
     options = (weights, device, precision, outputs, pixels, prepare)
     chosen = _choose(encoder, Path(store), *options, workers=workers, cropped=table.has_regions)
     setup = replace(chosen.setup, colour=colour, root=None if follow_links else str(table.root))
     with StopSignals() as stop, chosen.writer(store, dtype, key_file) as writer:
         software = f"{_version()}; {decoders()}"
-        run = Session(table, writer, limit, progress, stop, software, colour=colour, stamps=stamps)
+        shown = Announced(progress or notebook_progress(), writer, mine)
+        run = Session(table, writer, limit, shown, stop, software, colour=colour, stamps=stamps)
+        run.summary.part = str(mine or "")
         run.summary.bytes_ahead = _bytes_ahead(run, writer)
         run.summary.bytes_free = shutil.disk_usage(writer.path).free
         _work(run, chosen, setup, batch_size, workers)
+        if mine is not None:
+            with suppress(OSError):  # only `store status` reads it
+                note_end(writer.path, mine, run.summary)
     _look_back(run, store, chosen.loaded.spec.name)
     run.summary.seconds = time.perf_counter() - started
     return run.summary
@@ -135,7 +150,13 @@ class _Chosen:
         """Opens the store for this encoder's vectors."""
         precision = as_precision(self.setup.precision)
         return StoreWriter(
-            store, self.loaded.spec, dtype=dtype, precision=precision, software=_version(), key_file=key_file
+            store,
+            self.loaded.spec,
+            dtype=dtype,
+            precision=precision,
+            software=_version(),
+            key_file=key_file,
+            at="embed",
         )
 
 
@@ -162,13 +183,15 @@ def _choose(
         setup = Setup(kind="whole", encoder=spec.name, fingerprint=spec.fingerprint, device="cpu", precision=arithmetic)
         return _Chosen(loaded, True, setup)
     loaded = _spec_encoder(encoder, weights, precision, outputs, pixels, prepare=prepare, cropped=cropped)
+    kind, gpus = resolve_devices(device, encoder)
     setup = Setup(
         kind="whole",
         encoder=encoder,
         fingerprint=loaded.spec.fingerprint,
         weights=str(weights) if weights is not None else None,
-        precision=_precision(encoder, precision, device, store),
-        device=resolve_device(device, encoder),
+        precision=_precision(encoder, precision, kind, store),
+        device=kind,
+        gpus=gpus,
         outputs=tuple(outputs) if outputs is not None else None,
         pixels=pixels,
         prepare=prepare,
@@ -249,6 +272,7 @@ def plan_embedding(
     prepare: str | None = None,
     dtype: Dtype | None = None,
     limit: int | None = None,
+    part: str | None = None,
     key_file: Path | None = None,
 ) -> Plan:
     """What `embed` would do, by file stamps; neither files nor the store are touched.
@@ -257,6 +281,8 @@ def plan_embedding(
         ManifestError, EncoderError, StoreError: as `embed`.
     """
     table = _manifest(manifest, "auto", "auto", limit)
+    if part is not None:
+        table, limit = only_part(table, Part.parse(part), limit), None
     cropped = table.has_regions
     spec = _spec_encoder(encoder, weights, "auto", outputs, pixels, prepare=prepare, cropped=cropped).spec
     index, held = None, dtype or "float16"
@@ -361,7 +387,7 @@ def _precision(name: str, precision: str, device: str, store: Path) -> Precision
         return as_precision(precision)
     if (store / HEADER).exists():
         return Header.read(store).precision
-    return resolve_precision(precision, name, resolve_device(device, name))
+    return resolve_precision(precision, name, device)
 
 
 def _version() -> str:

@@ -37,6 +37,7 @@ class Setup:
     Attributes:
         arena: file descriptor of the memory that decoders and the device worker share.
         slot_bytes: size of one of its slots.
+        gpus: the GPUs of a run's device workers, by number; of a worker its own. None are named by default.
         cropped: whether it embeds regions.
         root: the folder below which files lie, wherever links lead; None where they may lie anywhere.
     """
@@ -57,6 +58,7 @@ class Setup:
     root: str | None = None
     arena: int | None = None
     slot_bytes: int = 0
+    gpus: tuple[int, ...] = ()
 
 
 class Ready(NamedTuple):

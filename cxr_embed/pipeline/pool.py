@@ -15,6 +15,7 @@ from types import TracebackType
 from cxr_embed.encoders.checked import CheckedEncoder
 from cxr_embed.errors import EncoderError
 from cxr_embed.io.processes import ending, shared_file, signals_blocked
+from cxr_embed.pipeline.devices import environment_of
 from cxr_embed.pipeline.messages import Message, Ready, Setup, Unusable
 from cxr_embed.pipeline.worker import Worker
 
@@ -55,6 +56,7 @@ class WorkerProcess:
                 [sys.executable, "-c", _SERVE, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(), *descriptors),
                 stdin=subprocess.DEVNULL,
+                env=environment_of(setup.gpus[0]) if setup.kind == "device" and setup.gpus else None,
             )
         self.connection = Connection(ours.detach())
         self.send(setup)

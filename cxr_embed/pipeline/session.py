@@ -31,7 +31,7 @@ from cxr_embed.pipeline.messages import (
 from cxr_embed.pipeline.pool import Arena, OwnPool, OwnWorker, WorkerDied, WorkerPool, WorkerProcess
 from cxr_embed.pipeline.stamps import Stamps
 from cxr_embed.pipeline.stop import StopSignals
-from cxr_embed.pipeline.summary import EmbedSummary, Progress, notebook_progress
+from cxr_embed.pipeline.summary import EmbedSummary, Progress
 from cxr_embed.pipeline.tasks import Task, left_of, task_chunks, unchanged_tasks
 from cxr_embed.pipeline.worker_plan import BATCH_SIZE, CHUNK, plan_workers
 from cxr_embed.store.layout import Row
@@ -65,7 +65,7 @@ class Session:
         stamps: Stamps | None = None,
     ) -> None:
         self.manifest, self.writer, self.limit = manifest, writer, limit
-        self.progress, self.stop, self.software = progress or notebook_progress(), stop, software
+        self.progress, self.stop, self.software = progress, stop, software
         self.colour, self.stamps = colour, stamps or Stamps()
         self.summary = EmbedSummary(images=min(len(manifest), limit or len(manifest)), notes=list(manifest.notes))
         self.published = time.monotonic()
@@ -333,7 +333,7 @@ class Session:
             )
         )
 
-    # The device worker of a GPU run
+    # The device workers of a GPU run
 
     def _decoding(self, pool: WorkerPool | OwnPool, exhausted: bool) -> bool:
         """Whether more filled slots will come without the device emptying any."""
@@ -342,11 +342,13 @@ class Session:
         return at_work or (bool(self.arena.free) and (not exhausted or bool(self.retries)))
 
     def _run_slots(self, worker: AnyWorker, decoding: bool) -> None:
-        """Gives the device what is decoded; less than a batch only when nothing else can come first."""
-        images = sum(map(len, self.filled.values()))
-        if images == 0 or (images < self.summary.batch_size and decoding):
+        """Gives a device what is decoded; less than a batch only when nothing else can come first."""
+        if not self.filled or (decoding and sum(map(len, self.filled.values())) < self.summary.batch_size):
             return
-        slots, self.filled = self.filled, {}
+        slots: dict[int, dict[int, InSlot]] = {}
+        while self.filled and sum(map(len, slots.values())) < self.summary.batch_size:  # the rest is another GPU's
+            slot = next(iter(self.filled))
+            slots[slot] = self.filled.pop(slot)
         worker.slots = list(slots)
         worker.keys = [key for keys in slots.values() for key in keys]
         worker.send(RunSlots([(slot, list(inputs.values())) for slot, inputs in slots.items()], worker.keys))

@@ -38,6 +38,7 @@ class EmbedSummary:
         equal_vectors: ids of images whose files differ and whose vectors are the same, a list each; those with an image
             of this run in them.
         notes: what else a user should know, in sentences.
+        part: of the manifest, such as `3/16`; blank for all of it.
     """
 
     images: int = 0
@@ -57,6 +58,7 @@ class EmbedSummary:
     bytes_free: int = 0
     equal_vectors: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    part: str = ""
 
     @property
     def done(self) -> int:
@@ -71,7 +73,8 @@ class EmbedSummary:
         parts += [f"{self.reused:,} known by content"] if self.reused else []
         parts += [f"{self.forgotten:,} forgotten"] if self.forgotten else []
         parts += [f"{len(self.failed):,} failed"] if self.failed else []
-        return f"{counted(self.images, 'image')}: {', '.join(parts)} in {self.seconds:,.1f} s{rate}"
+        part = f"part {self.part}: " if self.part else ""
+        return f"{part}{counted(self.images, 'image')}: {', '.join(parts)} in {self.seconds:,.1f} s{rate}"
 
     @property
     def size_ahead(self) -> str:
@@ -110,6 +113,7 @@ class EmbedSummary:
             "bytes_free": self.bytes_free,
             "equal_vectors": self.equal_vectors,
             "notes": list(self.notes),
+            **({"part": self.part} if self.part else {}),
         }
 
 

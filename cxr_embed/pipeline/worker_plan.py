@@ -89,8 +89,9 @@ def whole_workers(setup: Setup, count: int, threads: int, batch: int) -> list[Se
 
 
 def split_workers(setup: Setup, decoders: int, batch: int, chunk: int) -> tuple[list[Setup], Arena]:
-    """GPU, or a large model: decoders fill slots of an arena, one worker a machine empties them."""
+    """GPU, or a large model: decoders fill slots of an arena, one worker a machine, or a GPU, empties them."""
     shared = replace(setup, batch_size=batch)
-    slots = SLOTS_PER_DECODER * decoders + 2 * -(-batch // chunk)
-    kinds = [replace(shared, kind="device")] + [replace(shared, kind="decoder", threads=1)] * decoders
+    devices = [replace(shared, kind="device", gpus=(gpu,)) for gpu in setup.gpus] or [replace(shared, kind="device")]
+    slots = SLOTS_PER_DECODER * decoders + len(devices) * 2 * -(-batch // chunk)
+    kinds = devices + [replace(shared, kind="decoder", threads=1)] * decoders
     return kinds, Arena(slots, setup.slot_bytes)

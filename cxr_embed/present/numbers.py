@@ -127,6 +127,14 @@ def format_bytes(size: int) -> str:
     return f"{number:.1f} TB"
 
 
+def format_duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`, `2.1 days`."""
+    for size, unit in ((86_400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.{0 if size == 60 else 1}f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def format_value(value: Any) -> str:
     """A value of a table or a setting: whole numbers without a point, blank where it is unknown."""
     if value is None:

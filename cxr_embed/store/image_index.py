@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cxr_embed.errors import StoreError
 from cxr_embed.io.digests import file_record
@@ -263,6 +265,28 @@ class ImageIndex:
         starts = np.array(self._starts)
         shard = np.searchsorted(starts, rows, side="right") - 1
         return shard, rows - starts[shard]
+
+
+def count_images(shards: Sequence[ShardRows]) -> int:
+    """Images with a vector, as the length of an `ImageIndex` of the same shards, in a fraction of its time."""
+    if not shards:
+        return 0
+    columns = ["image_id", "content", "error_kind"]
+    table = pa.concat_tables([shard.table.select(columns) for shard in shards])
+    table = table.filter(pc.is_valid(table["content"]))
+    if table["error_kind"].null_count == len(table):
+        return int(pc.count_distinct(table["image_id"]).as_py())
+    numbered = table.select(["image_id"]).append_column("number", pa.array(np.arange(len(table))))
+    last = numbered.group_by("image_id").aggregate([("number", "max")])["number_max"]
+    return int(table["error_kind"].take(last).null_count)
+
+
+def by_shard(shard: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Shard numbers `(N,)` to each shard's number and the positions that have it, in their order."""
+    order = np.argsort(shard, kind="stable")
+    edges = np.flatnonzero(np.diff(shard[order])) + 1
+    for part in np.split(order, edges) if len(order) else ():
+        yield int(shard[part[0]]), part
 
 
 def _words(contents: pa.ChunkedArray) -> np.ndarray:

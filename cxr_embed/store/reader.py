@@ -20,7 +20,7 @@ from cxr_embed.io.digests import file_record
 from cxr_embed.io.files import load_npy
 from cxr_embed.store.added import added_checksums, read_added
 from cxr_embed.store.checksums import changed_rows
-from cxr_embed.store.image_index import ImageIndex, ShardRows
+from cxr_embed.store.image_index import ImageIndex, ShardRows, by_shard, count_images
 from cxr_embed.store.layout import (
     CHECKSUMS,
     SHARD_JSON,
@@ -80,7 +80,7 @@ class Store:
                     raise StoreError(f"{path}: {output_file(output)} is gone; {remedy(path)}")
             self._present = True
         if len(set(map(number_of, self._shard_paths))) < self.shards:  # several writers: none of them knew all
-            return len(self.index)
+            return count_images(self._rows_of_shards)
         return self._info(self.shards - 1).live if self.shards else 0
 
     @property
@@ -112,9 +112,13 @@ class Store:
     def index(self) -> ImageIndex:
         """The state of every image, failures included."""
         index = ImageIndex()
-        for number, path in enumerate(self._shard_paths):
-            index.fold(ShardRows.open(path, self._info(number)))
+        for shard in self._rows_of_shards:
+            index.fold(shard)
         return index
+
+    @cached_property
+    def _rows_of_shards(self) -> list[ShardRows]:
+        return [ShardRows.open(path, self._info(number)) for number, path in enumerate(self._shard_paths)]
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -182,7 +186,7 @@ class Store:
         ids, shard, vector = self._places
         sums = np.zeros((len(ids), len(self.spec.outputs)), np.uint64)
         looked = np.zeros(len(ids), bool)
-        for number, rows in _by_shard(shard):
+        for number, rows in by_shard(shard):
             found = self.checksums(number)
             if found is not None:
                 sums[rows], looked[rows] = found[:, vector[rows]].T, True
@@ -270,7 +274,7 @@ class Store:
         output = self._output(output)
         _, shard, vector = self._places
         size = max(1, _STREAMED_VALUES // math.prod(self.spec.outputs[output]))
-        for number, rows in _by_shard(shard):
+        for number, rows in by_shard(shard):
             rows = rows[np.argsort(vector[rows], kind="stable")]
             places = vector[rows]
             # Copy-on-write: engines refuse to borrow an array that they could not write.
@@ -305,7 +309,7 @@ class Store:
         result: np.ndarray = np.empty(shape, dtype=self.header.dtype)
         column = list(self.spec.outputs).index(output)
         written, known = np.zeros(len(shard), np.uint32), np.ones(len(shard), bool)
-        for number, part in _by_shard(shard):
+        for number, part in by_shard(shard):
             rows = vector[part]
             result[neighbours(part)] = self._vectors(number, output)[neighbours(rows)]
             sums = self.checksums(number)
@@ -382,14 +386,6 @@ class Store:
             "spec": self.spec.to_json(),
             "engines": self.engines,
         }
-
-
-def _by_shard(shard: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Shard numbers `(N,)` to each shard's number and the positions that have it, in their order."""
-    order = np.argsort(shard, kind="stable")
-    edges = np.flatnonzero(np.diff(shard[order])) + 1
-    for part in np.split(order, edges) if len(order) else ():
-        yield int(shard[part[0]]), part
 
 
 def neighbours(rows: np.ndarray) -> slice | np.ndarray:

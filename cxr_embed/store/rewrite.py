@@ -26,7 +26,6 @@ from cxr_embed.io.files import load_npy, sync, write_whole
 from cxr_embed.store.added import added_checksums, read_added, remove_stale, write_added
 from cxr_embed.store.image_index import ImageIndex, ShardRows
 from cxr_embed.store.layout import (
-    CHECKSUMS,
     INCOMING,
     LOCK,
     PARTIAL_NAME,
@@ -42,11 +41,13 @@ from cxr_embed.store.layout import (
     partial_shard,
     shard_paths,
     unread_shards,
+    write_npy,
     write_shard,
 )
 from cxr_embed.store.presence import Presence, look
 from cxr_embed.types import Stamp
 
+_ADDED = "added.npy"  # in a folder that is not published yet: checksums that a shard of an earlier release got later
 Covers = Callable[[str, str, bytes | None], bool]
 
 
@@ -144,7 +145,7 @@ def take_out(root: Path, covers: Covers) -> TakenOut:
         shards.append(_Shard(path=path, info=info, table=table, rows=left, kept=kept, changed=left != rows))
     written = _write(root, header, shards)
     if written:
-        _replace(root, written)
+        replace_shards(root, list(written.values()), list(written))
     vectors = sum(shard.info.vectors - len(shard.kept) for shard in shards)
     return TakenOut(len(gone), vectors, sum(shard.changed for shard in shards))
 
@@ -172,41 +173,34 @@ def _write(root: Path, header: Header, shards: list[_Shard]) -> dict[str, tuple[
     for shard in shards:
         table = shard.table
         if shard.changed:
-            table = replace(table, vectors=len(shard.kept), table=_table(shard.rows))
+            table = folded(table, shard.rows, len(shard.kept))
         index.fold(table)
         live, number = len(index), shard.path.name[:8]
         if shard.changed:
             folder, digest = _rewritten(root, header, shard, live)
         elif live != shard.info.live:
-            folder, digest = _linked(root, shard, live)
+            folder, digest = linked(root, shard.path, shard.info, live)
         else:
             continue
         written[shard.path.name] = (folder, f"{number}-{digest}")
     return written
 
 
-def _table(rows: list[Row]) -> pa.Table:
-    """What `ImageIndex.fold` looks at."""
+def folded(shard: ShardRows, rows: list[Row], vectors: int) -> ShardRows:
+    """What `ImageIndex.fold` looks at, of other rows, the first `vectors` of which own one."""
     columns = {
         "image_id": [row.image_id for row in rows],
         "content": [row.content for row in rows],
         "error_kind": [row.error_kind for row in rows],
         "error": [row.error for row in rows],
     }
-    return pa.table({name: pa.array(values, ROW_SCHEMA.field(name).type) for name, values in columns.items()})
+    table = pa.table({name: pa.array(values, ROW_SCHEMA.field(name).type) for name, values in columns.items()})
+    return replace(shard, vectors=vectors, table=table)
 
 
 def _rewritten(root: Path, header: Header, shard: _Shard, live: int) -> tuple[Path, str]:
     """A shard with the rows that are left."""
-    arrays = {}
-    for output, shape in header.spec.outputs.items():
-        file = shard.path / output_file(output)
-        if file_record(file) != shard.info.files.get(file.name):
-            raise StoreError(f"{file}: damaged, its bytes have changed; `cxr-embed store verify` tells more")
-        array = load_npy(file, "r" if shard.info.vectors else None)
-        if array.shape != (shard.info.vectors, *shape) or array.dtype != header.dtype:
-            raise StoreError(f"{file}: {array.dtype} {array.shape}, not what was declared")
-        arrays[output] = array[shard.kept]
+    arrays = {output: array[shard.kept] for output, array in checked_arrays(shard.path, shard.info, header).items()}
     return write_shard(
         root,
         shard.rows,
@@ -218,33 +212,60 @@ def _rewritten(root: Path, header: Header, shard: _Shard, live: int) -> tuple[Pa
     )
 
 
-def _linked(root: Path, shard: _Shard, live: int) -> tuple[Path, str]:
+def checked_arrays(shard: Path, info: ShardInfo, header: Header) -> dict[str, np.ndarray]:
+    """A shard's vectors by output, mapped, their files held against the shard's record.
+
+    Raises:
+        StoreError: where one is damaged.
+    """
+    arrays = {}
+    for output, shape in header.spec.outputs.items():
+        file = shard / output_file(output)
+        if file_record(file) != info.files.get(file.name):
+            raise StoreError(f"{file}: damaged, its bytes have changed; `cxr-embed store verify` tells more")
+        array = load_npy(file, "r" if info.vectors else None)
+        if array.shape != (info.vectors, *shape) or array.dtype != header.dtype:
+            raise StoreError(f"{file}: {array.dtype} {array.shape}, not what was declared")
+        arrays[output] = array
+    return arrays
+
+
+def linked(root: Path, shard: Path, info: ShardInfo, live: int) -> tuple[Path, str]:
     """The same shard with another number of images; its files are the same ones, where the file system has links."""
     folder = partial_shard(root)
-    for name in shard.info.files:
+    for name in info.files:
         try:
-            os.link(shard.path / name, folder / name)
+            os.link(shard / name, folder / name)
         except OSError:
-            shutil.copyfile(shard.path / name, folder / name)
+            shutil.copyfile(shard / name, folder / name)
             sync(folder / name)
-    info = replace(shard.info, live=live).to_bytes()
-    (folder / SHARD_JSON).write_bytes(info)
+    body = replace(info, live=live).to_bytes()
+    (folder / SHARD_JSON).write_bytes(body)
     sync(folder / SHARD_JSON)
     sync(folder)
-    return folder, short_digest(info)
+    digest = short_digest(body)
+    if (added := added_checksums(root).get(shard.name)) is not None:
+        # They go by the name of the shard, of which the digest is known and the number is the caller's.
+        write_npy(folder / _ADDED, read_added(added))
+    return folder, digest
 
 
-def _replace(root: Path, written: dict[str, tuple[Path, str]]) -> None:
-    """Puts new shards in the place of old ones; the second writing of `unread.json` is what publishes them."""
-    new = [name for _, name in written.values()]
-    write_whole(root / UNREAD, json.dumps(new).encode())
-    added = added_checksums(root)
-    for old, (folder, name) in written.items():
-        if old in added and not (folder / CHECKSUMS).exists():
-            write_added(root / SHARDS / name, read_added(added[old]))
+def replace_shards(root: Path, new: list[tuple[Path, str]], old: list[str]) -> None:
+    """Puts new shards in the place of old ones; the second writing of `unread.json` is what publishes them.
+
+    Args:
+        root: the store; the caller is alone there.
+        new: folders that are written, and the names that they get.
+        old: names of those that go.
+    """
+    write_whole(root / UNREAD, json.dumps([name for _, name in new]).encode())
+    for folder, name in new:
+        if (folder / _ADDED).exists():
+            write_added(root / SHARDS / name, load_npy(folder / _ADDED))
+            (folder / _ADDED).unlink()
         os.rename(folder, root / SHARDS / name)
     sync(root / SHARDS)
-    write_whole(root / UNREAD, json.dumps(list(written)).encode())
+    write_whole(root / UNREAD, json.dumps(old).encode())
     finish(root)
 
 
