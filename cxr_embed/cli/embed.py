@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from cxr_embed.choices import Colour, Crop, Dtype, PrecisionChoice, Preparation
+from cxr_embed.choices import Colour, Crop, Dtype, EmbedEngine, PrecisionChoice, Preparation
 from cxr_embed.cli.common import fail, print_json
 from cxr_embed.cli.embed_progress import embedding_bar
 from cxr_embed.cli.options import AsJson, Device, Extra, KeyFile, Root, Weights, listed, picture_size
@@ -85,6 +85,14 @@ def embed(
     ] = False,
     extra: Extra = None,
     key_file: KeyFile = None,
+    engine: Annotated[EmbedEngine, typer.Option(help="ray: actors of a Ray cluster, which share the store.")] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="For --engine ray: HOST:PORT of a cluster's head, or auto; without it Ray runs here alone."),
+    ] = None,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="For --engine ray: how many; one a device by default.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -125,6 +133,9 @@ def embed(
             limit=limit,
             part=part,
             key_file=key_file,
+            engine=engine,
+            address=address,
+            actors=actors,
             progress=progress,
         )
     summary = opened.summary
