@@ -263,7 +263,7 @@ def _work(
         if first is not None and chosen.here:
             run.work_here(itertools.chain([first], tasks), chosen.loaded, setup, batch_size)
         elif first is not None and ray is not None:
-            workon_ray(run, itertools.chain([first], tasks), setup, batch_size, workers, ray, key_file)
+            work_on_ray(run, itertools.chain([first], tasks), setup, batch_size, workers, ray, key_file)
         elif first is not None:
             run.work(itertools.chain([first], tasks), chosen.loaded, setup, batch_size, workers)
     except EncoderError:
