@@ -23,7 +23,7 @@ from cxr_embed.pipeline.announced import Announced
 from cxr_embed.pipeline.devices import resolve_devices
 from cxr_embed.pipeline.messages import Setup
 from cxr_embed.pipeline.parts import Part, note_end, only_part
-from cxr_embed.pipeline.ray_run import OnRay, on_ray
+from cxr_embed.pipeline.ray_run import OnRay, on_ray, work_on_ray
 from cxr_embed.pipeline.session import Session
 from cxr_embed.pipeline.stamps import Stamps
 from cxr_embed.pipeline.stop import StopSignals
