@@ -50,14 +50,14 @@ class _Actor:
     """One actor, as the run sees it.
 
     Attributes:
-        asked: since when an answer is due; None while none is.
+        since: since when an answer is due; None while none is.
         silent: whether its images are with others by now.
         published: whether all that it has done is in the store.
     """
 
     number: int
     node: Node
-    asked: float | None
+    since: float | None
     appetite: int = 0
     waiting: int = 0
     unpublished: int = 0
@@ -206,7 +206,7 @@ class RayRun:
     def _finished(self, leases: Leases) -> bool:
         if not leases.open:
             return True
-        busy = any(not actor.silent and not (actor.published and actor.asked is None) for actor in self.actors.values())
+        busy = any(not actor.silent and not (actor.published and actor.since is None) for actor in self.actors.values())
         return self.run.stop.requested and not busy
 
     # Actors
@@ -233,13 +233,13 @@ class RayRun:
         gpus = 0 if self.setup.setup.device == "cpu" else min(1, node.gpus)
         cores = max(1, node.cpus // share)
         cluster.send(Launch(self._number, node.id, min(cores, node.cpus), gpus, replace(self.setup, cores=cores)))
-        self.actors[self._number] = _Actor(number=self._number, node=node, asked=time.monotonic())
+        self.actors[self._number] = _Actor(number=self._number, node=node, since=time.monotonic())
 
     def _look_at_clocks(self, cluster: Cluster, leases: Leases) -> None:
         now = time.monotonic()
         for actor in list(self.actors.values()):
             allowed = SILENT_SECONDS if actor.joined else JOIN_SECONDS
-            if actor.silent or actor.asked is None or now - actor.asked < allowed:
+            if actor.silent or actor.since is None or now - actor.since < allowed:
                 continue
             if not actor.joined:
                 cluster.send(Kill(actor.number))
@@ -280,7 +280,7 @@ class RayRun:
 
     def _feed(self, cluster: Cluster, actor: _Actor, leases: Leases) -> None:
         """Asks an idle actor for its next step, with more images where it has room for them."""
-        if actor.asked is not None or actor.silent or not actor.joined:
+        if actor.since is not None or actor.silent or not actor.joined:
             return
         stop = self.run.stop.requested
         images, again = [], False
@@ -291,7 +291,7 @@ class RayRun:
         if actor.published:
             return
         last = not leases.waiting
-        actor.asked = time.monotonic()
+        actor.since = time.monotonic()
         cluster.send(ForActor(actor.number, Step(images, again, last, stop)))
 
     def _take(self, cluster: Cluster, number: int, message: Any, leases: Leases) -> None:
@@ -303,7 +303,7 @@ class RayRun:
         elif actor is None:
             return
         elif isinstance(message, Joined):
-            actor.appetite, actor.joined, actor.asked = message.appetite, True, None
+            actor.appetite, actor.joined, actor.since = message.appetite, True, None
             self._take_batch_size(message.batch_size)
         elif isinstance(message, Refused):
             self._refuse(actor, message, leases)
@@ -327,7 +327,7 @@ class RayRun:
         if settled:
             self.failures = 0
         if actor is not None:
-            actor.asked, actor.waiting, actor.unpublished = None, report.waiting, report.unpublished
+            actor.since, actor.waiting, actor.unpublished = None, report.waiting, report.unpublished
             actor.published = leases.held_by(actor.number) == 0 or (self.run.stop.requested and report.idle)
 
     def _count(self, task: Task, outcome: Outcome) -> None:
