@@ -104,6 +104,7 @@ def embed(
     """
     recipe: dict[str, Any] = {"weights": weights, "outputs": listed(outputs), "pixels": pixels, "prepare": prepare}
     recipe["dtype"] = dtype
+    where: dict[str, Any] = {"engine": engine, "address": address, "actors": actors}
     drawn = _Drawn(boxes, min_score, picture_size(drawn_on))
     cropped = _cropped(manifest, root, extra or (), crop, drawn, None if dry_run else store)
     if dry_run:
@@ -133,9 +134,7 @@ def embed(
             limit=limit,
             part=part,
             key_file=key_file,
-            engine=engine,
-            address=address,
-            actors=actors,
+            **where,
             progress=progress,
         )
     summary = opened.summary
