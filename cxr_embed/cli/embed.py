@@ -145,10 +145,8 @@ def embed(
         if cropped is not None:
             _print_regions(cropped)
         _print_summary(summary, store, opened.spec.weights_source)
-    if summary.interrupted:
-        raise typer.Exit(130)
-    if summary.failed:
-        raise typer.Exit(1)
+    if summary.interrupted or summary.failed:
+        raise typer.Exit(130 if summary.interrupted else 1)
 
 
 class _Drawn(NamedTuple):
