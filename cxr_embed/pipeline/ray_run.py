@@ -283,7 +283,8 @@ class RayRun:
         if actor.since is not None or actor.silent or not actor.joined:
             return
         stop = self.run.stop.requested
-        images, again = [], False
+        images: list[tuple[int, Task]] = []
+        again = False
         if not stop and actor.waiting < actor.appetite and leases.waiting:
             images, again = leases.take(actor.number, actor.appetite - actor.waiting)
         if images:
@@ -319,10 +320,10 @@ class RayRun:
         summary = self.run.summary
         for note, ids in report.odd.items():
             summary.odd_files.setdefault(note, []).extend(image_id for image_id in ids if image_id in settled)
-        summary.odd_files = {note: ids for note, ids in summary.odd_files.items() if ids}
+        summary.odd_files = {odd: ids for odd, ids in summary.odd_files.items() if ids}
         summary.engine = report.engine or summary.engine
-        for note in report.notes:
-            self._note(note)
+        for said in report.notes:
+            self._note(said)
         self._take_batch_size(report.batch_size)
         if settled:
             self.failures = 0
