@@ -304,12 +304,12 @@ def test_an_actor_that_dies_or_hangs_loses_nothing(
     make_images: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     monkeypatch.setattr(ray_run, "SILENT_SECONDS", 3.0)
-    manifest = make_images(300)
+    manifest = make_images(900)
     thread = once_published(tmp_path / "s", lambda: signal_actors(number))
     summary = embed(manifest, SLOW, tmp_path / "s", engine="ray", workers=1, dtype="float32")
     thread.join()
-    assert summary.embedded == 300
-    assert summary.stored == 300
+    assert summary.embedded == 900
+    assert summary.stored == 900
     said = "1 actor died and 0 fell silent" if number == signal.SIGKILL else "0 actors died and 1 fell silent"
     assert any(note.startswith(said) for note in summary.notes), summary.notes
     embed(manifest, SLOW, tmp_path / "plain", dtype="float32")
