@@ -25,6 +25,7 @@ Preparation = Literal["stretch"]
 Crop = Literal["boxes"]  # what is embedded of a picture
 PrecisionChoice = Literal["auto", "float32", "bf16"]
 Engine = Literal["faiss", "milvus"]
+EmbedEngine = Literal["local", "ray"]  # whose processes embed
 # Of manifests that are merged: what becomes of an id that two of them have, and of an image that is in both.
 SameImageIds = Literal["refuse", "prefix"]
 SamePatients = Literal["refuse", "same", "prefix"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from launcher import Launcher
 
-from cxr_embed.store import Row, StoreWriter
+from cxr_embed.store import Row, StoreWriter, writer
 from cxr_embed.types import CxrImage, EncoderSpec, Stamp
 
 # Where CI runs, the long tests do a part of what they do by hand.
@@ -110,6 +110,22 @@ def make_stuck(name: str, **options: object) -> StuckEncoder:
     """Makes the encoder of workers whose run is killed."""
     del name, options
     return StuckEncoder()
+
+
+class SlowEncoder(MeanEncoder):
+    """Takes its time, so that its run can be killed."""
+
+    def embed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """A hundredth of a second an image."""
+        threading.Event().wait(0.01 * len(batch))
+        return super().embed(batch)
+
+
+def make_slow(name: str, **options: object) -> SlowEncoder:
+    """Makes an encoder whose process publishes every few rows, as far as it writes."""
+    del name, options
+    writer.SHARD_ROWS = 8
+    return SlowEncoder()
 
 
 class UnfitEncoder(MeanEncoder):

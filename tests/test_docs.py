@@ -25,6 +25,7 @@ ASKS = re.compile(
 OTHERS = {"--help", "--no-index", "--find-links", "--extras", "--numbers"}  # of pip and of our scripts
 OTHERS |= {"--x", "--y", "--image", "--vector"}  # of embedding-atlas
 OTHERS |= {"--array", "--gres", "--wrap"}  # of Slurm
+OTHERS |= {"--head", "--node-ip-address", "--port", "--include-dashboard"}  # of `ray start`
 # Options whose value is of another kind on another verb, and why.
 OF_TWO_KINDS = {
     "--against": "words to compare a question with; scores to compare scores with",

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from cxr_embed.api.inputs import StrPath
 from cxr_embed.arguments import checked_arguments
-from cxr_embed.choices import Colour, Dtype
+from cxr_embed.choices import Colour, Dtype, EmbedEngine
 from cxr_embed.encoders import CheckedEncoder, encoder_card, load_encoder
 from cxr_embed.encoders.registry import is_own
 from cxr_embed.errors import EncoderError, ImageError, ManifestError
@@ -76,6 +76,9 @@ def embed(
     part: str | None = None,
     follow_links: bool = False,
     key_file: StrPath | None = None,
+    engine: EmbedEngine = "local",
+    address: str | None = None,
+    actors: int | None = None,
     progress: EmbedProgress | None = None,
 ) -> EmbeddedStore:
     """Embeds every radiograph of a manifest that the store does not hold yet, and opens the store.
@@ -105,6 +108,9 @@ def embed(
             time, into the same store. `env` takes it from a Slurm array.
         follow_links: also read files outside the root that links lead to.
         key_file: the key of the patient ids, if not the user's own.
+        engine: `ray` embeds on the machines of a Ray cluster; `local` in processes of this one.
+        address: for `ray`, of the cluster's head (`HOST:PORT`, or `auto`); None starts Ray here, for this run alone.
+        actors: for `ray`, how many embed at once; one a device by default.
         progress: called now and then with the summary so far; in a notebook, a bar by default.
 
     Returns:
@@ -137,6 +143,9 @@ def embed(
         limit=limit,
         part=part,
         key_file=Path(key_file) if key_file is not None else None,
+        engine=engine,
+        address=address,
+        actors=actors,
         progress=progress,
     )
     return EmbeddedStore(store, summary)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from cxr_embed.choices import Colour, Crop, Dtype, PrecisionChoice, Preparation
+from cxr_embed.choices import Colour, Crop, Dtype, EmbedEngine, PrecisionChoice, Preparation
 from cxr_embed.cli.common import fail, print_json
 from cxr_embed.cli.embed_progress import embedding_bar
 from cxr_embed.cli.options import AsJson, Device, Extra, KeyFile, Root, Weights, listed, picture_size
@@ -85,6 +85,14 @@ def embed(
     ] = False,
     extra: Extra = None,
     key_file: KeyFile = None,
+    engine: Annotated[EmbedEngine, typer.Option(help="ray: actors of a Ray cluster, which share the store.")] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="For --engine ray: HOST:PORT of a cluster's head, or auto; without it Ray runs here alone."),
+    ] = None,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="For --engine ray: how many; one a device by default.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -96,6 +104,7 @@ def embed(
     """
     recipe: dict[str, Any] = {"weights": weights, "outputs": listed(outputs), "pixels": pixels, "prepare": prepare}
     recipe["dtype"] = dtype
+    where: dict[str, Any] = {"engine": engine, "address": address, "actors": actors}
     drawn = _Drawn(boxes, min_score, picture_size(drawn_on))
     cropped = _cropped(manifest, root, extra or (), crop, drawn, None if dry_run else store)
     if dry_run:
@@ -125,6 +134,7 @@ def embed(
             limit=limit,
             part=part,
             key_file=key_file,
+            **where,
             progress=progress,
         )
     summary = opened.summary
@@ -135,10 +145,8 @@ def embed(
         if cropped is not None:
             _print_regions(cropped)
         _print_summary(summary, store, opened.spec.weights_source)
-    if summary.interrupted:
-        raise typer.Exit(130)
-    if summary.failed:
-        raise typer.Exit(1)
+    if summary.interrupted or summary.failed:
+        raise typer.Exit(130 if summary.interrupted else 1)
 
 
 class _Drawn(NamedTuple):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cxr_embed.choices import Colour, Dtype
+from cxr_embed.choices import Colour, Dtype, EmbedEngine
 from cxr_embed.encoders import CheckedEncoder, as_precision, load_encoder, resolve_precision
 from cxr_embed.encoders.registry import ENCODERS
 from cxr_embed.errors import CxrEmbedError, EncoderError, ManifestError, RemoteError, StoreError
@@ -23,6 +23,7 @@ from cxr_embed.pipeline.announced import Announced
 from cxr_embed.pipeline.devices import resolve_devices
 from cxr_embed.pipeline.messages import Setup
 from cxr_embed.pipeline.parts import Part, note_end, only_part
+from cxr_embed.pipeline.ray_run import OnRay, on_ray, work_on_ray
 from cxr_embed.pipeline.session import Session
 from cxr_embed.pipeline.stamps import Stamps
 from cxr_embed.pipeline.stop import StopSignals
@@ -73,6 +74,9 @@ def embed(
     limit: int | None = None,
     part: str | None = None,
     key_file: Path | None = None,
+    engine: EmbedEngine = "local",
+    address: str | None = None,
+    actors: int | None = None,
     progress: Progress | None = None,
 ) -> EmbedSummary:
     """Embeds every radiograph of a manifest that the store does not hold yet.
@@ -97,6 +101,9 @@ def embed(
         limit: look at the first so many rows only.
         part: of these, only one part of so many, `3/16` or `env`; others may be at the store at the same time.
         key_file: the key of the patient ids, where patients were forgotten; the user's own by default.
+        engine: `ray` for workers on the machines of a Ray cluster.
+        address: of that cluster's head, or `auto`; None starts Ray on this machine, for this run alone.
+        actors: workers on Ray; one a device by default.
         progress: called now and then with the summary so far; in a notebook, a bar by default.
 
     Returns:
@@ -109,6 +116,7 @@ def embed(
     started = time.perf_counter()
     mine = Part.parse(part) if part is not None else None
     table = _manifest(manifest, batch_size, workers, limit)
+    ray = on_ray(encoder, engine, address, actors, device, part)
     stamps = Stamps()
     _check_files(table, limit, stamps)
     if mine is not None:
@@ -123,7 +131,7 @@ def embed(
         run.summary.part = str(mine or "")
         run.summary.bytes_ahead = _bytes_ahead(run, writer)
         run.summary.bytes_free = shutil.disk_usage(writer.path).free
-        _work(run, chosen, setup, batch_size, workers)
+        _work(run, chosen, setup, batch_size, workers, ray, key_file)
         if mine is not None:
             with suppress(OSError):  # only `store status` reads it
                 note_end(writer.path, mine, run.summary)
@@ -245,6 +253,8 @@ def _work(
     setup: Setup,
     batch_size: int | Literal["auto"],
     workers: int | Literal["auto"],
+    ray: OnRay | None,
+    key_file: Path | None,
 ) -> None:
     """Embeds what is new, and publishes what was done, also when the encoder gives up on the way."""
     tasks = run.tasks()
@@ -252,6 +262,8 @@ def _work(
     try:
         if first is not None and chosen.here:
             run.work_here(itertools.chain([first], tasks), chosen.loaded, setup, batch_size)
+        elif first is not None and ray is not None:
+            work_on_ray(run, itertools.chain([first], tasks), setup, batch_size, workers, ray, key_file)
         elif first is not None:
             run.work(itertools.chain([first], tasks), chosen.loaded, setup, batch_size, workers)
     except EncoderError:

@@ -21,6 +21,7 @@ from cxr_embed.choices import Colour
 from cxr_embed.types import ImageNote, Stamp
 
 WorkerKind = Literal["whole", "decoder", "device"]
+Became = Literal["embedded", "failed", "forgotten"]  # of an image that is settled
 
 
 class Fault(NamedTuple):

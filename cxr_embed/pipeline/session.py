@@ -16,6 +16,7 @@ from cxr_embed.encoders.checked import CheckedEncoder
 from cxr_embed.errors import TRANSIENT_FAULTS, EncoderError, StoreError
 from cxr_embed.manifest import Manifest
 from cxr_embed.pipeline.messages import (
+    Became,
     Decoded,
     Embedded,
     EmbedFiles,
@@ -32,7 +33,7 @@ from cxr_embed.pipeline.pool import Arena, OwnPool, OwnWorker, WorkerDied, Worke
 from cxr_embed.pipeline.stamps import Stamps
 from cxr_embed.pipeline.stop import StopSignals
 from cxr_embed.pipeline.summary import EmbedSummary, Progress
-from cxr_embed.pipeline.tasks import Task, left_of, task_chunks, unchanged_tasks
+from cxr_embed.pipeline.tasks import Task, left_of, remembered_fault, task_chunks, unchanged_tasks
 from cxr_embed.pipeline.worker_plan import BATCH_SIZE, CHUNK, plan_workers
 from cxr_embed.store.layout import Row
 from cxr_embed.store.reader import Failure
@@ -81,6 +82,7 @@ class Session:
         self.suspects: set[int] = set()
         self.new: set[str] = set()  # images whose content was embedded in this run
         self.deaths = 0
+        self.exhausted = False  # whether no more tasks will come
         self.chunk = 0  # files that a worker takes at a time
         self.arena: Arena | None = None
         self.filled: dict[int, dict[int, InSlot]] = {}  # slots that wait for the device, with the files in them
@@ -106,17 +108,7 @@ class Session:
                     yield task
 
     def _remembered(self, image_id: str, content: bytes | None) -> Fault | None:
-        """Why the image's content failed before, where trying again would be no use."""
-        if image_id not in self.writer.index.broken:
-            return None
-        known = self.writer.index.find_image(image_id)
-        if known is None or known.error_kind is None or known.error_kind in TRANSIENT_FAULTS:
-            return None
-        if known.error_kind == "colour" and self.colour != "refuse":
-            return None
-        if known.software != self.software or (content is not None and content != known.content):
-            return None
-        return Fault(known.error_kind, known.error or "")
+        return remembered_fault(self.writer.index, image_id, content, self.software, self.colour)
 
     # Working
 
@@ -146,28 +138,28 @@ class Session:
         self._loop(OwnPool(OwnWorker(replace(setup, batch_size=batch), encoder)), enumerate(tasks))
 
     def _loop(self, pool: WorkerPool | OwnPool, numbered: Iterator[tuple[int, Task]]) -> None:
-        exhausted = False
-        while True:
-            for worker, message in pool.messages():
-                if isinstance(message, WorkerDied):
-                    assert isinstance(pool, WorkerPool)
-                    assert isinstance(worker, WorkerProcess)
-                    self._died(pool, worker, message)
-                else:
-                    self._handle(worker, message)
-            for worker in pool.workers:
-                if not worker.ready or worker.busy:
-                    continue
-                if worker.kind == "device":
-                    self._run_slots(worker, decoding=self._decoding(pool, exhausted))
-                elif not exhausted or self.retries:
-                    exhausted = not self._dispatch(worker, numbered) or exhausted
-            if time.monotonic() - self.published > PUBLISH_SECONDS:
-                self._publish()
+        while self.in_flight or self.retries or not (self.exhausted or self.stop.requested):
+            self._turn(pool, numbered)
             self._report()
-            done = not self.in_flight and not self.retries
-            if done and (exhausted or self.stop.requested):
-                return
+
+    def _turn(self, pool: WorkerPool | OwnPool, numbered: Iterator[tuple[int, Task]]) -> None:
+        """Hears what the workers have to say, for a second at most, and gives those that are idle their next files."""
+        for worker, message in pool.messages():
+            if isinstance(message, WorkerDied):
+                assert isinstance(pool, WorkerPool)
+                assert isinstance(worker, WorkerProcess)
+                self._died(pool, worker, message)
+            else:
+                self._handle(worker, message)
+        for worker in pool.workers:
+            if not worker.ready or worker.busy:
+                continue
+            if worker.kind == "device":
+                self._run_slots(worker, decoding=self._decoding(pool, self.exhausted))
+            elif not self.exhausted or self.retries:
+                self.exhausted = not self._dispatch(worker, numbered) or self.exhausted
+        if time.monotonic() - self.published > PUBLISH_SECONDS:
+            self._publish()
 
     def _dispatch(self, worker: AnyWorker, numbered: Iterator[tuple[int, Task]]) -> bool:
         """Gives the worker its next files; False where there are none left."""
@@ -241,6 +233,7 @@ class Session:
         if self.writer.forgotten.has_content(file.content if file.file is None else file.file):
             del self.in_flight[file.key]
             self.summary.forgotten += 1
+            self._became(file.key, "forgotten")
             return False
         self.read[file.key] = file
         if file.misnamed is not None:
@@ -268,13 +261,18 @@ class Session:
     def _done(self, key: int) -> None:
         del self.in_flight[key], self.read[key]
 
+    def _became(self, key: int, what: Became, **more: Any) -> None:
+        """Called with what became of a file; a run's own summary has it already."""
+
     def _reuse(self, key: int) -> None:
         content, row = self.read[key].content, self._row(key)
         self._done(key)
         self.writer.add_row(row)
         self.summary.reused += 1
         index = self.writer.index
-        if content in self.strange or index.is_unlike_chest(content):
+        unlike = content in self.strange or index.is_unlike_chest(content)
+        self._became(key, "embedded", content=content, unlike=unlike)
+        if unlike:
             known = index.find_image(row.image_id)
             if known is None or known.content != content:  # a file that was only read again is not news
                 self.summary.unlike_chest.append(row.image_id)
@@ -289,6 +287,7 @@ class Session:
             self._fail_all({key: Fault("encoder", str(error))})
             return
         self._done(key)
+        self._became(key, "embedded", content=file.content, unlike=unlike)
         self.summary.embedded += 1
         self.new.add(task.image_id)
         self.buffered.add(file.content)
@@ -315,6 +314,7 @@ class Session:
         task = self.in_flight.pop(key)
         file = self.read.pop(key, None)
         self.summary.failed.append(Failure(task.image_id, *fault))
+        self._became(key, "failed", fault=fault)
         if fault.kind in TRANSIENT_FAULTS:
             stamp = Stamp()  # the next run looks again
             if self.writer.index.failures.get(task.image_id) == tuple(fault):

@@ -39,6 +39,7 @@ class EmbedSummary:
             of this run in them.
         notes: what else a user should know, in sentences.
         part: of the manifest, such as `3/16`; blank for all of it.
+        underway: images that are done elsewhere and not yet in the store, while the run lasts.
     """
 
     images: int = 0
@@ -59,11 +60,12 @@ class EmbedSummary:
     equal_vectors: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     part: str = ""
+    underway: int = 0
 
     @property
     def done(self) -> int:
         """Images that are settled."""
-        return self.unchanged + self.reused + self.embedded + self.forgotten + len(self.failed)
+        return self.underway + self.unchanged + self.reused + self.embedded + self.forgotten + len(self.failed)
 
     @property
     def counts(self) -> str:

@@ -6,8 +6,11 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from cxr_embed.choices import Colour
+from cxr_embed.errors import TRANSIENT_FAULTS
 from cxr_embed.io.addresses import joined
 from cxr_embed.manifest import Manifest
+from cxr_embed.pipeline.messages import Fault
 from cxr_embed.regions import picture_of
 from cxr_embed.store.forgotten import Forgotten
 from cxr_embed.store.image_index import ImageIndex
@@ -54,3 +57,19 @@ def unchanged_tasks(index: ImageIndex, tasks: Sequence[Task], stamps: list[Stamp
     return index.unchanged(
         [task.image_id for task in tasks], [task.patient_id for task in tasks], stamps, [task.box for task in tasks]
     )
+
+
+def remembered_fault(
+    index: ImageIndex, image_id: str, content: bytes | None, software: str, colour: Colour
+) -> Fault | None:
+    """Why the image's content failed before, where trying again would be no use."""
+    if image_id not in index.broken:
+        return None
+    known = index.find_image(image_id)
+    if known is None or known.error_kind is None or known.error_kind in TRANSIENT_FAULTS:
+        return None
+    if known.error_kind == "colour" and colour != "refuse":
+        return None
+    if known.software != software or (content is not None and content != known.content):
+        return None
+    return Fault(known.error_kind, known.error or "")

@@ -46,6 +46,7 @@ def plan_workers(
     images: int,
     batch_size: int | Literal["auto"],
     workers: int | Literal["auto"],
+    cores: int | None = None,
 ) -> WorkerPlan:
     """The workers for some images on this machine.
 
@@ -54,10 +55,11 @@ def plan_workers(
         encoder: theirs, here only for its `preprocess`.
         images: how many there are: no more workers start than find work.
         batch_size, workers: the user's choice.
+        cores: that they share; this machine's by default.
     """
     from joblib import cpu_count
 
-    cores = cpu_count()
+    cores = cores or cpu_count()
     card = None if is_own(setup.encoder) else encoder_card(setup.encoder)
     split = setup.device == "cuda" or (card is not None and card.one_model_a_machine)
     batch = batch_size

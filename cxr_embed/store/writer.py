@@ -272,6 +272,16 @@ class StoreWriter:
             self._folded.add(shard.name)
         return count
 
+    def refresh(self) -> None:
+        """Reads what other writers have published since.
+
+        Raises:
+            StoreError: where that is damaged, or something is at the store that must be alone.
+        """
+        if self.presence.lost:
+            self._join_again()
+        self._refresh()
+
     def _join_again(self) -> None:
         """After this process was taken for dead: the store may be another one now, and has others kept out."""
         self.presence.close()
