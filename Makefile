@@ -17,7 +17,7 @@ SOAKERS ?= --numprocesses=logical --maxprocesses=4 --max-worker-restart=0 --dist
 help:
 	@echo "make demo               install the core; phantoms embedded, probed, screened, searched, reported"
 	@echo "make demo IMAGES=DIR    the same with your own folder of radiographs"
-	@echo "make test               install the tests' needs and run them (make test EXTRAS=dev,peers,cxr-foundation,milvus,monai,croissant,explain,ray: all;"
+	@echo "make test               install the tests' needs and run them (make test EXTRAS=dev,peers,cxr-foundation,milvus,monai,croissant,explain,ray,map: all;"
 	@echo "                        WORKERS= in one process)"
 	@echo "make soak               the long tests"
 	@echo "make check              lint, format, types"

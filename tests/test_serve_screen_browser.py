@@ -142,6 +142,7 @@ def test_cards_by_keys_and_marks_of_this_finding(chromium: Any, address: str) ->
     page.wait_for_selector(".card:nth-child(2) .marks li.yes:has-text('Nodule')")
     page.keyboard.press("Enter")
     page.wait_for_selector("#large[open]")
+    assert "&for=prompt%3ANodule" in str(page.get_attribute("#large a.explain", "href"))
     page.keyboard.press("Escape")
     page.focus("#slider")
     page.keyboard.press("ArrowLeft")  # the list comes anew, and marks work in it

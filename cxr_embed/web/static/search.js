@@ -50,13 +50,13 @@
     well.classList.remove("over");
     send(event.dataTransfer.files[0]);
   });
-
 })();
 
 (() => {
   // A picture, as large as the window.
   const large = document.getElementById("large");
   const shown = large.querySelector("img");
+  const explain = large.querySelector("a.explain");
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-large]");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
@@ -65,7 +65,7 @@
     const name = link.closest("[data-case]").dataset.case;
     shown.alt = name;
     large.querySelector("p").textContent = name;
-    large.querySelector("a.explain").href = `/explain?case=${encodeURIComponent(name)}`;
+    explain.search = new URLSearchParams({ case: name, ...(explain.dataset.for && { for: explain.dataset.for }) });
     large.showModal();
   });
   large.querySelector("button").addEventListener("click", () => large.close());
