@@ -43,6 +43,12 @@ SAMPLES = {
         "/?where=x",
     ),
     "/compare": ("/compare?id={0}&id={1}&id=nobody", "/compare", "/compare?id=a&id=b&id=c&id=d&id=e"),
+    "/explain": ("/explain?case={0}&for=words:effusion", "/explain?case={0}&for=like:{1}", "/explain"),
+    "/screen": (
+        "/screen?finding=Effusion&by=prompts&threshold=flag-rate%3D0.3&prevalence=0.02",
+        "/screen?finding=nothing",
+        "/screen",
+    ),
     "/map": ("/map", "/map?by=column&name=view&where=view+%3D+PA"),
     "/marks": ("/marks", "/marks?finding=Effusion&label=yes", "/marks?list=nothing"),
 }
