@@ -70,6 +70,8 @@ def others() -> Iterator[list[str]]:
     yield ["manifest", "convert", "cases/manifest.csv", "--out", "converted.csv"]
     yield ["manifest", "merge", "cases/manifest.csv", "converted.csv", "--overlap", "first", "--patients", "same"]
     yield ["embed", "cases/manifest.csv", "--encoder", "hog", "--store", "hog"]
+    yield ["embed", "cases/manifest.csv", "--encoder", "hog", "--limit", "3", "--store", "few"]
+    yield ["store", "merge", "hog", "few", "--out", "merged"]
     yield ["store", "info", "store"]
     yield ["store", "verify", "store"]
     yield ["store", "status", "store", "--manifest", "cases/manifest.csv"]

@@ -44,6 +44,9 @@ WITHOUT_VECTORS = {
     "store compact",  # moves vectors, and shows none
     "store status",  # counts images
     "forget",  # takes vectors out, and tells none
+    "store push",  # copies vectors, and tells none
+    "store pull",
+    "store merge",
     "marks export",  # a reader's labels, of pictures
     "marks info",
     "serve",  # its pages say so: test_serve.py

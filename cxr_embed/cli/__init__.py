@@ -38,6 +38,7 @@ from cxr_embed.cli import (
     search,
     serve,
     store,
+    store_moving,
     store_work,
     zeroshot,
 )
@@ -90,6 +91,9 @@ probe.app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare)
 index.app.command("evaluate", epilog=index_evaluate.EXAMPLE)(index_evaluate.evaluate)
 index.app.command("duplicates", epilog=index_duplicates.EXAMPLE)(index_duplicates.duplicates)
 index.app.command("push", epilog=index_push.EXAMPLE)(index_push.push)
+store.app.command("push", epilog=store_moving.PUSH_EXAMPLE)(store_moving.push)
+store.app.command("pull", epilog=store_moving.PULL_EXAMPLE)(store_moving.pull)
+store.app.command("merge", epilog=store_moving.MERGE_EXAMPLE)(store_moving.merge)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(probe.app, name="probe")
 store.app.command("status", epilog=store_work.STATUS_EXAMPLE)(store_work.status)

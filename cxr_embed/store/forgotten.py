@@ -192,3 +192,20 @@ def _read(path: Path, forgotten: Forgotten) -> set[str]:
     if body["key"] != forgotten._hash("key", _TELLS_THE_KEY):
         raise StoreError(f"{_who(path)}, and this is another key: give `key_file`")
     return set(body["hashes"])
+
+
+def carry_forgotten(folders: Iterable[Path], target: Path, forgotten: Forgotten) -> bool:
+    """Adds the lists of stores to one list, which goes where their images go; whether there is any.
+
+    Args:
+        folders: of the stores.
+        target: the list; made where it is missing.
+        forgotten: of `gather_forgotten`, with the key.
+
+    Raises:
+        StoreError: where a list is damaged or of another key, or cannot be written.
+    """
+    lists = [path for folder in folders if (path := folder / FORGOTTEN).exists()]
+    for path in lists:
+        Forgotten(forgotten.key, _read(path, forgotten)).save(target)
+    return bool(lists)

@@ -29,6 +29,7 @@ VERSION = 1
 HEADER, LOCK, SHARDS, WRITERS = "store.json", "writer.lock", "shards", "writers"
 INCOMING = "incoming"  # where earlier releases wrote shards
 UNREAD = "unread.json"  # while shards are replaced
+PULLING = "pulling"  # what `store pull` has fetched so far
 SHARD_JSON, ROWS, CHECKSUMS = "shard.json", "rows.arrow", "checksums.npy"
 SHARD_NAME = re.compile(r"(\d{8})-([0-9a-f]{16})")
 PARTIAL_NAME = re.compile(r"\.([0-9a-f]{32})-[0-9a-f]{32}\.partial")  # whose it is

@@ -272,6 +272,17 @@ def add_prompts(
     return result
 
 
+def join_prompts(root: Path, prompts: Prompts) -> None:
+    """Adds another store's prompts to a store; of one that it has, its own vector stays.
+
+    Raises:
+        StoreError: as `add_prompts`.
+    """
+    new = prompts.without(load_prompts(root, Header.read(root)).prompts)
+    if len(new):
+        add_prompts(root, new.prompts, new.vectors, new.sources)
+
+
 def _to_bytes(prompts: Prompts, spec: EncoderSpec) -> bytes:
     schema = pa.schema(
         [
