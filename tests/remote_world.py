@@ -36,6 +36,9 @@ class Bucket:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return [each["Key"] for page in pages for each in page.get("Contents", ())]
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
     def opened(self) -> list[str]:
         """Requests that read an object."""
         return [line for line in self.requests if line.startswith("GET ") and "list-type" not in line]
