@@ -142,6 +142,21 @@ def test_who_was_forgotten_in_one_stays_out(tmp_path: Path) -> None:
         fill(tmp_path / "c", range(6, 7), key_file=key)
 
 
+def test_who_was_forgotten_stays_out_where_a_store_does_not_know_whose_the_image_is(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"k" * 32)
+    fill(tmp_path / "a", range(7))
+    forget([tmp_path / "a"], patients=["p3"], key_file=key)  # has i6, and has not seen i7
+    with StoreWriter(tmp_path / "b", SPEC) as writer:
+        writer.add_vector(replace(row(7), patient_id=""), vectors(7))
+        writer.flush("toy engine")
+    (tmp_path / "key.forgotten.json").unlink()
+    fill(tmp_path / "c", range(6, 8))
+    merged = merge_stores([tmp_path / name for name in "abc"], tmp_path / "d", key_file=key)
+    assert merged.left_out == 2
+    check(tmp_path / "d", set(range(6)))
+
+
 def test_damage_ends_it_and_leaves_nothing(tmp_path: Path) -> None:
     fill(tmp_path / "a", range(10))
     fill(tmp_path / "b", range(10, 20))

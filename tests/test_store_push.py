@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,8 @@ from cxr_embed import open_store
 from cxr_embed.errors import StoreError
 from cxr_embed.forget import forget
 from cxr_embed.io import objects
-from cxr_embed.store import add_prompts, read_prompts, verify_store
+from cxr_embed.store import StoreWriter, add_prompts, pull, read_prompts, verify_store
+from cxr_embed.store.compact import compact_store
 from cxr_embed.store.layout import PULLING, shard_paths
 from cxr_embed.store.pull import pull_store
 from cxr_embed.store.push import push_store
@@ -274,6 +276,84 @@ def test_a_pull_that_was_cut_off_goes_on(bucket: Bucket, tmp_path: Path) -> None
         open_store(tmp_path / "b")
     bucket.fail.clear()
     assert pull_store(address, tmp_path / "b").copied == 1
+    same(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("step", ["before", "between", "after"])
+def test_a_pull_that_is_killed_while_it_publishes(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    address = f"{bucket.address}/s"
+    fill(tmp_path / "a", range(15))
+    push_store(tmp_path / "a", address)
+    pull_store(address, tmp_path / "b")
+    fill(tmp_path / "a", range(15, 35))
+    push_store(tmp_path / "a", address)
+    whole = pull.replace_shards
+
+    def killed(root: Path, new: list[tuple[Path, str]], old: list[str]) -> None:
+        if step == "between":
+            (root / "unread.json").write_text(json.dumps([name for _, name in new]))
+            os.rename(new[0][0], root / "shards" / new[0][1])
+        if step == "after":
+            whole(root, new, old)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pull, "replace_shards", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pull_store(address, tmp_path / "b")
+    assert len(open_store(tmp_path / "b")) == (35 if step == "after" else 15)
+    assert pull_store(address, tmp_path / "b").images == 35
+    same(tmp_path / "a", tmp_path / "b")
+    assert not (tmp_path / "b" / PULLING).exists()
+    assert not (tmp_path / "b" / "unread.json").exists()
+
+
+def test_forgetting_reaches_what_a_killed_pull_has_left(bucket: Bucket, tmp_path: Path, key: Path) -> None:
+    address = f"{bucket.address}/s"
+    fill(tmp_path / "a", range(10))
+    push_store(tmp_path / "a", address)
+    pull_store(address, tmp_path / "b")
+    fill(tmp_path / "a", range(10, 30))
+    push_store(tmp_path / "a", address)
+    last = next(name for name in bucket if "/00000002-" in name and name.endswith("features.npy"))
+    bucket.fail[f"HEAD /{bucket.name}/{last}"] = lambda: 503
+    with pytest.raises(StoreError, match="answers 503"):
+        pull_store(address, tmp_path / "b")
+    assert (tmp_path / "b" / PULLING).exists()
+    bucket.fail.clear()
+    forgotten = forget([tmp_path / "b"], patients=["p6"], key_file=key)  # who lies in `pulling` alone
+    assert sum(each["images"] for each in forgotten.stores) == 2
+    assert forgotten.problems == []
+    assert all(content(12) not in path.read_bytes() for path in (tmp_path / "b").rglob("*") if path.is_file())
+    assert pull_store(address, tmp_path / "b", key_file=key).images == 28
+
+
+def test_a_pull_is_alone_and_a_push_is_not(bucket: Bucket, tmp_path: Path) -> None:
+    address = f"{bucket.address}/s"
+    fill(tmp_path / "a", range(10))
+    with StoreWriter(tmp_path / "a", SPEC):
+        push_store(tmp_path / "a", address)
+        with pytest.raises(StoreError, match="another process is writing to this store"):
+            pull_store(address, tmp_path / "a")
+
+
+def test_what_several_writers_wrote_and_what_was_compacted(bucket: Bucket, tmp_path: Path) -> None:
+    address = f"{bucket.address}/s"
+    with StoreWriter(tmp_path / "a", SPEC) as one, StoreWriter(tmp_path / "a", SPEC) as other:
+        for number, writer in ((1, one), (2, other), (3, one)):
+            writer.add_vector(row(number), vectors(number))
+        one.flush("toy engine")
+        other.flush("toy engine")
+    push_store(tmp_path / "a", address)
+    pull_store(address, tmp_path / "b")
+    same(tmp_path / "a", tmp_path / "b")
+    compact_store(tmp_path / "a")
+    pushed = push_store(tmp_path / "a", address)
+    assert (pushed.shards, pushed.copied) == (1, 1)
+    assert pushed.deleted > 0
+    assert pull_store(address, tmp_path / "b").shards == 1
     same(tmp_path / "a", tmp_path / "b")
 
 

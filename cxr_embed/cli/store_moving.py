@@ -24,9 +24,9 @@ Address = Annotated[
 def push(store: StorePath, address: Address, key_file: KeyFile = None, as_json: AsJson = False) -> None:
     """Copy a store to a bucket: shards that are missing there, verified; the record that makes them count comes last.
 
-    Run it again after more images were embedded, or after a kill: it goes on. Images that were forgotten here are deleted
-    there; a store with images that were forgotten there is refused. Credentials come from where the service's own tools
-    have them (environment, ~/.aws, gcloud, az). Needs `cxr-embed[remote]` and s3fs, gcsfs or adlfs.
+    Run it again after more images were embedded, or after a kill: it goes on. Images that were forgotten here are
+    deleted there; a store with images that were forgotten there is refused. Credentials come from where the service's
+    own tools have them (environment, ~/.aws, gcloud, az). Needs `cxr-embed[remote]` and s3fs, gcsfs or adlfs.
     """
     from cxr_embed.store.push import push_store
 

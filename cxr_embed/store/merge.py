@@ -12,7 +12,7 @@ from typing import Any
 from cxr_embed.errors import StoreError
 from cxr_embed.io.files import new_folder
 from cxr_embed.store.forgotten import FORGOTTEN, Forgotten, carry_forgotten, gather_forgotten
-from cxr_embed.store.layout import Header, Row, ShardInfo
+from cxr_embed.store.layout import Header, Row, ShardInfo, shard_paths
 from cxr_embed.store.prompts import join_prompts, load_prompts
 from cxr_embed.store.push import stays_out
 from cxr_embed.store.rewrite import checked_arrays, read_rows, states
@@ -121,6 +121,21 @@ class _Known:
     same: int = 0
     left_out: int = 0
 
+    def add(self, row: Row, root: Path) -> str:
+        """Adds what a store says of an image; how that contradicts another store, blank where it does not."""
+        there = self.images.get(row.image_id)
+        if there is None:
+            self.images[row.image_id], self.places[row.image_id] = row, root
+            return ""
+        self.same += 1
+        if clash := _clash(there, row):
+            return f"{row.image_id} is {clash} in {self.places[row.image_id]} and in {root}"
+        patient = there.patient_id or row.patient_id
+        if _is_better(row, there):
+            there, self.places[row.image_id] = row, root
+        self.images[row.image_id] = replace(there, patient_id=patient)
+        return ""
+
 
 def _known(roots: Sequence[Path], headers: Sequence[Header], forgotten: Forgotten) -> _Known:
     """Each image's one row.
@@ -128,24 +143,18 @@ def _known(roots: Sequence[Path], headers: Sequence[Header], forgotten: Forgotte
     Raises:
         StoreError: where an id stands for two files, or two patients.
     """
-    known, left_out = _Known(), set()
+    known, left_out = _Known(), dict[str, Row]()
     clashes: list[str] = []
     for root, header in zip(roots, headers, strict=True):
         for image_id, row in states([rows for *_, rows in read_rows(root, header)]).items():
             if stays_out(row, forgotten):
-                left_out.add(image_id)
+                left_out[image_id] = row
                 continue
-            there = known.images.get(image_id)
-            if there is None:
-                known.images[image_id], known.places[image_id] = row, root
-                continue
-            known.same += 1
-            if clash := _clash(there, row):
-                clashes.append(f"{image_id} is {clash} in {known.places[image_id]} and in {root}")
-            elif _is_better(row, there):
-                known.images[image_id], known.places[image_id] = row, root
-            elif not there.patient_id:
-                known.images[image_id] = replace(there, patient_id=row.patient_id)
+            if clash := known.add(row, root):
+                clashes.append(clash)
+    for image_id, row in left_out.items():
+        if image_id in known.images and not _clash(known.images[image_id], row):
+            del known.images[image_id]  # of a store that does not know whose it is
     if clashes:
         raise StoreError(
             f"{counted(len(clashes), 'id')} of images are not one image: {'; '.join(clashes[:_NAMED])}; give the "
@@ -180,9 +189,8 @@ def _write(
 ) -> None:
     """Copies every vector that an image has, once, with the rows of its images; and the rows of failures."""
     engine, done = "", 0
-    read = [(root, header) for root, header in zip(roots, headers, strict=True)]
-    total = sum(sum(1 for _ in read_rows(root, header)) for root, header in read)
-    for root, header in read:
+    total = sum(len(shard_paths(root)) for root in roots)
+    for root, header in zip(roots, headers, strict=True):
         for path, info, _, rows in read_rows(root, header):
             if info.engine != engine or writer.full:
                 writer.flush(engine)

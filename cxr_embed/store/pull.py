@@ -1,7 +1,7 @@
 """A store at an address to this machine: what is missing here is copied, verified, and published at once.
 
 Shards are fetched into `pulling/` inside the store, where a pull that was killed goes on; there whoever is to stay out
-is taken out of them, before anybody can read them as a store.
+is taken out of them. `pulling/` is a store of its own while it is there, so that `forget` reaches it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from cxr_embed.store.layout import (
     WRITERS,
     Header,
     ShardInfo,
+    partial_shard,
     shard_paths,
 )
 from cxr_embed.store.presence import alone
@@ -143,7 +144,7 @@ class _Pull:
     """A pull while it lasts, alone at the store."""
 
     def __init__(self, root: Path, remote: RemoteStore, header: bytes, key_file: Path | None) -> None:
-        self.root, self.remote, self.aside = root, remote, root / PULLING
+        self.root, self.remote, self.aside, self._key_file = root, remote, root / PULLING, key_file
         self.copied = self.bytes = 0
         (self.aside / SHARDS).mkdir(parents=True, exist_ok=True)
         (root / SHARDS).mkdir(exist_ok=True)
@@ -154,7 +155,10 @@ class _Pull:
         (self.aside / FORGOTTEN).unlink(missing_ok=True)
         if FORGOTTEN in remote.files:
             (self.aside / FORGOTTEN).write_bytes(remote.read(FORGOTTEN))
-        self.forgotten: Forgotten = gather_forgotten(root, self.aside, key_file=key_file)
+        self.forgotten = self._gather()
+
+    def _gather(self) -> Forgotten:
+        return gather_forgotten(self.root, self.aside, key_file=self._key_file)
 
     def fetch(self, progress: Progress | None) -> None:
         """Brings all shards that count into `pulling/`, those that are here by links."""
@@ -167,11 +171,15 @@ class _Pull:
             target = self.aside / SHARDS / name
             if name in here:
                 if not target.exists():
-                    _link(here[name], target)
+                    _link(here[name], partial_shard(self.aside), target)
             elif not _is_whole(target):
                 self._fetch(name, target)
             if progress is not None:
                 progress(done, len(wanted))
+        self._fetch_rest()
+
+    def _fetch_rest(self) -> None:
+        """Brings what lies beside the shards."""
         (self.aside / ADDED).mkdir(exist_ok=True)
         for name in self.remote.complete.checksums:
             path = self.aside / ADDED / name
@@ -185,10 +193,8 @@ class _Pull:
 
     def _fetch(self, name: str, target: Path) -> None:
         """A shard, each file held against the record; it gets its name when it is whole and on the disk."""
-        partial = target.with_name(f".{name}.partial")
-        for each in (partial, target):
-            shutil.rmtree(each, ignore_errors=True)
-        partial.mkdir()
+        shutil.rmtree(target, ignore_errors=True)
+        partial = partial_shard(self.aside)
         info, record = self.remote.info(name, self.header)
 
         def fetch(file: str) -> int:
@@ -208,6 +214,7 @@ class _Pull:
         """Puts what was fetched in the place of what was here, by one rename; how many images stay out."""
         before = shard_paths(self.root)
         left_out = 0
+        self.forgotten = self._gather()  # fetching may take hours
         if self.forgotten:
             left_out = take_out(self.aside, self.forgotten.covers).images
         shards = shard_paths(self.aside)
@@ -215,13 +222,7 @@ class _Pull:
         index.places()  # no row refers to what is not there
         names = {shard.name for shard in shards}
         stale = [shard for shard in before if shard.name not in names]
-        if stale and (self.root / HEADER).exists():
-            rows = [row for path, *_, rows in read_rows(self.root, self.header) if path in stale for row in rows]
-            if lost := lost_images(rows, index, self.forgotten):
-                raise StoreError(
-                    f"{self.root}: has {counted(len(lost), 'image')} that are not at {self.remote.address} "
-                    f"({lost[0]}); push it first, or pull into a new folder and `cxr-embed store merge` both"
-                )
+        self._refuse_lost(stale, index)
         carry_forgotten([self.aside], self.root / FORGOTTEN, self.forgotten)
         here = {shard.name for shard in before}
         new = [(shard, shard.name) for shard in shards if shard.name not in here]
@@ -233,6 +234,17 @@ class _Pull:
         if not (self.root / HEADER).exists():
             write_whole(self.root / HEADER, (self.aside / HEADER).read_bytes())
         return left_out
+
+    def _refuse_lost(self, stale: list[Path], index: ImageIndex) -> None:
+        """Refuses to replace shards here that hold vectors which are not there."""
+        if not stale or not (self.root / HEADER).exists():
+            return
+        rows = [row for path, *_, rows in read_rows(self.root, self.header) if path in stale for row in rows]
+        if lost := lost_images(rows, index, self.forgotten):
+            raise StoreError(
+                f"{self.root}: has {counted(len(lost), 'image')} that are not at {self.remote.address} "
+                f"({lost[0]}); push it first, or pull into a new folder and `cxr-embed store merge` both"
+            )
 
     def prompts(self) -> Prompts | None:
         """The prompts that were there; None where there are none."""
@@ -255,11 +267,8 @@ def _is_whole(shard: Path) -> bool:
         return False
 
 
-def _link(shard: Path, target: Path) -> None:
+def _link(shard: Path, partial: Path, target: Path) -> None:
     """The same shard at another place, without its bytes twice where the file system has links."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     for file in shard.iterdir():
         try:
             os.link(file, partial / file.name)

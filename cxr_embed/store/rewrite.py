@@ -29,7 +29,6 @@ from cxr_embed.store.layout import (
     INCOMING,
     LOCK,
     PARTIAL_NAME,
-    PULLING,
     ROW_SCHEMA,
     SHARD_JSON,
     SHARDS,
@@ -125,7 +124,6 @@ def take_out(root: Path, covers: Covers) -> TakenOut:
         OSError: where it cannot be written; it is then as it was, or done but for the clearing up.
     """
     finish(root)
-    shutil.rmtree(root / PULLING, ignore_errors=True)  # whoever goes may lie there too
     header = Header.read(root)
     read = list(read_rows(root, header))
     state = states([rows for *_, rows in read])
