@@ -167,6 +167,8 @@ def test_the_log_and_errors_have_no_notes(reading: Visitor) -> None:
         ({"do": "yes", "case": ["c1"], "finding": " "}, 400, "has no name"),
         ({"do": "yes", "case": ["c1"], "finding": "path"}, 400, "means something else"),
         ({"do": "delete"}, 422, "do: Input should be"),
+        ({"do": "undo", "step": 1 << 63}, 422, "step: Input should be less"),
+        ({"do": "undo", "step": -1}, 422, "step: Input should be greater"),
         ({"do": "yes", "case": ["c1"] * 5001, "finding": "x"}, 422, "at most 5000"),
         ({"do": "note", "case": ["c1"], "note": "x" * (300 << 10)}, 413, "more than"),
     ],

@@ -183,5 +183,7 @@ def test_a_store_that_went_away_is_said(phantoms: Path, tmp_path: Path) -> None:
     shutil.copytree(phantoms / "store", tmp_path / "store")
     site = opened(phantoms, store=tmp_path / "store", prompts="phantom8")
     shutil.rmtree(tmp_path / "store")
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError) as fault:
         site.scores.of(site.state.current(), "prompts", "Effusion")
+    assert str(tmp_path) in str(fault.value)
+    assert site.words(fault.value) == "The store: no store here (store.json is missing)"  # a reader sees no place of it

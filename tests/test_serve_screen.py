@@ -275,6 +275,7 @@ def test_the_page_says_what_the_json_says(screener: Visitor) -> None:
         ({"threshold": "often"}, 400, "Threshold is youden"),
         ({"threshold": "nan"}, 400, "Threshold is youden"),
         ({"threshold": "youden", "where": "view = PA and view = AP"}, 400, "no case that counts here has one"),
+        ({"by": "prompts", "where": "view = PA and view = AP"}, 400, "No case that passes the condition has a score"),
         ({"where": "path = x"}, 400, "no column"),
         ({"where": "view ="}, 400, "stops too early"),
         ({"prevalence": "1"}, 422, "prevalence"),

@@ -41,7 +41,7 @@ class Marking(BaseModel):
     finding: Text = ""
     listed: Text = Field("", alias="list")
     note: Text = ""
-    step: int | None = None
+    step: int | None = Field(None, ge=0, lt=1 << 63)  # as SQLite counts them
     shown: list[Text] | None = Field(None, max_length=_MOST_CASES)
 
     def act(self) -> Act:

@@ -137,6 +137,8 @@ class Screened:
             raise ScoresError(f"`threshold` {text} needs labels, and no case that counts here has one")
         else:
             found = rule.find(self.labels[self.tested], self.tested_scores)
+        if found is None and not len(self.scores):
+            raise ScoresError("no case that passes the condition has a score")
         if found is None:
             raise ScoresError(f"`threshold` {text}: none can be chosen on these cases")
         if rule.kind == "stated":

@@ -62,7 +62,12 @@ class Site:
 
     def words(self, error: CxrEmbedError) -> str:
         """An error in a page's words: no argument of a function, and no place on the server's disk."""
-        text = str(error).replace(str(self.state.path), "the index").replace(str(self.pictures.root), "the folder")
+        text = str(error).replace(str(self.state.path), "the index")
+        text = text.replace(str(self.pictures.root), "the folder")
+        # The store's path is as it was written, a single letter it may be: it stands first where it stands at all.
+        store = str(self.state.store.path) if self.state.store is not None else ""
+        if store and text.startswith((f"{store}:", f"{store}/")):
+            text = "the store" + text.removeprefix(store)
         text = _METHOD.sub(r"\1", text)
         text = _ARGUMENT.sub(lambda found: _LABELS.get(found[1], found[1].replace("_", " ")), text)
         return text[:1].upper() + text[1:]
