@@ -41,6 +41,8 @@ from cxr_embed.version import __version__
 SILENT_SECONDS = 30.0
 # The same while it loads its encoder, whose weights may lie on a slow disk.
 JOIN_SECONDS = 600.0
+# Without a node that can work the run ends after so long: one that died may be started again.
+ALONE_SECONDS = 60.0
 _LOOK_SECONDS = 5.0  # between looks for nodes that came or went
 _POLL_SECONDS = 0.5
 
@@ -164,6 +166,7 @@ class RayRun:
         self.lost: Counter[str] = Counter()
         self._number = 0
         self._looked = 0.0
+        self._alone: float | None = None  # since when no node could work
 
     def work(self, tasks: Iterator[Task]) -> None:
         """Works until all is done, or a signal came.
@@ -227,6 +230,10 @@ class RayRun:
                 self._launch(cluster, node, shares[node.id])
         if not self.actors and self.refused:
             raise EncoderError("; ".join(self.refused.values()))
+        self._alone = None if self.actors else self._alone or now
+        if self._alone is not None and (now - self._alone > ALONE_SECONDS or not self._number):
+            kind = "a GPU" if self.setup.setup.device == "cuda" else "processors"
+            raise EncoderError(f"no node of the cluster has {kind} to lend; the same command goes on once one has")
 
     def _launch(self, cluster: Cluster, node: Node, share: int) -> None:
         self._number += 1
