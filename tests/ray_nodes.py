@@ -62,7 +62,9 @@ class RayNodes:
         assert self._process.stdout is not None
         said = json.loads(self._process.stdout.readline())
         self.address: str = said["address"]
-        self.raylets = [psutil.Process(pid) for pid in said["raylets"]]
+        here = {each.pid: each for each in psutil.process_iter()}  # but for those that a test has killed
+        alive = [here[pid] for pid in said["raylets"] if pid in here]
+        self.raylets = [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
         self._below += psutil.Process(self._process.pid).children(recursive=True)
 
     def add_node(self) -> None:

@@ -214,6 +214,7 @@ def test_actors_are_shared_out() -> None:
     assert ray_run._shares(nodes, "cuda", 2) == {"a": 1, "b": 1}
     with pytest.raises(EncoderError, match="the cluster has 3 GPUs"):
         ray_run._shares(nodes, "cuda", 4)
+    assert ray_run._shares(nodes[:1], "cuda", 3, begun=True) == {"a": 2}  # the other one died
 
 
 # On Ray

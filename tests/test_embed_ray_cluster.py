@@ -122,11 +122,10 @@ def test_who_takes_connections_and_is_no_cluster(manner: str, monkeypatch: pytes
 
 def below(process: psutil.Process, what: str) -> list[psutil.Process]:
     found = []
-    for each in process.children(recursive=True):
-        try:
-            found += [each] if each.cmdline()[:1] and each.cmdline()[0].startswith(what) else []
-        except psutil.Error:
-            continue
+    with contextlib.suppress(psutil.Error):
+        for each in process.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                found += [each] if each.cmdline()[:1] and each.cmdline()[0].startswith(what) else []
     return found
 
 
@@ -152,9 +151,10 @@ def published(store: Path) -> dict[str, Any]:
 @pytest.mark.soak
 def test_random_deaths_lose_nothing_and_double_nothing(make_images: Make, tmp_path: Path) -> None:
     rng = np.random.default_rng(19)
-    manifest, store = make_images(400), tmp_path / "s"
+    manifest, store = make_images(1200), tmp_path / "s"
     killed = dict.fromkeys(("actor", "raylet", "driver"), 0)
     before: dict[str, Any] = {}
+    deck: list[str] = []
     with RayNodes(2) as nodes:
         command = [sys.executable, "-m", "cxr_embed", "embed", str(manifest), "--encoder", SLOW, "--dtype", "float32"]
         command += ["--store", str(store), "--workers", "1", "--engine", "ray", "--address", nodes.address]
@@ -173,15 +173,18 @@ def test_random_deaths_lose_nothing_and_double_nothing(make_images: Make, tmp_pa
                     had = len(list(store.glob("shards/0*")))
                     aim = had + int(rng.integers(1, 4))
                     until(lambda aim=aim: driver.poll() is not None or len(list(store.glob("shards/0*"))) >= aim, 20)
-                    what = str(rng.choice(["actor", "actor", "actor", "raylet", "driver"]))
+                    deck = deck or rng.permutation(["actor", "actor", "actor", "raylet", "driver"]).tolist()
+                    what = deck.pop()
                     before |= published(store)
+                    victims: list[Any]
                     if what == "actor":
                         victims = [actor for raylet in nodes.raylets for actor in below(raylet, "ray::Actor")]
                     else:
-                        victims = nodes.raylets[1:] if what == "raylet" else [psutil.Process(driver.pid)]
+                        victims = nodes.raylets[1:] if what == "raylet" else [driver]
                     if victims and driver.poll() is None:
-                        victims[int(rng.integers(len(victims)))].send_signal(signal.SIGKILL)
-                        killed[what] += 1
+                        with contextlib.suppress(psutil.NoSuchProcess):
+                            victims[int(rng.integers(len(victims)))].send_signal(signal.SIGKILL)
+                            killed[what] += 1
                         if what == "raylet":
                             nodes.add_node()
                 assert driver.stderr is not None
@@ -193,6 +196,6 @@ def test_random_deaths_lose_nothing_and_double_nothing(make_images: Make, tmp_pa
     after = published(store)
     for image_id, vector in before.items():
         np.testing.assert_array_equal(after[image_id], vector)
-    assert len(open_store(store).ids) == len(set(open_store(store).ids.tolist())) == 400
+    assert len(open_store(store).ids) == len(set(open_store(store).ids.tolist())) == 1200
     embed(manifest, SLOW, tmp_path / "plain", dtype="float32")
     vectors_are(store, tmp_path / "plain")

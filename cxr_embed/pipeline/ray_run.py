@@ -167,6 +167,7 @@ class RayRun:
         self._number = 0
         self._looked = 0.0
         self._alone: float | None = None  # since when no node could work
+        self._rests: dict[str, float] = {}  # nodes on which an actor did not come to life, to when one is tried again
 
     def work(self, tasks: Iterator[Task]) -> None:
         """Works until all is done, or a signal came.
@@ -223,9 +224,11 @@ class RayRun:
             self._looked = now
             cluster.send(LookForNodes())
         nodes = [node for node in cluster.nodes if node.id not in self.refused]
-        shares = _shares(nodes, self.setup.setup.device, self.wanted)
+        shares = _shares(nodes, self.setup.setup.device, self.wanted, begun=self._number > 0)
         here = Counter(actor.node.id for actor in self.actors.values() if not actor.silent)
         for node in nodes:
+            if self._rests.get(node.id, 0.0) > now:
+                continue
             for _ in range(shares[node.id] - here[node.id]):
                 self._launch(cluster, node, shares[node.id])
         if not self.actors and self.refused:
@@ -265,6 +268,9 @@ class RayRun:
         """
         for number in numbers:
             actor = self.actors.pop(number, None)
+            if actor is not None and not actor.joined:
+                # Ray lists a node that died for some seconds more, and what is started there ends at once.
+                self._rests[actor.node.id] = time.monotonic() + _LOOK_SECONDS
             if actor is not None and not actor.silent:
                 self.lost["died"] += 1
                 self.lost["images"] += leases.take_back(number)
@@ -364,8 +370,10 @@ class RayRun:
             self.run.summary.notes.append(note)
 
 
-def _shares(nodes: list[Node], device: str, wanted: int | None) -> Counter[str]:
+def _shares(nodes: list[Node], device: str, wanted: int | None, *, begun: bool = False) -> Counter[str]:
     """How many actors each node should have: one a device, or `wanted` in turn.
+
+    Once a run has `begun`, a node that is gone leaves fewer devices, and the others go on.
 
     Raises:
         EncoderError: where there are not so many devices.
@@ -376,6 +384,8 @@ def _shares(nodes: list[Node], device: str, wanted: int | None) -> Counter[str]:
     if wanted is None:
         return devices
     if device == "cuda" and wanted > devices.total():
+        if begun:
+            return devices
         raise EncoderError(f"`actors` is {wanted}, and the cluster has {counted(devices.total(), 'GPU')}")
     shares: Counter[str] = Counter()
     while shares.total() < wanted and nodes:
