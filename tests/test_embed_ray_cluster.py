@@ -89,6 +89,17 @@ def test_gpus_that_no_node_has(make_images: Make, tmp_path: Path, cluster: RayNo
     ]
 
 
+@needs_ray
+@pytest.mark.soak
+def test_a_cluster_whose_token_is_another(make_images: Make, tmp_path: Path, cluster: RayNodes) -> None:
+    words = ["embed", str(make_images(2)), "--encoder", MEAN, "--store", str(tmp_path / "s")]
+    environment = {**os.environ, **cluster.environment, "RAY_AUTH_TOKEN": "0" * 64}
+    done = run_cli(*words, "--engine", "ray", "--address", cluster.address, env=environment)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "is its token set here" in done.stderr
+
+
 def test_gpus_of_other_machines_are_not_looked_for_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)  # nor is torch here
     with pytest.raises(EncoderError, match="a GPU needs torch"):

@@ -112,7 +112,14 @@ class Cluster:
                 raise EncoderError(f"{where}: its process {lost.reason}") from None
             except EncoderError as error:
                 known = self.address != "auto"
-                raise EncoderError(f"{where} ({error})" if known else "this machine is in no Ray cluster") from None
+                hint = (
+                    "; somebody listens there: is its token set here, and is it of the same Ray?"
+                    if self.address
+                    else ""
+                )
+                raise EncoderError(
+                    f"{where} ({error}){hint}" if known else "this machine is in no Ray cluster"
+                ) from None
             if time.monotonic() > until:
                 raise EncoderError(f"{where}: no answer within {_START_SECONDS:.0f} s")
 
