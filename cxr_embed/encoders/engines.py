@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -25,11 +26,17 @@ class Engine(Protocol):
 
 
 def available_precisions(device: str) -> tuple[Precision, ...]:
-    """The arithmetic that runs natively on `cpu` or `cuda` here, the fastest first."""
+    """The arithmetic that runs natively on `cpu` or `cuda` here, the fastest first.
+
+    `cuda` where no GPU is here, as for work on other machines: what each of them can.
+    """
     if device == "cuda":
+        if importlib.util.find_spec("torch") is None:
+            return ("float32",)
         import torch
 
-        return ("bf16", "float32") if torch.cuda.is_bf16_supported() else ("float32",)
+        native = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return ("bf16", "float32") if native else ("float32",)
     native = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return ("bf16", "float32") if "BF16" in native else ("float32",)
 

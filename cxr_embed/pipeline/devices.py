@@ -12,14 +12,16 @@ from cxr_embed.errors import EncoderError
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def resolve_devices(device: str, encoder: str) -> tuple[str, tuple[int, ...]]:
+def resolve_devices(device: str, encoder: str, *, far: bool = False) -> tuple[str, tuple[int, ...]]:
     """The kind of device, as `load_encoder` takes it, and the GPUs by their numbers where some are named.
 
-    A GPU that is named twice has two engines.
+    A GPU that is named twice has two engines. `far` is for work on other machines: `cuda` is theirs, not looked for.
 
     Raises:
         EncoderError: for other words, or GPUs that are not here.
     """
+    if far and device == "cuda":
+        return device, ()
     if "," not in device and not device.startswith("cuda:"):
         return resolve_device(device, encoder), ()
     words = [word.strip() for word in device.split(",")]

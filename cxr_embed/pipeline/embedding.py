@@ -122,7 +122,8 @@ def embed(
     if mine is not None:
         table, limit = only_part(table, mine, limit), None
     options = (weights, device, precision, outputs, pixels, prepare)
-    chosen = _choose(encoder, Path(store), *options, workers=workers, cropped=table.has_regions)
+    far = ray is not None and ray.address is not None
+    chosen = _choose(encoder, Path(store), *options, workers=workers, cropped=table.has_regions, far=far)
     setup = replace(chosen.setup, colour=colour, root=None if follow_links else str(table.root))
     with StopSignals() as stop, chosen.writer(store, dtype, key_file) as writer:
         software = f"{_version()}; {decoders()}"
@@ -180,6 +181,7 @@ def _choose(
     *,
     workers: int | Literal["auto"],
     cropped: bool,
+    far: bool,
 ) -> _Chosen:
     """The encoder by its name, or the object itself, with which `_WITH_A_NAME` stay as they are by default."""
     if not isinstance(encoder, str):
@@ -191,7 +193,7 @@ def _choose(
         setup = Setup(kind="whole", encoder=spec.name, fingerprint=spec.fingerprint, device="cpu", precision=arithmetic)
         return _Chosen(loaded, True, setup)
     loaded = _spec_encoder(encoder, weights, precision, outputs, pixels, prepare=prepare, cropped=cropped)
-    kind, gpus = resolve_devices(device, encoder)
+    kind, gpus = resolve_devices(device, encoder, far=far)
     setup = Setup(
         kind="whole",
         encoder=encoder,

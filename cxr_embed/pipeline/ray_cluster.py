@@ -31,6 +31,10 @@ _ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
 # Somebody must listen within the first; joining a cluster that is there, or starting one, takes seconds.
 _REACH_SECONDS, _START_SECONDS = 5.0, 90.0
 _SECONDS_TO_END = 15.0
+# The beginning of HTTP/2, which Ray's servers speak: who begins must send it, and is answered with settings too.
+_SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
+_KIND_AT, _KIND = 3, 4  # of that answer
 # Room for the names of Ray's sockets below the folder: a socket's path has 107 bytes at most.
 _LONGEST_FOLDER = 30
 # By default Ray listens on every interface, lets anybody in, and reports its use. Of these the first keeps it on
@@ -108,7 +112,14 @@ class Cluster:
                 raise EncoderError(f"{where}: its process {lost.reason}") from None
             except EncoderError as error:
                 known = self.address != "auto"
-                raise EncoderError(f"{where} ({error})" if known else "this machine is in no Ray cluster") from None
+                hint = (
+                    "; somebody listens there: is its token set here, and is it of the same Ray?"
+                    if self.address
+                    else ""
+                )
+                raise EncoderError(
+                    f"{where} ({error}){hint}" if known else "this machine is in no Ray cluster"
+                ) from None
             if time.monotonic() > until:
                 raise EncoderError(f"{where}: no answer within {_START_SECONDS:.0f} s")
 
@@ -201,9 +212,30 @@ def check_address(address: str | None) -> None:
     if match is None or not 0 < int(match["port"]) < 1 << 16:
         raise EncoderError(f"`address` is HOST:PORT of the head of a Ray cluster, or auto, not {address!r}")
     try:
-        socket.create_connection((match["host"].strip("[]"), int(match["port"])), _REACH_SECONDS).close()
+        _greet(match["host"].strip("[]"), int(match["port"]))
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
         raise EncoderError(
             f"no Ray cluster listens at {address} ({why}); `ray start --head` prints the address of one"
         ) from None
+
+
+def _greet(host: str, port: int) -> None:
+    """Waits until a server of Ray's kind answers; one that takes connections for another, which is not there, does not.
+
+    Raises:
+        OSError: where none does.
+    """
+    until = time.monotonic() + _REACH_SECONDS
+    with socket.create_connection((host, port), _REACH_SECONDS) as server:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+            return  # which would hang up on whoever does not encrypt
+        server.sendall(_HELLO)
+        answer = b""
+        while len(answer) <= _KIND_AT:
+            server.settimeout(max(0.01, until - time.monotonic()))
+            if not (more := server.recv(len(_SETTINGS))):
+                raise OSError("the connection was closed at once")
+            answer += more
+        if answer[_KIND_AT] != _KIND:
+            raise OSError("something else does")

@@ -41,6 +41,8 @@ from cxr_embed.version import __version__
 SILENT_SECONDS = 30.0
 # The same while it loads its encoder, whose weights may lie on a slow disk.
 JOIN_SECONDS = 600.0
+# Without a node that can work the run ends after so long: one that died may be started again.
+ALONE_SECONDS = 60.0
 _LOOK_SECONDS = 5.0  # between looks for nodes that came or went
 _POLL_SECONDS = 0.5
 
@@ -164,6 +166,8 @@ class RayRun:
         self.lost: Counter[str] = Counter()
         self._number = 0
         self._looked = 0.0
+        self._alone: float | None = None  # since when no node could work
+        self._rests: dict[str, float] = {}  # nodes on which an actor did not come to life, to when one is tried again
 
     def work(self, tasks: Iterator[Task]) -> None:
         """Works until all is done, or a signal came.
@@ -220,13 +224,19 @@ class RayRun:
             self._looked = now
             cluster.send(LookForNodes())
         nodes = [node for node in cluster.nodes if node.id not in self.refused]
-        shares = _shares(nodes, self.setup.setup.device, self.wanted)
+        shares = _shares(nodes, self.setup.setup.device, self.wanted, begun=self._number > 0)
         here = Counter(actor.node.id for actor in self.actors.values() if not actor.silent)
         for node in nodes:
+            if self._rests.get(node.id, 0.0) > now:
+                continue
             for _ in range(shares[node.id] - here[node.id]):
                 self._launch(cluster, node, shares[node.id])
         if not self.actors and self.refused:
             raise EncoderError("; ".join(self.refused.values()))
+        self._alone = None if self.actors else self._alone or now
+        if self._alone is not None and (now - self._alone > ALONE_SECONDS or not self._number):
+            kind = "a GPU" if self.setup.setup.device == "cuda" else "processors"
+            raise EncoderError(f"no node of the cluster has {kind} to lend; the same command goes on once one has")
 
     def _launch(self, cluster: Cluster, node: Node, share: int) -> None:
         self._number += 1
@@ -258,6 +268,9 @@ class RayRun:
         """
         for number in numbers:
             actor = self.actors.pop(number, None)
+            if actor is not None and not actor.joined:
+                # Ray lists a node that died for some seconds more, and what is started there ends at once.
+                self._rests[actor.node.id] = time.monotonic() + _LOOK_SECONDS
             if actor is not None and not actor.silent:
                 self.lost["died"] += 1
                 self.lost["images"] += leases.take_back(number)
@@ -357,8 +370,10 @@ class RayRun:
             self.run.summary.notes.append(note)
 
 
-def _shares(nodes: list[Node], device: str, wanted: int | None) -> Counter[str]:
+def _shares(nodes: list[Node], device: str, wanted: int | None, *, begun: bool = False) -> Counter[str]:
     """How many actors each node should have: one a device, or `wanted` in turn.
+
+    Once a run has `begun`, a node that is gone leaves fewer devices, and the others go on.
 
     Raises:
         EncoderError: where there are not so many devices.
@@ -369,6 +384,8 @@ def _shares(nodes: list[Node], device: str, wanted: int | None) -> Counter[str]:
     if wanted is None:
         return devices
     if device == "cuda" and wanted > devices.total():
+        if begun:
+            return devices
         raise EncoderError(f"`actors` is {wanted}, and the cluster has {counted(devices.total(), 'GPU')}")
     shares: Counter[str] = Counter()
     while shares.total() < wanted and nodes:
