@@ -323,7 +323,7 @@ def test_no_message_of_the_library_names_a_flag() -> None:
     import ast
 
     # Those of pip and of the Hub's own command are other programs'.
-    flag = re.compile(r"(?<![\w`-])--(?!include |revision |local-dir |no-index |find-links )[a-z]")
+    flag = re.compile(r"(?<![\w`-])--(?!include |revision |local-dir |no-index |find-links |array=)[a-z]")
     for path in (ROOT / "cxr_embed").rglob("*.py"):
         if path.is_relative_to(ROOT / "cxr_embed" / "cli"):
             continue

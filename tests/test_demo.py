@@ -92,7 +92,8 @@ def test_serve_opens_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     done = CliRunner().invoke(app, ["demo", "--images", str(images), "--out", str(tmp_path / "o"), "--serve"])
     made = tmp_path / "o" / "own" / "my images"
     index, manifest = str(made / "index"), str(made / "manifest.csv")
-    assert ran == [("serve", index, "--manifest", manifest, "--root", str(images))]
+    scores = ("--store", str(made / "vectors"), "--prompts", "nih14")
+    assert ran == [("serve", index, "--manifest", manifest, "--root", str(images), *scores)]
     assert done.exit_code == 1
 
 

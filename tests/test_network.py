@@ -84,7 +84,7 @@ def check(tmp_path: Path, left_at_home: set[str], *words: str) -> None:
 
 
 AT_HOME = {".config/cxr-embed/patient-id.key", ".cache/matplotlib/fontlist"}
-NEED_EXTRAS = "index push, manifest croissant, serve, weights convert"
+NEED_EXTRAS = "index map, index push, manifest croissant, serve, weights convert"
 
 
 def test_every_verb_of_the_core_reaches_no_host(tmp_path: Path) -> None:

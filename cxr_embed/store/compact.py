@@ -72,8 +72,9 @@ def compact_store(path: str | os.PathLike[str], progress: Callable[[int, int], N
                     progress(done, len(old))
             if ours.lost:
                 raise StoreError(f"{root}: this process stood still for too long, and others came; run it again")
-            if new:
-                replace_shards(root, new, [name for name in old if name not in kept])
+            # A group may come to one of its own shards, and the others go without a new one.
+            if gone := [name for name in old if name not in kept]:
+                replace_shards(root, new, gone)
             finish(root)
     except OSError as error:
         raise StoreError(f"{root}: cannot be written ({error.strerror}); what was stored is safe") from None

@@ -133,7 +133,7 @@ def wanted(site: Site, now: Generation, question: MapQuestion) -> Wanted:
 def _of_probe(site: Site, name: str) -> tuple[str, ...]:
     probe = site.state.probe
     if probe is None:
-        raise MapError("no probe is open; start the server with --probe")
+        raise MapError("no probe is open; start the server with a probe")
     if name not in probe.findings:
         raise MapError(f"the probe has no finding {name!r}; it has {', '.join(probe.findings)}")
     return (name,)
@@ -150,7 +150,7 @@ def _of_words(site: Site, now: Generation, kind: str, name: str) -> tuple[str, .
         return (name,)
     prompts = site.state.prompts
     if prompts is None:
-        raise MapError("no prompts are open; start the server with --prompts")
+        raise MapError("no prompts are open; start the server with prompts")
     found = {each.name: each.positive for each in prompts.findings}
     if name not in found:
         raise MapError(f"the prompts have no finding {name!r}; they have {', '.join(found)}")
