@@ -100,7 +100,7 @@ def upgrade_store(path: str | os.PathLike[str], progress: Callable[[int, int], N
     root = Path(path)
     header = Header.read(root)
     try:
-        with alone(root, "store verify --upgrade"):
+        with alone(root, "store verify"):
             remove_stale(root)
             shards, added, count = shard_paths(root), added_checksums(root), 0
             for done, shard in enumerate(shards, start=1):
