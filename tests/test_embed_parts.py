@@ -265,7 +265,7 @@ def test_two_engines_of_one_run_give_the_same_vectors(
     """With the CPU in the place of the GPUs."""
     manifest = make_images(60)
     embed(manifest, encoder=MEAN, store=tmp_path / "whole", workers=1, precision="float32")
-    monkeypatch.setattr("cxr_embed.pipeline.embedding.resolve_devices", lambda *_: ("cuda", (0, 1)))
+    monkeypatch.setattr("cxr_embed.pipeline.embedding.resolve_devices", lambda *_, **__: ("cuda", (0, 1)))
     monkeypatch.setattr("cxr_embed.pipeline.worker_plan.CHUNK", 4)
     split, plans = worker_plan.split_workers, []
 

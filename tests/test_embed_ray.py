@@ -224,6 +224,7 @@ def said_by(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads(done.stdout)
     for changing in ("seconds", "images_per_second", "bytes_free"):
         del summary[changing]
+    summary["unchanged"] += summary.pop("reused")  # a file that had only just been written is read again
     summary["failed"].sort(key=lambda failure: failure["image_id"])
     return summary
 

@@ -419,7 +419,7 @@ def test_decoders_and_a_device_give_the_same_vectors(
     from cxr_embed.pipeline import worker_plan as crew
 
     split = crew.split_workers
-    monkeypatch.setattr(run, "resolve_devices", lambda *_: ("cuda", ()))
+    monkeypatch.setattr(run, "resolve_devices", lambda *_, **__: ("cuda", ()))
     monkeypatch.setattr(crew, "split_workers", lambda setup, *rest: split(replace(setup, device="cpu"), *rest))
     summary = embed(manifest, encoder=MEAN, store=tmp_path / "split", workers=workers, precision="float32")
     assert summary.embedded + summary.reused == 130
